@@ -1,0 +1,365 @@
+"""The configuration: TOML into frozen dataclasses, every problem reported at once.
+
+Each key is one dataclass field: its default, unit and rule stand here and nowhere else.
+``config/cytowatch.toml`` is `render()` written down.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tomli
+
+from cytowatch.errors import ConfigError
+
+__all__ = ["Config", "from_mapping", "load", "render", "to_mapping"]
+
+#: Answers what was expected, or None when the value is fine.
+Rule = Callable[[Any], str | None]
+
+
+def _key(default: Any, doc: str, rule: Rule) -> Any:
+    metadata = {"doc": doc, "rule": rule}
+    if isinstance(default, tuple):
+        return field(default_factory=lambda: default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def _number(least: float, most: float = math.inf) -> Rule:
+    wanted = f"a number from {least:g}" + ("" if most == math.inf else f" to {most:g}")
+
+    def rule(value: Any) -> str | None:
+        good = isinstance(value, int | float) and not isinstance(value, bool)
+        return None if good and least <= value <= most and value != math.inf else wanted
+
+    return rule
+
+
+def _whole(least: int, most: int | None = None) -> Rule:
+    wanted = f"a whole number from {least}" + ("" if most is None else f" to {most}")
+
+    def rule(value: Any) -> str | None:
+        good = isinstance(value, int) and not isinstance(value, bool)
+        return None if good and least <= value <= (value if most is None else most) else wanted
+
+    return rule
+
+
+def _one_of(*choices: str) -> Rule:
+    wanted = " or ".join(f'"{choice}"' for choice in choices)
+    return lambda value: None if value in choices and isinstance(value, str) else wanted
+
+
+def _text(pattern: str, wanted: str) -> Rule:
+    return lambda value: (
+        None if isinstance(value, str) and re.fullmatch(pattern, value) else wanted
+    )
+
+
+def _flag(value: Any) -> str | None:
+    return None if isinstance(value, bool) else "true or false"
+
+
+def _names(value: Any) -> str | None:
+    good = isinstance(value, tuple) and all(isinstance(item, str) and item for item in value)
+    return None if good else "a list of name patterns"
+
+
+def _auto(value: Any) -> str | None:
+    good = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1024
+    return None if value == "auto" or good else '"auto" or a whole number from 1 to 1024'
+
+
+_MODE = _text("0[0-7]{3}", 'an octal mode in quotes, such as "0640"')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inbox:
+    """When a drop is taken."""
+
+    quiet_s: float = _key(
+        10.0, "s without any change, on our own clock, before a drop may be claimed", _number(0.05)
+    )
+    fallback_quiet_s: float = _key(
+        60.0, "s instead, where the filesystem grants no leases", _number(0.05)
+    )
+    folder_quiet_s: float = _key(
+        60.0, "s after which a dropped folder counts as finished", _number(0.05)
+    )
+    rescan_s: float = _key(30.0, "s between full scans; events only make it sooner", _number(0.05))
+    incomplete_after_s: float = _key(
+        86400.0, "s a drop may wait for what is missing", _number(0.05)
+    )
+    done_marker: str = _key(
+        "",
+        '".done": claim NAME only when NAME.done is there; "": claim when quiet',
+        _text(r"(\.[A-Za-z0-9_-]+)?", 'an ending such as ".done", or ""'),
+    )
+    watch: str = _key(
+        "auto", '"auto", "inotify", "polling"', _one_of("auto", "inotify", "polling")
+    )
+    ignore: tuple[str, ...] = _key(
+        ("*.part", "~$*"), "name patterns, added to the built-in list", _names
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extract:
+    """What becomes of archives."""
+
+    keep_archive: bool = _key(True, "keep the archive beside its manifest in storage", _flag)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Convert:
+    """How a pyramid is derived."""
+
+    derive: str = _key(
+        "always",
+        '"always", or "large": flat images up to 1024 px stay as they are',
+        _one_of("always", "large"),
+    )
+    compression: str = _key(
+        "jpeg", '"jpeg" or "lossless" for 8-bit samples', _one_of("jpeg", "lossless")
+    )
+    quality: int = _key(
+        90, "from 90 on no chroma subsampling: about 2.7 x the bytes of 89", _whole(1, 100)
+    )
+    tile: int = _key(
+        256,
+        "px, a multiple of 16",
+        lambda value: (
+            None
+            if isinstance(value, int) and value in range(64, 4097, 16)
+            else "a multiple of 16 from 64 to 4096"
+        ),
+    )
+    keep_source: bool = _key(True, "keep the original beside the derived pyramid", _flag)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """Who does the work, and how long it may take."""
+
+    kind: str = _key("local", '"local" or "dask"', _one_of("local", "dask"))
+    scheduler: str = _key(
+        "",
+        '"tcp://host:8786" with "dask"',
+        _text(r"((tcp|tls)://[^\s]+)?", 'an address such as "tcp://host:8786", or ""'),
+    )
+    workers: str | int = _key("auto", "uploaded files in work at a time", _auto)
+    threads_per_worker: str | int = _key("auto", "threads for one conversion", _auto)
+    max_attempts: int = _key(
+        3, "after so many crashes on one file it is shelved", _whole(1, 1000)
+    )
+    stage_timeout_s: float = _key(14400.0, "s that one stage of one file may take", _number(0.05))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What is refused, told from headers before a pixel is decoded."""
+
+    max_pixels: int = _key(100_000_000_000, "pixels of one image", _whole(1))
+    archive_max_bytes: int = _key(1_099_511_627_776, "bytes of an archive, unpacked", _whole(1))
+    archive_max_entries: int = _key(100_000, "members of an archive", _whole(1))
+    archive_max_ratio: int = _key(200, "unpacked bytes for a packed one", _whole(1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Storage:
+    """How results are kept."""
+
+    duplicates: str = _key("keep", '"keep", "link", "reject"', _one_of("keep", "link", "reject"))
+    reserve_bytes: int = _key(
+        1_073_741_824, "bytes that stay free: below it nothing new is started", _whole(0)
+    )
+    keep_errors_days: float = _key(0, "days; 0: for ever", _number(0))
+    hash: str = _key(
+        "before",
+        '"before" deploying, or "after": published first, hashed in the background',
+        _one_of("before", "after"),
+    )
+    group: str = _key(
+        "",
+        "group that may read what is deployed",
+        _text(r"[A-Za-z0-9_.-]*", 'the name of a group, or ""'),
+    )
+    file_mode: str = _key("0640", "octal mode of what is deployed", _MODE)
+    dir_mode: str = _key("0750", "octal mode of its directories", _MODE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sandbox:
+    """What holds a decoder in."""
+
+    require: bool = _key(False, "refuse to run where the kernel cannot sandbox a decoder", _flag)
+    memory_bytes: int = _key(
+        4_294_967_296, "bytes of address space for one decoder", _whole(268_435_456)
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feedback:
+    """What those see who have only the share."""
+
+    dir: str = _key(
+        "status",
+        '"status": <root>/status/<user>/; "inbox": inbox/<user>/_status/; "": none',
+        _one_of("status", "inbox", ""),
+    )
+    status_days: float = _key(7, "days that a note stays", _number(0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metrics:
+    """Where Prometheus reads."""
+
+    listen: str = _key(
+        "127.0.0.1:9755",
+        'address and port; "" for none',
+        _text(r"(.*:[0-9]{1,5})?", 'ADDRESS:PORT, or ""'),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """What is told, and how."""
+
+    level: str = _key(
+        "info",
+        '"debug", "info", "warning", "error"',
+        _one_of("debug", "info", "warning", "error"),
+    )
+    format: str = _key(
+        "auto",
+        '"auto" (JSON unless on a terminal), "json", "console"',
+        _one_of("auto", "json", "console"),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The whole configuration; without any file, all of its defaults."""
+
+    root: str = _key(
+        "/srv/cytowatch",
+        "the tree: inboxes, stages and storage, on one filesystem",
+        _text(r"/.*", "an absolute path"),
+    )
+    inbox: Inbox = field(default_factory=Inbox)
+    extract: Extract = field(default_factory=Extract)
+    convert: Convert = field(default_factory=Convert)
+    engine: Engine = field(default_factory=Engine)
+    limits: Limits = field(default_factory=Limits)
+    storage: Storage = field(default_factory=Storage)
+    sandbox: Sandbox = field(default_factory=Sandbox)
+    feedback: Feedback = field(default_factory=Feedback)
+    metrics: Metrics = field(default_factory=Metrics)
+    log: Log = field(default_factory=Log)
+
+
+def load(path: Path | None) -> Config:
+    """The configuration in the TOML file at `path`; all defaults for None.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be read, is not TOML, or has problems: each is named.
+    """
+    if path is None:
+        return Config()
+    try:
+        document = tomli.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError([f"{path}: {error.strerror}"]) from error
+    except ValueError as error:
+        raise ConfigError([f"{path}: not TOML: {error}"]) from error
+    return from_mapping(document)
+
+
+def from_mapping(document: dict[str, Any]) -> Config:
+    """A `Config` from nested dictionaries, as TOML and JSON give them.
+
+    Raises
+    ------
+    ConfigError
+        Unknown keys, wrong types, values out of range: all of them at once.
+
+    Examples
+    --------
+    >>> from_mapping({"convert": {"quality": 80}}).convert.quality
+    80
+    """
+    problems: list[str] = []
+    config = _section(Config, document, "", problems)
+    if not problems and config.engine.kind == "dask" and not config.engine.scheduler:
+        problems.append('engine.scheduler = "": expected an address, because engine.kind is "dask"')
+    if problems:
+        raise ConfigError(problems)
+    return config  # type: ignore[no-any-return]
+
+
+def _section(cls: Any, document: dict[str, Any], prefix: str, problems: list[str]) -> Any:
+    fields = {item.name: item for item in dataclasses.fields(cls)}
+    values: dict[str, Any] = {}
+    for name, value in document.items():
+        if name not in fields:
+            known = ", ".join(sorted(fields))
+            problems.append(f"{prefix}{name} = {value!r}: unknown key, expected one of {known}")
+        elif "rule" in fields[name].metadata:
+            given = tuple(value) if isinstance(value, list) else value
+            if wanted := fields[name].metadata["rule"](given):
+                problems.append(f"{prefix}{name} = {value!r}: expected {wanted}")
+            values[name] = given
+        elif isinstance(value, dict):
+            section = fields[name].default_factory
+            values[name] = _section(section, value, f"{prefix}{name}.", problems)
+        else:
+            problems.append(f"{prefix}{name} = {value!r}: expected a section [{name}]")
+    return cls() if problems else cls(**values)
+
+
+def to_mapping(config: Config) -> dict[str, Any]:
+    """The reverse of `from_mapping`, ready for JSON."""
+    return dataclasses.asdict(config)
+
+
+def _toml(value: Any) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return f'"{value}"'
+        case tuple():
+            return f"[{', '.join(_toml(item) for item in value)}]"
+        case int() if abs(value) >= 1_000_000:
+            return f"{value:_}"
+        case _:
+            return str(value)
+
+
+def render(config: Config | None = None) -> str:
+    """`config` (the defaults) as a TOML file that explains every key."""
+    config = config or Config()
+    lines = [
+        "# The configuration of cytowatch: every key, its default and its unit.",
+        "# No file at all is a valid configuration; unknown keys are errors.",
+        "",
+    ]
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if "rule" in item.metadata:
+            lines.append(f"{item.name} = {_toml(value)}  # {item.metadata['doc']}")
+            continue
+        lines += ["", f"# {value.__doc__}", f"[{item.name}]"]
+        lines += [
+            f"{key.name} = {_toml(getattr(value, key.name))}  # {key.metadata['doc']}"
+            for key in dataclasses.fields(value)
+        ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,326 @@
+"""The manifest: journal of an uploaded file in ``stages/``, its sidecar in ``storage/``.
+
+It is a JSON document and is kept as one: typed dictionaries, so that keys which a newer
+version wrote survive a round trip. Its JSON Schema is ``manifest.schema.json`` beside this module.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+import json
+import os
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
+
+from cytowatch.status import Status
+
+if TYPE_CHECKING:
+    from jsonschema.protocols import Validator
+
+__all__ = [
+    "FILE_NAME",
+    "SCHEMA_VERSION",
+    "ErrorEntry",
+    "FileEntry",
+    "FormatEntry",
+    "HistoryEntry",
+    "ImageEntry",
+    "LevelEntry",
+    "Manifest",
+    "ManifestError",
+    "SkippedEntry",
+    "at_status",
+    "new",
+    "problems",
+    "read",
+    "status_of",
+    "utc",
+    "write",
+]
+
+FILE_NAME = "manifest.json"
+SCHEMA_VERSION = 1
+
+
+class ManifestError(Exception):
+    """A manifest that cannot be read: torn, not JSON, or not of our schema."""
+
+
+class HistoryEntry(TypedDict):
+    """One status that was entered; `seconds` is how long it lasted, null while it lasts."""
+
+    status: str
+    at: str
+    seconds: float | None
+    attempt: int
+    reason: str | None
+
+
+class FormatEntry(TypedDict):
+    """What was detected, and by which mark."""
+
+    id: str
+    name: str
+    native: bool
+    evidence: str
+    openslide_vendor: str | None
+
+
+class ErrorEntry(TypedDict):
+    """Why it ended in an error; `stage` is the status in which it happened."""
+
+    reason: str
+    detail: str
+    stage: str
+    retryable: bool
+
+
+class LevelEntry(TypedDict):
+    """One level: sizes in pixels, `downsample` against level 0; tiles null where there are none."""
+
+    width: int
+    height: int
+    downsample: float
+    tile_width: int | None
+    tile_height: int | None
+
+
+class ImageEntry(TypedDict):
+    """One deployed pyramid; mpp in micrometres per pixel, null where the source states none."""
+
+    scene: int
+    file: str
+    width: int
+    height: int
+    samples_per_pixel: int
+    bits_per_sample: int
+    mpp_x: float | None
+    mpp_y: float | None
+    objective_power: float | None
+    levels: list[LevelEntry]
+    associated: list[str]
+    icc_profile: bool
+    acquired_at: str | None
+    vendor: str | None
+    properties: dict[str, str]
+
+
+class FileEntry(TypedDict):
+    """One file below ``<id>/``; role is source, sidecar, pyramid, thumbnail, label or macro."""
+
+    role: str
+    path: str
+    size_bytes: int
+    sha256: str | None
+    status: str
+
+
+class SkippedEntry(TypedDict):
+    """A member of an archive that became nothing."""
+
+    name: str
+    reason: str
+    count: NotRequired[int]
+
+
+class Manifest(TypedDict):
+    """Schema version 1; every key is present from the first write."""
+
+    schema_version: int
+    id: str
+    parent_id: str | None
+    root_id: str
+    children: list[str]
+    user: str
+    projects: list[str]
+    name: str
+    name_base64: str | None
+    drop_path: str
+    size_bytes: int
+    sha256: str | None
+    received_at: str
+    status: str
+    status_code: int
+    phase: str | None
+    attempts: int
+    history: list[HistoryEntry]
+    format: FormatEntry | None
+    error: ErrorEntry | None
+    images: list[ImageEntry]
+    files: list[FileEntry]
+    skipped: list[SkippedEntry]
+    conversion: dict[str, Any] | None
+    verification: dict[str, Any] | None
+    duplicate_of: str | None
+    warnings: list[str]
+    software: dict[str, str]
+
+
+def utc(when: datetime) -> str:
+    """`when` in UTC, ISO 8601 with milliseconds and a Z.
+
+    >>> utc(datetime(2026, 11, 23, 14, 15, 2, tzinfo=UTC))
+    '2026-11-23T14:15:02.000Z'
+    """
+    return when.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def new(
+    *,
+    id: str,  # noqa: A002 - the contract's own name for it
+    user: str,
+    name: str,
+    drop_path: str,
+    files: list[FileEntry],
+    now: datetime,
+    software: dict[str, str],
+    name_base64: str | None = None,
+    projects: list[str] | None = None,
+    parent: Manifest | None = None,
+) -> Manifest:
+    """The first manifest of an uploaded file, at UPLOADED."""
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        id=id,
+        parent_id=parent["id"] if parent else None,
+        root_id=parent["root_id"] if parent else id,
+        children=[],
+        user=user,
+        projects=list(projects or []),
+        name=name,
+        name_base64=name_base64,
+        drop_path=drop_path,
+        size_bytes=sum(file["size_bytes"] for file in files),
+        sha256=None,
+        received_at=utc(now),
+        status=Status.UPLOADED.name,
+        status_code=Status.UPLOADED.code,
+        phase=None,
+        attempts=0,
+        history=[
+            HistoryEntry(
+                status=Status.UPLOADED.name, at=utc(now), seconds=None, attempt=0, reason=None
+            )
+        ],
+        format=None,
+        error=None,
+        images=[],
+        files=files,
+        skipped=[],
+        conversion=None,
+        verification=None,
+        duplicate_of=None,
+        warnings=[],
+        software=software,
+    )
+
+
+def status_of(manifest: Manifest) -> Status:
+    """The status that the manifest itself names."""
+    return Status[manifest["status"]]
+
+
+def at_status(
+    manifest: Manifest,
+    status: Status,
+    *,
+    now: datetime,
+    attempts: int = 0,
+    error: ErrorEntry | None = None,
+) -> Manifest:
+    """`manifest` as it reads after entering `status`: history, code and source rows follow."""
+    history = [HistoryEntry(**entry) for entry in manifest["history"]]
+    if history and history[-1]["seconds"] is None:
+        began = datetime.fromisoformat(history[-1]["at"])
+        # A clock that was set back must not give a negative duration.
+        history[-1]["seconds"] = round(max(0.0, (now - began).total_seconds()), 3)
+        history[-1]["attempt"] = manifest["attempts"]
+    history.append(
+        HistoryEntry(
+            status=status.name,
+            at=utc(now),
+            seconds=0.0 if status.is_final else None,
+            attempt=attempts,
+            reason=error["reason"] if error else None,
+        )
+    )
+    files = [
+        FileEntry(**{**file, "status": status.name})  # type: ignore[typeddict-item]
+        if file["role"] in {"source", "sidecar"}
+        else file
+        for file in manifest["files"]
+    ]
+    return cast(
+        "Manifest",
+        {
+            **manifest,
+            "status": status.name,
+            "status_code": status.code,
+            "attempts": attempts,
+            "history": history,
+            "error": error,
+            "files": files,
+        },
+    )
+
+
+def read(directory: Path) -> Manifest:
+    """The manifest in `directory` (an ``<id>/``).
+
+    Raises
+    ------
+    FileNotFoundError
+        There is none.
+    ManifestError
+        It is torn, is not JSON, or does not fit the schema.
+    """
+    try:
+        document = json.loads((directory / FILE_NAME).read_bytes())
+    except ValueError as error:
+        raise ManifestError(f"{directory / FILE_NAME}: {error}") from error
+    if not isinstance(document, dict) or document.get("schema_version") != SCHEMA_VERSION:
+        raise ManifestError(f"{directory / FILE_NAME}: not a manifest of version {SCHEMA_VERSION}")
+    if missing := Manifest.__required_keys__ - document.keys():
+        raise ManifestError(f"{directory / FILE_NAME}: {', '.join(sorted(missing))} missing")
+    return cast("Manifest", document)
+
+
+def write(directory: Path, manifest: Manifest) -> None:
+    """Write it to a temporary name, fsync, rename over the old one, fsync the directory."""
+    temporary = directory / f".{FILE_NAME}.{secrets.token_hex(4)}"
+    data = json.dumps(manifest, indent=1, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(temporary, directory / FILE_NAME)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    parent = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(parent)
+    finally:
+        os.close(parent)
+
+
+@functools.cache
+def _validator() -> Validator:
+    # Imported here: only recovery, checks and tests validate, and it costs 60 ms to import.
+    import jsonschema
+
+    schema = importlib.resources.files("cytowatch").joinpath("manifest.schema.json").read_text()
+    return jsonschema.Draft202012Validator(json.loads(schema))
+
+
+def problems(manifest: Manifest) -> list[str]:
+    """Everything in which it differs from the JSON Schema, in words; empty if nothing."""
+    return [
+        f"{'/'.join(str(part) for part in error.absolute_path) or '.'}: {error.message}"
+        for error in _validator().iter_errors(cast("Any", manifest))
+    ]

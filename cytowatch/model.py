@@ -1,0 +1,78 @@
+"""The small records that stages, engine and inbox pass to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NewType
+
+from cytowatch.config import Config
+from cytowatch.manifest import Manifest
+from cytowatch.status import Status
+
+__all__ = ["Fingerprint", "Mpp", "Outcome", "Progress", "Size", "UploadedFile", "UploadedFileId"]
+
+#: The name of an uploaded file's directory: ASCII, sorts by time, unique, can be found by eye.
+UploadedFileId = NewType("UploadedFileId", str)
+
+#: Told the share of the stage that is done, 0.0 to 1.0; may be called as often as one likes.
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """Width and height in pixels."""
+
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mpp:
+    """Pixel size of level 0 in micrometres per pixel."""
+
+    x: float
+    y: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fingerprint:
+    """What a look at a dropped file shows without opening it; any difference is a change."""
+
+    device: int
+    inode: int
+    size_bytes: int
+    mtime_ns: int
+    ctime_ns: int
+    blocks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadedFile:
+    """What a stage is given. It runs in ``<id>/``: every path is relative to that directory.
+
+    `out` is the only place where it may write (``out.<attempt>``).
+    """
+
+    manifest: Manifest
+    out: str
+    config: Config
+    progress: Progress = field(default=lambda _share: None)
+
+    @property
+    def source(self) -> str:
+        """The path of the (first) source file, as ``source/CMU-1.svs``."""
+        return next(file["path"] for file in self.manifest["files"] if file["role"] == "source")
+
+    @property
+    def slug(self) -> str:
+        """The name in its safe form, without an extension: the end of the id."""
+        return self.manifest["id"].split("-", 3)[3]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a stage returns: the status that follows, and the keys of the manifest that it found."""
+
+    status: Status
+    changes: Mapping[str, Any] = field(default_factory=dict)
