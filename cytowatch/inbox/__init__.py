@@ -1,0 +1,1 @@
+"""From a dropped file to an uploaded one: watch, settle, claim."""

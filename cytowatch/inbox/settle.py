@@ -1,0 +1,126 @@
+"""When a drop is quiet: a class that is told what was seen and when, and does nothing else.
+
+A drop is *settled*, and may be claimed, when all of these hold:
+
+1. nothing about it has changed for `quiet_s`, on our own monotonic clock (clients set their
+   own times, and sizes before content);
+2. nobody has it open for writing, which a lease proves (`claim` asks for it);
+3. its structure is complete, for a connection cut mid-write looks exactly like a normal close
+   (`claim` looks).
+
+This module keeps the first, and remembers what the claim said of the other two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from cytowatch.inbox.scan import Drop, Waiting
+
+__all__ = ["Settler", "Track"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Track:
+    """What is known of one drop; times are seconds of our monotonic clock."""
+
+    drop: Drop
+    first_seen: float
+    changed_at: float
+    due_at: float | None
+    waiting: Waiting | None
+    claiming: bool = False
+    incomplete: bool = False
+
+
+class Settler:
+    """Guards that a drop is offered for a claim only after `quiet_s` without any change."""
+
+    def __init__(self, *, quiet_s: float, incomplete_after_s: float) -> None:
+        self._quiet_s = quiet_s
+        self._incomplete_after_s = incomplete_after_s
+        self._tracks: dict[str, Track] = {}
+
+    @property
+    def tracks(self) -> Iterable[Track]:
+        """Everything that lies in the inboxes, as it was seen last."""
+        return self._tracks.values()
+
+    def see(self, drop: Drop, never: Waiting | None, now: float) -> bool:
+        """Take note of `drop` as it is at `now`; tells whether it was unknown.
+
+        `never` is the reason why it can not be claimed as it is, whatever the time.
+        """
+        track = self._tracks.get(drop.path)
+        if track is None or track.drop.fingerprint.inode != drop.fingerprint.inode:
+            self._tracks[drop.path] = Track(
+                drop=drop,
+                first_seen=now,
+                changed_at=now,
+                due_at=None if never else now + self._quiet_s,
+                waiting=never or _settling(),
+            )
+            return track is None
+        if track.drop.fingerprint != drop.fingerprint and not track.claiming:
+            track.drop, track.changed_at, track.incomplete = drop, now, False
+            track.due_at = None if never else now + self._quiet_s
+            track.waiting = never or _settling()
+        return False
+
+    def forget_missing(self, folder: str, present: set[str]) -> None:
+        """Drop what lay in the inbox `folder` and is not among `present` any more."""
+        prefix = f"{folder}/" if folder else ""
+        gone = [
+            path
+            for path, track in self._tracks.items()
+            if (path.startswith(prefix) if folder else "/" not in path)
+            and path not in present
+            and not track.claiming
+        ]
+        for path in gone:
+            del self._tracks[path]
+
+    def due(self, now: float) -> list[Track]:
+        """What has been quiet long enough, oldest first; each is to be looked at again now."""
+        found = [
+            track
+            for track in self._tracks.values()
+            if track.due_at is not None and track.due_at <= now and not track.claiming
+        ]
+        return sorted(found, key=lambda track: track.due_at or 0.0)
+
+    def next_due(self) -> float | None:
+        """When `due` gives something next."""
+        times = [
+            track.due_at
+            for track in self._tracks.values()
+            if track.due_at is not None and not track.claiming
+        ]
+        return min(times, default=None)
+
+    def overdue(self, track: Track, now: float) -> bool:
+        """Whether it has waited for what is missing as long as it may."""
+        return track.incomplete and now >= track.changed_at + self._incomplete_after_s
+
+    def busy(self, track: Track, waiting: Waiting, now: float, *, quiet_s: float | None = None) -> None:
+        """Somebody still writes it (or it must be quiet for longer): the quiet time begins anew."""
+        track.claiming = False
+        track.waiting = waiting
+        track.due_at = now + (self._quiet_s if quiet_s is None else quiet_s)
+
+    def lacking(self, track: Track, waiting: Waiting) -> None:
+        """Its structure is incomplete: it is looked at again on a change, or when its time is up."""
+        track.claiming = False
+        track.incomplete = True
+        track.waiting = waiting
+        track.due_at = track.changed_at + self._incomplete_after_s
+
+    def claimed(self, track: Track) -> None:
+        """It has left the inbox."""
+        if self._tracks.get(track.drop.path) is track:
+            del self._tracks[track.drop.path]
+
+
+def _settling() -> Waiting:
+    return Waiting(why="settling", detail="waiting until nothing about it changes any more")

@@ -1,0 +1,203 @@
+"""The tree of a root, and its stage directories: one rename of ``<id>/`` is one change of status."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cytowatch import durable
+from cytowatch.errors import RootError
+from cytowatch.model import UploadedFileId
+from cytowatch.status import STAGE_STATUSES, Status
+
+__all__ = ["LAYOUT", "Spool"]
+
+#: The version of the layout on disk, written to ``FORMAT``.
+LAYOUT = "cytowatch 1\n"
+
+
+class Spool:
+    """The directories below one root; guards that nothing is moved but by its own renames."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.inbox = root / "inbox"
+        self.stages = root / "stages"
+        self.storage = root / "storage"
+        self.projects = root / "projects"
+        self.status_dir = root / "status"
+        self.state = root / "state"
+        self.tmp = self.state / "tmp"
+        self.trash = self.state / "trash"
+        self.requests = self.state / "requests"
+
+    @classmethod
+    def create(cls, root: Path) -> Spool:
+        """Make the whole tree at `root`, or what of it is missing.
+
+        Raises
+        ------
+        RootError
+            There is another layout, or other people's files, or it cannot be made.
+        """
+        spool = cls(root)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            marker = root / "FORMAT"
+            if not marker.exists():
+                known = {p.name for p in spool._directories() if p.parent == root}
+                strangers = sorted(
+                    name
+                    for name in os.listdir(root)
+                    if name not in known and not name.startswith(".") and name != "lost+found"
+                    and not name.endswith(".toml")
+                )
+                if strangers:
+                    raise RootError(
+                        f"{root} is no cytowatch tree and holds {strangers[0]!r}: "
+                        "give an empty directory"
+                    )
+            spool._check_layout(missing_is_fine=True)
+            for path in spool._directories():
+                path.mkdir(exist_ok=True, mode=0o750)
+            if not marker.exists():
+                temporary = spool.tmp / "FORMAT"
+                temporary.write_text(LAYOUT)
+                temporary.rename(marker)
+                durable.fsync_directory(root)
+        except OSError as error:
+            raise RootError(f"{error.filename or root}: {error.strerror}") from error
+        spool._check_filesystem()
+        return spool
+
+    @classmethod
+    def open(cls, root: Path) -> Spool:
+        """The tree at `root`, which must be one of our layout.
+
+        Raises
+        ------
+        RootError
+            It is not there, or of another layout.
+        """
+        spool = cls(root)
+        spool._check_layout(missing_is_fine=False)
+        return spool
+
+    def _directories(self) -> Iterator[Path]:
+        yield from (self.inbox, self.stages, self.storage, self.projects, self.status_dir)
+        yield from (self.state, self.tmp, self.trash, self.requests)
+        yield from (self.stage(status) for status in STAGE_STATUSES)
+
+    def _check_layout(self, *, missing_is_fine: bool) -> None:
+        try:
+            found = (self.root / "FORMAT").read_text()
+        except FileNotFoundError:
+            if missing_is_fine:
+                return
+            raise RootError(
+                f"{self.root} is no cytowatch tree (it has no FORMAT): `cytowatch init` makes one"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise RootError(f"{self.root / 'FORMAT'}: {error}") from error
+        if found != LAYOUT:
+            raise RootError(
+                f"{self.root} has layout {found.strip()!r}; this cytowatch knows {LAYOUT.strip()!r}"
+            )
+
+    def _check_filesystem(self) -> None:
+        device = os.stat(self.root).st_dev
+        for path in self._directories():
+            if os.stat(path).st_dev != device:
+                raise RootError(
+                    f"{path} is on another filesystem than {self.root}: "
+                    "a slide is renamed, never copied, so one filesystem must hold them all"
+                )
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the root for one daemon.
+
+        Raises
+        ------
+        RootError
+            Another process holds it; it is named.
+        """
+        descriptor = os.open(self.state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.pread(descriptor, 64, 0).decode("ascii", "replace").strip() or "unknown"
+                raise RootError(f"{self.root} is in use by process {holder}") from None
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def stage(self, status: Status) -> Path:
+        """The directory of `status` under ``stages/``.
+
+        Raises
+        ------
+        ValueError
+            A success has none: it ends in ``storage/``.
+        """
+        if status.directory is None:
+            raise ValueError(f"{status.name} has no stage directory")
+        return self.stages / status.directory
+
+    def find(self, id: UploadedFileId) -> tuple[Status, Path] | None:  # noqa: A002
+        """Where under ``stages/`` an uploaded file is: its status and its directory."""
+        for status in STAGE_STATUSES:
+            path = self.stage(status) / id
+            if path.is_dir():
+                return status, path
+        return None
+
+    def in_status(self, status: Status) -> list[UploadedFileId]:
+        """The uploaded files in `status`, oldest first."""
+        names = (entry.name for entry in os.scandir(self.stage(status)) if entry.is_dir())
+        return sorted(UploadedFileId(name) for name in names)
+
+    def taken(self, id: UploadedFileId, user: str) -> bool:  # noqa: A002
+        """Whether `id` is used already by any uploaded file of `user` or by one in work."""
+        return (
+            self.find(id) is not None
+            or (self.tmp / id).exists()
+            or (self.storage / user / id).exists()
+        )
+
+    def move(self, path: Path, status: Status) -> Path:
+        """Rename the directory at `path` into `status`, durably; gives its new place."""
+        return self._move(path, self.stage(status))
+
+    def publish(self, path: Path, user: str) -> Path:
+        """Rename the directory at `path` into the storage of `user`, durably."""
+        target = self.storage / user
+        if not target.is_dir():
+            target.mkdir(mode=0o750, exist_ok=True)
+            durable.fsync_directory(self.storage)
+        return self._move(path, target)
+
+    def _move(self, path: Path, target: Path) -> Path:
+        durable.rename(path, target / path.name)
+        # The new name first: after a cut between the two it may be found twice, never not at all.
+        durable.fsync_directory(target)
+        durable.fsync_directory(path.parent)
+        return target / path.name
+
+    def discard(self, path: Path) -> None:
+        """Remove something of ours: first out of the way by a rename, then for good."""
+        grave = self.trash / f"{path.parent.name}.{path.name}"
+        if grave.exists():
+            shutil.rmtree(grave)
+        try:
+            os.rename(path, grave)
+        except FileNotFoundError:
+            return
+        shutil.rmtree(grave) if grave.is_dir() else grave.unlink()
