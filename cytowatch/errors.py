@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from cytowatch.status import Status
+from cytowatch.status import ERROR_OF, Status
 
 __all__ = [
     "ConfigError",
@@ -19,6 +19,7 @@ __all__ = [
     "IngestError",
     "RootError",
     "TransientError",
+    "stage_error",
 ]
 
 
@@ -84,3 +85,13 @@ class DeploymentError(IngestError):
     """Could not be verified or published."""
 
     status = Status.ERROR_DEPLOYMENT
+
+
+def stage_error(status: Status) -> type[IngestError]:
+    """The kind of error that ends the stage of `status`.
+
+    >>> stage_error(Status.CONVERTING).__name__
+    'ConversionError'
+    """
+    kinds = (FormatError, ExtractionError, ConversionError, DeploymentError)
+    return next(kind for kind in kinds if kind.status is ERROR_OF[status])

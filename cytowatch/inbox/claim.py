@@ -21,6 +21,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from cytowatch import durable, manifest, names
 from cytowatch.config import Config
@@ -162,6 +163,8 @@ def _take(
                 "to": inside,
                 "device": drop.fingerprint.device,
                 "inode": drop.fingerprint.inode,
+                "size_bytes": size_bytes,
+                "mtime_ns": drop.fingerprint.mtime_ns,
             }
         ],
     }
@@ -278,12 +281,9 @@ def _recover_one(spool: Spool, place: Path) -> str:
             return "kept: its journal is damaged but it holds files"
         spool.discard(place)
         return "undone"
-    moved = [
-        member
-        for member in journal["members"]
-        if _is(place / member["to"], member["device"], member["inode"])
-    ]
-    if len(moved) == len(journal["members"]) and _has_source(place):
+    moved = [m for m in journal["members"] if _is(place / m["to"], m["inode"])]
+    whole = len(moved) == len(journal["members"]) and _has_source(place)
+    if whole and all(_untouched(place / m["to"], m) for m in moved):
         durable.fsync_tree(place)
         (place / JOURNAL).unlink(missing_ok=True)
         spool.move(place, Status.UPLOADED)
@@ -306,10 +306,20 @@ def _has_source(place: Path) -> bool:
     return any(files for _, _, files in os.walk(place / "source"))
 
 
-def _is(path: Path, device: int, inode: int) -> bool:
+def _is(path: Path, inode: int) -> bool:
+    # After a restart a device may have another number; the inode is what a rename keeps.
     try:
-        found = os.stat(path, follow_symlinks=False)
+        return os.stat(path, follow_symlinks=False).st_ino == inode
     except FileNotFoundError:
         return False
-    # After a restart a device may have another number; the inode is what a rename keeps.
-    return bool(found.st_ino == inode)
+
+
+def _untouched(path: Path, member: dict[str, Any]) -> bool:
+    """Whether nobody writes to what was moved, and nobody did since."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        found = os.fstat(descriptor)
+        same = (found.st_size, found.st_mtime_ns) == (member["size_bytes"], member["mtime_ns"])
+        return same and lease(descriptor) != "writer"
+    finally:
+        os.close(descriptor)

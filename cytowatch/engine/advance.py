@@ -1,0 +1,318 @@
+"""Moving an uploaded file on: what a stage returned is checked, made durable, and then renamed.
+
+Everything that changes a stage directory is here, in the order that a crash forces: the accepted
+output becomes ``derived``, the manifest is written where it is, one rename is the new status.
+A crash between the last two leaves a manifest that says too much; `corrected` takes that back.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, cast
+
+from cytowatch import durable, formats, manifest, names
+from cytowatch.errors import IngestError, stage_error
+from cytowatch.manifest import ErrorEntry, FileEntry, Manifest, ManifestError
+from cytowatch.model import Outcome, UploadedFileId
+from cytowatch.spool import Spool
+from cytowatch.status import ERROR_OF, FOLLOWERS, Status
+
+__all__ = ["Place", "accept", "attempt", "begin", "corrected", "fail", "out_directories", "rebuilt", "tidy", "withdraw"]
+
+#: What each stage may say of an uploaded file; a decoder that was taken over cannot say more.
+_MAY_CHANGE = {
+    Status.DETECTING_FORMAT: {"format", "sha256", "files", "warnings", "images"},
+    Status.EXTRACTING_DATA: {"children", "skipped", "files", "warnings"},
+    Status.CONVERTING: {"images", "files", "conversion", "warnings"},
+    Status.DEPLOYING: {"images", "files", "verification", "warnings"},
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where an uploaded file is, in which status, and what its manifest says there."""
+
+    status: Status
+    path: Path
+    manifest: Manifest
+
+
+def out_directories(path: Path) -> list[Path]:
+    """The ``out.<attempt>`` in an ``<id>/``."""
+    return sorted(path.glob("out.*"))
+
+
+def begin(spool: Spool, place: Place, status: Status, *, now: datetime) -> Place:
+    """Enter the working `status` from UPLOADED, its first attempt counted before it begins."""
+    return _enter(spool, place, place.manifest, status, now=now, attempts=1)
+
+
+def attempt(place: Place) -> Place:
+    """Count one more attempt at the stage, on disk before it begins."""
+    counted = cast("Manifest", {**place.manifest, "attempts": place.manifest["attempts"] + 1})
+    manifest.write(place.path, counted)
+    return Place(status=place.status, path=place.path, manifest=counted)
+
+
+def withdraw(place: Place) -> None:
+    """Take back the attempt that was counted: it was not the file's fault that it ended."""
+    counted = place.manifest["attempts"]
+    manifest.write(place.path, cast("Manifest", {**place.manifest, "attempts": max(0, counted - 1)}))
+
+
+def accept(spool: Spool, place: Place, outcome: Outcome, out: str, *, now: datetime) -> Place:
+    """Check what a stage returned, make it durable, and move the uploaded file on.
+
+    Raises
+    ------
+    IngestError
+        The output is not what a stage may make; nothing was moved.
+    OSError
+        A fault of the machine; the step can be done again.
+    """
+    if outcome.status not in FOLLOWERS[place.status] or outcome.status.is_error:
+        raise _refused(place.status, f"{outcome.status.name} cannot follow {place.status.name}")
+    if strange := set(outcome.changes) - _MAY_CHANGE[place.status]:
+        raise _refused(place.status, f"it may not set {', '.join(sorted(strange))}")
+    changed = cast("Manifest", {**place.manifest, **outcome.changes})
+    if wrong := manifest.problems(changed):
+        raise _refused(place.status, wrong[0])
+    if place.status is Status.EXTRACTING_DATA:
+        place, changed = _hand_out(spool, place, changed, out, now=now)
+    else:
+        changed = _keep_output(place, changed, out)
+    if place.status is Status.DETECTING_FORMAT:
+        changed = _name_source(place.path, changed)
+    attempts = 0 if outcome.status.is_final else 1
+    return _enter(spool, place, changed, outcome.status, now=now, attempts=attempts)
+
+
+def fail(spool: Spool, place: Place, error: IngestError, *, now: datetime) -> Place:
+    """End in the error of the stage: the original stays, everything half-made goes."""
+    status = ERROR_OF.get(place.status, Status.ERROR_DEPLOYMENT)
+    for leftover in [*out_directories(place.path), place.path / "derived"]:
+        if leftover.exists():
+            spool.discard(leftover)
+    entry = ErrorEntry(
+        reason=error.reason,
+        detail=error.detail,
+        stage=place.status.name,
+        retryable=error.retryable,
+    )
+    changed = cast(
+        "Manifest",
+        {
+            **place.manifest,
+            "images": [],
+            "conversion": None,
+            "files": _without_output(place.manifest["files"]),
+            "phase": None,
+        },
+    )
+    return _enter(spool, place, changed, status, now=now, attempts=0, error=entry)
+
+
+def corrected(found: Manifest, status: Status, *, now: datetime) -> Manifest:
+    """`found` as it must read in the directory of `status`: the directory is the truth.
+
+    What a stage wrote down that never took effect is taken back, the step is done again.
+    """
+    keeps_output = status is Status.DEPLOYING and found["conversion"] is not None
+    changed = dict(found)
+    if not status.is_error and not keeps_output:
+        changed |= {"images": [], "conversion": None, "files": _without_output(found["files"])}
+    if not status.is_error:
+        changed["error"] = None
+    if found["status"] != status.name:
+        history = list(found["history"])
+        while history and history[-1]["status"] != status.name:
+            history.pop()
+        if history:
+            history[-1] = {**history[-1], "seconds": None}
+            changed |= {
+                "history": history,
+                "status": status.name,
+                "status_code": status.code,
+                "attempts": history[-1]["attempt"],
+            }
+        else:
+            return manifest.at_status(cast("Manifest", changed), status, now=now)
+    return cast("Manifest", changed)
+
+
+def tidy(spool: Spool, place: Place, *, now: datetime) -> Place:
+    """Take up an uploaded file where a crash, or a fault of the machine, left it.
+
+    The manifest is made to agree with the directory, output that was never accepted goes, and a
+    source that had been renamed already is found again. Doing it twice changes nothing.
+    """
+    right = corrected(place.manifest, place.status, now=now)
+    if right["phase"] != "publishing":
+        kept = "derived" if right["conversion"] is not None else None
+        for leftover in [*out_directories(place.path), place.path / "derived"]:
+            if leftover.name != kept and leftover.exists():
+                spool.discard(leftover)
+    for temporary in place.path.glob(f".{manifest.FILE_NAME}.*"):
+        temporary.unlink()
+    right = _found_again(place.path, right)
+    if right != place.manifest:
+        manifest.write(place.path, right)
+    return Place(status=place.status, path=place.path, manifest=right)
+
+
+def _found_again(path: Path, right: Manifest) -> Manifest:
+    rows = [file for file in right["files"] if file["role"] == "source"]
+    there = sorted(os.listdir(path / "source"))
+    if len(rows) != 1 or len(there) != 1 or rows[0]["path"] == f"source/{there[0]}":
+        return right
+    found = {**rows[0], "path": f"source/{there[0]}"}
+    files = [cast("FileEntry", found) if file is rows[0] else file for file in right["files"]]
+    return cast("Manifest", {**right, "files": files})
+
+
+def _enter(
+    spool: Spool,
+    place: Place,
+    changed: Manifest,
+    status: Status,
+    *,
+    now: datetime,
+    attempts: int,
+    error: ErrorEntry | None = None,
+) -> Place:
+    written = manifest.at_status(changed, status, now=now, attempts=attempts, error=error)
+    if status.is_final:
+        for leftover in out_directories(place.path):
+            spool.discard(leftover)
+        (place.path / "worker").unlink(missing_ok=True)
+    manifest.write(place.path, written)
+    if status.is_success:
+        path = spool.publish(place.path, written["user"])
+    else:
+        path = spool.move(place.path, status)
+    return Place(status=status, path=path, manifest=written)
+
+
+def _keep_output(place: Place, changed: Manifest, out: str) -> Manifest:
+    """Make ``out.<attempt>`` the ``derived`` of the uploaded file, if the stage made anything."""
+    made = place.path / out
+    if made.is_dir() and any(made.iterdir()):
+        _check_tree(place.status, made)
+        if (place.path / "derived").exists():
+            raise _refused(place.status, "there is a derived pyramid already")
+        durable.fsync_tree(made)
+        durable.rename(made, place.path / "derived")
+        durable.fsync_directory(place.path)
+    for file in changed["files"]:
+        _check_row(place, file)
+    return changed
+
+
+def _check_row(place: Place, file: FileEntry) -> None:
+    top, _, rest = file["path"].partition("/")
+    inside = top in {"source", "derived"} and rest and ".." not in rest.split("/")
+    if not inside or not (place.path / file["path"]).is_file():
+        raise _refused(place.status, f"there is no {file['path']!r}")
+
+
+def _check_tree(status: Status, made: Path) -> None:
+    for folder, folders, files in os.walk(made):
+        for name in [*folders, *files]:
+            found = os.lstat(os.path.join(folder, name))
+            plain = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
+            if not (plain or stat.S_ISDIR(found.st_mode)):
+                raise _refused(status, f"{name!r} is no regular file")
+            os.chmod(os.path.join(folder, name), 0o640 if plain else 0o750)
+
+
+def _name_source(path: Path, changed: Manifest) -> Manifest:
+    """Give a single source file the extension of its format."""
+    rows = [file for file in changed["files"] if file["role"] == "source"]
+    if len(rows) != 1 or changed["format"] is None:
+        return changed
+    extension = formats.by_id(changed["format"]["id"]).extension
+    named = f"source/{_slug(changed)}.{extension}"
+    if rows[0]["path"] != named:
+        durable.rename(path / rows[0]["path"], path / named)
+        durable.fsync_directory(path / "source")
+    files = [
+        FileEntry(**{**file, "path": named}) if file is rows[0] else file  # type: ignore[typeddict-item]
+        for file in changed["files"]
+    ]
+    return cast("Manifest", {**changed, "files": files})
+
+
+def _slug(changed: Manifest) -> str:
+    return changed["id"].split("-", 3)[3]
+
+
+def _hand_out(
+    spool: Spool, place: Place, changed: Manifest, out: str, *, now: datetime
+) -> tuple[Place, Manifest]:
+    """Publish the members of an archive, each once: what is still in ``out.<n>`` was not yet."""
+    made = place.path / out / "children"
+    if place.manifest["phase"] != "publishing":
+        for child in changed["children"]:
+            _check_child(place, made, child)
+        durable.fsync_tree(place.path / out)
+        publishing = {**place.manifest, **changed, "phase": "publishing"}
+        manifest.write(place.path, cast("Manifest", publishing))
+    for left in out_directories(place.path):
+        for child in changed["children"]:
+            if (left / "children" / child).is_dir():
+                spool.move(left / "children" / child, Status.UPLOADED)
+    if not place.manifest["format"]:
+        raise _refused(place.status, "an archive without a format")
+    return place, cast("Manifest", {**changed, "phase": None})
+
+
+def _check_child(place: Place, made: Path, child: str) -> None:
+    if not names.ID_PATTERN.fullmatch(child):
+        raise _refused(place.status, f"{child!r} is no id")
+    try:
+        found = manifest.read(made / child)
+    except (OSError, ManifestError) as error:
+        raise _refused(place.status, f"the member {child} has no manifest: {error}") from error
+    parent: Mapping[str, Any] = place.manifest
+    expected = {"id": child, "parent_id": parent["id"], "user": parent["user"]}
+    if any(found[key] != value for key, value in expected.items()) or manifest.problems(found):  # type: ignore[literal-required]
+        raise _refused(place.status, f"the member {child} has another's manifest")
+    _check_tree(place.status, made / child)
+    for file in found["files"]:
+        _check_row(Place(status=place.status, path=made / child, manifest=found), file)
+
+
+def _without_output(files: list[FileEntry]) -> list[FileEntry]:
+    return [file for file in files if file["role"] in {"source", "sidecar"}]
+
+
+def _refused(status: Status, detail: str) -> IngestError:
+    return stage_error(status)("output_refused", f"the stage's output was refused: {detail}")
+
+
+def rebuilt(path: Path, id_: UploadedFileId, damaged: str, *, now: datetime) -> Manifest:
+    """A manifest for an ``<id>/`` whose own cannot be read any more; the old one is kept beside it."""
+    broken = path / manifest.FILE_NAME
+    if broken.exists():
+        shutil.move(broken, path / f"{manifest.FILE_NAME}.damaged")
+    files = [
+        FileEntry(
+            role="source",
+            path=os.path.relpath(os.path.join(folder, name), path),
+            size_bytes=os.stat(os.path.join(folder, name)).st_size,
+            sha256=None,
+            status=Status.UPLOADED.name,
+        )
+        for folder, _, found in os.walk(path / "source")
+        for name in sorted(found)
+    ]
+    made = manifest.new(
+        id=id_, user="unknown", name=id_, drop_path=id_, files=files, now=now, software={}
+    )
+    return cast("Manifest", {**made, "warnings": [f"the manifest was damaged: {damaged}"]})

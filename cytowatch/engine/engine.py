@@ -1,0 +1,116 @@
+"""Scheduling: uploaded files onto a few threads, each of which owns one sandboxed child."""
+
+from __future__ import annotations
+
+import heapq
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+
+from cytowatch.engine.child import Stopped
+from cytowatch.engine.fair import FairQueue
+from cytowatch.engine.treat import Treatment, treat
+from cytowatch.errors import TransientError
+from cytowatch.model import UploadedFileId
+
+__all__ = ["Engine", "workers"]
+
+_FIRST_PAUSE_S = 2.0
+_LONGEST_PAUSE_S = 60.0
+
+
+def workers(configured: str | int) -> int:
+    """How many uploaded files are in work at a time: one a core for ``auto``."""
+    return len(os.sched_getaffinity(0)) if isinstance(configured, str) else configured
+
+
+class Engine:
+    """Guards that each uploaded file is treated by one thread at a time, and none is forgotten."""
+
+    def __init__(
+        self,
+        treatment: Treatment,
+        *,
+        executor: Executor | None = None,
+        count: int,
+        wake: Callable[[], None],
+        unexpected: Callable[[UploadedFileId, BaseException], None],
+    ) -> None:
+        self._treatment = treatment
+        self._executor = executor or ThreadPoolExecutor(count, thread_name_prefix="worker")
+        self._wake = wake
+        self._unexpected = unexpected
+        self._lock = threading.Lock()
+        self._queue = FairQueue()
+        self._known: set[UploadedFileId] = set()
+        self._busy: set[UploadedFileId] = set()
+        self._paused: list[tuple[float, str, UploadedFileId]] = []
+        self._pauses: dict[UploadedFileId, float] = {}
+        self.count = count
+        #: Uploaded files that wait for the machine: id -> (why, detail).
+        self.waiting: dict[UploadedFileId, tuple[str, str]] = {}
+
+    def submit(self, user: str, id_: UploadedFileId) -> None:
+        """Let `id_` be treated in its turn; a second time while it is in work does nothing."""
+        with self._lock:
+            if id_ not in self._known:
+                self._known.add(id_)
+                self._queue.put(user, id_)
+
+    @property
+    def busy(self) -> int:
+        """How many are being treated now."""
+        return len(self._busy)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is in work and nothing is queued or waits for the machine."""
+        with self._lock:
+            return not self._known
+
+    def next_due(self) -> float | None:
+        """When something that waits for the machine is tried again, on the monotonic clock."""
+        with self._lock:
+            return self._paused[0][0] if self._paused else None
+
+    def start_some(self, now: float) -> None:
+        """Give free threads their next uploaded file."""
+        with self._lock:
+            while self._paused and self._paused[0][0] <= now:
+                _, user, id_ = heapq.heappop(self._paused)
+                self._queue.put(user, id_)
+            while len(self._busy) < self.count and len(self._queue):
+                user, id_ = self._queue.take()
+                self._busy.add(id_)
+                self._executor.submit(self._run, user, id_)
+
+    def _run(self, user: str, id_: UploadedFileId) -> None:
+        pause: TransientError | None = None
+        try:
+            treat(self._treatment, id_)
+        except TransientError as fault:
+            pause = fault
+        except Stopped:
+            pass
+        except BaseException as error:  # noqa: BLE001 - the one catch-all: an outage of one file only
+            self._unexpected(id_, error)
+            pause = TransientError("unexpected", f"{type(error).__name__}: {error}")
+        with self._lock:
+            self._busy.discard(id_)
+            if pause is None or self._treatment.stop.is_set():
+                self._known.discard(id_)
+                self._pauses.pop(id_, None)
+                self.waiting.pop(id_, None)
+            else:
+                seconds = min(_LONGEST_PAUSE_S, self._pauses.get(id_, _FIRST_PAUSE_S / 2) * 2)
+                self._pauses[id_] = seconds
+                self.waiting[id_] = (pause.why, pause.detail)
+                heapq.heappush(
+                    self._paused, (self._treatment.monotonic() + seconds, user, id_)
+                )
+        self._wake()
+
+    def stop(self) -> None:
+        """Wait until every thread has put down what it held; `Treatment.stop` must be set."""
+        self._executor.shutdown(wait=True, cancel_futures=True)

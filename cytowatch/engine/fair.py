@@ -1,0 +1,54 @@
+"""Whose uploaded file is next: round robin over users, the oldest of each first."""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+
+from cytowatch.model import UploadedFileId
+
+__all__ = ["FairQueue"]
+
+
+class FairQueue:
+    """Guards that one user's batch does not keep another user's slide waiting.
+
+    Examples
+    --------
+    >>> queue = FairQueue()
+    >>> for user, id in [("ann", "1"), ("ann", "2"), ("bob", "3")]:
+    ...     queue.put(user, UploadedFileId(id))
+    >>> [queue.take() for _ in range(3)]
+    [('ann', '1'), ('bob', '3'), ('ann', '2')]
+    """
+
+    def __init__(self) -> None:
+        self._by_user: OrderedDict[str, list[UploadedFileId]] = OrderedDict()
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def put(self, user: str, id: UploadedFileId) -> None:  # noqa: A002
+        """Add `id`, behind what `user` dropped before it."""
+        heapq.heappush(self._by_user.setdefault(user, []), id)
+        self._length += 1
+
+    def take(self) -> tuple[str, UploadedFileId]:
+        """The next one.
+
+        Raises
+        ------
+        IndexError
+            There is none.
+        """
+        if not self._length:
+            raise IndexError("the queue is empty")
+        user, waiting = next(iter(self._by_user.items()))
+        id_ = heapq.heappop(waiting)
+        self._length -= 1
+        if waiting:
+            self._by_user.move_to_end(user)
+        else:
+            del self._by_user[user]
+        return user, id_

@@ -1,0 +1,44 @@
+"""What a start does before anything else: nothing is left half-done, nothing is done twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from cytowatch import manifest
+from cytowatch.engine import advance
+from cytowatch.engine.advance import Place
+from cytowatch.engine.child import kill_recorded
+from cytowatch.manifest import ManifestError
+from cytowatch.model import UploadedFileId
+from cytowatch.spool import Spool
+from cytowatch.status import STAGE_STATUSES
+
+__all__ = ["recover"]
+
+
+def recover(spool: Spool, *, now: datetime) -> Iterator[tuple[str, UploadedFileId]]:
+    """Tidy every uploaded file in work; gives the user and the id of each that goes on.
+
+    A child that outlived its daemon is ended before its files are touched.
+    """
+    for leftover in spool.trash.iterdir():
+        spool.discard(leftover)
+    for status in STAGE_STATUSES:
+        for id_ in spool.in_status(status):
+            path = spool.stage(status) / id_
+            kill_recorded(path)
+            try:
+                found = manifest.read(path)
+            except (ManifestError, FileNotFoundError):
+                # The engine gives it a new manifest and ends it; nothing of it is lost.
+                yield "unknown", id_
+                continue
+            place = Place(status=status, path=path, manifest=found)
+            if status.is_error:
+                right = advance.corrected(found, status, now=now)
+                if right != found:
+                    manifest.write(path, right)
+                continue
+            advance.tidy(spool, place, now=now)
+            yield found["user"], id_

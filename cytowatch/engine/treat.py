@@ -1,0 +1,197 @@
+"""The way of one uploaded file through its stages, with one sandboxed child for all of it."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from cytowatch import manifest
+from cytowatch.config import Config
+from cytowatch.durable import TRANSIENT_ERRNOS
+from cytowatch.engine import advance
+from cytowatch.engine.advance import Place
+from cytowatch.engine.child import Child, ChildCrashed, ChildTimedOut, Stopped, Zygote, record
+from cytowatch.errors import IngestError, TransientError, stage_error
+from cytowatch.manifest import ManifestError
+from cytowatch.model import Outcome, UploadedFileId
+from cytowatch.spool import Spool
+from cytowatch.status import Status
+
+__all__ = ["Observer", "Treatment", "treat"]
+
+
+class Observer(Protocol):
+    """Who is told what happens to uploaded files: metrics, logs, the live view."""
+
+    def entered(self, before: Place, after: Place, seconds: float) -> None:
+        """`before` became `after`; the stage took `seconds`."""
+
+    def progressed(self, place: Place, share: float) -> None:
+        """The stage of `place` is done to `share`, 0.0 to 1.0."""
+
+    def crashed(self, place: Place, signal: str) -> None:
+        """The child that treated `place` died of `signal`."""
+
+    def retried(self, place: Place) -> None:
+        """The stage of `place` begins anew."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Treatment:
+    """What treating needs besides the uploaded file."""
+
+    spool: Spool
+    config: Config
+    zygote: Zygote
+    observer: Observer
+    now: Callable[[], datetime]
+    monotonic: Callable[[], float]
+    stop: threading.Event
+
+
+def treat(with_: Treatment, id_: UploadedFileId) -> None:
+    """Take the uploaded file `id_` as far as it goes.
+
+    Raises
+    ------
+    TransientError
+        A fault of the machine; it is to be tried again later.
+    Stopped
+        The daemon stops; the attempt does not count.
+    """
+    found = with_.spool.find(id_)
+    if found is None:
+        return
+    status, path = found
+    try:
+        place = Place(status=status, path=path, manifest=manifest.read(path))
+    except (ManifestError, FileNotFoundError) as error:
+        rebuilt = advance.rebuilt(path, id_, str(error), now=with_.now())
+        place = Place(status=Status.DEPLOYING, path=path, manifest=rebuilt)
+        wrong = stage_error(Status.DEPLOYING)("manifest_damaged", str(error), retryable=True)
+        advance.fail(with_.spool, place, wrong, now=with_.now())
+        return
+    try:
+        _treat(with_, _taken_up(with_, place))
+    except OSError as error:
+        if error.errno in TRANSIENT_ERRNOS:
+            why = "disk" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "input_output"
+            raise TransientError(why, f"{error.strerror}: {error.filename or path}") from error
+        raise
+
+
+def _taken_up(with_: Treatment, place: Place) -> Place:
+    """Count the attempt that begins now; the one that is too many ends the uploaded file.
+
+    An attempt that was counted and never came to an end was cut off by the daemon's own end.
+    """
+    if place.status is Status.UPLOADED or place.status.is_final:
+        return place
+    place = advance.tidy(with_.spool, place, now=with_.now())
+    if place.manifest["phase"] == "publishing":
+        return place
+    counted = place.manifest["attempts"]
+    if counted < with_.config.engine.max_attempts:
+        return advance.attempt(place)
+    wrong = stage_error(place.status)(
+        "crashed_repeatedly",
+        f"cytowatch itself ended {counted} times while it was in this stage",
+        retryable=True,
+    )
+    return _move(with_, place, lambda at: advance.fail(with_.spool, at, wrong, now=with_.now()))
+
+
+def _treat(with_: Treatment, place: Place) -> None:
+    while not place.status.is_final:
+        if place.manifest["phase"] == "publishing":
+            _move(with_, place, lambda at: _accept(with_, at, Outcome(status=Status.EXTRACTED), ""))
+            return
+        if place.status is Status.UPLOADED:
+            place = _move(
+                with_,
+                place,
+                lambda at: advance.begin(
+                    with_.spool, at, Status.DETECTING_FORMAT, now=with_.now()
+                ),
+            )
+        place = _with_child(with_, place)
+
+
+def _with_child(with_: Treatment, place: Place) -> Place:
+    """All stages from `place` on in one child; gives where it is when that child is gone."""
+    place = advance.tidy(with_.spool, place, now=with_.now())
+    out = f"out.{place.manifest['attempts']}"
+    (place.path / out).mkdir(mode=0o750)
+    try:
+        with with_.zygote.fork(place.path, out) as child:
+            record(place.path, child)
+            while not place.status.is_final:
+                at = place
+                place = _move(with_, at, lambda at: _stage(with_, at, child, out))
+            return place
+    except ChildCrashed as crash:
+        return _crashed(with_, _again(with_, place), crash)
+    except (Stopped, TransientError, OSError):
+        advance.withdraw(_again(with_, place))
+        raise
+
+
+def _again(with_: Treatment, place: Place) -> Place:
+    """`place` as it is on disk now."""
+    found = with_.spool.find(UploadedFileId(place.manifest["id"]))
+    if found is None:
+        return place
+    return Place(status=found[0], path=found[1], manifest=manifest.read(found[1]))
+
+
+def _stage(with_: Treatment, place: Place, child: Child, out: str) -> Place:
+    try:
+        outcome = child.run(
+            place.status,
+            place.manifest,
+            progress=lambda share: with_.observer.progressed(place, share),
+            stop=with_.stop,
+        )
+        return _accept(with_, place, outcome, out)
+    except IngestError as error:
+        return advance.fail(with_.spool, place, error, now=with_.now())
+    except ChildTimedOut:
+        limit = with_.config.engine.stage_timeout_s
+        wrong = stage_error(place.status)(
+            "timed_out", f"it was not done after {limit:g} s and was ended", retryable=True
+        )
+        return advance.fail(with_.spool, place, wrong, now=with_.now())
+
+
+def _accept(with_: Treatment, place: Place, outcome: Outcome, out: str) -> Place:
+    return advance.accept(with_.spool, place, outcome, out, now=with_.now())
+
+
+def _crashed(with_: Treatment, place: Place, crash: ChildCrashed) -> Place:
+    """The child died: once more, or never again when it did so too often."""
+    cause = crash.signal or f"exit code {crash.exit_code}"
+    with_.observer.crashed(place, crash.signal or "none")
+    attempts = place.manifest["attempts"]
+    if attempts >= with_.config.engine.max_attempts:
+        times = "once" if attempts == 1 else f"{attempts} times"
+        wrong = stage_error(place.status)(
+            "crashed_repeatedly",
+            f"the decoder crashed {times} on it, last by {cause}: the file is damaged, "
+            "or of a kind that this decoder cannot read",
+        )
+        return _move(
+            with_, place, lambda at: advance.fail(with_.spool, at, wrong, now=with_.now())
+        )
+    with_.observer.retried(place)
+    return advance.attempt(place)
+
+
+def _move(with_: Treatment, place: Place, step: Callable[[Place], Place]) -> Place:
+    began = with_.monotonic()
+    after = step(place)
+    with_.observer.entered(place, after, with_.monotonic() - began)
+    return after
