@@ -187,6 +187,8 @@ class Intake:
                     track.claiming = False
                     track.changed_at = now
                     self._settler.busy(track, result, now)
+                case Waiting(why="unreadable"):
+                    self._settler.stuck(track, result)
                 case Waiting():
                     self._settler.busy(track, result, now)
                 case id_:

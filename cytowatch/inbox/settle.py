@@ -116,6 +116,12 @@ class Settler:
         track.waiting = waiting
         track.due_at = track.changed_at + self._incomplete_after_s
 
+    def stuck(self, track: Track, waiting: Waiting) -> None:
+        """It cannot be claimed as it is: it is looked at again when something about it changes."""
+        track.claiming = False
+        track.waiting = waiting
+        track.due_at = None
+
     def claimed(self, track: Track) -> None:
         """It has left the inbox."""
         if self._tracks.get(track.drop.path) is track:

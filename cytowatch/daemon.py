@@ -1,0 +1,347 @@
+"""Wiring and life cycle: recover, watch, claim, treat, tell; until a signal or until idle."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import queue
+import random
+import shutil
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cytowatch import __version__, names
+from cytowatch.config import Config
+from cytowatch.engine.child import Zygote
+from cytowatch.engine.engine import Engine, workers
+from cytowatch.engine.recover import recover
+from cytowatch.engine.treat import Treatment
+from cytowatch.inbox import claim
+from cytowatch.inbox.watch import Watcher
+from cytowatch.intake import Intake
+from cytowatch.model import UploadedFileId
+from cytowatch.observe import health, logs, systemd
+from cytowatch.observe.health import Health
+from cytowatch.observe.metrics import Metrics
+from cytowatch.spool import Spool
+from cytowatch.ledger import Ledger
+
+__all__ = ["run", "software"]
+
+#: The longest the loop sleeps: so often it looks after watcher, zygote and watchdog.
+_TICK_S = 0.5
+#: With `until_idle`, a drop that lacks something is waited for if its time is up so soon.
+_PATIENCE_S = 60.0
+
+
+def software() -> dict[str, str]:
+    """The versions of what makes a difference to a result, for the manifest."""
+    packages = {
+        "cytowatch": "cytowatch",
+        "libvips": "pyvips-binary",
+        "pyvips": "pyvips",
+        "openslide": "openslide-bin",
+        "tifffile": "tifffile",
+    }
+    found = {"cytowatch": __version__}
+    for name, package in packages.items():
+        try:
+            found.setdefault(name, importlib.metadata.version(package))
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def run(config: Config, *, until_idle: bool = False) -> int:
+    """Be the daemon of `config.root` until SIGTERM or SIGINT, or until nothing is left to do.
+
+    Returns
+    -------
+    int
+        0; with `until_idle` 1 if anything of this run ended in an error.
+
+    Raises
+    ------
+    ConfigError, RootError
+        It cannot start; the message says why.
+    """
+    logs.configure(config.log.level, config.log.format)
+    spool = Spool.create(Path(config.root))
+    with spool.lock():
+        return _Daemon(spool, config, until_idle=until_idle).run()
+
+
+class _Daemon:
+    """Guards the one main loop; everything here runs in the main thread unless it says otherwise."""
+
+    def __init__(self, spool: Spool, config: Config, *, until_idle: bool) -> None:
+        self._spool = spool
+        self._config = config
+        self._until_idle = until_idle
+        self._log = logs.get()
+        self._metrics = Metrics()
+        self._health = Health()
+        self._wakeups: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._stop = threading.Event()
+        self._count = workers(config.engine.workers)
+        self._ledger = Ledger(self._metrics, self._log)
+        self._zygote = Zygote(config)
+        self._random = random.SystemRandom()
+        self._intake = Intake(
+            spool,
+            config,
+            now=_now,
+            make_id=self._new_id,
+            software=software(),
+            wake=self._wake,
+        )
+        self._engine = Engine(
+            Treatment(
+                spool=spool,
+                config=config,
+                zygote=self._zygote,
+                observer=self._ledger,
+                now=_now,
+                monotonic=time.monotonic,
+                stop=self._stop,
+            ),
+            count=self._count,
+            wake=self._wake,
+            unexpected=self._unexpected,
+        )
+        self._watcher = Watcher(spool.inbox, config.inbox.watch, self._intake.hint)
+        self._scanned_at = float("-inf")
+        self._told_at = float("-inf")
+        self._told: dict[str, Any] = {}
+
+    def run(self) -> int:
+        claim.prepare_process()
+        with ExitStack() as stack:
+            stack.enter_context(self._signals())
+            self._zygote.start()
+            stack.callback(self._zygote.stop)
+            self._recover()
+            if self._config.metrics.listen:
+                server = health.serve(self._config.metrics.listen, self._metrics, self._health)
+                stack.callback(server.close)
+                self._log.info("listening", address=server.address)
+            stack.callback(self._end_work)
+            self._watch()
+            stack.callback(self._watcher.stop)
+            self._describe()
+            self._scan(time.monotonic())
+            systemd.notify("READY=1", f"STATUS={self._summary()}")
+            self._log.info("ready", root=str(self._spool.root), workers=self._count)
+            self._loop()
+            systemd.notify("STOPPING=1")
+        self._tell(time.monotonic(), force=True)
+        self._log.info("stopped", ended_in_error=self._ledger.errors)
+        return 1 if self._until_idle and self._ledger.errors else 0
+
+    def _loop(self) -> None:
+        while not self._stop.is_set():
+            now = time.monotonic()
+            if now - self._scanned_at >= self._config.inbox.rescan_s:
+                self._scan(now)
+            put_off = self._intake.scan_hinted(now)
+            if self._disk_has_room():
+                self._intake.claim_due(now)
+                self._engine.start_some(now)
+            self._collect(now)
+            self._supervise()
+            self._tell(now)
+            if self._until_idle and self._idle(now):
+                return
+            self._sleep(now, put_off)
+
+    def _sleep(self, now: float, put_off: float | None) -> None:
+        times = [
+            now + _TICK_S,
+            self._scanned_at + self._config.inbox.rescan_s,
+            *(t for t in (put_off, self._intake.next_due(), self._engine.next_due()) if t),
+        ]
+        try:
+            self._wakeups.get(timeout=max(0.001, min(times) - time.monotonic()))
+            while True:
+                self._wakeups.get_nowait()
+        except queue.Empty:
+            return
+
+    def _idle(self, now: float) -> bool:
+        return (
+            self._engine.idle
+            # In this order: what an archive hands out is in the ledger before the engine is idle.
+            and not self._ledger.has_children
+            and self._intake.idle(now, patience_s=_PATIENCE_S)
+            and self._rescan_found_nothing(now)
+        )
+
+    def _rescan_found_nothing(self, now: float) -> bool:
+        """One more look before going: an event may not have come through yet."""
+        self._scan(now)
+        return self._intake.idle(now, patience_s=_PATIENCE_S)
+
+    def _scan(self, now: float) -> None:
+        try:
+            found = self._intake.scan_all(now)
+        except OSError as error:
+            self._health.fault("inbox", f"the inboxes cannot be read: {error}")
+            return
+        self._health.clear("inbox")
+        if self._scanned_at > float("-inf"):
+            self._metrics.rescan_found.inc(found)
+        self._scanned_at = now
+        self._metrics.last_scan.set(time.time())
+
+    def _collect(self, now: float) -> None:
+        for claimed in self._intake.collect(now):
+            drop = claimed.drop
+            self._metrics.received_bytes.inc(drop.fingerprint.size_bytes)
+            self._log.info(
+                "claimed",
+                id=claimed.id,
+                user=drop.user,
+                name=names.printable(drop.name),
+                bytes=drop.fingerprint.size_bytes,
+                seconds=round(claimed.settled_s, 3),
+            )
+            self._ledger.arrived(claimed.id)
+            self._engine.submit(drop.user, claimed.id)
+            # A free thread must not wait for the next turn of the loop.
+            self._engine.start_some(now)
+        for user, id_ in self._ledger.take_children():
+            self._engine.submit(user, id_)
+        self._engine.start_some(now)
+
+    def _recover(self) -> None:
+        for id_, outcome in claim.recover(self._spool).items():
+            self._log.warning("claim_recovered", id=id_, outcome=outcome)
+        for user, id_ in recover(self._spool, now=_now()):
+            self._log.info("taken_up", id=id_, user=user)
+            self._engine.submit(user, id_)
+        self._ledger.count_tree(self._spool)
+
+    def _watch(self) -> None:
+        try:
+            self._watcher.start()
+        except OSError as error:
+            self._health.fault(
+                "watcher",
+                f"no events ({error.strerror or error}): drops are found by the scan every "
+                f"{self._config.inbox.rescan_s:g} s",
+            )
+        else:
+            self._health.clear("watcher")
+
+    def _supervise(self) -> None:
+        self._zygote.ensure_alive()
+        if not self._watcher.alive:
+            self._log.warning("watcher_replaced")
+            self._watcher.stop()
+            self._watch()
+            self._scan(time.monotonic())
+        systemd.notify("WATCHDOG=1")
+
+    def _disk_has_room(self) -> bool:
+        free = shutil.disk_usage(self._spool.root).free
+        self._metrics.disk_free.set(free)
+        reserve = self._config.storage.reserve_bytes
+        if free >= reserve:
+            self._health.clear("disk")
+            return True
+        self._health.fault(
+            "disk",
+            f"{free:,} bytes are free, {reserve:,} are kept in reserve: nothing new is begun",
+        )
+        return False
+
+    def _describe(self) -> None:
+        """The gauges that stay."""
+        self._metrics.workers.set(self._count)
+        self._metrics.disk_reserved.set(self._config.storage.reserve_bytes)
+        self._metrics.sandbox_enabled.set(self._zygote.sandboxed)
+        if not self._zygote.sandboxed:
+            self._log.warning("sandbox_off", detail="this kernel has no Landlock for decoders")
+
+    def _tell(self, now: float, *, force: bool = False) -> None:
+        """Gauges, and ``state/live.json`` for the commands, when something is different."""
+        if now - self._told_at < _TICK_S and not force:
+            return
+        self._told_at = now
+        counts, waiting_bytes = self._intake.waiting_counts()
+        self._metrics.set_waiting(counts, waiting_bytes)
+        self._metrics.watcher_alive.set(self._watcher.alive)
+        self._metrics.set_watcher_mode(self._watcher.mode)
+        self._metrics.workers_busy.set(self._engine.busy)
+        self._ledger.set_ages(_now())
+        live = {
+            "pid": os.getpid(),
+            "version": __version__,
+            "progress": self._ledger.progress(),
+            "held_up": {
+                id_: {"why": why, "detail": detail}
+                for id_, (why, detail) in list(self._engine.waiting.items())
+            },
+            "waiting": self._intake.waiting(now),
+            "workers": {"busy": self._engine.busy, "of": self._count},
+            "watcher": {"mode": self._watcher.mode, "alive": self._watcher.alive},
+            "sandbox": self._zygote.sandboxed,
+            "health": self._health.reasons(),
+        }
+        if live == self._told and not force:
+            return
+        self._told = live
+        text = json.dumps({"at": _now().isoformat(), **live})
+        temporary = self._spool.state / ".live.json"
+        try:
+            temporary.write_text(text)
+            temporary.rename(self._spool.state / "live.json")
+        except OSError as error:
+            self._health.fault("live", f"state/live.json cannot be written: {error}")
+        systemd.notify(f"STATUS={self._summary()}")
+
+    def _summary(self) -> str:
+        counts, _ = self._intake.waiting_counts()
+        return f"{self._engine.busy} in work, {counts.total()} waiting in the inboxes"
+
+    def _end_work(self) -> None:
+        self._stop.set()
+        self._intake.stop()
+        self._collect(time.monotonic())
+        self._engine.stop()
+
+    def _new_id(self, now: datetime, name: str) -> UploadedFileId:
+        return UploadedFileId(names.new_id(now, name, self._random))
+
+    def _wake(self) -> None:
+        self._wakeups.put(None)
+
+    def _unexpected(self, id_: UploadedFileId, error: BaseException) -> None:
+        trace = "".join(traceback.format_exception(error))
+        self._log.error("unexpected", id=id_, error=f"{type(error).__name__}: {error}", trace=trace)
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        def end(number: int, _frame: object) -> None:
+            self._log.info("stopping", signal=signal.Signals(number).name)
+            self._stop.set()
+            self._wake()
+
+        before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+_now = partial(datetime.now, UTC)

@@ -1,0 +1,156 @@
+"""What happens to uploaded files, told to metrics, logs and the live view. Safe from any thread."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from datetime import datetime
+from typing import Any
+
+from cytowatch import manifest
+from cytowatch.engine.advance import Place
+from cytowatch.manifest import Manifest, ManifestError
+from cytowatch.model import UploadedFileId
+from cytowatch.observe import logs
+from cytowatch.observe.metrics import Metrics
+from cytowatch.spool import Spool
+from cytowatch.status import STAGE_STATUSES, Status
+
+__all__ = ["Ledger"]
+
+
+class Ledger:
+    """Guards the counts of uploaded files by status; the engine tells it of every step."""
+
+    def __init__(self, metrics: Metrics, log: Any) -> None:
+        self._metrics = metrics
+        self._log = log
+        self._lock = threading.Lock()
+        self._counts: Counter[Status] = Counter()
+        self._in_work: dict[str, tuple[Place, float]] = {}
+        self._received: dict[str, tuple[Status, datetime]] = {}
+        self._children: list[tuple[str, UploadedFileId]] = []
+        #: How many uploaded files of this run ended in an error.
+        self.errors = 0
+
+    def count_tree(self, spool: Spool) -> None:
+        """Take the counts from the tree as it is."""
+        with self._lock:
+            for status in STAGE_STATUSES:
+                self._counts[status] = len(spool.in_status(status))
+            for path in spool.storage.glob("*/*"):
+                try:
+                    self._counts[manifest.status_of(manifest.read(path))] += 1
+                except (OSError, ManifestError, KeyError) as error:
+                    self._log.warning("manifest_unreadable", path=str(path), error=str(error))
+            self._publish()
+
+    def arrived(self, _id: UploadedFileId) -> None:
+        """One more is UPLOADED."""
+        with self._lock:
+            self._counts[Status.UPLOADED] += 1
+            self._publish()
+
+    def entered(self, before: Place, after: Place, seconds: float) -> None:
+        """`before` became `after`; the stage took `seconds`."""
+        found = after.manifest
+        if after.status is before.status:
+            return
+        with self._lock:
+            self._counts[before.status] -= 1
+            self._counts[after.status] += 1
+            if after.status.is_final:
+                self._in_work.pop(found["id"], None)
+                self._received.pop(found["id"], None)
+            else:
+                self._in_work[found["id"]] = (after, 0.0)
+                self._received[found["id"]] = (
+                    after.status,
+                    datetime.fromisoformat(found["received_at"]),
+                )
+            if after.status is Status.EXTRACTED:
+                children = [UploadedFileId(child) for child in found["children"]]
+                self._counts[Status.UPLOADED] += len(children)
+                self._children += [(found["user"], child) for child in children]
+            self.errors += after.status.is_error
+            self._publish()
+        self._count(before, after, seconds)
+        logs.stage_line(
+            self._log,
+            id=found["id"],
+            user=found["user"],
+            from_=before.status.name,
+            to=after.status.name,
+            format=found["format"]["id"] if found["format"] else None,
+            seconds=round(seconds, 3),
+            bytes=found["size_bytes"],
+            **({"reason": found["error"]["reason"], "detail": found["error"]["detail"]} if found["error"] else {}),
+        )
+
+    def _count(self, before: Place, after: Place, seconds: float) -> None:
+        found = after.manifest
+        if before.status is not Status.UPLOADED:
+            self._metrics.stage_seconds.labels(before.status.name).observe(seconds)
+        if after.status.is_final:
+            format_id = found["format"]["id"] if found["format"] else "unknown"
+            self._metrics.uploads.labels(format_id, after.status.name).inc()
+        if found["error"] and after.status.is_error:
+            self._metrics.error(found["error"]["stage"], found["error"]["reason"])
+        if before.status is Status.CONVERTING and after.status is Status.DEPLOYING:
+            self._metrics.converted_pixels.inc(_pixels(found))
+
+    def progressed(self, place: Place, share: float) -> None:
+        """The stage of `place` is done to `share`."""
+        with self._lock:
+            self._in_work[place.manifest["id"]] = (place, share)
+
+    def crashed(self, place: Place, signal: str) -> None:
+        """The child that treated `place` died of `signal`."""
+        self._metrics.crash(signal)
+        self._log.warning(
+            "decoder_crashed", id=place.manifest["id"], status=place.status.name, signal=signal
+        )
+
+    def retried(self, place: Place) -> None:
+        """The stage of `place` begins anew."""
+        self._metrics.retries.labels(place.status.name).inc()
+
+    def progress(self) -> dict[str, Any]:
+        """What is in work, by id, ready for JSON."""
+        with self._lock:
+            return {
+                id_: {
+                    "status": place.status.name,
+                    "share": round(share, 3),
+                    "since": place.manifest["history"][-1]["at"],
+                }
+                for id_, (place, share) in self._in_work.items()
+            }
+
+    def set_ages(self, now: datetime) -> None:
+        """The age of the oldest uploaded file in each working status, in seconds."""
+        with self._lock:
+            oldest: dict[Status, float] = {}
+            for status, received in self._received.values():
+                age = max(0.0, (now - received).total_seconds())
+                oldest[status] = max(age, oldest.get(status, 0.0))
+        self._metrics.set_oldest({status: oldest.get(status, 0.0) for status in STAGE_STATUSES})
+
+    def take_children(self) -> list[tuple[str, UploadedFileId]]:
+        """What archives have handed out since the last call, as (user, id)."""
+        with self._lock:
+            taken, self._children = self._children, []
+            return taken
+
+    @property
+    def has_children(self) -> bool:
+        """Whether `take_children` would give something."""
+        with self._lock:
+            return bool(self._children)
+
+    def _publish(self) -> None:
+        self._metrics.set_files({status: self._counts[status] for status in Status})
+
+
+def _pixels(found: Manifest) -> int:
+    return sum(image["width"] * image["height"] for image in found["images"])

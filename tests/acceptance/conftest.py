@@ -1,0 +1,161 @@
+"""A real daemon on a root of its own, as an admin would start it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cytowatch import manifest
+
+CONFIG = """
+[inbox]
+quiet_s = 0.3
+fallback_quiet_s = 0.5
+rescan_s = 1.0
+{inbox}
+[engine]
+{engine}
+[storage]
+reserve_bytes = 0
+[metrics]
+listen = "{listen}"
+[log]
+format = "json"
+{more}
+"""
+
+
+class Root:
+    """A tree with a daemon that can be started, killed and started again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path.parent / f"{path.name}.toml"
+        self.log = path.parent / f"{path.name}.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.environment: dict[str, str] = {}
+        self.configure()
+
+    def configure(
+        self, *, inbox: str = "", engine: str = "", more: str = "", listen: str = ""
+    ) -> None:
+        self.config.write_text(CONFIG.format(inbox=inbox, engine=engine, more=more, listen=listen))
+
+    def command(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "cytowatch", *words]
+
+    def start(self, *words: str) -> None:
+        before = self.log.read_text().count('"ready"') if self.log.exists() else 0
+        self.process = subprocess.Popen(
+            self.command("run", "--root", str(self.path), "--config", str(self.config), *words),
+            stdin=subprocess.DEVNULL,
+            stdout=self.log.open("ab"),
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **self.environment},
+        )
+        if not words:
+            self.wait(lambda: self.log.read_text().count('"ready"') > before)
+
+    def run_until_idle(self, timeout_s: float = 120) -> int:
+        self.start("--until-idle")
+        assert self.process
+        return self.process.wait(timeout_s)
+
+    def kill(self) -> None:
+        assert self.process
+        self.process.kill()
+        self.process.wait(10)
+
+    def stop(self) -> int:
+        assert self.process
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(20)
+
+    def wait(self, true: Callable[[], Any], timeout_s: float = 60) -> Any:
+        end = time.monotonic() + timeout_s
+        while not (answer := true()):
+            if self.process and self.process.poll() is not None:
+                pytest.fail(f"the daemon ended: {self.log.read_text()[-3000:]}")
+            if time.monotonic() > end:
+                pytest.fail(f"it did not come about: {self.log.read_text()[-3000:]}")
+            time.sleep(0.02)
+        return answer
+
+    def drop(self, source: Path, name: str | None = None, user: str = "ann") -> Path:
+        inbox = self.path / "inbox" / user
+        inbox.mkdir(parents=True, exist_ok=True)
+        target = inbox / (name or source.name)
+        target.write_bytes(source.read_bytes())
+        return target
+
+    def manifests(self) -> dict[str, dict[str, Any]]:
+        """Every uploaded file of the tree by id, the status as the rule says, each one valid."""
+        found: dict[str, dict[str, Any]] = {}
+        for path in [*self.path.glob("stages/*/*"), *self.path.glob("storage/*/*")]:
+            document = manifest.read(path)
+            assert manifest.problems(document) == []
+            assert document["id"] == path.name
+            assert document["id"] not in found, f"{document['id']} is there twice"
+            stage = path.parent.name if path.parent.parent.name == "stages" else None
+            found[path.name] = {**document, "_path": path, "_stage": stage}
+        return found
+
+    def by_name(self) -> dict[str, dict[str, Any]]:
+        return {document["name"]: document for document in self.manifests().values()}
+
+    def children_of_processes(self) -> list[int]:
+        """Processes that run in this tree or serve its daemon."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            try:
+                inside = os.readlink(entry / "cwd").startswith(str(self.path))
+            except OSError:
+                continue
+            if inside:
+                found.append(int(entry.name))
+        return found
+
+    def assert_clean(self) -> None:
+        """Nothing half-done is left anywhere."""
+        assert list((self.path / "state" / "tmp").iterdir()) == []
+        assert list((self.path / "state" / "trash").iterdir()) == []
+        for leftover in ("out.*", "worker", ".manifest*", "claim.json"):
+            assert list(self.path.glob(f"st*/*/*/{leftover}")) == []
+
+    def check_hashes(self) -> None:
+        """Every file that a manifest names is there and has the hash that it names."""
+        for document in self.manifests().values():
+            for row in document["files"]:
+                data = (document["_path"] / row["path"]).read_bytes()
+                assert len(data) == row["size_bytes"]
+                if row["sha256"] is not None:
+                    assert hashlib.sha256(data).hexdigest() == row["sha256"]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[Root]:
+    made = Root(tmp_path / "root")
+    subprocess.run(
+        made.command("init", str(made.path)), check=True, stdout=subprocess.DEVNULL
+    )
+    yield made
+    if made.process and made.process.poll() is None:
+        made.process.kill()
+        made.process.wait(10)
+
+
+def json_lines(path: Path) -> list[dict[str, Any]]:
+    """The log as its lines."""
+    return [json.loads(line) for line in path.read_text().splitlines() if line.startswith("{")]

@@ -1,0 +1,241 @@
+"""The whole way, as a lab would use it: a real daemon, real drops, what is on disk afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import zipfile
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import numpy as np
+import openslide
+import pytest
+import pyvips
+import tifffile
+
+from tests import builders
+from tests.acceptance.conftest import Root, json_lines
+
+
+def test_a_native_slide_is_renamed_and_never_copied(root: Root, tmp_path: Path) -> None:
+    """The inode in storage is the inode that was dropped, under a wrong name as well."""
+    slide = builders.aperio_svs(tmp_path / "CMU-1.svs")
+    inodes = {}
+    for name in ("CMU-1.svs", "wrong.jpg", "no extension"):
+        inodes[name] = os.stat(root.drop(slide, name)).st_ino
+    assert root.run_until_idle() == 0
+    found = root.by_name()
+    for name, inode in inodes.items():
+        document = found[name]
+        assert document["status"] == "DEPLOYED"
+        assert document["format"]["id"] == "aperio-svs"
+        [source] = [row for row in document["files"] if row["role"] == "source"]
+        assert source["path"].endswith(".svs")
+        assert os.stat(document["_path"] / source["path"]).st_ino == inode
+        assert (document["_path"] / "derived" / "thumbnail.jpg").is_file()
+    root.check_hashes()
+    root.assert_clean()
+
+
+def test_a_flat_image_becomes_a_pyramid_beside_it(root: Root, tmp_path: Path) -> None:
+    """CONVERTED, with a DEPLOYED pyramid that OpenSlide opens, and the original beside it."""
+    original = builders.planar_tiff(tmp_path / "flat.tif", width=1500, height=1100)
+    before = original.read_bytes()
+    root.drop(original)
+    assert root.run_until_idle() == 0
+    document = root.by_name()["flat.tif"]
+    assert document["status"] == "CONVERTED"
+    rows = {row["role"]: row for row in document["files"]}
+    assert rows["pyramid"]["status"] == "DEPLOYED"
+    assert (document["_path"] / rows["source"]["path"]).read_bytes() == before
+    with openslide.OpenSlide(document["_path"] / rows["pyramid"]["path"]) as slide:
+        assert slide.dimensions == (1500, 1100)
+        assert slide.level_count == len(document["images"][0]["levels"]) > 1
+    assert [entry["status"] for entry in document["history"]] == [
+        "UPLOADED",
+        "DETECTING_FORMAT",
+        "CONVERTING",
+        "DEPLOYING",
+        "CONVERTED",
+    ]
+    root.check_hashes()
+    root.assert_clean()
+
+
+def test_every_member_of_a_zip_becomes_an_uploaded_file(root: Root, tmp_path: Path) -> None:
+    """The zip ends EXTRACTED, its members where each of them belongs, with their parent named."""
+    made = tmp_path / "batch.zip"
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.write(builders.aperio_svs(tmp_path / "a.svs"), "case/a.svs")
+        archive.write(builders.jpeg(tmp_path / "b.jpg"), "b.jpg")
+        archive.writestr("notes.txt", "nothing to see")
+    root.drop(made)
+    assert root.run_until_idle() == 0
+    found = root.by_name()
+    parent = found["batch.zip"]
+    assert (parent["status"], parent["format"]["id"]) == ("EXTRACTED", "zip")
+    assert sorted(parent["children"]) == sorted(found[name]["id"] for name in ("a.svs", "b.jpg"))
+    assert {found["a.svs"]["parent_id"], found["b.jpg"]["root_id"]} == {parent["id"]}
+    assert (found["a.svs"]["status"], found["b.jpg"]["status"]) == ("DEPLOYED", "CONVERTED")
+    assert [entry["name"] for entry in parent["skipped"]] == ["notes.txt"]
+    root.check_hashes()
+    root.assert_clean()
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        (b"%PDF-1.7\n1 0 obj\n<<>>\nendobj\ntrailer\n<<>>\n%%EOF\n", "PDF"),
+        (b"", "empty"),
+        (b"Dear scanner, this is only text.\n" * 40, "text"),
+    ],
+)
+def test_anything_else_ends_in_an_error_that_names_what_it_looked_like(
+    root: Root, content: bytes, word: str
+) -> None:
+    """ERROR_FORMAT, the original untouched, and the exit code says that something was wrong."""
+    target = root.path / "inbox" / "ann" / "slide.svs"
+    target.parent.mkdir()
+    target.write_bytes(content)
+    assert root.run_until_idle() == 1
+    document = root.by_name()["slide.svs"]
+    assert (document["status"], document["_stage"]) == ("ERROR_FORMAT", "error-format")
+    assert word.lower() in document["error"]["detail"].lower()
+    [source] = document["files"]
+    assert (document["_path"] / source["path"]).read_bytes() == content
+    root.assert_clean()
+
+
+def test_a_half_written_slide_waits_and_is_taken_when_it_is_whole(
+    root: Root, tmp_path: Path
+) -> None:
+    """A connection cut mid-write looks like a close: the structure tells, and the rest may come."""
+    whole = builders.aperio_svs(tmp_path / "a.svs").read_bytes()
+    target = root.path / "inbox" / "ann" / "a.svs"
+    target.parent.mkdir()
+    target.write_bytes(whole[: len(whole) // 2])
+    assert root.run_until_idle() == 0
+    assert target.is_file()
+    assert root.manifests() == {}
+    told = subprocess.run(
+        root.command("status", "--json", "--root", str(root.path)), capture_output=True, check=True
+    )
+    assert "incomplete" in told.stdout.decode()
+    with target.open("ab") as rest:
+        rest.write(whole[len(whole) // 2 :])
+    assert root.run_until_idle() == 0
+    assert root.by_name()["a.svs"]["status"] == "DEPLOYED"
+
+
+def test_what_stays_incomplete_ends_in_an_error_that_says_what_is_missing(
+    root: Root, tmp_path: Path
+) -> None:
+    """After `incomplete_after_s` it is ERROR_FORMAT `incomplete`."""
+    root.configure(inbox="incomplete_after_s = 1.0")
+    whole = builders.png(tmp_path / "a.png").read_bytes()
+    target = root.path / "inbox" / "ann" / "a.png"
+    target.parent.mkdir()
+    target.write_bytes(whole[:-20])
+    assert root.run_until_idle() == 1
+    error = root.by_name()["a.png"]["error"]
+    assert error["reason"] == "incomplete"
+    assert "IEND" in error["detail"]
+
+
+def test_an_open_writer_keeps_the_drop_in_its_inbox(root: Root, tmp_path: Path) -> None:
+    """However long it pauses: while somebody has it open for writing it is not taken."""
+    slide = builders.jpeg(tmp_path / "a.jpg")
+    root.drop(slide)
+    with (root.path / "inbox" / "ann" / "a.jpg").open("r+b"):
+        root.start()
+        live = root.path / "state" / "live.json"
+        root.wait(lambda: live.exists() and "open_for_writing" in live.read_text())
+        assert root.manifests() == {}
+    root.wait(lambda: root.by_name().get("a.jpg", {}).get("status") == "CONVERTED")
+
+
+def test_links_and_pipes_stay_where_they_are(root: Root, tmp_path: Path) -> None:
+    """What is no regular file waits, is never followed, and hangs nothing."""
+    inbox = root.path / "inbox" / "ann"
+    inbox.mkdir()
+    builders.jpeg(tmp_path / "a.jpg")
+    (inbox / "link.jpg").symlink_to(tmp_path / "a.jpg")
+    os.link(tmp_path / "a.jpg", inbox / "hard.jpg")
+    os.mkfifo(inbox / "pipe.jpg")
+    root.drop(builders.jpeg(tmp_path / "b.jpg"))
+    assert root.run_until_idle() == 0
+    assert sorted(p.name for p in inbox.iterdir()) == ["hard.jpg", "link.jpg", "pipe.jpg"]
+    assert list(root.by_name()) == ["b.jpg"]
+
+
+def test_odd_names_are_kept_in_the_manifest_and_never_on_disk(root: Root, tmp_path: Path) -> None:
+    """Newlines, options, page suffixes and bytes that are no UTF-8: all are ingested."""
+    inbox = root.path / "inbox" / "ann"
+    inbox.mkdir()
+    data = builders.jpeg(tmp_path / "a.jpg").read_bytes()
+    odd = [b"a[page=3].jpg", b"line\nbreak.jpg", b"-rf.jpg", b"caf\xe9.jpg", b"%s" * 40, b"x" * 255]
+    for name in odd:
+        (Path(os.fsdecode(os.path.join(os.fsencode(inbox), name)))).write_bytes(data)
+    assert root.run_until_idle() == 0
+    documents = list(root.manifests().values())
+    assert len(documents) == len(odd)
+    assert {document["status"] for document in documents} == {"CONVERTED"}
+    assert all(document["id"].isascii() and "\n" not in document["id"] for document in documents)
+    assert len(json_lines(root.log)) == len(root.log.read_text().splitlines())
+
+
+def test_metrics_and_health_are_served(root: Root, tmp_path: Path) -> None:
+    """Counts by status are there from the start, and follow what happens."""
+    root.configure(listen="127.0.0.1:0")
+    root.start()
+    address = next(line["address"] for line in json_lines(root.log) if line["event"] == "listening")
+    text = urlopen(f"http://{address}/metrics").read().decode()
+    assert 'cytowatch_files{status="CONVERTED"} 0.0' in text
+    root.drop(builders.jpeg(tmp_path / "a.jpg"))
+    root.wait(lambda: root.by_name().get("a.jpg", {}).get("status") == "CONVERTED")
+
+    def counted() -> bool:
+        page = urlopen(f"http://{address}/metrics").read().decode()
+        return 'cytowatch_uploads_total{format="jpeg",status="CONVERTED"} 1.0' in page
+
+    root.wait(counted)
+    try:
+        body = urlopen(f"http://{address}/healthz").read()
+    except HTTPError as error:
+        pytest.fail(error.read().decode())
+    assert json.loads(body)["status"] == "ok"
+
+
+def test_two_daemons_cannot_share_a_root(root: Root) -> None:
+    """The second exits 2 and says who holds it."""
+    root.start()
+    assert root.process
+    second = subprocess.run(
+        root.command("run", "--root", str(root.path), "--config", str(root.config)),
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    assert second.returncode == 2
+    assert str(root.process.pid) in second.stderr.decode()
+    assert root.stop() == 0
+
+
+def test_mpp_is_never_invented(root: Root, tmp_path: Path) -> None:
+    """A camera's 72 dpi is no pixel size: null in the manifest and absent from the pyramid."""
+    pixels = (np.indices((300, 400)).sum(0) % 255).astype(np.uint8)
+    pyvips.Image.new_from_array(pixels).copy(xres=72 / 25.4, yres=72 / 25.4).jpegsave(
+        str(tmp_path / "camera.jpg")
+    )
+    root.drop(tmp_path / "camera.jpg")
+    assert root.run_until_idle() == 0
+    document = root.by_name()["camera.jpg"]
+    assert document["images"][0]["mpp_x"] is None
+    pyramid = next(row["path"] for row in document["files"] if row["role"] == "pyramid")
+    with openslide.OpenSlide(document["_path"] / pyramid) as slide:
+        assert "openslide.mpp-x" not in slide.properties
+    with tifffile.TiffFile(document["_path"] / pyramid) as tiff:
+        assert all(page.tags["ResolutionUnit"].value == 1 for page in tiff.pages)
