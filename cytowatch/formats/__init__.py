@@ -1,0 +1,48 @@
+"""Every format that cytowatch knows, one module a row; the first bytes decide, never a name."""
+
+from __future__ import annotations
+
+from cytowatch.formats import (
+    aperio_svs,
+    hamamatsu_ndpi,
+    jpeg,
+    planar_tiff,
+    png,
+    pyramidal_tiff,
+    zip,  # noqa: A004 - the module is named for its format
+)
+from cytowatch.formats.base import Format, Probe
+from cytowatch.formats.looks import looks_like
+
+__all__ = ["FORMATS", "Format", "Probe", "by_id", "looks_like", "matching"]
+
+#: The table; its order means nothing, for exactly one may match.
+FORMATS: tuple[Format, ...] = (
+    jpeg.FORMAT,
+    png.FORMAT,
+    planar_tiff.FORMAT,
+    pyramidal_tiff.FORMAT,
+    aperio_svs.FORMAT,
+    hamamatsu_ndpi.FORMAT,
+    zip.FORMAT,
+)
+
+
+def matching(probe: Probe) -> list[tuple[Format, str]]:
+    """Every format that claims the probed file, each with its evidence."""
+    found = ((one, one.matches(probe)) for one in FORMATS)
+    return [(one, evidence) for one, evidence in found if evidence is not None]
+
+
+def by_id(id: str) -> Format:  # noqa: A002
+    """The format of that id.
+
+    Raises
+    ------
+    KeyError
+        There is none.
+    """
+    for one in FORMATS:
+        if one.id == id:
+            return one
+    raise KeyError(id)

@@ -1,0 +1,55 @@
+"""What a format is to cytowatch, and how a file is probed: by its bytes, never by its name."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cytowatch.formats.tiff import Tiff, TiffError
+
+__all__ = ["Format", "Probe"]
+
+_HEAD_BYTES = 4096
+
+
+class Probe:
+    """One look at a file through a descriptor: its head, and its TIFF structure if it is one."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.size_bytes = os.fstat(descriptor).st_size
+
+    @functools.cached_property
+    def head(self) -> bytes:
+        """The first 4096 bytes."""
+        return os.pread(self.descriptor, _HEAD_BYTES, 0)
+
+    @functools.cached_property
+    def tiff(self) -> Tiff | None:
+        """The TIFF structure, or None if it is no TIFF or one that cannot be read."""
+        try:
+            return Tiff(self.descriptor, self.size_bytes)
+        except TiffError:
+            return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """One row of the table of supported formats.
+
+    `matches` answers the evidence, as a phrase, or None. `native` tells that the file is deployed
+    as it is; `extract` that it is an archive.
+    """
+
+    id: str
+    name: str
+    samples: str
+    marker: str
+    treated: str
+    reader: str
+    extension: str
+    matches: Callable[[Probe], str | None]
+    native: bool = False
+    extract: bool = False

@@ -1,0 +1,30 @@
+"""Planar TIFF: a TIFF of no vendor, without a pyramid of tiled levels.
+
+Source: TIFF 6.0.
+"""
+
+from __future__ import annotations
+
+from cytowatch.formats.base import Format, Probe
+from cytowatch.formats.marks import levels, vendor
+
+__all__ = ["FORMAT"]
+
+
+def matches(probe: Probe) -> str | None:
+    """The evidence that it is a flat TIFF."""
+    if probe.tiff is None or vendor(probe) or levels(probe.tiff):
+        return None
+    return "a TIFF without a pyramid of tiled levels"
+
+
+FORMAT = Format(
+    id="planar-tiff",
+    name="Planar TIFF",
+    samples="8 bit, 1 or 3",
+    marker="TIFF without a pyramid of tiled levels",
+    treated="pyramid derived",
+    reader="libvips, else tifffile",
+    extension="tif",
+    matches=matches,
+)

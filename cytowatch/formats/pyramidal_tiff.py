@@ -1,0 +1,32 @@
+"""Pyramidal TIFF: two or more levels, every one tiled, no vendor's mark.
+
+Source: https://openslide.org/formats/generic-tiff/
+"""
+
+from __future__ import annotations
+
+from cytowatch.formats.base import Format, Probe
+from cytowatch.formats.marks import levels, vendor
+
+__all__ = ["FORMAT"]
+
+
+def matches(probe: Probe) -> str | None:
+    """The evidence that it is a pyramid already."""
+    if probe.tiff is None or vendor(probe):
+        return None
+    found = levels(probe.tiff)
+    return f"{len(found)} tiled levels, no vendor's mark" if found else None
+
+
+FORMAT = Format(
+    id="pyramidal-tiff",
+    name="Pyramidal TIFF",
+    samples="8 bit, 1 or 3",
+    marker="every level tiled, two or more levels, no vendor mark",
+    treated="native",
+    reader="OpenSlide",
+    extension="tif",
+    matches=matches,
+    native=True,
+)

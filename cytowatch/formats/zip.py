@@ -1,0 +1,29 @@
+"""Zip: an archive whose members become uploaded files of their own.
+
+Source: PKWARE APPNOTE 6.3.10, section 4.3.
+"""
+
+from __future__ import annotations
+
+from cytowatch.formats.base import Format, Probe
+
+__all__ = ["FORMAT"]
+
+
+def matches(probe: Probe) -> str | None:
+    """The evidence that it is a zip; an empty one has only its end record."""
+    begins = probe.head.startswith((b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08PK\x03\x04"))
+    return "begins with a zip header" if begins else None
+
+
+FORMAT = Format(
+    id="zip",
+    name="Zip archive",
+    samples="–",
+    marker="PK 03 04",
+    treated="extracted",
+    reader="Python's zipfile, guarded",
+    extension="zip",
+    matches=matches,
+    extract=True,
+)

@@ -1,0 +1,97 @@
+"""Names: what a person or a scanner calls a thing, made safe for a disk, a terminal and a log."""
+
+from __future__ import annotations
+
+import base64
+import fnmatch
+import random
+import re
+import unicodedata
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+__all__ = ["ID_PATTERN", "decode", "fold", "ignored", "new_id", "printable", "slug"]
+
+#: An id: UTC, four random characters, the slug of the name.
+ID_PATTERN = re.compile(r"\d{8}-\d{6}-[a-z0-9]{4}-[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+_LONGEST_SLUG = 60
+_LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"
+_EXTENSION = re.compile(r"(\.ome)?\.[A-Za-z][A-Za-z0-9]{0,5}$", re.IGNORECASE)
+
+#: What copiers, file managers and servers leave lying about: never claimed.
+_IGNORED = (
+    ".*",
+    "Thumbs.db",
+    "desktop.ini",
+    "~$*",
+    "*.part",
+    "*.partial",
+    "*.tmp",
+    "*.crdownload",
+    "@eaDir",
+    "_returned",
+    "_status",
+)
+
+
+def slug(name: str) -> str:
+    """`name` without its extension in letters, digits, ``.``, ``_`` and ``-``; never empty.
+
+    >>> slug("CMU-1.svs"), slug("Fälle 2024 [page=3].ome.tiff"), slug("-rf"), slug("...")
+    ('CMU-1', 'Falle-2024-page-3', 'rf', 'unnamed')
+    """
+    stem = _EXTENSION.sub("", name) or name
+    plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()
+    safe = re.sub(r"[^A-Za-z0-9._]+", "-", plain)
+    safe = re.sub(r"[-.]*-[-.]*|\.{2,}", "-", safe)
+    return safe.strip("-._")[:_LONGEST_SLUG].strip("-._") or "unnamed"
+
+
+def new_id(now: datetime, name: str, source: random.Random) -> str:
+    """An id for what is called `name`; unique as far as four random characters go.
+
+    >>> new_id(datetime(2026, 11, 23, 14, 15, 2, tzinfo=UTC), "CMU-1.svs", random.Random(1))
+    '20261123-141502-iyc4-CMU-1'
+    """
+    letters = "".join(source.choice(_LETTERS) for _ in range(4))
+    return f"{now.astimezone(UTC):%Y%m%d-%H%M%S}-{letters}-{slug(name)}"
+
+
+def fold(name: str) -> str:
+    """The form in which users and projects are compared."""
+    return unicodedata.normalize("NFC", name.casefold())
+
+
+def decode(name: bytes) -> tuple[str, str | None]:
+    """A name as text, and in base64 what the bytes were if that text cannot give them back.
+
+    >>> decode(b"a.svs"), decode(b"caf\\xe9")
+    (('a.svs', None), ('caf\ufffd', 'Y2Fm6Q=='))
+    """
+    try:
+        return name.decode("utf-8"), None
+    except UnicodeDecodeError:
+        return name.decode("utf-8", "replace"), base64.b64encode(name).decode("ascii")
+
+
+def ignored(name: str, extra: Iterable[str]) -> bool:
+    """Whether `name` is never claimed, whatever it holds.
+
+    >>> ignored("Thumbs.db", []), ignored("a.PART", []), ignored("a.svs", ["*.svs"]), ignored("a", [])
+    (True, True, True, False)
+    """
+    lower = name.lower()
+    return any(fnmatch.fnmatchcase(lower, pattern.lower()) for pattern in (*_IGNORED, *extra))
+
+
+def printable(name: str) -> str:
+    """`name` with everything escaped that a terminal or a log would act on.
+
+    >>> printable("a\\nb\\u202ec.svs")
+    'a\\\\nb\\\\u202ec.svs'
+    """
+    return "".join(
+        char if char == " " or char.isprintable() else char.encode("unicode_escape").decode()
+        for char in name.encode("utf-8", "replace").decode()
+    )
