@@ -52,7 +52,7 @@ def new_id(now: datetime, name: str, source: random.Random) -> str:
     """An id for what is called `name`; unique as far as four random characters go.
 
     >>> new_id(datetime(2026, 11, 23, 14, 15, 2, tzinfo=UTC), "CMU-1.svs", random.Random(1))
-    '20261123-141502-iyc4-CMU-1'
+    '20261123-141502-iesh-CMU-1'
     """
     letters = "".join(source.choice(_LETTERS) for _ in range(4))
     return f"{now.astimezone(UTC):%Y%m%d-%H%M%S}-{letters}-{slug(name)}"

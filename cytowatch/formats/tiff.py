@@ -39,6 +39,11 @@ class Tag:
     count: int
     offset: int
 
+    @property
+    def end(self) -> int:
+        """Where the values end."""
+        return self.offset + self.count * _SIZES.get(self.kind, 1)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Directory:

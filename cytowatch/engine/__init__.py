@@ -1,0 +1,1 @@
+"""Who does the work: scheduling, the way of one uploaded file, and the sandboxed child."""

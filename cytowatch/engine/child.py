@@ -1,0 +1,323 @@
+"""The daemon's side of the sandboxed children: fork one, ask it for a stage, be rid of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import structlog
+
+from cytowatch.config import Config, to_mapping
+from cytowatch.engine import sandbox, wire
+from cytowatch.engine.zygote import start_time
+from cytowatch.errors import CytowatchError, TransientError, stage_error
+from cytowatch.manifest import Manifest
+from cytowatch.model import Outcome, Progress
+from cytowatch.status import Status
+
+__all__ = [
+    "Child",
+    "ChildCrashed",
+    "ChildTimedOut",
+    "Stopped",
+    "Zygote",
+    "kill_recorded",
+    "record",
+]
+
+_RECORD = "worker"
+_LOOK_AT_STOP_S = 0.1
+_START_TIMEOUT_S = 60.0
+
+
+class ChildCrashed(CytowatchError):
+    """The child ended without an answer; `signal` names what killed it, if anything did."""
+
+    def __init__(self, status: int) -> None:
+        number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+        self.signal = signal.Signals(number).name if number else None
+        self.exit_code = os.WEXITSTATUS(status) if number is None else None
+        super().__init__(self.signal or f"exit code {self.exit_code}")
+
+
+class ChildTimedOut(CytowatchError):
+    """The stage took longer than it may."""
+
+
+class Stopped(CytowatchError):
+    """The daemon stops; the stage was broken off."""
+
+
+class Zygote:
+    """Guards one zygote process. `start` and `ensure_alive` are for the main thread alone.
+
+    The kernel kills it when the thread that started it ends, so it never outlives the daemon.
+    """
+
+    def __init__(self, config: Config, *, stages: str = "cytowatch.stages") -> None:
+        self._config = config
+        self._stages = stages
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: socket.socket | None = None
+        #: Whether the children are held by Landlock.
+        self.sandboxed = bool(sandbox.enforced()["files"])
+
+    @property
+    def pid(self) -> int | None:
+        """Its process, while there is one."""
+        return self._process.pid if self._process else None
+
+    def start(self) -> None:
+        """Start it and wait until it has loaded the decoders.
+
+        Raises
+        ------
+        TransientError
+            It does not come up.
+        CytowatchError
+            This kernel cannot sandbox, and the configuration demands it.
+        """
+        if self._config.sandbox.require and not self.sandboxed:
+            raise CytowatchError(
+                "this kernel cannot sandbox a decoder (no Landlock), and sandbox.require is true"
+            )
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "cytowatch.engine.zygote", str(theirs.fileno()), self._stages],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=None if os.environ.get("CYTOWATCH_DEBUG") else subprocess.DEVNULL,
+                env=_environment(self._config),
+                start_new_session=True,
+            )
+        ours.settimeout(_START_TIMEOUT_S)
+        try:
+            ready = ours.recv(1 << 16)
+        except TimeoutError:
+            ready = b""
+        if not ready:
+            ours.close()
+            self._process.kill()
+            self._process.wait()
+            raise TransientError("zygote", "the process that starts decoders does not come up")
+        ours.settimeout(None)
+        self._channel = ours
+
+    def ensure_alive(self) -> None:
+        """Start another one if it has died."""
+        if self._process is not None and self._process.poll() is None:
+            return
+        with self._lock:
+            if self._channel is not None:
+                self._channel.close()
+                self._channel = None
+        with suppress(TransientError):
+            self.start()
+
+    def stop(self) -> None:
+        """End it; children that still run are killed with it."""
+        with self._lock:
+            if self._channel is not None:
+                self._channel.close()
+                self._channel = None
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def fork(self, directory: Path, out: str) -> Child:
+        """A child that stands in `directory` and may write below `out` alone. For any thread.
+
+        Raises
+        ------
+        TransientError
+            The zygote is gone, or the kernel has no process left.
+        """
+        ours, theirs = socket.socketpair()
+        with theirs:
+            answer = self._ask(
+                {"fork": os.fspath(directory), "out": out, "config": to_mapping(self._config)},
+                [theirs.fileno()],
+            )
+        if "pid" not in answer:
+            ours.close()
+            raise TransientError("zygote", f"no child could be forked: {answer.get('error')}")
+        return Child(
+            self, ours, answer["pid"], answer["start_time"], self._config.engine.stage_timeout_s
+        )
+
+    def reap(self, pid: int) -> int:
+        """Kill `pid` with its whole group and give its wait status."""
+        try:
+            return int(self._ask({"reap": pid}, []).get("status", 0))
+        except TransientError:
+            return int(signal.SIGKILL)
+
+    def _ask(self, request: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+        with self._lock:
+            if self._channel is None:
+                raise TransientError("zygote", "the process that starts decoders is gone")
+            try:
+                socket.send_fds(self._channel, [json.dumps(request).encode()], descriptors)
+                answer = self._channel.recv(1 << 16)
+            except OSError as error:
+                raise TransientError("zygote", f"it does not answer: {error}") from error
+        if not answer:
+            raise TransientError("zygote", "the process that starts decoders is gone")
+        found: dict[str, Any] = json.loads(answer)
+        return found
+
+
+def _environment(config: Config) -> dict[str, str]:
+    threads = config.engine.threads_per_worker
+    found = {
+        "PATH": "/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+        "CYTOWATCH_PARENT": str(os.getpid()),
+        "VIPS_BLOCK_UNTRUSTED": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
+    if threads != "auto":
+        found["VIPS_CONCURRENCY"] = str(threads)
+    return found
+
+
+class Child:
+    """One sandboxed child, for one uploaded file's whole way; leaving it kills its group."""
+
+    def __init__(
+        self, zygote: Zygote, channel: socket.socket, pid: int, started: int, timeout_s: float
+    ) -> None:
+        self._zygote = zygote
+        self._channel = channel
+        self._timeout_s = timeout_s
+        self._reaped = False
+        self.pid = pid
+        self.start_time = started
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._channel.close()
+        self._end()
+
+    def _end(self) -> int:
+        if self._reaped:
+            return 0
+        self._reaped = True
+        return self._zygote.reap(self.pid)
+
+    def run(
+        self,
+        status: Status,
+        manifest: Manifest,
+        *,
+        progress: Progress,
+        stop: threading.Event | None = None,
+    ) -> Outcome:
+        """Let the child do the stage of `status`.
+
+        Raises
+        ------
+        IngestError, TransientError
+            What the stage raised.
+        ChildCrashed, ChildTimedOut
+            The child gave no answer; it is gone.
+        Stopped
+            `stop` was set meanwhile.
+        """
+        try:
+            wire.send(self._channel, {"status": status.name, "manifest": manifest})
+        except OSError:
+            raise ChildCrashed(self._end()) from None
+        end = time.monotonic() + self._timeout_s
+        while True:
+            left = end - time.monotonic()
+            if left <= 0:
+                self._end()
+                raise ChildTimedOut(f"{self._timeout_s:g} s")
+            if stop is not None and stop.is_set():
+                raise Stopped("the daemon stops")
+            if not select.select([self._channel], [], [], min(left, _LOOK_AT_STOP_S))[0]:
+                continue
+            # A child that stops in the middle of a message must not hold this thread.
+            self._channel.settimeout(max(0.1, left))
+            try:
+                message = wire.receive(self._channel)
+            except TimeoutError:
+                continue
+            except wire.ProtocolError as error:
+                self._end()
+                raise stage_error(status)("unexpected", f"the decoder said nonsense: {error}") from None
+            if message is None:
+                raise ChildCrashed(self._end())
+            if isinstance(share := message.get("progress"), int | float):
+                progress(float(share))
+                continue
+            return _outcome(status, message)
+
+
+def _outcome(status: Status, message: dict[str, Any]) -> Outcome:
+    """The outcome in `message`, or the error that is in it."""
+    try:
+        match message:
+            case {"outcome": {"status": str(name), "changes": dict(changes)}}:
+                return Outcome(status=Status[name], changes=changes)
+            case {"transient": {"why": str(why), "detail": str(detail)}}:
+                raise TransientError(why, detail)
+            case {"error": {"reason": str(reason), "detail": str(detail), "retryable": retryable}}:
+                if trace := message.get("trace"):
+                    structlog.get_logger().error("stage_raised", status=status.name, trace=str(trace))
+                raise stage_error(status)(reason, detail, retryable=bool(retryable))
+    except KeyError:
+        pass
+    raise stage_error(status)("unexpected", "the decoder gave an answer that cannot be read")
+
+
+def record(directory: Path, child: Child) -> None:
+    """Note in ``<id>/`` who works on it, for a start after the daemon was killed."""
+    (directory / _RECORD).write_text(
+        json.dumps({"pid": child.pid, "start_time": child.start_time})
+    )
+
+
+def kill_recorded(directory: Path) -> bool:
+    """End the child noted in ``<id>/`` if it still runs; tells whether it did."""
+    path = directory / _RECORD
+    try:
+        noted = json.loads(path.read_text())
+        pid, started = int(noted["pid"]), int(noted["start_time"])
+        alive = start_time(pid) == started
+    except FileNotFoundError:
+        alive, pid = False, 0
+    except (ValueError, KeyError, TypeError, ProcessLookupError):
+        alive, pid = False, 0
+    if alive:
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    path.unlink(missing_ok=True)
+    return alive

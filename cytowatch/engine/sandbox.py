@@ -1,0 +1,100 @@
+"""What a child does before it sees a byte of a slide: it gives up what a decoder does not need."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+
+from cytowatch.config import Config
+from cytowatch.engine import landlock
+
+__all__ = ["RUNTIME", "die_with_parent", "enforced", "enter"]
+
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
+_libc = ctypes.CDLL(None, use_errno=True)
+
+#: What Python and the decoders may still load while they run.
+RUNTIME = (
+    sys.prefix,
+    sys.base_prefix,
+    str(Path(__file__).resolve().parents[1]),
+    *(path for path in sys.path if path.startswith("/") and "site-packages" in path),
+    "/usr",
+    "/lib",
+    "/lib64",
+    "/etc/ld.so.cache",
+    "/etc/localtime",
+    "/dev/urandom",
+    "/sys/devices/system/cpu",
+)
+
+
+def die_with_parent(parent: int) -> None:
+    """Be killed when the thread that forked us ends; at once if it has ended already.
+
+    Raises
+    ------
+    OSError
+        The kernel refused.
+    """
+    if _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "PR_SET_PDEATHSIG")
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def enter(config: Config, out: str, *, parent: int) -> bool:
+    """Restrict this process, which stands in ``<id>/``; tells whether Landlock holds it as well.
+
+    Raises
+    ------
+    OSError
+        Something that this kernel has was refused: the child must not go on.
+    """
+    os.setpgid(0, 0)
+    die_with_parent(parent)
+    # Other processes of the same user cannot look into it.
+    _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    cores = len(os.sched_getaffinity(0))
+    seconds = int(config.engine.stage_timeout_s * cores) + 1
+    for kind, limit in (
+        (resource.RLIMIT_AS, config.sandbox.memory_bytes),
+        (resource.RLIMIT_CPU, 4 * seconds),
+        (resource.RLIMIT_FSIZE, config.limits.archive_max_bytes),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NOFILE, 1024),
+    ):
+        _, hard = resource.getrlimit(kind)
+        least = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(kind, (least, least))
+    if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "PR_SET_NO_NEW_PRIVS")
+    if landlock.abi() == 0:
+        return False
+    landlock.restrict(read=["source", "derived", *RUNTIME], write=[out, "/dev/null"])
+    return True
+
+
+def enforced() -> dict[str, bool | int]:
+    """What this kernel really enforces, tried in a process of its own."""
+    version = landlock.abi()
+    return {"landlock_abi": version, "files": bool(version) and _tried(), "network": version >= 4}
+
+
+def _tried() -> bool:
+    """Whether a restricted process is really denied a file that it could read before."""
+    child = os.fork()
+    if child == 0:
+        try:
+            landlock.restrict(read=["/dev/null"], write=[])
+            os.close(os.open("/proc/self/status", os.O_RDONLY))
+        except PermissionError:
+            os._exit(0)
+        except BaseException:  # noqa: BLE001 - the probe may end in no other way
+            os._exit(2)
+        os._exit(1)
+    return os.waitpid(child, 0)[1] == 0

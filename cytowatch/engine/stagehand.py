@@ -1,0 +1,97 @@
+"""In the child: run the stages that the daemon asks for, and say what came of each."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cytowatch.config import Config
+from cytowatch.durable import TRANSIENT_ERRNOS
+from cytowatch.engine import wire
+from cytowatch.errors import IngestError, TransientError, stage_error
+from cytowatch.model import Outcome, UploadedFile
+from cytowatch.status import Status
+
+__all__ = ["serve"]
+
+_PROGRESS_EVERY_S = 0.1
+
+
+def serve(
+    channel: socket.socket,
+    out: str,
+    config: Config,
+    stages: Mapping[Status, Callable[[UploadedFile], Outcome]],
+) -> None:
+    """Answer requests until the daemon closes its end."""
+    while (request := wire.receive(channel)) is not None:
+        status = Status[request["status"]]
+        file = UploadedFile(
+            manifest=request["manifest"], out=out, config=config, progress=_throttled(channel)
+        )
+        wire.send(channel, _answer(stages[status], status, file))
+
+
+def _throttled(channel: socket.socket) -> Callable[[float], None]:
+    last = 0.0
+
+    def progress(share: float) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _PROGRESS_EVERY_S:
+            last = now
+            wire.send(channel, {"progress": min(1.0, max(0.0, share))})
+
+    return progress
+
+
+def _answer(
+    stage: Callable[[UploadedFile], Outcome], status: Status, file: UploadedFile
+) -> dict[str, Any]:
+    try:
+        outcome = stage(file)
+    except TransientError as error:
+        return {"transient": {"why": error.why, "detail": error.detail}}
+    except IngestError as error:
+        return _error(error)
+    except MemoryError:
+        return _error(_out_of_memory(status, file.config))
+    except OSError as error:
+        if error.errno in TRANSIENT_ERRNOS:
+            return {"transient": {"why": "disk", "detail": os.strerror(error.errno or 0)}}
+        return _unexpected(status, error)
+    except Exception as error:  # noqa: BLE001 - whatever a decoder raises is this file's error
+        if "out of memory" in str(error).lower():
+            return _error(_out_of_memory(status, file.config))
+        return _unexpected(status, error)
+    return {"outcome": {"status": outcome.status.name, "changes": dict(outcome.changes)}}
+
+
+def _error(error: IngestError) -> dict[str, Any]:
+    return {
+        "error": {
+            "reason": error.reason,
+            "detail": error.detail,
+            "retryable": error.retryable,
+        }
+    }
+
+
+def _out_of_memory(status: Status, config: Config) -> IngestError:
+    return stage_error(status)(
+        "out_of_memory",
+        f"it needs more than the {config.sandbox.memory_bytes:,} bytes of memory that a decoder "
+        "may use (sandbox.memory_bytes)",
+        retryable=True,
+    )
+
+
+def _unexpected(status: Status, error: Exception) -> dict[str, Any]:
+    found = stage_error(status)(
+        "unexpected", f"an error that nobody foresaw: {type(error).__name__}: {error}"[:500]
+    )
+    return {**_error(found), "trace": traceback.format_exc()[-8000:]}

@@ -1,0 +1,67 @@
+"""Messages between the daemon and a child: JSON with its length before it, never a pickle."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from typing import Any
+
+__all__ = ["LARGEST", "ProtocolError", "receive", "send"]
+
+LARGEST = 256 << 20
+
+
+class ProtocolError(Exception):
+    """What came is no message of ours."""
+
+
+def send(channel: socket.socket, message: dict[str, Any]) -> None:
+    """Send one message.
+
+    Raises
+    ------
+    OSError
+        The other side is gone.
+    """
+    data = json.dumps(message).encode()
+    channel.sendall(struct.pack("<I", len(data)) + data)
+
+
+def receive(channel: socket.socket) -> dict[str, Any] | None:
+    """The next message; None when the other side is gone.
+
+    Raises
+    ------
+    ProtocolError
+        It is no JSON object, or larger than any message of ours.
+    """
+    head = _exactly(channel, 4)
+    if head is None:
+        return None
+    [length] = struct.unpack("<I", head)
+    if length > LARGEST:
+        raise ProtocolError(f"a message of {length:,} bytes")
+    data = _exactly(channel, length)
+    if data is None:
+        return None
+    try:
+        message = json.loads(data)
+    except ValueError as error:
+        raise ProtocolError(f"no JSON: {error}") from error
+    if not isinstance(message, dict):
+        raise ProtocolError("no JSON object")
+    return message
+
+
+def _exactly(channel: socket.socket, count: int) -> bytes | None:
+    parts = bytearray()
+    while len(parts) < count:
+        try:
+            part = channel.recv(min(count - len(parts), 1 << 20))
+        except ConnectionError:
+            return None
+        if not part:
+            return None
+        parts += part
+    return bytes(parts)

@@ -1,0 +1,99 @@
+"""The zygote: a small process that has the decoders loaded and forks one child an uploaded file.
+
+It has one thread and never runs an image operation: children of a zygote that did, hung. It is
+started by the daemon's main thread as ``python -m cytowatch.engine.zygote DESCRIPTOR STAGES`` and
+answers two requests: ``fork`` and ``reap``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+from typing import Any
+
+from cytowatch.config import from_mapping
+from cytowatch.engine import sandbox
+from cytowatch.engine.stagehand import serve
+
+__all__ = ["main", "start_time"]
+
+_LARGEST_REQUEST = 1 << 16
+_PRELOADED = ("numpy", "pyvips", "tifffile", "openslide")
+
+
+def start_time(pid: int) -> int:
+    """When `pid` was started, in clock ticks since boot: with the pid it names a process for good."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return int(file.read().rpartition(b")")[2].split()[19])
+
+
+def main(descriptor: int, stages: str) -> None:
+    """Serve requests until the daemon closes its end."""
+    sandbox.die_with_parent(int(os.environ.pop("CYTOWATCH_PARENT")))
+    for name in _PRELOADED:
+        importlib.import_module(name)
+    table = importlib.import_module(stages).STAGES
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    requests = socket.socket(fileno=descriptor)
+    threads = len(os.listdir("/proc/self/task"))
+    requests.send(json.dumps({"ready": os.getpid(), "threads": threads}).encode())
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(requests, _LARGEST_REQUEST, 1)
+        if not message:
+            return
+        request = json.loads(message)
+        try:
+            answer = (
+                _fork(request, descriptors[0], requests, table)
+                if "fork" in request
+                else _reap(request["reap"])
+            )
+        except OSError as error:
+            answer = {"error": f"{error.strerror or error}"}
+        finally:
+            for received in descriptors:
+                os.close(received)
+        requests.send(json.dumps(answer).encode())
+
+
+def _fork(
+    request: dict[str, Any], channel: int, requests: socket.socket, table: Any
+) -> dict[str, Any]:
+    zygote = os.getpid()
+    pid = os.fork()
+    if pid:
+        return {"pid": pid, "start_time": start_time(pid)}
+    status = 70
+    try:
+        requests.detach()
+        os.dup2(channel, 3)
+        os.closerange(4, 1024)
+        os.chdir(request["fork"])
+        config = from_mapping(request["config"])
+        sandboxed = sandbox.enter(config, request["out"], parent=zygote)
+        if config.sandbox.require and not sandboxed:
+            os._exit(71)
+        serve(socket.socket(fileno=3), request["out"], config, table)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _reap(pid: int) -> dict[str, Any]:
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+    # Before it has made its own group, the group's kill finds nobody.
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    return {"status": status}
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])
