@@ -1,0 +1,1 @@
+"""Pyramids: read the source, write tiles and levels, describe and verify what was written."""

@@ -1,0 +1,223 @@
+"""Opening a flat image, and making of it what a pyramid can hold: 8 or 16 bits, grey or RGB."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyvips
+
+from cytowatch.config import Config
+from cytowatch.errors import ConversionError
+
+__all__ = ["Source", "normalised", "open_strict", "open_second"]
+
+#: What libvips and a second reader make of a source.
+Source = Any
+
+_BY_HEAD = ((b"\xff\xd8", "jpeg"), (b"\x89PNG", "png"), (b"II", "tiff"), (b"MM", "tiff"))
+#: libjpeg says these of pixels that are not there; no second reader has them either.
+_LOST = ("premature end", "bad huffman", "truncated", "corrupt jpeg data: bad")
+
+
+def open_strict(path: str, config: Config) -> Source:
+    """The first image of `path`, read row by row; the slightest warning is an error.
+
+    Raises
+    ------
+    pyvips.Error
+        It cannot be read, or only with a warning (which may come later, while it is read).
+    ConversionError
+        It is larger than the limits allow.
+    """
+    image = pyvips.Image.new_from_file(path, access="sequential", fail_on="warning")
+    check_size(image.width, image.height, config)
+    if _orientation(image) != 1:
+        # Turning needs the pixels in another order than the file has them.
+        need = image.width * image.height * image.bands * _bytes_per_sample(image)
+        _check_memory(need, config, "turning it upright")
+        image = pyvips.Image.new_from_file(path, access="random", fail_on="warning")
+    return image
+
+
+def check_size(width: int, height: int, config: Config) -> None:
+    """Refuse what has no pixels or more than the limit.
+
+    Raises
+    ------
+    ConversionError
+        `no_pixels` or `too_many_pixels`.
+    """
+    if width <= 0 or height <= 0:
+        raise ConversionError("no_pixels", f"it is {width} x {height} pixels")
+    if width * height > config.limits.max_pixels:
+        raise ConversionError(
+            "too_many_pixels",
+            f"it has {width:,} x {height:,} = {width * height:,} pixels, "
+            f"{config.limits.max_pixels:,} are allowed (limits.max_pixels)",
+        )
+
+
+def open_second(path: str, config: Config, first_error: str) -> tuple[Source, str]:
+    """The image read whole by another library, and a warning that says so.
+
+    Raises
+    ------
+    ConversionError
+        `damaged`: that one cannot read it either.
+    """
+    said = _first_line(first_error)
+    if any(mark in first_error.lower() for mark in _LOST):
+        raise ConversionError("damaged", f"its pixels are incomplete or corrupt: {said}")
+    with open(path, "rb") as file:
+        head = file.read(4)
+    kind = next((kind for magic, kind in _BY_HEAD if head.startswith(magic)), None)
+    readers: dict[str, tuple[str, Callable[[str, Config], np.ndarray[Any, Any]]]] = {
+        "tiff": ("tifffile", _by_tifffile),
+        "jpeg": ("imagecodecs", _by_imagecodecs),
+        "png": ("imagecodecs", _by_imagecodecs),
+    }
+    if kind is None:
+        raise ConversionError("damaged", f"it cannot be read: {said}")
+    name, read = readers[kind]
+    try:
+        pixels = read(path, config)
+    except ConversionError:
+        raise
+    except MemoryError:
+        raise
+    except Exception as error:
+        second = _first_line(str(error)) or type(error).__name__
+        raise ConversionError(
+            "damaged", f"it cannot be read: libvips says {said!r}, {name} says {second!r}"
+        ) from error
+    return _from_array(pixels), f"libvips said {said!r}; {name} read the whole image"
+
+
+def _by_tifffile(path: str, config: Config) -> np.ndarray[Any, Any]:
+    import tifffile
+
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages[0]
+        check_size(int(page.imagewidth), int(page.imagelength), config)
+        _check_memory(2 * int(page.size) * page.dtype.itemsize, config, "reading it whole")
+        pixels = page.asarray()
+        if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
+            pixels = ~pixels if pixels.dtype == bool else pixels.max() - pixels
+        if page.photometric == tifffile.PHOTOMETRIC.PALETTE and page.colormap is not None:
+            pixels = (np.moveaxis(page.colormap[:, pixels], 0, -1) >> 8).astype(np.uint8)
+        elif page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and pixels.ndim == 3:
+            pixels = np.moveaxis(pixels, 0, -1)
+    return pixels
+
+
+def _by_imagecodecs(path: str, config: Config) -> np.ndarray[Any, Any]:
+    import imagecodecs
+
+    with open(path, "rb") as file:
+        data = file.read()
+    decode = imagecodecs.png_decode if data.startswith(b"\x89PNG") else imagecodecs.jpeg_decode
+    header = pyvips.Image.new_from_file(path, fail_on="none")
+    check_size(header.width, header.height, config)
+    need = 2 * header.width * header.height * header.bands * _bytes_per_sample(header)
+    _check_memory(need + len(data), config, "reading it whole")
+    pixels = np.asarray(decode(data))
+    if pixels.shape[:2] != (header.height, header.width):
+        raise ConversionError("damaged", "two readers disagree about its size")
+    return pixels
+
+
+def _from_array(pixels: np.ndarray[Any, Any]) -> Source:
+    if pixels.dtype == bool:
+        pixels = pixels.astype(np.uint8) * 255
+    if pixels.ndim not in (2, 3):
+        raise ConversionError("unsupported_samples", f"its pixels have {pixels.ndim} axes")
+    image = pyvips.Image.new_from_array(np.ascontiguousarray(pixels))
+    if image.bands < 3:
+        kind = "grey16" if image.format == "ushort" else "b-w"
+    else:
+        kind = "rgb16" if image.format == "ushort" else "srgb"
+    return image.copy(interpretation=kind)
+
+
+def normalised(image: Source) -> tuple[Source, list[str]]:
+    """`image` with 8 or 16 unsigned bits and one or three samples, and what was done to it."""
+    done: list[str] = []
+    orientation = _orientation(image)
+    if orientation != 1:
+        image = image.autorot()
+        done.append(f"turned upright: its orientation tag said {orientation}")
+    pages = image.get("n-pages") if image.get_typeof("n-pages") else 1
+    if pages > 1:
+        done.append(f"it has {pages} pages: the first one is the pyramid")
+    if image.get_typeof("palette") or image.get_typeof("palette-bit-depth"):
+        done.append("its palette was expanded to RGB")
+    bits = image.get("bits-per-sample") if image.get_typeof("bits-per-sample") else 8
+    if bits < 8:
+        done.append(f"its {bits}-bit samples were expanded to 8 bits")
+    if image.interpretation == "cmyk":
+        image = image.icc_transform("srgb", embedded=True, input_profile="cmyk", intent="relative")
+        done.append("converted from CMYK to sRGB through its profile")
+    elif image.interpretation in ("lab", "labs", "xyz", "hsv", "lch"):
+        done.append(f"converted from {image.interpretation} to sRGB")
+        image = image.colourspace("srgb")
+    if image.hasalpha():
+        white = 65535 if image.format == "ushort" else 255
+        scale = 1.0 if image.format in ("float", "double") else white
+        image = image.flatten(background=[scale], max_alpha=scale)
+        done.append("its transparency was laid over white")
+    image = _integral(image, done)
+    if image.bands not in (1, 3):
+        kept = 3 if image.bands > 3 else 1
+        done.append(f"it has {image.bands} samples a pixel: the first {kept} are the pyramid")
+        image = image.extract_band(0, n=kept)
+    if image.format == "ushort":
+        done.append("its 16-bit samples are kept, without loss")
+    return image, done
+
+
+def _integral(image: Source, done: list[str]) -> Source:
+    """Signed, wide and floating samples as unsigned ones of 8 or 16 bits."""
+    match image.format:
+        case "uchar" | "ushort":
+            return image
+        case "float" if image.interpretation == "scrgb":
+            done.append("its linear floating samples were converted to 16-bit RGB")
+            return image.colourspace("rgb16")
+        case kind:
+            image = image.copy_memory()
+            least, most = image.min(), image.max()
+            grey = "grey16" if image.bands < 3 else "rgb16"
+            if kind in ("char", "short", "int", "uint") and least >= 0 and most <= 65535:
+                done.append(f"its {kind} samples are stored as 16-bit ones, unchanged")
+                return image.cast("ushort").copy(interpretation=grey)
+            span = (most - least) or 1.0
+            done.append(f"its {kind} samples, {least:g} to {most:g}, were scaled to 16 bits")
+            scaled = (image - least) * (65535.0 / span)
+            return scaled.rint().cast("ushort").copy(interpretation=grey)
+
+
+def _orientation(image: Source) -> int:
+    return int(image.get("orientation")) if image.get_typeof("orientation") else 1
+
+
+def _bytes_per_sample(image: Source) -> int:
+    return {"uchar": 1, "char": 1, "ushort": 2, "short": 2, "double": 8}.get(image.format, 4)
+
+
+def _check_memory(need: int, config: Config, what: str) -> None:
+    budget = config.sandbox.memory_bytes // 2
+    if need > budget:
+        raise ConversionError(
+            "too_large_for_memory",
+            f"{what} needs {need:,} bytes of memory, {budget:,} may be used "
+            "(half of sandbox.memory_bytes)",
+        )
+
+
+def _first_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    told = next((line for line in lines if "unable to call" not in line), "") or "an error"
+    return told.replace(os.sep, "/")[:200]

@@ -1,0 +1,97 @@
+"""Reading back what is to be published: every level, at its corners and in its middle."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+import openslide
+import pyvips
+
+from cytowatch.errors import DeploymentError
+from cytowatch.manifest import ImageEntry
+from cytowatch.model import Progress
+
+__all__ = ["read_levels", "read_pages", "sha256"]
+
+_LOOK_PX = 256
+_CHUNK_BYTES = 4 << 20
+
+
+def read_levels(slide: openslide.OpenSlide) -> tuple[int, int]:
+    """Read all levels of an open slide; gives how many, and how many regions.
+
+    Raises
+    ------
+    DeploymentError
+        A region cannot be read.
+    """
+    regions = 0
+    for level, (width, height) in enumerate(slide.level_dimensions):
+        scale = slide.level_downsamples[level]
+        for x, y in _corners(width, height):
+            try:
+                slide.read_region(
+                    (int(x * scale), int(y * scale)),
+                    level,
+                    (min(_LOOK_PX, width), min(_LOOK_PX, height)),
+                )
+            except openslide.OpenSlideError as error:
+                raise _unreadable(level, x, y, str(error)) from error
+            regions += 1
+    return slide.level_count, regions
+
+
+def read_pages(path: str, image: ImageEntry) -> tuple[int, int]:
+    """The same for a TIFF that only libvips opens; each level is a page of it.
+
+    Raises
+    ------
+    DeploymentError
+        A region cannot be read, or a level has another size than it should.
+    """
+    regions = 0
+    for page, level in enumerate(image["levels"]):
+        try:
+            # A flat image that is deployed as it is has one level, and need not be a TIFF.
+            found = (
+                pyvips.Image.new_from_file(path)
+                if len(image["levels"]) == 1
+                else pyvips.Image.tiffload(path, page=page)
+            )
+        except pyvips.Error as error:
+            raise _unreadable(page, 0, 0, str(error)) from error
+        if (found.width, found.height) != (level["width"], level["height"]):
+            raise DeploymentError(
+                "verification_failed", f"level {page} is {found.width} x {found.height} pixels"
+            )
+        for x, y in _corners(found.width, found.height):
+            try:
+                found.crop(x, y, min(_LOOK_PX, found.width), min(_LOOK_PX, found.height)).avg()
+            except pyvips.Error as error:
+                raise _unreadable(page, x, y, str(error)) from error
+            regions += 1
+    return len(image["levels"]), regions
+
+
+def sha256(path: str, progress: Progress, *, size_bytes: int) -> str:
+    """The SHA-256 of the file at `path`, in hexadecimal."""
+    digest = hashlib.sha256()
+    done = 0
+    with open(path, "rb", buffering=0) as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            done += len(chunk)
+            progress(done / max(1, size_bytes))
+    return digest.hexdigest()
+
+
+def _corners(width: int, height: int) -> Iterator[tuple[int, int]]:
+    right, bottom = max(0, width - _LOOK_PX), max(0, height - _LOOK_PX)
+    yield from sorted({(0, 0), (right, 0), (0, bottom), (right, bottom), (right // 2, bottom // 2)})
+
+
+def _unreadable(level: int, x: int, y: int, said: str) -> DeploymentError:
+    return DeploymentError(
+        "verification_failed", f"level {level} cannot be read at {x}, {y}: {said.strip()[:200]}"
+    )

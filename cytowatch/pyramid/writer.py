@@ -1,0 +1,92 @@
+"""Deriving a pyramid: one tiled TIFF with a level for each halving, written by libvips.
+
+OpenSlide sees one level only of a pyramid in SubIFDs, so every level is a page of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyvips
+
+from cytowatch.config import Convert
+from cytowatch.model import Mpp, Progress
+from cytowatch.pyramid import resolution
+
+__all__ = ["compression_of", "level_image", "write_pyramid", "write_thumbnail"]
+
+_THUMBNAIL_PX = 512
+#: From this many bytes of pixels on the file may outgrow the 4 GiB of a classic TIFF.
+_BIG_BYTES = 1 << 31
+
+
+def compression_of(image: Any, settings: Convert) -> str:
+    """``jpeg`` for 8-bit samples unless configured otherwise, else ``deflate``."""
+    lossy = image.format == "uchar" and settings.compression == "jpeg"
+    return "jpeg" if lossy else "deflate"
+
+
+def write_pyramid(
+    image: Any, path: str, settings: Convert, mpp: Mpp | None, progress: Progress
+) -> None:
+    """Write the levels of `image` to `path`.
+
+    Parameters
+    ----------
+    image
+        8 or 16 bits unsigned, one or three samples; it is read once, from top to bottom.
+    mpp
+        Pixel size; without one the file states none.
+
+    Raises
+    ------
+    pyvips.Error
+        The source cannot be read to its end, or the file cannot be written.
+    """
+    if mpp is not None:
+        image = image.copy(xres=1000 / mpp.x, yres=1000 / mpp.y)
+    else:
+        image = image.copy(xres=1.0, yres=1.0)
+    image = image.copy()
+    # What the orientation or the pages of the source were is no property of the pyramid.
+    for name in ("orientation", "n-pages", "page-height", "exif-data", "xmp-data", "iptc-data"):
+        if image.get_typeof(name):
+            image.remove(name)
+    image.set_progress(True)
+    image.signal_connect("eval", lambda _image, told: progress(told.percent / 100))
+    samples = 1 if image.format == "uchar" else 2
+    compression = compression_of(image, settings)
+    options: dict[str, Any] = {"compression": compression}
+    if compression == "jpeg":
+        options["Q"] = settings.quality
+    else:
+        options["predictor"] = "horizontal"
+    image.tiffsave(
+        path,
+        tile=True,
+        tile_width=settings.tile,
+        tile_height=settings.tile,
+        pyramid=True,
+        subifd=False,
+        depth="onetile",
+        resunit="cm",
+        bigtiff=image.width * image.height * image.bands * samples * 4 // 3 > _BIG_BYTES,
+        **options,
+    )
+    if mpp is None:
+        resolution.erase(path)
+
+
+def write_thumbnail(image: Any, path: str) -> None:
+    """Write `image`, fitted into 512 x 512 pixels, as an sRGB JPEG without any metadata."""
+    small = image.thumbnail_image(_THUMBNAIL_PX, height=_THUMBNAIL_PX, size="down")
+    if small.format == "ushort":
+        small = small.colourspace("b-w" if small.bands < 3 else "srgb")
+    if small.hasalpha():
+        small = small.flatten(background=[255])
+    small.cast("uchar").jpegsave(path, Q=85, keep="icc")
+
+
+def level_image(path: str, page: int) -> Any:
+    """One page of a TIFF of our own as an image."""
+    return pyvips.Image.tiffload(path, page=page)

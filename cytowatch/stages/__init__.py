@@ -1,0 +1,24 @@
+"""The stages: each a function of one uploaded file that returns an outcome, and does no more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import MappingProxyType
+
+from cytowatch.model import Outcome, UploadedFile
+from cytowatch.stages.convert import convert
+from cytowatch.stages.deploy import deploy
+from cytowatch.stages.detect import detect
+from cytowatch.stages.extract import extract
+from cytowatch.status import Status
+
+__all__ = ["STAGES"]
+
+STAGES: MappingProxyType[Status, Callable[[UploadedFile], Outcome]] = MappingProxyType(
+    {
+        Status.DETECTING_FORMAT: detect,
+        Status.EXTRACTING_DATA: extract,
+        Status.CONVERTING: convert,
+        Status.DEPLOYING: deploy,
+    }
+)

@@ -1,0 +1,164 @@
+"""DEPLOYING: the pyramid is opened again and read, hashed, and given its thumbnail."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from typing import cast
+
+import openslide
+import pyvips
+
+from cytowatch.errors import DeploymentError
+from cytowatch.manifest import FileEntry, ImageEntry, utc
+from cytowatch.model import Outcome, UploadedFile
+from cytowatch.pyramid import describe, verify, writer
+from cytowatch.status import Status
+
+__all__ = ["deploy"]
+
+_ASSOCIATED = ("label", "macro")
+#: Larger ones are no label and no overview; nothing is written that nobody looked for.
+_LARGEST_ASSOCIATED = 64_000_000
+
+
+def deploy(file: UploadedFile) -> Outcome:
+    """Verify what `file` is to publish, and describe it.
+
+    Raises
+    ------
+    DeploymentError
+        A level cannot be read back, or a size has changed since it was received.
+    """
+    _check_sizes(file)
+    return _derived(file) if file.manifest["conversion"] is not None else _native(file)
+
+
+def _native(file: UploadedFile) -> Outcome:
+    path = file.source
+    with_slide = describe.open_slide(path) if file.manifest["format"] and file.manifest["format"]["openslide_vendor"] else None
+    made: list[FileEntry] = []
+    if with_slide is None:
+        image = describe.by_pyvips(path, path)
+        levels, regions = verify.read_pages(path, image)
+        made.append(_thumbnail(file, pyvips.Image.new_from_file(path)))
+    else:
+        with with_slide as slide:
+            levels, regions = verify.read_levels(slide)
+            image = describe.by_openslide(slide, path)
+            made = _pictures(file, slide)
+    return _outcome(file, Status.DEPLOYED, image, [*file.manifest["files"], *made], levels, regions)
+
+
+def _derived(file: UploadedFile) -> Outcome:
+    [was] = file.manifest["images"]
+    slide = describe.open_slide(was["file"])
+    if slide is None and was["bits_per_sample"] == 8:
+        raise DeploymentError("verification_failed", "OpenSlide does not open the pyramid")
+    if slide is None:
+        image = was
+        levels, regions = verify.read_pages(was["file"], was)
+    else:
+        with slide:
+            image = describe.by_openslide(slide, was["file"])
+            levels, regions = verify.read_levels(slide)
+        _check_same(was, image)
+        image = cast(
+            "ImageEntry",
+            {
+                **image,
+                "samples_per_pixel": was["samples_per_pixel"],
+                "bits_per_sample": was["bits_per_sample"],
+                "vendor": None,
+                "properties": {},
+            },
+        )
+    files = [_hashed(file, row) for row in file.manifest["files"]]
+    return _outcome(file, Status.CONVERTED, image, files, levels, regions)
+
+
+def _outcome(
+    file: UploadedFile,
+    status: Status,
+    image: ImageEntry,
+    files: list[FileEntry],
+    levels: int,
+    regions: int,
+) -> Outcome:
+    verification = {"levels_read": levels, "tiles_read": regions, "at": utc(datetime.now(UTC))}
+    changes = {
+        "images": [image],
+        "files": files,
+        "verification": verification,
+        "warnings": list(file.manifest["warnings"]),
+    }
+    return Outcome(status=status, changes=changes)
+
+
+def _check_sizes(file: UploadedFile) -> None:
+    """A handle that a client kept open could still have written."""
+    for row in file.manifest["files"]:
+        size_bytes = os.stat(row["path"]).st_size
+        if size_bytes != row["size_bytes"]:
+            raise DeploymentError(
+                "changed",
+                f"{row['path']} has {size_bytes:,} bytes now, {row['size_bytes']:,} were received",
+                retryable=True,
+            )
+
+
+def _check_same(was: ImageEntry, image: ImageEntry) -> None:
+    before = [(level["width"], level["height"]) for level in was["levels"]]
+    now = [(level["width"], level["height"]) for level in image["levels"]]
+    if before != now:
+        raise DeploymentError(
+            "verification_failed", f"OpenSlide sees the levels {now}, written were {before}"
+        )
+
+
+def _pictures(file: UploadedFile, slide: openslide.OpenSlide) -> list[FileEntry]:
+    """The thumbnail, label and macro of a native slide, as files of their own."""
+    width, height = slide.level_dimensions[-1]
+    level = slide.level_count - 1
+    while level > 0 and max(width, height) < 512:
+        level -= 1
+        width, height = slide.level_dimensions[level]
+    if width * height <= _LARGEST_ASSOCIATED:
+        region = slide.read_region((0, 0), level, (width, height))
+        image = pyvips.Image.new_from_array(region).copy(interpretation="srgb")
+    else:
+        image = pyvips.Image.new_from_array(slide.get_thumbnail((512, 512)))
+    made = [_thumbnail(file, image)]
+    for name in _ASSOCIATED:
+        if name in slide.associated_images:
+            picture = slide.associated_images[name]
+            if picture.width * picture.height <= _LARGEST_ASSOCIATED:
+                flat = pyvips.Image.new_from_array(picture).copy(interpretation="srgb")
+                path = f"{file.out}/{name}.jpg"
+                flat.flatten(background=[255]).jpegsave(path, Q=90, keep="none")
+                made.append(_made(file, name, f"{name}.jpg"))
+    return made
+
+
+def _thumbnail(file: UploadedFile, image: pyvips.Image) -> FileEntry:
+    writer.write_thumbnail(image, f"{file.out}/thumbnail.jpg")
+    return _made(file, "thumbnail", "thumbnail.jpg")
+
+
+def _made(file: UploadedFile, role: str, name: str) -> FileEntry:
+    path = f"{file.out}/{name}"
+    size_bytes = os.stat(path).st_size
+    return FileEntry(
+        role=role,
+        path=f"derived/{name}",
+        size_bytes=size_bytes,
+        sha256=verify.sha256(path, lambda _: None, size_bytes=size_bytes),
+        status=Status.DEPLOYED.name,
+    )
+
+
+def _hashed(file: UploadedFile, row: FileEntry) -> FileEntry:
+    if row["role"] in {"source", "sidecar"}:
+        return row
+    digest = verify.sha256(row["path"], file.progress, size_bytes=row["size_bytes"])
+    return cast("FileEntry", {**row, "sha256": digest})
