@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ Source = Any
 
 _BY_HEAD = ((b"\xff\xd8", "jpeg"), (b"\x89PNG", "png"), (b"II", "tiff"), (b"MM", "tiff"))
 #: libjpeg says these of pixels that are not there; no second reader has them either.
-_LOST = ("premature end", "bad huffman", "truncated", "corrupt jpeg data: bad")
+_LOST = ("premature end", "bad huffman", "truncated", "corrupt jpeg data: bad", "bad code word")
 
 
 def open_strict(path: str, config: Config) -> Source:
@@ -99,7 +101,7 @@ def open_second(path: str, config: Config, first_error: str) -> tuple[Source, st
 def _by_tifffile(path: str, config: Config) -> np.ndarray[Any, Any]:
     import tifffile
 
-    with tifffile.TiffFile(path) as tiff:
+    with _no_complaints("tifffile"), tifffile.TiffFile(path) as tiff:
         page = tiff.pages[0]
         check_size(int(page.imagewidth), int(page.imagelength), config)
         _check_memory(2 * int(page.size) * page.dtype.itemsize, config, "reading it whole")
@@ -107,10 +109,35 @@ def _by_tifffile(path: str, config: Config) -> np.ndarray[Any, Any]:
         if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
             pixels = ~pixels if pixels.dtype == bool else pixels.max() - pixels
         if page.photometric == tifffile.PHOTOMETRIC.PALETTE and page.colormap is not None:
-            pixels = (np.moveaxis(page.colormap[:, pixels], 0, -1) >> 8).astype(np.uint8)
+            pixels = (np.moveaxis(page.colormap[:, pixels.astype(int)], 0, -1) >> 8).astype(np.uint8)
         elif page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and pixels.ndim == 3:
             pixels = np.moveaxis(pixels, 0, -1)
     return pixels
+
+
+class _Complaints(logging.Handler):
+    """Collects what a library logs instead of raising."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.told: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.told.append(record.getMessage())
+
+
+@contextmanager
+def _no_complaints(name: str) -> Iterator[None]:
+    """Take a warning of the logger `name` for an error: it stands for pixels that are not there."""
+    complaints = _Complaints()
+    logger = logging.getLogger(name)
+    logger.addHandler(complaints)
+    try:
+        yield
+    finally:
+        logger.removeHandler(complaints)
+    if complaints.told:
+        raise ConversionError("damaged", f"it cannot be read whole: {complaints.told[0]}"[:300])
 
 
 def _by_imagecodecs(path: str, config: Config) -> np.ndarray[Any, Any]:
@@ -219,5 +246,5 @@ def _check_memory(need: int, config: Config, what: str) -> None:
 
 def _first_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    told = next((line for line in lines if "unable to call" not in line), "") or "an error"
+    told = next((line for line in lines if "unable to call" not in line), "") or "it is not readable"
     return told.replace(os.sep, "/")[:200]

@@ -1,0 +1,161 @@
+"""Reading a zip that somebody else made: everything that it says of itself is doubted.
+
+A hostile archive is refused whole, before anything is unpacked; a damaged member is passed over.
+
+Source: PKWARE APPNOTE 6.3.10; the attacks known as zip slip, overlap bomb and quine.
+"""
+
+from __future__ import annotations
+
+import stat
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from cytowatch.config import Limits
+from cytowatch.errors import ExtractionError
+
+__all__ = ["DamagedMember", "Member", "members", "opened", "unpack"]
+
+_CHUNK_BYTES = 1 << 20
+#: Below this an archive may be as dense as it likes: a white image packs a thousandfold.
+_RATIO_FROM_BYTES = 256 << 20
+_LOCAL_HEADER_BYTES = 30
+_ENCRYPTED = 0x1
+
+
+class DamagedMember(Exception):
+    """One member cannot be unpacked; the others may be whole."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One file in an archive; `path` is as stated, checked, with ``/`` between its parts."""
+
+    path: str
+    size_bytes: int
+    info: zipfile.ZipInfo
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rpartition("/")[2]
+
+
+def opened(file: BinaryIO) -> zipfile.ZipFile:
+    """The archive in `file`.
+
+    Raises
+    ------
+    ExtractionError
+        `damaged_archive`: it has no readable directory.
+    """
+    try:
+        return zipfile.ZipFile(file)
+    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
+        raise ExtractionError("damaged_archive", f"the zip cannot be read: {error}") from error
+
+
+def members(archive: zipfile.ZipFile, limits: Limits, *, archive_bytes: int) -> list[Member]:
+    """Every file of `archive`, in the order of its directory.
+
+    Raises
+    ------
+    ExtractionError
+        It is hostile, or larger than the limits allow; the reason says in which way.
+    """
+    entries = archive.infolist()
+    if len(entries) > limits.archive_max_entries:
+        raise ExtractionError(
+            "too_many_entries",
+            f"it holds {len(entries):,} members, {limits.archive_max_entries:,} are allowed",
+        )
+    _check_overlap(entries)
+    found = [Member(path=_path(e), size_bytes=e.file_size, info=e) for e in entries if not e.is_dir()]
+    _check_total(sum(one.size_bytes for one in found), limits, archive_bytes)
+    return found
+
+
+def unpack(
+    archive: zipfile.ZipFile,
+    member: Member,
+    target: BinaryIO,
+    *,
+    limits: Limits,
+    archive_bytes: int,
+    done_bytes: int,
+    progress: Callable[[int], None],
+) -> int:
+    """Write the bytes of `member` to `target`; gives how many there were.
+
+    Raises
+    ------
+    ExtractionError
+        With the `done_bytes` of the others it is more than the limits allow, whatever it stated.
+    DamagedMember
+        It is cut short, does not fit its checksum, or is packed in an unknown way.
+    OSError
+        It cannot be written.
+    """
+    written = 0
+    try:
+        with archive.open(member.info) as source:
+            while chunk := source.read(_CHUNK_BYTES):
+                written += len(chunk)
+                _check_total(done_bytes + written, limits, archive_bytes)
+                target.write(chunk)
+                progress(done_bytes + written)
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise DamagedMember(f"damaged: {error}") from error
+    except (NotImplementedError, RuntimeError) as error:
+        raise DamagedMember(f"packed in an unknown way: {error}") from error
+    return written
+
+
+def _path(entry: zipfile.ZipInfo) -> str:
+    stated = entry.orig_filename
+    shown = ascii(stated)[1:-1][:200]
+    kind = stat.S_IFMT(entry.external_attr >> 16)
+    if entry.flag_bits & _ENCRYPTED:
+        raise ExtractionError("encrypted", f"the member {shown} is encrypted: send it without")
+    if kind == stat.S_IFLNK:
+        raise ExtractionError("link", f"the member {shown} is a symbolic link")
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise ExtractionError("special_file", f"the member {shown} is no regular file")
+    if any(ord(char) < 32 for char in stated):
+        raise ExtractionError("control_characters", f"the name {shown} holds control characters")
+    path = stated.replace("\\", "/")
+    if path.startswith("/") or path[1:2] == ":":
+        raise ExtractionError("absolute_path", f"the member {shown} has an absolute path")
+    if ".." in path.split("/"):
+        raise ExtractionError("path_traversal", f"the member {shown} leads out of the archive")
+    return path
+
+
+def _check_overlap(entries: list[zipfile.ZipInfo]) -> None:
+    """Members that share bytes unpack to far more than the archive holds."""
+    for before, after in _pairs(sorted(entries, key=lambda entry: entry.header_offset)):
+        if before.header_offset + _LOCAL_HEADER_BYTES + before.compress_size > after.header_offset:
+            raise ExtractionError("overlapping_entries", "two of its members share the same bytes")
+
+
+def _pairs(
+    entries: list[zipfile.ZipInfo],
+) -> Iterator[tuple[zipfile.ZipInfo, zipfile.ZipInfo]]:
+    yield from zip(entries, entries[1:], strict=False)
+
+
+def _check_total(total: int, limits: Limits, archive_bytes: int) -> None:
+    if total > limits.archive_max_bytes:
+        raise ExtractionError(
+            "too_large",
+            f"it unpacks to more than {limits.archive_max_bytes:,} bytes (limits.archive_max_bytes)",
+        )
+    if total > _RATIO_FROM_BYTES and total > limits.archive_max_ratio * archive_bytes:
+        raise ExtractionError(
+            "ratio",
+            f"it unpacks to more than {limits.archive_max_ratio} times its size "
+            "(limits.archive_max_ratio)",
+        )

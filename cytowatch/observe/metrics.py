@@ -1,0 +1,137 @@
+"""Every metric, with bounded labels that are there from the start: no user, file or project."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from cytowatch import __version__
+from cytowatch.status import ERROR_OF, STAGE_STATUSES, Status
+
+__all__ = ["WAITING", "Metrics"]
+
+#: Why drops wait in an inbox; anything else counts as ``other``.
+WAITING = (
+    "settling",
+    "open_for_writing",
+    "no_lease",
+    "incomplete",
+    "folder",
+    "no_user",
+    "not_a_regular_file",
+    "other_filesystem",
+    "unreadable",
+    "input_output",
+    "disk",
+    "other",
+)
+_BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000, 10000)
+_MOST_REASONS = 64
+_SIGNALS = ("SIGSEGV", "SIGABRT", "SIGKILL", "SIGBUS", "SIGXCPU", "none")
+
+
+class Metrics:
+    """Guards one registry; safe from any thread. The attributes are Prometheus' own instruments."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry(auto_describe=False)
+        self._reasons: set[str] = set()
+        self.files = self._gauge("files", "Uploaded files now, by status.", "status")
+        self.uploads = self._counter(
+            "uploads", "Uploaded files that came to an end.", "format", "status"
+        )
+        self.stage_seconds = Histogram(
+            "cytowatch_stage_seconds",
+            "How long a stage took, in seconds.",
+            ["stage"],
+            buckets=_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.received_bytes = self._counter("received_bytes", "Bytes claimed from the inboxes.")
+        self.converted_pixels = self._counter(
+            "converted_pixels", "Pixels of level 0 of derived pyramids."
+        )
+        self.errors = self._counter("errors", "Uploaded files in error.", "stage", "reason")
+        self.retries = self._counter("retries", "Stages begun anew after a crash.", "stage")
+        self.oldest = self._gauge(
+            "oldest_file_age_seconds", "Age of the oldest uploaded file in work.", "status"
+        )
+        self.waiting_files = self._gauge("inbox_waiting_files", "Drops in the inboxes.", "why")
+        self.waiting_bytes = self._gauge("inbox_waiting_bytes", "Bytes of drops in the inboxes.")
+        self.rescan_found = self._counter("rescan_found", "Drops that no event told of.")
+        self.watcher_alive = self._gauge("watcher_alive", "1 while events are received.")
+        self.watcher_mode = self._gauge("watcher_mode", "1 for how the inboxes are watched.", "mode")
+        self.last_scan = self._gauge("last_scan_timestamp_seconds", "When all inboxes were scanned.")
+        self.workers_busy = self._gauge("workers_busy", "Uploaded files being treated now.")
+        self.workers = self._gauge("workers", "Uploaded files that may be treated at a time.")
+        self.worker_crashes = self._counter(
+            "worker_crashes", "Sandboxed children that died.", "signal"
+        )
+        self.disk_free = self._gauge("disk_free_bytes", "Free bytes of the root's filesystem.")
+        self.disk_reserved = self._gauge("disk_reserved_bytes", "Bytes that are kept free.")
+        self.sandbox_enabled = self._gauge("sandbox_enabled", "1 where Landlock holds decoders.")
+        self._gauge("build_info", "The version.", "version").labels(__version__).set(1)
+        self._zero()
+
+    def _gauge(self, name: str, about: str, *labels: str) -> Gauge:
+        return Gauge(f"cytowatch_{name}", about, labels, registry=self.registry)
+
+    def _counter(self, name: str, about: str, *labels: str) -> Counter:
+        return Counter(f"cytowatch_{name}", about, labels, registry=self.registry)
+
+    def _zero(self) -> None:
+        for status in Status:
+            self.files.labels(status.name)
+        for status in STAGE_STATUSES:
+            self.oldest.labels(status.name)
+        for stage in ERROR_OF:
+            self.stage_seconds.labels(stage.name)
+            self.retries.labels(stage.name)
+        for why in WAITING:
+            self.waiting_files.labels(why)
+        for mode in ("inotify", "polling"):
+            self.watcher_mode.labels(mode)
+        for name in _SIGNALS:
+            self.worker_crashes.labels(name)
+
+    def error(self, stage: str, reason: str) -> None:
+        """Count an uploaded file that ended in an error."""
+        known = reason in self._reasons or len(self._reasons) < _MOST_REASONS
+        if not (known and re.fullmatch(r"[a-z][a-z0-9_]{0,40}", reason)):
+            reason = "other"
+        self._reasons.add(reason)
+        self.errors.labels(stage, reason).inc()
+
+    def crash(self, signal: str) -> None:
+        """Count a child that died of `signal`."""
+        self.worker_crashes.labels(signal).inc()
+
+    def set_files(self, counts: Mapping[Status, int]) -> None:
+        """How many uploaded files there are in each status."""
+        for status, count in counts.items():
+            self.files.labels(status.name).set(count)
+
+    def set_oldest(self, ages_s: Mapping[Status, float]) -> None:
+        """The age of the oldest in each status, in seconds."""
+        for status, age_s in ages_s.items():
+            self.oldest.labels(status.name).set(age_s)
+
+    def set_waiting(self, counts: Mapping[str, int], size_bytes: int) -> None:
+        """How many drops wait, by reason, and their bytes together."""
+        for why in WAITING:
+            self.waiting_files.labels(why).set(counts.get(why, 0))
+        other = sum(count for why, count in counts.items() if why not in WAITING)
+        self.waiting_files.labels("other").set(counts.get("other", 0) + other)
+        self.waiting_bytes.set(size_bytes)
+
+    def set_watcher_mode(self, mode: str) -> None:
+        """How the inboxes are watched."""
+        for known in ("inotify", "polling"):
+            self.watcher_mode.labels(known).set(known == mode)
+
+    def text(self) -> bytes:
+        """All of it in Prometheus' text format, without the creation times of counters."""
+        lines = generate_latest(self.registry).splitlines(keepends=True)
+        return b"".join(line for line in lines if b"_created" not in line.split(b"{")[0])
