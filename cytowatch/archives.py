@@ -73,7 +73,9 @@ def members(archive: zipfile.ZipFile, limits: Limits, *, archive_bytes: int) -> 
             f"it holds {len(entries):,} members, {limits.archive_max_entries:,} are allowed",
         )
     _check_overlap(entries)
-    found = [Member(path=_path(e), size_bytes=e.file_size, info=e) for e in entries if not e.is_dir()]
+    found = [
+        Member(path=_path(e), size_bytes=e.file_size, info=e) for e in entries if not e.is_dir()
+    ]
     _check_total(sum(one.size_bytes for one in found), limits, archive_bytes)
     return found
 

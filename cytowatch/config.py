@@ -57,9 +57,7 @@ def _one_of(*choices: str) -> Rule:
 
 
 def _text(pattern: str, wanted: str) -> Rule:
-    return lambda value: (
-        None if isinstance(value, str) and re.fullmatch(pattern, value) else wanted
-    )
+    return lambda value: None if isinstance(value, str) and re.fullmatch(pattern, value) else wanted
 
 
 def _flag(value: Any) -> str | None:
@@ -101,9 +99,7 @@ class Inbox:
         '".done": claim NAME only when NAME.done is there; "": claim when quiet',
         _text(r"(\.[A-Za-z0-9_-]+)?", 'an ending such as ".done", or ""'),
     )
-    watch: str = _key(
-        "auto", '"auto", "inotify", "polling"', _one_of("auto", "inotify", "polling")
-    )
+    watch: str = _key("auto", '"auto", "inotify", "polling"', _one_of("auto", "inotify", "polling"))
     ignore: tuple[str, ...] = _key(
         ("*.part", "~$*"), "name patterns, added to the built-in list", _names
     )
@@ -155,9 +151,7 @@ class Engine:
     )
     workers: str | int = _key("auto", "uploaded files in work at a time", _auto)
     threads_per_worker: str | int = _key("auto", "threads for one conversion", _auto)
-    max_attempts: int = _key(
-        3, "after so many crashes on one file it is shelved", _whole(1, 1000)
-    )
+    max_attempts: int = _key(3, "after so many crashes on one file it is shelved", _whole(1, 1000))
     stage_timeout_s: float = _key(14400.0, "s that one stage of one file may take", _number(0.05))
 
 

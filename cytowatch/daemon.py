@@ -28,12 +28,12 @@ from cytowatch.engine.treat import Treatment
 from cytowatch.inbox import claim
 from cytowatch.inbox.watch import Watcher
 from cytowatch.intake import Intake
+from cytowatch.ledger import Ledger
 from cytowatch.model import UploadedFileId
 from cytowatch.observe import health, logs, systemd
 from cytowatch.observe.health import Health
 from cytowatch.observe.metrics import Metrics
 from cytowatch.spool import Spool
-from cytowatch.ledger import Ledger
 
 __all__ = ["run", "software"]
 

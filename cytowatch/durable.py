@@ -87,9 +87,7 @@ def fsync_tree(path: Path) -> None:
     for folder, _, names in os.walk(path, topdown=False):
         with directory(folder) as descriptor:
             for name in names:
-                file = os.open(
-                    name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=descriptor
-                )
+                file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=descriptor)
                 try:
                     os.fsync(file)
                 finally:

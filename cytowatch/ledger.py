@@ -84,7 +84,11 @@ class Ledger:
             format=found["format"]["id"] if found["format"] else None,
             seconds=round(seconds, 3),
             bytes=found["size_bytes"],
-            **({"reason": found["error"]["reason"], "detail": found["error"]["detail"]} if found["error"] else {}),
+            **(
+                {"reason": found["error"]["reason"], "detail": found["error"]["detail"]}
+                if found["error"]
+                else {}
+            ),
         )
 
     def _count(self, before: Place, after: Place, seconds: float) -> None:

@@ -53,7 +53,9 @@ class Spool:
                 strangers = sorted(
                     name
                     for name in os.listdir(root)
-                    if name not in known and not name.startswith(".") and name != "lost+found"
+                    if name not in known
+                    and not name.startswith(".")
+                    and name != "lost+found"
                     and not name.endswith(".toml")
                 )
                 if strangers:
@@ -71,7 +73,7 @@ class Spool:
                 durable.fsync_directory(root)
         except OSError as error:
             raise RootError(f"{error.filename or root}: {error.strerror}") from error
-        spool._check_filesystem()
+        spool.check_filesystem()
         return spool
 
     @classmethod
@@ -108,7 +110,14 @@ class Spool:
                 f"{self.root} has layout {found.strip()!r}; this cytowatch knows {LAYOUT.strip()!r}"
             )
 
-    def _check_filesystem(self) -> None:
+    def check_filesystem(self) -> None:
+        """Refuse a tree that is spread over several filesystems.
+
+        Raises
+        ------
+        RootError
+            It names the directory that is elsewhere.
+        """
         device = os.stat(self.root).st_dev
         for path in self._directories():
             if os.stat(path).st_dev != device:

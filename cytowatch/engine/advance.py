@@ -23,7 +23,18 @@ from cytowatch.model import Outcome, UploadedFileId
 from cytowatch.spool import Spool
 from cytowatch.status import ERROR_OF, FOLLOWERS, Status
 
-__all__ = ["Place", "accept", "attempt", "begin", "corrected", "fail", "out_directories", "rebuilt", "tidy", "withdraw"]
+__all__ = [
+    "Place",
+    "accept",
+    "attempt",
+    "begin",
+    "corrected",
+    "fail",
+    "out_directories",
+    "rebuilt",
+    "tidy",
+    "withdraw",
+]
 
 #: What each stage may say of an uploaded file; a decoder that was taken over cannot say more.
 _MAY_CHANGE = {
@@ -63,7 +74,9 @@ def attempt(place: Place) -> Place:
 def withdraw(place: Place) -> None:
     """Take back the attempt that was counted: it was not the file's fault that it ended."""
     counted = place.manifest["attempts"]
-    manifest.write(place.path, cast("Manifest", {**place.manifest, "attempts": max(0, counted - 1)}))
+    manifest.write(
+        place.path, cast("Manifest", {**place.manifest, "attempts": max(0, counted - 1)})
+    )
 
 
 def accept(spool: Spool, place: Place, outcome: Outcome, out: str, *, now: datetime) -> Place:

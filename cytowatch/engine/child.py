@@ -96,7 +96,13 @@ class Zygote:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "cytowatch.engine.zygote", str(theirs.fileno()), self._stages],
+                [
+                    sys.executable,
+                    "-m",
+                    "cytowatch.engine.zygote",
+                    str(theirs.fileno()),
+                    self._stages,
+                ],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -270,7 +276,9 @@ class Child:
                 continue
             except wire.ProtocolError as error:
                 self._end()
-                raise stage_error(status)("unexpected", f"the decoder said nonsense: {error}") from None
+                raise stage_error(status)(
+                    "unexpected", f"the decoder said nonsense: {error}"
+                ) from None
             if message is None:
                 raise ChildCrashed(self._end())
             if isinstance(share := message.get("progress"), int | float):
@@ -289,7 +297,9 @@ def _outcome(status: Status, message: dict[str, Any]) -> Outcome:
                 raise TransientError(why, detail)
             case {"error": {"reason": str(reason), "detail": str(detail), "retryable": retryable}}:
                 if trace := message.get("trace"):
-                    structlog.get_logger().error("stage_raised", status=status.name, trace=str(trace))
+                    structlog.get_logger().error(
+                        "stage_raised", status=status.name, trace=str(trace)
+                    )
                 raise stage_error(status)(reason, detail, retryable=bool(retryable))
     except KeyError:
         pass
@@ -298,9 +308,7 @@ def _outcome(status: Status, message: dict[str, Any]) -> Outcome:
 
 def record(directory: Path, child: Child) -> None:
     """Note in ``<id>/`` who works on it, for a start after the daemon was killed."""
-    (directory / _RECORD).write_text(
-        json.dumps({"pid": child.pid, "start_time": child.start_time})
-    )
+    (directory / _RECORD).write_text(json.dumps({"pid": child.pid, "start_time": child.start_time}))
 
 
 def kill_recorded(directory: Path) -> bool:

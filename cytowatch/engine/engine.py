@@ -106,9 +106,7 @@ class Engine:
                 seconds = min(_LONGEST_PAUSE_S, self._pauses.get(id_, _FIRST_PAUSE_S / 2) * 2)
                 self._pauses[id_] = seconds
                 self.waiting[id_] = (pause.why, pause.detail)
-                heapq.heappush(
-                    self._paused, (self._treatment.monotonic() + seconds, user, id_)
-                )
+                heapq.heappush(self._paused, (self._treatment.monotonic() + seconds, user, id_))
         self._wake()
 
     def stop(self) -> None:

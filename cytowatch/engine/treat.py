@@ -114,9 +114,7 @@ def _treat(with_: Treatment, place: Place) -> None:
             place = _move(
                 with_,
                 place,
-                lambda at: advance.begin(
-                    with_.spool, at, Status.DETECTING_FORMAT, now=with_.now()
-                ),
+                lambda at: advance.begin(with_.spool, at, Status.DETECTING_FORMAT, now=with_.now()),
             )
         place = _with_child(with_, place)
 
@@ -183,9 +181,7 @@ def _crashed(with_: Treatment, place: Place, crash: ChildCrashed) -> Place:
             f"the decoder crashed {times} on it, last by {cause}: the file is damaged, "
             "or of a kind that this decoder cannot read",
         )
-        return _move(
-            with_, place, lambda at: advance.fail(with_.spool, at, wrong, now=with_.now())
-        )
+        return _move(with_, place, lambda at: advance.fail(with_.spool, at, wrong, now=with_.now()))
     with_.observer.retried(place)
     return advance.attempt(place)
 

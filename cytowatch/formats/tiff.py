@@ -16,8 +16,38 @@ from dataclasses import dataclass, field
 
 __all__ = ["Directory", "Tiff", "TiffError"]
 
-_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-_CODES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}
+_SIZES = {
+    1: 1,
+    2: 1,
+    3: 2,
+    4: 4,
+    5: 8,
+    6: 1,
+    7: 1,
+    8: 2,
+    9: 4,
+    10: 8,
+    11: 4,
+    12: 8,
+    13: 4,
+    16: 8,
+    17: 8,
+    18: 8,
+}
+_CODES = {
+    1: "B",
+    3: "H",
+    4: "I",
+    6: "b",
+    8: "h",
+    9: "i",
+    11: "f",
+    12: "d",
+    13: "I",
+    16: "Q",
+    17: "q",
+    18: "Q",
+}
 _MOST_DIRECTORIES = 10_000
 _MOST_TAGS = 4096
 _MOST_VALUES = 50_000_000
@@ -132,7 +162,9 @@ class Tiff:
             raise TiffError("no TIFF")
         self.big = version == 43
         self.ndpi = False
-        first = struct.unpack(f"{self.order}{'Q' if self.big else 'I'}", head[8:16] if self.big else head[4:8])[0]
+        first = struct.unpack(
+            f"{self.order}{'Q' if self.big else 'I'}", head[8:16] if self.big else head[4:8]
+        )[0]
         if not self.big and self.order == "<":
             first = self._ndpi_first(first)
         #: Why the walk ended early, or None when it came to the end of the list.
@@ -152,7 +184,9 @@ class Tiff:
             They are not all there.
         """
         if count < 0 or offset + count > self.size_bytes:
-            raise TiffError(f"{offset + count:,} bytes are needed, the file has {self.size_bytes:,}")
+            raise TiffError(
+                f"{offset + count:,} bytes are needed, the file has {self.size_bytes:,}"
+            )
         data = os.pread(self._descriptor, count, offset)
         while len(data) < count:
             more = os.pread(self._descriptor, count - len(data), offset + len(data))
@@ -166,11 +200,17 @@ class Tiff:
         try:
             wide = int(struct.unpack("<Q", self.bytes(4, 8))[0])
             for offset in (first, wide):
-                count = struct.unpack("<H", self.bytes(offset, 2))[0] if offset + 2 <= self.size_bytes else 0
+                count = (
+                    struct.unpack("<H", self.bytes(offset, 2))[0]
+                    if offset + 2 <= self.size_bytes
+                    else 0
+                )
                 if not 0 < count <= _MOST_TAGS:
                     continue
                 entries = self.bytes(offset + 2, count * 12)
-                if any(struct.unpack_from("<H", entries, i * 12)[0] == NDPI_MARK for i in range(count)):
+                if any(
+                    struct.unpack_from("<H", entries, i * 12)[0] == NDPI_MARK for i in range(count)
+                ):
                     self.ndpi = True
                     return offset
         except TiffError:
@@ -215,7 +255,9 @@ class Tiff:
         directory = Directory(tiff=self)
         for index in range(count):
             number, kind = struct.unpack_from(f"{self.order}HH", entries, index * entry_bytes)
-            [values] = struct.unpack_from(f"{self.order}{'Q' if wide else 'I'}", entries, index * entry_bytes + 4)
+            [values] = struct.unpack_from(
+                f"{self.order}{'Q' if wide else 'I'}", entries, index * entry_bytes + 4
+            )
             at = index * entry_bytes + (12 if wide else 8)
             place = begin + at
             if values * _SIZES.get(kind, 1) > inline:

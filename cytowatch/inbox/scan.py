@@ -79,9 +79,7 @@ def stray(inbox: Path, ignore: Sequence[str]) -> Iterator[tuple[Drop, Waiting]]:
             if entry.is_dir(follow_symlinks=False) or names.ignored(entry.name, ignore):
                 continue
             found = entry.stat(follow_symlinks=False)
-            drop = Drop(
-                user="", path=entry.name, project=None, fingerprint=fingerprint(found)
-            )
+            drop = Drop(user="", path=entry.name, project=None, fingerprint=fingerprint(found))
             yield drop, Waiting(why="no_user", detail="it lies in no user's inbox folder")
 
 

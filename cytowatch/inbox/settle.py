@@ -103,7 +103,9 @@ class Settler:
         """Whether it has waited for what is missing as long as it may."""
         return track.incomplete and now >= track.changed_at + self._incomplete_after_s
 
-    def busy(self, track: Track, waiting: Waiting, now: float, *, quiet_s: float | None = None) -> None:
+    def busy(
+        self, track: Track, waiting: Waiting, now: float, *, quiet_s: float | None = None
+    ) -> None:
         """Somebody still writes it (or it must be quiet for longer): the quiet time begins anew."""
         track.claiming = False
         track.waiting = waiting

@@ -62,8 +62,12 @@ class Metrics:
         self.waiting_bytes = self._gauge("inbox_waiting_bytes", "Bytes of drops in the inboxes.")
         self.rescan_found = self._counter("rescan_found", "Drops that no event told of.")
         self.watcher_alive = self._gauge("watcher_alive", "1 while events are received.")
-        self.watcher_mode = self._gauge("watcher_mode", "1 for how the inboxes are watched.", "mode")
-        self.last_scan = self._gauge("last_scan_timestamp_seconds", "When all inboxes were scanned.")
+        self.watcher_mode = self._gauge(
+            "watcher_mode", "1 for how the inboxes are watched.", "mode"
+        )
+        self.last_scan = self._gauge(
+            "last_scan_timestamp_seconds", "When all inboxes were scanned."
+        )
         self.workers_busy = self._gauge("workers_busy", "Uploaded files being treated now.")
         self.workers = self._gauge("workers", "Uploaded files that may be treated at a time.")
         self.worker_crashes = self._counter(

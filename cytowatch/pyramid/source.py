@@ -109,7 +109,9 @@ def _by_tifffile(path: str, config: Config) -> np.ndarray[Any, Any]:
         if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
             pixels = ~pixels if pixels.dtype == bool else pixels.max() - pixels
         if page.photometric == tifffile.PHOTOMETRIC.PALETTE and page.colormap is not None:
-            pixels = (np.moveaxis(page.colormap[:, pixels.astype(int)], 0, -1) >> 8).astype(np.uint8)
+            pixels = (np.moveaxis(page.colormap[:, pixels.astype(int)], 0, -1) >> 8).astype(
+                np.uint8
+            )
         elif page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and pixels.ndim == 3:
             pixels = np.moveaxis(pixels, 0, -1)
     return pixels
@@ -246,5 +248,7 @@ def _check_memory(need: int, config: Config, what: str) -> None:
 
 def _first_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    told = next((line for line in lines if "unable to call" not in line), "") or "it is not readable"
+    told = (
+        next((line for line in lines if "unable to call" not in line), "") or "it is not readable"
+    )
     return told.replace(os.sep, "/")[:200]

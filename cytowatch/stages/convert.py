@@ -115,7 +115,9 @@ def _describe(path: str, file: str, image: Any) -> ImageEntry:
 
 def _small_level(path: str, entry: ImageEntry) -> Any:
     """The smallest level that still fills a thumbnail."""
-    wide = [i for i, level in enumerate(entry["levels"]) if max(level["width"], level["height"]) >= 512]
+    wide = [
+        i for i, level in enumerate(entry["levels"]) if max(level["width"], level["height"]) >= 512
+    ]
     return writer.level_image(path, wide[-1] if wide else 0)
 
 
@@ -123,5 +125,3 @@ def _row(role: str, path: str, size_bytes: int) -> FileEntry:
     return FileEntry(
         role=role, path=path, size_bytes=size_bytes, sha256=None, status=Status.DEPLOYED.name
     )
-
-

@@ -36,7 +36,11 @@ def deploy(file: UploadedFile) -> Outcome:
 
 def _native(file: UploadedFile) -> Outcome:
     path = file.source
-    with_slide = describe.open_slide(path) if file.manifest["format"] and file.manifest["format"]["openslide_vendor"] else None
+    with_slide = (
+        describe.open_slide(path)
+        if file.manifest["format"] and file.manifest["format"]["openslide_vendor"]
+        else None
+    )
     made: list[FileEntry] = []
     if with_slide is None:
         image = describe.by_pyvips(path, path)

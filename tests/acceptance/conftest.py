@@ -147,9 +147,7 @@ class Root:
 @pytest.fixture
 def root(tmp_path: Path) -> Iterator[Root]:
     made = Root(tmp_path / "root")
-    subprocess.run(
-        made.command("init", str(made.path)), check=True, stdout=subprocess.DEVNULL
-    )
+    subprocess.run(made.command("init", str(made.path)), check=True, stdout=subprocess.DEVNULL)
     yield made
     if made.process and made.process.poll() is None:
         made.process.kill()

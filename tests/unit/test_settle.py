@@ -14,7 +14,7 @@ from cytowatch.model import Fingerprint
 
 def drop(size: int = 1, *, inode: int = 7, mtime_ns: int = 0, path: str = "ann/a.svs") -> Drop:
     return Drop(
-        user=path.split("/")[0],
+        user=path.split("/", maxsplit=1)[0],
         path=path,
         project=None,
         fingerprint=Fingerprint(

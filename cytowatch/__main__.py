@@ -1,0 +1,5 @@
+"""``python -m cytowatch`` is the same as ``cytowatch``."""
+
+from cytowatch.cli import main
+
+main()

@@ -1,0 +1,110 @@
+"""What ``check`` looks at: each answer is tried, never assumed."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cytowatch.config import Config
+from cytowatch.engine import sandbox
+from cytowatch.errors import RootError
+from cytowatch.inbox.claim import lease, prepare_process
+from cytowatch.spool import Spool
+from cytowatch.tree import daemon_pid
+
+__all__ = ["Result", "run"]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One answer; `good` is None where there is nothing to be right or wrong about."""
+
+    name: str
+    good: bool | None
+    detail: str
+
+
+def run(config: Config) -> list[Result]:
+    """Every check, in the order in which one would look."""
+    results = [Result("configuration", True, f"root = {config.root}")]
+    looks: tuple[Callable[[Config], Iterator[Result]], ...] = (_root, _sandbox, _metrics, _versions)
+    for look in looks:
+        results.extend(look(config))
+    return results
+
+
+def _root(config: Config) -> Iterator[Result]:
+    try:
+        spool = Spool.open(Path(config.root))
+        spool.check_filesystem()
+    except RootError as error:
+        yield Result("root", False, str(error))
+        return
+    except OSError as error:
+        yield Result("root", False, f"{error.filename}: {error.strerror}")
+        return
+    free = os.statvfs(spool.root)
+    left = free.f_bavail * free.f_frsize
+    enough = left >= config.storage.reserve_bytes
+    yield Result("root", True, f"{spool.root}, one filesystem")
+    yield Result("disk", enough, f"{left:,} bytes free, {config.storage.reserve_bytes:,} reserved")
+    pid = daemon_pid(spool)
+    yield Result("daemon", None, f"running, process {pid}" if pid is not None else "not running")
+    yield _lease(spool)
+
+
+def _lease(spool: Spool) -> Result:
+    prepare_process()
+    probe = spool.state / f".lease-{os.getpid()}"
+    try:
+        probe.write_bytes(b"x")
+        descriptor = os.open(probe, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            answer = lease(descriptor)
+        finally:
+            os.close(descriptor)
+            probe.unlink()
+    except OSError as error:
+        return Result("leases", False, f"{spool.state} cannot be written: {error.strerror}")
+    said = (
+        "granted: a drop that is still being written is told for sure"
+        if answer == "granted"
+        else "not granted here: drops must be quiet for inbox.fallback_quiet_s instead"
+    )
+    return Result("leases", answer == "granted" or None, said)
+
+
+def _sandbox(config: Config) -> Iterator[Result]:
+    found = sandbox.enforced()
+    good = bool(found["files"])
+    said = f"Landlock ABI {found['landlock_abi']}: files {'held' if good else 'not held'}, " + (
+        "network held" if found["network"] else "network not held"
+    )
+    needed = False if config.sandbox.require else None
+    yield Result("sandbox", True if good else needed, said)
+
+
+def _metrics(config: Config) -> Iterator[Result]:
+    if not config.metrics.listen:
+        yield Result("metrics", None, "none (metrics.listen is empty)")
+        return
+    address, _, port = config.metrics.listen.rpartition(":")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address or "", int(port)))
+        except (OSError, OverflowError) as error:
+            # A running daemon listens there itself.
+            yield Result("metrics", None, f"{config.metrics.listen} is taken: {error}")
+            return
+    yield Result("metrics", True, f"{config.metrics.listen} is free")
+
+
+def _versions(_config: Config) -> Iterator[Result]:
+    packages = ("pyvips-binary", "openslide-bin", "tifffile", "watchdog")
+    told = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+    yield Result("versions", None, told)
