@@ -41,6 +41,7 @@ __all__ = ["run", "software"]
 _TICK_S = 0.5
 #: With `until_idle`, a drop that lacks something is waited for if its time is up so soon.
 _PATIENCE_S = 60.0
+_STAGES = "CYTOWATCH_TEST_STAGES"
 
 
 def software() -> dict[str, str]:
@@ -94,7 +95,8 @@ class _Daemon:
         self._stop = threading.Event()
         self._count = workers(config.engine.workers)
         self._ledger = Ledger(self._metrics, self._log)
-        self._zygote = Zygote(config)
+        # The tests put stages that crash, hang and pause in the place of the real ones.
+        self._zygote = Zygote(config, stages=os.environ.get(_STAGES, "cytowatch.stages"))
         self._random = random.SystemRandom()
         self._intake = Intake(
             spool,

@@ -6,6 +6,7 @@ all inboxes again every `rescan_s`, and compares what it watches with what is th
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 from collections.abc import Callable
@@ -109,11 +110,17 @@ class Watcher:
 
     def stop(self) -> None:
         """End its threads."""
-        if self._observer is not None:
-            self._observer.stop()
-            if self._observer.is_alive():
-                self._observer.join(5.0)
-            self._observer = None
+        if self._observer is None:
+            return
+        # Events that come in while it stops are logged as errors, and are none.
+        logger = logging.getLogger("watchdog")
+        before = logger.level
+        logger.setLevel(logging.CRITICAL)
+        self._observer.stop()
+        if self._observer.is_alive():
+            self._observer.join(5.0)
+        self._observer = None
+        logger.setLevel(before)
 
 
 def _mode(inbox: Path) -> str:

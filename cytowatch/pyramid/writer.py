@@ -13,9 +13,10 @@ from cytowatch.config import Convert
 from cytowatch.model import Mpp, Progress
 from cytowatch.pyramid import resolution
 
-__all__ = ["compression_of", "level_image", "write_pyramid", "write_thumbnail"]
+__all__ = ["THUMBNAIL_PX", "compression_of", "level_image", "write_pyramid", "write_thumbnail"]
 
-_THUMBNAIL_PX = 512
+#: The longer side of a thumbnail, in pixels.
+THUMBNAIL_PX = 512
 #: From this many bytes of pixels on the file may outgrow the 4 GiB of a classic TIFF.
 _BIG_BYTES = 1 << 31
 
@@ -79,7 +80,7 @@ def write_pyramid(
 
 def write_thumbnail(image: Any, path: str) -> None:
     """Write `image`, fitted into 512 x 512 pixels, as an sRGB JPEG without any metadata."""
-    small = image.thumbnail_image(_THUMBNAIL_PX, height=_THUMBNAIL_PX, size="down")
+    small = image.thumbnail_image(THUMBNAIL_PX, height=THUMBNAIL_PX, size="down")
     if small.format == "ushort":
         small = small.colourspace("b-w" if small.bands < 3 else "srgb")
     if small.hasalpha():

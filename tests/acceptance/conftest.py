@@ -56,13 +56,14 @@ class Root:
 
     def start(self, *words: str) -> None:
         before = self.log.read_text().count('"ready"') if self.log.exists() else 0
-        self.process = subprocess.Popen(
-            self.command("run", "--root", str(self.path), "--config", str(self.config), *words),
-            stdin=subprocess.DEVNULL,
-            stdout=self.log.open("ab"),
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **self.environment},
-        )
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command("run", "--root", str(self.path), "--config", str(self.config), *words),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **self.environment},
+            )
         if not words:
             self.wait(lambda: self.log.read_text().count('"ready"') > before)
 

@@ -1,0 +1,75 @@
+"""Stages that misbehave when the name of the uploaded file tells them to; else the real ones."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import MappingProxyType
+
+from cytowatch.errors import FormatError
+from cytowatch.model import Outcome, UploadedFile
+from cytowatch.stages import STAGES as REAL
+from cytowatch.status import Status
+
+
+def _segfault() -> None:
+    ctypes.string_at(0)
+
+
+def _hang() -> None:
+    if os.fork() == 0:
+        time.sleep(1000)
+    time.sleep(1000)
+
+
+def _eat() -> None:
+    kept = []
+    while True:
+        kept.append(bytearray(64 << 20))
+
+
+def _escape() -> None:
+    """Try all that the sandbox forbids; succeed only if all of it was denied."""
+    attempts: list[Callable[[], object]] = [
+        lambda: Path("/etc/passwd").read_text(),
+        lambda: Path("../escaped").write_text("x"),
+        lambda: Path("source/new").write_text("x"),
+        lambda: os.rename("source", "out.1/source"),
+        lambda: socket.create_connection(("127.0.0.1", 9), 1),
+        lambda: os.kill(os.getppid(), 0),
+    ]
+    for attempt in attempts:
+        try:
+            attempt()
+        except PermissionError:
+            continue
+        except OSError as error:
+            raise FormatError("escaped", f"{error}") from error
+        raise FormatError("escaped", "something was allowed")
+    Path("out.1/allowed").write_text("x")
+    Path("out.1/allowed").unlink()
+
+
+_DEEDS = {"segfault": _segfault, "hang": _hang, "eat": _eat, "escape": _escape}
+
+
+def _wrapped(status: Status) -> Callable[[UploadedFile], Outcome]:
+    def stage(file: UploadedFile) -> Outcome:
+        name = file.manifest["name"]
+        for word, deed in _DEEDS.items():
+            if name.startswith(f"{word}-{status.name}"):
+                deed()
+        outcome = REAL[status](file)
+        if name.startswith(f"pause-{status.name}"):
+            file.progress(0.5)
+            time.sleep(1000)
+        return outcome
+
+    return stage
+
+
+STAGES = MappingProxyType({status: _wrapped(status) for status in REAL})

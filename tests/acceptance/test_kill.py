@@ -1,0 +1,226 @@
+"""kill -9, crashes, hangs: nothing lost, nothing doubled, one error for one bad file."""
+
+from __future__ import annotations
+
+import os
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests import builders
+from tests.acceptance.conftest import Root
+
+MISBEHAVING = {"CYTOWATCH_TEST_STAGES": "tests.acceptance.stages_for_tests"}
+
+
+def batch(path: Path, members: int) -> Path:
+    made = builders.jpeg(path.parent / "member.jpg").read_bytes()
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(members):
+            archive.writestr(f"m{number:02}.jpg", made)
+    return path
+
+
+def assert_no_orphans(root: Root) -> None:
+    end = time.monotonic() + 2
+    while left := root.children_of_processes():
+        assert time.monotonic() < end, f"processes {left} outlived their daemon"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("stage", ["DETECTING_FORMAT", "CONVERTING", "DEPLOYING"])
+def test_killed_in_a_stage_it_goes_on_after_the_restart(
+    root: Root, tmp_path: Path, stage: str
+) -> None:
+    """Deployed exactly once, bytes equal, no process left, nothing half-done left."""
+    image = builders.planar_tiff(tmp_path / "flat.tif", width=900, height=700)
+    native = builders.aperio_svs(tmp_path / "native.svs")
+    dropped = {f"pause-{stage}.tif": image}
+    if stage != "CONVERTING":
+        dropped[f"pause-{stage}-native.svs"] = native
+    for name, source in dropped.items():
+        root.drop(source, name)
+    root.environment = MISBEHAVING
+    root.start()
+    live = root.path / "state" / "live.json"
+
+    def all_paused() -> bool:
+        stages = [document["_stage"] for document in root.manifests().values()]
+        directory = stage.lower().replace("_", "-")
+        return stages == [directory] * len(dropped) and live.read_text().count('"share": 0.5') == len(
+            dropped
+        )
+
+    root.wait(all_paused)
+    root.kill()
+    assert_no_orphans(root)
+    root.environment = {}
+    assert root.run_until_idle() == 0
+    found = root.by_name()
+    assert len(root.manifests()) == len(dropped)
+    for name, source in dropped.items():
+        assert found[name]["status"] == ("CONVERTED" if name.endswith(".tif") else "DEPLOYED")
+        [row] = [row for row in found[name]["files"] if row["role"] == "source"]
+        assert (found[name]["_path"] / row["path"]).read_bytes() == source.read_bytes()
+        assert stage in [entry["status"] for entry in found[name]["history"]]
+    root.check_hashes()
+    root.assert_clean()
+
+
+def test_killed_while_it_extracts_each_member_is_made_once(root: Root, tmp_path: Path) -> None:
+    """Children in out.<n> were never published; the restart makes them anew, and once."""
+    root.drop(batch(tmp_path / "b.zip", 5), "pause-EXTRACTING_DATA.zip")
+    root.environment = MISBEHAVING
+    root.start()
+    root.wait(lambda: len(list(root.path.glob("stages/extracting-data/*/out.*/children/*"))) == 5)
+    root.kill()
+    assert_no_orphans(root)
+    root.environment = {}
+    assert root.run_until_idle() == 0
+    assert_batch(root, 5)
+
+
+def assert_batch(root: Root, members: int) -> None:
+    documents = list(root.manifests().values())
+    [parent] = [document for document in documents if document["parent_id"] is None]
+    children = [document for document in documents if document["parent_id"] is not None]
+    assert parent["status"] == "EXTRACTED"
+    assert sorted(document["name"] for document in children) == [
+        f"m{number:02}.jpg" for number in range(members)
+    ]
+    assert sorted(parent["children"]) == sorted(document["id"] for document in children)
+    assert {document["status"] for document in children} == {"CONVERTED"}
+    root.check_hashes()
+    root.assert_clean()
+
+
+def test_killed_while_it_publishes_it_hands_out_the_rest(root: Root, tmp_path: Path) -> None:
+    """In `publishing` nothing is unpacked again: what is still in out.<n> was not handed out."""
+    root.drop(batch(tmp_path / "b.zip", 4), "pause-EXTRACTING_DATA.zip")
+    root.environment = MISBEHAVING
+    root.start()
+    root.wait(lambda: len(list(root.path.glob("stages/extracting-data/*/out.*/children/*/m*"))) == 4)
+    root.kill()
+    # By hand to where a kill between two of its renames leaves it: two out, two still in.
+    from cytowatch import manifest
+
+    [place] = root.path.glob("stages/extracting-data/*")
+    children = sorted(place.glob("out.*/children/*"))
+    manifest.write(
+        place,
+        {
+            **manifest.read(place),
+            "children": [child.name for child in children],
+            "phase": "publishing",
+        },
+    )
+    for child in children[:2]:
+        child.rename(root.path / "stages" / "uploaded" / child.name)
+    inodes = sorted(os.stat(child / "source" / "m" if False else next((child / "source").iterdir())).st_ino for child in root.path.glob("stages/uploaded/*"))
+    root.environment = {}
+    assert root.run_until_idle() == 0
+    assert_batch(root, 4)
+    kept = {
+        os.stat(document["_path"] / document["files"][0]["path"]).st_ino
+        for document in root.manifests().values()
+    }
+    assert set(inodes) <= kept
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_nothing_is_lost_or_doubled(root: Root, tmp_path: Path) -> None:
+    """A batch and loose files under a kill -9 every fraction of a second."""
+    root.configure(engine="max_attempts = 1000")
+    root.drop(batch(tmp_path / "b.zip", 8), "b.zip")
+    loose = {}
+    for number in range(6):
+        image = builders.planar_tiff(tmp_path / f"f{number}.tif", width=600 + number, height=500)
+        loose[image.name] = image.read_bytes()
+        root.drop(image)
+    for step in range(12):
+        root.start()
+        time.sleep(0.15 + 0.08 * step)
+        root.kill()
+        assert_no_orphans(root)
+    assert root.run_until_idle() == 0
+    found = root.manifests()
+    assert len(found) == 1 + 8 + len(loose)
+    for name, data in loose.items():
+        document = root.by_name()[name]
+        assert document["status"] == "CONVERTED"
+        assert (document["_path"] / document["files"][0]["path"]).read_bytes() == data
+    root.check_hashes()
+    root.assert_clean()
+
+
+@pytest.mark.parametrize(
+    ("deed", "reason", "word"),
+    [
+        ("segfault", "crashed_repeatedly", "SIGSEGV"),
+        ("hang", "timed_out", "2 s"),
+        ("eat", "out_of_memory", "memory"),
+    ],
+)
+def test_a_misbehaving_decoder_costs_one_error(
+    root: Root, tmp_path: Path, deed: str, reason: str, word: str
+) -> None:
+    """ERROR_CONVERSION that says so; the daemon is the same process, the next slide is fine."""
+    root.configure(engine="stage_timeout_s = 2.0", more="[sandbox]\nmemory_bytes = 2_000_000_000")
+    root.environment = MISBEHAVING
+    bad = root.drop(builders.png(tmp_path / "a.png"), f"{deed}-CONVERTING.png")
+    data = (tmp_path / "a.png").read_bytes()
+    root.start()
+    assert root.process
+    pid = root.process.pid
+    root.wait(lambda: root.by_name().get(bad.name, {}).get("status") == "ERROR_CONVERSION")
+    document = root.by_name()[bad.name]
+    assert document["error"]["reason"] == reason
+    assert word in document["error"]["detail"]
+    [source] = document["files"]
+    assert (document["_path"] / source["path"]).read_bytes() == data
+    root.drop(tmp_path / "a.png", "good.png")
+    root.wait(lambda: root.by_name().get("good.png", {}).get("status") == "CONVERTED")
+    assert root.process.pid == pid
+    assert root.process.poll() is None
+    assert root.children_of_processes() == []
+    root.assert_clean()
+
+
+def test_a_child_can_read_its_source_and_write_its_output_and_nothing_else(
+    root: Root, tmp_path: Path
+) -> None:
+    """Reading and writing elsewhere, connecting and signalling are denied by the kernel."""
+    root.environment = MISBEHAVING
+    root.drop(builders.png(tmp_path / "a.png"), "escape-DETECTING_FORMAT.png")
+    assert root.run_until_idle() == 0
+    [document] = root.manifests().values()
+    assert document["status"] == "CONVERTED"
+
+
+def test_a_zygote_that_dies_is_replaced(root: Root, tmp_path: Path) -> None:
+    """It is nobody's outage: the next slide is treated by another one."""
+    root.start()
+    assert root.process
+    children = Path(f"/proc/{root.process.pid}/task/{root.process.pid}/children")
+    [zygote] = [int(pid) for pid in children.read_text().split()]
+    os.kill(zygote, 9)
+    root.drop(builders.jpeg(tmp_path / "a.jpg"))
+    root.wait(lambda: root.by_name().get("a.jpg", {}).get("status") == "CONVERTED")
+
+
+def test_sigterm_in_a_stage_is_a_clean_end(root: Root, tmp_path: Path) -> None:
+    """Exit 0 at once; the attempt does not count, and it is taken up again."""
+    root.environment = MISBEHAVING
+    root.drop(builders.png(tmp_path / "a.png"), "pause-CONVERTING.png")
+    root.start()
+    root.wait(lambda: [d["_stage"] for d in root.manifests().values()] == ["converting"])
+    began = time.monotonic()
+    assert root.stop() == 0
+    assert time.monotonic() - began < 10
+    [document] = root.manifests().values()
+    assert document["attempts"] == 0
+    root.environment = {}
+    assert root.run_until_idle() == 0
+    root.assert_clean()
