@@ -7,6 +7,7 @@ Source: PKWARE APPNOTE 6.3.10; the attacks known as zip slip, overlap bomb and q
 
 from __future__ import annotations
 
+import itertools
 import stat
 import zipfile
 import zlib
@@ -146,7 +147,7 @@ def _check_overlap(entries: list[zipfile.ZipInfo]) -> None:
 def _pairs(
     entries: list[zipfile.ZipInfo],
 ) -> Iterator[tuple[zipfile.ZipInfo, zipfile.ZipInfo]]:
-    yield from zip(entries, entries[1:], strict=False)
+    yield from itertools.pairwise(entries)
 
 
 def _check_total(total: int, limits: Limits, archive_bytes: int) -> None:

@@ -248,7 +248,7 @@ def at_status(
         )
     )
     files = [
-        FileEntry(**{**file, "status": status.name})  # type: ignore[typeddict-item]
+        FileEntry(**{**file, "status": status.name})
         if file["role"] in {"source", "sidecar"}
         else file
         for file in manifest["files"]

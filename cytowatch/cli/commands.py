@@ -312,6 +312,6 @@ def demo(
 ) -> None:
     """Watch real slides travel from an inbox into storage; takes under a minute."""
     # Imported here: it draws pictures, which no other command does.
-    from cytowatch import demo as show_it
+    from cytowatch.cli import demo as show_it
 
     raise typer.Exit(show_it.run(directory.absolute()))

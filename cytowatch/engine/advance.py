@@ -255,7 +255,7 @@ def _name_source(path: Path, changed: Manifest) -> Manifest:
         durable.rename(path / rows[0]["path"], path / named)
         durable.fsync_directory(path / "source")
     files = [
-        FileEntry(**{**file, "path": named}) if file is rows[0] else file  # type: ignore[typeddict-item]
+        FileEntry(**{**file, "path": named}) if file is rows[0] else file
         for file in changed["files"]
     ]
     return cast("Manifest", {**changed, "files": files})

@@ -105,9 +105,9 @@ def _by_tifffile(path: str, config: Config) -> np.ndarray[Any, Any]:
         page = tiff.pages[0]
         check_size(int(page.imagewidth), int(page.imagelength), config)
         _check_memory(2 * int(page.size) * page.dtype.itemsize, config, "reading it whole")
-        pixels = page.asarray()
+        pixels = np.asarray(page.asarray())
         if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
-            pixels = ~pixels if pixels.dtype == bool else pixels.max() - pixels
+            pixels = ~pixels if pixels.dtype == bool else np.subtract(pixels.max(), pixels)
         if page.photometric == tifffile.PHOTOMETRIC.PALETTE and page.colormap is not None:
             pixels = (np.moveaxis(page.colormap[:, pixels.astype(int)], 0, -1) >> 8).astype(
                 np.uint8

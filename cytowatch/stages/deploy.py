@@ -139,7 +139,7 @@ def _overview(slide: openslide.OpenSlide) -> Any:
     """A picture of the whole slide: its own thumbnail, else its smallest level that is enough."""
     if "thumbnail" in slide.associated_images:
         own = slide.associated_images["thumbnail"]
-        if writer.THUMBNAIL_PX <= max(own.size) and own.width * own.height <= _LARGEST_ASSOCIATED:
+        if max(own.size) >= writer.THUMBNAIL_PX and own.width * own.height <= _LARGEST_ASSOCIATED:
             return own
     for level, size in reversed(list(enumerate(slide.level_dimensions))):
         if max(size) >= writer.THUMBNAIL_PX or level == 0:

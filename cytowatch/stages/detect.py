@@ -60,7 +60,7 @@ def detect(file: UploadedFile) -> Outcome:
         openslide_vendor=slide_vendor,
     )
     files = [
-        FileEntry(**{**row, "sha256": digest}) if row["path"] == path else row  # type: ignore[typeddict-item]
+        FileEntry(**{**row, "sha256": digest}) if row["path"] == path else row
         for row in file.manifest["files"]
     ]
     changes = {"format": entry, "sha256": digest, "files": files, "warnings": warnings}
@@ -115,4 +115,4 @@ def _is_small(path: str) -> bool:
         image = pyvips.Image.new_from_file(path)
     except pyvips.Error:
         return False
-    return max(image.width, image.height) <= _SMALL_PX
+    return bool(max(image.width, image.height) <= _SMALL_PX)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cytowatch import manifest
 from tests import builders
 from tests.acceptance.conftest import Root
 
@@ -49,9 +50,9 @@ def test_killed_in_a_stage_it_goes_on_after_the_restart(
     def all_paused() -> bool:
         stages = [document["_stage"] for document in root.manifests().values()]
         directory = stage.lower().replace("_", "-")
-        return stages == [directory] * len(dropped) and live.read_text().count('"share": 0.5') == len(
-            dropped
-        )
+        return stages == [directory] * len(dropped) and live.read_text().count(
+            '"share": 0.5'
+        ) == len(dropped)
 
     root.wait(all_paused)
     root.kill()
@@ -101,11 +102,11 @@ def test_killed_while_it_publishes_it_hands_out_the_rest(root: Root, tmp_path: P
     root.drop(batch(tmp_path / "b.zip", 4), "pause-EXTRACTING_DATA.zip")
     root.environment = MISBEHAVING
     root.start()
-    root.wait(lambda: len(list(root.path.glob("stages/extracting-data/*/out.*/children/*/m*"))) == 4)
+    root.wait(
+        lambda: len(list(root.path.glob("stages/extracting-data/*/out.*/children/*/m*"))) == 4
+    )
     root.kill()
     # By hand to where a kill between two of its renames leaves it: two out, two still in.
-    from cytowatch import manifest
-
     [place] = root.path.glob("stages/extracting-data/*")
     children = sorted(place.glob("out.*/children/*"))
     manifest.write(
@@ -118,7 +119,10 @@ def test_killed_while_it_publishes_it_hands_out_the_rest(root: Root, tmp_path: P
     )
     for child in children[:2]:
         child.rename(root.path / "stages" / "uploaded" / child.name)
-    inodes = sorted(os.stat(child / "source" / "m" if False else next((child / "source").iterdir())).st_ino for child in root.path.glob("stages/uploaded/*"))
+    inodes = sorted(
+        next((child / "source").iterdir()).stat().st_ino
+        for child in root.path.glob("stages/uploaded/*")
+    )
     root.environment = {}
     assert root.run_until_idle() == 0
     assert_batch(root, 4)
@@ -167,7 +171,8 @@ def test_a_misbehaving_decoder_costs_one_error(
     root: Root, tmp_path: Path, deed: str, reason: str, word: str
 ) -> None:
     """ERROR_CONVERSION that says so; the daemon is the same process, the next slide is fine."""
-    root.configure(engine="stage_timeout_s = 2.0", more="[sandbox]\nmemory_bytes = 2_000_000_000")
+    timeout = "stage_timeout_s = 2.0" if deed == "hang" else ""
+    root.configure(engine=timeout, more="[sandbox]\nmemory_bytes = 2_000_000_000")
     root.environment = MISBEHAVING
     bad = root.drop(builders.png(tmp_path / "a.png"), f"{deed}-CONVERTING.png")
     data = (tmp_path / "a.png").read_bytes()

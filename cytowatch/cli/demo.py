@@ -190,9 +190,7 @@ def _drop(spool: Spool, slides: list[tuple[Path, str]], done: threading.Event) -
     done.set()
 
 
-def _watch(
-    spool: Spool, slides: list[tuple[Path, str]], process: subprocess.Popen[bytes]
-) -> None:
+def _watch(spool: Spool, slides: list[tuple[Path, str]], process: subprocess.Popen[bytes]) -> None:
     dropped = threading.Event()
     threading.Thread(target=_drop, args=(spool, slides, dropped), daemon=True).start()
     end = time.monotonic() + _LONGEST_S
@@ -242,7 +240,9 @@ def _lines(found: list[Entry], shown: dict[str, str]) -> None:
         id_ = entry.manifest["id"]
         if shown.get(id_) != entry.status.name:
             shown[id_] = entry.status.name
-            console.print(f"{entry.manifest['name']:<18} {entry.manifest['user']:<5} {entry.status.label}")
+            console.print(
+                f"{entry.manifest['name']:<18} {entry.manifest['user']:<5} {entry.status.label}"
+            )
 
 
 def _table(spool: Spool, found: list[Entry]) -> Table:
@@ -253,7 +253,9 @@ def _table(spool: Spool, found: list[Entry]) -> Table:
     for drop in told.get("waiting", []):
         name = os.path.basename(drop["path"])
         size = display.bytes_text(drop["size_bytes"])
-        table.add_row(safe(name), safe(drop["user"]), "[yellow]in the inbox[/]", "", f"[dim]{size}[/]")
+        table.add_row(
+            safe(name), safe(drop["user"]), "[yellow]in the inbox[/]", "", f"[dim]{size}[/]"
+        )
     for entry in found:
         about = entry.manifest
         share = told.get("progress", {}).get(about["id"], {}).get("share", 0.0)
@@ -280,7 +282,9 @@ def _tell(directory: Path, root: Path, found: list[Entry]) -> None:
     for entry in found:
         if entry.status.is_error and entry.manifest["error"]:
             error = entry.manifest["error"]
-            console.print(f"\n[bold]{safe(entry.manifest['name'])}[/]  [red]{entry.status.label}[/]")
+            console.print(
+                f"\n[bold]{safe(entry.manifest['name'])}[/]  [red]{entry.status.label}[/]"
+            )
             console.print(f"  {error['reason']}: {safe(error['detail'])}")
             for file in entry.manifest["files"]:
                 where = os.path.relpath(entry.path / file["path"], root)

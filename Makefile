@@ -1,0 +1,38 @@
+# Every target sets up what it needs: a virtual environment in .venv, from wheels alone.
+
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: demo test check lint bench venv clean
+
+demo: $(STAMP)  ## watch slides travel from an inbox into storage
+	@$(BIN)/cytowatch demo
+
+test: $(STAMP)  ## run the tests
+	$(BIN)/python -m pytest
+
+check: lint test  ## what continuous integration runs
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m mypy
+	$(BIN)/lint-imports --no-logo
+
+bench: $(STAMP)  ## measure; compares within one run and prints ratios
+	$(BIN)/python benchmarks/run.py
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "cytowatch needs Python 3.11 or later on the PATH (or: make PYTHON=/path/to/python)"; exit 1; }
+	@echo "Setting up .venv (once) ..."
+	@$(PYTHON) -m venv .venv || { echo "This Python has no venv; on Debian: apt install python3-venv"; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check hatchling editables
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --no-build-isolation --editable '.[dev]'
+	@touch $(STAMP)
+
+clean:
+	rm -rf .venv demo-root dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
