@@ -20,6 +20,8 @@ _ZERO_LOOK = 4096
 _MOST_CHUNKS = 1_000_000
 _TAIL = 1 << 16
 _ZIP_END = b"PK\x05\x06"
+#: TIFF compressions whose data never begins with eight zeros: LZW, JPEG, deflate, JPEG 2000.
+_NEVER_ZERO = frozenset({5, 7, 8, 32946, 33003, 33005, 34712})
 
 
 def missing(descriptor: int, size_bytes: int) -> str | None:
@@ -89,6 +91,8 @@ def _png(descriptor: int, size_bytes: int) -> str | None:
         if len(header) < 8:
             break
         length, kind = struct.unpack(">I4s", header)
+        if not any(header):
+            return "its content (zeros where a chunk should begin)"
         if not kind.isalpha():
             return None
         at += 12 + length
@@ -113,6 +117,8 @@ def _tiff(descriptor: int, size_bytes: int) -> str | None:
 
 def _segments(directory: Directory, number: int, size_bytes: int) -> str | None:
     what = "tile" if directory.tiled else "strip"
+    compressed = directory.number(259, 1) in _NEVER_ZERO
+    last = (0, 0)
     try:
         for tag in directory.tags.values():
             if tag.end > size_bytes:
@@ -123,6 +129,10 @@ def _segments(directory: Directory, number: int, size_bytes: int) -> str | None:
                     f"{what} {index} of directory {number} "
                     f"(ends at {offset + count:,}, the file has {size_bytes:,} bytes)"
                 )
+            last = max(last, (offset, count))
+        # A client that sets the size first leaves zeros where the last of it will be.
+        if compressed and last[1] >= 8 and not any(directory.tiff.bytes(last[0], 8)):
+            return f"the content of a {what} of directory {number} (only zeros so far)"
     except TiffError as error:
         return f"the list of {what}s of directory {number} ({error})"
     return None

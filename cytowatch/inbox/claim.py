@@ -102,12 +102,12 @@ def claim(
         except OSError as error:
             return Waiting(why="unreadable", detail=f"it cannot be opened: {error.strerror}")
         try:
-            held = _hold(descriptor, drop, config, quiet_for_s=quiet_for_s, overdue=overdue)
-            if held is not None:
-                return held
+            leased = _hold(descriptor, drop, config, quiet_for_s=quiet_for_s, overdue=overdue)
+            if isinstance(leased, Waiting):
+                return leased
             return _take(
                 spool, drop, inbox_fd, descriptor,
-                config=config, now=now, make_id=make_id, software=software,
+                config=config, now=now, make_id=make_id, software=software, leased=leased,
             )  # fmt: skip
         finally:
             os.close(descriptor)
@@ -115,12 +115,13 @@ def claim(
 
 def _hold(
     descriptor: int, drop: Drop, config: Config, *, quiet_for_s: float, overdue: bool
-) -> Waiting | None:
-    """Take the lease and look at the structure; None when it may be taken."""
+) -> bool | Waiting:
+    """Take the lease and look at the structure: whether it is leased, or why it must wait."""
     found = os.fstat(descriptor)
     if fingerprint(found) != drop.fingerprint or not stat.S_ISREG(found.st_mode):
         return Waiting(why="settling", detail="it has just changed again")
-    match lease(descriptor):
+    answer = lease(descriptor)
+    match answer:
         case "writer":
             return Waiting(why="open_for_writing", detail="somebody still has it open for writing")
         case "none" if quiet_for_s < config.inbox.fallback_quiet_s:
@@ -133,7 +134,7 @@ def _hold(
         lacking = completeness.missing(descriptor, found.st_size)
         if lacking is not None:
             return Waiting(why="incomplete", detail=f"missing {lacking}")
-    return None
+    return answer == "granted"
 
 
 def _take(
@@ -146,6 +147,7 @@ def _take(
     now: datetime,
     make_id: Callable[[datetime, str], UploadedFileId],
     software: dict[str, str],
+    leased: bool,
 ) -> UploadedFileId | Waiting:
     name, name_base64 = names.decode(os.fsencode(drop.name))
     id_ = make_id(now, name)
@@ -197,7 +199,7 @@ def _take(
     except OSError:
         spool.discard(place)
         raise
-    trouble = _trouble(descriptor, place / inside, drop)
+    trouble = _trouble(descriptor, place / inside, drop, leased=leased)
     if trouble is not None:
         _undo(spool, place, inside, inbox_fd, drop.name)
         return trouble
@@ -211,12 +213,13 @@ def _take(
     return id_
 
 
-def _trouble(descriptor: int, moved: Path, drop: Drop) -> Waiting | None:
+def _trouble(descriptor: int, moved: Path, drop: Drop, *, leased: bool) -> Waiting | None:
     """Whether someone came between; tells why, or None when the file is ours alone."""
     there = os.stat(moved, follow_symlinks=False)
     if (there.st_dev, there.st_ino) != (drop.fingerprint.device, drop.fingerprint.inode):
         return Waiting(why="settling", detail="another file was put in its place meanwhile")
-    if fcntl.fcntl(descriptor, fcntl.F_GETLEASE) != fcntl.F_RDLCK and lease(descriptor) == "writer":
+    # Whoever breaks it waits in its open until we let go: by then the file must be back.
+    if leased and fcntl.fcntl(descriptor, fcntl.F_GETLEASE) != fcntl.F_RDLCK:
         return Waiting(why="open_for_writing", detail="somebody opened it for writing meanwhile")
     # The path is gone from the share, so a lease that is granted now proves that no writer is left.
     _unlease(descriptor)

@@ -1,0 +1,177 @@
+"""A hostile archive is refused whole with its own reason; a damaged member is passed over."""
+
+from __future__ import annotations
+
+import io
+import stat
+import struct
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from cytowatch import archives, manifest
+from cytowatch.config import from_mapping
+from cytowatch.errors import ExtractionError
+from cytowatch.manifest import Manifest
+from cytowatch.model import UploadedFile
+from cytowatch.stages.extract import extract
+from tests import builders
+
+LIMITS = from_mapping({"limits": {"archive_max_entries": 50, "archive_max_bytes": 1_000_000}})
+
+
+def made(*members: tuple[str | zipfile.ZipInfo, bytes]) -> io.BytesIO:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members:
+            archive.writestr(name, data)
+    return stream
+
+
+def refusal(stream: io.BytesIO) -> str:
+    with pytest.raises(ExtractionError) as raised, archives.opened(stream) as archive:
+        found = archives.members(archive, LIMITS.limits, archive_bytes=len(stream.getvalue()))
+        for member in found:
+            archives.unpack(
+                archive, member, io.BytesIO(), limits=LIMITS.limits, archive_bytes=1000,
+                done_bytes=0, progress=lambda _: None,
+            )  # fmt: skip
+    return raised.value.reason
+
+
+def special(kind: int) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo("odd")
+    info.create_system = 3
+    info.external_attr = (kind | 0o777) << 16
+    return info
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("../../etc/cron.d/x", "path_traversal"),
+        ("a/../../b", "path_traversal"),
+        ("..\\b", "path_traversal"),
+        ("/etc/passwd", "absolute_path"),
+        ("C:\\Windows\\x", "absolute_path"),
+        ("a\nb", "control_characters"),
+        (special(stat.S_IFLNK), "link"),
+        (special(stat.S_IFIFO), "special_file"),
+    ],
+)
+def test_a_name_that_leads_elsewhere_refuses_the_whole(
+    name: str | zipfile.ZipInfo, reason: str
+) -> None:
+    """Nothing is unpacked of an archive that has one such member."""
+    assert refusal(made(("good.txt", b"x"), (name, b"x"))) == reason
+
+
+def test_too_many_members_and_too_many_bytes() -> None:
+    """Limits are told from the directory, before anything is written."""
+    assert refusal(made(*((f"{n}", b"") for n in range(51)))) == "too_many_entries"
+    assert refusal(made(("a", b"\0" * 1_000_001))) == "too_large"
+
+
+def test_a_lying_size_is_not_believed() -> None:
+    """The budget is spent on the bytes that really come out."""
+    data = bytearray(made(("a", b"\0" * 1_000_001)).getvalue())
+    at = data.rindex(b"PK\x01\x02")
+    struct.pack_into("<I", data, at + 24, 10)
+    stream = io.BytesIO(bytes(data))
+    with archives.opened(stream) as archive:
+        [member] = archives.members(archive, LIMITS.limits, archive_bytes=len(data))
+        target = io.BytesIO()
+        with pytest.raises((archives.DamagedMember, ExtractionError)):
+            archives.unpack(
+                archive, member, target, limits=LIMITS.limits, archive_bytes=len(data),
+                done_bytes=0, progress=lambda _: None,
+            )  # fmt: skip
+        assert len(target.getvalue()) <= 1_000_000
+
+
+def test_members_that_share_bytes_are_a_bomb() -> None:
+    """Two entries of the directory that point at one local header."""
+    data = bytearray(made(("a", b"x" * 500), ("b", b"y" * 500)).getvalue())
+    second = data.rindex(b"PK\x01\x02")
+    struct.pack_into("<I", data, second + 42, 0)
+    assert refusal(io.BytesIO(bytes(data))) == "overlapping_entries"
+
+
+def test_an_encrypted_member_is_refused() -> None:
+    """Nobody here knows the password; the reason says so."""
+    data = bytearray(made(("a", b"x")).getvalue())
+    at = data.rindex(b"PK\x01\x02")
+    struct.pack_into("<H", data, at + 8, 1)
+    assert refusal(io.BytesIO(bytes(data))) == "encrypted"
+
+
+def test_what_is_no_zip_after_all() -> None:
+    """The first bytes promise one, the rest does not keep it."""
+    assert refusal(io.BytesIO(b"PK\x03\x04" + b"\0" * 100)) == "damaged_archive"
+
+
+@pytest.fixture
+def parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest:
+    from datetime import UTC, datetime
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "source").mkdir()
+    (tmp_path / "out.1").mkdir()
+    file = manifest.FileEntry(
+        role="source", path="source/b.zip", size_bytes=1000, sha256=None, status="EXTRACTING_DATA"
+    )
+    return manifest.new(
+        id="20261123-141502-k3f9-b", user="ann", name="b.zip", drop_path="ann/b.zip",
+        files=[file], now=datetime.now(UTC), software={},
+    )  # fmt: skip
+
+
+def test_images_become_children_and_the_rest_is_named(parent: Manifest, tmp_path: Path) -> None:
+    """A damaged member never spoils the others; what is no image is skipped with a reason."""
+    image = builders.png(tmp_path / "a.png").read_bytes()
+    stream = made(("case/a.png", image), ("notes.txt", b"hello there"), ("__MACOSX/._a.png", b"x"))
+    data = bytearray(stream.getvalue())
+    (tmp_path / "source" / "b.zip").write_bytes(data)
+    outcome = extract(UploadedFile(manifest=parent, out="out.1", config=from_mapping({})))
+    [child] = outcome.changes["children"]
+    written = manifest.read(tmp_path / "out.1" / "children" / child)
+    assert manifest.problems(written) == []
+    assert (written["name"], written["parent_id"]) == ("a.png", parent["id"])
+    assert written["drop_path"] == "ann/b.zip/case/a.png"
+    [source] = written["files"]
+    assert (tmp_path / "out.1" / "children" / child / source["path"]).read_bytes() == image
+    reasons = {one["name"]: one["reason"] for one in outcome.changes["skipped"]}
+    assert reasons == {
+        "notes.txt": "not_an_image: a text file",
+        "__MACOSX/._a.png": "ignored",
+    }
+
+
+def test_a_member_with_a_wrong_checksum_is_skipped(parent: Manifest, tmp_path: Path) -> None:
+    """It is named, and what is whole goes on."""
+    image = builders.png(tmp_path / "a.png").read_bytes()
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("bad.png", image)
+        archive.writestr("good.png", image)
+    data = bytearray(stream.getvalue())
+    data[200] ^= 0xFF
+    (tmp_path / "source" / "b.zip").write_bytes(data)
+    outcome = extract(UploadedFile(manifest=parent, out="out.1", config=from_mapping({})))
+    assert len(outcome.changes["children"]) == 1
+    [skipped] = outcome.changes["skipped"]
+    assert skipped["name"] == "bad.png"
+    assert skipped["reason"].startswith("damaged")
+    assert len(list((tmp_path / "out.1" / "children").iterdir())) == 1
+
+
+def test_no_image_at_all_is_an_error_that_says_what_there_was(
+    parent: Manifest, tmp_path: Path
+) -> None:
+    """A technician who zipped the wrong folder learns it."""
+    (tmp_path / "source" / "b.zip").write_bytes(made(("x.txt", b"hello you")).getvalue())
+    with pytest.raises(ExtractionError) as raised:
+        extract(UploadedFile(manifest=parent, out="out.1", config=from_mapping({})))
+    assert raised.value.reason == "no_image"
+    assert "x.txt" in raised.value.detail
