@@ -1,0 +1,104 @@
+"""The commands: what a person reads, what a script parses, and never a traceback."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from tests import builders
+from tests.acceptance.conftest import Root, root
+
+__all__ = ["root"]
+
+
+def say(root: Root, *words: str, code: int = 0, **options: Any) -> str:
+    told = subprocess.run(
+        root.command(*words), capture_output=True, text=True, timeout=60, check=False, **options
+    )
+    assert told.returncode == code, told.stdout + told.stderr
+    assert "Traceback" not in told.stdout + told.stderr
+    return told.stdout + told.stderr
+
+
+def test_show_tells_the_tree_the_history_and_the_reason(root: Root, tmp_path: Path) -> None:
+    """By id, by its four characters and by name; in JSON as the manifest with its place."""
+    root.drop(builders.planar_tiff(tmp_path / "flat.tif", width=900, height=700))
+    (root.path / "inbox" / "ann" / "letter.pdf").write_bytes(b"%PDF-1.4 hello")
+    assert root.run_until_idle() == 1
+    at = ("--root", str(root.path))
+    listed = json.loads(say(root, "list", "--json", *at))
+    assert {one["name"]: one["status"] for one in listed} == {
+        "flat.tif": "CONVERTED",
+        "letter.pdf": "ERROR_FORMAT",
+    }
+    good = next(one for one in listed if one["name"] == "flat.tif")
+    for wanted in (good["id"], good["id"].split("-")[2], "flat.tif"):
+        text = say(root, "show", wanted, *at)
+        assert "derived/flat.tiff" in text
+        assert "DETECTING FORMAT" in text
+    assert json.loads(say(root, "show", "--json", "flat.tif", *at)) == good
+    bad = say(root, "show", "letter.pdf", *at)
+    assert "unknown_format" in bad
+    assert "PDF" in bad
+    assert (
+        json.loads(say(root, "list", "--status", "error-format", "--json", *at))[0]["name"]
+        == "letter.pdf"
+    )
+    status = json.loads(say(root, "status", "--json", *at))
+    assert (status["files"]["CONVERTED"], status["files"]["ERROR_FORMAT"]) == (1, 1)
+    assert not status["daemon"]["running"]
+    assert "CONVERTED" in say(root, "status", *at)
+
+
+def test_wrong_usage_is_exit_code_2_with_all_reasons(root: Root, tmp_path: Path) -> None:
+    """Configuration, root and arguments."""
+    (tmp_path / "bad.toml").write_text('[inbox]\nquiet_s = "x"\ncolour = 1\n')
+    told = say(root, "run", "--config", str(tmp_path / "bad.toml"), code=2)
+    assert "inbox.quiet_s" in told
+    assert "inbox.colour" in told
+    assert "cytowatch init" in say(root, "list", "--root", str(tmp_path / "nowhere"), code=2)
+    say(root, "list", "--status", "BLUE", "--root", str(root.path), code=2)
+    say(root, "show", "nothing", "--root", str(root.path), code=2)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.doc").touch()
+    assert "thesis.doc" in say(root, "init", str(tmp_path / "mine"), code=2)
+
+
+def test_init_writes_a_configuration_that_loads(root: Root, tmp_path: Path) -> None:
+    """And never over one that is there."""
+    path = tmp_path / "c.toml"
+    say(root, "init", str(tmp_path / "tree"), "--config", str(path))
+    assert "good" in say(root, "check", "--config", str(path))
+    say(root, "init", str(tmp_path / "tree"), "--config", str(path), code=2)
+
+
+def test_detect_says_what_it_is_and_moves_nothing(root: Root, tmp_path: Path) -> None:
+    """Several files at once; 1 if one of them would not be deployed."""
+    slide = builders.aperio_svs(tmp_path / "a.bin")
+    (tmp_path / "b.svs").write_text("hello")
+    (tmp_path / "c.svs").write_bytes(slide.read_bytes()[:-1000])
+    names = [str(tmp_path / name) for name in ("a.bin", "b.svs", "c.svs", "none")]
+    told = json.loads(say(root, "detect", "--json", *names, code=1))
+    assert [one["format"] for one in told] == ["aperio-svs", None, "aperio-svs", None]
+    assert told[2]["missing"]
+    assert slide.exists()
+    say(root, "detect", names[0])
+
+
+def test_systemd_is_told_when_it_is_ready(root: Root, tmp_path: Path) -> None:
+    """READY after recovery and the first scan, and STOPPING at the end."""
+    address = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(address)
+        listener.settimeout(30)
+        root.environment = {"NOTIFY_SOCKET": address}
+        root.start()
+        told = [listener.recv(4096).decode()]
+        assert root.stop() == 0
+        while "STOPPING=1" not in told[-1]:
+            told.append(listener.recv(4096).decode())
+    assert "READY=1" in told[0] or any("READY=1" in one for one in told)
+    assert any("WATCHDOG=1" in one for one in told)

@@ -1,0 +1,103 @@
+"""The documents cannot lie: diagram, layers, dependencies, unit file and wheel against the code."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import tomli
+
+from cytowatch import formats
+from cytowatch.status import FOLLOWERS, Status
+
+HOUSE = Path(__file__).resolve().parents[2]
+PROJECT = tomli.loads((HOUSE / "pyproject.toml").read_text())
+
+
+def test_the_state_diagram_is_the_code() -> None:
+    """Every arrow, and no other."""
+    text = (HOUSE / "docs" / "architecture.md").read_text()
+    drawn = set(re.findall(r"^    (\w+) --> (\w+)", text, re.MULTILINE))
+    assert drawn == {(a.name, b.name) for a in Status for b in FOLLOWERS[a]}
+
+
+def test_the_layers_in_the_document_are_those_that_are_checked() -> None:
+    """In their order."""
+    text = (HOUSE / "docs" / "architecture.md").read_text()
+    contract = PROJECT["tool"]["importlinter"]["contracts"][0]
+    assert contract["exhaustive"]
+    assert "\n".join(contract["layers"]) in text
+
+
+def test_every_dependency_is_explained() -> None:
+    """One line each, and none for what is not there."""
+    text = (HOUSE / "docs" / "dependencies.md").read_text()
+    explained = set(re.findall(r"^\| ([a-z0-9-]+) \|", text, re.MULTILINE)) - {"package"}
+    wanted = (
+        PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["dask"]
+    )
+    assert explained == {re.split(r"[\[<>=]", one)[0] for one in wanted}
+
+
+def test_every_format_is_in_the_readme_and_has_a_source() -> None:
+    """The table of the README names each; its module names the source of its rule."""
+    readme = (HOUSE / "README.md").read_text()
+    for one in formats.FORMATS:
+        assert one.name in readme
+        module = sys.modules[one.matches.__module__]
+        assert module.__doc__
+        assert "Source:" in module.__doc__
+
+
+def test_the_unit_file_is_accepted(tmp_path: Path) -> None:
+    """By `systemd-analyze verify`, with the program where this test has one."""
+    program = shutil.which("systemd-analyze")
+    assert program, "systemd-analyze is missing (Debian: apt install systemd)"
+    text = (HOUSE / "systemd" / "cytowatch.service").read_text()
+    assert "Type=notify" in text
+    unit = tmp_path / "cytowatch.service"
+    unit.write_text(text.replace("/opt/cytowatch/bin/cytowatch", sys.executable))
+    told = subprocess.run(
+        [program, "verify", "--man=no", str(unit)], capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 0, told.stderr
+    assert "cytowatch.service" not in told.stderr
+
+
+@pytest.mark.slow
+def test_the_wheel_works_alone(tmp_path: Path) -> None:
+    """It holds the schema; from it alone the commands run, in an empty folder."""
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "build",
+            "--wheel",
+            "--no-isolation",
+            "-o",
+            str(tmp_path),
+            str(HOUSE),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    [wheel] = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        assert "cytowatch/manifest.schema.json" in archive.namelist()
+        assert not any(name.startswith("tests") for name in archive.namelist())
+        archive.extractall(tmp_path / "site")
+    words = "from cytowatch import manifest; manifest._validator(); from cytowatch.cli import main; main()"
+    told = subprocess.run(
+        [sys.executable, "-c", words, "formats", "--json"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path / "site"), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert '"aperio-svs"' in told.stdout
