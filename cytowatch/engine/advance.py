@@ -40,7 +40,7 @@ __all__ = [
 _MAY_CHANGE = {
     Status.DETECTING_FORMAT: {"format", "sha256", "files", "warnings", "images"},
     Status.EXTRACTING_DATA: {"children", "skipped", "files", "warnings"},
-    Status.CONVERTING: {"images", "files", "conversion", "warnings"},
+    Status.CONVERTING: {"images", "files", "sha256", "conversion", "warnings"},
     Status.DEPLOYING: {"images", "files", "verification", "warnings"},
 }
 

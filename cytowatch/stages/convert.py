@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyvips
@@ -11,7 +12,7 @@ import pyvips
 from cytowatch.errors import ConversionError, TransientError
 from cytowatch.manifest import FileEntry, ImageEntry
 from cytowatch.model import Outcome, UploadedFile
-from cytowatch.pyramid import describe, resolution, source, writer
+from cytowatch.pyramid import describe, resolution, source, verify, writer
 from cytowatch.status import Status
 
 __all__ = ["convert"]
@@ -34,7 +35,10 @@ def convert(file: UploadedFile) -> Outcome:
     os.environ["TMPDIR"] = file.out
     name = f"{file.slug}.tiff"
     path = f"{file.out}/{name}"
-    image, reader, done = _write(file, path)
+    with ThreadPoolExecutor(1) as beside:
+        hashing = beside.submit(_hash, file)
+        image, reader, done = _write(file, path)
+        digest = hashing.result()
     entry = _describe(path, f"derived/{name}", image)
     thumbnail = f"{file.out}/thumbnail.jpg"
     writer.write_thumbnail(_small_level(path, entry), thumbnail)
@@ -59,11 +63,27 @@ def convert(file: UploadedFile) -> Outcome:
         status=Status.DEPLOYING,
         changes={
             "images": [entry],
-            "files": [*file.manifest["files"], *rows],
+            "sha256": digest,
+            "files": [*_with_hash(file, digest), *rows],
             "conversion": conversion,
             "warnings": [*file.manifest["warnings"], *done],
         },
     )
+
+
+def _hash(file: UploadedFile) -> str:
+    """The hash of the source, unless it is known already."""
+    known = file.manifest["sha256"]
+    return known or verify.sha256(
+        file.source, lambda _: None, size_bytes=file.manifest["size_bytes"]
+    )
+
+
+def _with_hash(file: UploadedFile, digest: str) -> list[FileEntry]:
+    return [
+        FileEntry(**{**row, "sha256": digest}) if row["path"] == file.source else row
+        for row in file.manifest["files"]
+    ]
 
 
 def _write(file: UploadedFile, path: str) -> tuple[Any, str, list[str]]:

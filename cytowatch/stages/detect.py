@@ -1,4 +1,4 @@
-"""DETECTING_FORMAT: what is it, by its content; and its hash, while it is read anyway."""
+"""DETECTING_FORMAT: what is it, by its content; and its hash, unless a conversion follows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SMALL_PX = 1024
 
 
 def detect(file: UploadedFile) -> Outcome:
-    """Name the format of `file`, hash it, and say which stage treats it next.
+    """Name the format of `file`, and say which stage treats it next.
 
     Raises
     ------
@@ -51,7 +51,12 @@ def detect(file: UploadedFile) -> Outcome:
             warnings.append(f"OpenSlide does not read it, so a pyramid is derived: {refusal}")
     elif not found.extract and file.config.convert.derive == "large":
         native = _is_small(path)
-    digest = verify.sha256(path, file.progress, size_bytes=probe.size_bytes)
+    status = _next(found, native=native)
+    digest = None
+    # Only who refuses or links duplicates must know the hash before a conversion is paid for;
+    # otherwise it is computed beside the conversion, where it costs a fraction of the time.
+    if status is not Status.CONVERTING or file.config.storage.duplicates != "keep":
+        digest = verify.sha256(path, file.progress, size_bytes=probe.size_bytes)
     entry = FormatEntry(
         id=found.id,
         name=found.name,
@@ -64,7 +69,7 @@ def detect(file: UploadedFile) -> Outcome:
         for row in file.manifest["files"]
     ]
     changes = {"format": entry, "sha256": digest, "files": files, "warnings": warnings}
-    return Outcome(status=_next(found, native=native), changes=changes)
+    return Outcome(status=status, changes=changes)
 
 
 def identify(probe: Probe) -> tuple[Format, str]:
