@@ -30,8 +30,9 @@ $(STAMP): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "cytowatch needs Python 3.11 or later on the PATH (or: make PYTHON=/path/to/python)"; exit 1; }
 	@echo "Setting up .venv (once) ..."
 	@$(PYTHON) -m venv .venv || { echo "This Python has no venv; on Debian: apt install python3-venv"; exit 1; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check hatchling editables
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --no-build-isolation --editable '.[dev]'
+	@# pyvips itself is published as pure Python source; the libvips that it loads is a wheel.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--only-binary :all: --no-binary pyvips --editable '.[dev]'
 	@touch $(STAMP)
 
 clean:
