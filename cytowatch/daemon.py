@@ -25,6 +25,7 @@ from cytowatch.engine.child import Zygote
 from cytowatch.engine.engine import Engine, workers
 from cytowatch.engine.recover import recover
 from cytowatch.engine.treat import Treatment
+from cytowatch.errors import RootError
 from cytowatch.inbox import claim
 from cytowatch.inbox.watch import Watcher
 from cytowatch.intake import Intake
@@ -133,9 +134,7 @@ class _Daemon:
             stack.callback(self._zygote.stop)
             self._recover()
             if self._config.metrics.listen:
-                server = health.serve(self._config.metrics.listen, self._metrics, self._health)
-                stack.callback(server.close)
-                self._log.info("listening", address=server.address)
+                self._listen(stack)
             stack.callback(self._end_work)
             self._watch()
             stack.callback(self._watcher.stop)
@@ -148,6 +147,16 @@ class _Daemon:
         self._tell(time.monotonic(), force=True)
         self._log.info("stopped", ended_in_error=self._ledger.errors)
         return 1 if self._until_idle and self._ledger.errors else 0
+
+    def _listen(self, stack: ExitStack) -> None:
+        try:
+            server = health.serve(self._config.metrics.listen, self._metrics, self._health)
+        except RootError as error:
+            # Slides matter more than figures: whoever scrapes sees that nobody answers.
+            self._log.error("no_metrics", detail=str(error))
+            return
+        stack.callback(server.close)
+        self._log.info("listening", address=server.address)
 
     def _loop(self) -> None:
         while not self._stop.is_set():

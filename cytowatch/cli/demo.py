@@ -290,11 +290,13 @@ def _tell(directory: Path, root: Path, found: list[Entry]) -> None:
                 where = os.path.relpath(entry.path / file["path"], root)
                 console.print(f"  its original is untouched: [dim]{safe(where)}[/]")
     shown = os.path.relpath(root)
+    beside = Path(sys.executable).with_name("cytowatch")
+    program = "cytowatch" if shutil.which("cytowatch") else os.path.relpath(beside)
     best = next((e for e in found if e.status is Status.CONVERTED), None)
     console.print("\n[bold]What to type next[/]")
     for words in (
-        f"cytowatch list --root {shown}",
-        f"cytowatch show --root {shown} {best.manifest['id'].split('-')[2] if best else 'ID'}",
-        f"cytowatch run --root {shown}      # then drop slides into {shown}/inbox/ann",
+        f"{program} list --root {shown}",
+        f"{program} show --root {shown} {best.manifest['id'].split('-')[2] if best else 'ID'}",
+        f"{program} run --root {shown}      # then drop slides into {shown}/inbox/ann",
     ):
         console.print(f"  {words}", soft_wrap=True)
