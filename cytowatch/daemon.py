@@ -125,6 +125,7 @@ class _Daemon:
         self._scanned_at = float("-inf")
         self._told_at = float("-inf")
         self._told: dict[str, Any] = {}
+        self._asked_to_end: str | None = None
 
     def run(self) -> int:
         claim.prepare_process()
@@ -143,6 +144,7 @@ class _Daemon:
             systemd.notify("READY=1", f"STATUS={self._summary()}")
             self._log.info("ready", root=str(self._spool.root), workers=self._count)
             self._loop()
+            self._log.info("stopping", signal=self._asked_to_end)
             systemd.notify("STOPPING=1")
         self._tell(time.monotonic(), force=True)
         self._log.info("stopped", ended_in_error=self._ledger.errors)
@@ -159,7 +161,7 @@ class _Daemon:
         self._log.info("listening", address=server.address)
 
     def _loop(self) -> None:
-        while not self._stop.is_set():
+        while self._asked_to_end is None:
             now = time.monotonic()
             if now - self._scanned_at >= self._config.inbox.rescan_s:
                 self._scan(now)
@@ -343,8 +345,8 @@ class _Daemon:
     @contextmanager
     def _signals(self) -> Iterator[None]:
         def end(number: int, _frame: object) -> None:
-            self._log.info("stopping", signal=signal.Signals(number).name)
-            self._stop.set()
+            # No lock may be taken here: the thread that it interrupts may hold it.
+            self._asked_to_end = signal.Signals(number).name
             self._wake()
 
         before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from cytowatch import names
@@ -27,6 +27,8 @@ __all__ = ["Claimed", "Intake"]
 #: The least time between two scans of one inbox, as a multiple of what the last one took.
 _SCAN_SHARE = 5.0
 _CLAIMS_AT_A_TIME = 4
+#: So many drops that wait are told one by one; the metrics count them all.
+_MOST_TOLD = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,7 +222,9 @@ class Intake:
         return counts, sum(track.drop.fingerprint.size_bytes for track in tracks)
 
     def waiting(self, now: float) -> list[dict[str, Any]]:
-        """What lies in the inboxes, why, and since when, ready for JSON."""
+        """What lies in the inboxes longest, why, and since when, ready for JSON."""
+        longest = sorted(self._settler.tracks, key=lambda track: track.first_seen)
+        wall = self._now()
         return [
             {
                 "user": track.drop.user,
@@ -228,9 +232,11 @@ class Intake:
                 "why": track.waiting.why if track.waiting else "settling",
                 "detail": track.waiting.detail if track.waiting else "",
                 "size_bytes": track.drop.fingerprint.size_bytes,
-                "since_s": round(now - track.first_seen, 1),
+                "since": (wall - timedelta(seconds=now - track.first_seen)).isoformat(
+                    timespec="seconds"
+                ),
             }
-            for track in self._settler.tracks
+            for track in longest[:_MOST_TOLD]
         ]
 
     def stop(self) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from cytowatch import durable, formats, manifest, names
+from cytowatch.config import Storage
 from cytowatch.errors import IngestError, stage_error
 from cytowatch.manifest import ErrorEntry, FileEntry, Manifest, ManifestError
 from cytowatch.model import Outcome, UploadedFileId
@@ -79,7 +80,9 @@ def withdraw(place: Place) -> None:
     )
 
 
-def accept(spool: Spool, place: Place, outcome: Outcome, out: str, *, now: datetime) -> Place:
+def accept(
+    spool: Spool, place: Place, outcome: Outcome, out: str, *, now: datetime, settings: Storage
+) -> Place:
     """Check what a stage returned, make it durable, and move the uploaded file on.
 
     Raises
@@ -97,9 +100,9 @@ def accept(spool: Spool, place: Place, outcome: Outcome, out: str, *, now: datet
     if wrong := manifest.problems(changed):
         raise _refused(place.status, wrong[0])
     if place.status is Status.EXTRACTING_DATA:
-        place, changed = _hand_out(spool, place, changed, out, now=now)
+        changed = _hand_out(spool, place, changed, out, settings)
     else:
-        changed = _keep_output(place, changed, out)
+        changed = _keep_output(place, changed, out, settings)
     if place.status is Status.DETECTING_FORMAT:
         changed = _name_source(place.path, changed)
     attempts = 0 if outcome.status.is_final else 1
@@ -142,6 +145,9 @@ def corrected(found: Manifest, status: Status, *, now: datetime) -> Manifest:
         changed |= {"images": [], "conversion": None, "files": _without_output(found["files"])}
     if not status.is_error:
         changed["error"] = None
+    if status is Status.EXTRACTING_DATA and found["status"] == Status.EXTRACTED.name:
+        # All its members were handed out already; unpacking again would make them twice.
+        changed["phase"] = "publishing"
     if found["status"] != status.name:
         history = list(found["history"])
         while history and history[-1]["status"] != status.name:
@@ -212,11 +218,11 @@ def _enter(
     return Place(status=status, path=path, manifest=written)
 
 
-def _keep_output(place: Place, changed: Manifest, out: str) -> Manifest:
+def _keep_output(place: Place, changed: Manifest, out: str, settings: Storage) -> Manifest:
     """Make ``out.<attempt>`` the ``derived`` of the uploaded file, if the stage made anything."""
     made = place.path / out
     if made.is_dir() and any(made.iterdir()):
-        _check_tree(place.status, made)
+        _check_tree(place.status, made, settings)
         if (place.path / "derived").exists():
             raise _refused(place.status, "there is a derived pyramid already")
         durable.fsync_tree(made)
@@ -234,14 +240,17 @@ def _check_row(place: Place, file: FileEntry) -> None:
         raise _refused(place.status, f"there is no {file['path']!r}")
 
 
-def _check_tree(status: Status, made: Path) -> None:
+def _check_tree(status: Status, made: Path, settings: Storage) -> None:
+    """Refuse what is neither a file nor a folder; give the rest the configured modes."""
+    file_mode, dir_mode = int(settings.file_mode, 8), int(settings.dir_mode, 8)
+    os.chmod(made, dir_mode)
     for folder, folders, files in os.walk(made):
         for name in [*folders, *files]:
             found = os.lstat(os.path.join(folder, name))
             plain = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
             if not (plain or stat.S_ISDIR(found.st_mode)):
                 raise _refused(status, f"{name!r} is no regular file")
-            os.chmod(os.path.join(folder, name), 0o640 if plain else 0o750)
+            os.chmod(os.path.join(folder, name), file_mode if plain else dir_mode)
 
 
 def _name_source(path: Path, changed: Manifest) -> Manifest:
@@ -266,13 +275,13 @@ def _slug(changed: Manifest) -> str:
 
 
 def _hand_out(
-    spool: Spool, place: Place, changed: Manifest, out: str, *, now: datetime
-) -> tuple[Place, Manifest]:
+    spool: Spool, place: Place, changed: Manifest, out: str, settings: Storage
+) -> Manifest:
     """Publish the members of an archive, each once: what is still in ``out.<n>`` was not yet."""
     made = place.path / out / "children"
     if place.manifest["phase"] != "publishing":
         for child in changed["children"]:
-            _check_child(place, made, child)
+            _check_child(place, made, child, settings)
         durable.fsync_tree(place.path / out)
         publishing = {**place.manifest, **changed, "phase": "publishing"}
         manifest.write(place.path, cast("Manifest", publishing))
@@ -282,10 +291,10 @@ def _hand_out(
                 spool.move(left / "children" / child, Status.UPLOADED)
     if not place.manifest["format"]:
         raise _refused(place.status, "an archive without a format")
-    return place, cast("Manifest", {**changed, "phase": None})
+    return cast("Manifest", {**changed, "phase": None})
 
 
-def _check_child(place: Place, made: Path, child: str) -> None:
+def _check_child(place: Place, made: Path, child: str, settings: Storage) -> None:
     if not names.ID_PATTERN.fullmatch(child):
         raise _refused(place.status, f"{child!r} is no id")
     try:
@@ -296,7 +305,7 @@ def _check_child(place: Place, made: Path, child: str) -> None:
     expected = {"id": child, "parent_id": parent["id"], "user": parent["user"]}
     if any(found[key] != value for key, value in expected.items()) or manifest.problems(found):  # type: ignore[literal-required]
         raise _refused(place.status, f"the member {child} has another's manifest")
-    _check_tree(place.status, made / child)
+    _check_tree(place.status, made / child, settings)
     for file in found["files"]:
         _check_row(Place(status=place.status, path=made / child, manifest=found), file)
 

@@ -15,7 +15,7 @@ from cytowatch.durable import TRANSIENT_ERRNOS
 from cytowatch.engine import advance
 from cytowatch.engine.advance import Place
 from cytowatch.engine.child import Child, ChildCrashed, ChildTimedOut, Stopped, Zygote, record
-from cytowatch.errors import IngestError, TransientError, stage_error
+from cytowatch.errors import DeploymentError, IngestError, TransientError, stage_error
 from cytowatch.manifest import ManifestError
 from cytowatch.model import Outcome, UploadedFileId
 from cytowatch.spool import Spool
@@ -71,9 +71,9 @@ def treat(with_: Treatment, id_: UploadedFileId) -> None:
         place = Place(status=status, path=path, manifest=manifest.read(path))
     except (ManifestError, FileNotFoundError) as error:
         rebuilt = advance.rebuilt(path, id_, str(error), now=with_.now())
-        place = Place(status=Status.DEPLOYING, path=path, manifest=rebuilt)
-        wrong = stage_error(Status.DEPLOYING)("manifest_damaged", str(error), retryable=True)
-        advance.fail(with_.spool, place, wrong, now=with_.now())
+        place = Place(status=status, path=path, manifest=rebuilt)
+        wrong = DeploymentError("manifest_damaged", str(error), retryable=True)
+        _move(with_, place, lambda at: advance.fail(with_.spool, at, wrong, now=with_.now()))
         return
     try:
         _treat(with_, _taken_up(with_, place))
@@ -166,7 +166,9 @@ def _stage(with_: Treatment, place: Place, child: Child, out: str) -> Place:
 
 
 def _accept(with_: Treatment, place: Place, outcome: Outcome, out: str) -> Place:
-    return advance.accept(with_.spool, place, outcome, out, now=with_.now())
+    return advance.accept(
+        with_.spool, place, outcome, out, now=with_.now(), settings=with_.config.storage
+    )
 
 
 def _crashed(with_: Treatment, place: Place, crash: ChildCrashed) -> Place:

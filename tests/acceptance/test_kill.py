@@ -84,9 +84,14 @@ def test_killed_while_it_extracts_each_member_is_made_once(root: Root, tmp_path:
 
 
 def assert_batch(root: Root, members: int) -> None:
+    assert len(root.manifests()) == 1 + members
+    assert_batch_in(root, members)
+
+
+def assert_batch_in(root: Root, members: int) -> None:
     documents = list(root.manifests().values())
-    [parent] = [document for document in documents if document["parent_id"] is None]
     children = [document for document in documents if document["parent_id"] is not None]
+    [parent] = [document for document in documents if document["children"]]
     assert parent["status"] == "EXTRACTED"
     assert sorted(document["name"] for document in children) == [
         f"m{number:02}.jpg" for number in range(members)
@@ -131,6 +136,56 @@ def test_killed_while_it_publishes_it_hands_out_the_rest(root: Root, tmp_path: P
         for document in root.manifests().values()
     }
     assert set(inodes) <= kept
+
+
+def test_killed_between_the_manifest_and_the_last_rename_nothing_is_done_twice(
+    root: Root, tmp_path: Path
+) -> None:
+    """The directory is the truth: a manifest that says DEPLOYED too early is taken back."""
+    root.drop(batch(tmp_path / "b.zip", 3), "b.zip")
+    root.drop(builders.aperio_svs(tmp_path / "n.svs"))
+    root.drop(builders.png(tmp_path / "f.png"))
+    assert root.run_until_idle() == 0
+    before = root.manifests()
+    back = {"b.zip": "extracting-data", "n.svs": "deploying", "f.png": "deploying"}
+    for name, stage in back.items():
+        path = root.by_name()[name]["_path"]
+        path.rename(root.path / "stages" / stage / path.name)
+    assert root.run_until_idle() == 0
+    after = root.manifests()
+    assert {id_: one["status"] for id_, one in after.items()} == {
+        id_: one["status"] for id_, one in before.items()
+    }
+    for id_, one in after.items():
+        assert {row["path"] for row in one["files"]} == {
+            row["path"] for row in before[id_]["files"]
+        }
+    assert_batch_in(root, 3)
+    root.check_hashes()
+    root.assert_clean()
+
+
+def test_a_damaged_manifest_ends_one_uploaded_file_and_keeps_its_source(
+    root: Root, tmp_path: Path
+) -> None:
+    """Nobody tears one by itself, but a disk may; the original is where it was."""
+    slide = builders.png(tmp_path / "f.png")
+    root.environment = MISBEHAVING
+    root.drop(slide, "pause-CONVERTING.png")
+    root.start()
+    root.wait(lambda: list(root.path.glob("stages/converting/*")))
+    root.kill()
+    [place] = root.path.glob("stages/converting/*")
+    (place / "manifest.json").write_text('{"schema_version": 1, "id"')
+    root.environment = {}
+    root.drop(slide, "good.png")
+    assert root.run_until_idle() == 1
+    found = root.manifests()
+    assert found[place.name]["status"] == "ERROR_CONVERSION"
+    assert found[place.name]["error"]["reason"] == "manifest_damaged"
+    [source] = [row for row in found[place.name]["files"] if row["role"] == "source"]
+    assert (found[place.name]["_path"] / source["path"]).read_bytes() == slide.read_bytes()
+    assert root.by_name()["good.png"]["status"] == "CONVERTED"
 
 
 @pytest.mark.slow
