@@ -26,6 +26,7 @@ _LAB = (
     (b"[Virtual Microscope Specimen]", "the index file of a Hamamatsu VMS slide"),
     (b"SQLite format 3\x00", "an SQLite database (a Sakura slide is one)"),
     (b"BM", "a BMP image"),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
     (b"%PDF", "a PDF document"),
 )
 
@@ -38,6 +39,8 @@ def looks_like(probe: Probe) -> str:
     if mark is not None and mark[0] in NOT_YET:
         return NOT_YET[mark[0]]
     head = probe.head
+    if not head.strip(b"\0"):
+        return "a file whose beginning holds only zeros"
     for magic, phrase in _LAB:
         if head.startswith(magic):
             return phrase
@@ -58,7 +61,14 @@ def _by_library(head: bytes) -> str | None:
     if not found or found[0].confidence < 0.3 or not found[0].name:
         return None
     name = found[0].name
-    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+    return f"{_article(name)} {name}"
+
+
+def _article(name: str) -> str:
+    """``an`` where the name begins with a vowel when it is said aloud: an HTML document."""
+    first = name.split(maxsplit=1)[0]
+    spelt = len(first) > 1 and first.isupper()
+    return "an" if first[0].upper() in ("AEFHILMNORSX" if spelt else "AEIOU") else "a"
 
 
 def _text_or_data(head: bytes) -> str:
@@ -68,4 +78,4 @@ def _text_or_data(head: bytes) -> str:
         text = head[: error.start].decode() if error.start > len(head) - 4 else ""
     if text and all(char.isprintable() or char.isspace() for char in text):
         return "a text file"
-    return "only zeros" if not head.strip(b"\0") else "data of an unknown kind"
+    return "data of an unknown kind"

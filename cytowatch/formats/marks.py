@@ -50,22 +50,22 @@ def _vendor(tiff: Tiff) -> Mark | None:
 def levels(tiff: Tiff) -> list[tuple[int, int]]:
     """The sizes of the tiled levels of a pyramid without a vendor's mark, largest first.
 
-    Empty unless there are two or more, every directory is tiled, each after the first is a
-    reduced image, and their proportions agree.
+    Empty unless the first directory is tiled, every other tiled one is a reduced image of the
+    same proportions, and there are two or more. Pages in strips are thumbnails or labels, and
+    are passed over, as OpenSlide does.
     """
     try:
-        directories = tiff.directories
-        if len(directories) < 2 or not all(one.tiled for one in directories):
+        tiled = [one for one in tiff.directories if one.tiled]
+        if len(tiled) < 2 or not tiff.directories[0].tiled:
             return []
-        if not all(one.reduced for one in directories[1:]):
+        if not all(one.reduced for one in tiled[1:]):
             return []
-        sizes = [one.size for one in directories]
+        sizes = sorted({one.size for one in tiled}, reverse=True)
     except TiffError:
         return []
     width, height = sizes[0]
-    for (w, h), (before_w, before_h) in zip(sizes[1:], sizes, strict=False):
-        if not (0 < w < before_w and 0 < h <= before_h):
-            return []
-        if abs(width / w - height / h) > 0.1 * width / w + 2 * max(1.0, width / w / h):
-            return []
-    return sizes
+    if len(sizes) < 2 or sizes[0] != tiled[0].size or not all(w and h for w, h in sizes):
+        return []
+    # A small level is rounded by up to a pixel, which at 3 pixels is a third.
+    same = all(abs(w * height / width - h) <= 2 for w, h in sizes)
+    return sizes if same else []

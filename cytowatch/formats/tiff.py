@@ -264,5 +264,6 @@ class Tiff:
                 [place] = struct.unpack_from(f"{self.order}{'Q' if wide else 'I'}", entries, at)
                 if len(high) >= index * 4 + 4:
                     place |= struct.unpack_from("<I", high, index * 4)[0] << 32
-            directory.tags[number] = Tag(kind=kind, count=values, offset=place)
+            # Of a tag that is there twice the first one counts, as for libtiff.
+            directory.tags.setdefault(number, Tag(kind=kind, count=values, offset=place))
         return directory, following

@@ -1,0 +1,104 @@
+"""Exactly one format claims a file, by its bytes; what none claims is named in words."""
+
+from __future__ import annotations
+
+import gzip
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cytowatch import formats
+from cytowatch.formats import Probe
+from tests import builders
+
+
+def told(data: bytes) -> list[str] | str:
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        probe = Probe(file.fileno())
+        return [one.id for one, _ in formats.matching(probe)] or formats.looks_like(probe)
+
+
+@pytest.mark.parametrize(
+    ("make", "id_"),
+    [
+        (builders.jpeg, "jpeg"),
+        (builders.png, "png"),
+        (builders.planar_tiff, "planar-tiff"),
+        (builders.pyramidal_tiff, "pyramidal-tiff"),
+        (builders.aperio_svs, "aperio-svs"),
+        (builders.hamamatsu_ndpi, "hamamatsu-ndpi"),
+    ],
+)
+def test_each_is_claimed_by_its_own_format_alone(
+    make: Callable[[Path], Path], id_: str, tmp_path: Path
+) -> None:
+    """The order of the table means nothing."""
+    assert told(make(tmp_path / "x").read_bytes()) == [id_]
+
+
+@pytest.mark.parametrize(
+    ("data", "phrase"),
+    [
+        (b"", "an empty file"),
+        (b"%PDF-1.7 ...", "a PDF document"),
+        (b"\0" * 128 + b"DICM" + b"\0" * 100, "a DICOM file"),
+        (b"ZISRAWFILE" + b"\0" * 100, "a Carl Zeiss CZI image"),
+        (b"P5 3 3 255 123456789", "a PNM image (PGM, PPM or PBM)"),
+        (b"only words", "a text file"),
+        (b"\0" * 5000, "a file whose beginning holds only zeros"),
+        (b"II*\0\xff\xff\0\0", "a damaged TIFF, whose first directory cannot be read"),
+        (gzip.compress(b"x" * 100), "a GZIP Archive file"),
+        (b"<!DOCTYPE html><html><body>hi</body></html>", "an HTML document"),
+    ],
+)
+def test_what_no_format_claims_is_named(data: bytes, phrase: str) -> None:
+    """In words that a technician understands."""
+    assert told(data) == phrase
+
+
+@given(st.binary(max_size=300))
+def test_garbage_is_never_more_than_one_thing(data: bytes) -> None:
+    """And looking at it never raises."""
+    found = told(data)
+    assert isinstance(found, str) or len(found) == 1
+
+
+def test_vendors_that_are_not_supported_yet_are_not_taken_for_plain_tiffs(tmp_path: Path) -> None:
+    """A guess would deploy under a wrong name."""
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    about = '<scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01"></scn>'
+    tifffile.imwrite(tmp_path / "a", pixels, description=about, tile=(64, 64), photometric="rgb")
+    assert told((tmp_path / "a").read_bytes()) == "a Leica SCN slide"
+    tifffile.imwrite(tmp_path / "b.ome.tif", pixels, photometric="rgb")
+    assert told((tmp_path / "b.ome.tif").read_bytes()) == "an OME-TIFF image"
+
+
+def _tiles(path: Path, sizes: list[int], *, reduced: bool = True, strips: bool = False) -> Path:
+    with tifffile.TiffWriter(path) as tiff:
+        for number, side in enumerate(sizes):
+            kind = 1 if number and reduced else 0
+            tiff.write(
+                builders.picture(side, side), tile=(128, 128), photometric="rgb",
+                subfiletype=kind, metadata=None,
+            )  # fmt: skip
+        if strips:
+            tiff.write(builders.picture(90, 60), rowsperstrip=8, photometric="rgb", metadata=None)
+    return path
+
+
+def test_what_makes_a_pyramid(tmp_path: Path) -> None:
+    """Tiled levels that call themselves reduced; a thumbnail in strips beside them is harmless."""
+    path = tmp_path / "x"
+    assert told(_tiles(path, [512, 256, 128]).read_bytes()) == ["pyramidal-tiff"]
+    assert told(_tiles(path, [512, 256], strips=True).read_bytes()) == ["pyramidal-tiff"]
+    assert told(_tiles(path, [512]).read_bytes()) == ["planar-tiff"]
+    assert told(_tiles(path, [512, 512]).read_bytes()) == ["planar-tiff"]
+    assert told(_tiles(path, [512, 256], reduced=False).read_bytes()) == ["planar-tiff"]
