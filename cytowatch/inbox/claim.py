@@ -156,7 +156,8 @@ def _take(
     place = spool.tmp / id_
     inside = f"source/{names.slug(name)}"
     size_bytes = drop.fingerprint.size_bytes
-    (place / "source").mkdir(parents=True, mode=int(config.storage.dir_mode, 8))
+    for folder in (place, place / "source"):
+        folder.mkdir(mode=int(config.storage.dir_mode, 8))
     journal = {
         "user": drop.user,
         "members": [

@@ -7,6 +7,7 @@ import os
 import subprocess
 import zipfile
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import numpy as np
@@ -189,6 +190,48 @@ def test_odd_names_are_kept_in_the_manifest_and_never_on_disk(root: Root, tmp_pa
     assert {document["status"] for document in documents} == {"CONVERTED"}
     assert all(document["id"].isascii() and "\n" not in document["id"] for document in documents)
     assert len(json_lines(root.log)) == len(root.log.read_text().splitlines())
+
+
+@pytest.mark.parametrize("watch", ["auto", "polling"])
+def test_a_user_who_comes_later_and_an_inbox_that_is_replaced(
+    root: Root, tmp_path: Path, watch: str
+) -> None:
+    """A folder that is new, and a root of inboxes that is another one now: both are noticed."""
+    root.configure(inbox=f'watch = "{watch}"')
+    root.start()
+    slide = builders.jpeg(tmp_path / "a.jpg")
+    root.drop(slide, "first.jpg", user="bob")
+    root.wait(lambda: root.by_name().get("first.jpg", {}).get("status") == "CONVERTED")
+    inbox = root.path / "inbox"
+    inbox.rename(tmp_path / "old")
+    inbox.mkdir()
+    root.drop(slide, "second.jpg", user="cyd")
+    root.wait(lambda: root.by_name().get("second.jpg", {}).get("status") == "CONVERTED")
+    root.wait(lambda: '"watcher_replaced"' in root.log.read_text())
+    root.drop(slide, "third.jpg", user="cyd")
+    root.wait(lambda: root.by_name().get("third.jpg", {}).get("status") == "CONVERTED")
+    assert root.by_name()["third.jpg"]["user"] == "cyd"
+
+
+def test_a_full_reserve_holds_everything_back_and_says_so(root: Root, tmp_path: Path) -> None:
+    """Below `reserve_bytes` nothing new is claimed; /healthz says why."""
+    text = root.config.read_text().replace("reserve_bytes = 0", f"reserve_bytes = {1 << 60}")
+    root.config.write_text(text.replace('listen = ""', 'listen = "127.0.0.1:0"'))
+    root.drop(builders.jpeg(tmp_path / "a.jpg"))
+    root.start()
+    address = next(line["address"] for line in json_lines(root.log) if line["event"] == "listening")
+
+    def told() -> dict:
+        try:
+            return json.loads(page(f"http://{address}/healthz"))
+        except HTTPError as error:
+            with error:
+                assert error.code == 503
+                return json.loads(error.read())
+
+    root.wait(lambda: "reserve" in told()["reasons"].get("disk", ""))
+    assert root.manifests() == {}
+    assert root.stop() == 0
 
 
 def test_metrics_and_health_are_served(root: Root, tmp_path: Path) -> None:
