@@ -79,6 +79,8 @@ def run(config: Config, *, until_idle: bool = False) -> int:
     logs.configure(config.log.level, config.log.format)
     spool = Spool.create(Path(config.root))
     with spool.lock():
+        if config.storage.group:
+            spool.share_with(config.storage.group)
         return _Daemon(spool, config, until_idle=until_idle).run()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import grp
 import os
 import shutil
 from collections.abc import Iterator
@@ -88,6 +89,24 @@ class Spool:
         spool = cls(root)
         spool._check_layout(missing_is_fine=False)
         return spool
+
+    def share_with(self, group: str) -> None:
+        """Let `group` read what is deployed: all that is made below inherits it.
+
+        Raises
+        ------
+        RootError
+            There is no such group, or this process may not give files to it.
+        """
+        try:
+            number = grp.getgrnam(group).gr_gid
+            for path in (self.tmp, self.storage):
+                os.chown(path, -1, number)
+                os.chmod(path, 0o2750)
+        except KeyError:
+            raise RootError(f"storage.group: there is no group {group!r}") from None
+        except OSError as error:
+            raise RootError(f"storage.group = {group!r}: {error.strerror}") from error
 
     def _directories(self) -> Iterator[Path]:
         yield from (self.inbox, self.stages, self.storage, self.projects, self.status_dir)

@@ -31,6 +31,7 @@ __all__ = [
     "begin",
     "corrected",
     "fail",
+    "lighten",
     "out_directories",
     "rebuilt",
     "tidy",
@@ -107,6 +108,22 @@ def accept(
         changed = _name_source(place.path, changed)
     attempts = 0 if outcome.status.is_final else 1
     return _enter(spool, place, changed, outcome.status, now=now, attempts=attempts)
+
+
+def lighten(place: Place) -> Place:
+    """Give up the source of a published upload, which the configuration does not keep.
+
+    The manifest stops naming it first: a crash between the two leaves a file too many, never one
+    too few.
+    """
+    files = [row for row in place.manifest["files"] if row["role"] != "source"]
+    changed = cast("Manifest", {**place.manifest, "files": files})
+    manifest.write(place.path, changed)
+    for row in place.manifest["files"]:
+        if row["role"] == "source":
+            (place.path / row["path"]).unlink()
+    durable.fsync_directory(place.path / "source")
+    return Place(status=place.status, path=place.path, manifest=changed)
 
 
 def fail(spool: Spool, place: Place, error: IngestError, *, now: datetime) -> Place:

@@ -166,9 +166,16 @@ def _stage(with_: Treatment, place: Place, child: Child, out: str) -> Place:
 
 
 def _accept(with_: Treatment, place: Place, outcome: Outcome, out: str) -> Place:
-    return advance.accept(
+    after = advance.accept(
         with_.spool, place, outcome, out, now=with_.now(), settings=with_.config.storage
     )
+    match after.status:
+        case Status.EXTRACTED if not with_.config.extract.keep_archive:
+            return advance.lighten(after)
+        case Status.CONVERTED if not with_.config.convert.keep_source:
+            return advance.lighten(after)
+        case _:
+            return after
 
 
 def _crashed(with_: Treatment, place: Place, crash: ChildCrashed) -> Place:

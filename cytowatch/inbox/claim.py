@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import grp
 import json
 import os
 import signal
@@ -253,6 +254,8 @@ def _undo(spool: Spool, place: Path, inside: str, inbox_fd: int, name: str) -> N
 def _set_modes(descriptor: int, config: Config) -> None:
     # A file that is another user's (a share without "force user") keeps its own mode.
     with suppress(PermissionError):
+        if config.storage.group:
+            os.fchown(descriptor, -1, grp.getgrnam(config.storage.group).gr_gid)
         os.fchmod(descriptor, int(config.storage.file_mode, 8))
 
 

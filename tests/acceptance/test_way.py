@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import json
 import os
 import subprocess
@@ -232,6 +233,43 @@ def test_a_full_reserve_holds_everything_back_and_says_so(root: Root, tmp_path: 
     root.wait(lambda: "reserve" in told()["reasons"].get("disk", ""))
     assert root.manifests() == {}
     assert root.stop() == 0
+
+
+def test_what_is_deployed_can_be_read_by_the_configured_group(root: Root, tmp_path: Path) -> None:
+    """Its files and folders belong to the group, with the configured modes and no others."""
+    text = root.config.read_text().replace(
+        "reserve_bytes = 0", 'reserve_bytes = 0\ngroup = "daemon"\nfile_mode = "0440"'
+    )
+    root.config.write_text(text)
+    root.drop(builders.png(tmp_path / "a.png"))
+    root.drop(builders.aperio_svs(tmp_path / "b.svs"))
+    assert root.run_until_idle() == 0
+    wanted = grp.getgrnam("daemon").gr_gid
+    for folder, _, files in os.walk(root.path / "storage"):
+        assert os.stat(folder).st_gid == wanted
+        for name in files:
+            found = os.stat(os.path.join(folder, name))
+            assert found.st_gid == wanted, name
+            assert found.st_mode & 0o777 == (0o640 if name == "manifest.json" else 0o440), name
+
+
+def test_sources_go_only_where_the_configuration_says_so(root: Root, tmp_path: Path) -> None:
+    """`keep_source` and `keep_archive` off: the pyramid and the members stay, manifests say so."""
+    root.configure(more="[convert]\nkeep_source = false\n[extract]\nkeep_archive = false")
+    made = tmp_path / "b.zip"
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.write(builders.aperio_svs(tmp_path / "a.svs"), "a.svs")
+        archive.write(builders.jpeg(tmp_path / "b.jpg"), "b.jpg")
+    root.drop(made)
+    assert root.run_until_idle() == 0
+    found = root.by_name()
+    roles = {name: sorted(row["role"] for row in one["files"]) for name, one in found.items()}
+    assert roles["b.zip"] == []
+    assert roles["b.jpg"] == ["pyramid", "thumbnail"]
+    assert "source" in roles["a.svs"], "a native slide is always kept"
+    for name in ("b.zip", "b.jpg"):
+        assert list((found[name]["_path"] / "source").iterdir()) == []
+    root.check_hashes()
 
 
 def test_metrics_and_health_are_served(root: Root, tmp_path: Path) -> None:
