@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-__all__ = ["ID_PATTERN", "decode", "fold", "ignored", "new_id", "printable", "slug"]
+__all__ = ["ID_PATTERN", "decode", "file_name", "fold", "ignored", "new_id", "printable", "slug"]
 
 #: An id: UTC, four random characters, the slug of the name.
 ID_PATTERN = re.compile(r"\d{8}-\d{6}-[a-z0-9]{4}-[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -83,6 +83,17 @@ def ignored(name: str, extra: Iterable[str]) -> bool:
     """
     lower = name.lower()
     return any(fnmatch.fnmatchcase(lower, pattern.lower()) for pattern in (*_IGNORED, *extra))
+
+
+def file_name(name: str) -> str:
+    """`name` as people know it, in what every file system and every share can show.
+
+    >>> file_name("Fälle: 3/4\\n.svs")
+    'Fälle_ 3_4_.svs'
+    """
+    text = unicodedata.normalize("NFC", name)
+    safe = "".join(c if c.isprintable() and c not in '<>:"/\\|?*' else "_" for c in text)
+    return safe.encode()[:180].decode("utf-8", "ignore").strip(" .") or "unnamed"
 
 
 def printable(name: str) -> str:

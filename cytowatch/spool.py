@@ -7,7 +7,7 @@ import grp
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cytowatch import durable
@@ -211,6 +211,19 @@ class Spool:
             target.mkdir(mode=0o750, exist_ok=True)
             durable.fsync_directory(self.storage)
         return self._move(path, target)
+
+    def link(self, project: str, name: str, user: str, id: UploadedFileId) -> None:  # noqa: A002
+        """Show an uploaded file of `user` in `project`; a second time changes nothing.
+
+        The link is relative, so the tree can be moved. It is made before the uploaded file is
+        published: a crash between the two is mended by publishing, which a start goes on with.
+        """
+        folder = self.projects / project
+        folder.mkdir(mode=0o750, exist_ok=True)
+        place = folder / f"{name}~{id.split('-')[2]}"
+        with suppress(FileExistsError):
+            place.symlink_to(Path("..", "..", "storage", user, id))
+        durable.fsync_directory(folder)
 
     def _move(self, path: Path, target: Path) -> Path:
         durable.rename(path, target / path.name)

@@ -228,6 +228,10 @@ def _enter(
             spool.discard(leftover)
         (place.path / "worker").unlink(missing_ok=True)
     manifest.write(place.path, written)
+    if status in (Status.DEPLOYED, Status.CONVERTED):
+        for project in written["projects"]:
+            shown = names.file_name(written["name"])
+            spool.link(project, shown, written["user"], UploadedFileId(written["id"]))
     if status.is_success:
         path = spool.publish(place.path, written["user"])
     else:

@@ -95,11 +95,16 @@ def _folder(
                 found = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
                 continue
-            if stat.S_ISDIR(found.st_mode) and entry.name.startswith("@") and project is None:
+            if stat.S_ISDIR(found.st_mode) and _is_project(entry.name) and project is None:
                 yield from _folder(inbox, path, user, entry.name[1:], ignore, device)
                 continue
             drop = Drop(user=user, path=path, project=project, fingerprint=fingerprint(found))
             yield drop, _never(found, device)
+
+
+def _is_project(name: str) -> bool:
+    """Whether what is dropped into a folder of that name belongs to a project."""
+    return len(name) > 1 and name[0] == "@" and name == f"@{names.file_name(name[1:])}"
 
 
 def _never(found: os.stat_result, device: int) -> Waiting | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -133,6 +134,18 @@ class Root:
                 continue
             if inside:
                 found.append(int(entry.name))
+        return found
+
+    def orphans(self) -> list[int]:
+        """What a daemon that is gone left running: its zygote and whatever works in its tree."""
+        assert self.process
+        assert self.process.poll() is not None
+        mark = f"CYTOWATCH_PARENT={self.process.pid}\0".encode()
+        found = self.children_of_processes()
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    found += [int(entry.name)] if mark in (entry / "environ").read_bytes() else []
         return found
 
     def assert_clean(self) -> None:

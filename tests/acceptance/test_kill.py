@@ -26,7 +26,7 @@ def batch(path: Path, members: int) -> Path:
 
 def assert_no_orphans(root: Root) -> None:
     end = time.monotonic() + 2
-    while left := root.children_of_processes():
+    while left := root.orphans():
         assert time.monotonic() < end, f"processes {left} outlived their daemon"
         time.sleep(0.02)
 

@@ -272,6 +272,23 @@ def test_sources_go_only_where_the_configuration_says_so(root: Root, tmp_path: P
     root.check_hashes()
 
 
+def test_what_is_dropped_for_a_project_is_linked_to_it(root: Root, tmp_path: Path) -> None:
+    """By relative links, members of an archive too; the folder in the inbox stays."""
+    inbox = root.path / "inbox" / "ann" / "@liver"
+    inbox.mkdir(parents=True)
+    builders.aperio_svs(inbox / "a.svs")
+    with zipfile.ZipFile(inbox / "b.zip", "w") as archive:
+        archive.write(builders.jpeg(tmp_path / "b.jpg"), "b.jpg")
+    assert root.run_until_idle() == 0
+    assert list(inbox.iterdir()) == []
+    links = {path.name.rpartition("~")[0]: path for path in root.path.glob("projects/liver/*")}
+    assert sorted(links) == ["a.svs", "b.jpg"]
+    for name, link in links.items():
+        assert not os.readlink(link).startswith("/")
+        assert link.resolve() == root.by_name()[name]["_path"].resolve()
+        assert root.by_name()[name]["projects"] == ["liver"]
+
+
 def test_metrics_and_health_are_served(root: Root, tmp_path: Path) -> None:
     """Counts by status are there from the start, and follow what happens."""
     root.configure(listen="127.0.0.1:0")
