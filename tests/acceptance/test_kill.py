@@ -188,10 +188,30 @@ def test_a_damaged_manifest_ends_one_uploaded_file_and_keeps_its_source(
     assert root.by_name()["good.png"]["status"] == "CONVERTED"
 
 
+def test_what_takes_the_daemon_down_again_and_again_is_shelved(root: Root, tmp_path: Path) -> None:
+    """Attempts are on disk before they begin, so even a file that stops the machine ends."""
+    slide = builders.png(tmp_path / "a.png")
+    root.drop(slide, "pause-CONVERTING.png")
+    root.environment = MISBEHAVING
+    root.start()
+    root.wait(lambda: list(root.path.glob("stages/converting/*/out.*/thumbnail.jpg")))
+    root.kill()
+    [place] = root.path.glob("stages/converting/*")
+    counted = manifest.read(place)
+    assert counted["attempts"] == 1
+    manifest.write(place, {**counted, "attempts": 30})
+    assert root.run_until_idle() == 1
+    [document] = root.manifests().values()
+    assert document["status"] == "ERROR_CONVERSION"
+    assert document["error"]["reason"] == "crashed_repeatedly"
+    [source] = document["files"]
+    assert (document["_path"] / source["path"]).read_bytes() == slide.read_bytes()
+    root.assert_clean()
+
+
 @pytest.mark.slow
 def test_killed_again_and_again_nothing_is_lost_or_doubled(root: Root, tmp_path: Path) -> None:
     """A batch and loose files under a kill -9 every fraction of a second."""
-    root.configure(engine="max_attempts = 1000")
     root.drop(batch(tmp_path / "b.zip", 8), "b.zip")
     loose = {}
     for number in range(6):
