@@ -5,20 +5,10 @@ Source: https://openslide.org/formats/aperio/
 
 from __future__ import annotations
 
-from cytowatch.formats.base import Format, Probe
-from cytowatch.formats.marks import vendor
+from cytowatch.formats.base import Format
+from cytowatch.formats.marks import marked
 
 __all__ = ["FORMAT"]
-
-
-def matches(probe: Probe) -> str | None:
-    """The evidence that it is an Aperio slide."""
-    match vendor(probe):
-        case ("aperio-svs", evidence):
-            return evidence
-        case _:
-            return None
-
 
 FORMAT = Format(
     id="aperio-svs",
@@ -28,6 +18,10 @@ FORMAT = Format(
     treated="native",
     reader="OpenSlide",
     extension="svs",
-    matches=matches,
+    oddities="Tiles are JPEG or JPEG 2000 (compressions 33003 and 33005); the second directory is a "
+    "thumbnail in strips, label and macro come last. Some scanners write the pixel size "
+    "with a comma.",
+    source="https://openslide.org/formats/aperio/",
+    matches=marked("aperio-svs"),
     native=True,
 )

@@ -15,10 +15,30 @@ _HEAD_BYTES = 4096
 
 
 class Probe:
-    """One look at a file through a descriptor: its head, and its TIFF structure if it is one."""
+    """One look at a file through a descriptor: its head, and its TIFF structure if it is one.
 
-    def __init__(self, descriptor: int) -> None:
+    Parameters
+    ----------
+    name
+        What it is called on disk: never a reason for a format, but companions bear its stem.
+    beside
+        The files of its folder and of the folders in it, relative to that folder.
+    path
+        Where OpenSlide may open it; None where nothing is to be decoded.
+    """
+
+    def __init__(
+        self,
+        descriptor: int,
+        *,
+        name: str = "",
+        beside: frozenset[str] = frozenset(),
+        path: str | None = None,
+    ) -> None:
         self.descriptor = descriptor
+        self.name = name
+        self.beside = beside
+        self.path = path
         self.size_bytes = os.fstat(descriptor).st_size
 
     @functools.cached_property
@@ -34,13 +54,18 @@ class Probe:
         except TiffError:
             return None
 
+    @property
+    def stem(self) -> str:
+        """The name without its extension."""
+        return os.path.splitext(self.name)[0]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
     """One row of the table of supported formats.
 
     `matches` answers the evidence, as a phrase, or None. `native` tells that the file is deployed
-    as it is; `extract` that it is an archive.
+    as it is; `extract` that it is an archive. `oddities` and `source` are for docs/formats.md.
     """
 
     id: str
@@ -50,6 +75,8 @@ class Format:
     treated: str
     reader: str
     extension: str
+    oddities: str
+    source: str
     matches: Callable[[Probe], str | None]
     native: bool = False
     extract: bool = False

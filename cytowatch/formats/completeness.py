@@ -11,6 +11,7 @@ import os
 import struct
 from collections.abc import Callable
 
+from cytowatch.formats import extents
 from cytowatch.formats.tiff import Directory, Tiff, TiffError
 
 __all__ = ["missing"]
@@ -40,6 +41,8 @@ def missing(descriptor: int, size_bytes: int) -> str | None:
     for magic, look in _LOOKS:
         if head.startswith(magic):
             return look(descriptor, size_bytes)
+    if head[257:262] == b"ustar":
+        return extents.tar(descriptor, size_bytes)
     if any(magic.startswith(head) for magic, _ in _LOOKS):
         return "all but its first bytes"
     return None
@@ -161,4 +164,12 @@ _LOOKS: tuple[tuple[bytes, Callable[[int, int], str | None]], ...] = (
     (b"MM\0+", _tiff),
     (b"PK\x03\x04", _zip),
     (b"PK\x05\x06", _zip),
+    (b"ZISRAWFILE", extents.czi),
+    (b"\x00\x00\x00\x0cjP  ", extents.jp2),
+    (b"\xff\x4f\xff\x51", extents.jpeg2000_codestream),
+    (b"SIS\0", extents.ets),
+    (b"P4", extents.pnm),
+    (b"P5", extents.pnm),
+    (b"P6", extents.pnm),
+    (b"BM", extents.bmp),
 )

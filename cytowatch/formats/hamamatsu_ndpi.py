@@ -5,20 +5,10 @@ Source: https://openslide.org/formats/hamamatsu/
 
 from __future__ import annotations
 
-from cytowatch.formats.base import Format, Probe
-from cytowatch.formats.marks import vendor
+from cytowatch.formats.base import Format
+from cytowatch.formats.marks import marked
 
 __all__ = ["FORMAT"]
-
-
-def matches(probe: Probe) -> str | None:
-    """The evidence that it is a Hamamatsu slide."""
-    match vendor(probe):
-        case ("hamamatsu-ndpi", evidence):
-            return evidence
-        case _:
-            return None
-
 
 FORMAT = Format(
     id="hamamatsu-ndpi",
@@ -28,6 +18,10 @@ FORMAT = Format(
     treated="native",
     reader="OpenSlide",
     extension="ndpi",
-    matches=matches,
+    oddities="A classic TIFF that may be larger than 4 GiB: pointers to directories have eight "
+    "bytes, and the high halves of values follow each directory. Levels are single JPEG "
+    "strips with restart markers; a source lens of -1 is the macro, -2 a map.",
+    source="https://openslide.org/formats/hamamatsu/",
+    matches=marked("hamamatsu-ndpi"),
     native=True,
 )

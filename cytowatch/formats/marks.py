@@ -1,4 +1,4 @@
-"""Which vendor a TIFF is of: one decision for all formats, so that exactly one can match.
+"""Which vendor a file is of: one decision for all formats, so that exactly one can match.
 
 Source: https://openslide.org/formats/ (a page a vendor); the OME-TIFF specification.
 """
@@ -6,31 +6,67 @@ Source: https://openslide.org/formats/ (a page a vendor); the OME-TIFF specifica
 from __future__ import annotations
 
 import functools
+import re
+from collections.abc import Callable
 
 from cytowatch.formats.base import Probe
 from cytowatch.formats.tiff import NDPI_MARK, Tiff, TiffError
 
-__all__ = ["Mark", "levels", "vendor"]
+__all__ = ["Mark", "levels", "marked", "openslide_vendor", "vendor"]
 
-#: (what it is, by which evidence); the first is a format's id or the name of one not supported.
+#: (a format's id, by which evidence).
 Mark = tuple[str, str]
 
 
 def vendor(probe: Probe) -> Mark | None:
-    """The vendor of a TIFF by its content; None when it is no TIFF, or bears no vendor's mark."""
+    """The vendor of a file by its content; None when it bears no vendor's mark."""
+    if probe.head.startswith(b"\xff\xd8\xff"):
+        return _mirax(probe)
     tiff = probe.tiff
     if tiff is None:
-        return None
+        return _text(probe.head)
     try:
-        return _vendor(tiff)
+        return _cellsens(probe) or _vendor(tiff)
     except TiffError:
         return None
+
+
+def marked(id: str) -> Callable[[Probe], str | None]:  # noqa: A002
+    """What a format that is told by its vendor's mark has for `Format.matches`."""
+
+    def matches(probe: Probe) -> str | None:
+        found = vendor(probe)
+        return found[1] if found is not None and found[0] == id else None
+
+    return matches
+
+
+def _mirax(probe: Probe) -> Mark | None:
+    ini = f"{probe.stem}/Slidedat.ini"
+    return ("mirax-mrxs", f"a JPEG beside {ini}") if ini in probe.beside else None
+
+
+def _cellsens(probe: Probe) -> Mark | None:
+    """A VSI is a small TIFF; only the folder beside it tells it from any other."""
+    ets = re.compile(re.escape(f"_{probe.stem}_/") + r"stack\d+/frame_t.*\.ets")
+    found = next((path for path in sorted(probe.beside) if ets.fullmatch(path)), None)
+    return ("olympus-vsi", f"a TIFF beside {found}") if found else None
+
+
+def _text(head: bytes) -> Mark | None:
+    begin = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if begin.startswith(b"[Virtual Microscope Specimen]"):
+        return "hamamatsu-vms", "begins with [Virtual Microscope Specimen]"
+    if begin.startswith(b"[Uncompressed Virtual Microscope Specimen]"):
+        return "hamamatsu-vmu", "begins with [Uncompressed Virtual Microscope Specimen]"
+    return None
 
 
 @functools.lru_cache(maxsize=64)
 def _vendor(tiff: Tiff) -> Mark | None:
     first = tiff.directories[0]
     description = first.text(270)
+    software = first.text(305)
     marks = (
         ("hamamatsu-ndpi", NDPI_MARK in first.tags, "tag 65420"),
         ("aperio-svs", description.startswith("Aperio"), "description starts with Aperio"),
@@ -39,9 +75,14 @@ def _vendor(tiff: Tiff) -> Mark | None:
             "http://www.leica-microsystems.com/scn" in description,
             "XML namespace of leica-microsystems scn",
         ),
-        ("philips-tiff", first.text(305).startswith("Philips"), "Software starts with Philips"),
+        (
+            "philips-tiff",
+            software.startswith("Philips") and "DPUfsImport" in description,
+            "Software starts with Philips, XML DataObject DPUfsImport",
+        ),
         ("ventana-bif", "<iScan" in first.text(700), "iScan XML in tag 700"),
         ("huron-tiff", first.text(271).startswith("Huron"), "Make starts with Huron"),
+        ("trestle", software.startswith("MedScan"), "Software starts with MedScan"),
         ("ome-tiff", description.rstrip().endswith("OME>"), "description ends with OME>"),
     )
     return next(((name, evidence) for name, found, evidence in marks if found), None)
@@ -69,3 +110,14 @@ def levels(tiff: Tiff) -> list[tuple[int, int]]:
     # A small level is rounded by up to a pixel, which at 3 pixels is a third.
     same = all(abs(w * height / width - h) <= 2 for w, h in sizes)
     return sizes if same else []
+
+
+def openslide_vendor(probe: Probe) -> str | None:
+    """What OpenSlide takes the probed file for; None where it may not be opened, or is no slide."""
+    if probe.path is None:
+        return None
+    # Imported here: the daemon itself never decodes, and never gives a path.
+    import openslide
+
+    found: str | None = openslide.OpenSlide.detect_format(probe.path)
+    return found

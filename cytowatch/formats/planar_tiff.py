@@ -1,6 +1,6 @@
 """Planar TIFF: a TIFF of no vendor, without a pyramid of tiled levels.
 
-Source: TIFF 6.0.
+Source: TIFF 6.0
 """
 
 from __future__ import annotations
@@ -26,5 +26,9 @@ FORMAT = Format(
     treated="pyramid derived",
     reader="libvips, else tifffile",
     extension="tif",
+    oddities="What libvips does not read (ZSTD, LZMA, LERC or JPEG 2000 in TIFF) goes to tifffile. "
+    "Of several pages the first is the pyramid. 16 bits and floating samples end in a "
+    "lossless pyramid of 16 bits.",
+    source="TIFF 6.0",
     matches=matches,
 )

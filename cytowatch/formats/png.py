@@ -1,6 +1,6 @@
 """PNG: begins with 89 50 4E 47.
 
-Source: the PNG specification, third edition, section 5.2.
+Source: ISO/IEC 15948
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ __all__ = ["FORMAT"]
 
 def matches(probe: Probe) -> str | None:
     """The evidence that it is a PNG."""
-    return "begins with 89 50 4E 47" if probe.head.startswith(b"\x89PNG") else None
+    return "begins with 89 50 4E 47" if probe.head.startswith(b"\x89PNG\r\n\x1a\n") else None
 
 
 FORMAT = Format(
@@ -23,5 +23,8 @@ FORMAT = Format(
     treated="pyramid derived",
     reader="libvips",
     extension="png",
+    oddities="Palettes and 1, 2 and 4 bits are expanded, transparency is laid over white, 16 bits "
+    "are kept; interlaced ones are read whole.",
+    source="ISO/IEC 15948",
     matches=matches,
 )

@@ -27,6 +27,9 @@ FORMAT = Format(
     treated="native",
     reader="OpenSlide",
     extension="tif",
+    oddities="Pages in strips among the levels are thumbnails, and passed over. Where OpenSlide "
+    "refuses it (JPEG 2000 tiles, 16 bits) a pyramid is derived.",
+    source="https://openslide.org/formats/generic-tiff/",
     matches=matches,
     native=True,
 )

@@ -1,6 +1,6 @@
 """Zip: an archive whose members become uploaded files of their own.
 
-Source: PKWARE APPNOTE 6.3.10, section 4.3.
+Source: PKWARE APPNOTE 6.3.10, section 4.3
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ FORMAT = Format(
     treated="extracted",
     reader="Python's zipfile, guarded",
     extension="zip",
+    oddities="Hostile ones are refused whole, a damaged member is passed over. A zip in a zip is "
+    "unpacked once.",
+    source="PKWARE APPNOTE 6.3.10, section 4.3",
     matches=matches,
     extract=True,
 )

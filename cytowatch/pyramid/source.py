@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,10 +10,13 @@ import pyvips
 
 from cytowatch.config import Config
 from cytowatch.errors import ConversionError
+from cytowatch.pyramid.readers.pages import open_page
+from cytowatch.pyramid.readers.whole import Whole
+from cytowatch.pyramid.regions import Opened, Scene, check_memory, check_size
 
-__all__ = ["Source", "normalised", "open_strict", "open_second"]
+__all__ = ["Source", "normalised", "open_second", "open_strict"]
 
-#: What libvips and a second reader make of a source.
+#: What libvips makes of a source.
 Source = Any
 
 _BY_HEAD = ((b"\xff\xd8", "jpeg"), (b"\x89PNG", "png"), (b"II", "tiff"), (b"MM", "tiff"))
@@ -39,31 +39,13 @@ def open_strict(path: str, config: Config) -> Source:
     if _orientation(image) != 1:
         # Turning needs the pixels in another order than the file has them.
         need = image.width * image.height * image.bands * _bytes_per_sample(image)
-        _check_memory(need, config, "turning it upright")
+        check_memory(need, config, "turning it upright")
         image = pyvips.Image.new_from_file(path, access="random", fail_on="warning")
     return image
 
 
-def check_size(width: int, height: int, config: Config) -> None:
-    """Refuse what has no pixels or more than the limit.
-
-    Raises
-    ------
-    ConversionError
-        `no_pixels` or `too_many_pixels`.
-    """
-    if width <= 0 or height <= 0:
-        raise ConversionError("no_pixels", f"it is {width} x {height} pixels")
-    if width * height > config.limits.max_pixels:
-        raise ConversionError(
-            "too_many_pixels",
-            f"it has {width:,} x {height:,} = {width * height:,} pixels, "
-            f"{config.limits.max_pixels:,} are allowed (limits.max_pixels)",
-        )
-
-
-def open_second(path: str, config: Config, first_error: str) -> tuple[Source, str]:
-    """The image read whole by another library, and a warning that says so.
+def open_second(path: str, config: Config, first_error: str) -> tuple[Opened, str]:
+    """The image by another library, and a warning that says so.
 
     Raises
     ------
@@ -76,99 +58,38 @@ def open_second(path: str, config: Config, first_error: str) -> tuple[Source, st
     with open(path, "rb") as file:
         head = file.read(4)
     kind = next((kind for magic, kind in _BY_HEAD if head.startswith(magic)), None)
-    readers: dict[str, tuple[str, Callable[[str, Config], np.ndarray[Any, Any]]]] = {
-        "tiff": ("tifffile", _by_tifffile),
-        "jpeg": ("imagecodecs", _by_imagecodecs),
-        "png": ("imagecodecs", _by_imagecodecs),
-    }
     if kind is None:
         raise ConversionError("damaged", f"it cannot be read: {said}")
-    name, read = readers[kind]
     try:
-        pixels = read(path, config)
-    except ConversionError:
-        raise
-    except MemoryError:
-        raise
-    except Exception as error:
-        second = _first_line(str(error)) or type(error).__name__
+        opened = open_page(path, config) if kind == "tiff" else _by_imagecodecs(path, config)
+    except ConversionError as error:
+        if error.reason != "damaged":
+            raise
         raise ConversionError(
-            "damaged", f"it cannot be read: libvips says {said!r}, {name} says {second!r}"
+            "damaged", f"it cannot be read: libvips says {said!r}, another reader {error.detail!r}"
         ) from error
-    return _from_array(pixels), f"libvips said {said!r}; {name} read the whole image"
+    return opened, f"libvips said {said!r}; {opened.reader} read the whole image"
 
 
-def _by_tifffile(path: str, config: Config) -> np.ndarray[Any, Any]:
-    import tifffile
-
-    with _no_complaints("tifffile"), tifffile.TiffFile(path) as tiff:
-        page = tiff.pages[0]
-        check_size(int(page.imagewidth), int(page.imagelength), config)
-        _check_memory(2 * int(page.size) * page.dtype.itemsize, config, "reading it whole")
-        pixels = np.asarray(page.asarray())
-        if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
-            pixels = ~pixels if pixels.dtype == bool else np.subtract(pixels.max(), pixels)
-        if page.photometric == tifffile.PHOTOMETRIC.PALETTE and page.colormap is not None:
-            pixels = (np.moveaxis(page.colormap[:, pixels.astype(int)], 0, -1) >> 8).astype(
-                np.uint8
-            )
-        elif page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and pixels.ndim == 3:
-            pixels = np.moveaxis(pixels, 0, -1)
-    return pixels
-
-
-class _Complaints(logging.Handler):
-    """Collects what a library logs instead of raising."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.told: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.told.append(record.getMessage())
-
-
-@contextmanager
-def _no_complaints(name: str) -> Iterator[None]:
-    """Take a warning of the logger `name` for an error: it stands for pixels that are not there."""
-    complaints = _Complaints()
-    logger = logging.getLogger(name)
-    logger.addHandler(complaints)
-    try:
-        yield
-    finally:
-        logger.removeHandler(complaints)
-    if complaints.told:
-        raise ConversionError("damaged", f"it cannot be read whole: {complaints.told[0]}"[:300])
-
-
-def _by_imagecodecs(path: str, config: Config) -> np.ndarray[Any, Any]:
+def _by_imagecodecs(path: str, config: Config) -> Opened:
     import imagecodecs
 
     with open(path, "rb") as file:
         data = file.read()
     decode = imagecodecs.png_decode if data.startswith(b"\x89PNG") else imagecodecs.jpeg_decode
-    header = pyvips.Image.new_from_file(path, fail_on="none")
-    check_size(header.width, header.height, config)
-    need = 2 * header.width * header.height * header.bands * _bytes_per_sample(header)
-    _check_memory(need + len(data), config, "reading it whole")
-    pixels = np.asarray(decode(data))
+    try:
+        header = pyvips.Image.new_from_file(path, fail_on="none")
+        check_size(header.width, header.height, config)
+        need = 2 * header.width * header.height * header.bands * _bytes_per_sample(header)
+        check_memory(need + len(data), config, "reading it whole")
+        pixels = np.asarray(decode(data))
+    except (ConversionError, MemoryError):
+        raise
+    except Exception as error:
+        raise ConversionError("damaged", _first_line(str(error))) from error
     if pixels.shape[:2] != (header.height, header.width):
         raise ConversionError("damaged", "two readers disagree about its size")
-    return pixels
-
-
-def _from_array(pixels: np.ndarray[Any, Any]) -> Source:
-    if pixels.dtype == bool:
-        pixels = pixels.astype(np.uint8) * 255
-    if pixels.ndim not in (2, 3):
-        raise ConversionError("unsupported_samples", f"its pixels have {pixels.ndim} axes")
-    image = pyvips.Image.new_from_array(np.ascontiguousarray(pixels))
-    if image.bands < 3:
-        kind = "grey16" if image.format == "ushort" else "b-w"
-    else:
-        kind = "rgb16" if image.format == "ushort" else "srgb"
-    return image.copy(interpretation=kind)
+    return Opened(scenes=[Scene(region=Whole(pixels))], reader="imagecodecs")
 
 
 def normalised(image: Source) -> tuple[Source, list[str]]:
@@ -234,16 +155,6 @@ def _orientation(image: Source) -> int:
 
 def _bytes_per_sample(image: Source) -> int:
     return {"uchar": 1, "char": 1, "ushort": 2, "short": 2, "double": 8}.get(image.format, 4)
-
-
-def _check_memory(need: int, config: Config, what: str) -> None:
-    budget = config.sandbox.memory_bytes // 2
-    if need > budget:
-        raise ConversionError(
-            "too_large_for_memory",
-            f"{what} needs {need:,} bytes of memory, {budget:,} may be used "
-            "(half of sandbox.memory_bytes)",
-        )
 
 
 def _first_line(text: str) -> str:

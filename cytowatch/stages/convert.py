@@ -1,18 +1,25 @@
-"""CONVERTING: a pyramid is derived from an image that no viewer can show at once."""
+"""CONVERTING: a pyramid is derived from each image that no viewer can show at once."""
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
 
 import pyvips
 
-from cytowatch.errors import ConversionError, TransientError
+from cytowatch import names
+from cytowatch.errors import ConversionError, IngestError, TransientError
 from cytowatch.manifest import FileEntry, ImageEntry
-from cytowatch.model import Outcome, UploadedFile
+from cytowatch.model import Mpp, Outcome, Progress, UploadedFile
 from cytowatch.pyramid import describe, resolution, source, verify, writer
+from cytowatch.pyramid.readers import READERS
+from cytowatch.pyramid.regions import Opened, Pixels, Scene
+from cytowatch.pyramid.virtual import as_image
 from cytowatch.status import Status
 
 __all__ = ["convert"]
@@ -20,8 +27,18 @@ __all__ = ["convert"]
 _FULL = ("no space left", "disk quota", "write error", "input/output error")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Written:
+    """One pyramid as it was written, and what was done to its image."""
+
+    entry: ImageEntry
+    path: str
+    done: list[str]
+    compression: str
+
+
 def convert(file: UploadedFile) -> Outcome:
-    """Write the pyramid and the thumbnail of `file`.
+    """Write a pyramid of each scene of `file`, the thumbnail, and label and macro if it has them.
 
     Raises
     ------
@@ -31,92 +48,157 @@ def convert(file: UploadedFile) -> Outcome:
         The disk is full.
     """
     began = time.monotonic()
-    # Whatever libvips cannot keep in memory goes where this child may write.
+    # Whatever a decoder cannot keep in memory goes where this child may write.
     os.environ["TMPDIR"] = file.out
-    name = f"{file.slug}.tiff"
-    path = f"{file.out}/{name}"
     with ThreadPoolExecutor(1) as beside:
-        hashing = beside.submit(_hash, file)
-        image, reader, done = _write(file, path)
-        digest = hashing.result()
-    entry = _describe(path, f"derived/{name}", image)
+        hashing = beside.submit(_hashes, file)
+        written, reader, done, pictures = _write(file)
+        digests = hashing.result()
     thumbnail = f"{file.out}/thumbnail.jpg"
-    writer.write_thumbnail(_small_level(path, entry), thumbnail)
-    size_bytes = os.stat(path).st_size
+    writer.write_thumbnail(_small_level(written[0]), thumbnail)
     rows = [
-        _row("pyramid", f"derived/{name}", size_bytes),
-        _row("thumbnail", "derived/thumbnail.jpg", os.stat(thumbnail).st_size),
+        *(_row(file, "pyramid", os.path.basename(one.path)) for one in written),
+        _row(file, "thumbnail", "thumbnail.jpg"),
+        *(_picture(file, name, pixels) for name, pixels in sorted(pictures.items())),
     ]
+    for one in written:
+        one.entry["associated"] = sorted(pictures)
     settings = file.config.convert
-    compression = writer.compression_of(image, settings)
+    compression = written[0].compression
     conversion = {
-        "why": "a flat image: a viewer needs levels and tiles",
+        "why": "a flat image: a viewer needs levels and tiles"
+        if reader == "libvips"
+        else "a format that viewers do not open by themselves",
         "reader": reader,
         "compression": compression,
         "quality": settings.quality if compression == "jpeg" else None,
         "tile": settings.tile,
         "seconds": round(time.monotonic() - began, 3),
         "source_bytes": file.manifest["size_bytes"],
-        "output_bytes": size_bytes,
+        "output_bytes": sum(os.stat(one.path).st_size for one in written),
     }
+    [*sources] = (row for row in file.manifest["files"] if row["role"] == "source")
     return Outcome(
         status=Status.DEPLOYING,
         changes={
-            "images": [entry],
-            "sha256": digest,
-            "files": [*_with_hash(file, digest), *rows],
+            "images": [one.entry for one in written],
+            "sha256": digests[sources[0]["path"]] if len(sources) == 1 else None,
+            "files": [*_with_hashes(file, digests), *rows],
             "conversion": conversion,
-            "warnings": [*file.manifest["warnings"], *done],
+            "warnings": list(dict.fromkeys([*file.manifest["warnings"], *done])),
         },
     )
 
 
-def _hash(file: UploadedFile) -> str:
-    """The hash of the source, unless it is known already."""
-    known = file.manifest["sha256"]
-    return known or verify.sha256(
-        file.source, lambda _: None, size_bytes=file.manifest["size_bytes"]
-    )
-
-
-def _with_hash(file: UploadedFile, digest: str) -> list[FileEntry]:
-    return [
-        FileEntry(**{**row, "sha256": digest}) if row["path"] == file.source else row
+def _hashes(file: UploadedFile) -> dict[str, str]:
+    """The hash of each source by its path, unless it is known already."""
+    return {
+        row["path"]: row["sha256"]
+        or verify.sha256(row["path"], lambda _: None, size_bytes=row["size_bytes"])
         for row in file.manifest["files"]
+    }
+
+
+def _with_hashes(file: UploadedFile, digests: dict[str, str]) -> list[FileEntry]:
+    return [
+        cast("FileEntry", {**row, "sha256": digests[row["path"]]}) for row in file.manifest["files"]
     ]
 
 
-def _write(file: UploadedFile, path: str) -> tuple[Any, str, list[str]]:
-    """The image as it was written, which library read it, and what was done to it.
+def _write(file: UploadedFile) -> tuple[list[_Written], str, list[str], dict[str, Pixels]]:
+    """(what was written, which library read it, what was done, label and macro).
 
     A warning is not a verdict: it sends the file to a second reader.
     """
+    form = file.manifest["format"]
+    read = READERS.get(form["id"]) if form else None
+    if read is not None:
+        return _by_reader(file, read(file.source, file.config), [])
     try:
         image, done = source.normalised(source.open_strict(file.source, file.config))
-        _save(file, image, path)
-        return image, "libvips", done
+        mpp = _stated(file, image)
+        path = f"{file.out}/{file.slug}.tiff"
+        writer.write_pyramid(image, path, file.config.convert, mpp, file.progress)
+        return [_described(file, path, image, done)], "libvips", done, {}
     except pyvips.Error as error:
         _raise_if_full(error)
         second, said = source.open_second(file.source, file.config, str(error))
+    return _by_reader(file, second, [said])
+
+
+def _by_reader(
+    file: UploadedFile, opened: Opened, said: list[str]
+) -> tuple[list[_Written], str, list[str], dict[str, Pixels]]:
+    done = [*said, *opened.done]
+    written = []
     try:
-        image, done = source.normalised(second)
-        _save(file, image, path)
+        for number, scene in enumerate(opened.scenes):
+            path = f"{file.out}/{_name(file, opened.scenes, scene)}.tiff"
+            share = _share(file.progress, number, len(opened.scenes))
+            with _image(scene) as virtual:
+                image, also = source.normalised(virtual)
+                mpp = scene.mpp or _stated(file, image)
+                writer.write_pyramid(image, path, file.config.convert, mpp, share)
+                one = _described(file, path, image, [*scene.done, *also])
+            one.entry["scene"] = scene.index
+            one.entry["objective_power"] = scene.objective_power
+            one.entry["acquired_at"] = scene.acquired_at
+            done += one.done
+            written.append(one)
+    finally:
+        opened.close()
+    if len(written) > 1:
+        done.append(f"it has {len(written)} scenes: each is a pyramid of its own")
+    return written, opened.reader, done, opened.pictures
+
+
+@contextmanager
+def _image(scene: Scene) -> Iterator[Any]:
+    """The scene for libvips; what its reader raised says more than what libvips makes of it."""
+    try:
+        image, virtual = as_image(scene)
     except pyvips.Error as error:
         _raise_if_full(error)
         raise ConversionError("damaged", f"it cannot be converted: {error}"[:400]) from error
-    return image, said.rpartition(";")[2].split()[0], [said, *done]
+    try:
+        yield image
+    except pyvips.Error as error:
+        if virtual.error is not None and isinstance(virtual.error, (IngestError, MemoryError)):
+            raise virtual.error from error
+        _raise_if_full(error)
+        said = virtual.error or error
+        raise ConversionError("damaged", f"it cannot be converted: {said}"[:400]) from error
+    finally:
+        virtual.close()
+    if virtual.error is not None:
+        raise ConversionError("damaged", f"it cannot be read: {virtual.error}"[:400])
 
 
-def _save(file: UploadedFile, image: Any, path: str) -> None:
+def _name(file: UploadedFile, scenes: list[Scene], scene: Scene) -> str:
+    """The name of a pyramid: the slug, and of several scenes which one."""
+    if len(scenes) == 1:
+        return file.slug
+    number = f"{file.slug}-{scene.index + 1}"
+    return f"{number}-{names.slug(scene.name)}" if scene.name else number
+
+
+def _share(progress: Progress, number: int, of: int) -> Progress:
+    return lambda share: progress((number + share) / of)
+
+
+def _stated(file: UploadedFile, image: Any) -> Mpp | None:
     mpp = resolution.stated(file.source, image.xres, image.yres)
     if mpp is not None and _is_turned(file.source):
         mpp = type(mpp)(mpp.y, mpp.x)
-    writer.write_pyramid(image, path, file.config.convert, mpp, file.progress)
+    return mpp
 
 
 def _is_turned(path: str) -> bool:
     """Whether turning it upright exchanges its axes (EXIF orientations 5 to 8)."""
-    image = pyvips.Image.new_from_file(path)
+    try:
+        image = pyvips.Image.new_from_file(path)
+    except pyvips.Error:
+        return False
     return bool(image.get_typeof("orientation")) and image.get("orientation") >= 5
 
 
@@ -126,22 +208,33 @@ def _raise_if_full(error: pyvips.Error) -> None:
         raise TransientError("disk", text.strip()[:200]) from error
 
 
-def _describe(path: str, file: str, image: Any) -> ImageEntry:
-    entry = describe.by_tags(path, file, icc_profile=bool(image.get_typeof("icc-profile-data")))
+def _described(file: UploadedFile, path: str, image: Any, done: list[str]) -> _Written:
+    inside = f"derived/{os.path.basename(path)}"
+    entry = describe.by_tags(path, inside, icc_profile=bool(image.get_typeof("icc-profile-data")))
     if (entry["width"], entry["height"]) != (image.width, image.height):
         raise ConversionError("damaged", "the pyramid has another size than the image")
-    return entry
+    compression = writer.compression_of(image, file.config.convert)
+    return _Written(entry=entry, path=path, done=done, compression=compression)
 
 
-def _small_level(path: str, entry: ImageEntry) -> Any:
+def _small_level(written: _Written) -> Any:
     """The smallest level that still fills a thumbnail."""
-    wide = [
-        i for i, level in enumerate(entry["levels"]) if max(level["width"], level["height"]) >= 512
-    ]
-    return writer.level_image(path, wide[-1] if wide else 0)
+    levels = written.entry["levels"]
+    wide = [i for i, level in enumerate(levels) if max(level["width"], level["height"]) >= 512]
+    return writer.level_image(written.path, wide[-1] if wide else 0)
 
 
-def _row(role: str, path: str, size_bytes: int) -> FileEntry:
+def _picture(file: UploadedFile, name: str, pixels: Pixels) -> FileEntry:
+    image = pyvips.Image.new_from_array(pixels).copy(interpretation="srgb")
+    image.jpegsave(f"{file.out}/{name}.jpg", Q=90)
+    return _row(file, name, f"{name}.jpg")
+
+
+def _row(file: UploadedFile, role: str, name: str) -> FileEntry:
     return FileEntry(
-        role=role, path=path, size_bytes=size_bytes, sha256=None, status=Status.DEPLOYED.name
+        role=role,
+        path=f"derived/{name}",
+        size_bytes=os.stat(f"{file.out}/{name}").st_size,
+        sha256=None,
+        status=Status.DEPLOYED.name,
     )

@@ -51,47 +51,58 @@ def _native(file: UploadedFile) -> Outcome:
             levels, regions = verify.read_levels(slide)
             image = describe.by_openslide(slide, path)
             made = _pictures(file, slide)
-    return _outcome(file, Status.DEPLOYED, image, [*file.manifest["files"], *made], levels, regions)
+    return _outcome(
+        file, Status.DEPLOYED, [image], [*file.manifest["files"], *made], levels, regions
+    )
 
 
 def _derived(file: UploadedFile) -> Outcome:
-    [was] = file.manifest["images"]
+    images: list[ImageEntry] = []
+    levels = regions = 0
+    for was in file.manifest["images"]:
+        image, more_levels, more_regions = _verified(was)
+        images.append(image)
+        levels += more_levels
+        regions += more_regions
+    files = [_hashed(file, row) for row in file.manifest["files"]]
+    return _outcome(file, Status.CONVERTED, images, files, levels, regions)
+
+
+def _verified(was: ImageEntry) -> tuple[ImageEntry, int, int]:
+    """One derived pyramid as it reads back: (entry, levels read, regions read)."""
     slide = describe.open_slide(was["file"])
     if slide is None and was["bits_per_sample"] == 8:
         raise DeploymentError("verification_failed", "OpenSlide does not open the pyramid")
     if slide is None:
-        image = was
-        levels, regions = verify.read_pages(was["file"], was)
-    else:
-        with slide:
-            image = describe.by_openslide(slide, was["file"])
-            levels, regions = verify.read_levels(slide)
-        _check_same(was, image)
-        image = cast(
-            "ImageEntry",
-            {
-                **image,
-                "samples_per_pixel": was["samples_per_pixel"],
-                "bits_per_sample": was["bits_per_sample"],
-                "vendor": None,
-                "properties": {},
-            },
-        )
-    files = [_hashed(file, row) for row in file.manifest["files"]]
-    return _outcome(file, Status.CONVERTED, image, files, levels, regions)
+        return was, *verify.read_pages(was["file"], was)
+    with slide:
+        image = describe.by_openslide(slide, was["file"])
+        levels, regions = verify.read_levels(slide)
+    _check_same(was, image)
+    kept = (
+        "scene",
+        "samples_per_pixel",
+        "bits_per_sample",
+        "objective_power",
+        "associated",
+        "acquired_at",
+    )
+    facts: dict[str, Any] = {key: cast("dict[str, Any]", was)[key] for key in kept}
+    merged = {**image, **facts, "vendor": None, "properties": {}}
+    return cast("ImageEntry", merged), levels, regions
 
 
 def _outcome(
     file: UploadedFile,
     status: Status,
-    image: ImageEntry,
+    images: list[ImageEntry],
     files: list[FileEntry],
     levels: int,
     regions: int,
 ) -> Outcome:
     verification = {"levels_read": levels, "tiles_read": regions, "at": utc(datetime.now(UTC))}
     changes = {
-        "images": [image],
+        "images": images,
         "files": files,
         "verification": verification,
         "warnings": list(file.manifest["warnings"]),

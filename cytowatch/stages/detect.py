@@ -1,16 +1,21 @@
-"""DETECTING_FORMAT: what is it, by its content; and its hash, unless a conversion follows."""
+"""DETECTING FORMAT: what it is, by its bytes; exactly one format must match."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
 
 import openslide
 
 from cytowatch import formats
 from cytowatch.errors import FormatError
-from cytowatch.formats import Format, Probe, completeness
-from cytowatch.formats.looks import NOT_YET
-from cytowatch.formats.marks import vendor
+from cytowatch.formats import Format, Probe, companions, completeness
+from cytowatch.formats.companions import Group
+from cytowatch.formats.marks import levels
+from cytowatch.formats.ome_tiff import other_files
 from cytowatch.manifest import FileEntry, FormatEntry
 from cytowatch.model import Outcome, UploadedFile
 from cytowatch.pyramid import verify
@@ -18,8 +23,13 @@ from cytowatch.status import Status
 
 __all__ = ["detect", "identify"]
 
-#: Flat images up to this many pixels a side stay as they are with ``derive = "large"``.
+T = TypeVar("T")
+
+#: A flat image up to this many pixels a side stays as it is with ``convert.derive = "large"``.
 _SMALL_PX = 1024
+#: Of these a pyramid is derived where OpenSlide does not see all of their levels.
+_ELSE_DERIVED = frozenset({"pyramidal-tiff", "ome-tiff"})
+_INDEXES = (".vms", ".vmu")
 
 
 def detect(file: UploadedFile) -> Outcome:
@@ -31,32 +41,26 @@ def detect(file: UploadedFile) -> Outcome:
         No format matches, several do, it is incomplete, or its reader refuses it.
     """
     path = file.source
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        probe = Probe(descriptor)
-        lacking = completeness.missing(descriptor, probe.size_bytes)
-        if lacking is not None:
-            raise FormatError("incomplete", f"it is not whole: missing {lacking}", retryable=True)
+    with _probed(path, _beside(file)) as probe:
+        _check_whole(file)
         found, evidence = identify(probe)
-    finally:
-        os.close(descriptor)
+        _check_supported(found, probe)
+        shown = _levels_in(probe)
     native, slide_vendor = found.native, None
     warnings = list(file.manifest["warnings"])
     if found.native:
-        slide_vendor, refusal = _opened(path)
-        if refusal is not None and found.id != "pyramidal-tiff":
+        slide_vendor, refusal = _opened(path, shown)
+        if found.id == "ome-tiff" and shown < 2:
+            slide_vendor, refusal = None, "it has one level"
+        if refusal is not None and found.id not in _ELSE_DERIVED:
             raise FormatError("unreadable", f"{found.name}, but OpenSlide says: {refusal}")
         native = refusal is None
-        if refusal is not None:
+        # That an OME-TIFF is flat, or has its levels in SubIFDs, is nothing to be warned of.
+        if refusal is not None and found.id != "ome-tiff":
             warnings.append(f"OpenSlide does not read it, so a pyramid is derived: {refusal}")
     elif not found.extract and file.config.convert.derive == "large":
         native = _is_small(path)
     status = _next(found, native=native)
-    digest = None
-    # Only who refuses or links duplicates must know the hash before a conversion is paid for;
-    # otherwise it is computed beside the conversion, where it costs a fraction of the time.
-    if status is not Status.CONVERTING or file.config.storage.duplicates != "keep":
-        digest = verify.sha256(path, file.progress, size_bytes=probe.size_bytes)
     entry = FormatEntry(
         id=found.id,
         name=found.name,
@@ -64,11 +68,11 @@ def detect(file: UploadedFile) -> Outcome:
         evidence=evidence,
         openslide_vendor=slide_vendor,
     )
-    files = [
-        FileEntry(**{**row, "sha256": digest}) if row["path"] == path else row
-        for row in file.manifest["files"]
-    ]
-    changes = {"format": entry, "sha256": digest, "files": files, "warnings": warnings}
+    changes: dict[str, object] = {"format": entry, "warnings": warnings}
+    # Only who refuses or links duplicates must know the hash before a conversion is paid for;
+    # otherwise it is computed beside the conversion, where it costs a fraction of the time.
+    if status is not Status.CONVERTING or file.config.storage.duplicates != "keep":
+        changes |= _hashed(file)
     return Outcome(status=status, changes=changes)
 
 
@@ -85,13 +89,112 @@ def identify(probe: Probe) -> tuple[Format, str]:
             return only
         case []:
             looks = formats.looks_like(probe)
-            mark = vendor(probe)
-            if mark is not None and mark[0] in NOT_YET:
-                raise FormatError("unsupported_format", f"it is {looks}, which is not supported")
             raise FormatError("unknown_format", f"no supported format matches; it is {looks}")
         case several:
             named = ", ".join(one.name for one, _ in several)
             raise FormatError("ambiguous_format", f"it could be any of {named}")
+
+
+@contextmanager
+def _probed(path: str, beside: frozenset[str] = frozenset()) -> Iterator[Probe]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield Probe(descriptor, name=os.path.basename(path), beside=beside, path=path)
+    finally:
+        os.close(descriptor)
+
+
+def _look(path: str, function: Callable[[Probe], T]) -> T:
+    with _probed(f"source/{path}") as probe:
+        return function(probe)
+
+
+def _own(file: UploadedFile) -> dict[str, int]:
+    """The size of every source file, by its path below ``source/``."""
+    return {
+        row["path"].removeprefix("source/"): row["size_bytes"]
+        for row in file.manifest["files"]
+        if row["role"] == "source"
+    }
+
+
+def _beside(file: UploadedFile) -> frozenset[str]:
+    return frozenset(_own(file))
+
+
+def _check_whole(file: UploadedFile) -> None:
+    """Every file of a set is there, and each is whole by its own structure.
+
+    Raises
+    ------
+    FormatError
+        `incomplete`, or `unsafe_reference`: an index file names what is not of the set.
+    """
+    own = _own(file)
+    for path in own:
+        if path.endswith((*_INDEXES, "/Slidedat.ini")):
+            stray = companions.unsafe(_look(path, companions.referred))
+            if stray is not None:
+                raise FormatError(
+                    "unsafe_reference", f"{path} names {stray!r}, which is not in its own folder"
+                )
+    for group in companions.groups(own, _look):
+        if group.missing is not None:
+            raise _incomplete(f"missing {group.missing}", group)
+    for path in own:
+        lacking = _look(
+            path, lambda probe: completeness.missing(probe.descriptor, probe.size_bytes)
+        )
+        if lacking is not None:
+            named = f"{path}: " if len(own) > 1 else ""
+            raise _incomplete(f"{named}missing {lacking}", None)
+
+
+def _incomplete(what: str, group: Group | None) -> FormatError:
+    kind = formats.by_id(group.kind).name if group is not None and group.kind else None
+    said = f"it looks like a part of a slide of {kind}, and is" if kind else "it is"
+    return FormatError("incomplete", f"{said} not whole: {what}", retryable=True)
+
+
+def _check_supported(found: Format, probe: Probe) -> None:
+    if found.id == "olympus-vsi" and importlib.util.find_spec("slideio") is None:
+        raise FormatError(
+            "reader_missing", "slideio, which reads CellSens VSI, is not to be had on this machine"
+        )
+    if found.id == "ome-tiff" and probe.tiff is not None:
+        others = other_files(probe.tiff.directories[0].text(270))
+        if others:
+            raise FormatError(
+                "unsupported_format",
+                f"an OME-TIFF that is spread over several files is not supported: {others[0]!r} "
+                "belongs to it",
+            )
+
+
+def _levels_in(probe: Probe) -> int:
+    """How many levels a TIFF has, as far as its structure tells; else 1."""
+    if probe.tiff is None:
+        return 1
+    first = probe.tiff.directories[0]
+    return max(len(levels(probe.tiff)), 1 + len(first.numbers(330)))
+
+
+def _hashed(file: UploadedFile) -> dict[str, object]:
+    total = max(1, file.manifest["size_bytes"])
+    done = 0
+    rows: list[FileEntry] = []
+    for row in file.manifest["files"]:
+        before = done
+        size = row["size_bytes"]
+        digest = verify.sha256(
+            row["path"],
+            lambda share, before=before, size=size: file.progress((before + share * size) / total),  # type: ignore[misc]
+            size_bytes=size,
+        )
+        done += size
+        rows.append(FileEntry(**{**row, "sha256": digest}))
+    sources = [row["sha256"] for row in rows if row["role"] == "source"]
+    return {"files": rows, "sha256": sources[0] if len(sources) == 1 else None}
 
 
 def _next(found: Format, *, native: bool) -> Status:
@@ -100,10 +203,12 @@ def _next(found: Format, *, native: bool) -> Status:
     return Status.DEPLOYING if native else Status.CONVERTING
 
 
-def _opened(path: str) -> tuple[str | None, str | None]:
+def _opened(path: str, shown: int) -> tuple[str | None, str | None]:
     """(vendor, None) if OpenSlide reads a pixel of every level now, else (None, why not)."""
     try:
         with openslide.OpenSlide(path) as slide:
+            if slide.level_count < shown:
+                return None, f"it shows {slide.level_count} of {shown} levels"
             for level, (width, height) in enumerate(slide.level_dimensions):
                 scale = slide.level_downsamples[level]
                 middle = (int(width * scale / 2), int(height * scale / 2))

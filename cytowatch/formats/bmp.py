@@ -1,0 +1,35 @@
+"""BMP: begins with ``BM``.
+
+Source: Microsoft, Bitmap Storage
+"""
+
+from __future__ import annotations
+
+from cytowatch.formats.base import Format, Probe
+
+__all__ = ["FORMAT"]
+
+#: The sizes of the second header that are in use: OS/2 1 and 2, Windows 3, 4, 5 and their kin.
+_HEADERS = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
+
+
+def matches(probe: Probe) -> str | None:
+    """The evidence that it is a bitmap; two letters alone would be a text that begins with BM."""
+    known = int.from_bytes(probe.head[14:18], "little") in _HEADERS
+    return "begins with BM and a known header" if probe.head.startswith(b"BM") and known else None
+
+
+FORMAT = Format(
+    id="bmp",
+    name="BMP",
+    samples="8 bit, 3",
+    marker="BM",
+    treated="pyramid derived",
+    reader="rows by pread, else Pillow",
+    extension="bmp",
+    oddities="Plain 24 and 32 bit are read row by row, mostly from the bottom; run-length coded, "
+    "palette and OS/2 kinds by Pillow, under a limit of memory that is told from the "
+    "header.",
+    source="Microsoft, Bitmap Storage",
+    matches=matches,
+)

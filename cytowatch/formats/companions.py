@@ -1,0 +1,403 @@
+"""Which files belong together: the sets of files that are one slide, and what they still lack.
+
+A name never decides a format, but it may make a file wait for what it comes with. The same rules
+hold for loose files in an inbox, for a dropped folder and for the members of an archive.
+
+Source: https://openslide.org/formats/mirax/, /hamamatsu/ and /dicom/;
+https://bio-formats.readthedocs.io/en/latest/formats/cellsens-vsi.html
+"""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from cytowatch import names
+from cytowatch.formats.base import Probe
+from cytowatch.formats.marks import vendor
+
+__all__ = ["Group", "Look", "groups", "placed", "referred", "unsafe"]
+
+T = TypeVar("T")
+
+
+class Look(Protocol):
+    """Opens the file of that path, shows it to a function, and gives what that makes of it."""
+
+    def __call__(self, path: str, function: Callable[[Probe], T]) -> T:
+        """What `function` makes of it."""
+
+
+_SIDECARS = frozenset({".xml", ".ndpa", ".txt"})
+#: An index file is small; nothing larger is read as one.
+_LARGEST_INDEX = 1 << 20
+_VMS_PART = re.compile(
+    r"(?P<stem>.+?)(\(\d+,\d+(,\d+)?\)\.jpg|_macro\.jpg|_map2?\.jpg|\.opt)", re.IGNORECASE
+)
+_MIRAX_PART = re.compile(r"(Slidedat\.ini|Index\.dat|Data\d{4}\.dat)")
+_CELLSENS_FOLDER = re.compile(r"_(?P<stem>.+)_")
+_ETS = re.compile(r"stack\d+/frame_t.*\.ets", re.IGNORECASE)
+_VMS_KEYS = ("imagefile", "mapfile", "optimisationfile", "macroimage")
+_SAFE = re.compile(r"[A-Za-z0-9_.(),][A-Za-z0-9 ._(),-]*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """One slide or other thing to be ingested; paths are relative to where one looked.
+
+    `kind` is the id of the set's format, None of a single file. The first of `members` is the
+    head, by which it is opened; a set without one has `headless`. `missing` says what it lacks.
+    `folder` is the folder that belongs to the set alone.
+    """
+
+    kind: str | None
+    members: tuple[str, ...]
+    sidecars: tuple[str, ...] = ()
+    missing: str | None = None
+    headless: bool = False
+    folder: str | None = None
+
+    @property
+    def head(self) -> str:
+        """The path that stands for it."""
+        return self.members[0]
+
+
+@dataclass(slots=True)
+class _Folder:
+    """One folder: its files by name, and its folders."""
+
+    path: str
+    files: dict[str, str] = field(default_factory=dict)
+    folders: dict[str, _Folder] = field(default_factory=dict)
+
+    def below(self) -> list[str]:
+        """Every path in it and below it."""
+        inner = [path for folder in self.folders.values() for path in folder.below()]
+        return [*self.files.values(), *inner]
+
+    def inside(self) -> dict[str, str]:
+        """Every path below it, by what it is relative to it."""
+        cut = len(self.path) + 1 if self.path else 0
+        return {path[cut:]: path for path in self.below()}
+
+
+def groups(sizes: Mapping[str, int], look: Look) -> list[Group]:
+    """Every group among files, given as path and size in bytes; each file is in exactly one."""
+    top = _Folder("")
+    for path in sizes:
+        folder = top
+        *parts, name = path.split("/")
+        for part in parts:
+            inner = f"{folder.path}/{part}" if folder.path else part
+            folder = folder.folders.setdefault(part, _Folder(inner))
+        folder.files[name] = path
+    found: list[Group] = []
+    _walk(top, sizes, look, found)
+    return found
+
+
+def _walk(folder: _Folder, sizes: Mapping[str, int], look: Look, found: list[Group]) -> None:
+    free = dict(folder.files)
+    for name, inner in folder.folders.items():
+        made = _mirax(name, inner, free, look) or _cellsens(name, inner, free, look)
+        if made is not None:
+            found.append(made)
+            free.pop(os.path.basename(made.head), None)
+        else:
+            _walk(inner, sizes, look, found)
+    for name in list(free):
+        lone = _lone(name, free[name], sizes, look)
+        if lone is not None:
+            del free[name]
+            found.append(lone)
+    found += _vms(free, sizes, look)
+    found += _dicom(free, look)
+    found += _singles(free, look)
+
+
+def _mirax(name: str, folder: _Folder, free: Mapping[str, str], look: Look) -> Group | None:
+    own = f"{name}.mrxs"
+    parts = [part for part in folder.files if _MIRAX_PART.fullmatch(part)]
+    head = next((path for other, path in free.items() if _same(other, own)), None)
+    if not parts and (head is None or not look(head, _is_jpeg)):
+        return None
+    if head is None:
+        # Under another name: a JPEG that bears the folder's name.
+        head = next(
+            (path for other, path in free.items() if _stem(other) == name and look(path, _is_jpeg)),
+            None,
+        )
+    inside = folder.inside()
+    missing = _mirax_missing(name, inside, look)
+    members = sorted(inside.values())
+    if head is None:
+        missing = own
+    return Group(
+        kind="mirax-mrxs",
+        members=tuple([head, *members] if head else members),
+        missing=missing,
+        headless=head is None,
+        folder=folder.path,
+    )
+
+
+def _mirax_missing(name: str, inside: Mapping[str, str], look: Look) -> str | None:
+    if "Slidedat.ini" not in inside:
+        return f"{name}/Slidedat.ini"
+    ini = look(inside["Slidedat.ini"], _ini)
+    if ini is None:
+        return None
+    if ini.get("GENERAL", "SLIDE_CREATION_FINISHED", fallback="True").strip().lower() == "false":
+        return f"the end of {name} (its Slidedat.ini says that the scanner is still at work)"
+    wanted = look(inside["Slidedat.ini"], referred)
+    return next((f"{name}/{one}" for one in wanted if one not in inside and _plain(one)), None)
+
+
+def _cellsens(name: str, folder: _Folder, free: Mapping[str, str], look: Look) -> Group | None:
+    found = _CELLSENS_FOLDER.fullmatch(name)
+    if found is None:
+        return None
+    stem = found["stem"]
+    inside = folder.inside()
+    head = next((path for other, path in free.items() if _same(other, f"{stem}.vsi")), None)
+    frames = [path for relative, path in inside.items() if _ETS.fullmatch(relative)]
+    if head is None and not frames:
+        return None
+    if head is None:
+        head = next(
+            (path for other, path in free.items() if _stem(other) == stem and look(path, _is_tiff)),
+            None,
+        )
+    missing = None if frames else f"{name}/stack1/frame_t.ets"
+    missing = missing if head else f"{stem}.vsi"
+    members = sorted(inside.values())
+    return Group(
+        kind="olympus-vsi",
+        members=tuple([head, *members] if head else members),
+        missing=missing,
+        headless=head is None,
+        folder=folder.path,
+    )
+
+
+def _lone(name: str, path: str, sizes: Mapping[str, int], look: Look) -> Group | None:
+    """A head whose folder is not there yet."""
+    stem = _stem(name)
+    if name.lower().endswith(".mrxs") and look(path, _is_jpeg):
+        return Group(kind="mirax-mrxs", members=(path,), missing=f"{stem}/Slidedat.ini")
+    small = sizes[path] <= 64 * _LARGEST_INDEX
+    if name.lower().endswith(".vsi") and small and look(path, _is_plain_tiff):
+        return Group(kind="olympus-vsi", members=(path,), missing=f"_{stem}_/stack1/frame_t.ets")
+    return None
+
+
+def _vms(free: dict[str, str], sizes: Mapping[str, int], look: Look) -> list[Group]:
+    parts = {name: found["stem"] for name in free if (found := _VMS_PART.fullmatch(name))}
+    made = []
+    for name, path in list(free.items()):
+        named = name.lower().endswith((".vms", ".vmu"))
+        if not (named or parts) or name in parts or sizes[path] > _LARGEST_INDEX:
+            continue
+        mark = look(path, vendor)
+        if mark is None or mark[0] not in ("hamamatsu-vms", "hamamatsu-vmu"):
+            continue
+        wanted = [one for one in look(path, referred) if _plain(one)]
+        del free[name]
+        members = [free.pop(one) for one in wanted if one in free]
+        absent = [one for one in wanted if not _among(one, path, members)]
+        made.append(
+            Group(kind=mark[0], members=(path, *members), missing=absent[0] if absent else None)
+        )
+    # What no index names may belong to one that is still to come; a zip that was unpacked knows.
+    waiting: dict[str, list[str]] = {}
+    for name, stem in parts.items():
+        if name in free:
+            waiting.setdefault(stem, []).append(free.pop(name))
+    made += [
+        Group(
+            kind="hamamatsu-vms", members=tuple(sorted(some)), missing=f"{stem}.vms", headless=True
+        )
+        for stem, some in waiting.items()
+    ]
+    return made
+
+
+def _among(name: str, head: str, members: list[str]) -> bool:
+    folder = os.path.dirname(head)
+    return (f"{folder}/{name}" if folder else name) in members
+
+
+def referred(probe: Probe) -> tuple[str, ...]:
+    """The files that an index file names: of a VMS or VMU, or Slidedat.ini of an MRXS."""
+    ini = _ini(probe)
+    if ini is None:
+        return ()
+    found = (
+        []
+        if not ini.has_section("DATAFILE")
+        else [ini.get("HIERARCHICAL", "INDEXFILE", fallback="Index.dat")]
+    )
+    for section in ini.sections():
+        for key, value in ini.items(section):
+            mirax = section == "DATAFILE" and re.fullmatch(r"file_\d+", key)
+            if (mirax or key.startswith(_VMS_KEYS)) and value and value.strip():
+                found.append(value.strip())
+    return tuple(dict.fromkeys(found))
+
+
+def _plain(name: str) -> bool:
+    """Whether a name that an index file gives stays in the index file's folder."""
+    return not ({"/", "\\"} & set(name)) and name not in (".", "..") and name[1:2] != ":"
+
+
+def unsafe(wanted: Iterable[str]) -> str | None:
+    """The first of the names that leads out of the set."""
+    return next((name for name in wanted if not _plain(name)), None)
+
+
+def _dicom(free: dict[str, str], look: Look) -> list[Group]:
+    """The files of one series are one slide, each of its levels a file."""
+    series: dict[str, list[str]] = {}
+    for name, path in list(free.items()):
+        if os.path.splitext(name)[1].lower() in ("", ".dcm", ".dicom"):
+            uid = look(path, _series)
+            if uid is not None:
+                series.setdefault(uid, []).append(free.pop(name))
+    return [Group(kind="dicom", members=tuple(sorted(some))) for some in series.values()]
+
+
+def _series(probe: Probe) -> str | None:
+    if probe.head[128:132] != b"DICM":
+        return None
+    # Imported here: hardly any lab drops DICOM, and it takes a third of a second.
+    import pydicom
+
+    with open(os.dup(probe.descriptor), "rb") as file:
+        file.seek(0)
+        try:
+            found = pydicom.dcmread(
+                file, stop_before_pixels=True, specific_tags=["SeriesInstanceUID", "SOPClassUID"]
+            )
+            return str(found.SeriesInstanceUID) if _is_slide(str(found.SOPClassUID)) else None
+        except Exception:  # noqa: BLE001 - whatever it raises, the file is taken for a single one
+            return None
+
+
+def _is_slide(sop_class: str) -> bool:
+    """VL Whole Slide Microscopy Image Storage (DICOM PS3.4, table B.5-1)."""
+    return sop_class == "1.2.840.10008.5.1.4.1.1.77.1.6"
+
+
+def _singles(free: dict[str, str], look: Look) -> list[Group]:
+    sidecars = {name for name in free if os.path.splitext(name)[1].lower() in _SIDECARS}
+    by_name = {name: path for name, path in free.items() if name not in sidecars}
+    stems = {_stem(name): name for name in by_name}
+    joined: dict[str, list[str]] = {}
+    alone = []
+    for name in sorted(sidecars):
+        base = os.path.splitext(name)[0]
+        slide = base if base in by_name else stems.get(base)
+        if slide is not None and look(free[name], _is_text):
+            joined.setdefault(slide, []).append(free[name])
+        else:
+            alone.append(name)
+    return [
+        Group(kind=None, members=(free[name],), sidecars=tuple(joined.get(name, ())))
+        for name in [*by_name, *alone]
+    ]
+
+
+def _is_jpeg(probe: Probe) -> bool:
+    return probe.head.startswith(b"\xff\xd8\xff")
+
+
+def _is_tiff(probe: Probe) -> bool:
+    return probe.tiff is not None
+
+
+def _is_plain_tiff(probe: Probe) -> bool:
+    return probe.tiff is not None and vendor(probe) is None
+
+
+def _is_text(probe: Probe) -> bool:
+    return b"\0" not in probe.head.removeprefix(b"\xff\xfe").replace(b"\0<", b"<").replace(
+        b"<\0", b"<"
+    ) or probe.head.startswith((b"\xff\xfe", b"\xfe\xff"))
+
+
+def _ini(probe: Probe) -> configparser.ConfigParser | None:
+    if probe.size_bytes > _LARGEST_INDEX:
+        return None
+    data = os.pread(probe.descriptor, _LARGEST_INDEX, 0)
+    text = data.decode("utf-8-sig", "surrogateescape")
+    ini = configparser.ConfigParser(
+        interpolation=None, strict=False, delimiters=("=",), allow_no_value=True
+    )
+    try:
+        ini.read_string(text)
+    except configparser.Error:
+        return None
+    return ini
+
+
+def _stem(name: str) -> str:
+    return os.path.splitext(name)[0]
+
+
+def _same(name: str, other: str) -> bool:
+    """Whether they differ at most in the case of the extension."""
+    return _stem(name) == _stem(other) and name.lower() == other.lower()
+
+
+def placed(group: Group, name: str) -> dict[str, str]:
+    """Where each file of `group` goes below ``source/``; `name` is what the head was called.
+
+    Names stay where a decoder takes them as they are; else a tree of other names is made, in
+    which head and folder of a set still agree.
+    """
+    taken: set[str] = set()
+    where: dict[str, str] = {}
+    stem = _stem(name)
+    safe = stem if _SAFE.fullmatch(stem) else names.slug(stem)
+    extensions = {"mirax-mrxs": ".mrxs", "olympus-vsi": ".vsi", "hamamatsu-vms": ".vms"}
+    extensions["hamamatsu-vmu"] = ".vmu"
+    for number, path in enumerate([*group.members, *group.sidecars]):
+        own = os.path.basename(path)
+        if group.kind is None and number == 0:
+            inside = names.slug(name)
+        elif number == 0 and group.kind in extensions and not group.headless:
+            inside = f"{safe}{extensions[group.kind]}"
+        elif group.folder is not None and path.startswith(f"{group.folder}/"):
+            folder = os.path.basename(group.folder)
+            base = folder if group.headless else f"_{safe}_" if folder.startswith("_") else safe
+            parts = path[len(group.folder) + 1 :].split("/")
+            inside = "/".join([_safe(base), *(_safe(part) for part in parts)])
+        elif group.kind in ("hamamatsu-vms", "hamamatsu-vmu") and own.isprintable():
+            # The index names them so, and no decoder but OpenSlide's opens them.
+            inside = own
+        else:
+            inside = _safe(own)
+        where[path] = _unique(inside, taken)
+    return where
+
+
+def _safe(name: str) -> str:
+    if _SAFE.fullmatch(name) and name not in (".", ".."):
+        return name
+    stem, ending = os.path.splitext(name)
+    return names.slug(stem) + (ending if re.fullmatch(r"\.[A-Za-z0-9]{1,8}", ending) else "")
+
+
+def _unique(inside: str, taken: set[str]) -> str:
+    stem, ending = os.path.splitext(inside)
+    found, number = inside, 1
+    while found.lower() in taken:
+        number += 1
+        found = f"{stem}-{number}{ending}"
+    taken.add(found.lower())
+    return found

@@ -1,0 +1,25 @@
+"""Directory: a dropped folder, which stands for what was claimed out of it.
+
+Source: docs/decisions/009-folders.md
+"""
+
+from __future__ import annotations
+
+from cytowatch.formats.base import Format
+
+__all__ = ["FORMAT"]
+
+FORMAT = Format(
+    id="directory",
+    name="Directory",
+    samples="–",
+    marker="a folder in an inbox",
+    treated="extracted",
+    reader="–",
+    extension="",
+    oddities="Its images and sets are claimed one by one as they are complete, as children of one "
+    "uploaded file for the folder, which is extracted when nothing has come for folder_quiet_s.",
+    source="docs/decisions/009-folders.md",
+    matches=lambda _probe: None,
+    extract=True,
+)

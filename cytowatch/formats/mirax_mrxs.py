@@ -1,0 +1,27 @@
+"""3DHistech MRXS: a JPEG beside a folder of its name with Slidedat.ini.
+
+Source: https://openslide.org/formats/mirax/
+"""
+
+from __future__ import annotations
+
+from cytowatch.formats.base import Format
+from cytowatch.formats.marks import marked
+
+__all__ = ["FORMAT"]
+
+FORMAT = Format(
+    id="mirax-mrxs",
+    name="3DHistech MRXS",
+    samples="8 bit, 3",
+    marker=".mrxs beside a folder with Slidedat.ini; a set of files",
+    treated="native",
+    reader="OpenSlide",
+    extension="mrxs",
+    oddities="The .mrxs is a small JPEG; the slide is in the folder: Slidedat.ini names Index.dat "
+    "and every Data file. SLIDE_CREATION_FINISHED = False in it means that the scanner is "
+    "still at work. File and folder are renamed together.",
+    source="https://openslide.org/formats/mirax/",
+    matches=marked("mirax-mrxs"),
+    native=True,
+)

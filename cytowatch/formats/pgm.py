@@ -1,0 +1,31 @@
+"""PGM: begins with P2 or P5; its family P1 to P6 is ``pnm``.
+
+Source: https://netpbm.sourceforge.net/doc/pgm.html
+"""
+
+from __future__ import annotations
+
+from cytowatch.formats.base import Format, Probe
+
+__all__ = ["FORMAT"]
+
+
+def matches(probe: Probe) -> str | None:
+    """The evidence that it is a PGM."""
+    found = probe.head[:1] == b"P" and probe.head[1:2] in b"25" and probe.head[2:3].isspace()
+    return f"begins with {probe.head[:2].decode()}" if found and len(probe.head) > 2 else None
+
+
+FORMAT = Format(
+    id="pgm",
+    name="PGM (its family P1–P6 as pnm)",
+    samples="8 bit, 1",
+    marker="P2 / P5",
+    treated="pyramid derived",
+    reader="rows by pread, else Pillow",
+    extension="pgm",
+    oddities="P5 of 8 and 16 bits is read row by row; a plain P2 by Pillow under a limit of memory. "
+    "Values are spread over 8 or 16 bits where their maximum is another.",
+    source="https://netpbm.sourceforge.net/doc/pgm.html",
+    matches=matches,
+)

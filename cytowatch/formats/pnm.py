@@ -1,0 +1,31 @@
+"""PNM: PBM and PPM, the family of PGM; begins with P1, P3, P4 or P6.
+
+Source: https://netpbm.sourceforge.net/doc/pnm.html
+"""
+
+from __future__ import annotations
+
+from cytowatch.formats.base import Format, Probe
+
+__all__ = ["FORMAT"]
+
+
+def matches(probe: Probe) -> str | None:
+    """The evidence that it is a PBM or PPM."""
+    found = probe.head[:1] == b"P" and probe.head[1:2] in b"1346" and probe.head[2:3].isspace()
+    return f"begins with {probe.head[:2].decode()}" if found and len(probe.head) > 2 else None
+
+
+FORMAT = Format(
+    id="pnm",
+    name="PNM (PBM, PPM)",
+    samples="1 or 8 bit, 1 or 3",
+    marker="P1 / P3 / P4 / P6",
+    treated="pyramid derived",
+    reader="rows by pread, else Pillow",
+    extension="pnm",
+    oddities="P6 is read row by row, the others by Pillow under a limit of memory; the ones of a PBM "
+    "are black.",
+    source="https://netpbm.sourceforge.net/doc/pnm.html",
+    matches=matches,
+)

@@ -1,0 +1,234 @@
+"""Carl Zeiss CZI through Zeiss' own library: every scene, the first of its planes.
+
+Source: Zeiss, "ZISRAW (CZI) File Format" 1.2; pylibCZIrw, which gives pixels as BGR.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from cytowatch.config import Config
+from cytowatch.errors import ConversionError
+from cytowatch.pyramid import resolution
+from cytowatch.pyramid.regions import Opened, Pixels, Scene, check_size, damaged
+
+__all__ = ["open_czi"]
+
+_KINDS = {
+    "Gray8": (1, np.uint8),
+    "Gray16": (1, np.uint16),
+    "Gray32Float": (1, np.float32),
+    "Bgr24": (3, np.uint8),
+    "Bgr48": (3, np.uint16),
+    "Bgr96Float": (3, np.float32),
+}
+_PLANES = {"C": "channels", "Z": "focal planes", "T": "times"}
+_PICTURES = {"Label": "label", "SlidePreview": "macro"}
+_LARGEST_PICTURE = 64 << 20
+_MOST_ATTACHMENTS = 1024
+
+
+class _Region:
+    """One scene; libCZI may be asked from several threads at a time."""
+
+    def __init__(self, reader: Any, kind: str, rectangle: Any, plane: dict[str, int]) -> None:
+        self._reader = reader
+        self._kind = kind
+        self._left, self._top = rectangle.x, rectangle.y
+        self._plane = plane
+        self.scene: int | None = None
+        self.width, self.height = rectangle.w, rectangle.h
+        self.samples, dtype = _KINDS[kind]
+        self.dtype = np.dtype(dtype)
+        # Tiles of a mosaic lie anywhere; a tall block makes few of them be decoded twice.
+        self.block_rows = 1024 if rectangle.w < 32_768 else 512
+
+    def rows(self, top: int, bottom: int) -> Pixels:
+        try:
+            pixels: Pixels = self._reader.read(
+                roi=(self._left, self._top + top, self.width, bottom - top),
+                plane=self._plane,
+                scene=self.scene,
+                pixel_type=self._kind,
+            )
+        except Exception as error:
+            raise damaged(error) from error
+        return pixels[:, :, ::-1] if self.samples == 3 else pixels
+
+
+def open_czi(path: str, config: Config) -> Opened:
+    """The scenes of a CZI, with label and macro.
+
+    Raises
+    ------
+    ConversionError
+        It is damaged, or of a kind of pixels that no pyramid can hold.
+    """
+    from pylibCZIrw import czi
+
+    try:
+        # The context manager's own closing is what pylibCZIrw offers.
+        manager = czi.open_czi(path)
+        reader = manager.__enter__()
+    except Exception as error:
+        raise damaged(error) from error
+    try:
+        return _opened(reader, path, config, manager)
+    except ConversionError:
+        raise
+    except Exception as error:
+        raise damaged(error) from error
+
+
+def _opened(reader: Any, path: str, config: Config, manager: Any) -> Opened:
+    box = reader.total_bounding_box
+    plane = {name: int(box[name][0]) for name in _PLANES if name in box}
+    done = [
+        f"it has {count} {what}: the first is the pyramid"
+        for name, what in _PLANES.items()
+        if name in box and (count := int(box[name][1]) - int(box[name][0])) > 1
+    ]
+    kind = reader.get_channel_pixel_type(plane.get("C", 0))
+    if kind not in _KINDS:
+        raise ConversionError("unsupported_samples", f"its pixels are of the kind {kind}")
+    about = _About(_metadata(reader))
+    areas = dict(reader.scenes_bounding_rectangle) or {None: reader.total_bounding_rectangle}
+    names = about.scenes
+    scenes = []
+    for index, (number, area) in enumerate(sorted(areas.items(), key=lambda one: one[0] or 0)):
+        check_size(area.w, area.h, config)
+        region = _Region(reader, kind, area, plane)
+        region.scene = number
+        scenes.append(
+            Scene(
+                region=region,
+                index=index,
+                name=names.get(number or 0, f"scene {index + 1}") if len(areas) > 1 else "",
+                mpp=resolution.plausible(about.scale("X"), about.scale("Y")),
+                objective_power=about.magnification,
+                acquired_at=about.acquired_at,
+            )
+        )
+    return Opened(
+        scenes=scenes,
+        reader="pylibCZIrw",
+        pictures=dict(_pictures(path, config)),
+        done=tuple(done),
+        close=lambda: manager.__exit__(None, None, None),
+    )
+
+
+def _metadata(reader: Any) -> Any:
+    try:
+        return reader.metadata
+    except Exception:  # noqa: BLE001 - XML that cannot be read costs its facts, never the pixels
+        return {}
+
+
+class _About:
+    """The few facts of the metadata that a manifest holds; what is not there is None."""
+
+    def __init__(self, metadata: Any) -> None:
+        self._top = _at(metadata, "ImageDocument", "Metadata")
+
+    @property
+    def acquired_at(self) -> str | None:
+        found = _at(self._top, "Information", "Image", "AcquisitionDateAndTime")
+        return found[:40] if isinstance(found, str) else None
+
+    @property
+    def magnification(self) -> float | None:
+        """Of the objective that the image refers to, else of the only one."""
+        wanted = _at(self._top, "Information", "Image", "ObjectiveSettings", "ObjectiveRef", "@Id")
+        every = _list(_at(self._top, "Information", "Instrument", "Objectives", "Objective"))
+        fitting = [one for one in every if _at(one, "@Id") == wanted]
+        if not fitting and len(every) != 1:
+            return None
+        return _positive(_at((fitting or every)[0], "NominalMagnification"))
+
+    def scale(self, axis: str) -> float | None:
+        """Micrometres a pixel; the file says metres."""
+        for one in _list(_at(self._top, "Scaling", "Items", "Distance")):
+            if _at(one, "@Id") == axis and (metres := _positive(_at(one, "Value"))):
+                return metres * 1e6
+        return None
+
+    @property
+    def scenes(self) -> dict[int, str]:
+        """The names of scenes by number."""
+        every = _list(_at(self._top, "Information", "Image", "Dimensions", "S", "Scenes", "Scene"))
+        found = {}
+        for number, one in enumerate(every):
+            name = _at(one, "@Name")
+            if isinstance(name, str):
+                index = _at(one, "@Index")
+                found[int(index) if str(index).isdigit() else number] = name
+        return found
+
+
+def _at(value: Any, *path: str) -> Any:
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _positive(value: Any) -> float | None:
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        return None
+    return found if 0 < found < float("inf") else None
+
+
+def _pictures(path: str, config: Config) -> Iterator[tuple[str, Pixels]]:
+    """Label and macro, which are small CZI files inside; a damaged one is left out."""
+    from pylibCZIrw import czi
+
+    for name, begin, length in _attachments(path):
+        role = _PICTURES.get(name)
+        if role is None or length > _LARGEST_PICTURE:
+            continue
+        inner = f"{os.environ.get('TMPDIR', '.')}/.{role}.czi"
+        with suppress(Exception), open(path, "rb") as file:
+            file.seek(begin)
+            with open(inner, "wb") as written:
+                written.write(file.read(length))
+            with czi.open_czi(inner) as reader:
+                area = reader.total_bounding_rectangle
+                if area.w * area.h * 3 <= _LARGEST_PICTURE:
+                    pixels = reader.read(pixel_type="Bgr24")
+                    yield role, np.ascontiguousarray(pixels[:, :, ::-1])
+        with suppress(FileNotFoundError):
+            os.unlink(inner)
+
+
+def _attachments(path: str) -> Iterator[tuple[str, int, int]]:
+    """(name, offset, length) of every attachment that is a CZI itself."""
+    with suppress(OSError, struct.error), open(path, "rb") as file:
+        file.seek(104)
+        [directory] = struct.unpack("<q", file.read(8))
+        if directory <= 0:
+            return
+        file.seek(directory + 32)
+        [count] = struct.unpack("<i", file.read(4))
+        file.seek(252, os.SEEK_CUR)
+        entries = [file.read(128) for _ in range(max(0, min(count, _MOST_ATTACHMENTS)))]
+        for entry in entries:
+            [at] = struct.unpack_from("<q", entry, 12)
+            kind = entry[40:48].rstrip(b"\0")
+            name = entry[48:128].split(b"\0")[0].decode("ascii", "replace")
+            file.seek(at + 32)
+            [length] = struct.unpack("<q", file.read(8)[:8].ljust(8, b"\0"))
+            length &= 0xFFFFFFFF
+            if kind == b"CZI" and length > 0:
+                yield name, at + 32 + 256, length

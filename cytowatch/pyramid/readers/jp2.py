@@ -1,0 +1,322 @@
+"""JPEG 2000: a tiled image is read tile by tile, one without tiles whole.
+
+The main header with the parts of one tile is a codestream of its own, if the image and the grid
+of tiles are said to begin where that tile does; all other coordinates stay, so wavelets fit.
+
+Source: ISO/IEC 15444-1, Annex A (codestream) and Annex I (JP2 boxes).
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from cytowatch.config import Config
+from cytowatch.pyramid.readers.whole import Whole
+from cytowatch.pyramid.regions import Opened, Pixels, Scene, check_memory, check_size, damaged
+
+__all__ = ["open_jp2"]
+
+_SOT, _SOD, _EOC, _SIZ = 0xFF90, 0xFF93, 0xFFD9, 0xFF51
+#: Markers of the main header that speak of all tiles at once.
+_LENGTHS, _PACKED_HEADERS = frozenset({0xFF55, 0xFF57}), 0xFF60
+_SIGNATURE = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
+_LARGEST_HEADER = 64 << 20
+_MOST_PARTS = 10_000_000
+
+
+@dataclass(slots=True, kw_only=True)
+class _Codestream:
+    """Where the parts of a codestream lie; sizes as in SIZ, of the reference grid."""
+
+    descriptor: int
+    main: bytes
+    size: tuple[int, int]
+    offset: tuple[int, int]
+    tile: tuple[int, int]
+    tile_offset: tuple[int, int]
+    components: list[tuple[int, int, int]]
+    packed_headers: bool
+    parts: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+
+    @property
+    def across(self) -> int:
+        """Tiles in a row."""
+        return -(-(self.size[0] - self.tile_offset[0]) // self.tile[0])
+
+    @property
+    def down(self) -> int:
+        """Rows of tiles."""
+        return -(-(self.size[1] - self.tile_offset[1]) // self.tile[1])
+
+    @property
+    def pixels(self) -> tuple[int, int]:
+        """(width, height) of the image."""
+        return self.size[0] - self.offset[0], self.size[1] - self.offset[1]
+
+    def area(self, number: int) -> tuple[int, int, int, int]:
+        """(left, top, right, bottom) of a tile on the reference grid."""
+        row, column = divmod(number, self.across)
+        left = self.tile_offset[0] + column * self.tile[0]
+        top = self.tile_offset[1] + row * self.tile[1]
+        return (
+            max(left, self.offset[0]),
+            max(top, self.offset[1]),
+            min(left + self.tile[0], self.size[0]),
+            min(top + self.tile[1], self.size[1]),
+        )
+
+    def alone(self, number: int) -> bytes:
+        """A codestream that holds this tile and no other."""
+        row, column = divmod(number, self.across)
+        left, top, right, bottom = self.area(number)
+        grid = (
+            self.tile_offset[0] + column * self.tile[0],
+            self.tile_offset[1] + row * self.tile[1],
+        )
+        main = bytearray(self.main)
+        # SOC, the marker SIZ, its length and Rsiz come before the sizes.
+        struct.pack_into(">8I", main, 8, right, bottom, left, top, *self.tile, *grid)
+        found = [bytes(main)]
+        for begin, length in self.parts.get(number, []):
+            part = bytearray(_pread(self.descriptor, length, begin))
+            struct.pack_into(">H", part, 4, 0)
+            struct.pack_into(">I", part, 6, length)
+            found.append(bytes(part))
+        return b"".join(found) + struct.pack(">H", _EOC)
+
+
+class _Tiles:
+    """Rows of a tiled image: each row of tiles is decoded once, by whoever comes first."""
+
+    def __init__(self, stream: _Codestream, wrap: _Wrap, sample: Pixels) -> None:
+        self._stream = stream
+        self._wrap = wrap
+        self.width, self.height = stream.pixels
+        self.samples = 1 if sample.ndim == 2 else sample.shape[2]
+        self.dtype = sample.dtype
+        first = stream.area(0)
+        self.block_rows = stream.tile[1]
+        self._first_rows = first[3] - first[1]
+
+    def rows(self, top: int, bottom: int) -> Pixels:
+        stream = self._stream
+        shape = (bottom - top, self.width, self.samples)
+        found = np.zeros(shape, self.dtype)
+        begin = top + stream.offset[1] - stream.tile_offset[1]
+        end = bottom + stream.offset[1] - stream.tile_offset[1]
+        for row in range(begin // stream.tile[1], -(-end // stream.tile[1])):
+            for column in range(stream.across):
+                number = row * stream.across + column
+                left, upper, right, lower = stream.area(number)
+                pixels = self._decode(number, right - left, lower - upper)
+                at = upper - stream.offset[1] - top
+                skip = max(0, -at)
+                until = min(lower - upper, shape[0] - at)
+                x = left - stream.offset[0]
+                found[at + skip : at + until, x : x + right - left] = pixels[skip:until]
+        return found
+
+    def _decode(self, number: int, width: int, height: int) -> Pixels:
+        if number not in self._stream.parts:
+            raise damaged(f"tile {number} is not in the file")
+        pixels = _decoded(self._wrap.around(self._stream.alone(number), width, height), threads=1)
+        pixels = pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]
+        if pixels.shape != (height, width, self.samples):
+            raise damaged(f"tile {number} is {pixels.shape[1]} x {pixels.shape[0]} pixels")
+        return pixels
+
+
+@dataclass(frozen=True, slots=True)
+class _Wrap:
+    """The boxes around a codestream, which say what its components mean; empty for a bare one."""
+
+    header: bytes
+
+    def around(self, codestream: bytes, width: int, height: int) -> bytes:
+        """`codestream` with these boxes, its size corrected in them."""
+        if not self.header:
+            return codestream
+        header = bytearray(self.header)
+        at = header.find(b"ihdr")
+        if at >= 0:
+            struct.pack_into(">II", header, at + 4, height, width)
+        box = struct.pack(">I4s", len(codestream) + 8, b"jp2c")
+        return bytes(header) + box + codestream
+
+
+def open_jp2(path: str, config: Config) -> Opened:
+    """The image of a JPEG 2000 file.
+
+    Raises
+    ------
+    ConversionError
+        It is damaged, has no tiles and is too large to be decoded whole, or has more pixels than
+        the limits allow.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    size_bytes = os.fstat(descriptor).st_size
+    try:
+        wrap, begin, end = _boxes(descriptor, size_bytes)
+        stream = _main_header(descriptor, begin, end)
+        check_size(*stream.pixels, config)
+        done = _told(stream)
+        if stream.across * stream.down > 1 and not stream.packed_headers:
+            _find_parts(stream, begin + len(stream.main), end)
+            left, upper, right, lower = stream.area(0)
+            first = _decoded(wrap.around(stream.alone(0), right - left, lower - upper), threads=1)
+            scene = Scene(region=_Tiles(stream, wrap, first), done=done)
+            return Opened(scenes=[scene], reader="imagecodecs", close=lambda: os.close(descriptor))
+        return _whole(descriptor, size_bytes, stream, config, done)
+    except (struct.error, ValueError, IndexError) as error:
+        os.close(descriptor)
+        raise damaged(error) from error
+
+
+def _whole(
+    descriptor: int, size_bytes: int, stream: _Codestream, config: Config, done: tuple[str, ...]
+) -> Opened:
+    width, height = stream.pixels
+    # OpenJPEG holds four bytes a sample, imagecodecs copies them out.
+    need = width * height * len(stream.components) * 6 + size_bytes
+    check_memory(need, config, "it has no tiles, and decoding it whole")
+    pixels = _decoded(_pread(descriptor, size_bytes, 0), threads=None)
+    os.close(descriptor)
+    return Opened(scenes=[Scene(region=Whole(pixels), done=done)], reader="imagecodecs")
+
+
+def _decoded(data: bytes, *, threads: int | None) -> Pixels:
+    """Pixels of 8 or 16 unsigned bits; signed ones are shifted, short ones spread."""
+    import imagecodecs
+
+    try:
+        pixels: Pixels = np.asarray(imagecodecs.jpeg2k_decode(data, numthreads=threads))
+    except Exception as error:
+        raise damaged(error) from error
+    if pixels.dtype.kind == "i":
+        # What opj_decompress does as well: the middle of the range becomes half of full.
+        half = 1 << (pixels.dtype.itemsize * 8 - 1)
+        unsigned = np.dtype(f"u{pixels.dtype.itemsize}")
+        pixels = (pixels.astype(np.int64) + half).astype(unsigned)
+    if pixels.dtype.itemsize > 2:
+        pixels = (pixels >> 16).astype(np.uint16)
+    return pixels
+
+
+def _told(stream: _Codestream) -> tuple[str, ...]:
+    depths = sorted({(ssiz & 0x7F) + 1 for ssiz, _, _ in stream.components})
+    done = []
+    if any(ssiz & 0x80 for ssiz, _, _ in stream.components):
+        done.append("its signed samples were shifted to unsigned ones")
+    if any((dx, dy) != (1, 1) for _, dx, dy in stream.components):
+        done.append("its subsampled components were enlarged")
+    if depths not in ([8], [16]):
+        done.append(f"its samples have {', '.join(map(str, depths))} bits")
+    return tuple(done)
+
+
+def _boxes(descriptor: int, size_bytes: int) -> tuple[_Wrap, int, int]:
+    """(the boxes before the codestream, where it begins, where it ends)."""
+    if os.pread(descriptor, 12, 0) != _SIGNATURE:
+        return _Wrap(b""), 0, size_bytes
+    at = 0
+    kept = b""
+    while at + 8 <= size_bytes:
+        length, kind = struct.unpack(">I4s", _pread(descriptor, 8, at))
+        head = 8
+        if length == 1:
+            [length] = struct.unpack(">Q", _pread(descriptor, 8, at + 8))
+            head = 16
+        length = length or size_bytes - at
+        if length < head:
+            raise ValueError(f"a box of {length} bytes")
+        if kind == b"jp2c":
+            return _Wrap(kept), at + head, min(size_bytes, at + length)
+        if kind in (b"jP  ", b"ftyp", b"jp2h"):
+            if length > _LARGEST_HEADER:
+                raise ValueError(f"a header of {length:,} bytes")
+            kept += _pread(descriptor, length, at)
+        at += length
+    raise ValueError("it has no codestream")
+
+
+def _main_header(descriptor: int, begin: int, end: int) -> _Codestream:
+    at = begin
+    if _pread(descriptor, 2, at) != b"\xff\x4f":
+        raise ValueError("the codestream does not begin with SOC")
+    at += 2
+    kept = bytearray(b"\xff\x4f")
+    packed = False
+    siz: bytes | None = None
+    while at + 4 <= end:
+        marker, length = struct.unpack(">HH", _pread(descriptor, 4, at))
+        if marker == _SOT:
+            break
+        if length < 2 or len(kept) + length > _LARGEST_HEADER:
+            raise ValueError("a damaged main header")
+        segment = _pread(descriptor, 2 + length, at)
+        if marker == _SIZ:
+            siz = segment
+        packed = packed or marker == _PACKED_HEADERS
+        if marker not in _LENGTHS:
+            kept += segment
+        at += 2 + length
+    if siz is None or kept[2:4] != b"\xff\x51":
+        raise ValueError("the main header does not begin with SIZ")
+    x, y, x0, y0, tx, ty, tx0, ty0, count = struct.unpack(">8IH", siz[6:40])
+    if not (x > x0 and y > y0 and tx and ty and tx0 <= x0 < tx0 + tx and ty0 <= y0 < ty0 + ty):
+        raise ValueError(f"an image of {x - x0} x {y - y0} pixels, in tiles of {tx} x {ty}")
+    components = [tuple(siz[40 + 3 * i : 43 + 3 * i]) for i in range(count)]
+    if not components or any(len(one) != 3 or not one[1] or not one[2] for one in components):
+        raise ValueError("a damaged list of components")
+    return _Codestream(
+        descriptor=descriptor,
+        main=bytes(kept),
+        size=(x, y),
+        offset=(x0, y0),
+        tile=(tx, ty),
+        tile_offset=(tx0, ty0),
+        components=components,  # type: ignore[arg-type]
+        packed_headers=packed,
+        parts={-1: [(at, 0)]},
+    )
+
+
+def _find_parts(stream: _Codestream, _begin: int, end: int) -> None:
+    [(begin, _)] = stream.parts.pop(-1)
+    for number, at, length in _walk(stream.descriptor, begin, end):
+        if number >= stream.across * stream.down:
+            raise ValueError(f"a part of tile {number}, which is not in the image")
+        stream.parts.setdefault(number, []).append((at, length))
+
+
+def _walk(descriptor: int, at: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """(number of the tile, offset, length) of every tile-part."""
+    for _ in range(_MOST_PARTS):
+        head = os.pread(descriptor, 12, at)
+        if len(head) < 12 or head[:2] != b"\xff\x90":
+            return
+        number, length = struct.unpack(">HI", head[4:10])
+        if length == 0:
+            # The last one may leave open how long it is: it goes up to EOC.
+            tail = 2 if os.pread(descriptor, 2, end - 2) == b"\xff\xd9" else 0
+            length = end - tail - at
+        if length < 14 or at + length > end:
+            raise ValueError(f"a part of tile {number} ends beyond the file")
+        yield number, at, length
+        at += length
+
+
+def _pread(descriptor: int, count: int, at: int) -> bytes:
+    data = os.pread(descriptor, count, at)
+    while len(data) < count:
+        more: Any = os.pread(descriptor, count - len(data), at + len(data))
+        if not more:
+            raise ValueError("the file ends too early")
+        data += more
+    return data

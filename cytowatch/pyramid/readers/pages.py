@@ -1,0 +1,295 @@
+"""Pages of a TIFF by tifffile, segment by segment: what libvips has no decoder for, and OME-TIFF.
+
+Source: TIFF 6.0; https://ome-model.readthedocs.io/en/stable/ome-tiff/specification.html
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from cytowatch.config import Config
+from cytowatch.errors import ConversionError
+from cytowatch.model import Mpp
+from cytowatch.pyramid import resolution
+from cytowatch.pyramid.regions import Opened, Pixels, Scene, check_memory, check_size, damaged
+
+__all__ = ["Page", "open_ome", "open_page"]
+
+_UM = {"nm": 1e-3, "µm": 1.0, "um": 1.0, "μm": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6}
+_PICTURES = {"label": "label", "label image": "label", "macro": "macro", "macro image": "macro"}
+_LARGEST_PICTURE = 64_000_000
+_PLANES = {"C": "channels", "Z": "focal planes", "T": "times"}
+
+
+class Page:
+    """One page; its tiles or strips are decoded when their rows are asked for."""
+
+    def __init__(self, page: Any, path: str, config: Config) -> None:
+        self._page = page
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.width, self.height = int(page.imagewidth), int(page.imagelength)
+        check_size(self.width, self.height, config)
+        self._planar = int(page.planarconfig or 1) == 2 and int(page.samplesperpixel) > 1
+        self._stored = int(page.samplesperpixel)
+        self._palette = page.colormap if page.photometric == 3 else None
+        self._inverted = page.photometric == 0
+        self.samples = 3 if self._palette is not None else min(4, self._stored)
+        if page.dtype is None:
+            raise ConversionError("unsupported_samples", "its samples are of an unknown kind")
+        self._bits = page.dtype == bool
+        self.dtype = np.dtype(np.uint8) if self._bits or self._palette is not None else page.dtype
+        self.dtype = np.dtype(self.dtype).newbyteorder("=")
+        if self.dtype.kind not in "uif":
+            raise ConversionError("unsupported_samples", f"its samples are {self.dtype}")
+        self._tall = (
+            int(page.tilelength) if page.is_tiled else int(page.rowsperstrip or self.height)
+        )
+        self._tall = max(1, min(self._tall, self.height))
+        self._wide = int(page.tilewidth) if page.is_tiled else self.width
+        self.block_rows = self._tall
+        need = 3 * self._tall * self._wide * self._stored * self.dtype.itemsize
+        check_memory(need, config, "reading one of its strips")
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self._descriptor)
+
+    def rows(self, top: int, bottom: int) -> Pixels:
+        raw = np.bool_ if self._bits else np.dtype(self._page.dtype).newbyteorder("=")
+        found = np.zeros((bottom - top, self.width, self._stored), raw)
+        across = -(-self.width // self._wide)
+        down = -(-self.height // self._tall)
+        for plane in range(self._stored if self._planar else 1):
+            for row in range(top // self._tall, -(-bottom // self._tall)):
+                for column in range(across):
+                    index = (plane * down + row) * across + column
+                    pixels = self._segment(index)
+                    if pixels is None:
+                        continue
+                    self._place(found, pixels, plane, row * self._tall - top, column * self._wide)
+        return self._plain(found)
+
+    def _place(self, found: Pixels, pixels: Pixels, plane: int, at: int, left: int) -> None:
+        skip = max(0, -at)
+        until = min(pixels.shape[0], found.shape[0] - at)
+        right = min(self.width, left + pixels.shape[1])
+        part = pixels[skip:until, : right - left]
+        if self._planar:
+            found[at + skip : at + until, left:right, plane] = part[:, :, 0]
+        else:
+            found[at + skip : at + until, left:right] = part
+
+    def _segment(self, index: int) -> Pixels | None:
+        """(rows, columns, samples) of one tile or strip; None where the file leaves it out."""
+        page = self._page
+        if index >= len(page.dataoffsets):
+            raise damaged(f"tile or strip {index} is not in the file")
+        begin, count = page.dataoffsets[index], page.databytecounts[index]
+        if count == 0 or begin == 0:
+            return None
+        data = os.pread(self._descriptor, count, begin)
+        try:
+            pixels, _, shape = page.decode(data, index, jpegtables=page.jpegtables)
+        except Exception as error:
+            raise damaged(error) from error
+        if pixels is None:
+            raise damaged(f"tile or strip {index} cannot be decoded")
+        array: Pixels = np.asarray(pixels)[0]
+        return array[: shape[1], : shape[2]]
+
+    def _plain(self, pixels: Pixels) -> Pixels:
+        if self._palette is not None:
+            wide = self._palette[:, pixels[:, :, 0].astype(np.intp)]
+            found: Pixels = (np.moveaxis(wide, 0, -1) >> 8).astype(np.uint8)
+            return found
+        if self._bits:
+            pixels = pixels.astype(np.uint8) * 255
+        if self._inverted and pixels.dtype.kind == "u":
+            pixels = np.iinfo(pixels.dtype).max - pixels
+        return pixels[:, :, : self.samples]
+
+
+class _Complaints(logging.Handler):
+    """Collects what a library logs instead of raising."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.told: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.told.append(record.getMessage())
+
+
+@contextmanager
+def _no_complaints() -> Iterator[None]:
+    """Take a warning of tifffile for an error: it stands for pixels that are not there."""
+    complaints = _Complaints()
+    logger = logging.getLogger("tifffile")
+    logger.addHandler(complaints)
+    try:
+        yield
+    finally:
+        logger.removeHandler(complaints)
+    if complaints.told:
+        raise damaged(complaints.told[0])
+
+
+def open_page(path: str, config: Config) -> Opened:
+    """The first page of a TIFF.
+
+    Raises
+    ------
+    ConversionError
+        It is damaged, or of samples or a compression that nothing here reads.
+    """
+    import tifffile
+
+    try:
+        with _no_complaints():
+            tiff = tifffile.TiffFile(path)
+            region = Page(tiff.pages[0], path, config)
+            region.rows(0, min(region.height, region.block_rows))
+    except (ConversionError, MemoryError):
+        raise
+    except Exception as error:
+        raise damaged(error) from error
+
+    def close() -> None:
+        region.close()
+        tiff.close()
+
+    return Opened(scenes=[Scene(region=region)], reader="tifffile", close=close)
+
+
+def open_ome(path: str, config: Config) -> Opened:
+    """Every series of an OME-TIFF: the first plane of its largest level.
+
+    Raises
+    ------
+    ConversionError
+        It is damaged, or it refers to other files.
+    """
+    import tifffile
+
+    try:
+        tiff = tifffile.TiffFile(path, _multifile=False)
+        about = _images(tiff.ome_metadata or "")
+        series = tiff.series
+    except Exception as error:
+        raise damaged(error) from error
+    scenes: list[Scene] = []
+    pictures: dict[str, Pixels] = {}
+    done: list[str] = []
+    regions: list[Page] = []
+    for number, one in enumerate(series):
+        page = next((p for p in one.pages if p is not None), None)
+        if page is None:
+            raise damaged(f"series {number} has no page")
+        page = page.aspage() if hasattr(page, "aspage") else page
+        known = about[number] if number < len(about) else _Known()
+        region = Page(page, path, config)
+        regions.append(region)
+        role = _PICTURES.get(known.name.strip().lower())
+        if role and region.dtype == np.uint8 and region.width * region.height < _LARGEST_PICTURE:
+            pixels = region.rows(0, region.height)
+            pictures[role] = pixels[:, :, :3] if region.samples >= 3 else np.repeat(pixels, 3, 2)
+            continue
+        done += _left_out(one)
+        scenes.append(
+            Scene(
+                region=region,
+                index=len(scenes),
+                name=known.name if len(series) > 1 else "",
+                mpp=known.mpp,
+                objective_power=known.power,
+                acquired_at=known.acquired_at,
+            )
+        )
+    if not scenes:
+        raise damaged("it holds no image")
+
+    def close() -> None:
+        for region in regions:
+            region.close()
+        tiff.close()
+
+    return Opened(
+        scenes=scenes,
+        reader="tifffile",
+        pictures=pictures,
+        done=tuple(dict.fromkeys(done)),
+        close=close,
+    )
+
+
+def _left_out(series: Any) -> list[str]:
+    shape = dict(zip(series.axes, series.shape, strict=False))
+    return [
+        f"it has {shape[axis]} {what}: the first is the pyramid"
+        for axis, what in _PLANES.items()
+        if shape.get(axis, 1) > 1
+    ]
+
+
+class _Known:
+    """What the OME-XML says of one image."""
+
+    def __init__(self) -> None:
+        self.name = ""
+        self.mpp: Mpp | None = None
+        self.power: float | None = None
+        self.acquired_at: str | None = None
+
+
+def _images(xml: str) -> list[_Known]:
+    # Entities could refer to files or grow without end; no OME-XML has any.
+    if "<!ENTITY" in xml or "<!DOCTYPE" in xml:
+        return []
+    try:
+        top = ET.fromstring(xml)
+    except ET.ParseError:
+        return []
+    powers = {
+        one.get("ID"): one.get("NominalMagnification")
+        for one in top.iter()
+        if _is(one, "Objective")
+    }
+    found = []
+    for image in (one for one in top if _is(one, "Image")):
+        known = _Known()
+        known.name = image.get("Name") or ""
+        for part in image:
+            if _is(part, "Pixels"):
+                x, y = _micrometres(part, "X"), _micrometres(part, "Y")
+                known.mpp = resolution.plausible(x, y)
+            elif _is(part, "AcquisitionDate"):
+                known.acquired_at = (part.text or "")[:40] or None
+            elif _is(part, "ObjectiveSettings"):
+                known.power = _number(powers.get(part.get("ID")))
+        found.append(known)
+    return found
+
+
+def _is(element: Any, name: str) -> bool:
+    return str(element.tag).rpartition("}")[2] == name
+
+
+def _micrometres(pixels: Any, axis: str) -> float | None:
+    unit = _UM.get(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
+    value = _number(pixels.get(f"PhysicalSize{axis}"))
+    return value * unit if value and unit else None
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text) if text else 0.0
+    except ValueError:
+        return None
+    return value if 0 < value < float("inf") else None

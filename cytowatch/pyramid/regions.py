@@ -1,0 +1,101 @@
+"""What a reader gives of an image that libvips does not read: rows, made when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from cytowatch.config import Config
+from cytowatch.errors import ConversionError
+from cytowatch.model import Mpp
+
+__all__ = ["Opened", "Pixels", "RegionReader", "Scene", "check_memory", "check_size", "damaged"]
+
+#: (rows, columns, samples), or (rows, columns) for one sample.
+Pixels = np.ndarray[Any, Any]
+
+
+class RegionReader(Protocol):
+    """An image whose rows can be had in any order, from several threads at a time.
+
+    `samples` is 1 to 4: grey, grey and alpha, RGB, RGBA; `dtype` any of 8 to 64 bits.
+    """
+
+    width: int
+    height: int
+    samples: int
+    dtype: np.dtype[Any]
+    #: Rows that are cheap to read together: the height of a tile, say.
+    block_rows: int
+
+    def rows(self, top: int, bottom: int) -> Pixels:
+        """Rows `top` to `bottom` (not included): (bottom - top, width, samples)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """One image of a file, and what the file says of it; `done` is what a reader had to do."""
+
+    region: RegionReader
+    index: int = 0
+    name: str = ""
+    mpp: Mpp | None = None
+    objective_power: float | None = None
+    icc_profile: bytes | None = None
+    acquired_at: str | None = None
+    done: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """All that a reader found in one file; `pictures` are label and macro, RGB, by name."""
+
+    scenes: list[Scene]
+    reader: str
+    pictures: dict[str, Pixels] = field(default_factory=dict)
+    done: tuple[str, ...] = ()
+    close: Callable[[], None] = field(default=lambda: None)
+
+
+def check_size(width: int, height: int, config: Config) -> None:
+    """Refuse what has no pixels or more than the limit.
+
+    Raises
+    ------
+    ConversionError
+        `no_pixels` or `too_many_pixels`.
+    """
+    if width <= 0 or height <= 0:
+        raise ConversionError("no_pixels", f"it is {width} x {height} pixels")
+    if width * height > config.limits.max_pixels:
+        raise ConversionError(
+            "too_many_pixels",
+            f"it has {width:,} x {height:,} = {width * height:,} pixels, "
+            f"{config.limits.max_pixels:,} are allowed (limits.max_pixels)",
+        )
+
+
+def check_memory(need: int, config: Config, what: str) -> None:
+    """Refuse what cannot be held in memory, before anything is decoded.
+
+    Raises
+    ------
+    ConversionError
+        `too_large_for_memory`.
+    """
+    budget = config.sandbox.memory_bytes // 2
+    if need > budget:
+        raise ConversionError(
+            "too_large_for_memory",
+            f"{what} needs {need:,} bytes of memory, {budget:,} may be used "
+            "(half of sandbox.memory_bytes)",
+        )
+
+
+def damaged(said: object) -> ConversionError:
+    """The error of an image whose pixels cannot be read; `said` is what its reader said."""
+    text = " ".join(str(said).split())[:300] or type(said).__name__
+    return ConversionError("damaged", f"it cannot be read: {text}")
