@@ -23,6 +23,7 @@ from cytowatch import __version__, names
 from cytowatch.config import Config
 from cytowatch.engine.child import Zygote
 from cytowatch.engine.engine import Engine, workers
+from cytowatch.engine.folders import Folders
 from cytowatch.engine.recover import recover
 from cytowatch.engine.treat import Treatment
 from cytowatch.errors import RootError
@@ -101,12 +102,16 @@ class _Daemon:
         # The tests put stages that crash, hang and pause in the place of the real ones.
         self._zygote = Zygote(config, stages=os.environ.get(_STAGES, "cytowatch.stages"))
         self._random = random.SystemRandom()
+        self._folders = Folders(
+            spool, self._ledger, now=_now, make_id=self._new_id, software=software()
+        )
         self._intake = Intake(
             spool,
             config,
             now=_now,
             make_id=self._new_id,
             software=software(),
+            folders=self._folders,
             wake=self._wake,
         )
         self._engine = Engine(
@@ -220,13 +225,13 @@ class _Daemon:
     def _collect(self, now: float) -> None:
         for claimed in self._intake.collect(now):
             drop = claimed.drop
-            self._metrics.received_bytes.inc(drop.fingerprint.size_bytes)
+            self._metrics.received_bytes.inc(claimed.size_bytes)
             self._log.info(
                 "claimed",
                 id=claimed.id,
                 user=drop.user,
                 name=names.printable(drop.name),
-                bytes=drop.fingerprint.size_bytes,
+                bytes=claimed.size_bytes,
                 seconds=round(claimed.settled_s, 3),
             )
             self._ledger.arrived(claimed.id)
@@ -244,6 +249,7 @@ class _Daemon:
             self._log.info("taken_up", id=id_, user=user)
             self._engine.submit(user, id_)
         self._ledger.count_tree(self._spool)
+        self._folders.recover()
 
     def _watch(self) -> None:
         try:

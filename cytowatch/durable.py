@@ -9,10 +9,17 @@ import ctypes
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-__all__ = ["TRANSIENT_ERRNOS", "directory", "fsync_directory", "fsync_tree", "rename"]
+__all__ = [
+    "TRANSIENT_ERRNOS",
+    "beneath",
+    "directory",
+    "fsync_directory",
+    "fsync_tree",
+    "rename",
+]
 
 #: Faults of the machine, not of the file: what met them waits and is tried again.
 TRANSIENT_ERRNOS = frozenset(
@@ -74,6 +81,20 @@ def directory(path: str | bytes | Path, *, at: int | None = None) -> Iterator[in
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def beneath(top: Path, relative: str) -> Iterator[int]:
+    """A descriptor of the directory `relative` below `top`, no part of which may be a link.
+
+    Each part is opened relative to the one before it, so that a folder that is swapped for a link
+    between two looks leads nowhere.
+    """
+    with ExitStack() as opened:
+        found = opened.enter_context(directory(top))
+        for part in relative.split("/") if relative else ():
+            found = opened.enter_context(directory(part, at=found))
+        yield found
 
 
 def fsync_directory(path: Path) -> None:

@@ -10,19 +10,23 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
-from cytowatch import names
+from cytowatch import formats, names
 from cytowatch.config import Config
+from cytowatch.formats import Probe, completeness
 from cytowatch.inbox import claim, scan
+from cytowatch.inbox.claim import Member, Parcel
+from cytowatch.inbox.gather import Bundle, Gatherer
 from cytowatch.inbox.scan import Drop, Waiting
-from cytowatch.inbox.settle import Settler, Track
+from cytowatch.inbox.settle import Settler
+from cytowatch.manifest import Manifest, SkippedEntry
 from cytowatch.model import UploadedFileId
 from cytowatch.spool import Spool
 
-__all__ = ["Claimed", "Intake"]
+__all__ = ["Claimed", "DroppedFolders", "Intake"]
 
 #: The least time between two scans of one inbox, as a multiple of what the last one took.
 _SCAN_SHARE = 5.0
@@ -33,11 +37,38 @@ _MOST_TOLD = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claimed:
-    """A drop that has become an uploaded file."""
+    """Something that has become an uploaded file."""
 
     id: UploadedFileId
     drop: Drop
+    size_bytes: int
     settled_s: float
+
+
+class DroppedFolders(Protocol):
+    """Who keeps the uploaded files that stand for dropped folders."""
+
+    @property
+    def open(self) -> list[str]:
+        """The folders that are open."""
+
+    def parent(self, folder: str, user: str, project: str | None) -> Manifest:
+        """The manifest of the one of `folder`."""
+
+    def claimed(self, folder: str, children: list[str]) -> None:
+        """Note what was claimed out of `folder`."""
+
+    def finish(self, folder: str, skipped: list[SkippedEntry]) -> None:
+        """Nothing more comes."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Running:
+    """A claim that is under way."""
+
+    bundle: Bundle
+    size_bytes: int
+    future: Future[UploadedFileId | Waiting]
 
 
 class Intake:
@@ -59,6 +90,7 @@ class Intake:
         now: Callable[[], datetime],
         make_id: Callable[[datetime, str], UploadedFileId],
         software: dict[str, str],
+        folders: DroppedFolders,
         wake: Callable[[], None],
     ) -> None:
         self._spool = spool
@@ -66,15 +98,20 @@ class Intake:
         self._now = now
         self._make_id = make_id
         self._software = software
+        self._folders = folders
         self._wake = wake
         self._settler = Settler(
             quiet_s=config.inbox.quiet_s, incomplete_after_s=config.inbox.incomplete_after_s
         )
+        self._gatherer = Gatherer(spool.inbox)
         self._hints: set[str] = set()
         self._not_before: dict[str, float] = {}
         self._device = os.stat(spool.root).st_dev
         self._executor = ThreadPoolExecutor(_CLAIMS_AT_A_TIME, thread_name_prefix="claim")
-        self._running: list[tuple[Track, Future[UploadedFileId | Waiting]]] = []
+        self._running: list[_Running] = []
+        #: When something happened last in a folder that is open.
+        self._active: dict[str, float] = {}
+        self._markers: dict[str, Drop] = {}
 
     def hint(self, user: str) -> None:
         """Something happened in the inbox of `user`. Any thread may say so."""
@@ -96,6 +133,7 @@ class Intake:
             found += 0 if user in hinted else new
         for user in {track.drop.user for track in self._settler.tracks} - {*users, ""}:
             self._settler.forget_missing(user, set())
+        self._gatherer.forget(track.drop.path for track in self._settler.tracks)
         return found
 
     def scan_hinted(self, now: float) -> float | None:
@@ -114,116 +152,276 @@ class Intake:
     def _scan(self, user: str, now: float) -> int:
         began = time.monotonic()
         present: set[str] = set()
+        markers: dict[str, Drop] = {}
         new = 0
+        ending = self._config.inbox.done_marker
         try:
             ignore = self._config.inbox.ignore
             for drop, waiting in scan.scan(self._spool.inbox, user, ignore, device=self._device):
+                if ending and drop.name.endswith(ending) and drop.name != ending:
+                    markers[drop.path.removesuffix(ending)] = drop
+                    continue
                 present.add(drop.path)
                 new += self._settler.see(drop, waiting, now)
         except FileNotFoundError:
             # The inbox went away under the scan: what was in it is not "deleted" until it is back.
             return new
         self._settler.forget_missing(user, present)
+        if ending:
+            self._mark(user, markers, now)
         self._not_before[user] = now + _SCAN_SHARE * (time.monotonic() - began)
         return new
 
+    def _mark(self, user: str, markers: dict[str, Drop], now: float) -> None:
+        """Let what its copier has called done be due at once, and nothing else ever."""
+        old = {path: drop for path, drop in self._markers.items() if drop.user != user}
+        self._markers = {**old, **markers}
+        for track in self._settler.tracks:
+            if track.drop.user != user or track.claiming or not track.claimable:
+                continue
+            if self._marker_of(track.drop.path) is None:
+                wanted = f"{track.drop.name}{self._config.inbox.done_marker}"
+                why = Waiting(why="done_marker", detail=f"waiting for {wanted}")
+                self._settler.stuck(track, why)
+                track.claimable = True
+            elif track.due_at is None:
+                track.due_at = now
+
+    def _marker_of(self, path: str) -> Drop | None:
+        """The marker of the file at `path`, or of a folder that it lies in."""
+        while "/" in path:
+            if path in self._markers:
+                return self._markers[path]
+            path = path.rpartition("/")[0]
+        return None
+
     def claim_due(self, now: float) -> None:
         """Begin to claim what has been quiet long enough, after one more look at it."""
-        for track in self._settler.due(now):
+        rooms = {track.drop.room for track in self._settler.due(now) if track.drop.user}
+        for room in sorted(rooms):
+            here = [
+                track
+                for track in self._settler.tracks
+                if track.claimable and not track.claiming and track.drop.room == room
+            ]
+            for bundle in self._gatherer.bundles(room, here):
+                if any(track.due_at is not None and track.due_at <= now for track in bundle.tracks):
+                    self._claim_if_ready(bundle, now)
+        self._finish_folders(now)
+
+    def _claim_if_ready(self, bundle: Bundle, now: float) -> None:
+        for track in bundle.tracks:
+            track.part_of = bundle.head.drop.path if track is not bundle.head else None
+        marker = self._marker_for(bundle)
+        if self._config.inbox.done_marker and marker is None:
+            return
+        # The levels of a DICOM slide say nothing of each other: only time tells that all are there.
+        quiet_s = self._config.inbox.folder_quiet_s if bundle.group.kind == "dicom" else 0.0
+        ready_at = max(self._settler.ready_at(track, quiet_s=quiet_s) for track in bundle.tracks)
+        if ready_at > now and marker is None:
+            for track in bundle.tracks:
+                self._settler.until(track, ready_at)
+            return
+        late = self._settler.is_late(bundle.changed_at, now)
+        if bundle.group.missing is not None and not late and marker is None:
+            detail = f"missing {bundle.group.missing}"
+            for track in bundle.tracks:
+                self._settler.lacking(
+                    track,
+                    Waiting(why="incomplete", detail=detail),
+                    changed_at=bundle.changed_at,
+                )
+            return
+        if self._is_as_seen(bundle, now):
+            self._begin(bundle, marker, now, overdue=late or marker is not None)
+
+    def _is_as_seen(self, bundle: Bundle, now: float) -> bool:
+        """One more look: whether nothing has changed since the scan."""
+        same = True
+        for track in bundle.tracks:
             try:
                 found = os.stat(self._spool.inbox / track.drop.path, follow_symlinks=False)
             except OSError:
                 self._settler.claimed(track)
+                same = False
                 continue
-            drop = Drop(
-                user=track.drop.user,
-                path=track.drop.path,
-                project=track.drop.project,
-                fingerprint=scan.fingerprint(found),
+            drop = replace(track.drop, fingerprint=scan.fingerprint(found))
+            if drop.fingerprint != track.drop.fingerprint:
+                self._settler.see(drop, None, now)
+                same = False
+        return same
+
+    def _marker_for(self, bundle: Bundle) -> Drop | None:
+        folder = bundle.group.folder
+        own = f"{bundle.room}/{folder}" if folder else bundle.head.drop.path
+        return self._marker_of(bundle.head.drop.path) or self._marker_of(own)
+
+    def _begin(self, bundle: Bundle, marker: Drop | None, now: float, *, overdue: bool) -> None:
+        places = bundle.places()
+        sidecars = {f"{bundle.room}/{path}" for path in bundle.group.sidecars}
+        members = tuple(
+            Member(
+                drop=track.drop,
+                to=f"source/{places[track.drop.path]}",
+                role="sidecar" if track.drop.path in sidecars else "source",
             )
-            self._settler.see(drop, None, now)
-            if track.due_at is None or track.due_at > now:
-                continue
+            for track in bundle.tracks
+        )
+        parent = None
+        if bundle.folder is not None and self._is_image(bundle):
+            head = bundle.head.drop
+            parent = self._folders.parent(bundle.folder, head.user, head.project)
+            self._active[bundle.folder] = now
+        folder = bundle.group.folder
+        own = bundle.folder is None or bundle.head.drop.path in self._markers
+        parcel = Parcel(
+            members=members,
+            folder=f"{bundle.room}/{folder}" if folder else None,
+            # The marker of a dropped folder stays until the folder is finished.
+            marker=marker if own else None,
+            parent=parent,
+            images_only=bundle.folder is not None,
+        )
+        quiet_for_s = float("inf") if marker is not None else now - bundle.changed_at
+        for track in bundle.tracks:
             track.claiming = True
-            future = self._executor.submit(
-                claim.claim,
-                self._spool,
-                track.drop,
-                config=self._config,
-                now=self._now(),
-                make_id=self._make_id,
-                software=self._software,
-                quiet_for_s=now - track.changed_at,
-                overdue=self._settler.overdue(track, now),
-            )
-            future.add_done_callback(lambda _: self._wake())
-            self._running.append((track, future))
+        future = self._executor.submit(
+            claim.claim,
+            self._spool,
+            parcel,
+            config=self._config,
+            now=self._now(),
+            make_id=self._make_id,
+            software=self._software,
+            quiet_for_s=quiet_for_s,
+            overdue=overdue,
+        )
+        future.add_done_callback(lambda _: self._wake())
+        self._running.append(_Running(bundle=bundle, size_bytes=parcel.size_bytes, future=future))
+
+    def _is_image(self, bundle: Bundle) -> bool:
+        """Whether a format claims its head: what else lies in a dropped folder stays there."""
+        if bundle.group.kind is not None:
+            return True
+        return self._gatherer.look_at(bundle.head, _looks_like_an_image)
 
     def collect(self, now: float) -> list[Claimed]:
-        """What the claims that ended since have brought.
-
-        Raises
-        ------
-        OSError
-            A fault of the machine in one of them; its drop is tried again later.
-        """
+        """What the claims that ended since have brought."""
         claimed: list[Claimed] = []
+        children: dict[str, list[str]] = {}
         still = []
-        for track, future in self._running:
-            if not future.done():
-                still.append((track, future))
+        for running in self._running:
+            if not running.future.done():
+                still.append(running)
                 continue
+            bundle = running.bundle
             try:
-                result = future.result()
+                result = running.future.result()
             except OSError as error:
-                waiting = Waiting(why="input_output", detail=f"{error.strerror or error}")
-                self._settler.busy(track, waiting, now)
+                result = Waiting(why="input_output", detail=f"{error.strerror or error}")
+            if isinstance(result, Waiting):
+                self._put_off(bundle, result, now)
                 continue
-            match result:
-                case Waiting(why="incomplete"):
-                    self._settler.lacking(track, result)
-                case Waiting(why="no_lease"):
-                    left = self._config.inbox.fallback_quiet_s - (now - track.changed_at)
-                    self._settler.busy(track, result, now, quiet_s=max(0.05, left))
-                case Waiting(why="settling"):
-                    track.claiming = False
-                    track.changed_at = now
-                    self._settler.busy(track, result, now)
-                case Waiting(why="unreadable"):
-                    self._settler.stuck(track, result)
-                case Waiting():
-                    self._settler.busy(track, result, now)
-                case id_:
-                    self._settler.claimed(track)
-                    claimed.append(
-                        Claimed(id=id_, drop=track.drop, settled_s=now - track.changed_at)
-                    )
+            for track in bundle.tracks:
+                self._settler.claimed(track)
+            if bundle.folder is not None:
+                children.setdefault(bundle.folder, []).append(result)
+                self._active[bundle.folder] = now
+            claimed.append(
+                Claimed(
+                    id=result,
+                    drop=bundle.head.drop,
+                    size_bytes=running.size_bytes,
+                    settled_s=now - bundle.changed_at,
+                )
+            )
         self._running = still
+        for folder, ids in children.items():
+            self._folders.claimed(folder, ids)
         return claimed
 
+    def _put_off(self, bundle: Bundle, waiting: Waiting, now: float) -> None:
+        for track in bundle.tracks:
+            match waiting.why:
+                case "incomplete":
+                    self._settler.lacking(track, waiting, changed_at=bundle.changed_at)
+                case "no_lease":
+                    left = self._config.inbox.fallback_quiet_s - (now - bundle.changed_at)
+                    self._settler.busy(track, waiting, now, quiet_s=max(0.05, left))
+                case "settling":
+                    track.changed_at = now
+                    self._settler.busy(track, waiting, now)
+                case "unreadable" | "not_an_image":
+                    self._settler.stuck(track, waiting)
+                case _:
+                    self._settler.busy(track, waiting, now)
+
+    def _finish_folders(self, now: float) -> None:
+        """Close the folders in which nothing has come, and nothing waits, for `folder_quiet_s`."""
+        for folder in self._folders.open:
+            if now >= (self._finish_at(folder, now) or float("inf")):
+                marker = self._markers.pop(folder, None)
+                self._folders.finish(folder, self._left_in(folder))
+                self._active.pop(folder, None)
+                if marker is not None:
+                    (self._spool.inbox / marker.path).unlink(missing_ok=True)
+
+    def _finish_at(self, folder: str, now: float) -> float | None:
+        """When `folder` may be finished; None while something in it can still be claimed."""
+        inside = [t for t in self._settler.tracks if t.drop.path.startswith(f"{folder}/")]
+        if any(track.claiming or track.due_at is not None for track in inside):
+            return None
+        active = self._active.setdefault(folder, now)
+        if folder in self._markers:
+            return active
+        newest = max((track.changed_at for track in inside), default=active)
+        return max(active, newest) + self._config.inbox.folder_quiet_s
+
+    def _left_in(self, folder: str) -> list[SkippedEntry]:
+        cut = len(folder) + 1
+        return [
+            SkippedEntry(
+                name=names.printable(names.decode(os.fsencode(track.drop.path[cut:]))[0]),
+                reason=f"{track.waiting.why}: {track.waiting.detail}" if track.waiting else "",
+            )
+            for track in self._settler.tracks
+            if track.drop.path.startswith(f"{folder}/")
+        ]
+
     def next_due(self) -> float | None:
-        """When a drop has been quiet long enough next."""
-        return self._settler.next_due()
+        """When a drop has been quiet long enough next, or a folder may be finished."""
+        now = time.monotonic()
+        times = [self._settler.next_due(), *(self._finish_at(f, now) for f in self._folders.open)]
+        return min((one for one in times if one is not None), default=None)
 
     def idle(self, now: float, *, patience_s: float) -> bool:
         """Whether nothing here can still be claimed without a new write.
 
         What lacks something counts as hopeless unless its time is up within `patience_s`.
         """
-        return not self._running and not any(
-            track.due_at is not None and (not track.incomplete or track.due_at - now < patience_s)
-            for track in self._settler.tracks
+        return (
+            not self._running
+            and not self._finishing(now)
+            and not any(
+                track.due_at is not None
+                and (not track.incomplete or track.due_at - now < patience_s)
+                for track in self._settler.tracks
+            )
         )
+
+    def _finishing(self, now: float) -> bool:
+        return any(self._finish_at(folder, now) is not None for folder in self._folders.open)
 
     def waiting_counts(self) -> tuple[Counter[str], int]:
         """How many drops wait, by reason, and their bytes together."""
         tracks = list(self._settler.tracks)
-        counts = Counter(track.waiting.why for track in tracks if track.waiting)
+        counts = Counter(t.waiting.why for t in tracks if t.waiting and t.part_of is None)
         return counts, sum(track.drop.fingerprint.size_bytes for track in tracks)
 
     def waiting(self, now: float) -> list[dict[str, Any]]:
         """What lies in the inboxes longest, why, and since when, ready for JSON."""
-        longest = sorted(self._settler.tracks, key=lambda track: track.first_seen)
+        heads = [track for track in self._settler.tracks if track.part_of is None]
+        longest = sorted(heads, key=lambda track: track.first_seen)
         wall = self._now()
         return [
             {
@@ -242,3 +440,9 @@ class Intake:
     def stop(self) -> None:
         """Let the claims that run come to their end; no new one begins."""
         self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _looks_like_an_image(probe: Probe) -> bool:
+    """Whether a format claims it, or would if it were whole."""
+    lacking = completeness.missing(probe.descriptor, probe.size_bytes)
+    return lacking is not None or bool(formats.matching(probe))

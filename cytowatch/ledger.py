@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from cytowatch import manifest
-from cytowatch.engine.advance import Place
+from cytowatch.engine.advance import Place, is_folder
 from cytowatch.manifest import Manifest, ManifestError
 from cytowatch.model import UploadedFileId
 from cytowatch.observe import logs
@@ -57,7 +57,9 @@ class Ledger:
         if after.status is before.status:
             return
         with self._lock:
-            self._counts[before.status] -= 1
+            # A dropped folder is entered at once, and never was among those that wait.
+            if not (before.status is Status.UPLOADED and is_folder(found)):
+                self._counts[before.status] -= 1
             self._counts[after.status] += 1
             if after.status.is_final:
                 self._in_work.pop(found["id"], None)
@@ -68,7 +70,8 @@ class Ledger:
                     after.status,
                     datetime.fromisoformat(found["received_at"]),
                 )
-            if after.status is Status.EXTRACTED:
+            # The images of a dropped folder were told of one by one, as they were claimed.
+            if after.status is Status.EXTRACTED and not is_folder(found):
                 children = [UploadedFileId(child) for child in found["children"]]
                 self._counts[Status.UPLOADED] += len(children)
                 self._children += [(found["user"], child) for child in children]

@@ -19,6 +19,7 @@ from typing import Any, cast
 from cytowatch import durable, formats, manifest, names
 from cytowatch.config import Storage
 from cytowatch.errors import IngestError, stage_error
+from cytowatch.formats import directory
 from cytowatch.manifest import ErrorEntry, FileEntry, Manifest, ManifestError
 from cytowatch.model import Outcome, UploadedFileId
 from cytowatch.spool import Spool
@@ -30,7 +31,9 @@ __all__ = [
     "attempt",
     "begin",
     "corrected",
+    "extracted",
     "fail",
+    "is_folder",
     "lighten",
     "out_directories",
     "rebuilt",
@@ -108,6 +111,16 @@ def accept(
         changed = _name_source(place.path, changed)
     attempts = 0 if outcome.status.is_final else 1
     return _enter(spool, place, changed, outcome.status, now=now, attempts=attempts)
+
+
+def is_folder(found: Manifest) -> bool:
+    """Whether it stands for a dropped folder, which no stage treats."""
+    return found["format"] is not None and found["format"]["id"] == directory.FORMAT.id
+
+
+def extracted(spool: Spool, place: Place, changed: Manifest, *, now: datetime) -> Place:
+    """Publish the uploaded file of a dropped folder, all of whose images were claimed."""
+    return _enter(spool, place, changed, Status.EXTRACTED, now=now, attempts=0)
 
 
 def lighten(place: Place) -> Place:
@@ -204,7 +217,8 @@ def tidy(spool: Spool, place: Place, *, now: datetime) -> Place:
 
 def _found_again(path: Path, right: Manifest) -> Manifest:
     rows = [file for file in right["files"] if file["role"] == "source"]
-    there = sorted(os.listdir(path / "source"))
+    sidecars = {file["path"] for file in right["files"] if file["role"] == "sidecar"}
+    there = [name for name in os.listdir(path / "source") if f"source/{name}" not in sidecars]
     if len(rows) != 1 or len(there) != 1 or rows[0]["path"] == f"source/{there[0]}":
         return right
     found = {**rows[0], "path": f"source/{there[0]}"}
@@ -280,6 +294,8 @@ def _name_source(path: Path, changed: Manifest) -> Manifest:
     if len(rows) != 1 or changed["format"] is None:
         return changed
     extension = formats.by_id(changed["format"]["id"]).extension
+    if rows[0]["path"].count("/") > 1:
+        return changed
     named = f"source/{_slug(changed)}.{extension}"
     if rows[0]["path"] != named:
         durable.rename(path / rows[0]["path"], path / named)

@@ -12,7 +12,7 @@ from cytowatch.engine.child import kill_recorded
 from cytowatch.manifest import ManifestError
 from cytowatch.model import UploadedFileId
 from cytowatch.spool import Spool
-from cytowatch.status import STAGE_STATUSES
+from cytowatch.status import STAGE_STATUSES, Status
 
 __all__ = ["recover"]
 
@@ -33,6 +33,8 @@ def recover(spool: Spool, *, now: datetime) -> Iterator[tuple[str, UploadedFileI
             except (ManifestError, FileNotFoundError):
                 # The engine gives it a new manifest and ends it; nothing of it is lost.
                 yield "unknown", id_
+                continue
+            if advance.is_folder(found) and status is Status.EXTRACTING_DATA:
                 continue
             place = Place(status=status, path=path, manifest=found)
             if status.is_error:

@@ -79,6 +79,8 @@ def treat(with_: Treatment, id_: UploadedFileId) -> None:
         wrong = DeploymentError("manifest_damaged", str(error), retryable=True)
         _move(with_, place, lambda at: advance.fail(with_.spool, at, wrong, now=with_.now()))
         return
+    if advance.is_folder(place.manifest):
+        return
     try:
         _treat(with_, _taken_up(with_, place))
     except OSError as error:

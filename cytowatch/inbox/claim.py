@@ -1,9 +1,10 @@
-"""Taking a settled drop out of its inbox, so that a crash or a late writer costs nothing.
+"""Taking what has settled out of its inbox, so that a crash or a late writer costs nothing.
 
-The order is what counts: a lease proves that nobody writes; the manifest and the list of what
-will be moved are on disk before anything moves; the rename never replaces; the inode is compared;
-a lease that was broken meanwhile undoes it; one more lease, on a path that is gone from the share,
-proves that no writer is left; only then does ``<id>/`` appear in ``stages/uploaded``.
+The order is what counts: a lease on every file proves that nobody writes; the manifest and the
+list of what will be moved are on disk before anything moves; a rename never replaces; the inodes
+are compared; a lease that was broken meanwhile undoes it all; one more lease, on a path that is
+gone from the share, proves that no writer is left; only then does ``<id>/`` appear in
+``stages/uploaded``.
 
 Source: fcntl(2) "Leases"; tried against Samba, whose clients wait for the lease and then write a
 new inode.
@@ -16,32 +17,81 @@ import fcntl
 import grp
 import json
 import os
+import resource
 import signal
 import stat
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from cytowatch import durable, manifest, names
+from cytowatch import durable, formats, manifest, names
 from cytowatch.config import Config
-from cytowatch.formats import completeness
+from cytowatch.formats import Probe, completeness
 from cytowatch.inbox.scan import Drop, Waiting, fingerprint
-from cytowatch.manifest import FileEntry
+from cytowatch.manifest import FileEntry, Manifest
 from cytowatch.model import UploadedFileId
 from cytowatch.spool import Spool
 from cytowatch.status import Status
 
-__all__ = ["JOURNAL", "claim", "lease", "prepare_process", "recover"]
+__all__ = ["JOURNAL", "Member", "Parcel", "claim", "lease", "prepare_process", "recover", "single"]
 
 #: The list of what a claim moves, in ``state/tmp/<id>/`` until it is done.
 JOURNAL = "claim.json"
+_MARKER = "done-marker"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One file to be claimed, and where it goes below ``<id>/``; role is source or sidecar."""
+
+    drop: Drop
+    to: str
+    role: str = "source"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parcel:
+    """What becomes one uploaded file; the first member is its head.
+
+    `drop_path` is where it lay, `folder` a folder that is removed if nothing is left in it,
+    `marker` the ``done_marker`` file that goes with it, `parent` the uploaded file of the dropped
+    folder; with `images_only` a file that no format claims stays where it is.
+    """
+
+    members: tuple[Member, ...]
+    folder: str | None = None
+    marker: Drop | None = None
+    parent: Manifest | None = None
+    images_only: bool = False
+
+    @property
+    def head(self) -> Drop:
+        """The file that names it."""
+        return self.members[0].drop
+
+    @property
+    def size_bytes(self) -> int:
+        """The bytes of all members."""
+        return sum(member.drop.fingerprint.size_bytes for member in self.members)
+
+
+def single(drop: Drop) -> Parcel:
+    """A drop that is one file alone."""
+    name = names.decode(os.fsencode(drop.name))[0]
+    return Parcel(members=(Member(drop=drop, to=f"source/{names.slug(name)}"),))
 
 
 def prepare_process() -> None:
-    """Ignore the signal that says a lease is being broken: by default it kills the process."""
+    """Ignore the signal that says a lease is being broken: by default it kills the process.
+
+    A set is held open whole, so as many files as the system allows may be open.
+    """
     signal.signal(signal.SIGIO, lambda _number, _frame: None)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def lease(descriptor: int) -> str:
@@ -66,9 +116,19 @@ def _unlease(descriptor: int) -> None:
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
 
 
+@dataclass(slots=True, kw_only=True)
+class _Held:
+    """A member that is open: its own descriptor and that of its folder."""
+
+    member: Member
+    folder_fd: int
+    descriptor: int
+    leased: bool = False
+
+
 def claim(
     spool: Spool,
-    drop: Drop,
+    parcel: Parcel,
     *,
     config: Config,
     now: datetime,
@@ -77,7 +137,7 @@ def claim(
     quiet_for_s: float,
     overdue: bool,
 ) -> UploadedFileId | Waiting:
-    """Claim `drop`: its id in ``stages/uploaded``, or why it stays where it is.
+    """Claim `parcel`: its id in ``stages/uploaded``, or why it stays where it is.
 
     Parameters
     ----------
@@ -93,35 +153,63 @@ def claim(
     OSError
         A fault of the machine; the drop is where it was, or `recover` will put it there.
     """
-    folder, name = os.path.split(drop.path)
-    with durable.directory(spool.inbox / folder) as inbox_fd:
+    with ExitStack() as opened:
+        held = _open(spool, parcel, opened)
+        if isinstance(held, Waiting):
+            return held
+        lacking = None
+        for one in held:
+            found = _hold(one, config, quiet_for_s=quiet_for_s)
+            if isinstance(found, Waiting):
+                return _of(parcel, one, found)
+            if lacking is None:
+                lacking = completeness.missing(
+                    one.descriptor, one.member.drop.fingerprint.size_bytes
+                )
+                if lacking is not None and not overdue:
+                    what = Waiting(why="incomplete", detail=f"missing {lacking}")
+                    return _of(parcel, one, what)
+        if parcel.images_only and lacking is None:
+            looks = _no_image(held[0], parcel)
+            if looks is not None:
+                return Waiting(why="not_an_image", detail=f"it stays where it is: it is {looks}")
+        return _take(
+            spool, parcel, held, config=config, now=now, make_id=make_id, software=software
+        )
+
+
+def _of(parcel: Parcel, one: _Held, waiting: Waiting) -> Waiting:
+    """`waiting`, and of a set for which of its files it holds."""
+    if len(parcel.members) == 1:
+        return waiting
+    return Waiting(why=waiting.why, detail=f"{one.member.drop.name}: {waiting.detail}")
+
+
+def _open(spool: Spool, parcel: Parcel, opened: ExitStack) -> list[_Held] | Waiting:
+    folders: dict[str, int] = {}
+    held = []
+    for member in parcel.members:
+        folder, name = os.path.split(member.drop.path)
         try:
+            if folder not in folders:
+                folders[folder] = opened.enter_context(durable.beneath(spool.inbox, folder))
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            descriptor = os.open(name, flags, dir_fd=inbox_fd)
-        except FileNotFoundError:
-            return Waiting(why="gone", detail="it was taken away again")
+            descriptor = os.open(name, flags, dir_fd=folders[folder])
+        except (FileNotFoundError, NotADirectoryError):
+            return Waiting(why="gone", detail=f"{member.drop.name} was taken away again")
         except OSError as error:
             return Waiting(why="unreadable", detail=f"it cannot be opened: {error.strerror}")
-        try:
-            leased = _hold(descriptor, drop, config, quiet_for_s=quiet_for_s, overdue=overdue)
-            if isinstance(leased, Waiting):
-                return leased
-            return _take(
-                spool, drop, inbox_fd, descriptor,
-                config=config, now=now, make_id=make_id, software=software, leased=leased,
-            )  # fmt: skip
-        finally:
-            os.close(descriptor)
+        opened.callback(os.close, descriptor)
+        held.append(_Held(member=member, folder_fd=folders[folder], descriptor=descriptor))
+    return held
 
 
-def _hold(
-    descriptor: int, drop: Drop, config: Config, *, quiet_for_s: float, overdue: bool
-) -> bool | Waiting:
-    """Take the lease and look at the structure: whether it is leased, or why it must wait."""
-    found = os.fstat(descriptor)
-    if fingerprint(found) != drop.fingerprint or not stat.S_ISREG(found.st_mode):
+def _hold(one: _Held, config: Config, *, quiet_for_s: float) -> Waiting | None:
+    """Take the lease, or tell why the file must wait."""
+    found = os.fstat(one.descriptor)
+    if fingerprint(found) != one.member.drop.fingerprint or not stat.S_ISREG(found.st_mode):
         return Waiting(why="settling", detail="it has just changed again")
-    answer = lease(descriptor)
+    answer = lease(one.descriptor)
     match answer:
         case "writer":
             return Waiting(why="open_for_writing", detail="somebody still has it open for writing")
@@ -131,124 +219,191 @@ def _hold(
                 detail="this filesystem cannot say whether somebody still writes it, so it must be "
                 f"quiet for {config.inbox.fallback_quiet_s:g} s",
             )
-    if not overdue:
-        lacking = completeness.missing(descriptor, found.st_size)
-        if lacking is not None:
-            return Waiting(why="incomplete", detail=f"missing {lacking}")
-    return answer == "granted"
+    one.leased = answer == "granted"
+    return None
+
+
+def _no_image(head: _Held, parcel: Parcel) -> str | None:
+    """What the head looks like if nothing here could make an image of it."""
+    beside = frozenset(member.to.removeprefix("source/") for member in parcel.members)
+    name = os.path.basename(parcel.members[0].to)
+    probe = Probe(head.descriptor, name=name, beside=beside)
+    # Whether it is a slide only OpenSlide knows, and no decoder runs in this process.
+    if len(parcel.members) > 1 or probe.head.startswith(b"SQLite format 3\0"):
+        return None
+    return None if formats.matching(probe) else formats.looks_like(probe)
 
 
 def _take(
     spool: Spool,
-    drop: Drop,
-    inbox_fd: int,
-    descriptor: int,
+    parcel: Parcel,
+    held: list[_Held],
     *,
     config: Config,
     now: datetime,
     make_id: Callable[[datetime, str], UploadedFileId],
     software: dict[str, str],
-    leased: bool,
 ) -> UploadedFileId | Waiting:
-    name, name_base64 = names.decode(os.fsencode(drop.name))
+    name, name_base64 = names.decode(os.fsencode(parcel.head.name))
     id_ = make_id(now, name)
-    while spool.taken(id_, drop.user):
+    while spool.taken(id_, parcel.head.user):
         id_ = make_id(now, name)
     place = spool.tmp / id_
-    inside = f"source/{names.slug(name)}"
-    size_bytes = drop.fingerprint.size_bytes
-    for folder in (place, place / "source"):
-        folder.mkdir(mode=int(config.storage.dir_mode, 8))
-    journal = {
-        "user": drop.user,
-        "members": [
-            {
-                "from": drop.path,
-                "to": inside,
-                "device": drop.fingerprint.device,
-                "inode": drop.fingerprint.inode,
-                "size_bytes": size_bytes,
-                "mtime_ns": drop.fingerprint.mtime_ns,
-            }
-        ],
-    }
-    (place / JOURNAL).write_text(json.dumps(journal))
-    source = FileEntry(
-        role="source",
-        path=inside,
-        size_bytes=size_bytes,
-        sha256=None,
-        status=Status.UPLOADED.name,
-    )
-    manifest.write(
-        place,
-        manifest.new(
-            id=id_,
-            user=drop.user,
-            name=name,
-            name_base64=name_base64,
-            drop_path=names.decode(os.fsencode(drop.path))[0],
-            projects=[drop.project] if drop.project else [],
-            files=[source],
-            now=now,
-            software=software,
-        ),
-    )
-    durable.fsync_tree(place)
+    _prepare(place, parcel, config, name, name_base64, now, software)
     durable.fsync_directory(spool.tmp)
+    moved: list[_Held] = []
     try:
-        durable.rename(drop.name, place / inside, source_fd=inbox_fd)
+        for one in held:
+            target = place / one.member.to
+            durable.rename(one.member.drop.name, target, source_fd=one.folder_fd)
+            moved.append(one)
+            _take_marker(spool, parcel, place) if len(moved) == len(held) else None
     except OSError:
-        spool.discard(place)
+        _undo(spool, place, moved)
         raise
-    trouble = _trouble(descriptor, place / inside, drop, leased=leased)
-    if trouble is not None:
-        _undo(spool, place, inside, inbox_fd, drop.name)
-        return trouble
-    _set_modes(descriptor, config)
-    # 40 GB of it may still be dirty: this is why claims do not run in the scan loop.
-    os.fsync(descriptor)
-    durable.fsync_directory(place / "source")
-    os.fsync(inbox_fd)
+    for one in held:
+        trouble = _trouble(one, place / one.member.to)
+        if trouble is not None:
+            _undo(spool, place, moved)
+            return _of(parcel, one, trouble)
+    for one in held:
+        _set_modes(one.descriptor, config)
+        # 40 GB of it may still be dirty: this is why claims do not run in the scan loop.
+        os.fsync(one.descriptor)
+    for folder, _, _ in os.walk(place / "source"):
+        durable.fsync_directory(Path(folder))
+    for descriptor in {one.folder_fd for one in held}:
+        os.fsync(descriptor)
+    _remove_empty(spool.inbox, parcel.folder)
+    (place / _MARKER).unlink(missing_ok=True)
     (place / JOURNAL).unlink()
     spool.move(place, Status.UPLOADED)
     return id_
 
 
-def _trouble(descriptor: int, moved: Path, drop: Drop, *, leased: bool) -> Waiting | None:
+def _prepare(
+    place: Path,
+    parcel: Parcel,
+    config: Config,
+    name: str,
+    name_base64: str | None,
+    now: datetime,
+    software: dict[str, str],
+) -> None:
+    """Make ``<id>/`` with its manifest and the list of what will be moved, durably."""
+    mode = int(config.storage.dir_mode, 8)
+    place.mkdir(mode=mode)
+    (place / "source").mkdir(mode=mode)
+    for member in parcel.members:
+        for folder in reversed((place / member.to).relative_to(place).parents[:-1]):
+            (place / folder).mkdir(mode=mode, exist_ok=True)
+    journal = {
+        "user": parcel.head.user,
+        "members": [
+            {
+                "from": member.drop.path,
+                "to": member.to,
+                "device": member.drop.fingerprint.device,
+                "inode": member.drop.fingerprint.inode,
+                "size_bytes": member.drop.fingerprint.size_bytes,
+                "mtime_ns": member.drop.fingerprint.mtime_ns,
+            }
+            for member in parcel.members
+        ],
+        "marker": parcel.marker.path if parcel.marker else None,
+    }
+    (place / JOURNAL).write_text(json.dumps(journal))
+    files = [
+        FileEntry(
+            role=member.role,
+            path=member.to,
+            size_bytes=member.drop.fingerprint.size_bytes,
+            sha256=None,
+            status=Status.UPLOADED.name,
+        )
+        for member in parcel.members
+    ]
+    manifest.write(
+        place,
+        manifest.new(
+            id=place.name,
+            user=parcel.head.user,
+            name=name,
+            name_base64=name_base64,
+            drop_path=names.decode(os.fsencode(parcel.head.path))[0],
+            projects=[parcel.head.project] if parcel.head.project else [],
+            files=files,
+            now=now,
+            software=software,
+            parent=parcel.parent,
+        ),
+    )
+    durable.fsync_tree(place)
+
+
+def _take_marker(spool: Spool, parcel: Parcel, place: Path) -> None:
+    """The marker goes with what it marks: left behind, it would mark the next of that name."""
+    if parcel.marker is None:
+        return
+    folder, name = os.path.split(parcel.marker.path)
+    with suppress(FileNotFoundError), durable.beneath(spool.inbox, folder) as at:
+        durable.rename(name, place / _MARKER, source_fd=at)
+
+
+def _trouble(one: _Held, moved: Path) -> Waiting | None:
     """Whether someone came between; tells why, or None when the file is ours alone."""
     there = os.stat(moved, follow_symlinks=False)
-    if (there.st_dev, there.st_ino) != (drop.fingerprint.device, drop.fingerprint.inode):
+    seen = one.member.drop.fingerprint
+    if (there.st_dev, there.st_ino) != (seen.device, seen.inode):
         return Waiting(why="settling", detail="another file was put in its place meanwhile")
     # Whoever breaks it waits in its open until we let go: by then the file must be back.
-    if leased and fcntl.fcntl(descriptor, fcntl.F_GETLEASE) != fcntl.F_RDLCK:
+    if one.leased and fcntl.fcntl(one.descriptor, fcntl.F_GETLEASE) != fcntl.F_RDLCK:
         return Waiting(why="open_for_writing", detail="somebody opened it for writing meanwhile")
     # The path is gone from the share, so a lease that is granted now proves that no writer is left.
-    _unlease(descriptor)
-    answer = lease(descriptor)
-    _unlease(descriptor)
+    _unlease(one.descriptor)
+    answer = lease(one.descriptor)
+    _unlease(one.descriptor)
     if answer == "writer":
         return Waiting(why="open_for_writing", detail="somebody opened it for writing meanwhile")
-    found = os.fstat(descriptor)
+    found = os.fstat(one.descriptor)
     # The rename itself sets the ctime, so that is not compared.
-    before = (drop.fingerprint.size_bytes, drop.fingerprint.mtime_ns)
-    if (found.st_size, found.st_mtime_ns) != before or found.st_nlink != 1:
+    if (found.st_size, found.st_mtime_ns) != (seen.size_bytes, seen.mtime_ns):
         return Waiting(why="settling", detail="it changed while it was taken")
+    if found.st_nlink != 1:
+        return Waiting(why="settling", detail="it got a second name while it was taken")
     return None
 
 
-def _undo(spool: Spool, place: Path, inside: str, inbox_fd: int, name: str) -> None:
-    """Back to the inbox under its own name, or beside whatever has that name by now."""
+def _undo(spool: Spool, place: Path, moved: list[_Held]) -> None:
+    """Back to the inbox under their own names, or beside whatever has such a name by now."""
+    for one in reversed(moved):
+        _put_back(place / one.member.to, one.member.drop.name, one.folder_fd)
+    if (place / _MARKER).exists():
+        marker = json.loads((place / JOURNAL).read_bytes())["marker"]
+        with durable.beneath(spool.inbox, os.path.dirname(marker)) as at:
+            _put_back(place / _MARKER, os.path.basename(marker), at)
+    spool.discard(place)
+
+
+def _put_back(path: Path, name: str, folder_fd: int) -> None:
     stem, dot, ending = name.rpartition(".")
     for number in range(1000):
         other = f"{stem if dot else name} (kept {number}){dot}{ending if dot else ''}"
         try:
-            durable.rename(place / inside, name if number == 0 else other, target_fd=inbox_fd)
+            durable.rename(path, name if number == 0 else other, target_fd=folder_fd)
         except FileExistsError:
             continue
-        os.fsync(inbox_fd)
-        spool.discard(place)
+        os.fsync(folder_fd)
         return
+
+
+def _remove_empty(inbox: Path, folder: str | None) -> None:
+    """Remove a set's own folder, with the folders in it, if nothing is left there."""
+    if folder is None:
+        return
+    with suppress(OSError):
+        for path, _, _ in os.walk(inbox / folder, topdown=False):
+            os.rmdir(path)
 
 
 def _set_modes(descriptor: int, config: Config) -> None:
@@ -292,17 +447,23 @@ def _recover_one(spool: Spool, place: Path) -> str:
     whole = len(moved) == len(journal["members"]) and _has_source(place)
     if whole and all(_untouched(place / m["to"], m) for m in moved):
         durable.fsync_tree(place)
+        (place / _MARKER).unlink(missing_ok=True)
         (place / JOURNAL).unlink(missing_ok=True)
         spool.move(place, Status.UPLOADED)
         return "finished"
-    for member in moved:
-        folder, name = os.path.split(member["from"])
+    back = [(place / member["to"], member["from"]) for member in moved]
+    if (place / _MARKER).exists():
+        back.append((place / _MARKER, journal["marker"]))
+    for path, origin in back:
+        folder, name = os.path.split(origin)
         try:
-            with durable.directory(spool.inbox / folder) as inbox_fd:
-                durable.rename(place / member["to"], name, target_fd=inbox_fd)
+            # The folder of a set may be gone by now: it was removed when it was empty.
+            os.makedirs(spool.inbox / folder, exist_ok=True)
+            with durable.beneath(spool.inbox, folder) as inbox_fd:
+                durable.rename(path, name, target_fd=inbox_fd)
                 os.fsync(inbox_fd)
         except OSError as error:
-            return f"kept: {member['from']!r} cannot be put back ({error.strerror})"
+            return f"kept: {origin!r} cannot be put back ({error.strerror})"
     if _has_source(place):
         return "kept: it holds files that no claim names"
     spool.discard(place)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cytowatch import names
+from cytowatch import durable, names
 from cytowatch.model import Fingerprint
 
-__all__ = ["Drop", "Waiting", "fingerprint", "scan", "users"]
+__all__ = ["Drop", "Waiting", "fingerprint", "scan", "stray", "users"]
+
+#: Folders in folders are looked into so far.
+_DEEPEST = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drop:
-    """One thing that lies in an inbox; `path` is relative to ``inbox/``, as the system spells it."""
+    """One file that lies in an inbox; `path` is relative to ``inbox/``, as the system spells it."""
 
     user: str
     path: str
@@ -27,6 +31,15 @@ class Drop:
     def name(self) -> str:
         """The last part of the path."""
         return os.path.basename(self.path)
+
+    @property
+    def room(self) -> str:
+        """Where drops belong to the same user and project: ``ann`` or ``ann/@project``."""
+        return self.path.split("/", 1)[0] if self.project is None else self._project_room
+
+    @property
+    def _project_room(self) -> str:
+        return "/".join(self.path.split("/", 2)[:2])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +82,8 @@ def scan(
     device
         The filesystem of the root: an inbox on another one cannot be renamed from.
     """
-    yield from _folder(inbox, user, user, None, ignore, device)
+    with durable.beneath(inbox, user) as descriptor:
+        yield from _folder(descriptor, user, user, None, ignore, device, 0)
 
 
 def stray(inbox: Path, ignore: Sequence[str]) -> Iterator[tuple[Drop, Waiting]]:
@@ -84,22 +98,38 @@ def stray(inbox: Path, ignore: Sequence[str]) -> Iterator[tuple[Drop, Waiting]]:
 
 
 def _folder(
-    inbox: Path, folder: str, user: str, project: str | None, ignore: Sequence[str], device: int
+    descriptor: int,
+    folder: str,
+    user: str,
+    project: str | None,
+    ignore: Sequence[str],
+    device: int,
+    depth: int,
 ) -> Iterator[tuple[Drop, Waiting | None]]:
-    with os.scandir(inbox / folder) as entries:
-        for entry in entries:
-            if names.ignored(entry.name, ignore):
-                continue
-            path = f"{folder}/{entry.name}"
-            try:
-                found = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                continue
-            if stat.S_ISDIR(found.st_mode) and _is_project(entry.name) and project is None:
-                yield from _folder(inbox, path, user, entry.name[1:], ignore, device)
-                continue
+    with os.scandir(descriptor) as entries:
+        listed = [entry.name for entry in entries if not names.ignored(entry.name, ignore)]
+    for name in listed:
+        path = f"{folder}/{name}"
+        try:
+            found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+        except FileNotFoundError:
+            continue
+        if not stat.S_ISDIR(found.st_mode):
             drop = Drop(user=user, path=path, project=project, fingerprint=fingerprint(found))
             yield drop, _never(found, device)
+            continue
+        inner = name[1:] if depth == 0 and _is_project(name) else project
+        if depth >= _DEEPEST or found.st_dev != device:
+            drop = Drop(user=user, path=path, project=project, fingerprint=fingerprint(found))
+            yield drop, _never(found, device)
+            continue
+        try:
+            with durable.directory(name, at=descriptor) as below:
+                yield from _folder(below, path, user, inner, ignore, device, depth + 1)
+        except OSError as error:
+            # It went away, or became something else, between the two looks.
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise
 
 
 def _is_project(name: str) -> bool:
@@ -108,11 +138,10 @@ def _is_project(name: str) -> bool:
 
 
 def _never(found: os.stat_result, device: int) -> Waiting | None:
-    if stat.S_ISDIR(found.st_mode):
-        return Waiting(
-            why="folder",
-            detail="folders are not taken yet: drop its slides singly, or as one zip",
-        )
+    if stat.S_ISDIR(found.st_mode) and found.st_dev == device:
+        return Waiting(why="too_deep", detail=f"it lies more than {_DEEPEST} folders deep")
+    if found.st_dev != device:
+        return Waiting(why="other_filesystem", detail="it is on another filesystem than the root")
     if not stat.S_ISREG(found.st_mode):
         return Waiting(
             why="not_a_regular_file", detail="it is a link, a pipe or a device, not a file"
@@ -121,9 +150,5 @@ def _never(found: os.stat_result, device: int) -> Waiting | None:
         return Waiting(
             why="not_a_regular_file",
             detail=f"it has {found.st_nlink} names (hard links): another one could still change it",
-        )
-    if found.st_dev != device:
-        return Waiting(
-            why="other_filesystem", detail="the inbox is on another filesystem than the root"
         )
     return None

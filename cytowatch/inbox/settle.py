@@ -31,7 +31,13 @@ class Track:
     due_at: float | None
     waiting: Waiting | None
     claiming: bool = False
+    #: False of what can never be claimed as it is: a link, a device.
+    claimable: bool = True
     incomplete: bool = False
+    #: Not before this, whatever has been quiet: somebody had it open.
+    not_before: float = 0.0
+    #: The path of the head of the set that it belongs to, if it is not the head itself.
+    part_of: str | None = None
 
 
 class Settler:
@@ -60,12 +66,15 @@ class Settler:
                 changed_at=now,
                 due_at=None if never else now + self._quiet_s,
                 waiting=never or _settling(),
+                claimable=never is None,
             )
             return track is None
         if track.drop.fingerprint != drop.fingerprint and not track.claiming:
             track.drop, track.changed_at, track.incomplete = drop, now, False
+            track.not_before = 0.0
             track.due_at = None if never else now + self._quiet_s
             track.waiting = never or _settling()
+            track.claimable = never is None
         return False
 
     def forget_missing(self, folder: str, present: set[str]) -> None:
@@ -101,7 +110,11 @@ class Settler:
 
     def overdue(self, track: Track, now: float) -> bool:
         """Whether it has waited for what is missing as long as it may."""
-        return track.incomplete and now >= track.changed_at + self._incomplete_after_s
+        return track.incomplete and self.is_late(track.changed_at, now)
+
+    def is_late(self, changed_at: float, now: float) -> bool:
+        """Whether what changed last at `changed_at` has waited as long as it may."""
+        return now >= changed_at + self._incomplete_after_s
 
     def busy(
         self, track: Track, waiting: Waiting, now: float, *, quiet_s: float | None = None
@@ -109,14 +122,28 @@ class Settler:
         """Somebody still writes it (or it must be quiet for longer): the quiet time begins anew."""
         track.claiming = False
         track.waiting = waiting
-        track.due_at = now + (self._quiet_s if quiet_s is None else quiet_s)
+        track.not_before = now + (self._quiet_s if quiet_s is None else quiet_s)
+        track.due_at = track.not_before
 
-    def lacking(self, track: Track, waiting: Waiting) -> None:
-        """Its structure is incomplete: it is looked at again on a change, or when its time is up."""
+    def lacking(self, track: Track, waiting: Waiting, *, changed_at: float | None = None) -> None:
+        """It is incomplete: it is looked at again on a change, or when its time is up.
+
+        `changed_at` is when anything of its set changed last.
+        """
         track.claiming = False
         track.incomplete = True
         track.waiting = waiting
-        track.due_at = track.changed_at + self._incomplete_after_s
+        since = track.changed_at if changed_at is None else changed_at
+        track.due_at = since + self._incomplete_after_s
+
+    def ready_at(self, track: Track, *, quiet_s: float = 0.0) -> float:
+        """When it may be claimed at the earliest, as far as its own quiet goes."""
+        return max(track.changed_at + max(self._quiet_s, quiet_s), track.not_before)
+
+    def until(self, track: Track, when: float) -> None:
+        """It waits for others of its set: it is looked at again at `when`."""
+        track.due_at = when
+        track.waiting = _settling()
 
     def stuck(self, track: Track, waiting: Waiting) -> None:
         """It cannot be claimed as it is: it is looked at again when something about it changes."""

@@ -1,4 +1,4 @@
-"""EXTRACTING_DATA: each image in an archive becomes an uploaded file of its own.
+"""EXTRACTING DATA: each image and each set in an archive becomes an uploaded file of its own.
 
 They are made complete, each with its manifest, below ``out.<attempt>/children``; the engine
 hands them out, each once.
@@ -10,19 +10,22 @@ import json
 import os
 import random
 import shutil
-import zipfile
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from cytowatch import archives, formats, manifest, names
-from cytowatch.archives import DamagedMember, Member
+from cytowatch.archives import Budget, Unpacked
 from cytowatch.errors import ExtractionError
-from cytowatch.formats import Probe
+from cytowatch.formats import Probe, companions
+from cytowatch.formats.companions import Group
 from cytowatch.manifest import FileEntry, SkippedEntry
 from cytowatch.model import Outcome, UploadedFile
 from cytowatch.status import Status
 
 __all__ = ["extract"]
 
+T = TypeVar("T")
 #: So many members that became nothing are named; the rest is counted.
 _MOST_SKIPPED = 100
 
@@ -35,23 +38,26 @@ def extract(file: UploadedFile) -> Outcome:
     ExtractionError
         It is hostile, damaged as a whole, or holds no image (`no_image`).
     """
-    archive_bytes = file.manifest["size_bytes"]
+    form = file.manifest["format"]
+    folder = f"{file.out}/unpacked"
+    unpacked, passed = archives.unpack(
+        file.source,
+        form["id"] if form else "zip",
+        folder,
+        budget=Budget(limits=file.config.limits, archive_bytes=file.manifest["size_bytes"]),
+        wanted=lambda path: not _is_ignored(path, file),
+        progress=file.progress,
+    )
+    skipped = [_skipped(path, why) for path, why in passed]
     children: list[str] = []
-    skipped: list[SkippedEntry] = []
-    with open(file.source, "rb") as stream, archives.opened(stream) as archive:
-        found = archives.members(archive, file.config.limits, archive_bytes=archive_bytes)
-        total = max(1, sum(member.size_bytes for member in found))
-        done_bytes = 0
-        for member in found:
-            if _is_ignored(member, file):
-                skipped.append(SkippedEntry(name=member.path, reason="ignored"))
-                continue
-            child, reason, size_bytes = _one(file, archive, member, done_bytes, total)
-            done_bytes += size_bytes
-            if child is not None:
-                children.append(child)
-            else:
-                skipped.append(SkippedEntry(name=names.printable(member.path), reason=reason))
+    found = {one.path: one for one in unpacked}
+    for group in _groups(found):
+        reason = _refusal(group, found, file)
+        if reason is None:
+            children.append(_child(file, group, found))
+        else:
+            skipped += [_skipped(path, reason) for path in (*group.members, *group.sidecars)]
+    shutil.rmtree(folder)
     if not children:
         told = "; ".join(f"{one['name']}: {one['reason']}" for one in skipped[:5])
         raise ExtractionError("no_image", f"it holds no image ({told or 'it is empty'})")
@@ -60,50 +66,87 @@ def extract(file: UploadedFile) -> Outcome:
     )
 
 
-def _is_ignored(member: Member, file: UploadedFile) -> bool:
-    parts = member.path.split("/")
+def _is_ignored(path: str, file: UploadedFile) -> bool:
+    parts = path.split("/")
     return "__MACOSX" in parts or any(
         names.ignored(part, file.config.inbox.ignore) for part in parts if part
     )
 
 
-def _one(
-    file: UploadedFile, archive: zipfile.ZipFile, member: Member, done_bytes: int, total: int
-) -> tuple[str | None, str, int]:
-    """Unpack `member`: (its id, "", bytes), or (None, why not, bytes)."""
-    now = datetime.now(UTC)
-    child = names.new_id(now, member.name, random.SystemRandom())
-    place = f"{file.out}/children/{child}"
-    inside = f"source/{names.slug(member.name)}"
-    os.makedirs(f"{place}/source", mode=0o750)
-    written = 0
+def _skipped(path: str, reason: str) -> SkippedEntry:
+    return SkippedEntry(name=names.printable(path), reason=reason)
+
+
+def _groups(found: dict[str, Unpacked]) -> list[Group]:
+    """What belongs together. Nothing more will come, so parts without an index are images."""
+
+    def look(path: str, function: Callable[[Probe], T]) -> T:
+        return _probed(found[path], function)
+
+    made: list[Group] = []
+    for group in companions.groups({path: one.size_bytes for path, one in found.items()}, look):
+        if group.kind == "hamamatsu-vms" and group.headless:
+            made += [Group(kind=None, members=(path,)) for path in group.members]
+        else:
+            made.append(group)
+    return made
+
+
+def _probed(
+    one: Unpacked, function: Callable[[Probe], T], beside: frozenset[str] = frozenset()
+) -> T:
+    descriptor = os.open(one.file, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        with open(f"{place}/{inside}", "xb") as target:
-            written = archives.unpack(
-                archive,
-                member,
-                target,
-                limits=file.config.limits,
-                archive_bytes=file.manifest["size_bytes"],
-                done_bytes=done_bytes,
-                progress=lambda done: file.progress(done / total),
+        name = one.path.rpartition("/")[2]
+        return function(Probe(descriptor, name=name, beside=beside, path=one.file))
+    finally:
+        os.close(descriptor)
+
+
+def _refusal(group: Group, found: dict[str, Unpacked], file: UploadedFile) -> str | None:
+    """Why a group becomes no uploaded file; None if it does."""
+    if group.kind is not None:
+        return None
+
+    def judged(probe: Probe) -> str | None:
+        match formats.matching(probe):
+            case []:
+                return f"not_an_image: {formats.looks_like(probe)}"
+            case [(form, _)] if form.extract and file.manifest["parent_id"] is not None:
+                return "nested_too_deep: an archive in an archive in an archive"
+            case _:
+                return None
+
+    return _probed(found[group.head], judged)
+
+
+def _child(file: UploadedFile, group: Group, found: dict[str, Unpacked]) -> str:
+    """Make the uploaded file of `group`, below ``out.<attempt>/children``; gives its id."""
+    now = datetime.now(UTC)
+    name = group.head.rpartition("/")[2]
+    child = names.new_id(now, name, random.SystemRandom())
+    place = f"{file.out}/children/{child}"
+    rows = []
+    for path, inside in companions.placed(group, name).items():
+        target = f"{place}/source/{inside}"
+        os.makedirs(os.path.dirname(target), mode=0o750, exist_ok=True)
+        os.rename(found[path].file, target)
+        rows.append(
+            FileEntry(
+                role="sidecar" if path in group.sidecars else "source",
+                path=f"source/{inside}",
+                size_bytes=found[path].size_bytes,
+                sha256=None,
+                status=Status.UPLOADED.name,
             )
-        reason = _refusal(f"{place}/{inside}", file)
-    except DamagedMember as error:
-        reason = str(error)
-    if reason is not None:
-        shutil.rmtree(place)
-        return None, reason, written
-    source = FileEntry(
-        role="source", path=inside, size_bytes=written, sha256=None, status=Status.UPLOADED.name
-    )
+        )
     made = manifest.new(
         id=child,
         user=file.manifest["user"],
-        name=member.name,
-        drop_path=f"{file.manifest['drop_path']}/{member.path}",
+        name=name,
+        drop_path=f"{file.manifest['drop_path']}/{group.head}",
         projects=file.manifest["projects"],
-        files=[source],
+        files=rows,
         now=now,
         software=file.manifest["software"],
         parent=file.manifest,
@@ -111,23 +154,7 @@ def _one(
     # The engine makes the whole of out.<attempt> durable at once; thousands of fsyncs here would not.
     with open(f"{place}/{manifest.FILE_NAME}", "x", encoding="utf-8") as written_to:
         json.dump(made, written_to, indent=1)
-    return child, "", written
-
-
-def _refusal(path: str, file: UploadedFile) -> str | None:
-    """Why what was unpacked to `path` becomes no uploaded file; None if it does."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        probe = Probe(descriptor)
-        match formats.matching(probe):
-            case []:
-                return f"not_an_image: {formats.looks_like(probe)}"
-            case [(found, _)] if found.extract and file.manifest["parent_id"] is not None:
-                return "nested_too_deep: an archive in an archive in an archive"
-            case _:
-                return None
-    finally:
-        os.close(descriptor)
+    return child
 
 
 def _capped(skipped: list[SkippedEntry]) -> list[SkippedEntry]:

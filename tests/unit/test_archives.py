@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from cytowatch import archives, manifest
+from cytowatch import archives as room
+from cytowatch import manifest
+from cytowatch.archives import zips as archives
 from cytowatch.config import from_mapping
 from cytowatch.errors import ExtractionError
 from cytowatch.manifest import Manifest
@@ -31,11 +33,12 @@ def made(*members: tuple[str | zipfile.ZipInfo, bytes]) -> io.BytesIO:
 
 def refusal(stream: io.BytesIO) -> str:
     with pytest.raises(ExtractionError) as raised, archives.opened(stream) as archive:
-        found = archives.members(archive, LIMITS.limits, archive_bytes=len(stream.getvalue()))
+        found = archives.members(
+            archive, budget := room.Budget(limits=LIMITS.limits, archive_bytes=1000)
+        )
         for member in found:
             archives.unpack(
-                archive, member, io.BytesIO(), limits=LIMITS.limits, archive_bytes=1000,
-                done_bytes=0, progress=lambda _: None,
+                archive, member, io.BytesIO(), budget=budget, progress=lambda _: None,
             )  # fmt: skip
     return raised.value.reason
 
@@ -80,12 +83,13 @@ def test_a_lying_size_is_not_believed() -> None:
     struct.pack_into("<I", data, at + 24, 10)
     stream = io.BytesIO(bytes(data))
     with archives.opened(stream) as archive:
-        [member] = archives.members(archive, LIMITS.limits, archive_bytes=len(data))
+        [member] = archives.members(
+            archive, budget := room.Budget(limits=LIMITS.limits, archive_bytes=len(data))
+        )
         target = io.BytesIO()
-        with pytest.raises((archives.DamagedMember, ExtractionError)):
+        with pytest.raises((room.DamagedMember, ExtractionError)):
             archives.unpack(
-                archive, member, target, limits=LIMITS.limits, archive_bytes=len(data),
-                done_bytes=0, progress=lambda _: None,
+                archive, member, target, budget=budget, progress=lambda _: None,
             )  # fmt: skip
         assert len(target.getvalue()) <= 1_000_000
 

@@ -43,7 +43,7 @@ def seen(spool: Spool) -> Drop:
 def take(spool: Spool, drop: Drop, *, quiet_for_s: float = 10) -> UploadedFileId | Waiting:
     numbers = itertools.count(1000)
     return claim.claim(
-        spool, drop, config=Config(), now=datetime.now(UTC), software={}, overdue=False,
+        spool, claim.single(drop), config=Config(), now=datetime.now(UTC), software={}, overdue=False,
         make_id=lambda _now, _name: UploadedFileId(f"20261123-141502-{next(numbers)}-a"),
         quiet_for_s=quiet_for_s,
     )  # fmt: skip

@@ -15,20 +15,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from cytowatch.config import Limits
+from cytowatch.archives.common import Budget, DamagedMember, checked_path
 from cytowatch.errors import ExtractionError
 
-__all__ = ["DamagedMember", "Member", "members", "opened", "unpack"]
+__all__ = ["Member", "members", "opened", "unpack"]
 
 _CHUNK_BYTES = 1 << 20
-#: Below this an archive may be as dense as it likes: a white image packs a thousandfold.
-_RATIO_FROM_BYTES = 256 << 20
 _LOCAL_HEADER_BYTES = 30
 _ENCRYPTED = 0x1
-
-
-class DamagedMember(Exception):
-    """One member cannot be unpacked; the others may be whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +53,7 @@ def opened(file: BinaryIO) -> zipfile.ZipFile:
         raise ExtractionError("damaged_archive", f"the zip cannot be read: {error}") from error
 
 
-def members(archive: zipfile.ZipFile, limits: Limits, *, archive_bytes: int) -> list[Member]:
+def members(archive: zipfile.ZipFile, budget: Budget) -> list[Member]:
     """Every file of `archive`, in the order of its directory.
 
     Raises
@@ -68,16 +62,16 @@ def members(archive: zipfile.ZipFile, limits: Limits, *, archive_bytes: int) -> 
         It is hostile, or larger than the limits allow; the reason says in which way.
     """
     entries = archive.infolist()
-    if len(entries) > limits.archive_max_entries:
+    most = budget.limits.archive_max_entries
+    if len(entries) > most:
         raise ExtractionError(
-            "too_many_entries",
-            f"it holds {len(entries):,} members, {limits.archive_max_entries:,} are allowed",
+            "too_many_entries", f"it holds {len(entries):,} members, {most:,} are allowed"
         )
     _check_overlap(entries)
     found = [
         Member(path=_path(e), size_bytes=e.file_size, info=e) for e in entries if not e.is_dir()
     ]
-    _check_total(sum(one.size_bytes for one in found), limits, archive_bytes)
+    budget.check(sum(one.size_bytes for one in found))
     return found
 
 
@@ -86,9 +80,7 @@ def unpack(
     member: Member,
     target: BinaryIO,
     *,
-    limits: Limits,
-    archive_bytes: int,
-    done_bytes: int,
+    budget: Budget,
     progress: Callable[[int], None],
 ) -> int:
     """Write the bytes of `member` to `target`; gives how many there were.
@@ -96,7 +88,7 @@ def unpack(
     Raises
     ------
     ExtractionError
-        With the `done_bytes` of the others it is more than the limits allow, whatever it stated.
+        With those before it is more than the limits allow, whatever it stated.
     DamagedMember
         It is cut short, does not fit its checksum, or is packed in an unknown way.
     OSError
@@ -107,9 +99,9 @@ def unpack(
         with archive.open(member.info) as source:
             while chunk := source.read(_CHUNK_BYTES):
                 written += len(chunk)
-                _check_total(done_bytes + written, limits, archive_bytes)
+                budget.spend(len(chunk))
                 target.write(chunk)
-                progress(done_bytes + written)
+                progress(budget.spent_bytes)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise DamagedMember(f"damaged: {error}") from error
     except (NotImplementedError, RuntimeError) as error:
@@ -127,14 +119,7 @@ def _path(entry: zipfile.ZipInfo) -> str:
         raise ExtractionError("link", f"the member {shown} is a symbolic link")
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise ExtractionError("special_file", f"the member {shown} is no regular file")
-    if any(ord(char) < 32 for char in stated):
-        raise ExtractionError("control_characters", f"the name {shown} holds control characters")
-    path = stated.replace("\\", "/")
-    if path.startswith("/") or path[1:2] == ":":
-        raise ExtractionError("absolute_path", f"the member {shown} has an absolute path")
-    if ".." in path.split("/"):
-        raise ExtractionError("path_traversal", f"the member {shown} leads out of the archive")
-    return path
+    return checked_path(stated)
 
 
 def _check_overlap(entries: list[zipfile.ZipInfo]) -> None:
@@ -148,17 +133,3 @@ def _pairs(
     entries: list[zipfile.ZipInfo],
 ) -> Iterator[tuple[zipfile.ZipInfo, zipfile.ZipInfo]]:
     yield from itertools.pairwise(entries)
-
-
-def _check_total(total: int, limits: Limits, archive_bytes: int) -> None:
-    if total > limits.archive_max_bytes:
-        raise ExtractionError(
-            "too_large",
-            f"it unpacks to more than {limits.archive_max_bytes:,} bytes (limits.archive_max_bytes)",
-        )
-    if total > _RATIO_FROM_BYTES and total > limits.archive_max_ratio * archive_bytes:
-        raise ExtractionError(
-            "ratio",
-            f"it unpacks to more than {limits.archive_max_ratio} times its size "
-            "(limits.archive_max_ratio)",
-        )

@@ -1,0 +1,172 @@
+"""Dropped folders: an uploaded file stands for each while its images are claimed one by one.
+
+A folder has no end that anyone can see, so it is never renamed away; what is complete in it is
+claimed as a child. Its uploaded file is EXTRACTING_DATA from the first claim on, and EXTRACTED
+when nothing has come for ``folder_quiet_s``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import cast
+
+from cytowatch import durable, manifest, names
+from cytowatch.engine import advance
+from cytowatch.engine.advance import Place
+from cytowatch.engine.treat import Observer
+from cytowatch.errors import ExtractionError
+from cytowatch.formats import directory
+from cytowatch.manifest import FormatEntry, Manifest, ManifestError, SkippedEntry
+from cytowatch.model import UploadedFileId
+from cytowatch.spool import Spool
+from cytowatch.status import Status
+
+__all__ = ["Folders"]
+
+#: So many files that became nothing are named; the rest is counted.
+_MOST_SKIPPED = 100
+_NOTHING = ExtractionError("no_image", "its images were taken away again before they were claimed")
+
+
+@dataclass(slots=True)
+class _Open:
+    place: Place
+
+
+class Folders:
+    """Guards the uploaded files of dropped folders; for the main thread alone."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        observer: Observer,
+        *,
+        now: Callable[[], datetime],
+        make_id: Callable[[datetime, str], UploadedFileId],
+        software: dict[str, str],
+    ) -> None:
+        self._spool = spool
+        self._observer = observer
+        self._now = now
+        self._make_id = make_id
+        self._software = software
+        self._open: dict[str, _Open] = {}
+
+    @property
+    def open(self) -> list[str]:
+        """The folders, relative to ``inbox/``, whose uploaded file is being extracted."""
+        return list(self._open)
+
+    def recover(self) -> None:
+        """Take up the folders that were open; their children are found by what they say."""
+        for id_ in self._spool.in_status(Status.EXTRACTING_DATA):
+            path = self._spool.stage(Status.EXTRACTING_DATA) / id_
+            try:
+                found = manifest.read(path)
+            except (OSError, ManifestError):
+                continue
+            if advance.is_folder(found):
+                place = Place(status=Status.EXTRACTING_DATA, path=path, manifest=found)
+                self._open[found["drop_path"]] = _Open(place)
+                self._add(self._open[found["drop_path"]], self._children_of(found))
+
+    def _children_of(self, parent: Manifest) -> list[str]:
+        """Every uploaded file of the user that names `parent`; one is never younger than it."""
+        found = []
+        for folder in [*self._spool.stages.iterdir(), self._spool.storage / parent["user"]]:
+            with suppress(FileNotFoundError):
+                for path in folder.iterdir():
+                    if path.name < parent["id"][:15]:
+                        continue
+                    with suppress(OSError, ManifestError):
+                        if manifest.read(path)["parent_id"] == parent["id"]:
+                            found.append(path.name)
+        return found
+
+    def parent(self, folder: str, user: str, project: str | None) -> Manifest:
+        """The manifest of the uploaded file that stands for `folder`; made if there is none yet."""
+        key = names.decode(os.fsencode(folder))[0]
+        if key not in self._open:
+            self._open[key] = _Open(self._make(folder, key, user, project))
+        return self._open[key].place.manifest
+
+    def _make(self, folder: str, key: str, user: str, project: str | None) -> Place:
+        now = self._now()
+        name, name_base64 = names.decode(os.fsencode(os.path.basename(folder)))
+        id_ = self._make_id(now, name)
+        while self._spool.taken(id_, user):
+            id_ = self._make_id(now, name)
+        path = self._spool.tmp / id_
+        (path / "source").mkdir(parents=True, mode=0o750)
+        made = manifest.new(
+            id=id_, user=user, name=name, name_base64=name_base64, drop_path=key,
+            projects=[project] if project else [], files=[], now=now, software=self._software,
+        )  # fmt: skip
+        row = directory.FORMAT
+        entry = FormatEntry(
+            id=row.id,
+            name=row.name,
+            native=False,
+            evidence=row.marker,
+            openslide_vendor=None,
+        )
+        first = Place(status=Status.UPLOADED, path=path, manifest=made)
+        detecting = manifest.at_status(made, Status.DETECTING_FORMAT, now=now, attempts=1)
+        extracting = manifest.at_status(
+            cast("Manifest", {**detecting, "format": entry}),
+            Status.EXTRACTING_DATA,
+            now=now,
+            attempts=1,
+        )
+        manifest.write(path, extracting)
+        durable.fsync_tree(path)
+        path = self._spool.move(path, Status.EXTRACTING_DATA)
+        last = Place(status=Status.EXTRACTING_DATA, path=path, manifest=extracting)
+        self._observer.entered(first, last, 0.0)
+        return last
+
+    def claimed(self, folder: str, children: list[str]) -> None:
+        """Note what was claimed out of `folder`."""
+        found = self._open.get(names.decode(os.fsencode(folder))[0])
+        if found is not None:
+            self._add(found, children)
+
+    def _add(self, found: _Open, children: list[str]) -> None:
+        known = found.place.manifest["children"]
+        new = [child for child in children if child not in set(known)]
+        if not new:
+            return
+        changed = cast("Manifest", {**found.place.manifest, "children": [*known, *new]})
+        manifest.write(found.place.path, changed)
+        found.place = Place(status=found.place.status, path=found.place.path, manifest=changed)
+
+    def finish(self, folder: str, skipped: list[SkippedEntry]) -> None:
+        """Nothing more comes: `folder` is EXTRACTED, and goes if it is empty."""
+        key = names.decode(os.fsencode(folder))[0]
+        place = self._open[key].place
+        named = skipped[:_MOST_SKIPPED]
+        if len(skipped) > _MOST_SKIPPED:
+            rest = len(skipped) - _MOST_SKIPPED
+            named.append(SkippedEntry(name="", reason="and more, not named here", count=rest))
+        changed = cast("Manifest", {**place.manifest, "skipped": named})
+        after = (
+            advance.extracted(self._spool, place, changed, now=self._now())
+            if changed["children"]
+            else advance.fail(self._spool, place, _NOTHING, now=self._now())
+        )
+        del self._open[key]
+        self._observer.entered(place, after, 0.0)
+        self._remove_empty(folder)
+
+    def _remove_empty(self, folder: str) -> None:
+        """Remove the folder and those in it, if no file is left: a technician sees that it is done."""
+        top = self._spool.inbox / folder
+        if any(files for _, _, files in os.walk(top)):
+            return
+        with suppress(OSError):
+            for path, _, _ in os.walk(top, topdown=False):
+                os.rmdir(path)

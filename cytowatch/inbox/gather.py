@@ -1,0 +1,111 @@
+"""What lies in one room of the inboxes, put together: which files are one slide, and is it ready.
+
+Nothing is moved and no lease is taken here; files are only looked at, through descriptors, and
+what was seen is remembered as long as a file does not change.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cytowatch import durable, names
+from cytowatch.formats import Probe, companions
+from cytowatch.formats.companions import Group
+from cytowatch.inbox.settle import Track
+from cytowatch.model import Fingerprint
+
+__all__ = ["Bundle", "Gatherer"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """A group and its tracks, head first; `folder` is the dropped folder that it lies in, if any."""
+
+    group: Group
+    room: str
+    tracks: tuple[Track, ...]
+    folder: str | None
+
+    @property
+    def head(self) -> Track:
+        """The track that stands for it."""
+        return self.tracks[0]
+
+    @property
+    def changed_at(self) -> float:
+        """When anything of it changed last."""
+        return max(track.changed_at for track in self.tracks)
+
+    def places(self) -> dict[str, str]:
+        """Where each file goes below ``source/``, by its path below ``inbox/``."""
+        name = names.decode(os.fsencode(self.head.drop.name))[0]
+        placed = companions.placed(self.group, name)
+        return {f"{self.room}/{path}": inside for path, inside in placed.items()}
+
+
+class Gatherer:
+    """Guards what was seen inside of files, each look made once while the file stays the same."""
+
+    def __init__(self, inbox: Path) -> None:
+        self._inbox = inbox
+        self._seen: dict[str, tuple[Fingerprint, dict[str, Any]]] = {}
+
+    def bundles(self, room: str, tracks: Iterable[Track]) -> list[Bundle]:
+        """Everything in `room`, each file in exactly one bundle."""
+        cut = len(room) + 1
+        here = {track.drop.path[cut:]: track for track in tracks}
+        sizes = {path: track.drop.fingerprint.size_bytes for path, track in here.items()}
+
+        def look(path: str, function: Callable[[Probe], T]) -> T:
+            return self._look(here[path], function)
+
+        found = []
+        for group in companions.groups(sizes, look):
+            inside = tuple(here[path] for path in (*group.members, *group.sidecars))
+            top, slash, _ = group.head.partition("/")
+            # A set's own folder at the top of an inbox is no dropped folder.
+            own = group.folder is not None and "/" not in group.folder and not slash
+            loose = not slash or own or (group.folder is not None and "/" not in group.folder)
+            folder = None if loose else f"{room}/{top}"
+            found.append(Bundle(group=group, room=room, tracks=inside, folder=folder))
+        return found
+
+    def forget(self, present: Iterable[str]) -> None:
+        """Drop what was seen of files that are not there any more."""
+        for path in self._seen.keys() - set(present):
+            del self._seen[path]
+
+    def look_at(self, track: Track, function: Callable[[Probe], T]) -> T:
+        """What `function` makes of the file of `track` as it is now."""
+        return self._look(track, function)
+
+    def _look(self, track: Track, function: Callable[[Probe], T]) -> T:
+        seen, results = self._seen.get(track.drop.path, (None, {}))
+        if seen != track.drop.fingerprint:
+            results = {}
+            self._seen[track.drop.path] = (track.drop.fingerprint, results)
+        name = function.__qualname__
+        if name not in results:
+            results[name] = self._opened(track.drop.path, function)
+        found: T = results[name]
+        return found
+
+    def _opened(self, path: str, function: Callable[[Probe], T]) -> T:
+        folder, name = os.path.split(path)
+        try:
+            with durable.beneath(self._inbox, folder) as at:
+                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+                descriptor = os.open(name, flags, dir_fd=at)
+        except OSError:
+            # The claim will meet the same fault, and tell of it.
+            descriptor = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return function(Probe(descriptor, name=name))
+        finally:
+            os.close(descriptor)
