@@ -119,6 +119,16 @@ class Root:
             found[path.name] = {**document, "_path": path, "_stage": stage}
         return found
 
+    def waiting(self) -> list[dict[str, Any]]:
+        """What waits in the inboxes, as the daemon last said."""
+        try:
+            told: list[dict[str, Any]] = json.loads(
+                (self.path / "state" / "live.json").read_text()
+            )["waiting"]
+        except FileNotFoundError:
+            return []
+        return told
+
     def by_name(self) -> dict[str, dict[str, Any]]:
         return {document["name"]: document for document in self.manifests().values()}
 

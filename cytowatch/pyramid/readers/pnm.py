@@ -45,7 +45,8 @@ class _Rows:
         if self._most == full:
             return pixels
         scaled = (pixels.astype(np.uint32) * full + self._most // 2) // self._most
-        return np.minimum(scaled, full)
+        spread: Pixels = np.minimum(scaled, full).astype(self.dtype)
+        return spread
 
 
 def open_pnm(path: str, config: Config) -> Opened:

@@ -1,0 +1,104 @@
+"""Small files of the formats that need a reader of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import tifffile
+from PIL import Image
+
+from tests.builders import picture
+
+__all__ = ["bmp", "czi", "jp2", "jp2_tiled", "ome_flat", "ome_pyramid", "pgm", "ppm"]
+
+
+def bmp(path: Path, *, width: int = 403, height: int = 300, mode: str = "RGB") -> Path:
+    """A bitmap of 24 bits, or of what `mode` makes of it."""
+    Image.fromarray(picture(width, height)).convert(mode).save(path, "BMP")
+    return path
+
+
+def pgm(path: Path, *, width: int = 403, height: int = 300, most: int = 255) -> Path:
+    """A binary PGM whose greatest value is `most`."""
+    grey = picture(width, height)[:, :, 1].astype(np.uint32) * most // 255
+    stored = grey.astype(">u2" if most > 255 else "u1")
+    path.write_bytes(f"P5\n# a comment\n{width} {height}\n{most}\n".encode() + stored.tobytes())
+    return path
+
+
+def ppm(path: Path, *, width: int = 403, height: int = 300) -> Path:
+    """A binary PPM."""
+    path.write_bytes(f"P6 {width} {height} 255\n".encode() + picture(width, height).tobytes())
+    return path
+
+
+def jp2(path: Path, *, width: int = 403, height: int = 300, bare: bool = False) -> Path:
+    """A lossless JPEG 2000 without tiles, in its boxes or as a bare codestream."""
+    kind = "j2k" if bare else "jp2"
+    path.write_bytes(imagecodecs.jpeg2k_encode(picture(width, height), level=0, codecformat=kind))
+    return path
+
+
+def jp2_tiled(
+    path: Path, *, width: int = 1003, height: int = 700, tile: int = 256, pixels: object = None
+) -> Path:
+    """A lossless JPEG 2000 in tiles, those at the right and the bottom cut off."""
+    data = picture(width, height) if pixels is None else pixels
+    Image.fromarray(data).save(path, "JPEG2000", tile_size=(tile, tile), irreversible=False)
+    return path
+
+
+def czi(
+    path: Path,
+    *,
+    width: int = 700,
+    height: int = 500,
+    scenes: int = 1,
+    dtype: type = np.uint8,
+    channels: int = 3,
+    compression: str | None = None,
+    mpp: float | None = 0.5,
+) -> Path:
+    """A CZI of one tile a scene: RGB for three channels, else so many grey ones."""
+    from pylibCZIrw import czi as library
+
+    scale = np.iinfo(dtype).max // 255
+    pixels = picture(width, height).astype(dtype) * dtype(scale)
+    with library.create_czi(str(path), exist_ok=True, compression_options=compression) as made:
+        for scene in range(scenes):
+            where = (scene * (width + 100), 0)
+            shown = np.ascontiguousarray(pixels[:, :, ::-1]) if scene % 2 == 0 else pixels.copy()
+            if channels == 3:
+                made.write(shown, location=where, scene=scene)
+                continue
+            for channel in range(channels):
+                grey = np.ascontiguousarray(pixels[:, :, channel : channel + 1])
+                made.write(grey, location=where, scene=scene, plane={"C": channel})
+        metres = (mpp or 0) * 1e-6
+        made.write_metadata("a test", scale_x=metres, scale_y=metres)
+    return path
+
+
+def ome_flat(path: Path, *, width: int = 403, height: int = 300) -> Path:
+    """An OME-TIFF of two focal planes, uncompressed, at 0.25 um/px."""
+    planes = np.stack([picture(width, height)[:, :, 0], picture(width, height)[:, :, 1]])
+    tifffile.imwrite(
+        path, planes, ome=True,
+        metadata={"axes": "ZYX", "PhysicalSizeX": 250, "PhysicalSizeXUnit": "nm",
+                  "PhysicalSizeY": 0.25},
+    )  # fmt: skip
+    return path
+
+
+def ome_pyramid(path: Path, *, width: int = 1024, height: int = 768) -> Path:
+    """An OME-TIFF whose lower levels are in SubIFDs, as Bio-Formats writes them."""
+    pixels = picture(width, height)
+    with tifffile.TiffWriter(path, ome=True) as tiff:
+        tile = {"tile": (256, 256), "photometric": "rgb", "compression": "zlib"}
+        about = {"axes": "YXS", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}
+        tiff.write(pixels, subifds=2, metadata=about, **tile)
+        for level in (2, 4):
+            tiff.write(np.ascontiguousarray(pixels[::level, ::level]), subfiletype=1, **tile)
+    return path

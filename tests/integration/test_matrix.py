@@ -1,0 +1,186 @@
+"""All eighteen formats, each under its own, a wrong and no extension: one detector, one outcome.
+
+Every file is made by `tests/builders`; each deployed or derived pyramid is opened by an
+independent reader, and its pixels are held against the picture that it was made from.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import openslide
+import pytest
+
+from cytowatch import formats
+from tests import builders
+from tests.acceptance.conftest import Root, root
+from tests.builders import others, vendors
+
+__all__ = ["root"]
+
+VSI = Path(__file__).resolve().parents[2].parent / "shared/samples/vsi/vsi-ets-test-jpg2k"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One format: how it is made, its own extension, and what must come of it."""
+
+    id: str
+    make: Callable[[Path], Path]
+    extension: str
+    status: str
+    mpp: float | None = None
+    power: float | None = None
+    levels: int | None = None
+    #: The greatest mean difference from the picture, in 8-bit values; None where nothing is known.
+    far: float | None = 1.5
+    associated: tuple[str, ...] = ()
+
+
+ROWS = [
+    Row("jpeg", builders.jpeg, "jpg", "CONVERTED"),
+    Row("png", builders.png, "png", "CONVERTED"),
+    Row("planar-tiff", builders.planar_tiff, "tif", "CONVERTED"),
+    Row("pyramidal-tiff", builders.pyramidal_tiff, "tif", "DEPLOYED", 0.5, levels=3),
+    Row("jp2", others.jp2, "jp2", "CONVERTED"),
+    Row("aperio-svs", builders.aperio_svs, "svs", "DEPLOYED", 0.499, 20, 2, associated=("thumbnail",)),
+    Row("hamamatsu-ndpi", vendors.ndpi, "ndpi", "DEPLOYED", 0.5, 20, 6, associated=("macro",)),
+    Row("leica-scn", vendors.leica_scn, "scn", "DEPLOYED", 0.5, 20, 2, far=None, associated=("macro",)),
+    Row("philips-tiff", vendors.philips_tiff, "tiff", "DEPLOYED", 0.25, None, 3, associated=("label", "macro")),
+    Row("ventana-bif", vendors.ventana_bif, "bif", "DEPLOYED", 0.25, 40, 2, associated=("macro",)),
+    Row("huron-tiff", vendors.huron_tiff, "tif", "DEPLOYED", 0.5, None, 2, associated=("label", "macro", "thumbnail")),
+    Row("ome-tiff", others.ome_pyramid, "ome.tif", "CONVERTED", 0.25),
+    Row("zeiss-czi", others.czi, "czi", "CONVERTED", 0.5),
+    Row("pgm", others.pgm, "pgm", "CONVERTED"),
+    Row("pnm", others.ppm, "ppm", "CONVERTED"),
+    Row("bmp", others.bmp, "bmp", "CONVERTED"),
+    Row("trestle", vendors.trestle, "tif", "DEPLOYED", 1.0, 20, 2),
+]  # fmt: skip
+
+#: Sets: (row, head and its companions are made in a folder, and dropped loose).
+SETS = [
+    Row("hamamatsu-vms", vendors.vms, "vms", "DEPLOYED", 0.5, 20, 7, associated=("macro",)),
+    Row("mirax-mrxs", vendors.mirax_mrxs, "mrxs", "DEPLOYED", 0.5, 20, 2, associated=("macro",)),
+]
+
+
+def _names(row: Row) -> list[str]:
+    wrong = "png" if row.extension not in ("png", "jpg") else "tif"
+    return [f"{row.id}-own.{row.extension}", f"{row.id}-wrong.{wrong}", f"{row.id}-none"]
+
+
+def _check(document: dict, row: Row) -> None:
+    assert document["status"] == row.status, (row.id, document["error"])
+    assert document["format"]["id"] == row.id
+    [image] = document["images"]
+    assert image["mpp_x"] == (pytest.approx(row.mpp, rel=1e-3) if row.mpp else None), row.id
+    assert image["mpp_y"] == image["mpp_x"]
+    assert image["objective_power"] == row.power
+    assert tuple(image["associated"]) == row.associated
+    with openslide.OpenSlide(document["_path"] / image["file"]) as slide:
+        if row.status == "CONVERTED" and row.mpp is None:
+            assert openslide.PROPERTY_NAME_MPP_X not in slide.properties
+        if row.levels is not None:
+            assert slide.level_count == row.levels
+        assert slide.level_dimensions == tuple(
+            (level["width"], level["height"]) for level in image["levels"]
+        )
+        for level, size in enumerate(slide.level_dimensions):
+            slide.read_region((0, 0), level, size)
+        if row.far is not None:
+            shown = np.asarray(slide.read_region((0, 0), 0, slide.dimensions).convert("RGB"))
+            made = builders.picture(*slide.dimensions)
+            if image["samples_per_pixel"] == 1:
+                made = np.repeat(made[:, :, 1:2], 3, axis=2)
+            far = np.abs(shown.astype(int) - made.astype(int)).mean()
+            assert far < row.far, (row.id, far)
+
+
+def test_single_files(root: Root, tmp_path: Path) -> None:
+    """Exactly one format claims each, whatever it is called; levels, mpp and pixels are right."""
+    for row in ROWS:
+        made = row.make(tmp_path / f"made-{row.id}.czi")
+        for name in _names(row):
+            root.drop(made, name)
+    assert root.run_until_idle() == 0, root.log.read_text()[-3000:]
+    found = root.by_name()
+    assert len(found) == 3 * len(ROWS)
+    for row in ROWS:
+        for name in _names(row):
+            _check(found[name], row)
+    root.check_hashes()
+    root.assert_clean()
+
+
+def test_sets(root: Root, tmp_path: Path) -> None:
+    """A set whose head has another extension, or none, is the same slide."""
+    for row in SETS:
+        for user, ending in (("own", f".{row.extension}"), ("wrong", ".png"), ("none", "")):
+            folder = tmp_path / f"{row.id}-{user}"
+            head = row.make(folder)
+            if row.id == "mirax-mrxs" and not ending:
+                # A file and a folder cannot have the same name, so this head has some extension.
+                ending = ".dat"  # noqa: PLW2901
+            if ending != f".{row.extension}":
+                head.rename(head.with_name(head.stem + ending))
+            shutil.copytree(folder, root.path / "inbox" / user / "@p", dirs_exist_ok=True)
+            assert root.run_until_idle() == 0, root.log.read_text()[-3000:]
+    found = [one for one in root.manifests().values()]
+    assert len(found) == 3 * len(SETS)
+    for document in found:
+        [row] = [one for one in SETS if one.id == document["format"]["id"]]
+        _check(document, row)
+        assert document["sha256"] is None
+        assert document["projects"] == ["p"]
+    assert [path for path in root.path.glob("inbox/*/@p/*")] == []
+    root.check_hashes()
+    root.assert_clean()
+
+
+@pytest.mark.skipif(not VSI.is_dir(), reason="the real VSI is beside the repository only")
+def test_cellsens(root: Root) -> None:
+    """slideio reads it: 16 bits, the first of its channels and planes."""
+    for user, ending in (("own", ".vsi"), ("wrong", ".png"), ("none", "")):
+        inbox = root.path / "inbox" / user
+        shutil.copytree(VSI, inbox)
+        for path in (inbox, *inbox.rglob("*")):
+            path.chmod(0o755)
+        (inbox / "vsi-ets-test-jpg2k.vsi").rename(inbox / f"vsi-ets-test-jpg2k{ending}")
+    assert root.run_until_idle() == 0, root.log.read_text()[-3000:]
+    found = list(root.manifests().values())
+    assert [one["format"]["id"] for one in found] == ["olympus-vsi"] * 3
+    for document in found:
+        [image] = document["images"]
+        assert (image["width"], image["height"], image["bits_per_sample"]) == (1645, 1682, 16)
+        assert image["mpp_x"] == pytest.approx(0.108333, rel=1e-4)
+        assert image["objective_power"] == 60
+        assert any("focal planes" in one for one in document["warnings"])
+    root.assert_clean()
+
+
+def test_dicom_folder(root: Root, tmp_path: Path) -> None:
+    """The files of one series are one slide; the folder's uploaded file stands over it."""
+    root.configure(inbox="folder_quiet_s = 1.0")
+    vendors.dicom_wsi(root.path / "inbox" / "ann" / "case")
+    assert root.run_until_idle() == 0, root.log.read_text()[-3000:]
+    found = {one["format"]["id"]: one for one in root.manifests().values()}
+    assert found.keys() == {"dicom", "directory"}
+    assert found["dicom"]["status"] == "DEPLOYED"
+    assert found["dicom"]["format"]["openslide_vendor"] == "dicom"
+    assert len(found["dicom"]["images"][0]["levels"]) == 2
+    assert found["directory"]["status"] == "EXTRACTED"
+    assert found["directory"]["children"] == [found["dicom"]["id"]]
+    assert not (root.path / "inbox" / "ann" / "case").exists()
+
+
+def test_the_eighteen_are_all_there() -> None:
+    """The contract's table, in its order."""
+    assert [one.id for one in formats.FORMATS][:19] == [
+        "jpeg", "png", "planar-tiff", "pyramidal-tiff", "jp2", "aperio-svs", "hamamatsu-vms",
+        "hamamatsu-ndpi", "leica-scn", "mirax-mrxs", "philips-tiff", "ventana-bif", "huron-tiff",
+        "olympus-vsi", "ome-tiff", "zeiss-czi", "pgm", "pnm", "bmp",
+    ]  # fmt: skip
