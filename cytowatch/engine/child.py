@@ -46,9 +46,17 @@ class ChildCrashed(CytowatchError):
 
     def __init__(self, status: int) -> None:
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
-        self.signal = signal.Signals(number).name if number else None
+        self.signal = _signal_name(number) if number else None
         self.exit_code = os.WEXITSTATUS(status) if number is None else None
         super().__init__(self.signal or f"exit code {self.exit_code}")
+
+
+def _signal_name(number: int) -> str:
+    """A name such as SIGSEGV; real-time signals have numbers alone."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"SIG{number}"
 
 
 class ChildTimedOut(CytowatchError):
@@ -98,6 +106,8 @@ class Zygote:
             self._process = subprocess.Popen(
                 [
                     sys.executable,
+                    # Nothing is imported from wherever the daemon was started.
+                    "-P",
                     "-m",
                     "cytowatch.engine.zygote",
                     str(theirs.fileno()),
@@ -197,11 +207,18 @@ def _environment(config: Config) -> dict[str, str]:
         "VIPS_BLOCK_UNTRUSTED": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "PYTHONPATH": os.pathsep.join(_import_path()),
     }
     if threads != "auto":
         found["VIPS_CONCURRENCY"] = str(threads)
     return found
+
+
+def _import_path() -> list[str]:
+    """Where this process imports from, without the folder that it happens to stand in."""
+    own = os.fspath(Path(__file__).resolve().parents[2])
+    others = (path for path in sys.path if os.path.isabs(path) and path != os.getcwd())
+    return [own, *others]
 
 
 class Child:

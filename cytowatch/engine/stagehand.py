@@ -33,7 +33,11 @@ def serve(
         file = UploadedFile(
             manifest=request["manifest"], out=out, config=config, progress=_throttled(channel)
         )
-        wire.send(channel, _answer(stages[status], status, file))
+        answer = _answer(stages[status], status, file)
+        try:
+            wire.send(channel, answer)
+        except (TypeError, ValueError, RecursionError) as error:
+            wire.send(channel, _unexpected(status, error))
 
 
 def _throttled(channel: socket.socket) -> Callable[[float], None]:

@@ -24,8 +24,16 @@ def send(channel: socket.socket, message: dict[str, Any]) -> None:
     OSError
         The other side is gone.
     """
-    data = json.dumps(message).encode()
+    data = json.dumps(message, default=_plain).encode()
     channel.sendall(struct.pack("<I", len(data)) + data)
+
+
+def _plain(value: object) -> Any:
+    """A number or an array of numpy as what JSON knows."""
+    plain = getattr(value, "tolist", None)
+    if plain is None:
+        raise TypeError(f"{type(value).__name__} is no JSON")
+    return plain()
 
 
 def receive(channel: socket.socket) -> dict[str, Any] | None:
@@ -47,7 +55,7 @@ def receive(channel: socket.socket) -> dict[str, Any] | None:
         return None
     try:
         message = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ProtocolError(f"no JSON: {error}") from error
     if not isinstance(message, dict):
         raise ProtocolError("no JSON object")

@@ -32,6 +32,18 @@ def start_time(pid: int) -> int:
         return int(file.read().rpartition(b")")[2].split()[19])
 
 
+#: The children that were forked and not reaped yet: no other process is ever killed.
+_children: set[int] = set()
+
+
+def _started(pid: int) -> int:
+    """`start_time`, or 0 where ``/proc`` is hidden from the one who forked it."""
+    try:
+        return start_time(pid)
+    except OSError:
+        return 0
+
+
 def main(descriptor: int, stages: str) -> None:
     """Serve requests until the daemon closes its end."""
     sandbox.die_with_parent(int(os.environ.pop("CYTOWATCH_PARENT")))
@@ -68,7 +80,8 @@ def _fork(
     zygote = os.getpid()
     pid = os.fork()
     if pid:
-        return {"pid": pid, "start_time": start_time(pid)}
+        _children.add(pid)
+        return {"pid": pid, "start_time": _started(pid)}
     status = 70
     try:
         requests.detach()
@@ -86,6 +99,9 @@ def _fork(
 
 
 def _reap(pid: int) -> dict[str, Any]:
+    if pid not in _children:
+        return {"error": f"{pid} is no child of this process"}
+    _children.discard(pid)
     with suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
     # Before it has made its own group, the group's kill finds nobody.

@@ -65,8 +65,13 @@ def open_second(path: str, config: Config, first_error: str) -> tuple[Opened, st
     except ConversionError as error:
         if error.reason != "damaged":
             raise
+        second = error.detail.removeprefix("it cannot be read: ")
+        if second == said:
+            raise ConversionError(
+                "damaged", "two readers were tried, and neither opens it"
+            ) from error
         raise ConversionError(
-            "damaged", f"it cannot be read: libvips says {said!r}, another reader {error.detail!r}"
+            "damaged", f"it cannot be read: libvips says {said!r}, another reader {second!r}"
         ) from error
     return opened, f"libvips said {said!r}; {opened.reader} read the whole image"
 

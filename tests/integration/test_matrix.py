@@ -129,14 +129,14 @@ def test_sets(root: Root, tmp_path: Path) -> None:
                 head.rename(head.with_name(head.stem + ending))
             shutil.copytree(folder, root.path / "inbox" / user / "@p", dirs_exist_ok=True)
             assert root.run_until_idle() == 0, root.log.read_text()[-3000:]
-    found = [one for one in root.manifests().values()]
+    found = list(root.manifests().values())
     assert len(found) == 3 * len(SETS)
     for document in found:
         [row] = [one for one in SETS if one.id == document["format"]["id"]]
         _check(document, row)
         assert document["sha256"] is None
         assert document["projects"] == ["p"]
-    assert [path for path in root.path.glob("inbox/*/@p/*")] == []
+    assert list(root.path.glob("inbox/*/@p/*")) == []
     root.check_hashes()
     root.assert_clean()
 

@@ -18,29 +18,65 @@ __all__ = ["open_bmp"]
 
 
 class _Rows:
-    """24 or 32 bits a pixel, blue first, rows padded to four bytes, mostly from the bottom."""
+    """24 bits a pixel, or 16 or 32 cut up by masks; rows padded to four bytes, mostly upward."""
 
-    def __init__(self, descriptor: int, *, begin: int, width: int, height: int, bits: int) -> None:
+    def __init__(
+        self,
+        descriptor: int,
+        *,
+        begin: int,
+        width: int,
+        height: int,
+        bits: int,
+        masks: tuple[int, ...] = (),
+        palette: Pixels | None = None,
+    ) -> None:
         self._descriptor = descriptor
         self._begin = begin
-        self._bytes = bits // 8
+        self._bits = bits
+        self._masks = masks
+        self._palette = palette
         self._upward = height > 0
         self._stride = (width * bits + 31) // 32 * 4
         self.width, self.height = width, abs(height)
-        self.samples, self.dtype = 3, np.dtype(np.uint8)
+        grey = palette is not None and palette.shape[1] == 1
+        self.samples, self.dtype = len(masks) or (1 if grey else 3), np.dtype(np.uint8)
         self.block_rows = 64
 
     def rows(self, top: int, bottom: int) -> Pixels:
         first = self.height - bottom if self._upward else top
         count = bottom - top
         data = os.pread(self._descriptor, count * self._stride, self._begin + first * self._stride)
-        if len(data) < count * self._stride:
-            # The padding of the very last row may be absent.
-            data = data.ljust(count * self._stride, b"\0")
+        # The padding of the very last row may be absent.
+        data = data.ljust(count * self._stride, b"\0")
         lines: Pixels = np.frombuffer(data, np.uint8).reshape(count, self._stride)
-        pixels = lines[:, : self.width * self._bytes].reshape(count, self.width, self._bytes)
-        pixels = pixels[:, :, 2::-1]
+        lines = lines[:, : (self.width * self._bits + 7) // 8]
+        if self._palette is not None:
+            pixels = self._palette[self._indexes(lines)]
+        else:
+            pixels = self._masked(lines) if self._masks else self._plain(lines)
         return pixels[::-1] if self._upward else pixels
+
+    def _plain(self, lines: Pixels) -> Pixels:
+        return lines.reshape(len(lines), self.width, 3)[:, :, ::-1]
+
+    def _indexes(self, lines: Pixels) -> Pixels:
+        if self._bits == 8:
+            return lines
+        bits = np.unpackbits(lines, axis=1).reshape(len(lines), -1, self._bits)
+        weights = (1 << np.arange(self._bits)[::-1]).astype(np.uint8)
+        found: Pixels = (bits * weights).sum(axis=2, dtype=np.uint8)[:, : self.width]
+        return found
+
+    def _masked(self, lines: Pixels) -> Pixels:
+        words = np.ascontiguousarray(lines).view(f"<u{self._bits // 8}").astype(np.uint64)
+        found = np.empty((*words.shape, len(self._masks)), np.uint8)
+        for number, mask in enumerate(self._masks):
+            shift = (mask & -mask).bit_length() - 1
+            most = mask >> shift
+            part = (words & np.uint64(mask)) >> np.uint64(shift)
+            found[:, :, number] = (part * np.uint64(255) + np.uint64(most // 2)) // np.uint64(most)
+        return found
 
 
 def open_bmp(path: str, config: Config) -> Opened:
@@ -54,15 +90,51 @@ def open_bmp(path: str, config: Config) -> Opened:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     head = os.pread(descriptor, 70, 0).ljust(70, b"\0")
     begin, second, width, height, _, bits, packing = struct.unpack_from("<IIiiHHI", head, 10)
-    size_bytes = os.fstat(descriptor).st_size
-    plain = second >= 40 and packing == 0 and bits == 24 and width > 0 and height != 0
+    masks = _masks(head, second, bits, packing)
+    palette = None
+    if packing == 0 and bits <= 8 and second >= 40:
+        palette, masks = _palette(descriptor, 14 + second, begin, head, bits), ()
     stride = (width * bits + 31) // 32 * 4
-    # Without the padding of the last row it is whole as well.
-    if plain and begin + stride * (abs(height) - 1) + width * bits // 8 <= size_bytes:
+    need = begin + stride * (abs(height) - 1) + width * bits // 8
+    known = second >= 40 and width > 0 and height != 0 and masks is not None
+    if masks is not None and known and need <= os.fstat(descriptor).st_size:
         check_size(width, abs(height), config)
-        region = _Rows(descriptor, begin=begin, width=width, height=height, bits=bits)
+        region = _Rows(descriptor, begin=begin, width=width, height=height, bits=bits, masks=masks)
         return Opened(
             scenes=[Scene(region=region)], reader="cytowatch", close=lambda: os.close(descriptor)
         )
     os.close(descriptor)
     return by_pillow(path, config)
+
+
+def _palette(descriptor: int, at: int, begin: int, head: bytes, bits: int) -> Pixels:
+    """The colours by index, (256, 3), or (256, 1) if all of them are grey; what is absent is black."""
+    [stated] = struct.unpack_from("<I", head, 46)
+    room = max(0, begin - at) // 4
+    count = min(stated or 1 << bits, room, 256)
+    colours = np.frombuffer(os.pread(descriptor, 4 * count, at), np.uint8).reshape(-1, 4)
+    found = np.zeros((256, 3), np.uint8)
+    found[: len(colours)] = colours[:, 2::-1]
+    grey = bool((found == found[:, :1]).all())
+    return found[:, :1] if grey else found
+
+
+def _masks(head: bytes, second: int, bits: int, packing: int) -> tuple[int, ...] | None:
+    """Red, green, blue and, if it has one, alpha; empty for three bytes; None for other kinds."""
+    if bits == 24 and packing == 0:
+        return ()
+    if packing == 0 and bits in (16, 32):
+        return (0x7C00, 0x3E0, 0x1F) if bits == 16 else (0xFF0000, 0xFF00, 0xFF)
+    if packing not in (3, 6) or bits not in (16, 32):
+        return None
+    masks = struct.unpack_from("<4I", head, 54)
+    alpha = masks[3] if packing == 6 or second >= 56 else 0
+    found = masks[:3] + ((alpha,) if alpha else ())
+    # A mask of more than one run of bits, or of none, is no colour.
+    plain = all(mask and _is_run(mask) and mask < 1 << bits for mask in found)
+    return found if plain else None
+
+
+def _is_run(mask: int) -> bool:
+    lowest = mask & -mask
+    return (mask + lowest) & mask == 0
