@@ -29,6 +29,7 @@ from cytowatch.engine.treat import Treatment
 from cytowatch.errors import RootError
 from cytowatch.inbox import claim
 from cytowatch.inbox.watch import Watcher
+from cytowatch.index import Index
 from cytowatch.intake import Intake
 from cytowatch.ledger import Ledger
 from cytowatch.model import UploadedFileId
@@ -98,7 +99,8 @@ class _Daemon:
         self._wakeups: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._count = workers(config.engine.workers)
-        self._ledger = Ledger(self._metrics, self._log)
+        self._index = Index(spool.state / "index.sqlite3")
+        self._ledger = Ledger(self._metrics, self._log, self._index)
         # The tests put stages that crash, hang and pause in the place of the real ones.
         self._zygote = Zygote(config, stages=os.environ.get(_STAGES, "cytowatch.stages"))
         self._random = random.SystemRandom()
@@ -120,6 +122,7 @@ class _Daemon:
                 config=config,
                 zygote=self._zygote,
                 observer=self._ledger,
+                index=self._index,
                 now=_now,
                 monotonic=time.monotonic,
                 stop=self._stop,
@@ -138,6 +141,7 @@ class _Daemon:
         claim.prepare_process()
         with ExitStack() as stack:
             stack.enter_context(self._signals())
+            stack.callback(self._index.close)
             self._zygote.start()
             stack.callback(self._zygote.stop)
             self._recover()

@@ -9,6 +9,7 @@ from typing import Any
 
 from cytowatch import manifest
 from cytowatch.engine.advance import Place, is_folder
+from cytowatch.index import Index
 from cytowatch.manifest import Manifest, ManifestError
 from cytowatch.model import UploadedFileId
 from cytowatch.observe import logs
@@ -22,8 +23,9 @@ __all__ = ["Ledger"]
 class Ledger:
     """Guards the counts of uploaded files by status; the engine tells it of every step."""
 
-    def __init__(self, metrics: Metrics, log: Any) -> None:
+    def __init__(self, metrics: Metrics, log: Any, index: Index) -> None:
         self._metrics = metrics
+        self._index = index
         self._log = log
         self._lock = threading.Lock()
         self._counts: Counter[Status] = Counter()
@@ -40,7 +42,9 @@ class Ledger:
                 self._counts[status] = len(spool.in_status(status))
             for path in spool.storage.glob("*/*"):
                 try:
-                    self._counts[manifest.status_of(manifest.read(path))] += 1
+                    found = manifest.read(path)
+                    self._counts[manifest.status_of(found)] += 1
+                    self._index.add(found)
                 except (OSError, ManifestError, KeyError) as error:
                     self._log.warning("manifest_unreadable", path=str(path), error=str(error))
             self._publish()
@@ -56,6 +60,8 @@ class Ledger:
         found = after.manifest
         if after.status is before.status:
             return
+        if after.status.is_success:
+            self._index.add(found)
         with self._lock:
             # A dropped folder is entered at once, and never was among those that wait.
             if not (before.status is Status.UPLOADED and is_folder(found)):

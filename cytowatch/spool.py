@@ -225,6 +225,13 @@ class Spool:
             place.symlink_to(Path("..", "..", "storage", user, id))
         durable.fsync_directory(folder)
 
+    def unlink(self, project: str, name: str, id: UploadedFileId) -> None:  # noqa: A002
+        """Take back what `link` did; an empty project goes as well."""
+        folder = self.projects / project
+        (folder / f"{name}~{id.split('-')[2]}").unlink(missing_ok=True)
+        with suppress(OSError):
+            folder.rmdir()
+
     def _move(self, path: Path, target: Path) -> Path:
         durable.rename(path, target / path.name)
         # The new name first: after a cut between the two it may be found twice, never not at all.

@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.table import Table
 
-from cytowatch import __version__, formats, tree
+from cytowatch import __version__, formats, projects, tree
 from cytowatch.cli import check as checks
 from cytowatch.cli import show as display
 from cytowatch.cli.show import console, safe
 from cytowatch.config import Config, from_mapping, load, render, to_mapping
 from cytowatch.errors import FormatError, RootError
-from cytowatch.formats import Probe
+from cytowatch.formats import Probe, companions
 from cytowatch.formats.completeness import missing
 from cytowatch.spool import Spool
 from cytowatch.status import Status
@@ -32,6 +33,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+T = TypeVar("T")
 _SYSTEM_CONFIG = Path("/etc/cytowatch/cytowatch.toml")
 
 RootOption = Annotated[
@@ -231,6 +233,55 @@ def show(
     console.print(display.history_table(entry))
 
 
+ProjectOption = Annotated[str, typer.Option("--project", help="The project.")]
+
+
+def _deployed(spool: Spool, wanted: str) -> list[tree.Entry]:
+    """What `wanted` means: one uploaded file, or of an archive or a folder all that came out of it."""
+    found = tree.find(spool, wanted)
+    if len(found) != 1:
+        said = "nothing is" if not found else f"{len(found)} uploaded files are"
+        raise RootError(f"{said} called {wanted!r}: `cytowatch list` shows the ids")
+    [entry] = found
+    if entry.status is not Status.EXTRACTED:
+        return [entry]
+    every = {one.manifest["id"]: one for one in tree.entries(spool)}
+    inside = {entry.manifest["id"]}
+    for id_ in sorted(every):
+        if every[id_].manifest["parent_id"] in inside:
+            inside.add(id_)
+    good = (Status.DEPLOYED, Status.CONVERTED)
+    return [every[id_] for id_ in sorted(inside) if every[id_].status in good]
+
+
+@app.command()
+def link(
+    wanted: Annotated[str, typer.Argument(metavar="ID")],
+    project: ProjectOption,
+    root: RootOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Show a deployed image in one more project; of an archive or a folder, all that is in it."""
+    spool = _spool(root, config)
+    for entry in _deployed(spool, wanted):
+        name = projects.link(spool, entry.path, project)
+        console.print(f"{safe(entry.manifest['name'])} is in the project {safe(name)}")
+
+
+@app.command()
+def unlink(
+    wanted: Annotated[str, typer.Argument(metavar="ID")],
+    project: ProjectOption,
+    root: RootOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Take an image out of a project; the image itself stays."""
+    spool = _spool(root, config)
+    for entry in _deployed(spool, wanted):
+        name = projects.unlink(spool, entry.path, project)
+        console.print(f"{safe(entry.manifest['name'])} is no more in the project {safe(name)}")
+
+
 @app.command()
 def detect(files: list[Path], as_json: JsonOption = False) -> None:
     """What FILES are, and what would be done with them; nothing is moved and no pixel decoded."""
@@ -261,8 +312,9 @@ def _told(path: Path) -> dict[str, Any]:
         if not path.is_file():
             said = "no regular file"
             return {**answer, "reason": "not_a_regular_file", "says": said}
-        probe = Probe(descriptor)
-        lacking = missing(descriptor, probe.size_bytes)
+        beside = _beside(path)
+        probe = Probe(descriptor, name=path.name, beside=beside, path=str(path))
+        lacking = missing(descriptor, probe.size_bytes) or _set_lacks(path, beside)
         found, evidence = identify(probe)
     except FormatError as error:
         return {**answer, "reason": error.reason, "says": error.detail}
@@ -279,6 +331,31 @@ def _told(path: Path) -> dict[str, Any]:
         "missing": lacking,
         "says": says,
     }
+
+
+def _beside(path: Path) -> frozenset[str]:
+    """The files of its folder, and those in the folders that bear its name."""
+    folder = path.absolute().parent
+    found = {entry.name for entry in os.scandir(folder) if entry.is_file()}
+    for name in (path.stem, f"_{path.stem}_"):
+        for top, _, files in os.walk(folder / name):
+            found |= {os.path.relpath(os.path.join(top, file), folder) for file in files}
+    return frozenset(found)
+
+
+def _set_lacks(head: Path, beside: frozenset[str]) -> str | None:
+    """What the set that the file belongs to still lacks, if it is one."""
+    folder = head.absolute().parent
+
+    def look(path: str, function: Callable[[Probe], T]) -> T:
+        with open(folder / path, "rb") as file:
+            return function(Probe(file.fileno(), name=os.path.basename(path)))
+
+    sizes = {name: (folder / name).stat().st_size for name in beside}
+    for group in companions.groups(sizes, look):
+        if head.name in group.members:
+            return group.missing
+    return None
 
 
 @app.command("formats")

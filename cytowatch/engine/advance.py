@@ -34,7 +34,9 @@ __all__ = [
     "extracted",
     "fail",
     "is_folder",
+    "is_linked",
     "lighten",
+    "link",
     "out_directories",
     "rebuilt",
     "tidy",
@@ -85,9 +87,18 @@ def withdraw(place: Place) -> None:
 
 
 def accept(
-    spool: Spool, place: Place, outcome: Outcome, out: str, *, now: datetime, settings: Storage
+    spool: Spool,
+    place: Place,
+    outcome: Outcome,
+    out: str,
+    *,
+    now: datetime,
+    settings: Storage,
+    duplicate_of: str | None = None,
 ) -> Place:
     """Check what a stage returned, make it durable, and move the uploaded file on.
+
+    `duplicate_of` is the id of an uploaded file with the same content, if there is one.
 
     Raises
     ------
@@ -101,6 +112,8 @@ def accept(
     if strange := set(outcome.changes) - _MAY_CHANGE[place.status]:
         raise _refused(place.status, f"it may not set {', '.join(sorted(strange))}")
     changed = cast("Manifest", {**place.manifest, **outcome.changes})
+    if duplicate_of is not None:
+        changed["duplicate_of"] = duplicate_of
     if wrong := manifest.problems(changed):
         raise _refused(place.status, wrong[0])
     if place.status is Status.EXTRACTING_DATA:
@@ -111,6 +124,43 @@ def accept(
         changed = _name_source(place.path, changed)
     attempts = 0 if outcome.status.is_final else 1
     return _enter(spool, place, changed, outcome.status, now=now, attempts=attempts)
+
+
+def is_linked(place: Place) -> bool:
+    """Whether it has begun to be shown by links to another one of the same content."""
+    source = place.path / "source"
+    return place.manifest["duplicate_of"] is not None and (
+        source.is_symlink() or not source.is_dir()
+    )
+
+
+def link(spool: Spool, place: Place, first: Place, *, now: datetime) -> Place:
+    """Publish it as relative links to `first`, which is in the storage of the same user.
+
+    Its own copy of the same bytes goes. Doing it twice changes nothing.
+    """
+    first_id = first.path.name
+    for name in ("source", "derived"):
+        own = place.path / name
+        if own.is_symlink() or not (first.path / name).is_dir():
+            continue
+        if own.exists():
+            spool.discard(own)
+        own.symlink_to(Path("..", first_id, name))
+    durable.fsync_directory(place.path)
+    shown = ("images", "conversion", "verification", "format", "sha256")
+    same = {key: cast("dict[str, Any]", first.manifest)[key] for key in shown}
+    changed = cast(
+        "Manifest",
+        {
+            **place.manifest,
+            **same,
+            "duplicate_of": first_id,
+            "files": first.manifest["files"],
+            "warnings": [*place.manifest["warnings"], f"the same content as {first_id}: linked"],
+        },
+    )
+    return _enter(spool, place, changed, first.status, now=now, attempts=0)
 
 
 def is_folder(found: Manifest) -> bool:
@@ -201,6 +251,8 @@ def tidy(spool: Spool, place: Place, *, now: datetime) -> Place:
     The manifest is made to agree with the directory, output that was never accepted goes, and a
     source that had been renamed already is found again. Doing it twice changes nothing.
     """
+    if is_linked(place):
+        return place
     right = corrected(place.manifest, place.status, now=now)
     if right["phase"] != "publishing":
         kept = "derived" if right["conversion"] is not None else None

@@ -15,8 +15,9 @@ from cytowatch.durable import TRANSIENT_ERRNOS
 from cytowatch.engine import advance
 from cytowatch.engine.advance import Place
 from cytowatch.engine.child import Child, ChildCrashed, ChildTimedOut, Stopped, Zygote, record
-from cytowatch.errors import DeploymentError, IngestError, TransientError, stage_error
-from cytowatch.manifest import ManifestError
+from cytowatch.errors import DeploymentError, FormatError, IngestError, TransientError, stage_error
+from cytowatch.index import Index, content_key
+from cytowatch.manifest import FileEntry, ManifestError
 from cytowatch.model import Outcome, UploadedFileId
 from cytowatch.spool import Spool
 from cytowatch.status import Status
@@ -52,6 +53,7 @@ class Treatment:
     config: Config
     zygote: Zygote
     observer: Observer
+    index: Index
     now: Callable[[], datetime]
     monotonic: Callable[[], float]
     stop: threading.Event
@@ -124,6 +126,10 @@ def _treat(with_: Treatment, place: Place) -> None:
                 place,
                 lambda at: advance.begin(with_.spool, at, Status.DETECTING_FORMAT, now=with_.now()),
             )
+        first = _first(with_, place) if _to_link(with_, place) else None
+        if first is not None:
+            _link(with_, place, first)
+            return
         place = _with_child(with_, place)
 
 
@@ -138,6 +144,8 @@ def _with_child(with_: Treatment, place: Place) -> Place:
             while not place.status.is_final:
                 at = place
                 place = _move(with_, at, lambda at: _stage(with_, at, child, out))
+                if _to_link(with_, place) and _first(with_, place) is not None:
+                    return place
             return place
     except ChildCrashed as crash:
         return _crashed(with_, _again(with_, place), crash)
@@ -174,8 +182,17 @@ def _stage(with_: Treatment, place: Place, child: Child, out: str) -> Place:
 
 
 def _accept(with_: Treatment, place: Place, outcome: Outcome, out: str) -> Place:
+    duplicate_of = _duplicate(with_, place, outcome)
+    if duplicate_of is not None and _skips_conversion(with_, place, outcome, duplicate_of):
+        outcome = Outcome(status=Status.DEPLOYING, changes=outcome.changes)
     after = advance.accept(
-        with_.spool, place, outcome, out, now=with_.now(), settings=with_.config.storage
+        with_.spool,
+        place,
+        outcome,
+        out,
+        now=with_.now(),
+        settings=with_.config.storage,
+        duplicate_of=duplicate_of,
     )
     match after.status:
         case Status.EXTRACTED if not with_.config.extract.keep_archive:
@@ -184,6 +201,66 @@ def _accept(with_: Treatment, place: Place, outcome: Outcome, out: str) -> Place
             return advance.lighten(after)
         case _:
             return after
+
+
+def _skips_conversion(with_: Treatment, place: Place, outcome: Outcome, first: str) -> bool:
+    """Whether no pyramid need be derived, for the one of `first` is shown by links."""
+    policy = with_.config.storage.duplicates == "link"
+    converting = place.status is Status.DETECTING_FORMAT and outcome.status is Status.CONVERTING
+    return policy and converting and _published(with_, place, first) is not None
+
+
+def _duplicate(with_: Treatment, place: Place, outcome: Outcome) -> str | None:
+    """The id of the first uploaded file of the user with the same content.
+
+    Raises
+    ------
+    FormatError
+        `duplicate`: the configuration rejects it.
+    """
+    files: list[FileEntry] = outcome.changes.get("files", place.manifest["files"])
+    key = content_key(files)
+    first = with_.index.first(place.manifest["user"], key) if key else None
+    if first is None or first == place.manifest["id"]:
+        return place.manifest["duplicate_of"]
+    detecting = place.status is Status.DETECTING_FORMAT
+    if with_.config.storage.duplicates == "reject" and detecting:
+        raise FormatError("duplicate", f"the same content is there already, as {first}")
+    return first
+
+
+def _to_link(with_: Treatment, place: Place) -> bool:
+    """Whether it is to be shown by links to the first one of its content."""
+    fresh = with_.config.storage.duplicates == "link" and place.manifest["conversion"] is None
+    duplicate = place.status is Status.DEPLOYING and place.manifest["duplicate_of"] is not None
+    return advance.is_linked(place) or (duplicate and fresh)
+
+
+def _link(with_: Treatment, place: Place, first: Place) -> None:
+    for leftover in advance.out_directories(place.path):
+        with_.spool.discard(leftover)
+    _move(with_, place, lambda at: advance.link(with_.spool, at, first, now=with_.now()))
+
+
+def _first(with_: Treatment, place: Place) -> Place | None:
+    """The uploaded file that `place` is a duplicate of, if it is in storage with all its bytes."""
+    return _published(with_, place, place.manifest["duplicate_of"] or "-")
+
+
+def _published(with_: Treatment, place: Place, id_: str) -> Place | None:
+    path = with_.spool.storage / place.manifest["user"] / id_
+    try:
+        found = manifest.read(path)
+    except (OSError, ManifestError):
+        return None
+    for row in found["files"]:
+        file = path / row["path"]
+        if not file.is_file() or file.stat().st_size != row["size_bytes"]:
+            return None
+    has_source = any(row["role"] == "source" for row in found["files"])
+    return (
+        Place(status=manifest.status_of(found), path=path, manifest=found) if has_source else None
+    )
 
 
 def _crashed(with_: Treatment, place: Place, crash: ChildCrashed) -> Place:

@@ -99,9 +99,15 @@ def open_bmp(path: str, config: Config) -> Opened:
     known = second >= 40 and width > 0 and height != 0 and masks is not None
     if masks is not None and known and need <= os.fstat(descriptor).st_size:
         check_size(width, abs(height), config)
-        region = _Rows(descriptor, begin=begin, width=width, height=height, bits=bits, masks=masks)
+        region = _Rows(
+            descriptor, begin=begin, width=width, height=height, bits=bits, masks=masks,
+            palette=palette,
+        )  # fmt: skip
+        done = () if palette is None else ("its palette was expanded",)
         return Opened(
-            scenes=[Scene(region=region)], reader="cytowatch", close=lambda: os.close(descriptor)
+            scenes=[Scene(region=region, done=done)],
+            reader="cytowatch",
+            close=lambda: os.close(descriptor),
         )
     os.close(descriptor)
     return by_pillow(path, config)

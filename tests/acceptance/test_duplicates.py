@@ -1,0 +1,149 @@
+"""The same content twice: kept, linked or rejected, and always said; projects, before and after."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import openslide
+import pytest
+
+from tests import builders
+from tests.acceptance.conftest import Root, root
+from tests.builders import vendors
+
+__all__ = ["root"]
+
+
+def policy(root: Root, name: str) -> None:
+    text = root.config.read_text().replace("[storage]", f'[storage]\nduplicates = "{name}"')
+    root.config.write_text(text)
+
+
+def twice(root: Root, tmp_path: Path) -> None:
+    """A native slide, a flat image and a set, dropped by ann twice and once by bob."""
+    slide = builders.aperio_svs(tmp_path / "a.svs")
+    flat = builders.jpeg(tmp_path / "b.jpg")
+    for user, stem in (("ann", "one"), ("ann", "two"), ("bob", "one")):
+        root.drop(slide, f"{stem}.svs", user)
+        root.drop(flat, f"{stem}.jpg", user)
+        vendors.mirax_mrxs(root.path / "inbox" / user, stem)
+        root.run_until_idle()
+
+
+def test_keep(root: Root, tmp_path: Path) -> None:
+    """Both are deployed in full, and the second names the first, of the same user only."""
+    twice(root, tmp_path)
+    found = root.manifests().values()
+    assert {one["status"] for one in found} == {"DEPLOYED", "CONVERTED"}
+    first = {one["name"]: one["id"] for one in found if one["user"] == "ann"}
+    for one in found:
+        second = one["user"] == "ann" and one["name"].startswith("two")
+        wanted = first[one["name"].replace("two", "one")] if second else None
+        assert one["duplicate_of"] == wanted, one["name"]
+        assert not (one["_path"] / "source").is_symlink()
+
+
+def test_link(root: Root, tmp_path: Path) -> None:
+    """The second has no bytes of its own, and opens all the same; no pyramid is derived twice."""
+    policy(root, "link")
+    twice(root, tmp_path)
+    found = root.manifests().values()
+    assert len(found) == 9
+    for one in found:
+        second = one["user"] == "ann" and one["name"].startswith("two")
+        source = one["_path"] / "source"
+        assert source.is_symlink() == second
+        if second:
+            assert os.readlink(source) == f"../{one['duplicate_of']}/source"
+            assert [entry["status"] for entry in one["history"]][-2] == "DEPLOYING"
+        with openslide.OpenSlide(one["_path"] / one["images"][0]["file"]) as slide:
+            slide.read_region((0, 0), 0, (10, 10))
+    root.check_hashes()
+    root.assert_clean()
+
+
+def test_a_kill_while_linking(root: Root, tmp_path: Path) -> None:
+    """Its own copy is gone already, the link is not there yet: a start goes on with it."""
+    policy(root, "link")
+    slide = builders.aperio_svs(tmp_path / "a.svs")
+    root.drop(slide, "one.svs")
+    assert root.run_until_idle() == 0
+    root.drop(slide, "two.svs")
+    assert root.run_until_idle() == 0
+    second = root.by_name()["two.svs"]
+    path = second["_path"]
+    back = root.path / "stages" / "deploying" / path.name
+    path.rename(back)
+    for name in ("source", "derived"):
+        (back / name).unlink()
+    text = (back / "manifest.json").read_text().replace('"DEPLOYED"', '"DEPLOYING"')
+    (back / "manifest.json").write_text(text)
+    assert root.run_until_idle() == 0, root.log.read_text()[-2000:]
+    again = root.by_name()["two.svs"]
+    assert again["status"] == "DEPLOYED"
+    assert (again["_path"] / "source").is_symlink()
+    root.check_hashes()
+
+
+def test_reject(root: Root, tmp_path: Path) -> None:
+    """The second is an error that names the first; its original stays."""
+    policy(root, "reject")
+    twice(root, tmp_path)
+    found = root.manifests().values()
+    for one in found:
+        second = one["user"] == "ann" and one["name"].startswith("two")
+        if second:
+            assert (one["status"], one["error"]["reason"]) == ("ERROR_FORMAT", "duplicate")
+            assert (one["_path"] / "source").is_dir()
+        else:
+            assert one["status"] in ("DEPLOYED", "CONVERTED")
+    root.check_hashes()
+
+
+def test_projects_later(root: Root, tmp_path: Path) -> None:
+    """link and unlink associate what is deployed; nothing is copied."""
+    root.drop(builders.aperio_svs(tmp_path / "a.svs"))
+    assert root.run_until_idle() == 0
+    [document] = root.manifests().values()
+
+    def command(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*root.command(*words), "--root", str(root.path)],
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+
+    assert command("link", document["id"], "--project", "Nerves").returncode == 0
+    assert command("link", "a.svs", "--project", "nerves").returncode == 0
+    [shown] = (root.path / "projects" / "Nerves").iterdir()
+    assert shown.is_symlink()
+    assert not os.readlink(shown).startswith("/")
+    with openslide.OpenSlide(shown / document["images"][0]["file"]):
+        pass
+    assert root.by_name()["a.svs"]["projects"] == ["Nerves"]
+    wrong = command("link", document["id"], "--project", "../x")
+    assert (wrong.returncode, "Traceback" in wrong.stderr) == (2, False)
+    assert command("unlink", document["id"], "--project", "Nerves").returncode == 0
+    assert root.by_name()["a.svs"]["projects"] == []
+    assert list((root.path / "projects").iterdir()) == []
+    assert command("unlink", document["id"], "--project", "Nerves").returncode != 0
+
+
+@pytest.mark.parametrize("kind", ["zip"])
+def test_link_of_an_archive_links_what_is_in_it(root: Root, tmp_path: Path, kind: str) -> None:
+    """One command for a whole batch."""
+    import zipfile
+
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in ("x.jpg", "y.jpg"):
+            archive.write(builders.jpeg(tmp_path / name), name)
+    root.drop(tmp_path / "a.zip")
+    assert root.run_until_idle() == 0
+    done = subprocess.run(
+        [*root.command("link", "a.zip", "--project", "P"), "--root", str(root.path)], check=False
+    )
+    assert done.returncode == 0
+    assert len(list((root.path / "projects" / "P").iterdir())) == 2
