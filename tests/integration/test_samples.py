@@ -7,6 +7,7 @@ that `tests/builders` makes go the same way.
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,27 +53,9 @@ EXPECTED = [
     Expected("tiff_planar/sharp__uncompressed_tiff.tiff", "CONVERTED", "planar-tiff", (246, 345), 2),
 ]  # fmt: skip
 
-#: What is damaged or odd: (status, reason or None, a word of its detail or of a warning).
-ODD = {
-    "tricky/jpeg/sharp__Portrait_6.jpg": ("CONVERTED", None, "upright"),
-    "tricky/jpeg/go__video-001.cmyk.jpeg": ("CONVERTED", None, "CMYK"),
-    "tricky/jpeg/pillow__photoshop-200dpi-broken.jpg": ("CONVERTED", None, "extraneous"),
-    "tricky/png/pillow__star.png": ("CONVERTED", None, "white"),
-    "tricky/png/pillow__pil123p.png": ("CONVERTED", None, "palette"),
-    "tricky/png/pillow__morph_a.png": ("CONVERTED", None, "1-bit"),
-    "tricky/tiff/pillow__16bit.MM.deflate.tif": ("CONVERTED", None, "16-bit"),
-    "tricky/tiff/image__rgb32f_color.tiff": ("CONVERTED", None, "floating"),
-    "tricky/tiff/imagecodecs__gray.lzma.u1.tif": ("CONVERTED", None, "tifffile"),
-    "tricky/tiff/large_image__zero_gi.tif": ("ERROR_CONVERSION", "no_pixels", "2 x 0"),
-    "bad/png/go__invalid-crc32.png": ("ERROR_CONVERSION", "damaged", "CRC"),
-    "bad/png/pillow__broken.png": ("ERROR_CONVERSION", "damaged", "cannot be read"),
-    "bad/tiff/pillow__libtiff_segfault.tif": ("ERROR_CONVERSION", "too_large_for_memory", "bytes"),
-    "bad/tiff/pillow__crash-74d2a78403a5a59db1fb0a2b8735ac068a75f6e3.tif": ("CONVERTED", None, "tifffile"),
-    "bad/other/histolab__broken.svs": ("ERROR_FORMAT", "unknown_format", "text"),
-    "czi/aicspylibczi__tiles.czi": ("ERROR_FORMAT", "unknown_format", "CZI"),
-    "ome_tiff/galaxy-image-analysis__res.ome.tiff": ("ERROR_FORMAT", "unsupported_format", "OME-TIFF"),
-    "bmp/pillow__rgb24.bmp": ("ERROR_FORMAT", "unknown_format", "BMP"),
-}  # fmt: skip
+#: What comes of every file there, as a person has read it and agreed: path, status, format, reason,
+#: shape of the first pyramid, pixel size, and what the warnings or the error say.
+TABLE = Path(__file__).with_name("samples.tsv")
 
 with_samples = pytest.mark.skipif(
     not SAMPLES.is_dir() and not os.environ.get("CI"), reason="no ../shared/samples here"
@@ -117,19 +100,52 @@ def _check(document: dict, one: Expected) -> None:
             assert openslide.PROPERTY_NAME_MPP_X not in slide.properties
 
 
+def _shape(document: dict) -> str:
+    if not document["images"]:
+        return ""
+    image = document["images"][0]
+    samples, bits = image["samples_per_pixel"], image["bits_per_sample"]
+    return f"{image['width']}x{image['height']}x{samples}@{bits}"
+
+
 @with_samples
-def test_the_odd_and_the_damaged_end_with_a_reason(root: Root) -> None:
-    """What was done is a warning, what could not be done a reason that a person agrees with."""
-    for path in ODD:
-        root.drop(SAMPLES / path)
-    assert root.run_until_idle() == 1
+def test_every_sample_in_one_go(root: Root) -> None:
+    """Good, tricky and bad ones in one daemon, which goes on: each as the table says."""
+    root.configure(inbox="incomplete_after_s = 2.0")
+    lines = [line.split("\t") for line in TABLE.read_text().splitlines()[1:]]
+    known = {line[0] for line in lines}
+    for path in sorted(known):
+        if path.startswith("vsi/"):
+            shutil.copytree((SAMPLES / path).parent, root.path / "inbox" / "vsi")
+            continue
+        root.drop(SAMPLES / path, path.replace("/", "-", path.count("/") - 1).replace("/", "__"))
+    for path in (root.path / "inbox").rglob("*"):
+        path.chmod(0o755)
+    root.start()
+    assert root.process
+    pid = root.process.pid
+    root.wait(lambda: len(root.manifests()) == len(lines), 120)
+    final = {"DEPLOYED", "CONVERTED"}
+    root.wait(
+        lambda: all(
+            one["status"] in final or one["status"].startswith("ERROR")
+            for one in root.manifests().values()
+        ),
+        120,
+    )
+    assert (root.process.pid, root.process.poll()) == (pid, None)
+    assert root.stop() == 0
     found = root.by_name()
-    for path, (status, reason, word) in ODD.items():
-        document = found[Path(path).name]
-        assert document["status"] == status, (path, document["error"])
-        error = document["error"] or {"reason": None, "detail": ""}
-        assert error["reason"] == reason, (path, error)
-        assert word in f"{error['detail']} {document['warnings']}", (path, document["warnings"])
+    for path, status, format_id, reason, shape, mpp, says in lines:
+        name = path.replace("/", "-", path.count("/") - 1).replace("/", "__")
+        document = found["vsi-ets-test-jpg2k.vsi" if path.startswith("vsi/") else name]
+        error = document["error"] or {"reason": "", "detail": ""}
+        assert (document["status"], error["reason"]) == (status, reason), (path, error)
+        assert (document["format"]["id"] if document["format"] else "") == format_id, path
+        assert _shape(document) == shape, path
+        stated = document["images"][0]["mpp_x"] if document["images"] else None
+        assert stated == (pytest.approx(float(mpp), rel=1e-3) if mpp else None), path
+        assert (error["detail"] or " / ".join(document["warnings"])) == says, path
     root.check_hashes()
     root.assert_clean()
 

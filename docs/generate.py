@@ -1,0 +1,69 @@
+"""Write what in the documents is made from the code: the table of formats and their page.
+
+`python docs/generate.py` writes it; a test compares, so that the documents cannot lie.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from cytowatch import formats
+from cytowatch.formats import Format
+
+HOUSE = Path(__file__).resolve().parents[1]
+_HEAD = """# Formats
+
+What cytowatch recognises, by content alone, and what it does with it. This page is made from the
+code by `python docs/generate.py`.
+
+Of everything that is converted holds: the original is kept beside the pyramid; a pixel size is
+taken over where the source states one that a scanner or a microscope can have, and never made up;
+what had to be done to the pixels is a line in the manifest's `warnings`. 8-bit samples become
+JPEG tiles (or lossless ones, by configuration), samples of more bits are kept without loss.
+What is none of these ends ERROR_FORMAT and says what it looks like.
+"""
+
+
+def _way(one: Format) -> str:
+    """How it is treated, in the words of the README."""
+    if one.extract:
+        return "its members become uploaded files of their own"
+    if one.treated == "native":
+        return "deployed as it is"
+    return f"{one.treated}" if one.treated != "pyramid derived" else "a pyramid is derived"
+
+
+def table() -> str:
+    """The table of the README."""
+    rows = [f"| `{one.id}` | {one.name} | {_way(one)} |" for one in formats.FORMATS]
+    return "\n".join(["| id | format | what is done |", "|---|---|---|", *rows]) + "\n"
+
+
+def page() -> str:
+    """docs/formats.md."""
+    parts = [_HEAD]
+    for one in formats.FORMATS:
+        source = f"<{one.source}>" if one.source.startswith("http") else one.source
+        parts.append(
+            f"## {one.name} (`{one.id}`)\n\n"
+            f"**Told by** {one.marker}. **Samples** {one.samples}. **Treated**: {one.treated}. "
+            f"**Read by** {one.reader}.\n\n{one.oddities}\n\nSource: {source}\n"
+        )
+    return "\n".join(parts)
+
+
+def readme(text: str) -> str:
+    """The README with its table of formats."""
+    return re.sub(
+        r"(<!-- formats -->\n).*?(<!-- /formats -->)",
+        lambda found: found[1] + table() + found[2],
+        text,
+        flags=re.DOTALL,
+    )
+
+
+if __name__ == "__main__":
+    (HOUSE / "docs" / "formats.md").write_text(page())
+    path = HOUSE / "README.md"
+    path.write_text(readme(path.read_text()))
