@@ -37,7 +37,10 @@ class RegionReader(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """One image of a file, and what the file says of it; `done` is what a reader had to do."""
+    """One image of a file, and what the file says of it; `done` is what a reader had to do.
+
+    With `cmyk` the four samples are inks.
+    """
 
     region: RegionReader
     index: int = 0
@@ -46,6 +49,7 @@ class Scene:
     objective_power: float | None = None
     icc_profile: bytes | None = None
     acquired_at: str | None = None
+    cmyk: bool = False
     done: tuple[str, ...] = ()
 
 

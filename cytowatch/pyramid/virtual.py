@@ -34,7 +34,9 @@ _SAMPLE_FORMATS = {"u": 1, "i": 2, "f": 3}
 class VirtualTiff:
     """Guards the position in a file that is not there, and the blocks of rows around it."""
 
-    def __init__(self, region: RegionReader, *, threads: int = _THREADS) -> None:
+    def __init__(
+        self, region: RegionReader, *, cmyk: bool = False, threads: int = _THREADS
+    ) -> None:
         self._region = region
         self._row_bytes = region.width * region.samples * region.dtype.itemsize
         least = max(1, _BLOCK_BYTES // self._row_bytes)
@@ -42,7 +44,7 @@ class VirtualTiff:
         self._block_rows = max(1, min(region.height, block))
         self._block_bytes = self._block_rows * self._row_bytes
         self._blocks = -(-region.height // self._block_rows)
-        self._head, self._data = _header(region, self._row_bytes)
+        self._head, self._data = _header(region, self._row_bytes, cmyk=cmyk)
         self._size = self._data + region.height * self._row_bytes
         self._at = 0
         self._ahead = max(1, min(threads, _AHEAD_BYTES // self._block_bytes))
@@ -102,7 +104,7 @@ class VirtualTiff:
         self._futures.clear()
 
 
-def _header(region: RegionReader, row_bytes: int) -> tuple[bytes, int]:
+def _header(region: RegionReader, row_bytes: int, *, cmyk: bool) -> tuple[bytes, int]:
     """(header, one directory and its arrays, where the rows begin)."""
     rows = max(1, min(region.height, _STRIP_BYTES // row_bytes))
     strips = -(-region.height // rows)
@@ -114,13 +116,13 @@ def _header(region: RegionReader, row_bytes: int) -> tuple[bytes, int]:
         (257, 4, [region.height]),
         (258, 3, [bits] * samples),
         (259, 3, [1]),
-        (262, 3, [1 if samples < 3 else 2]),
+        (262, 3, [5 if cmyk else 1 if samples < 3 else 2]),
         (273, 16, []),
         (277, 3, [samples]),
         (278, 4, [rows]),
         (279, 16, []),
         (284, 3, [1]),
-        *([(338, 3, [2])] if samples in (2, 4) else []),
+        *([(338, 3, [2])] if samples in (2, 4) and not cmyk else []),
         (339, 3, [kind] * samples),
     ]
     arrays_at = 16 + 8 + 20 * len(tags) + 8
@@ -162,7 +164,7 @@ def as_image(scene: Scene) -> tuple[Any, VirtualTiff]:
     IngestError
         The reader failed at once.
     """
-    virtual = VirtualTiff(scene.region)
+    virtual = VirtualTiff(scene.region, cmyk=scene.cmyk)
     source = pyvips.SourceCustom()
     source.on_read(virtual.read)
     source.on_seek(virtual.seek)

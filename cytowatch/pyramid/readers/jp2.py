@@ -94,15 +94,14 @@ class _Codestream:
 class _Tiles:
     """Rows of a tiled image: each row of tiles is decoded once, by whoever comes first."""
 
-    def __init__(self, stream: _Codestream, wrap: _Wrap, sample: Pixels) -> None:
+    def __init__(self, stream: _Codestream, wrap: _Wrap, sample: Pixels, bits: int) -> None:
         self._stream = stream
+        self._bits = bits
         self._wrap = wrap
         self.width, self.height = stream.pixels
         self.samples = 1 if sample.ndim == 2 else sample.shape[2]
         self.dtype = sample.dtype
-        first = stream.area(0)
         self.block_rows = stream.tile[1]
-        self._first_rows = first[3] - first[1]
 
     def rows(self, top: int, bottom: int) -> Pixels:
         stream = self._stream
@@ -125,7 +124,9 @@ class _Tiles:
     def _decode(self, number: int, width: int, height: int) -> Pixels:
         if number not in self._stream.parts:
             raise damaged(f"tile {number} is not in the file")
-        pixels = _decoded(self._wrap.around(self._stream.alone(number), width, height), threads=1)
+        pixels = _decoded(
+            self._wrap.around(self._stream.alone(number), width, height), self._bits, threads=1
+        )
         pixels = pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]
         if pixels.shape != (height, width, self.samples):
             raise damaged(f"tile {number} is {pixels.shape[1]} x {pixels.shape[0]} pixels")
@@ -165,33 +166,46 @@ def open_jp2(path: str, config: Config) -> Opened:
         wrap, begin, end = _boxes(descriptor, size_bytes)
         stream = _main_header(descriptor, begin, end)
         check_size(*stream.pixels, config)
-        done = _told(stream)
+        done = _told(stream, wrap)
+        # The colours of a palette have eight bits, however few its indices have.
+        depth = (stream.components[0][0] & 0x7F) + 1
+        bits = 8 if b"pclr" in wrap.header else depth
         if stream.across * stream.down > 1 and not stream.packed_headers:
-            _find_parts(stream, begin + len(stream.main), end)
+            _find_parts(stream, end)
             left, upper, right, lower = stream.area(0)
-            first = _decoded(wrap.around(stream.alone(0), right - left, lower - upper), threads=1)
-            scene = Scene(region=_Tiles(stream, wrap, first), done=done)
+            alone = wrap.around(stream.alone(0), right - left, lower - upper)
+            first = _decoded(alone, bits, threads=1)
+            scene = Scene(region=_Tiles(stream, wrap, first, bits), done=done)
             return Opened(scenes=[scene], reader="imagecodecs", close=lambda: os.close(descriptor))
-        return _whole(descriptor, size_bytes, stream, config, done)
+        return _whole(descriptor, size_bytes, stream, config, done, bits)
     except (struct.error, ValueError, IndexError) as error:
         os.close(descriptor)
         raise damaged(error) from error
 
 
 def _whole(
-    descriptor: int, size_bytes: int, stream: _Codestream, config: Config, done: tuple[str, ...]
+    descriptor: int,
+    size_bytes: int,
+    stream: _Codestream,
+    config: Config,
+    done: tuple[str, ...],
+    bits: int,
 ) -> Opened:
     width, height = stream.pixels
     # OpenJPEG holds four bytes a sample, imagecodecs copies them out.
     need = width * height * len(stream.components) * 6 + size_bytes
     check_memory(need, config, "it has no tiles, and decoding it whole")
-    pixels = _decoded(_pread(descriptor, size_bytes, 0), threads=None)
+    pixels = _decoded(_pread(descriptor, size_bytes, 0), bits, threads=None)
     os.close(descriptor)
     return Opened(scenes=[Scene(region=Whole(pixels), done=done)], reader="imagecodecs")
 
 
-def _decoded(data: bytes, *, threads: int | None) -> Pixels:
-    """Pixels of 8 or 16 unsigned bits; signed ones are shifted, short ones spread."""
+def _decoded(data: bytes, bits: int, *, threads: int | None) -> Pixels:
+    """Pixels of 8 or 16 unsigned bits, of samples that have `bits`.
+
+    Signed ones are shifted by half of their range, as opj_decompress does; fewer than 8 bits are
+    spread over 8, more than 8 are kept as they are.
+    """
     import imagecodecs
 
     try:
@@ -199,22 +213,27 @@ def _decoded(data: bytes, *, threads: int | None) -> Pixels:
     except Exception as error:
         raise damaged(error) from error
     if pixels.dtype.kind == "i":
-        # What opj_decompress does as well: the middle of the range becomes half of full.
-        half = 1 << (pixels.dtype.itemsize * 8 - 1)
         unsigned = np.dtype(f"u{pixels.dtype.itemsize}")
-        pixels = (pixels.astype(np.int64) + half).astype(unsigned)
+        pixels = (pixels.astype(np.int64) + (1 << (bits - 1))).astype(unsigned)
+    if bits < 8:
+        pixels = (pixels.astype(np.uint16) * 255 // ((1 << bits) - 1)).astype(np.uint8)
     if pixels.dtype.itemsize > 2:
-        pixels = (pixels >> 16).astype(np.uint16)
+        pixels = (pixels >> max(0, bits - 16)).astype(np.uint16)
     return pixels
 
 
-def _told(stream: _Codestream) -> tuple[str, ...]:
+def _told(stream: _Codestream, wrap: _Wrap) -> tuple[str, ...]:
     depths = sorted({(ssiz & 0x7F) + 1 for ssiz, _, _ in stream.components})
     done = []
     if any(ssiz & 0x80 for ssiz, _, _ in stream.components):
         done.append("its signed samples were shifted to unsigned ones")
     if any((dx, dy) != (1, 1) for _, dx, dy in stream.components):
         done.append("its subsampled components were enlarged")
+    if b"colr\x02" in wrap.header:
+        # imagecodecs does it by itself, so the profile is not embedded once more.
+        done.append("its colours were converted to sRGB through its ICC profile")
+    if b"pclr" in wrap.header:
+        done.append("its palette was expanded")
     if depths not in ([8], [16]):
         done.append(f"its samples have {', '.join(map(str, depths))} bits")
     return tuple(done)
@@ -287,7 +306,7 @@ def _main_header(descriptor: int, begin: int, end: int) -> _Codestream:
     )
 
 
-def _find_parts(stream: _Codestream, _begin: int, end: int) -> None:
+def _find_parts(stream: _Codestream, end: int) -> None:
     [(begin, _)] = stream.parts.pop(-1)
     for number, at, length in _walk(stream.descriptor, begin, end):
         if number >= stream.across * stream.down:

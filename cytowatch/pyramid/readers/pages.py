@@ -25,7 +25,28 @@ __all__ = ["Page", "open_ome", "open_page"]
 _UM = {"nm": 1e-3, "µm": 1.0, "um": 1.0, "μm": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6}
 _PICTURES = {"label": "label", "label image": "label", "macro": "macro", "macro image": "macro"}
 _LARGEST_PICTURE = 64_000_000
+_SEPARATED, _YCBCR, _CIELAB = 5, 6, 8
+#: PhotometricInterpretation: white or black is zero, RGB, palette.
+_PLAIN = frozenset({0, 1, 2, 3})
+#: Compression: JPEG of both kinds, JPEG 2000 and others that store YCbCr and give RGB.
+_JPEGS = frozenset({6, 7, 33003, 33004, 33005, 34712})
+_ICC_PROFILE = 34675
+_D50 = np.array([0.96422, 1.0, 0.82521], np.float32)
+#: XYZ of D50 to linear sRGB, adapted by Bradford's method (http://www.brucelindbloom.com).
+_RGB_OF_XYZ_D50 = np.array(
+    [
+        [3.1338561, -1.6168667, -0.4906146],
+        [-0.9787684, 1.9161415, 0.0334540],
+        [0.0719453, -0.2289914, 1.4052427],
+    ],
+    np.float32,
+)
 _PLANES = {"C": "channels", "Z": "focal planes", "T": "times"}
+
+
+def _is_jpeg_ycc(page: Any) -> bool:
+    """YCbCr that its own decoder turns into RGB; of any other, nobody here does."""
+    return page.photometric == _YCBCR and page.compression in _JPEGS
 
 
 class Page:
@@ -41,6 +62,14 @@ class Page:
         self._palette = page.colormap if page.photometric == 3 else None
         self._inverted = page.photometric == 0
         self.samples = 3 if self._palette is not None else min(4, self._stored)
+        self.lab = page.photometric == _CIELAB
+        self.cmyk = page.photometric == _SEPARATED and self._stored == 4
+        if not (page.photometric in _PLAIN or self.cmyk or self.lab or _is_jpeg_ycc(page)):
+            raise ConversionError(
+                "unsupported_samples", f"its colours are of the kind {page.photometric!r}"
+            )
+        if self.lab and (page.dtype != np.uint8 or self._stored != 3):
+            raise ConversionError("unsupported_samples", "its Lab colours have not 8 bits")
         if page.dtype is None:
             raise ConversionError("unsupported_samples", "its samples are of an unknown kind")
         self._bits = page.dtype == bool
@@ -113,7 +142,24 @@ class Page:
             pixels = pixels.astype(np.uint8) * 255
         if self._inverted and pixels.dtype.kind == "u":
             pixels = np.iinfo(pixels.dtype).max - pixels
+        if self.lab:
+            return _rgb_of_lab(pixels)
         return pixels[:, :, : self.samples]
+
+
+def _rgb_of_lab(pixels: Pixels) -> Pixels:
+    """CIE L*a*b* of D50 as sRGB: L in 255ths of 100, a and b signed (TIFF 6.0, section 23)."""
+    light = pixels[:, :, 0].astype(np.float32) * (100 / 255)
+    a, b = (pixels[:, :, n].view(np.int8).astype(np.float32) for n in (1, 2))
+    y = (light + 16) / 116
+    parts = np.stack([y + a / 500, y, y - b / 200], axis=-1)
+    xyz = np.where(parts > 6 / 29, parts**3, (parts - 4 / 29) * (108 / 841)) * _D50
+    linear = np.clip(xyz @ _RGB_OF_XYZ_D50.T, 0, 1)
+    bright = 1.055 * linear ** (1 / 2.4) - 0.055
+    found: Pixels = np.rint(255 * np.where(linear <= 0.0031308, 12.92 * linear, bright)).astype(
+        np.uint8
+    )
+    return found
 
 
 class _Complaints(logging.Handler):
@@ -165,7 +211,14 @@ def open_page(path: str, config: Config) -> Opened:
         region.close()
         tiff.close()
 
-    return Opened(scenes=[Scene(region=region)], reader="tifffile", close=close)
+    done = ("converted from lab to sRGB",) if region.lab else ()
+    scene = Scene(region=region, icc_profile=_profile(tiff.pages[0]), cmyk=region.cmyk, done=done)
+    return Opened(scenes=[scene], reader="tifffile", close=close)
+
+
+def _profile(page: Any) -> bytes | None:
+    tag = page.tags.get(_ICC_PROFILE)
+    return bytes(tag.value) if tag is not None and page.photometric != _CIELAB else None
 
 
 def open_ome(path: str, config: Config) -> Opened:
@@ -209,6 +262,8 @@ def open_ome(path: str, config: Config) -> Opened:
                 name=known.name if len(series) > 1 else "",
                 mpp=known.mpp,
                 objective_power=known.power,
+                icc_profile=_profile(page),
+                cmyk=region.cmyk,
                 acquired_at=known.acquired_at,
             )
         )

@@ -1,0 +1,189 @@
+"""JPEG 2000 of every odd kind, against `opj_decompress` of Debian's libopenjp2-tools."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+import subprocess
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pytest
+from PIL import Image
+
+from cytowatch.config import from_mapping
+from cytowatch.errors import ConversionError
+from cytowatch.pyramid.readers.jp2 import open_jp2
+from tests.builders import others, picture
+
+CONFIG = from_mapping({})
+
+needs_tools = pytest.mark.skipif(
+    not shutil.which("opj_decompress") and not os.environ.get("CI"),
+    reason="opj_compress and opj_decompress are missing (Debian: apt install libopenjp2-tools)",
+)
+
+
+def ours(path: Path) -> np.ndarray:
+    """All rows, read in pieces that do not fit the tiles."""
+    opened = open_jp2(str(path), CONFIG)
+    [scene] = opened.scenes
+    height = scene.region.height
+    return np.concatenate([scene.region.rows(y, min(height, y + 37)) for y in range(0, height, 37)])
+
+
+def theirs(path: Path, ending: str = "ppm") -> np.ndarray:
+    target = path.with_suffix(f".{ending}")
+    subprocess.run(
+        ["opj_decompress", "-i", path, "-o", target], check=True, stdout=subprocess.DEVNULL
+    )
+    found = np.asarray(Image.open(target))
+    return found if found.ndim == 3 else found[:, :, np.newaxis]
+
+
+def compressed(folder: Path, *options: str, mode: str = "RGB") -> Path:
+    source = folder / "x.ppm"
+    Image.fromarray(picture(403, 300)).convert(mode).save(source, "PPM")
+    target = folder / "x.jp2"
+    subprocess.run(
+        ["opj_compress", "-i", source, "-o", target, *options],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    return target
+
+
+def raw(folder: Path, pixels: np.ndarray, form: str, *options: str) -> Path:
+    source = folder / "x.raw"
+    source.write_bytes(np.ascontiguousarray(np.moveaxis(pixels, -1, 0)).tobytes())
+    target = folder / "x.jp2"
+    subprocess.run(
+        ["opj_compress", "-i", source, "-o", target, "-F", form, *options],
+        check=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    return target
+
+
+@needs_tools
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("-t", "128,96"),
+        ("-t", "128,128", "-TP", "R"),
+        ("-t", "100,100", "-p", "RPCL", "-SOP", "-EPH"),
+        ("-t", "128,128", "-d", "33,17"),
+        ("-t", "128,128", "-T", "20,10", "-d", "33,17"),
+        ("-t", "128,128", "-r", "20,10,1"),
+        ("-I", "-r", "5", "-t", "160,160"),
+        ("-n", "1", "-t", "64,64"),
+    ],
+    ids=lambda options: "_".join(options) or "plain",
+)
+def test_tiles_and_orders(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """Tile by tile is what the whole is, wherever image and tiles begin."""
+    path = compressed(tmp_path, *options)
+    assert np.array_equal(ours(path), theirs(path))
+
+
+@needs_tools
+def test_grey(tmp_path: Path) -> None:
+    """One component."""
+    path = compressed(tmp_path, "-t", "128,128", mode="L")
+    assert np.array_equal(ours(path), theirs(path, "pgm"))
+
+
+@needs_tools
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_signed(tmp_path: Path, bits: int) -> None:
+    """The middle of the range is shifted to half of it; 12 bits stay 12 bits."""
+    grey = picture(120, 90)[:, :, 1:2].astype(np.int32)
+    signed = (grey - 128) * (1 << (bits - 8))
+    stored = signed.astype(np.int8 if bits == 8 else ">i2")
+    path = raw(tmp_path, stored, f"120,90,1,{bits},s", "-t", "64,64")
+    assert np.array_equal(ours(path), grey << (bits - 8))
+
+
+@needs_tools
+def test_subsampled(tmp_path: Path) -> None:
+    """Colour of half the size: it is enlarged, or refused with a reason; never shifted."""
+    y, x = np.mgrid[0:96, 0:128]
+    luma = (x + y).astype(np.uint8)
+    half = np.full((48, 64), 128, np.uint8)
+    source = tmp_path / "x.raw"
+    source.write_bytes(luma.tobytes() + half.tobytes() + half.tobytes())
+    path = tmp_path / "x.jp2"
+    subprocess.run(
+        ["opj_compress", "-i", source, "-o", path, "-F", "128,96,3,8,u@1x1:2x2:2x2", "-mct", "0"],
+        check=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    found = ours(path)
+    assert found.shape == (96, 128, 3)
+    far = np.abs(found.astype(int) - luma[:, :, np.newaxis].astype(int)).max()
+    assert far <= 2, far
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_few_bits_are_spread(tmp_path: Path, bits: int) -> None:
+    """White is white."""
+    most = (1 << bits) - 1
+    values = (np.indices((90, 120)).sum(axis=0) % (most + 1)).astype(np.uint8)
+    path = tmp_path / "f.jp2"
+    path.write_bytes(imagecodecs.jpeg2k_encode(values, level=0, bitspersample=bits))
+    assert np.array_equal(ours(path)[:, :, 0], values.astype(int) * 255 // most)
+
+
+def boxes(*parts: tuple[bytes, bytes]) -> bytes:
+    return b"".join(struct.pack(">I4s", len(data) + 8, kind) + data for kind, data in parts)
+
+
+def wrapped(codestream: bytes, *, size: tuple[int, int], count: int, header: bytes) -> bytes:
+    signature = b"\x00\x00\x00\x0cjP  \r\n\x87\n" + boxes((b"ftyp", b"jp2 \0\0\0\0jp2 "))
+    ihdr = struct.pack(">IIHBBBB", size[1], size[0], count, 7, 7, 0, 0)
+    return signature + boxes((b"jp2h", boxes((b"ihdr", ihdr)) + header), (b"jp2c", codestream))
+
+
+def test_palette(tmp_path: Path) -> None:
+    """Indices become the colours of their palette."""
+    indices = (np.indices((90, 120)).sum(axis=0) % 16).astype(np.uint8)
+    colours = np.random.default_rng(1).integers(0, 256, (16, 3), dtype=np.uint8)
+    pclr = struct.pack(">HB3B", 16, 3, 7, 7, 7) + colours.tobytes()
+    cmap = b"".join(struct.pack(">HBB", 0, 1, channel) for channel in range(3))
+    colr = struct.pack(">BBBI", 1, 0, 0, 16)
+    stream = imagecodecs.jpeg2k_encode(indices, level=0, codecformat="j2k")
+    header = boxes((b"colr", colr), (b"pclr", pclr), (b"cmap", cmap))
+    path = tmp_path / "p.jp2"
+    path.write_bytes(wrapped(stream, size=(120, 90), count=1, header=header))
+    assert np.array_equal(ours(path), colours[indices])
+
+
+def test_sycc(tmp_path: Path) -> None:
+    """YCC by its header becomes RGB."""
+    rgb = picture(120, 90)
+    ycc = np.asarray(Image.fromarray(rgb).convert("YCbCr"))
+    stream = imagecodecs.jpeg2k_encode(ycc, level=0, codecformat="j2k", mct=False)
+    header = boxes((b"colr", struct.pack(">BBBI", 1, 0, 0, 18)))
+    path = tmp_path / "s.jp2"
+    path.write_bytes(wrapped(stream, size=(120, 90), count=3, header=header))
+    assert np.abs(ours(path).astype(int) - rgb.astype(int)).max() <= 3
+
+
+def test_without_tiles_and_too_large_for_memory(tmp_path: Path) -> None:
+    """It is refused from its header, with the numbers."""
+    small = from_mapping({"sandbox": {"memory_bytes": 268_435_456}})
+    with pytest.raises(ConversionError) as raised:
+        open_jp2(str(others.jp2(tmp_path / "a", width=3000, height=3000)), small)
+    assert raised.value.reason == "too_large_for_memory"
+
+
+def test_a_tile_that_is_not_there(tmp_path: Path) -> None:
+    """Zeros are not made up for it."""
+    path = others.jp2_tiled(tmp_path / "a.jp2")
+    data = path.read_bytes()
+    at = data.index(b"\xff\x90", data.index(b"\xff\x90") + 1)
+    [length] = struct.unpack_from(">I", data, at + 6)
+    (tmp_path / "b.jp2").write_bytes(data[:at] + data[at + length :])
+    with pytest.raises(ConversionError, match="is not in the file"):
+        ours(tmp_path / "b.jp2")
