@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests import builders
 from tests.acceptance.conftest import Root, root
@@ -365,3 +366,22 @@ def test_scenes_of_a_czi(root: Root, tmp_path: Path) -> None:
     assert (grey["bits_per_sample"], grey["samples_per_pixel"], grey["mpp_x"]) == (16, 1, 0.5)
     assert any("2 channels" in one for one in found["grey.czi"]["warnings"])
     root.check_hashes()
+
+
+def test_label_and_macro_of_a_czi(root: Root, tmp_path: Path) -> None:
+    """They are kept as files, in their own colours."""
+    made = others.czi(tmp_path / "slide.czi")
+    label = others.czi(tmp_path / "label.czi", width=120, height=80)
+    macro = others.czi(tmp_path / "macro.czi", width=200, height=90)
+    root.drop(others.attach(made, Label=label, SlidePreview=macro))
+    assert root.run_until_idle() == 0, root.log.read_text()[-2000:]
+    [document] = root.manifests().values()
+    assert document["images"][0]["associated"] == ["label", "macro"]
+    rows = {row["role"]: row["path"] for row in document["files"]}
+    shown = np.asarray(Image.open(document["_path"] / rows["label"]))
+    assert np.abs(shown.astype(int) - builders.picture(120, 80).astype(int)).mean() < 2
+    with Image.open(document["_path"] / rows["macro"]) as picture:
+        assert picture.size == (200, 90)
+    assert document["format"]["openslide_vendor"] is None
+    root.check_hashes()
+    root.assert_clean()

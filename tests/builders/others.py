@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import imagecodecs
@@ -11,7 +12,7 @@ from PIL import Image
 
 from tests.builders import picture
 
-__all__ = ["bmp", "czi", "jp2", "jp2_tiled", "ome_flat", "ome_pyramid", "pgm", "ppm"]
+__all__ = ["attach", "bmp", "czi", "jp2", "jp2_tiled", "ome_flat", "ome_pyramid", "pgm", "ppm"]
 
 
 def bmp(path: Path, *, width: int = 403, height: int = 300, mode: str = "RGB") -> Path:
@@ -78,6 +79,25 @@ def czi(
                 made.write(grey, location=where, scene=scene, plane={"C": channel})
         metres = (mpp or 0) * 1e-6
         made.write_metadata("a test", scale_x=metres, scale_y=metres)
+    return path
+
+
+def attach(path: Path, **inner: Path) -> Path:
+    """Append CZI files to a CZI as attachments of those names, such as Label and SlidePreview."""
+    data = bytearray(path.read_bytes())
+    entries = b""
+    for name, other in inner.items():
+        content = other.read_bytes()
+        data += bytes(-len(data) % 32)
+        entry = struct.pack("<2s10xqi16s8s80s", b"A1", len(data), 0, b"", b"CZI", name.encode())
+        entries += entry
+        segment = struct.pack("<i12x", len(content)) + entry + bytes(112) + content
+        data += struct.pack("<16sqq", b"ZISRAWATTACH", len(segment), len(segment)) + segment
+    data += bytes(-len(data) % 32)
+    struct.pack_into("<q", data, 104, len(data))
+    listed = struct.pack("<i252x", len(inner)) + entries
+    data += struct.pack("<16sqq", b"ZISRAWATTDIR", len(listed), len(listed)) + listed
+    path.write_bytes(bytes(data))
     return path
 
 

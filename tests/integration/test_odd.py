@@ -88,6 +88,7 @@ ODD = {
     "alpha.tif": Odd(_tiff(RGBA, photometric="rgb", extrasamples=["unassalpha"]), _over_white(RGBA), "white", 2),
     "cmyk.jpg": Odd(_pillow(CMYK, "JPEG", quality=95), PIXELS, "CMYK", 30),
     "cmyk.tif": Odd(_pillow(CMYK, "TIFF"), PIXELS, "CMYK", 30),
+    "cmyk zstd.tif": Odd(_tiff(np.asarray(CMYK), photometric="separated", compression="zstd"), PIXELS, "CMYK", 30),
     "lab.tif": Odd(_pillow(LAB, "TIFF"), PIXELS, "lab", 4),
     "big endian.tif": Odd(_tiff(PIXELS, byteorder=">", photometric="rgb"), PIXELS),
     "bigtiff.tif": Odd(_tiff(PIXELS, bigtiff=True, photometric="rgb"), PIXELS),
