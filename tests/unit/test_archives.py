@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import stat
 import struct
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from cytowatch import archives as room
 from cytowatch import manifest
+from cytowatch.archives import tars
 from cytowatch.archives import zips as archives
 from cytowatch.config import from_mapping
 from cytowatch.errors import ExtractionError
@@ -179,3 +181,58 @@ def test_no_image_at_all_is_an_error_that_says_what_there_was(
         extract(UploadedFile(manifest=parent, out="out.1", config=from_mapping({})))
     assert raised.value.reason == "no_image"
     assert "x.txt" in raised.value.detail
+
+
+def tarred(*members: tuple[tarfile.TarInfo, bytes], mode: str = "w") -> io.BytesIO:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode=mode) as archive:
+        for info, data in members:
+            info.size = len(data) if info.isreg() else 0
+            archive.addfile(info, io.BytesIO(data) if info.isreg() else None)
+    return stream
+
+
+def tar_refusal(stream: io.BytesIO) -> str:
+    stream.seek(0)
+    budget = room.Budget(limits=LIMITS.limits, archive_bytes=1000)
+    with pytest.raises(ExtractionError) as raised, tars.opened(stream) as archive:
+        for member in tars.members(archive, budget):
+            tars.unpack(archive, member, io.BytesIO(), budget=budget, progress=lambda _: None)
+    return raised.value.reason
+
+
+def _info(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+@pytest.mark.parametrize(
+    ("info", "reason"),
+    [
+        (_info("../x"), "path_traversal"),
+        (_info("/etc/x"), "absolute_path"),
+        (_info("a", tarfile.SYMTYPE, "/etc/passwd"), "link"),
+        (_info("a", tarfile.LNKTYPE, "good"), "link"),
+        (_info("a", tarfile.FIFOTYPE), "special_file"),
+        (_info("a", tarfile.CHRTYPE), "special_file"),
+        (_info("good"), "duplicate_names"),
+        (_info("a\nb"), "control_characters"),
+    ],
+)
+def test_a_hostile_tar_is_refused_whole(info: tarfile.TarInfo, reason: str, mode: str) -> None:
+    """As a zip is."""
+    assert tar_refusal(tarred((_info("good"), b"x"), (info, b"x"), mode=mode)) == reason
+
+
+def test_limits_of_a_tar() -> None:
+    """Told as it is read, for a tar has no directory."""
+    assert tar_refusal(tarred((_info("a"), b"\0" * 1_000_001))) == "too_large"
+    assert tar_refusal(tarred(*((_info(str(n)), b"") for n in range(51)))) == "too_many_entries"
+
+
+def test_a_tar_that_is_cut_short() -> None:
+    """It is an error of the archive, not an endless wait and not half of its images."""
+    data = tarred((_info("a"), bytes(range(256)) * 2000), mode="w:gz").getvalue()
+    assert tar_refusal(io.BytesIO(data[: len(data) // 2])) == "damaged_archive"
