@@ -23,6 +23,7 @@ lint: $(STAMP)
 
 bench: $(STAMP)  ## measure; compares within one run and prints ratios
 	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/readers.py
 
 venv: $(STAMP)
 

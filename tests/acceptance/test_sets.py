@@ -385,3 +385,18 @@ def test_label_and_macro_of_a_czi(root: Root, tmp_path: Path) -> None:
     assert document["format"]["openslide_vendor"] is None
     root.check_hashes()
     root.assert_clean()
+
+
+def test_thousands_of_members(root: Root, tmp_path: Path) -> None:
+    """Unpacked once; what was skipped is named up to a hundred, and counted."""
+    with zipfile.ZipFile(tmp_path / "many.zip", "w") as archive:
+        for number in range(3000):
+            archive.writestr(f"notes/{number}.txt", "nothing to see")
+        archive.write(builders.jpeg(tmp_path / "x.jpg"), "deep/er/x.jpg")
+    root.drop(tmp_path / "many.zip")
+    assert root.run_until_idle() == 0
+    top = root.by_name()["many.zip"]
+    assert len(top["children"]) == 1
+    assert len(top["skipped"]) == 101
+    assert top["skipped"][-1]["count"] == 2900
+    root.assert_clean()

@@ -6,6 +6,7 @@ Source: https://openslide.org/formats/ (a page a vendor), found out against Open
 from __future__ import annotations
 
 import io
+import sqlite3
 import struct
 from pathlib import Path
 
@@ -22,8 +23,10 @@ __all__ = [
     "mirax_mrxs",
     "ndpi",
     "philips_tiff",
+    "sakura",
     "trestle",
     "vms",
+    "vmu",
     "ventana_bif",
 ]
 
@@ -403,3 +406,64 @@ def dicom_wsi(folder: Path, *, width: int = 512, height: int = 512) -> Path:
         one["PixelData"].is_undefined_length = True
         pydicom.dcmwrite(folder / f"level{level}.dcm", one, enforce_file_format=True)
     return folder / "level0.dcm"
+
+
+def vmu(folder: Path, stem: str = "CMU-2", *, width: int = 512, height: int = 384) -> Path:
+    """Two NGR images, of 12 bits in 16, in columns of 256 pixels; and a macro."""
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def ngr(name: str, pixels: np.ndarray, column: int) -> None:
+        tall, wide = pixels.shape[:2]
+        head = struct.pack("<2sHiii", b"GN", 2, wide, tall, column).ljust(24, b"\0")
+        head = (head + struct.pack("<i", 32)).ljust(32, b"\0")
+        stored = pixels.astype("<u2") << 4
+        columns = [stored[:, x : x + column].tobytes() for x in range(0, wide, column)]
+        (folder / name).write_bytes(head + b"".join(columns))
+
+    pixels = picture(width, height)
+    ngr(f"{stem}.ngr", pixels, 256)
+    ngr(f"{stem}_map.ngr", _halved(pixels, 4), 64)
+    (folder / f"{stem}_macro.jpg").write_bytes(_jpeg(picture(160, 90)))
+    head = folder / f"{stem}.vmu"
+    head.write_text(
+        "[Uncompressed Virtual Microscope Specimen]\nNoLayers=1\nBitsPerPixel=36\n"
+        f"PixelOrder=RGB\nImageFile={stem}.ngr\nMapFile={stem}_map.ngr\n"
+        f"MacroImage={stem}_macro.jpg\nPhysicalWidth={width * 500}\n"
+        f"PhysicalHeight={height * 500}\nSourceLens=20\n"
+    )
+    return head
+
+
+def sakura(path: Path, *, width: int = 512, height: int = 512) -> Path:
+    """An SQLite database whose tiles are one JPEG a colour."""
+    pixels = picture(width, height)
+    with sqlite3.connect(path) as made:
+        made.executescript(
+            "CREATE TABLE DataManagerSQLiteConfigXPO (TableName TEXT);"
+            "INSERT INTO DataManagerSQLiteConfigXPO VALUES ('slide');"
+            "CREATE TABLE slide (id TEXT PRIMARY KEY, size INTEGER, data BLOB);"
+            "CREATE TABLE SVSlideDataXPO (OID INTEGER, SlideId TEXT, Date TEXT, Description TEXT,"
+            " Creator TEXT, DiagnosisCode TEXT, Keywords TEXT, m_labelScan INTEGER,"
+            " m_overviewScan INTEGER);"
+            "CREATE TABLE SVHRScanDataXPO (OID INTEGER, ParentSlide INTEGER, ScanId TEXT, Date TEXT,"
+            " Name TEXT, Description TEXT, ResolutionMmPerPix REAL, NominalLensMagnification REAL);"
+            "INSERT INTO SVSlideDataXPO VALUES (1, 's', '', '', '', '', '', 1, 2);"
+            "INSERT INTO SVHRScanDataXPO VALUES (1, 1, 'x', '', '', '', 0.0005, 20);"
+        )
+
+        def put(name: str, data: bytes) -> None:
+            made.execute("INSERT INTO slide VALUES (?, ?, ?)", (name, len(data), data))
+
+        put("++MagicBytes", b"SVGigaPixelImage")
+        put("Header", struct.pack("<5I", 256, width, height, 0, 1))
+        for level in (1, 2):
+            part = _halved(pixels, level)
+            for y in range(0, part.shape[0], 256):
+                for x in range(0, part.shape[1], 256):
+                    for colour in range(3):
+                        tile = part[y : y + 256, x : x + 256, colour]
+                        stream = io.BytesIO()
+                        Image.fromarray(tile).save(stream, "JPEG", quality=95)
+                        put(f"T;{x * level}|{y * level};{level};{colour};0", stream.getvalue())
+    made.close()
+    return path

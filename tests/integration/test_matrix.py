@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import openslide
 import pytest
+import tifffile
 
 from cytowatch import formats
 from tests import builders
@@ -58,12 +59,14 @@ ROWS = [
     Row("pgm", others.pgm, "pgm", "CONVERTED"),
     Row("pnm", others.ppm, "ppm", "CONVERTED"),
     Row("bmp", others.bmp, "bmp", "CONVERTED"),
+    Row("sakura", vendors.sakura, "svslide", "DEPLOYED", 0.5, None, 2),
     Row("trestle", vendors.trestle, "tif", "DEPLOYED", 1.0, 20, 2),
 ]  # fmt: skip
 
 #: Sets: (row, head and its companions are made in a folder, and dropped loose).
 SETS = [
     Row("hamamatsu-vms", vendors.vms, "vms", "DEPLOYED", 0.5, 20, 7, associated=("macro",)),
+    Row("hamamatsu-vmu", vendors.vmu, "vmu", "DEPLOYED", 0.5, 20, 2, associated=("macro",)),
     Row("mirax-mrxs", vendors.mirax_mrxs, "mrxs", "DEPLOYED", 0.5, 20, 2, associated=("macro",)),
 ]
 
@@ -184,3 +187,53 @@ def test_the_eighteen_are_all_there() -> None:
         "hamamatsu-ndpi", "leica-scn", "mirax-mrxs", "philips-tiff", "ventana-bif", "huron-tiff",
         "olympus-vsi", "ome-tiff", "zeiss-czi", "pgm", "pnm", "bmp",
     ]  # fmt: skip
+
+
+def test_what_is_of_a_known_kind_and_not_supported(root: Root, tmp_path: Path) -> None:
+    """It says so in words: an OME-TIFF of several files, a DICOM that is no slide, a database."""
+    import sqlite3
+
+    import pydicom
+
+    first = others.ome_flat(tmp_path / "first.ome.tif")
+    data = first.read_bytes()
+    inside = b'<TiffData IFD="0" PlaneCount="1"><UUID FileName="other.ome.tif">urn:uuid:2</UUID></TiffData>'
+    at = data.index(b"<TiffData")
+    end = data.index(b"/>", at) + 2
+    # The description grows, so it goes to the end of the file.
+    with tifffile.TiffFile(first) as tiff:
+        text = tiff.pages[0].description.encode()
+    text = text.replace(data[at:end], inside, 1)
+    tifffile.tiffcomment(first, text)
+    root.drop(first)
+    one = pydicom.Dataset()
+    one.file_meta = pydicom.dataset.FileMetaDataset()
+    one.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    one.file_meta.MediaStorageSOPClassUID = one.SOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
+    one.file_meta.MediaStorageSOPInstanceUID = one.SOPInstanceUID = pydicom.uid.generate_uid()
+    pydicom.dcmwrite(tmp_path / "ct.dcm", one, enforce_file_format=True)
+    root.drop(tmp_path / "ct.dcm")
+    with sqlite3.connect(tmp_path / "some.db") as made:
+        made.execute("CREATE TABLE a (b)")
+    made.close()
+    root.drop(tmp_path / "some.db")
+    (tmp_path / "a.pdf").write_bytes(b"%PDF-1.7 ...")
+    root.drop(tmp_path / "a.pdf")
+    (tmp_path / "empty").touch()
+    root.drop(tmp_path / "empty")
+    assert root.run_until_idle() == 1
+    told = {
+        name: (d["status"], d["error"]["reason"], d["error"]["detail"])
+        for name, d in root.by_name().items()
+    }
+    assert {status for status, _, _ in told.values()} == {"ERROR_FORMAT"}
+    assert told["first.ome.tif"][1] == "unsupported_format"
+    assert "other.ome.tif" in told["first.ome.tif"][2]
+    for name, words in (
+        ("ct.dcm", "a DICOM file without whole-slide pixels"),
+        ("some.db", "an SQLite database"),
+        ("a.pdf", "a PDF document"),
+        ("empty", "an empty file"),
+    ):
+        assert told[name][1] == "unknown_format"
+        assert words in told[name][2], told[name]
