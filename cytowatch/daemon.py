@@ -19,8 +19,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cytowatch import __version__, names
+from cytowatch import __version__, manifest, names
 from cytowatch.config import Config
+from cytowatch.engine import after, requests
 from cytowatch.engine.child import Zygote
 from cytowatch.engine.engine import Engine, workers
 from cytowatch.engine.folders import Folders
@@ -37,6 +38,7 @@ from cytowatch.observe import health, logs, systemd
 from cytowatch.observe.health import Health
 from cytowatch.observe.metrics import Metrics
 from cytowatch.spool import Spool
+from cytowatch.status import Status
 
 __all__ = ["run", "software"]
 
@@ -44,6 +46,8 @@ __all__ = ["run", "software"]
 _TICK_S = 0.5
 #: With `until_idle`, a drop that lacks something is waited for if its time is up so soon.
 _PATIENCE_S = 60.0
+#: How often errors are looked through for those that have been kept long enough.
+_PRUNE_EVERY_S = 60.0
 _STAGES = "CYTOWATCH_TEST_STAGES"
 
 
@@ -135,6 +139,7 @@ class _Daemon:
         self._scanned_at = float("-inf")
         self._told_at = float("-inf")
         self._told: dict[str, Any] = {}
+        self._pruned_at = float("-inf")
         self._asked_to_end: str | None = None
 
     def run(self) -> int:
@@ -181,6 +186,7 @@ class _Daemon:
                 self._intake.claim_due(now)
                 self._engine.start_some(now)
             self._collect(now)
+            self._requests(now)
             self._supervise()
             self._tell(now)
             if self._until_idle and self._idle(now):
@@ -245,6 +251,27 @@ class _Daemon:
         for user, id_ in self._ledger.take_children():
             self._engine.submit(user, id_)
         self._engine.start_some(now)
+
+    def _requests(self, now: float) -> None:
+        """Do what commands have asked for, and take up what they sent back to a stage."""
+        for request, answer, before in requests.answer_all(self._spool, now=_now()):
+            self._log.info("requested", **request, **answer)
+            if "error" in answer or before is None:
+                continue
+            self._ledger.left(before)
+            if request["do"] == "retry" and answer["said"] != "inbox":
+                id_ = UploadedFileId(request["id"])
+                self._ledger.arrived(id_, Status[answer["said"]])
+                found = self._spool.find(id_)
+                if found is not None:
+                    self._engine.submit(manifest.read(found[1])["user"], id_)
+        if self._config.storage.keep_errors_days and now - self._pruned_at > _PRUNE_EVERY_S:
+            self._pruned_at = now
+            days = self._config.storage.keep_errors_days
+            for status, id_ in list(after.expired(self._spool, now=_now(), days=days)):
+                after.remove(self._spool, id_, even_linked=True)
+                self._log.info("expired", id=id_, days=days)
+                self._ledger.left(status)
 
     def _recover(self) -> None:
         for id_, outcome in claim.recover(self._spool).items():

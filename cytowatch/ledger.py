@@ -49,10 +49,16 @@ class Ledger:
                     self._log.warning("manifest_unreadable", path=str(path), error=str(error))
             self._publish()
 
-    def arrived(self, _id: UploadedFileId) -> None:
-        """One more is UPLOADED."""
+    def left(self, status: Status) -> None:
+        """One that had come to its end in `status` was removed, handed back or sent back."""
         with self._lock:
-            self._counts[Status.UPLOADED] += 1
+            self._counts[status] -= 1
+            self._publish()
+
+    def arrived(self, _id: UploadedFileId, status: Status = Status.UPLOADED) -> None:
+        """One more is UPLOADED, or in the stage that it was sent back to."""
+        with self._lock:
+            self._counts[status] += 1
             self._publish()
 
     def entered(self, before: Place, after: Place, seconds: float) -> None:

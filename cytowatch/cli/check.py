@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cytowatch import invariants
 from cytowatch.config import Config
 from cytowatch.engine import sandbox
 from cytowatch.errors import RootError
@@ -28,13 +29,29 @@ class Result:
     detail: str
 
 
-def run(config: Config) -> list[Result]:
-    """Every check, in the order in which one would look."""
+def run(config: Config, *, deep: bool = False) -> list[Result]:
+    """Every check, in the order in which one would look; `deep` looks through the whole tree."""
     results = [Result("configuration", True, f"root = {config.root}")]
     looks: tuple[Callable[[Config], Iterator[Result]], ...] = (_root, _sandbox, _metrics, _versions)
     for look in looks:
         results.extend(look(config))
+    if deep and all(result.good is not False for result in results if result.name == "root"):
+        results.extend(_tree(config))
     return results
+
+
+def _tree(config: Config) -> Iterator[Result]:
+    spool = Spool.open(Path(config.root))
+    running = daemon_pid(spool) is not None
+    found = list(invariants.broken(spool, at_rest=not running))
+    for problem in found[:100]:
+        yield Result("tree", False, problem)
+    if len(found) > 100:
+        yield Result("tree", False, f"and {len(found) - 100:,} more")
+    if not found:
+        yield Result(
+            "tree", True, "everything is where its manifest says, with the bytes that it says"
+        )
 
 
 def _root(config: Config) -> Iterator[Result]:

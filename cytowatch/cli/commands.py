@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -118,10 +121,15 @@ def init(directory: Path, config: ConfigOption = None) -> None:
 
 @app.command()
 def check(
-    root: RootOption = None, config: ConfigOption = None, as_json: JsonOption = False
+    root: RootOption = None,
+    config: ConfigOption = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Look through the whole tree, with every hash.")
+    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Look whether cytowatch can run here, and what this machine allows."""
-    results = checks.run(configuration(root, config))
+    results = checks.run(configuration(root, config), deep=deep)
     if as_json:
         _json([{"name": r.name, "good": r.good, "detail": r.detail} for r in results])
     else:
@@ -205,11 +213,7 @@ def show(
 ) -> None:
     """One uploaded file: its tree, its history, and if it is in error why."""
     spool = _spool(root, config)
-    found = tree.find(spool, wanted)
-    if len(found) != 1:
-        said = "nothing is" if not found else f"{len(found)} uploaded files are"
-        raise RootError(f"{said} called {wanted!r}: `cytowatch list` shows the ids")
-    [entry] = found
+    entry = _one(spool, wanted)
     if as_json:
         _json(entry.document)
         return
@@ -233,16 +237,117 @@ def show(
     console.print(display.history_table(entry))
 
 
+IdArguments = Annotated[list[str], typer.Argument(metavar="ID...")]
+
+
+def _one(spool: Spool, wanted: str) -> tree.Entry:
+    found = tree.find(spool, wanted)
+    if len(found) != 1:
+        said = "nothing is" if not found else f"{len(found)} uploaded files are"
+        raise RootError(f"{said} called {wanted!r}: `cytowatch list` shows the ids")
+    return found[0]
+
+
+def _asked(spool: Spool, what: str, id_: str, **more: Any) -> str:
+    # Imported here: only the commands that change something need it.
+    from cytowatch.engine import requests
+
+    request = {"do": what, "id": id_, **more}
+    return str(requests.ask(spool, request, now=lambda: datetime.now(UTC))["said"])
+
+
+def _reason(entry: tree.Entry) -> str | None:
+    return entry.manifest["error"]["reason"] if entry.manifest["error"] else None
+
+
+@app.command()
+def retry(
+    wanted: Annotated[list[str] | None, typer.Argument(metavar="[ID...]")] = None,
+    status_: Annotated[
+        str | None, typer.Option("--status", help="All that are in this error.")
+    ] = None,
+    reason: Annotated[str | None, typer.Option(help="All that failed for this reason.")] = None,
+    root: RootOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Send what ended in an error back to the stage that failed, or an incomplete one to its inbox."""
+    spool = _spool(root, config)
+    entries = [_one(spool, one) for one in wanted or []]
+    if status_ or reason:
+        label = (status_ or "").upper().replace(" ", "_").replace("-", "_")
+        entries += [
+            entry
+            for entry in tree.entries(spool)
+            if entry.status.is_error
+            and (not label or entry.status.name == label)
+            and (not reason or _reason(entry) == reason)
+        ]
+    if not entries:
+        raise RootError("nothing to retry: give an ID, --status or --reason")
+    for entry in entries:
+        said = _asked(spool, "retry", entry.manifest["id"])
+        console.print(f"{safe(entry.manifest['name'])} goes back to {safe(said)}")
+
+
+@app.command("return")
+def return_(wanted: IdArguments, root: RootOption = None, config: ConfigOption = None) -> None:
+    """Hand the original of an error back to its user, into inbox/<user>/_returned/."""
+    spool = _spool(root, config)
+    for one in wanted:
+        entry = _one(spool, one)
+        said = _asked(spool, "return", entry.manifest["id"])
+        console.print(f"{safe(entry.manifest['name'])} is in {safe(said)}")
+
+
+@app.command()
+def remove(
+    wanted: IdArguments,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Even if a project shows it.")] = False,
+    root: RootOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Remove uploaded files that came to their end, with their originals, for good."""
+    spool = _spool(root, config)
+    for one in wanted:
+        entry = _one(spool, one)
+        _asked(spool, "remove", entry.manifest["id"], anyway=anyway)
+        console.print(f"{safe(entry.manifest['name'])} is removed")
+
+
+@app.command()
+def export(
+    wanted: Annotated[str, typer.Argument(metavar="ID")],
+    directory: Path,
+    root: RootOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Copy the original, byte for byte and under its dropped name, into DIRECTORY."""
+    from cytowatch.engine import after
+
+    entry = _one(_spool(root, config), wanted)
+    directory.mkdir(parents=True, exist_ok=True)
+    for row, name in after.originals(entry.manifest):
+        target = directory / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            raise RootError(f"{target} is there already; nothing is replaced")
+        with open(entry.path / row["path"], "rb") as source, open(target, "xb") as copy:
+            shutil.copyfileobj(source, copy, 4 << 20)
+            copy.flush()
+            os.fsync(copy.fileno())
+        if row["sha256"] is not None:
+            with open(target, "rb") as copy:
+                if hashlib.file_digest(copy, "sha256").hexdigest() != row["sha256"]:
+                    raise RootError(f"{target} has other bytes than the original had")
+        console.print(f"{safe(str(target))}, {display.bytes_text(row['size_bytes'])}")
+
+
 ProjectOption = Annotated[str, typer.Option("--project", help="The project.")]
 
 
 def _deployed(spool: Spool, wanted: str) -> list[tree.Entry]:
     """What `wanted` means: one uploaded file, or of an archive or a folder all that came out of it."""
-    found = tree.find(spool, wanted)
-    if len(found) != 1:
-        said = "nothing is" if not found else f"{len(found)} uploaded files are"
-        raise RootError(f"{said} called {wanted!r}: `cytowatch list` shows the ids")
-    [entry] = found
+    entry = _one(spool, wanted)
     if entry.status is not Status.EXTRACTED:
         return [entry]
     every = {one.manifest["id"]: one for one in tree.entries(spool)}

@@ -1,0 +1,202 @@
+"""What is done with an uploaded file after it came to its end: retried, handed back, removed.
+
+Whoever calls this is the only one that changes the tree: the daemon, or a command that holds its
+lock because none runs.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+
+from cytowatch import durable, manifest, names
+from cytowatch.engine.advance import Place
+from cytowatch.errors import RootError
+from cytowatch.manifest import FileEntry, Manifest, ManifestError
+from cytowatch.model import UploadedFileId
+from cytowatch.spool import Spool
+from cytowatch.status import Status
+
+__all__ = ["expired", "hand_back", "originals", "remove", "retry", "status_of"]
+
+_RETURNED = "_returned"
+
+
+def _place(spool: Spool, id_: UploadedFileId) -> Place:
+    """Where an uploaded file is that has come to its end."""
+    found = spool.find(id_)
+    if found is None:
+        for path in spool.storage.glob(f"*/{id_}"):
+            read = manifest.read(path)
+            return Place(status=manifest.status_of(read), path=path, manifest=read)
+        raise RootError(f"there is no uploaded file {id_}")
+    status, path = found
+    if not status.is_final:
+        raise RootError(f"{id_} is still in work ({status.label})")
+    try:
+        return Place(status=status, path=path, manifest=manifest.read(path))
+    except (OSError, ManifestError) as error:
+        raise RootError(f"the manifest of {id_} cannot be read: {error}") from error
+
+
+def status_of(spool: Spool, id_: UploadedFileId) -> Status | None:
+    """The status of an uploaded file that came to its end; None of any other."""
+    try:
+        return _place(spool, id_).status
+    except (RootError, OSError, ManifestError):
+        return None
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """Wait until no command changes the ``<id>/`` at `path`."""
+    with durable.directory(path) as descriptor:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+
+
+def retry(spool: Spool, id_: UploadedFileId, *, now: datetime) -> str:
+    """Send an uploaded file that ended in an error back to the stage that failed; tells where to.
+
+    One that was incomplete goes back to its inbox instead, to meet its late part.
+
+    Raises
+    ------
+    RootError
+        It is not in an error.
+    """
+    place = _place(spool, id_)
+    if not place.status.is_error or place.manifest["error"] is None:
+        raise RootError(f"{id_} is no error ({place.status.label}), so there is nothing to retry")
+    if place.manifest["error"]["reason"] == "incomplete":
+        return _to_inbox(spool, place)
+    failed = Status[place.manifest["error"]["stage"]]
+    native = place.manifest["format"] is not None and place.manifest["format"]["native"]
+    # What was derived went with the error, so a pyramid is derived anew before it is deployed.
+    again = Status.CONVERTING if failed is Status.DEPLOYING and not native else failed
+    if place.manifest["format"] is None:
+        again = Status.DETECTING_FORMAT
+    with _held(place.path):
+        manifest.write(place.path, manifest.at_status(place.manifest, again, now=now))
+        spool.move(place.path, again)
+    return again.name
+
+
+def originals(found: Manifest) -> Iterator[tuple[FileEntry, str]]:
+    """Every source and sidecar, and its path as it was dropped, relative to where it lay.
+
+    Head and folder of a set have their own names again, whatever they are called below ``source/``.
+    """
+    name = names.printable(found["name"]).replace("/", "_")
+    stem, ending = os.path.splitext(name)
+    rows = [row for row in found["files"] if row["role"] in ("source", "sidecar")]
+    sources = [row for row in rows if row["role"] == "source"]
+    for number, row in enumerate(rows):
+        inside = row["path"].removeprefix("source/")
+        folder, slash, rest = inside.partition("/")
+        if number == 0 and (len(sources) == 1 or os.path.splitext(inside)[1] == ending):
+            yield row, name
+        elif slash:
+            yield row, f"_{stem}_/{rest}" if folder.startswith("_") else f"{stem}/{rest}"
+        else:
+            yield row, inside
+
+
+def _to_inbox(spool: Spool, place: Place) -> str:
+    folder = os.path.dirname(place.manifest["drop_path"])
+    if place.manifest["parent_id"] is not None:
+        # Out of an archive: there is no place in the inbox that it came from.
+        folder = place.manifest["user"]
+    _give_back(spool, place, spool.inbox / folder)
+    return "inbox"
+
+
+def hand_back(spool: Spool, id_: UploadedFileId) -> str:
+    """Hand the original of an error back to its user, into ``_returned``; tells the folder.
+
+    Raises
+    ------
+    RootError
+        It is not in an error.
+    """
+    place = _place(spool, id_)
+    if not place.status.is_error:
+        raise RootError(f"{id_} is {place.status.label}: `cytowatch export` copies its original")
+    target = spool.inbox / place.manifest["user"] / _RETURNED
+    _give_back(spool, place, target)
+    return str(target)
+
+
+def _give_back(spool: Spool, place: Place, target: Path) -> None:
+    """Rename every original to `target`, never over anything; then the ``<id>/`` goes.
+
+    After a crash between two renames what is left is handed back by doing it once more.
+    """
+    with _held(place.path):
+        for row, name in originals(place.manifest):
+            source = place.path / row["path"]
+            if not source.exists():
+                continue
+            wanted = target / name
+            wanted.parent.mkdir(parents=True, exist_ok=True)
+            stem, ending = os.path.splitext(wanted.name)
+            for number in range(1000):
+                again = wanted if number == 0 else wanted.with_name(f"{stem} ({number}){ending}")
+                with suppress(FileExistsError):
+                    durable.rename(source, again)
+                    break
+            durable.fsync_directory(wanted.parent)
+        left = [path for path in (place.path / "source").rglob("*") if path.is_file()]
+        if left:
+            raise RootError(f"{left[0]} could not be handed back, and stays where it is")
+        spool.discard(place.path)
+
+
+def remove(spool: Spool, id_: UploadedFileId, *, even_linked: bool = False) -> None:
+    """Remove an uploaded file for good: one rename into the trash, then its links, then its bytes.
+
+    Raises
+    ------
+    RootError
+        A project shows it and `even_linked` is not set, or another one is shown by links to it.
+    """
+    place = _place(spool, id_)
+    found = place.manifest
+    if found["projects"] and not even_linked:
+        raise RootError(
+            f"{id_} is in the project {found['projects'][0]}: unlink it first, or say --anyway"
+        )
+    user = spool.storage / found["user"]
+    if user.is_dir():
+        for other in user.iterdir():
+            source = other / "source"
+            if source.is_symlink() and Path(os.readlink(source)).parts[1:2] == (id_,):
+                raise RootError(f"{other.name} has the same content and is shown by links to it")
+    shown = names.file_name(found["name"])
+    with _held(place.path):
+        grave = spool.trash / place.path.name
+        durable.rename(place.path, grave)
+        durable.fsync_directory(place.path.parent)
+    for project in found["projects"]:
+        spool.unlink(project, shown, id_)
+    spool.discard(grave)
+
+
+def expired(spool: Spool, *, now: datetime, days: float) -> Iterator[tuple[Status, UploadedFileId]]:
+    """The errors that are older than `days`, each with its status; none if that is 0."""
+    if days <= 0:
+        return
+    for status in Status:
+        if not status.is_error:
+            continue
+        for id_ in spool.in_status(status):
+            with suppress(OSError, ManifestError, ValueError):
+                at = datetime.fromisoformat(
+                    manifest.read(spool.stage(status) / id_)["history"][-1]["at"]
+                )
+                if (now - at).total_seconds() > days * 86_400:
+                    yield status, id_

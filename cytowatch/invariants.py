@@ -1,0 +1,139 @@
+"""What must hold of a tree at any time: one function, for ``check --deep`` and for every test."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from cytowatch import manifest
+from cytowatch.manifest import Manifest, ManifestError
+from cytowatch.spool import Spool
+from cytowatch.status import STAGE_STATUSES, Status
+
+__all__ = ["broken"]
+
+_CHUNK_BYTES = 4 << 20
+
+
+def broken(spool: Spool, *, at_rest: bool, hashes: bool = True) -> Iterator[str]:
+    """Every way in which the tree is not as it must be, in words; nothing if all is well.
+
+    Parameters
+    ----------
+    at_rest
+        No daemon runs and all its work came to an end: nothing half-done may be left.
+    hashes
+        Compare the bytes of every file with the hash in its manifest as well.
+    """
+    seen: dict[str, Path] = {}
+    known: dict[str, Manifest] = {}
+    for status, path in _places(spool):
+        if path.name in seen and at_rest:
+            yield f"{path.name} is in {seen[path.name].parent} and in {path.parent}"
+        seen[path.name] = path
+        try:
+            found = manifest.read(path)
+        except FileNotFoundError:
+            if path.exists() and at_rest:
+                yield f"{path} has no manifest"
+            continue
+        except ManifestError as error:
+            yield f"torn: {error}"
+            continue
+        known[path.name] = found
+        yield from _one(status, path, found, at_rest=at_rest)
+        if hashes:
+            yield from _hashes(path, found)
+    yield from _children(known, at_rest=at_rest)
+    yield from _links(spool, known)
+    if at_rest:
+        yield from _leftovers(spool)
+
+
+def _places(spool: Spool) -> Iterator[tuple[Status | None, Path]]:
+    for status in STAGE_STATUSES:
+        for id_ in spool.in_status(status):
+            yield status, spool.stage(status) / id_
+    for path in sorted(spool.storage.glob("*/*")):
+        yield None, path
+
+
+def _one(status: Status | None, path: Path, found: Manifest, *, at_rest: bool) -> Iterator[str]:
+    if found["id"] != path.name:
+        yield f"{path} holds the manifest of {found['id']}"
+    for problem in manifest.problems(found):
+        yield f"{path}: {problem}"
+    told = manifest.status_of(found)
+    if status is None and not told.is_success:
+        yield f"{path} is in storage, and its manifest says {told.name}"
+    if status is not None and at_rest and told is not status:
+        yield f"{path}: its manifest says {told.name}"
+    if status is None and path.parent.name != found["user"]:
+        yield f"{path} belongs to {found['user']}"
+    if status is not None and not status.is_final and at_rest:
+        yield f"{path} is still in work"
+    for row in found["files"]:
+        file = path / row["path"]
+        if ".." in row["path"].split("/") or row["path"].startswith("/"):
+            yield f"{path} names {row['path']}, which leads out"
+        elif not file.is_file():
+            if at_rest or status is None:
+                yield f"{file} is not there"
+        elif file.stat().st_size != row["size_bytes"]:
+            yield f"{file} has {file.stat().st_size:,} bytes, {row['size_bytes']:,} were noted"
+
+
+def _hashes(path: Path, found: Manifest) -> Iterator[str]:
+    for row in found["files"]:
+        if row["sha256"] is None or not (path / row["path"]).is_file():
+            continue
+        digest = hashlib.sha256()
+        with open(path / row["path"], "rb", buffering=0) as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+        if digest.hexdigest() != row["sha256"]:
+            yield f"{path / row['path']} has other bytes than when it was hashed"
+
+
+def _children(known: dict[str, Manifest], *, at_rest: bool) -> Iterator[str]:
+    named = {child for found in known.values() for child in found["children"]}
+    for id_, found in known.items():
+        parent = found["parent_id"]
+        if parent in known and at_rest and id_ not in known[parent]["children"]:
+            yield f"{id_} came out of {parent}, which does not name it"
+    for child in named & known.keys():
+        parent = known[child]["parent_id"]
+        if parent is None or (parent in known and child not in known[parent]["children"]):
+            yield f"{child} is named as a child and knows of no parent"
+
+
+def _links(spool: Spool, known: dict[str, Manifest]) -> Iterator[str]:
+    for link in sorted(spool.projects.glob("*/*")):
+        target = (
+            Path(os.path.normpath(link.parent / os.readlink(link))) if link.is_symlink() else None
+        )
+        if target is None or not target.is_dir():
+            yield f"{link} leads nowhere"
+        elif target.name in known and link.parent.name not in known[target.name]["projects"]:
+            yield f"{link}: the manifest does not name that project"
+    for id_, found in known.items():
+        if found["status"] not in (Status.DEPLOYED.name, Status.CONVERTED.name):
+            continue
+        for project in found["projects"]:
+            if not list((spool.projects / project).glob(f"*~{id_.split('-')[2]}")):
+                yield f"{id_} is not shown in its project {project}"
+
+
+def _leftovers(spool: Spool) -> Iterator[str]:
+    looks: tuple[tuple[str, Callable[[], Iterator[Path]]], ...] = (
+        ("a claim was not finished", spool.tmp.iterdir),
+        ("something was not deleted", spool.trash.iterdir),
+        ("output was left behind", lambda: spool.root.glob("st*/*/*/out.*")),
+        ("a temporary manifest was left behind", lambda: spool.root.glob("st*/*/*/.manifest*")),
+        ("a journal was left behind", lambda: spool.root.glob("st*/*/*/claim.json")),
+    )
+    for what, look in looks:
+        for path in look():
+            yield f"{what}: {path}"

@@ -1,0 +1,181 @@
+"""After an error: retried, handed back, exported, removed; beside a daemon and without one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests import builders
+from tests.acceptance.conftest import Root, root
+from tests.builders import vendors
+
+__all__ = ["root"]
+
+
+def command(root: Root, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*root.command(*words), "--root", str(root.path), "--config", str(root.config)],
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def failed(root: Root, tmp_path: Path) -> dict:
+    """A slide that failed because its reader may use too little memory."""
+    root.configure(more="[sandbox]\nmemory_bytes = 268435456\n[limits]\nmax_pixels = 1000000")
+    builders.jpeg(tmp_path / "Größe 1.jpg", width=1200, height=900)
+    root.drop(tmp_path / "Größe 1.jpg")
+    assert root.run_until_idle() == 1
+    [document] = root.manifests().values()
+    assert document["error"]["reason"] == "too_many_pixels"
+    root.configure()
+    return document
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_retry(root: Root, tmp_path: Path, running: bool) -> None:
+    """It goes back to the stage that failed, with its attempts at zero, and on from there."""
+    document = failed(root, tmp_path)
+    if running:
+        root.start()
+    done = command(root, "retry", "--reason", "too_many_pixels")
+    assert done.returncode == 0, done.stderr
+    if running:
+        root.wait(
+            lambda: [one for one in root.manifests().values() if one["status"] == "CONVERTED"]
+        )
+        assert root.stop() == 0
+    else:
+        assert root.run_until_idle() == 0
+    again = root.manifests()[document["id"]]
+    assert again["status"] == "CONVERTED"
+    assert again["error"] is None
+    told = [entry["status"] for entry in again["history"]]
+    assert told == [
+        "UPLOADED", "DETECTING_FORMAT", "CONVERTING", "ERROR_CONVERSION", "CONVERTING",
+        "DEPLOYING", "CONVERTED",
+    ]  # fmt: skip
+    root.assert_clean()
+
+
+def test_an_incomplete_set_meets_its_late_part(root: Root, tmp_path: Path) -> None:
+    """Retried, it lies in its inbox again under its own names."""
+    root.configure(inbox="incomplete_after_s = 0.5")
+    inbox = root.path / "inbox" / "ann"
+    vendors.mirax_mrxs(inbox, "Fälle 3")
+    late = (inbox / "Fälle 3" / "Data0001.dat").read_bytes()
+    (inbox / "Fälle 3" / "Data0001.dat").unlink()
+    assert root.run_until_idle() == 1
+    assert list(inbox.iterdir()) == []
+    assert command(root, "retry", "Fälle 3.mrxs").returncode == 0
+    assert root.manifests() == {}
+    assert sorted(path.name for path in inbox.rglob("*")) == [
+        "Data0000.dat", "Fälle 3", "Fälle 3.mrxs", "Index.dat", "Slidedat.ini",
+    ]  # fmt: skip
+    (inbox / "Fälle 3" / "Data0001.dat").write_bytes(late)
+    assert root.run_until_idle() == 0
+    assert root.by_name()["Fälle 3.mrxs"]["status"] == "DEPLOYED"
+    root.assert_clean()
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_return(root: Root, tmp_path: Path, running: bool) -> None:
+    """The original is the user's again, byte for byte, and is not claimed once more."""
+    document = failed(root, tmp_path)
+    if running:
+        root.start()
+    data = (tmp_path / "Größe 1.jpg").read_bytes()
+    done = command(root, "return", document["id"])
+    assert done.returncode == 0, done.stderr
+    if running:
+        assert root.stop() == 0
+    assert (root.path / "inbox" / "ann" / "_returned" / "Größe 1.jpg").read_bytes() == data
+    assert root.run_until_idle() == 0
+    assert root.manifests() == {}
+    root.assert_clean()
+
+
+def test_export(root: Root, tmp_path: Path) -> None:
+    """Of a success and of an error, a set under its own names."""
+    data = (failed(root, tmp_path), (tmp_path / "Größe 1.jpg").read_bytes())[1]
+    vendors.mirax_mrxs(root.path / "inbox" / "ann", "Fälle 3")
+    made = vendors.mirax_mrxs(tmp_path / "same", "Fälle 3")
+    assert root.run_until_idle() == 0
+    for name in ("Größe 1.jpg", "Fälle 3.mrxs"):
+        assert command(root, "export", name, str(tmp_path / "out")).returncode == 0
+    assert (tmp_path / "out" / "Größe 1.jpg").read_bytes() == data
+    for path in made.parent.rglob("*"):
+        if path.is_file():
+            copy = tmp_path / "out" / path.relative_to(made.parent)
+            assert copy.read_bytes() == path.read_bytes()
+    again = command(root, "export", "Größe 1.jpg", str(tmp_path / "out"))
+    assert again.returncode == 2, "nothing is ever replaced"
+    assert "Traceback" not in again.stderr
+
+
+def test_remove(root: Root, tmp_path: Path) -> None:
+    """Not what a project shows, unless told so; then with its links."""
+    root.drop(builders.aperio_svs(tmp_path / "a.svs"))
+    assert root.run_until_idle() == 0
+    assert command(root, "link", "a.svs", "--project", "P").returncode == 0
+    refused = command(root, "remove", "a.svs")
+    assert (refused.returncode, "project P" in refused.stderr) == (2, True)
+    assert command(root, "remove", "a.svs", "--anyway").returncode == 0
+    assert root.manifests() == {}
+    assert list((root.path / "projects").iterdir()) == []
+    root.assert_clean()
+
+
+def test_what_others_are_shown_by_is_not_removed(root: Root, tmp_path: Path) -> None:
+    """A duplicate that is a link would lose its bytes."""
+    root.config.write_text(
+        root.config.read_text().replace("[storage]", '[storage]\nduplicates = "link"')
+    )
+    slide = builders.aperio_svs(tmp_path / "a.svs")
+    for name in ("one.svs", "two.svs"):
+        root.drop(slide, name)
+        assert root.run_until_idle() == 0
+    refused = command(root, "remove", "one.svs")
+    assert (refused.returncode, "same content" in refused.stderr) == (2, True)
+    for name in ("two.svs", "one.svs"):
+        assert command(root, "remove", name).returncode == 0
+    root.assert_clean()
+
+
+def test_errors_are_kept_for_ever_unless_told_otherwise(root: Root, tmp_path: Path) -> None:
+    """keep_errors_days counts from the error; nothing else is touched."""
+    failed(root, tmp_path)
+    root.drop(builders.aperio_svs(tmp_path / "a.svs"))
+    root.config.write_text(
+        root.config.read_text().replace("[storage]", "[storage]\nkeep_errors_days = 2")
+    )
+    assert root.run_until_idle() == 0
+    assert len(root.manifests()) == 2
+    [path] = root.path.glob("stages/error-conversion/*/manifest.json")
+    document = json.loads(path.read_text())
+    document["history"][-1]["at"] = "2020-01-01T00:00:00.000Z"
+    path.write_text(json.dumps(document))
+    assert root.run_until_idle() == 0
+    [left] = root.manifests().values()
+    assert left["status"] == "DEPLOYED"
+    root.assert_clean()
+
+
+def test_check_deep(root: Root, tmp_path: Path) -> None:
+    """It finds what is damaged, names it, and exits 1."""
+    root.drop(builders.aperio_svs(tmp_path / "a.svs"))
+    assert root.run_until_idle() == 0
+    assert command(root, "check", "--deep").returncode == 0
+    [document] = root.manifests().values()
+    path = document["_path"] / document["files"][0]["path"]
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+    (root.path / "state" / "tmp" / "left").mkdir()
+    found = command(root, "check", "--deep", "--json")
+    assert found.returncode == 1
+    wrong = [one["detail"] for one in json.loads(found.stdout) if one["good"] is False]
+    assert any("other bytes" in one for one in wrong)
+    assert any("a claim was not finished" in one for one in wrong)
