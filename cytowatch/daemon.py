@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,8 @@ from cytowatch.index import Index
 from cytowatch.intake import Intake
 from cytowatch.ledger import Ledger
 from cytowatch.model import UploadedFileId
-from cytowatch.observe import health, logs, systemd
+from cytowatch.observe import feedback, health, logs, systemd
+from cytowatch.observe.feedback import Notes
 from cytowatch.observe.health import Health
 from cytowatch.observe.metrics import Metrics
 from cytowatch.spool import Spool
@@ -104,7 +105,13 @@ class _Daemon:
         self._stop = threading.Event()
         self._count = workers(config.engine.workers)
         self._index = Index(spool.state / "index.sqlite3")
-        self._ledger = Ledger(self._metrics, self._log, self._index)
+        self._ledger = Ledger(
+            self._metrics,
+            self._log,
+            self._index,
+            status_for=timedelta(days=config.feedback.status_days),
+        )
+        self._notes = Notes(spool.root, config.feedback.dir)
         # The tests put stages that crash, hang and pause in the place of the real ones.
         self._zygote = Zygote(config, stages=os.environ.get(_STAGES, "cytowatch.stages"))
         self._random = random.SystemRandom()
@@ -258,7 +265,7 @@ class _Daemon:
             self._log.info("requested", **request, **answer)
             if "error" in answer or before is None:
                 continue
-            self._ledger.left(before)
+            self._ledger.left(before, request["id"])
             if request["do"] == "retry" and answer["said"] != "inbox":
                 id_ = UploadedFileId(request["id"])
                 self._ledger.arrived(id_, Status[answer["said"]])
@@ -271,7 +278,7 @@ class _Daemon:
             for status, id_ in list(after.expired(self._spool, now=_now(), days=days)):
                 after.remove(self._spool, id_, even_linked=True)
                 self._log.info("expired", id=id_, days=days)
-                self._ledger.left(status)
+                self._ledger.left(status, id_)
 
     def _recover(self) -> None:
         for id_, outcome in claim.recover(self._spool).items():
@@ -335,7 +342,8 @@ class _Daemon:
         self._metrics.set_watcher_mode(self._watcher.mode)
         self._metrics.workers_busy.set(self._engine.busy)
         self._ledger.set_ages(_now())
-        live = {
+        waiting = self._intake.waiting(now)
+        live: dict[str, Any] = {
             "pid": os.getpid(),
             "version": __version__,
             "progress": self._ledger.progress(),
@@ -343,12 +351,14 @@ class _Daemon:
                 id_: {"why": why, "detail": detail}
                 for id_, (why, detail) in list(self._engine.waiting.items())
             },
-            "waiting": self._intake.waiting(now),
+            "waiting": waiting,
             "workers": {"busy": self._engine.busy, "of": self._count},
             "watcher": {"mode": self._watcher.mode, "alive": self._watcher.alive},
             "sandbox": self._zygote.sandboxed,
             "health": self._health.reasons(),
         }
+        if self._ledger.take_changed() or live != self._told or force:
+            self._write_notes(waiting)
         if live == self._told and not force:
             return
         self._told = live
@@ -360,6 +370,21 @@ class _Daemon:
         except OSError as error:
             self._health.fault("live", f"state/live.json cannot be written: {error}")
         systemd.notify(f"STATUS={self._summary()}")
+
+    def _write_notes(self, waiting: list[dict[str, Any]]) -> None:
+        """Tell those who see only the share; a fault there holds up no slide."""
+        notes = self._ledger.notes(_now())
+        for drop in waiting:
+            if drop["user"]:
+                notes[drop["path"]] = feedback.of_drop(
+                    drop["user"], drop["path"], drop["why"], drop["detail"], drop["size_bytes"]
+                )
+        try:
+            self._notes.show(notes)
+        except OSError as error:
+            self._health.fault("feedback", f"the notes in status/ cannot be written: {error}")
+        else:
+            self._health.clear("feedback")
 
     def _summary(self) -> str:
         counts, _ = self._intake.waiting_counts()

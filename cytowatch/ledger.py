@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from datetime import datetime
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cytowatch import manifest
@@ -12,7 +13,8 @@ from cytowatch.engine.advance import Place, is_folder
 from cytowatch.index import Index
 from cytowatch.manifest import Manifest, ManifestError
 from cytowatch.model import UploadedFileId
-from cytowatch.observe import logs
+from cytowatch.observe import feedback, logs
+from cytowatch.observe.feedback import Note
 from cytowatch.observe.metrics import Metrics
 from cytowatch.spool import Spool
 from cytowatch.status import STAGE_STATUSES, Status
@@ -23,15 +25,18 @@ __all__ = ["Ledger"]
 class Ledger:
     """Guards the counts of uploaded files by status; the engine tells it of every step."""
 
-    def __init__(self, metrics: Metrics, log: Any, index: Index) -> None:
+    def __init__(self, metrics: Metrics, log: Any, index: Index, *, status_for: timedelta) -> None:
         self._metrics = metrics
         self._index = index
+        self._status_for = status_for
         self._log = log
         self._lock = threading.Lock()
         self._counts: Counter[Status] = Counter()
         self._in_work: dict[str, tuple[Place, float]] = {}
         self._received: dict[str, tuple[Status, datetime]] = {}
         self._children: list[tuple[str, UploadedFileId]] = []
+        self._changed = True
+        self._recent: dict[str, tuple[Place, datetime]] = {}
         #: How many uploaded files of this run ended in an error.
         self.errors = 0
 
@@ -40,19 +45,51 @@ class Ledger:
         with self._lock:
             for status in STAGE_STATUSES:
                 self._counts[status] = len(spool.in_status(status))
+                for id_ in spool.in_status(status) if status.is_error else ():
+                    path = spool.stage(status) / id_
+                    with suppress(OSError, ManifestError):
+                        self._remember(
+                            Place(status=status, path=path, manifest=manifest.read(path))
+                        )
             for path in spool.storage.glob("*/*"):
                 try:
                     found = manifest.read(path)
                     self._counts[manifest.status_of(found)] += 1
                     self._index.add(found)
+                    self._remember(
+                        Place(status=manifest.status_of(found), path=path, manifest=found)
+                    )
                 except (OSError, ManifestError, KeyError) as error:
                     self._log.warning("manifest_unreadable", path=str(path), error=str(error))
             self._publish()
 
-    def left(self, status: Status) -> None:
+    def _remember(self, place: Place) -> None:
+        """For `notes`: what came to its end not longer ago than anybody looks for it."""
+        at = datetime.fromisoformat(place.manifest["history"][-1]["at"])
+        if datetime.now(UTC) - at < self._status_for:
+            self._recent[place.manifest["id"]] = (place, at)
+
+    def notes(self, now: datetime) -> dict[str, Note]:
+        """What those are told who see only the share, by id: all in work, and what ended lately."""
+        with self._lock:
+            for id_, (_, at) in list(self._recent.items()):
+                if now - at >= self._status_for:
+                    del self._recent[id_]
+            ended = {
+                id_: feedback.of_uploaded(place.manifest, place.status, 1.0)
+                for id_, (place, _) in self._recent.items()
+            }
+            working = {
+                id_: feedback.of_uploaded(place.manifest, place.status, share)
+                for id_, (place, share) in self._in_work.items()
+            }
+        return {**ended, **working}
+
+    def left(self, status: Status, id_: str) -> None:
         """One that had come to its end in `status` was removed, handed back or sent back."""
         with self._lock:
             self._counts[status] -= 1
+            self._recent.pop(id_, None)
             self._publish()
 
     def arrived(self, _id: UploadedFileId, status: Status = Status.UPLOADED) -> None:
@@ -75,6 +112,7 @@ class Ledger:
             self._counts[after.status] += 1
             if after.status.is_final:
                 self._in_work.pop(found["id"], None)
+                self._remember(after)
                 self._received.pop(found["id"], None)
             else:
                 self._in_work[found["id"]] = (after, 0.0)
@@ -155,6 +193,12 @@ class Ledger:
                 oldest[status] = max(age, oldest.get(status, 0.0))
         self._metrics.set_oldest({status: oldest.get(status, 0.0) for status in STAGE_STATUSES})
 
+    def take_changed(self) -> bool:
+        """Whether anything has happened since the last call."""
+        with self._lock:
+            changed, self._changed = self._changed, False
+            return changed
+
     def take_children(self) -> list[tuple[str, UploadedFileId]]:
         """What archives have handed out since the last call, as (user, id)."""
         with self._lock:
@@ -168,6 +212,7 @@ class Ledger:
             return bool(self._children)
 
     def _publish(self) -> None:
+        self._changed = True
         self._metrics.set_files({status: self._counts[status] for status in Status})
 
 

@@ -1,0 +1,146 @@
+"""What those see who have only the share: one small file each, whose name says it all.
+
+`CMU-1.svs - CONVERTING 40%.txt`. The folder is for nobody else to write in, so whatever lies in it
+and is not wanted goes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from cytowatch import names
+from cytowatch.manifest import Manifest
+from cytowatch.status import Status
+
+__all__ = ["Note", "Notes", "bytes_text", "of_drop", "of_uploaded"]
+
+_LONGEST_NAME_BYTES = 255
+_ENDING = ".txt"
+_TO_DO = {
+    "incomplete": "Send what is missing, or send all of it anew.",
+    "damaged": "Scan or export the slide once more: this file is damaged.",
+    "unknown_format": "Only slides and images can be taken; see the list of formats.",
+    "unsupported_format": "Export it in another format from the scanner's software.",
+    "no_image": "Look whether the right folder was packed: there is no image in it.",
+    "encrypted": "Pack it again without a password.",
+    "duplicate": "Nothing is to be done: the same slide is there already.",
+    "too_many_pixels": "Ask the administrator, who can raise the limit and try again.",
+    "too_large_for_memory": "Ask the administrator, who can raise the limit and try again.",
+}
+_ASK = "Ask the administrator, who can look with `cytowatch show` and try again."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """One file: whose it is, what it is about, what its name ends with, and its text."""
+
+    user: str
+    about: str
+    says: str
+    text: str
+
+
+def bytes_text(count: float) -> str:
+    """A size for a name, in steps of two digits.
+
+    >>> bytes_text(999), bytes_text(1_234_567), bytes_text(43_000_000_000)
+    ('999 B', '1.2 MB', '43 GB')
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if count >= 10 or unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.0f} TB" if count >= 10 else f"{count:.1f} TB"
+
+
+def of_drop(user: str, path: str, why: str, detail: str, size_bytes: int) -> Note:
+    """Of something that lies in the inbox still."""
+    name = path.split("/", 1)[-1]
+    receiving = why in ("settling", "open_for_writing", "no_lease")
+    says = f"RECEIVING {bytes_text(size_bytes)}" if receiving else "WAITING"
+    text = f"{name}\nis in the inbox still: {detail or why}\n"
+    return Note(user=user, about=name.replace("/", " in "), says=says, text=text)
+
+
+def of_uploaded(found: Manifest, status: Status, share: float) -> Note:
+    """Of an uploaded file; `share` of its stage is done."""
+    step = int(share * 10) * 10
+    says = status.label + (f" {step}%" if step and not status.is_final else "")
+    lines = [found["name"], f"is {status.label}.", f"id: {found['id']}"]
+    if found["error"] is not None:
+        reason = found["error"]["reason"]
+        lines += ["", f"Why: {found['error']['detail']}", f"({reason})", ""]
+        lines += [f"What to do: {_TO_DO.get(reason, _ASK)}", "The file itself is kept, unchanged."]
+    lines += [f"Note: {warning}" for warning in found["warnings"]]
+    lines += [f"Left out: {one['name']}: {one['reason']}" for one in found["skipped"]]
+    return Note(user=found["user"], about=found["name"], says=says, text="\n".join(lines) + "\n")
+
+
+class Notes:
+    """Guards that in each user's folder there is one file a note, and nothing else."""
+
+    def __init__(self, root: Path, kind: str) -> None:
+        self._root = root
+        self._kind = kind
+        self._written: dict[str, dict[str, str]] = {}
+
+    def _folder(self, user: str) -> Path:
+        if self._kind == "inbox":
+            return self._root / "inbox" / user / "_status"
+        return self._root / "status" / user
+
+    def show(self, notes: Mapping[str, Note]) -> None:
+        """Let exactly these be seen, given by what they are about, such as an id.
+
+        Raises
+        ------
+        OSError
+            A file cannot be written.
+        """
+        if not self._kind:
+            return
+        wanted: dict[str, dict[str, str]] = {user: {} for user in self._written}
+        for key, note in notes.items():
+            wanted.setdefault(note.user, {})[self._name(note, key, wanted)] = note.text
+        for user, files in wanted.items():
+            self._write(user, files)
+
+    def _name(self, note: Note, key: str, wanted: Mapping[str, Mapping[str, str]]) -> str:
+        about = names.printable(names.file_name(note.about))
+        taken = wanted.get(note.user, {})
+        tail = f" - {note.says}{_ENDING}"
+        name = _cut(about, tail) + tail
+        if name in taken:
+            tail = f" ({key.split('-')[2] if key.count('-') >= 3 else len(taken)}){tail}"
+            name = _cut(about, tail) + tail
+        return name
+
+    def _write(self, user: str, files: Mapping[str, str]) -> None:
+        folder = self._folder(user)
+        if user not in self._written:
+            if self._kind == "inbox" and not folder.parent.is_dir():
+                return
+            folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+            # What another run left: nobody else writes here.
+            self._written[user] = dict.fromkeys(os.listdir(folder), "")
+        before = self._written[user]
+        for name in before.keys() - files.keys():
+            with suppress(FileNotFoundError, IsADirectoryError):
+                (folder / name).unlink()
+        for name, text in files.items():
+            if before.get(name) != text:
+                temporary = folder / ".note"
+                temporary.write_text(text, encoding="utf-8")
+                temporary.chmod(0o644)
+                temporary.rename(folder / name)
+        self._written[user] = dict(files)
+
+
+def _cut(about: str, tail: str) -> str:
+    """`about`, so short that with `tail` it is a name that every file system takes."""
+    room = _LONGEST_NAME_BYTES - len(tail.encode())
+    return about.encode()[:room].decode("utf-8", "ignore").rstrip(" .")
