@@ -104,7 +104,8 @@ class Notes:
         if not self._kind:
             return
         wanted: dict[str, dict[str, str]] = {user: {} for user in self._written}
-        for key, note in notes.items():
+        # In the order of their ids, so that of two with one name always the same has the number.
+        for key, note in sorted(notes.items(), key=lambda one: one[0]):
             wanted.setdefault(note.user, {})[self._name(note, key, wanted)] = note.text
         for user, files in wanted.items():
             self._write(user, files)

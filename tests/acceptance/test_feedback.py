@@ -42,7 +42,7 @@ def test_the_names_say_it_all(root: Root, tmp_path: Path) -> None:
     assert "it is a text file" in told["t.txt - ERROR FORMAT.txt"]
     assert "What to do: Only slides" in told["t.txt - ERROR FORMAT.txt"]
     assert "missing CMU-1/Slidedat.ini" in told["CMU-1.mrxs - WAITING.txt"]
-    assert notes(root, "bob").keys() == {"a.svs - DEPLOYED.txt"}
+    root.wait(lambda: notes(root, "bob").keys() == {"a.svs - DEPLOYED.txt"})
     # A second one of that name has a note of its own; another daemon shows the same.
     root.drop(tmp_path / "a.svs")
     root.wait(lambda: len([name for name in notes(root) if name.startswith("a.svs")]) == 2)
