@@ -253,19 +253,44 @@ def _take(
     durable.fsync_directory(spool.tmp)
     moved: list[_Held] = []
     try:
-        for one in held:
-            target = place / one.member.to
-            durable.rename(one.member.drop.name, target, source_fd=one.folder_fd)
-            moved.append(one)
-            _take_marker(spool, parcel, place) if len(moved) == len(held) else None
+        trouble = _move_all(spool, parcel, held, place, moved)
+        if trouble is None:
+            _make_durable(place, held, config)
     except OSError:
+        # Back to where it was; what cannot be put back now is put back at the next start.
         _undo(spool, place, moved)
         raise
+    if trouble is not None:
+        _undo(spool, place, moved)
+        return trouble
+    _remove_empty(spool.inbox, parcel.folder)
+    (place / _MARKER).unlink(missing_ok=True)
+    (place / JOURNAL).unlink()
+    try:
+        spool.move(place, Status.UPLOADED)
+    except OSError:
+        # The rename came about and its fsync failed: it is claimed all the same.
+        if not (spool.stage(Status.UPLOADED) / id_).is_dir():
+            raise
+    return id_
+
+
+def _move_all(
+    spool: Spool, parcel: Parcel, held: list[_Held], place: Path, moved: list[_Held]
+) -> Waiting | None:
+    """Rename every member, noting in `moved` which; why it must be undone, if somebody came between."""
+    for one in held:
+        durable.rename(one.member.drop.name, place / one.member.to, source_fd=one.folder_fd)
+        moved.append(one)
+    _take_marker(spool, parcel, place)
     for one in held:
         trouble = _trouble(one, place / one.member.to)
         if trouble is not None:
-            _undo(spool, place, moved)
             return _of(parcel, one, trouble)
+    return None
+
+
+def _make_durable(place: Path, held: list[_Held], config: Config) -> None:
     for one in held:
         _set_modes(one.descriptor, config)
         # 40 GB of it may still be dirty: this is why claims do not run in the scan loop.
@@ -274,11 +299,6 @@ def _take(
         durable.fsync_directory(Path(folder))
     for descriptor in {one.folder_fd for one in held}:
         os.fsync(descriptor)
-    _remove_empty(spool.inbox, parcel.folder)
-    (place / _MARKER).unlink(missing_ok=True)
-    (place / JOURNAL).unlink()
-    spool.move(place, Status.UPLOADED)
-    return id_
 
 
 def _prepare(
@@ -310,6 +330,7 @@ def _prepare(
             }
             for member in parcel.members
         ],
+        "folder": parcel.folder,
         "marker": parcel.marker.path if parcel.marker else None,
     }
     (place / JOURNAL).write_text(json.dumps(journal))
@@ -447,6 +468,7 @@ def _recover_one(spool: Spool, place: Path) -> str:
     whole = len(moved) == len(journal["members"]) and _has_source(place)
     if whole and all(_untouched(place / m["to"], m) for m in moved):
         durable.fsync_tree(place)
+        _remove_empty(spool.inbox, journal.get("folder"))
         (place / _MARKER).unlink(missing_ok=True)
         (place / JOURNAL).unlink(missing_ok=True)
         spool.move(place, Status.UPLOADED)

@@ -1,0 +1,113 @@
+"""A real smbd on a loopback port, with the shares of config/samba/cytowatch.conf."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import smbclient
+
+HOUSE = Path(__file__).resolve().parents[2]
+PASSWORD = "a password of the tests"
+
+
+def missing() -> str | None:
+    """Why no smbd can be started here."""
+    if not shutil.which("smbd") or not shutil.which("smbpasswd"):
+        return "smbd is missing (Debian: apt install samba)"
+    return None if os.geteuid() == 0 else "smbd needs root to serve as another user"
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+class Samba:
+    """One smbd, and a client of it; the user is whoever runs the tests."""
+
+    def __init__(self, folder: Path, root: Path, *, encrypt: bool = False) -> None:
+        self.port = _free_port()
+        self.user = getpass.getuser()
+        self.folder = folder
+        folder.mkdir()
+        shares = (HOUSE / "config/samba/cytowatch.conf").read_text()
+        shares = shares.replace("/srv/cytowatch", str(root))
+        shares = re.sub(r"force user = \w+", f"force user = {self.user}", shares)
+        shares = re.sub(r"force group = \w+", "force group = root", shares)
+        if encrypt:
+            shares = shares.replace("# smb encrypt", "smb encrypt")
+        own = "".join(
+            f"   {name} directory = {folder / name}\n"
+            for name in ("private", "lock", "state", "cache", "pid")
+        )
+        for name in ("private", "lock", "state", "cache", "pid", "ncalrpc", "log"):
+            (folder / name).mkdir(mode=0o755)
+        self.config = folder / "smb.conf"
+        self.config.write_text(
+            "[global]\n   workgroup = TEST\n   server role = standalone server\n"
+            f"   netbios name = TEST\n   disable netbios = yes\n   smb ports = {self.port}\n"
+            "   interfaces = 127.0.0.1\n   bind interfaces only = yes\n"
+            f"   ncalrpc dir = {folder / 'ncalrpc'}\n   log file = {folder / 'log' / 'log.%m'}\n"
+            f"   passdb backend = tdbsam:{folder / 'private' / 'passdb.tdb'}\n{own}"
+            "   load printers = no\n   printing = bsd\n   printcap name = /dev/null\n"
+            "   disable spoolss = yes\n   server min protocol = SMB2_10\n"
+            "   rpc start on demand helpers = yes\n   map to guest = never\n\n" + shares
+        )
+        subprocess.run(["testparm", "-s", self.config], check=True, capture_output=True)
+        subprocess.run(
+            ["smbpasswd", "-c", self.config, "-s", "-a", self.user],
+            input=f"{PASSWORD}\n{PASSWORD}\n".encode(), check=True, capture_output=True,
+        )  # fmt: skip
+        self.process = subprocess.Popen(
+            ["smbd", "--foreground", "--no-process-group", "-s", str(self.config)],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        self._await()
+
+    def _await(self) -> None:
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            with socket.socket() as found:
+                if found.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.05)
+        raise AssertionError("smbd does not come up")
+
+    def path(self, name: str, share: str = "cytowatch-inbox") -> str:
+        return f"\\\\127.0.0.1\\{share}\\" + name.replace("/", "\\")
+
+    @property
+    def session(self) -> dict[str, object]:
+        return {"username": self.user, "password": PASSWORD, "port": self.port}
+
+    def open(self, name: str, mode: str = "wb", **options: object) -> object:
+        return smbclient.open_file(self.path(name), mode=mode, **options, **self.session)
+
+    def put(self, name: str, data: bytes) -> None:
+        with self.open(name) as file:
+            file.write(data)
+
+    def cut(self) -> None:
+        """The cable is pulled: no close, no goodbye."""
+        for connection in smbclient._pool._SMB_CONNECTIONS.values():
+            connection.transport._sock.shutdown(socket.SHUT_RDWR)
+        smbclient._pool._SMB_CONNECTIONS.clear()
+
+    def stop(self) -> None:
+        """End the smbd that was started here, with the processes of its own group."""
+        smbclient._pool._SMB_CONNECTIONS.clear()
+        os.killpg(self.process.pid, 15)
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, 9)
+            self.process.wait(10)

@@ -1,0 +1,221 @@
+"""A small filesystem that fills, one that becomes read-only, power that is cut; mounted for real."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import builders
+from tests.acceptance.conftest import Root
+from tests.builders import vendors
+
+MB = 1 << 20
+
+
+def _may_mount() -> bool:
+    if os.geteuid() != 0 or not shutil.which("mkfs.ext4"):
+        return False
+    done = subprocess.run(["losetup", "-f"], check=False, capture_output=True)
+    return done.returncode == 0
+
+
+pytestmark = pytest.mark.skipif(
+    not _may_mount() and not os.environ.get("CI"), reason="mounting needs root"
+)
+
+
+class Disk:
+    """An ext4 on an image of its own, mounted while it is used."""
+
+    def __init__(self, folder: Path, size: int) -> None:
+        self.image = folder / "disk.img"
+        self.place = folder / "disk"
+        self.place.mkdir()
+        with self.image.open("wb") as file:
+            file.truncate(size)
+        subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", self.image], check=True)
+        self.mount()
+
+    def mount(self, image: Path | None = None, place: Path | None = None) -> None:
+        subprocess.run(
+            ["mount", "-o", "loop", image or self.image, place or self.place], check=True
+        )
+
+    def remount(self, how: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{how}", self.place], check=True)
+
+    def unmount(self, place: Path | None = None) -> None:
+        for _ in range(100):
+            if subprocess.run(["umount", place or self.place], check=False).returncode == 0:
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"{place or self.place} is still in use")
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    made = Disk(tmp_path, 64 * MB)
+    yield made
+    made.unmount()
+
+
+@pytest.fixture
+def root(disk: Disk) -> Iterator[Root]:
+    made = Root(disk.place / "root")
+    made.config = disk.place.parent / "root.toml"
+    made.log = disk.place.parent / "root.log"
+    made.configure()
+    subprocess.run(made.command("init", str(made.path)), check=True, stdout=subprocess.DEVNULL)
+    yield made
+    if made.process and made.process.poll() is None:
+        made.process.kill()
+        made.process.wait(10)
+    for pid in made.children_of_processes():
+        os.kill(pid, signal.SIGKILL)
+
+
+def fill(disk: Disk, leave: int) -> Path:
+    """A file that takes all but `leave` bytes of the disk."""
+    path = disk.place / "filler"
+    free = os.statvfs(disk.place)
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, max(1, free.f_bavail * free.f_frsize - leave))
+    return path
+
+
+@pytest.mark.parametrize("leave", [200_000, 1_500_000])
+def test_a_full_disk_is_waited_out(root: Root, disk: Disk, tmp_path: Path, leave: int) -> None:
+    """It is no error of any file: all wait, and go on by themselves when there is room again."""
+    inbox = root.path / "inbox" / "ann"
+    inbox.mkdir()
+    builders.png(inbox / "b.png", width=1500, height=1000)
+    builders.aperio_svs(inbox / "a.svs")
+    (tmp_path / "z").mkdir()
+    builders.jpeg(tmp_path / "z" / "x.jpg", width=1500, height=1000)
+    shutil.make_archive(str(tmp_path / "c"), "zip", root_dir=tmp_path / "z")
+    shutil.copyfile(tmp_path / "c.zip", inbox / "c.zip")
+    filler = fill(disk, leave)
+    root.start()
+    time.sleep(4)
+    assert root.process
+    assert root.process.poll() is None
+    assert not [one for one in root.manifests().values() if one["status"].startswith("ERROR")]
+    filler.unlink()
+    root.wait(
+        lambda: (
+            len(
+                [
+                    o
+                    for o in root.manifests().values()
+                    if o["status"] in ("DEPLOYED", "CONVERTED", "EXTRACTED")
+                ]
+            )
+            == 4
+        ),
+        90,
+    )
+    assert root.stop() == 0
+    root.assert_clean()
+
+
+def test_the_reserve_is_kept(root: Root, disk: Disk) -> None:
+    """Below it nothing is claimed, and `/healthz` says why; above it work goes on."""
+    root.config.write_text(
+        root.config.read_text().replace("reserve_bytes = 0", "reserve_bytes = 20000000")
+    )
+    builders.aperio_svs((root.path / "inbox" / "ann").mkdir() or root.path / "inbox/ann/a.svs")
+    filler = fill(disk, 10 * MB)
+    root.start()
+    time.sleep(1.5)
+    assert root.manifests() == {}
+    filler.unlink()
+    root.wait(lambda: [one for one in root.manifests().values() if one["status"] == "DEPLOYED"])
+    assert root.stop() == 0
+
+
+def test_a_disk_that_becomes_read_only(root: Root, disk: Disk) -> None:
+    """The daemon stays, says so, and goes on when it can be written to again."""
+    inbox = root.path / "inbox" / "ann"
+    inbox.mkdir()
+    root.start()
+    builders.aperio_svs(inbox / "a.svs")
+    disk.remount("ro")
+    time.sleep(3)
+    assert root.process
+    assert root.process.poll() is None
+    disk.remount("rw")
+    root.wait(lambda: [one for one in root.manifests().values() if one["status"] == "DEPLOYED"], 90)
+    assert root.stop() == 0
+    root.assert_clean()
+
+
+def test_a_tree_on_two_filesystems_is_refused(root: Root, disk: Disk) -> None:
+    """At the start, with the directory that is elsewhere."""
+    subprocess.run(["mount", "-t", "tmpfs", "none", root.path / "storage"], check=True)
+    try:
+        done = subprocess.run(
+            root.command("run", "--root", str(root.path)),
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 2
+        assert "storage is on another filesystem" in " ".join(done.stderr.split())
+    finally:
+        disk.unmount(root.path / "storage")
+
+
+def test_power_that_is_cut(root: Root, disk: Disk, tmp_path: Path) -> None:
+    """What the disk held at several moments is started from: every slide is deployed exactly once."""
+    inbox = root.path / "inbox" / "ann"
+    inbox.mkdir()
+    for number in range(3):
+        builders.aperio_svs(inbox / f"{number}.svs", width=400 + number, height=300)
+        builders.png(inbox / f"{number}.png", width=300 + number)
+    vendors.mirax_mrxs(inbox, "M")
+    os.sync()
+    root.start()
+    assert root.process
+    snapshots = []
+    for number in range(8):
+        time.sleep(0.12)
+        os.kill(root.process.pid, signal.SIGSTOP)
+        snapshots.append(tmp_path / f"{number}.img")
+        subprocess.run(["cp", "--sparse=always", disk.image, snapshots[-1]], check=True)
+        os.kill(root.process.pid, signal.SIGCONT)
+    root.wait(
+        lambda: (
+            len([o for o in root.manifests().values() if o["status"] in ("DEPLOYED", "CONVERTED")])
+            == 7
+        )
+    )
+    assert root.stop() == 0
+    seen = set()
+    for number, image in enumerate(snapshots):
+        place = tmp_path / f"at-{number}"
+        place.mkdir()
+        disk.mount(image, place)
+        try:
+            again = Root(place / "root")
+            again.config, again.log = tmp_path / "again.toml", tmp_path / f"again-{number}.log"
+            again.configure()
+            seen.add(len(list(again.path.glob("storage/*/*"))))
+            assert again.run_until_idle() == 0, again.log.read_text()[-2000:]
+            again.assert_clean()
+            told = sorted(one["name"] for one in again.manifests().values())
+            assert told == ["0.png", "0.svs", "1.png", "1.svs", "2.png", "2.svs", "M.mrxs"]
+            assert {one["status"] for one in again.manifests().values()} == {
+                "DEPLOYED",
+                "CONVERTED",
+            }
+        finally:
+            disk.unmount(place)
+        image.unlink()
+    assert len(seen) > 1, "all snapshots are of the same moment"
