@@ -19,6 +19,7 @@ from cytowatch.status import Status
 __all__ = ["serve"]
 
 _PROGRESS_EVERY_S = 0.1
+_FULL = ("no space left on device", "disk quota exceeded")
 
 
 def serve(
@@ -71,6 +72,9 @@ def _answer(
     except Exception as error:  # noqa: BLE001 - whatever a decoder raises is this file's error
         if "out of memory" in str(error).lower():
             return _error(_out_of_memory(status, file.config))
+        # Libraries raise errors of their own for a full disk, with the system's words in them.
+        if any(words in str(error).lower() for words in _FULL):
+            return {"transient": {"why": "disk", "detail": "no space is left for its output"}}
         return _unexpected(status, error)
     return {"outcome": {"status": outcome.status.name, "changes": dict(outcome.changes)}}
 
