@@ -18,7 +18,7 @@ import tomli
 
 from cytowatch.errors import ConfigError
 
-__all__ = ["Config", "from_mapping", "load", "render", "to_mapping"]
+__all__ = ["RELOADABLE", "reloaded", "Config", "from_mapping", "load", "render", "to_mapping"]
 
 #: Answers what was expected, or None when the value is fine.
 Rule = Callable[[Any], str | None]
@@ -31,12 +31,12 @@ def _key(default: Any, doc: str, rule: Rule) -> Any:
     return field(default=default, metadata=metadata)
 
 
-def _number(least: float, most: float = math.inf) -> Rule:
-    wanted = f"a number from {least:g}" + ("" if most == math.inf else f" to {most:g}")
+def _number(least: float, most: float = 1e9) -> Rule:
+    wanted = f"a number from {least:g}" + ("" if most == 1e9 else f" to {most:g}")
 
     def rule(value: Any) -> str | None:
         good = isinstance(value, int | float) and not isinstance(value, bool)
-        return None if good and least <= value <= most and value != math.inf else wanted
+        return None if good and least <= value <= most else wanted
 
     return rule
 
@@ -322,6 +322,44 @@ def _section(cls: Any, document: dict[str, Any], prefix: str, problems: list[str
 def to_mapping(config: Config) -> dict[str, Any]:
     """The reverse of `from_mapping`, ready for JSON."""
     return dataclasses.asdict(config)
+
+
+#: What SIGHUP may change while the daemon runs; of the rest a start decides.
+RELOADABLE = frozenset(
+    {
+        *(f"inbox.{key}" for key in ("quiet_s", "fallback_quiet_s", "folder_quiet_s", "rescan_s")),
+        *(f"inbox.{key}" for key in ("incomplete_after_s", "ignore")),
+        *(f"convert.{key}" for key in ("derive", "compression", "quality", "tile", "keep_source")),
+        "extract.keep_archive",
+        *(f"limits.{key}" for key in ("max_pixels", "archive_max_bytes", "archive_max_entries")),
+        "limits.archive_max_ratio",
+        *(f"storage.{key}" for key in ("duplicates", "reserve_bytes", "keep_errors_days")),
+        *(f"engine.{key}" for key in ("max_attempts", "stage_timeout_s")),
+        "log.level",
+    }
+)
+
+
+def reloaded(old: Config, new: Config) -> tuple[Config, list[str], list[str]]:
+    """(`old` with what of `new` may change, the keys that did, the keys that may not)."""
+    before, after = to_mapping(old), to_mapping(new)
+    changed: list[str] = []
+    refused: list[str] = []
+    for section, values in after.items():
+        if not isinstance(values, dict):
+            if values != before[section]:
+                refused.append(section)
+            continue
+        for key, value in values.items():
+            name = f"{section}.{key}"
+            if value == before[section][key]:
+                continue
+            if name in RELOADABLE:
+                before[section][key] = value
+                changed.append(name)
+            else:
+                refused.append(name)
+    return from_mapping(before), changed, refused
 
 
 def _toml(value: Any) -> str:

@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from cytowatch import __version__, manifest, names
-from cytowatch.config import Config
+from cytowatch.config import Config, reloaded
 from cytowatch.engine import after, requests
 from cytowatch.engine.child import Zygote
 from cytowatch.engine.engine import Engine, workers
 from cytowatch.engine.folders import Folders
 from cytowatch.engine.recover import recover
 from cytowatch.engine.treat import Treatment
-from cytowatch.errors import RootError
+from cytowatch.errors import ConfigError, RootError
 from cytowatch.inbox import claim
 from cytowatch.inbox.watch import Watcher
 from cytowatch.index import Index
@@ -70,8 +70,15 @@ def software() -> dict[str, str]:
     return found
 
 
-def run(config: Config, *, until_idle: bool = False) -> int:
+def run(
+    config: Config, *, until_idle: bool = False, reload: Callable[[], Config] | None = None
+) -> int:
     """Be the daemon of `config.root` until SIGTERM or SIGINT, or until nothing is left to do.
+
+    Parameters
+    ----------
+    reload
+        Gives the configuration as it is now; asked on SIGHUP.
 
     Returns
     -------
@@ -88,13 +95,20 @@ def run(config: Config, *, until_idle: bool = False) -> int:
     with spool.lock():
         if config.storage.group:
             spool.share_with(config.storage.group)
-        return _Daemon(spool, config, until_idle=until_idle).run()
+        return _Daemon(spool, config, until_idle=until_idle, reload=reload).run()
 
 
 class _Daemon:
     """Guards the one main loop; everything here runs in the main thread unless it says otherwise."""
 
-    def __init__(self, spool: Spool, config: Config, *, until_idle: bool) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        config: Config,
+        *,
+        until_idle: bool,
+        reload: Callable[[], Config] | None,
+    ) -> None:
         self._spool = spool
         self._config = config
         self._until_idle = until_idle
@@ -148,6 +162,8 @@ class _Daemon:
         self._told: dict[str, Any] = {}
         self._pruned_at = float("-inf")
         self._asked_to_end: str | None = None
+        self._reload = reload
+        self._asked_to_reload = False
 
     def run(self) -> int:
         claim.prepare_process()
@@ -194,6 +210,8 @@ class _Daemon:
                 self._engine.start_some(now)
             self._collect(now)
             self._requests(now)
+            if self._asked_to_reload:
+                self._reload_configuration()
             self._supervise()
             self._tell(now)
             if self._until_idle and self._idle(now):
@@ -258,6 +276,25 @@ class _Daemon:
         for user, id_ in self._ledger.take_children():
             self._engine.submit(user, id_)
         self._engine.start_some(now)
+
+    def _reload_configuration(self) -> None:
+        """Take over what of the configuration may change, and name what may not."""
+        self._asked_to_reload = False
+        if self._reload is None:
+            return
+        systemd.notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            config, changed, refused = reloaded(self._config, self._reload())
+        except (ConfigError, OSError) as error:
+            self._log.error("reload_refused", detail=str(error))
+        else:
+            self._config = config
+            self._intake.reconfigure(config)
+            self._engine.reconfigure(config)
+            self._zygote.reconfigure(config)
+            logs.configure(config.log.level, config.log.format)
+            self._log.info("reloaded", changed=changed, needs_a_restart=refused)
+        systemd.notify("READY=1")
 
     def _requests(self, now: float) -> None:
         """Do what commands have asked for, and take up what they sent back to a stage."""
@@ -413,7 +450,12 @@ class _Daemon:
             self._asked_to_end = signal.Signals(number).name
             self._wake()
 
+        def again(_number: int, _frame: object) -> None:
+            self._asked_to_reload = True
+            self._wake()
+
         before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, again)
         try:
             yield
         finally:

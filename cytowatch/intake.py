@@ -113,6 +113,13 @@ class Intake:
         self._active: dict[str, float] = {}
         self._markers: dict[str, Drop] = {}
 
+    def reconfigure(self, config: Config) -> None:
+        """Go on with other times and names."""
+        self._config = config
+        self._settler.reconfigure(
+            quiet_s=config.inbox.quiet_s, incomplete_after_s=config.inbox.incomplete_after_s
+        )
+
     def hint(self, user: str) -> None:
         """Something happened in the inbox of `user`. Any thread may say so."""
         self._hints.add(user)

@@ -102,7 +102,10 @@ def run(
     # Imported here: the other commands need neither watchdog nor Prometheus.
     from cytowatch import daemon
 
-    raise typer.Exit(daemon.run(configuration(root, config), until_idle=until_idle))
+    def again() -> Config:
+        return configuration(root, config)
+
+    raise typer.Exit(daemon.run(again(), until_idle=until_idle, reload=again))
 
 
 @app.command()

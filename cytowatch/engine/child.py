@@ -87,6 +87,10 @@ class Zygote:
         """Its process, while there is one."""
         return self._process.pid if self._process else None
 
+    def reconfigure(self, config: Config) -> None:
+        """Children that are forked from now on get `config`."""
+        self._config = config
+
     def start(self) -> None:
         """Start it and wait until it has loaded the decoders.
 

@@ -7,7 +7,9 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
 
+from cytowatch.config import Config
 from cytowatch.engine.child import Stopped
 from cytowatch.engine.fair import FairQueue
 from cytowatch.engine.treat import Treatment, treat
@@ -50,6 +52,10 @@ class Engine:
         self.count = count
         #: Uploaded files that wait for the machine: id -> (why, detail).
         self.waiting: dict[UploadedFileId, tuple[str, str]] = {}
+
+    def reconfigure(self, config: Config) -> None:
+        """What begins from now on is treated by `config`."""
+        self._treatment = replace(self._treatment, config=config)
 
     def submit(self, user: str, id_: UploadedFileId) -> None:
         """Let `id_` be treated in its turn; a second time while it is in work does nothing."""

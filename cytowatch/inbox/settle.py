@@ -48,6 +48,11 @@ class Settler:
         self._incomplete_after_s = incomplete_after_s
         self._tracks: dict[str, Track] = {}
 
+    def reconfigure(self, *, quiet_s: float, incomplete_after_s: float) -> None:
+        """Go on with other times; what is due already stays so."""
+        self._quiet_s = quiet_s
+        self._incomplete_after_s = incomplete_after_s
+
     @property
     def tracks(self) -> Iterable[Track]:
         """Everything that lies in the inboxes, as it was seen last."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import json
 import os
+import signal
 import subprocess
 import zipfile
 from pathlib import Path
@@ -337,3 +338,28 @@ def test_mpp_is_never_invented(root: Root, tmp_path: Path) -> None:
         assert "openslide.mpp-x" not in slide.properties
     with tifffile.TiffFile(document["_path"] / pyramid) as tiff:
         assert all(page.tags["ResolutionUnit"].value == 1 for page in tiff.pages)
+
+
+def test_sighup_takes_over_what_may_change(root: Root, tmp_path: Path) -> None:
+    """The rest is named, a wrong file changes nothing, and the daemon goes on."""
+    root.configure(inbox="incomplete_after_s = 1000")
+    root.start()
+    assert root.process
+    data = builders.aperio_svs(tmp_path / "a.svs").read_bytes()
+    root.drop(builders.jpeg(tmp_path / "b.jpg"))
+    root.wait(lambda: [one for one in root.manifests().values() if one["status"] == "CONVERTED"])
+    text = root.config.read_text()
+    root.config.write_text(text.replace("= 1000", '= "soon"'))
+    root.process.send_signal(signal.SIGHUP)
+    root.wait(lambda: "reload_refused" in root.log.read_text())
+    root.config.write_text(
+        text.replace("= 1000", "= 0.5").replace("[engine]", "[engine]\nworkers = 7")
+    )
+    root.process.send_signal(signal.SIGHUP)
+    root.wait(lambda: '"reloaded"' in root.log.read_text())
+    [line] = [one for one in json_lines(root.log) if one["event"] == "reloaded"]
+    assert line["changed"] == ["inbox.incomplete_after_s"]
+    assert line["needs_a_restart"] == ["engine.workers"]
+    (root.path / "inbox" / "ann" / "half.svs").write_bytes(data[: len(data) // 2])
+    root.wait(lambda: root.by_name().get("half.svs", {}).get("status") == "ERROR_FORMAT")
+    assert root.stop() == 0
