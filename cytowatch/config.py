@@ -7,7 +7,6 @@ Each key is one dataclass field: its default, unit and rule stand here and nowhe
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -39,6 +39,8 @@ __all__ = [
 _RECORD = "worker"
 _LOOK_AT_STOP_S = 0.1
 _START_TIMEOUT_S = 60.0
+#: A fork takes milliseconds; a zygote that is stopped must not hold up the end of the daemon.
+_ANSWER_TIMEOUT_S = 5.0
 
 
 class ChildCrashed(CytowatchError):
@@ -192,8 +194,16 @@ class Zygote:
             if self._channel is None:
                 raise TransientError("zygote", "the process that starts decoders is gone")
             try:
+                self._channel.settimeout(_ANSWER_TIMEOUT_S)
                 socket.send_fds(self._channel, [json.dumps(request).encode()], descriptors)
                 answer = self._channel.recv(1 << 16)
+            except TimeoutError as error:
+                # A late answer would be taken for the next one's, so it is another one from now on.
+                if self._process is not None:
+                    self._process.kill()
+                raise TransientError(
+                    "zygote", "the process that starts decoders does not answer, and was ended"
+                ) from error
             except OSError as error:
                 raise TransientError("zygote", f"it does not answer: {error}") from error
         if not answer:
@@ -290,9 +300,12 @@ class Child:
             if not select.select([self._channel], [], [], min(left, _LOOK_AT_STOP_S))[0]:
                 continue
             # A child that stops in the middle of a message must not hold this thread.
-            self._channel.settimeout(max(0.1, left))
+            self._channel.settimeout(_LOOK_AT_STOP_S)
             try:
-                message = wire.receive(self._channel)
+                message = wire.receive(
+                    self._channel,
+                    give_up=lambda: time.monotonic() >= end or (stop is not None and stop.is_set()),
+                )
             except TimeoutError:
                 continue
             except wire.ProtocolError as error:

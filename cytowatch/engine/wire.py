@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
+from collections.abc import Callable
 from typing import Any
 
 __all__ = ["LARGEST", "ProtocolError", "receive", "send"]
@@ -36,21 +37,30 @@ def _plain(value: object) -> Any:
     return plain()
 
 
-def receive(channel: socket.socket) -> dict[str, Any] | None:
+def receive(
+    channel: socket.socket, *, give_up: Callable[[], bool] | None = None
+) -> dict[str, Any] | None:
     """The next message; None when the other side is gone.
+
+    Parameters
+    ----------
+    give_up
+        Asked whenever the channel's own time-out has passed without a byte.
 
     Raises
     ------
+    TimeoutError
+        `give_up` said so in the middle of a message.
     ProtocolError
         It is no JSON object, or larger than any message of ours.
     """
-    head = _exactly(channel, 4)
+    head = _exactly(channel, 4, give_up)
     if head is None:
         return None
     [length] = struct.unpack("<I", head)
     if length > LARGEST:
         raise ProtocolError(f"a message of {length:,} bytes")
-    data = _exactly(channel, length)
+    data = _exactly(channel, length, give_up)
     if data is None:
         return None
     try:
@@ -62,11 +72,17 @@ def receive(channel: socket.socket) -> dict[str, Any] | None:
     return message
 
 
-def _exactly(channel: socket.socket, count: int) -> bytes | None:
+def _exactly(
+    channel: socket.socket, count: int, give_up: Callable[[], bool] | None
+) -> bytes | None:
     parts = bytearray()
     while len(parts) < count:
         try:
             part = channel.recv(min(count - len(parts), 1 << 20))
+        except TimeoutError:
+            if give_up is None or give_up():
+                raise
+            continue
         except ConnectionError:
             return None
         if not part:

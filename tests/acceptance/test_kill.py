@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import time
 import zipfile
 from pathlib import Path
@@ -304,3 +307,44 @@ def test_sigterm_in_a_stage_is_a_clean_end(root: Root, tmp_path: Path) -> None:
     root.environment = {}
     assert root.run_until_idle() == 0
     root.assert_clean()
+
+
+def _zygote(root: Root) -> int:
+    assert root.process
+    children = Path(f"/proc/{root.process.pid}/task/{root.process.pid}/children")
+    [zygote] = [int(pid) for pid in children.read_text().split()]
+    return zygote
+
+
+def test_a_zygote_that_stands_still_is_replaced(root: Root, tmp_path: Path) -> None:
+    """Whoever waits for it goes on, and a SIGTERM is answered in time."""
+    root.start()
+    os.kill(_zygote(root), signal.SIGSTOP)
+    root.drop(builders.aperio_svs(tmp_path / "a.svs"))
+    root.wait(lambda: [one for one in root.manifests().values() if one["status"] == "DEPLOYED"])
+    os.kill(_zygote(root), signal.SIGSTOP)
+    root.drop(tmp_path / "a.svs", "b.svs")
+    root.wait(lambda: len(root.manifests()) == 2)
+    began = time.monotonic()
+    assert root.stop() == 0
+    assert time.monotonic() - began < 10
+    assert root.run_until_idle() == 0
+    root.assert_clean()
+
+
+def test_nothing_is_imported_from_where_the_daemon_stands(root: Root, tmp_path: Path) -> None:
+    """A module in its working directory would be run without a sandbox."""
+    trap, marker = tmp_path / "trap", tmp_path / "trapped"
+    trap.mkdir()
+    for name in ("tifffile", "openslide", "imagecodecs"):
+        (trap / f"{name}.py").write_text(f"open({str(marker)!r}, 'w'); raise SystemExit(3)")
+    root.drop(builders.jpeg(tmp_path / "a.jpg"))
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "cytowatch", "run", "--until-idle", "--root", root.path,
+         "--config", root.config],
+        cwd=trap, env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        check=False, timeout=60, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert not marker.exists()
+    assert root.by_name()["a.jpg"]["status"] == "CONVERTED"
