@@ -41,6 +41,7 @@ __all__ = [
     "rebuilt",
     "tidy",
     "withdraw",
+    "without_temporaries",
 ]
 
 #: What each stage may say of an uploaded file; a decoder that was taken over cannot say more.
@@ -259,12 +260,17 @@ def tidy(spool: Spool, place: Place, *, now: datetime) -> Place:
         for leftover in [*out_directories(place.path), place.path / "derived"]:
             if leftover.name != kept and leftover.exists():
                 spool.discard(leftover)
-    for temporary in place.path.glob(f".{manifest.FILE_NAME}.*"):
-        temporary.unlink()
+    without_temporaries(place.path)
     right = _found_again(place.path, right)
     if right != place.manifest:
         manifest.write(place.path, right)
     return Place(status=place.status, path=place.path, manifest=right)
+
+
+def without_temporaries(path: Path) -> None:
+    """Remove what a crash left of a manifest that was being written."""
+    for temporary in path.glob(f".{manifest.FILE_NAME}.*"):
+        temporary.unlink()
 
 
 def _found_again(path: Path, right: Manifest) -> Manifest:

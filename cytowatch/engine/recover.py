@@ -35,6 +35,7 @@ def recover(spool: Spool, *, now: datetime) -> Iterator[tuple[str, UploadedFileI
                 yield "unknown", id_
                 continue
             if advance.is_folder(found) and status is Status.EXTRACTING_DATA:
+                advance.without_temporaries(path)
                 continue
             place = Place(status=status, path=path, manifest=found)
             if status.is_error:
