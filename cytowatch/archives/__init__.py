@@ -33,6 +33,7 @@ def unpack(
     *,
     budget: Budget,
     wanted: Callable[[str], bool],
+    room: Callable[[int], None],
     progress: Callable[[float], None],
 ) -> tuple[list[Unpacked], list[tuple[str, str]]]:
     """Unpack the `archive`, a ``zip`` or ``tar``, into `folder`: (members, passed over with why).
@@ -41,6 +42,8 @@ def unpack(
     ----------
     wanted
         Whether a path is unpacked at all.
+    room
+        Told how many bytes will be written, where that is known before.
 
     Raises
     ------
@@ -82,6 +85,7 @@ def unpack(
             with zips.opened(stream) as packed:
                 found = zips.members(packed, budget)
                 total = max(1, sum(one.size_bytes for one in found))
+                room(total)
                 for one in found:
                     take(
                         one.path,

@@ -45,7 +45,7 @@ def convert(file: UploadedFile) -> Outcome:
     ConversionError
         It is damaged, too large, or of samples that no pyramid can hold.
     TransientError
-        The disk is full.
+        The disk is full, or too full for what may come.
     """
     began = time.monotonic()
     # Whatever a decoder cannot keep in memory goes where this child may write.
@@ -118,6 +118,7 @@ def _write(file: UploadedFile) -> tuple[list[_Written], str, list[str], dict[str
         image, done = source.normalised(source.open_strict(file.source, file.config))
         mpp = _stated(file, image)
         path = f"{file.out}/{file.slug}.tiff"
+        file.check_room(writer.estimate_bytes(image, file.config.convert))
         writer.write_pyramid(image, path, file.config.convert, mpp, file.progress)
         return [_described(file, path, image, done)], "libvips", done, {}
     except pyvips.Error as error:
@@ -138,6 +139,7 @@ def _by_reader(
             with _image(scene) as virtual:
                 image, also = source.normalised(virtual)
                 mpp = scene.mpp or _stated(file, image)
+                file.check_room(writer.estimate_bytes(image, file.config.convert))
                 writer.write_pyramid(image, path, file.config.convert, mpp, share)
                 one = _described(file, path, image, [*scene.done, *also])
             one.entry["scene"] = scene.index

@@ -46,6 +46,7 @@ def extract(file: UploadedFile) -> Outcome:
         folder,
         budget=Budget(limits=file.config.limits, archive_bytes=file.manifest["size_bytes"]),
         wanted=lambda path: not _is_ignored(path, file),
+        room=file.check_room,
         progress=file.progress,
     )
     skipped = [_skipped(path, why) for path, why in passed]

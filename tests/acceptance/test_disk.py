@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -118,6 +119,27 @@ def test_a_full_disk_is_waited_out(root: Root, disk: Disk, tmp_path: Path, leave
             == 4
         ),
         90,
+    )
+    assert root.stop() == 0
+    root.assert_clean()
+
+
+def test_what_would_not_fit_is_not_begun(root: Root, disk: Disk) -> None:
+    """A pyramid that may need more than there is waits, and says how much; it is no error."""
+    root.config.write_text(root.config.read_text() + '\n[convert]\ncompression = "lossless"\n')
+    inbox = root.path / "inbox" / "ann"
+    inbox.mkdir()
+    builders.jpeg(inbox / "b.jpg", width=3000, height=2000)
+    filler = fill(disk, 12 * MB)
+    root.start()
+    live = root.path / "state" / "live.json"
+    held = root.wait(lambda: live.exists() and json.loads(live.read_text())["held_up"])
+    [why] = held.values()
+    assert why["why"] == "disk"
+    assert "bytes are needed" in why["detail"]
+    filler.unlink()
+    root.wait(
+        lambda: [one for one in root.manifests().values() if one["status"] == "CONVERTED"], 90
     )
     assert root.stop() == 0
     root.assert_clean()
