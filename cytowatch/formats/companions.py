@@ -107,7 +107,8 @@ def _walk(folder: _Folder, sizes: Mapping[str, int], look: Look, found: list[Gro
         made = _mirax(name, inner, free, look) or _cellsens(name, inner, free, look)
         if made is not None:
             found.append(made)
-            free.pop(os.path.basename(made.head), None)
+            if not made.headless:
+                free.pop(os.path.basename(made.head), None)
         else:
             _walk(inner, sizes, look, found)
     for name in list(free):

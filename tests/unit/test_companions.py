@@ -1,0 +1,147 @@
+"""Which files belong together: by their names and what little must be read, in any order."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cytowatch.formats import Probe, companions, completeness
+from cytowatch.formats.companions import Group
+from tests import builders
+from tests.builders import others, vendors
+
+T = TypeVar("T")
+JPEG = b"\xff\xd8\xff\xe0 and so on"
+VMS = b"[Virtual Microscope Specimen]\nImageFile=a(0,0).jpg\nMapFile=a_map2.jpg\n"
+
+
+def grouped(files: Mapping[str, bytes]) -> list[Group]:
+    def look(path: str, function: Callable[[Probe], T]) -> T:
+        with tempfile.TemporaryFile() as file:
+            file.write(files[path])
+            file.flush()
+            return function(Probe(file.fileno(), name=path.rpartition("/")[2]))
+
+    return companions.groups({path: len(data) for path, data in files.items()}, look)
+
+
+def only(files: Mapping[str, bytes]) -> Group:
+    [group] = grouped(files)
+    return group
+
+
+def test_single_files_are_single() -> None:
+    """Whatever they are called."""
+    found = grouped({"a.svs": b"x", "b.jpg": JPEG, "c": b"", "d/e.tif": b"II*\0"})
+    assert [group.members for group in found] == [("d/e.tif",), ("a.svs",), ("b.jpg",), ("c",)]
+    assert all(group.kind is None and group.missing is None for group in found)
+
+
+def test_a_name_alone_makes_nothing_wait() -> None:
+    """An .mrxs that is no JPEG and a .vsi that is no TIFF have no companions."""
+    assert only({"a.mrxs": b"II*\0"}).kind is None
+    assert only({"a.vsi": JPEG}).kind is None
+    assert only({"a.vms": JPEG}).kind is None
+
+
+def test_mirax_in_every_state() -> None:
+    """Head or folder first; each lack has a name."""
+    ini = b"[GENERAL]\nSLIDE_CREATION_FINISHED=True\n[HIERARCHICAL]\nINDEXFILE=Index.dat\n[DATAFILE]\nFILE_COUNT=1\nFILE_0=Data0000.dat\n"
+    assert only({"S.mrxs": JPEG}).missing == "S/Slidedat.ini"
+    assert only({"S/Data0000.dat": b"x"}).missing == "S.mrxs"
+    assert only({"S.mrxs": JPEG, "S/Data0000.dat": b"x"}).missing == "S/Slidedat.ini"
+    assert only({"S.mrxs": JPEG, "S/Slidedat.ini": ini}).missing == "S/Index.dat"
+    part = {"S.mrxs": JPEG, "S/Slidedat.ini": ini, "S/Index.dat": b"x"}
+    assert only(part).missing == "S/Data0000.dat"
+    whole = only({**part, "S/Data0000.dat": b"x"})
+    assert (whole.missing, whole.head, whole.folder) == (None, "S.mrxs", "S")
+    at_work = ini.replace(b"=True", b"=False")
+    assert "still at work" in str(only({**part, "S/Slidedat.ini": at_work}).missing)
+
+
+def test_vms_in_every_state() -> None:
+    """Its JPEGs wait for the index, the index for its JPEGs."""
+    assert only({"a(0,0).jpg": JPEG, "a_map2.jpg": JPEG}).missing == "a.vms"
+    assert only({"a.vms": VMS}).missing == "a(0,0).jpg"
+    assert only({"a.vms": VMS, "a(0,0).jpg": JPEG}).missing == "a_map2.jpg"
+    found = only({"a.vms": VMS, "a(0,0).jpg": JPEG, "a_map2.jpg": JPEG})
+    assert found.missing is None
+    assert found.members == ("a.vms", "a(0,0).jpg", "a_map2.jpg")
+
+
+def test_two_sets_in_one_folder() -> None:
+    """Each has its own files, and no other's."""
+    other = VMS.replace(b"a", b"b").replace(b"Mbp", b"Map").replace(b"Imbge", b"Image")
+    files = {
+        "a.vms": VMS,
+        "a(0,0).jpg": JPEG,
+        "b(0,0).jpg": JPEG,
+        "b_mbp2.jpg": JPEG,
+        "x.jpg": JPEG,
+    }
+    found = {group.head: group for group in grouped(files)}
+    assert found["a.vms"].missing == "a_map2.jpg"
+    assert found["x.jpg"].kind is None
+    assert other
+
+
+def test_sidecars_stay_with_their_slide() -> None:
+    """By stem, or by the whole name; a text without a slide is alone."""
+    files = {"a.svs": b"x", "a.xml": b"<a/>", "b.ndpi": b"x", "b.ndpi.ndpa": b"<b/>", "c.txt": b"c"}
+    found = {group.head: group.sidecars for group in grouped(files)}
+    assert found == {"a.svs": ("a.xml",), "b.ndpi": ("b.ndpi.ndpa",), "c.txt": ()}
+
+
+@given(
+    st.dictionaries(
+        st.lists(
+            st.sampled_from(["a", "b.mrxs", "b", "_c_", "c.vsi", "stack1", "frame_t_0.ets", "a(0,1).jpg",
+                             "Slidedat.ini", "Data0001.dat", "d.vms", "d.xml", "d.opt"]),
+            min_size=1, max_size=4,
+        ).map("/".join),
+        st.sampled_from([b"", JPEG, VMS, b"II*\0\0\0\0\0", b"[GENERAL]\nA=B\n"]),
+        max_size=12,
+    )
+)  # fmt: skip
+def test_each_file_is_in_exactly_one_group(files: dict[str, bytes]) -> None:
+    """However strange the tree is; and each finds a place of its own below source/."""
+    files = {p: d for p, d in files.items() if not any(o.startswith(f"{p}/") for o in files)}
+    found = grouped(files)
+    inside = [path for group in found for path in (*group.members, *group.sidecars)]
+    assert sorted(inside) == sorted(files)
+    for group in found:
+        placed = companions.placed(group, group.head.rpartition("/")[2])
+        assert len({place.lower() for place in placed.values()}) == len(placed)
+        assert not any(
+            place.startswith("/") or ".." in place.split("/") for place in placed.values()
+        )
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        builders.aperio_svs, builders.pyramidal_tiff, builders.jpeg, builders.png, vendors.ndpi,
+        vendors.leica_scn, others.bmp, others.pgm, others.ppm, others.jp2, others.jp2_tiled,
+        others.czi, others.ome_pyramid,
+    ],
+    ids=lambda make: make.__name__,
+)  # fmt: skip
+def test_what_is_cut_is_not_whole(make: Callable[[Path], Path], tmp_path: Path) -> None:
+    """Wherever the connection was cut, save in the last few bytes, which may be padding."""
+    data = make(tmp_path / "a").read_bytes()
+
+    def lacking(size: int) -> str | None:
+        path = tmp_path / "cut"
+        path.write_bytes(data[:size])
+        with path.open("rb") as file:
+            return completeness.missing(file.fileno(), size)
+
+    assert lacking(len(data)) is None
+    for part in range(1, 20):
+        assert lacking(len(data) * part // 20) is not None, part
