@@ -1,0 +1,77 @@
+"""The wall clock is set years back and forth under a running daemon, and events are lost."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+from tests import builders
+from tests.acceptance.conftest import Root
+from tests.acceptance.samba import _free_port
+
+LIBRARY = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), None)
+
+
+@pytest.mark.skipif(
+    LIBRARY is None and not os.environ.get("CI"), reason="Debian: apt install faketime"
+)
+def test_the_clock_is_set_ten_years_back_and_forth(root: Root, tmp_path: Path) -> None:
+    """Settling, waiting and time-outs run on the monotonic clock; nothing is late, nothing lost."""
+    assert LIBRARY
+    offset = tmp_path / "offset"
+    offset.write_text("+0")
+    root.environment = {
+        "LD_PRELOAD": str(LIBRARY),
+        "FAKETIME_TIMESTAMP_FILE": str(offset),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    root.start()
+    for number, wanted in enumerate(("+0", "-10y", "+10y", "-3y", "+0")):
+        offset.write_text(wanted)
+        root.drop(builders.aperio_svs(tmp_path / "a.svs"), f"{number}.svs")
+        root.drop(builders.png(tmp_path / "b.png"), f"{number}.png")
+        root.wait(
+            lambda n=number: (
+                [root.by_name().get(f"{n}.{ending}", {}).get("status") for ending in ("svs", "png")]
+                == ["DEPLOYED", "CONVERTED"]
+            )
+        )
+    assert root.stop() == 0
+    root.environment = {}
+    for document in root.manifests().values():
+        assert all(entry["seconds"] >= 0 for entry in document["history"])
+    assert root.run_until_idle() == 0
+    assert len(root.manifests()) == 10
+    root.assert_clean()
+
+
+def _metric(port: int, name: str) -> float:
+    text = urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
+    return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
+
+
+def test_twenty_thousand_files_in_a_burst(root: Root) -> None:
+    """All are found, whatever events were dropped; a full reserve keeps them where they are."""
+    port = _free_port()
+    root.configure(listen=f"127.0.0.1:{port}", inbox="quiet_s = 0.31")
+    text = root.config.read_text().replace("quiet_s = 0.3\n", "", 1)
+    huge = "reserve_bytes = 1000000000000000"
+    root.config.write_text(text.replace("reserve_bytes = 0", huge))
+    inbox = root.path / "inbox" / "ann"
+    inbox.mkdir()
+    root.start()
+    for number in range(20_000):
+        folder = inbox / f"case {number % 20}"
+        if number < 20:
+            folder.mkdir()
+        (folder / f"{number}.svs").write_bytes(b"x")
+    root.wait(lambda: _metric(port, "cytowatch_inbox_waiting_files{") == 20_000, 60)
+    shutil.rmtree(inbox)
+    root.wait(lambda: _metric(port, "cytowatch_inbox_waiting_files{") == 0, 60)
+    assert root.manifests() == {}
+    assert root.stop() == 0
