@@ -8,6 +8,7 @@ import re
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -38,6 +39,7 @@ class Samba:
         self.port = _free_port()
         self.user = getpass.getuser()
         self.folder = folder
+        self._local = threading.local()
         folder.mkdir()
         shares = (HOUSE / "config/samba/cytowatch.conf").read_text()
         shares = shares.replace("/srv/cytowatch", str(root))
@@ -87,7 +89,18 @@ class Samba:
 
     @property
     def session(self) -> dict[str, object]:
-        return {"username": self.user, "password": PASSWORD, "port": self.port}
+        """How to log on; each thread but the main one with a connection of its own."""
+        found = {"username": self.user, "password": PASSWORD, "port": self.port}
+        if threading.current_thread() is threading.main_thread():
+            return found
+        if not hasattr(self._local, "connections"):
+            self._local.connections = {}
+        return {**found, "connection_cache": self._local.connections}
+
+    def leave(self) -> None:
+        """What a thread that used `session` does at its end."""
+        for connection in getattr(self._local, "connections", {}).values():
+            connection.disconnect(close=False)
 
     def open(self, name: str, mode: str = "wb", **options: object) -> object:
         return smbclient.open_file(self.path(name), mode=mode, **options, **self.session)

@@ -40,6 +40,7 @@ class Scanner(threading.Thread):
             self._run()
         except BaseException as error:  # noqa: BLE001 - told by the one who waits for it
             self.failure = error
+        self.share.leave()
 
     def _run(self) -> None:
         import smbclient

@@ -188,7 +188,9 @@ def test_power_that_is_cut(root: Root, disk: Disk, tmp_path: Path) -> None:
     root.start()
     assert root.process
     snapshots = []
-    for number in range(8):
+    for number in range(16):
+        if len(list(root.path.glob("storage/*/*"))) == 7:
+            break
         time.sleep(0.12)
         os.kill(root.process.pid, signal.SIGSTOP)
         snapshots.append(tmp_path / f"{number}.img")

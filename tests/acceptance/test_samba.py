@@ -205,6 +205,7 @@ def test_many_at_once(root: Root, share: Samba, tmp_path: Path) -> None:
     def scanner(which: int) -> None:
         for number in range(50):
             share.put(f"{which}-{number}.svs", small)
+        share.leave()
 
     threads = [threading.Thread(target=scanner, args=(which,)) for which in range(4)]
     for thread in threads:
