@@ -485,7 +485,7 @@ def formats_(as_json: JsonOption = False) -> None:
         return
     table = Table(box=None, pad_edge=False)
     for name in rows[0]:
-        table.add_column(name.upper(), overflow="fold")
+        table.add_column(name.upper(), overflow="fold", no_wrap=name == "id")
     for row in rows:
         table.add_row(*(safe(value) for value in row.values()))
     console.print(table)
