@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
 
+from cytowatch.failpoints import reached
 from cytowatch.status import Status
 
 if TYPE_CHECKING:
@@ -298,7 +299,9 @@ def write(directory: Path, manifest: Manifest) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        reached("manifest.synced")
         os.rename(temporary, directory / FILE_NAME)
+        reached("manifest.renamed")
     except OSError:
         temporary.unlink(missing_ok=True)
         raise

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cytowatch import durable
 from cytowatch.errors import RootError
+from cytowatch.failpoints import reached
 from cytowatch.model import UploadedFileId
 from cytowatch.status import STAGE_STATUSES, Status
 
@@ -234,6 +235,7 @@ class Spool:
 
     def _move(self, path: Path, target: Path) -> Path:
         durable.rename(path, target / path.name)
+        reached("stage.renamed")
         # The new name first: after a cut between the two it may be found twice, never not at all.
         durable.fsync_directory(target)
         durable.fsync_directory(path.parent)
@@ -248,4 +250,5 @@ class Spool:
             os.rename(path, grave)
         except FileNotFoundError:
             return
+        reached("trash.renamed")
         shutil.rmtree(grave) if grave.is_dir() else grave.unlink()

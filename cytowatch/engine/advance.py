@@ -19,6 +19,7 @@ from typing import Any, cast
 from cytowatch import durable, formats, manifest, names
 from cytowatch.config import Storage
 from cytowatch.errors import IngestError, stage_error
+from cytowatch.failpoints import reached
 from cytowatch.formats import directory
 from cytowatch.manifest import ErrorEntry, FileEntry, Manifest, ManifestError
 from cytowatch.model import Outcome, UploadedFileId
@@ -76,6 +77,7 @@ def attempt(place: Place) -> Place:
     """Count one more attempt at the stage, on disk before it begins."""
     counted = cast("Manifest", {**place.manifest, "attempts": place.manifest["attempts"] + 1})
     manifest.write(place.path, counted)
+    reached("attempt.counted")
     return Place(status=place.status, path=place.path, manifest=counted)
 
 
@@ -148,6 +150,7 @@ def link(spool: Spool, place: Place, first: Place, *, now: datetime) -> Place:
         if own.exists():
             spool.discard(own)
         own.symlink_to(Path("..", first_id, name))
+        reached("duplicate.linked")
     durable.fsync_directory(place.path)
     shown = ("images", "conversion", "verification", "format", "sha256")
     same = {key: cast("dict[str, Any]", first.manifest)[key] for key in shown}
@@ -183,6 +186,7 @@ def lighten(place: Place) -> Place:
     files = [row for row in place.manifest["files"] if row["role"] != "source"]
     changed = cast("Manifest", {**place.manifest, "files": files})
     manifest.write(place.path, changed)
+    reached("source.given_up")
     for row in place.manifest["files"]:
         if row["role"] == "source":
             (place.path / row["path"]).unlink()
@@ -304,6 +308,7 @@ def _enter(
         for project in written["projects"]:
             shown = names.file_name(written["name"])
             spool.link(project, shown, written["user"], UploadedFileId(written["id"]))
+            reached("project.linked")
     if status.is_success:
         path = spool.publish(place.path, written["user"])
     else:
@@ -319,7 +324,9 @@ def _keep_output(place: Place, changed: Manifest, out: str, settings: Storage) -
         if (place.path / "derived").exists():
             raise _refused(place.status, "there is a derived pyramid already")
         durable.fsync_tree(made)
+        reached("output.synced")
         durable.rename(made, place.path / "derived")
+        reached("output.accepted")
         durable.fsync_directory(place.path)
     for file in changed["files"]:
         _check_row(place, file)
@@ -357,6 +364,7 @@ def _name_source(path: Path, changed: Manifest) -> Manifest:
     named = f"source/{_slug(changed)}.{extension}"
     if rows[0]["path"] != named:
         durable.rename(path / rows[0]["path"], path / named)
+        reached("source.named")
         durable.fsync_directory(path / "source")
     files = [
         FileEntry(**{**file, "path": named}) if file is rows[0] else file
@@ -380,10 +388,12 @@ def _hand_out(
         durable.fsync_tree(place.path / out)
         publishing = {**place.manifest, **changed, "phase": "publishing"}
         manifest.write(place.path, cast("Manifest", publishing))
+        reached("children.announced")
     for left in out_directories(place.path):
         for child in changed["children"]:
             if (left / "children" / child).is_dir():
                 spool.move(left / "children" / child, Status.UPLOADED)
+                reached("child.published")
     if not place.manifest["format"]:
         raise _refused(place.status, "an archive without a format")
     return cast("Manifest", {**changed, "phase": None})

@@ -19,6 +19,7 @@ from cytowatch.engine import advance
 from cytowatch.engine.advance import Place
 from cytowatch.engine.treat import Observer
 from cytowatch.errors import ExtractionError
+from cytowatch.failpoints import reached
 from cytowatch.formats import directory
 from cytowatch.manifest import FormatEntry, Manifest, ManifestError, SkippedEntry
 from cytowatch.model import UploadedFileId
@@ -125,6 +126,7 @@ class Folders:
         manifest.write(path, extracting)
         durable.fsync_tree(path)
         path = self._spool.move(path, Status.EXTRACTING_DATA)
+        reached("folder.entered")
         last = Place(status=Status.EXTRACTING_DATA, path=path, manifest=extracting)
         self._observer.entered(first, last, 0.0)
         return last

@@ -29,6 +29,7 @@ from typing import Any
 
 from cytowatch import durable, formats, manifest, names
 from cytowatch.config import Config
+from cytowatch.failpoints import reached
 from cytowatch.formats import Probe, completeness
 from cytowatch.inbox.scan import Drop, Waiting, fingerprint
 from cytowatch.manifest import FileEntry, Manifest
@@ -251,11 +252,13 @@ def _take(
     place = spool.tmp / id_
     _prepare(place, parcel, config, name, name_base64, now, software)
     durable.fsync_directory(spool.tmp)
+    reached("claim.prepared")
     moved: list[_Held] = []
     try:
         trouble = _move_all(spool, parcel, held, place, moved)
         if trouble is None:
             _make_durable(place, held, config)
+            reached("claim.durable")
     except OSError:
         # Back to where it was; what cannot be put back now is put back at the next start.
         _undo(spool, place, moved)
@@ -266,6 +269,7 @@ def _take(
     _remove_empty(spool.inbox, parcel.folder)
     (place / _MARKER).unlink(missing_ok=True)
     (place / JOURNAL).unlink()
+    reached("claim.unjournaled")
     try:
         spool.move(place, Status.UPLOADED)
     except OSError:
@@ -282,6 +286,7 @@ def _move_all(
     for one in held:
         durable.rename(one.member.drop.name, place / one.member.to, source_fd=one.folder_fd)
         moved.append(one)
+        reached("claim.renamed")
     _take_marker(spool, parcel, place)
     for one in held:
         trouble = _trouble(one, place / one.member.to)

@@ -120,6 +120,11 @@ class Root:
             found[path.name] = {**document, "_path": path, "_stage": stage}
         return found
 
+    def last_failpoint(self) -> str:
+        """The name of the place that the last daemon said it was cut off in."""
+        lines = self.log.read_text().splitlines()
+        return [line.split()[1] for line in lines if line.startswith("failpoint ")][-1]
+
     def waiting(self) -> list[dict[str, Any]]:
         """What waits in the inboxes, as the daemon last said."""
         try:

@@ -1,0 +1,77 @@
+"""Named places in which a test can cut the daemon off or fail it; nothing at all in production.
+
+``CYTOWATCH_FAILPOINTS="claim.renamed=kill@2,manifest.written=EIO"`` arms them when the process
+starts: the second time that ``claim.renamed`` is reached the process kills itself as a power cut
+would, and the first time that ``manifest.written`` is reached the call seems to fail with EIO.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import threading
+
+__all__ = ["NAMES", "VARIABLE", "reached"]
+
+VARIABLE = "CYTOWATCH_FAILPOINTS"
+
+#: Every place, in the order of the way of an uploaded file.
+NAMES = (
+    "claim.prepared",  # <id>/ is in state/tmp with its journal, no file has moved
+    "claim.renamed",  # one more file of the drop has moved
+    "claim.durable",  # all have, and are on disk
+    "claim.unjournaled",  # the journal is gone, the claim is in state/tmp still
+    "manifest.synced",  # the new manifest lies beside the old one
+    "manifest.renamed",  # it has taken its place, the directory is not synced
+    "stage.renamed",  # <id>/ has a new status, no directory is synced
+    "attempt.counted",  # the attempt is on disk and has not begun
+    "output.synced",  # the output of a stage is on disk and not accepted
+    "output.accepted",  # it is "derived", the manifest does not know
+    "source.named",  # the source has the extension of its format, the manifest does not know
+    "children.announced",  # the manifest of an archive names its members, none is handed out
+    "child.published",  # one more member is handed out
+    "folder.entered",  # the uploaded file of a dropped folder is made
+    "project.linked",  # a project shows what is not in storage yet
+    "duplicate.linked",  # one directory of a duplicate is a link
+    "source.given_up",  # the manifest no longer names a source that is to go
+    "trash.renamed",  # something of ours is in the trash and not deleted
+)
+
+
+def _armed(text: str) -> dict[str, tuple[str, int]]:
+    found = {}
+    for part in filter(None, text.split(",")):
+        name, _, what = part.partition("=")
+        action, _, count = what.partition("@")
+        if name not in NAMES:
+            raise ValueError(f"{VARIABLE}: there is no failpoint {name!r}")
+        found[name] = (action, int(count or 1))
+    return found
+
+
+_ARMED = _armed(os.environ.get(VARIABLE, ""))
+_lock = threading.Lock()
+_seen: dict[str, int] = {}
+
+
+def reached(name: str) -> None:
+    """Say that the place `name` is reached.
+
+    Raises
+    ------
+    OSError
+        A test has asked for it.
+    """
+    if name not in _ARMED:
+        return
+    action, count = _ARMED[name]
+    with _lock:
+        _seen[name] = _seen.get(name, 0) + 1
+        if _seen[name] != count:
+            return
+    os.write(2, f"failpoint {name}\n".encode())
+    if action == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    code = getattr(errno, action)
+    raise OSError(code, os.strerror(code))
