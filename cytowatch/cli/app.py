@@ -1,0 +1,124 @@
+"""What all commands share: the application, its options, and which uploaded file is meant."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cytowatch import __version__, tree
+from cytowatch.config import Config, from_mapping, load, to_mapping
+from cytowatch.errors import RootError
+from cytowatch.spool import Spool
+from cytowatch.status import Status
+
+__all__ = [
+    "ConfigOption",
+    "IdArguments",
+    "JsonOption",
+    "RootOption",
+    "app",
+    "configuration",
+    "one",
+    "print_json",
+    "spool_of",
+    "status_named",
+]
+
+app = typer.Typer(
+    name="cytowatch",
+    help="A drop folder that turns whole-slide images into deployed pyramids.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_SYSTEM_CONFIG = Path("/etc/cytowatch/cytowatch.toml")
+
+RootOption = Annotated[
+    Path | None, typer.Option("--root", help="The tree; overrides the configuration.")
+]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="The configuration file; none is fine as well.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"cytowatch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """A drop folder that turns whole-slide images into deployed pyramids."""
+
+
+def configuration(root: Path | None, config: Path | None) -> Config:
+    """What `--root`, `--config` and the environment say, in this order of weight.
+
+    Raises
+    ------
+    ConfigError
+        The file is wrong; every problem is named.
+    """
+    if config is None and (named := os.environ.get("CYTOWATCH_CONFIG")):
+        config = Path(named)
+    if config is None and _SYSTEM_CONFIG.exists():
+        config = _SYSTEM_CONFIG
+    found = load(config)
+    given = str(root) if root else os.environ.get("CYTOWATCH_ROOT")
+    if given:
+        found = from_mapping({**to_mapping(found), "root": str(Path(given).absolute())})
+    return found
+
+
+def spool_of(root: Path | None, config: Path | None) -> Spool:
+    """The tree that is meant, which must be there."""
+    return Spool.open(Path(configuration(root, config).root))
+
+
+def print_json(document: Any) -> None:
+    """Print `document`; on a terminal with its letters as they are."""
+    print(json.dumps(document, indent=2, ensure_ascii=not sys.stdout.isatty()))
+
+
+IdArguments = Annotated[list[str], typer.Argument(metavar="ID...")]
+
+
+def one(spool: Spool, wanted: str) -> tree.Entry:
+    """The one uploaded file that `wanted` means.
+
+    Raises
+    ------
+    RootError
+        It means none, or several.
+    """
+    found = tree.find(spool, wanted)
+    if len(found) != 1:
+        said = "nothing is" if not found else f"{len(found)} uploaded files are"
+        raise RootError(f"{said} called {wanted!r}: `cytowatch list` shows the ids")
+    return found[0]
+
+
+def status_named(wanted: str) -> Status:
+    """The status that `wanted` spells, in any case, with spaces, dashes or underscores.
+
+    Raises
+    ------
+    typer.BadParameter
+        There is none of that name.
+    """
+    name = wanted.upper().replace(" ", "_").replace("-", "_")
+    if name not in Status.__members__:
+        raise typer.BadParameter(f"{wanted} is none of {', '.join(Status.__members__)}")
+    return Status[name]

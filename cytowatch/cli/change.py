@@ -1,0 +1,169 @@
+"""The commands that change what became of uploaded files: retry, return, remove, export, links."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cytowatch import projects, tree
+from cytowatch.cli import show as display
+from cytowatch.cli.app import (
+    ConfigOption,
+    IdArguments,
+    RootOption,
+    app,
+    one,
+    spool_of,
+    status_named,
+)
+from cytowatch.cli.show import console, safe
+from cytowatch.errors import RootError
+from cytowatch.spool import Spool
+from cytowatch.status import Status
+
+__all__: list[str] = []
+
+
+def _asked(spool: Spool, what: str, id_: str, **more: Any) -> str:
+    # Imported here: only the commands that change something need it.
+    from cytowatch.engine import requests
+
+    request = {"do": what, "id": id_, **more}
+    return str(requests.ask(spool, request, now=lambda: datetime.now(UTC))["said"])
+
+
+def _reason(entry: tree.Entry) -> str | None:
+    return entry.manifest["error"]["reason"] if entry.manifest["error"] else None
+
+
+@app.command()
+def retry(
+    wanted: Annotated[list[str] | None, typer.Argument(metavar="[ID...]")] = None,
+    status_: Annotated[
+        str | None, typer.Option("--status", help="All that are in this error.")
+    ] = None,
+    reason: Annotated[str | None, typer.Option(help="All that failed for this reason.")] = None,
+    root: RootOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Send what ended in an error back to the stage that failed, or an incomplete one to its inbox."""
+    spool = spool_of(root, config)
+    entries = [one(spool, name) for name in wanted or []]
+    if status_ or reason:
+        in_status = status_named(status_) if status_ else None
+        entries += [
+            entry
+            for entry in tree.entries(spool)
+            if entry.status.is_error
+            and (in_status is None or entry.status is in_status)
+            and (not reason or _reason(entry) == reason)
+        ]
+    if not entries:
+        raise RootError("nothing to retry: give an ID, --status or --reason")
+    for entry in entries:
+        said = _asked(spool, "retry", entry.manifest["id"])
+        console.print(f"{safe(entry.manifest['name'])} goes back to {safe(said)}")
+
+
+@app.command("return")
+def return_(wanted: IdArguments, root: RootOption = None, config: ConfigOption = None) -> None:
+    """Hand the original of an error back to its user, into inbox/<user>/_returned/."""
+    spool = spool_of(root, config)
+    for name in wanted:
+        entry = one(spool, name)
+        said = _asked(spool, "return", entry.manifest["id"])
+        console.print(f"{safe(entry.manifest['name'])} is in {safe(said)}")
+
+
+@app.command()
+def remove(
+    wanted: IdArguments,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Even if a project shows it.")] = False,
+    root: RootOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Remove uploaded files that came to their end, with their originals, for good."""
+    spool = spool_of(root, config)
+    for name in wanted:
+        entry = one(spool, name)
+        _asked(spool, "remove", entry.manifest["id"], anyway=anyway)
+        console.print(f"{safe(entry.manifest['name'])} is removed")
+
+
+@app.command()
+def export(
+    wanted: Annotated[str, typer.Argument(metavar="ID")],
+    directory: Path,
+    root: RootOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Copy the original, byte for byte and under its dropped name, into DIRECTORY."""
+    from cytowatch.engine import after
+
+    entry = one(spool_of(root, config), wanted)
+    directory.mkdir(parents=True, exist_ok=True)
+    for row, name in after.originals(entry.manifest):
+        target = directory / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            raise RootError(f"{target} is there already; nothing is replaced")
+        with open(entry.path / row["path"], "rb") as source, open(target, "xb") as copy:
+            shutil.copyfileobj(source, copy, 4 << 20)
+            copy.flush()
+            os.fsync(copy.fileno())
+        if row["sha256"] is not None:
+            with open(target, "rb") as copy:
+                if hashlib.file_digest(copy, "sha256").hexdigest() != row["sha256"]:
+                    raise RootError(f"{target} has other bytes than the original had")
+        console.print(f"{safe(str(target))}, {display.bytes_text(row['size_bytes'])}")
+
+
+ProjectOption = Annotated[str, typer.Option("--project", help="The project.")]
+
+
+def _deployed(spool: Spool, wanted: str) -> list[tree.Entry]:
+    """What `wanted` means: one uploaded file, or of an archive or a folder all that came out of it."""
+    entry = one(spool, wanted)
+    if entry.status is not Status.EXTRACTED:
+        return [entry]
+    every = {other.manifest["id"]: other for other in tree.entries(spool)}
+    inside = {entry.manifest["id"]}
+    for id_ in sorted(every):
+        if every[id_].manifest["parent_id"] in inside:
+            inside.add(id_)
+    good = (Status.DEPLOYED, Status.CONVERTED)
+    return [every[id_] for id_ in sorted(inside) if every[id_].status in good]
+
+
+@app.command()
+def link(
+    wanted: Annotated[str, typer.Argument(metavar="ID")],
+    project: ProjectOption,
+    root: RootOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Show a deployed image in one more project; of an archive or a folder, all that is in it."""
+    spool = spool_of(root, config)
+    for entry in _deployed(spool, wanted):
+        name = projects.link(spool, entry.path, project)
+        console.print(f"{safe(entry.manifest['name'])} is in the project {safe(name)}")
+
+
+@app.command()
+def unlink(
+    wanted: Annotated[str, typer.Argument(metavar="ID")],
+    project: ProjectOption,
+    root: RootOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Take an image out of a project; the image itself stays."""
+    spool = spool_of(root, config)
+    for entry in _deployed(spool, wanted):
+        name = projects.unlink(spool, entry.path, project)
+        console.print(f"{safe(entry.manifest['name'])} is no more in the project {safe(name)}")

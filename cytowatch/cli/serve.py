@@ -1,0 +1,83 @@
+"""The commands that run it, or look whether it can run: run, init, check, demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from cytowatch.cli import check as checks
+from cytowatch.cli.app import ConfigOption, JsonOption, RootOption, app, configuration, print_json
+from cytowatch.cli.show import console, safe
+from cytowatch.config import Config, from_mapping, render
+from cytowatch.errors import RootError
+from cytowatch.spool import Spool
+
+__all__: list[str] = []
+
+
+@app.command()
+def run(
+    root: RootOption = None,
+    config: ConfigOption = None,
+    until_idle: Annotated[
+        bool, typer.Option("--until-idle", help="Ingest what is there, then exit.")
+    ] = False,
+) -> None:
+    """Be the daemon."""
+    # Imported here: the other commands need neither watchdog nor Prometheus.
+    from cytowatch import daemon
+
+    def again() -> Config:
+        return configuration(root, config)
+
+    raise typer.Exit(daemon.run(again(), until_idle=until_idle, reload=again))
+
+
+@app.command()
+def init(directory: Path, config: ConfigOption = None) -> None:
+    """Make the tree in DIRECTORY; with --config also write a configuration that explains itself."""
+    absolute = directory.absolute()
+    spool = Spool.create(absolute)
+    console.print(f"{safe(str(spool.root))} is ready: each user is a folder in inbox/")
+    if config is None:
+        return
+    if config.exists():
+        raise RootError(f"{config} is there already; it was left as it is")
+    config.write_text(render(from_mapping({"root": str(absolute)})))
+    console.print(f"{safe(str(config))} is written")
+
+
+@app.command()
+def check(
+    root: RootOption = None,
+    config: ConfigOption = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Look through the whole tree, with every hash.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Look whether cytowatch can run here, and what this machine allows."""
+    results = checks.run(configuration(root, config), deep=deep)
+    if as_json:
+        print_json([{"name": r.name, "good": r.good, "detail": r.detail} for r in results])
+    else:
+        table = Table(box=None, show_header=False, pad_edge=False)
+        for result in results:
+            mark = {True: "[green]good[/]", False: "[red]wrong[/]", None: "[dim]note[/]"}
+            table.add_row(mark[result.good], result.name, safe(result.detail))
+        console.print(table)
+    raise typer.Exit(1 if any(result.good is False for result in results) else 0)
+
+
+@app.command()
+def demo(
+    directory: Annotated[Path, typer.Argument(help="Made anew each time.")] = Path("demo-root"),
+) -> None:
+    """Watch real slides travel from an inbox into storage; takes under a minute."""
+    # Imported here: it draws pictures, which no other command does.
+    from cytowatch.cli import demo as show_it
+
+    raise typer.Exit(show_it.run(directory.absolute()))
