@@ -25,13 +25,13 @@ from cytowatch.engine import after, requests
 from cytowatch.engine.child import Zygote
 from cytowatch.engine.engine import Engine, workers
 from cytowatch.engine.folders import Folders
-from cytowatch.engine.recover import recover
+from cytowatch.engine.recover import finish, recover
 from cytowatch.engine.treat import Treatment
 from cytowatch.errors import ConfigError, RootError
 from cytowatch.inbox import claim
 from cytowatch.inbox.watch import Watcher
 from cytowatch.index import Index
-from cytowatch.intake import Intake
+from cytowatch.intake import Claimed, Intake
 from cytowatch.ledger import Ledger
 from cytowatch.model import UploadedFileId
 from cytowatch.observe import feedback, health, logs, systemd
@@ -204,19 +204,47 @@ class _Daemon:
             now = time.monotonic()
             if now - self._scanned_at >= self._config.inbox.rescan_s:
                 self._scan(now)
-            put_off = self._intake.scan_hinted(now)
-            if self._disk_has_room():
-                self._intake.claim_due(now)
-                self._engine.start_some(now)
-            self._collect(now)
-            self._requests(now)
+            put_off = None
+            with self._told_of_faults("hints"):
+                put_off = self._intake.scan_hinted(now)
+            with self._told_of_faults("claims"):
+                if self._disk_has_room():
+                    self._intake.claim_due(now)
+                    self._engine.start_some(now)
+            self._collect(self._intake.collect(now), now)
+            self._mend(now)
+            with self._told_of_faults("requests"):
+                self._requests(now)
             if self._asked_to_reload:
                 self._reload_configuration()
-            self._supervise()
+            with self._told_of_faults("processes"):
+                self._supervise()
             self._tell(now)
             if self._until_idle and self._idle(now):
                 return
             self._sleep(now, put_off)
+
+    @contextmanager
+    def _told_of_faults(self, name: str) -> Iterator[None]:
+        """A fault of the machine is told, and tried again on the next turn; it ends nothing."""
+        try:
+            yield
+        except OSError as error:
+            said = f"{error.strerror or error}: {error.filename or ''}"
+            if self._health.reasons().get(name) != said:
+                self._log.warning("fault", where=name, error=said)
+            self._health.fault(name, said)
+        else:
+            self._health.clear(name)
+
+    def _mend(self, now: float) -> None:
+        """Put right what a fault has left of claims, or say why it cannot be."""
+        with self._told_of_faults("mending"):
+            self._collect(self._intake.mend(), now)
+        for id_, why in self._intake.kept.items():
+            self._health.fault("kept", f"state/tmp/{id_}: {why}")
+        if not self._intake.kept:
+            self._health.clear("kept")
 
     def _sleep(self, now: float, put_off: float | None) -> None:
         times = [
@@ -257,20 +285,19 @@ class _Daemon:
         self._scanned_at = now
         self._metrics.last_scan.set(time.time())
 
-    def _collect(self, now: float) -> None:
-        for claimed in self._intake.collect(now):
-            drop = claimed.drop
+    def _collect(self, arrived: list[Claimed], now: float) -> None:
+        for claimed in arrived:
             self._metrics.received_bytes.inc(claimed.size_bytes)
             self._log.info(
                 "claimed",
                 id=claimed.id,
-                user=drop.user,
-                name=names.printable(drop.name),
+                user=claimed.user,
+                name=names.printable(claimed.name),
                 bytes=claimed.size_bytes,
                 seconds=round(claimed.settled_s, 3),
             )
             self._ledger.arrived(claimed.id)
-            self._engine.submit(drop.user, claimed.id)
+            self._engine.submit(claimed.user, claimed.id)
             # A free thread must not wait for the next turn of the loop.
             self._engine.start_some(now)
         for user, id_ in self._ledger.take_children():
@@ -430,8 +457,10 @@ class _Daemon:
     def _end_work(self) -> None:
         self._stop.set()
         self._intake.stop()
-        self._collect(time.monotonic())
+        now = time.monotonic()
+        self._collect(self._intake.collect(now), now)
         self._engine.stop()
+        finish(self._spool)
 
     def _new_id(self, now: datetime, name: str) -> UploadedFileId:
         return UploadedFileId(names.new_id(now, name, self._random))

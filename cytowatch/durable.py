@@ -13,18 +13,21 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 __all__ = [
-    "TRANSIENT_ERRNOS",
     "beneath",
     "directory",
     "fsync_directory",
     "fsync_tree",
+    "is_transient",
     "rename",
+    "why_of",
 ]
 
 #: Faults of the machine, not of the file: what met them waits and is tried again.
-TRANSIENT_ERRNOS = frozenset(
+_TRANSIENT_ERRNOS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS, errno.EMFILE, errno.ENFILE}
 )
+
+_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 _RENAME_NOREPLACE = 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -70,6 +73,20 @@ def rename(
     if result != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), os.fsdecode(source), None, os.fsdecode(target))
+
+
+def is_transient(error: OSError) -> bool:
+    """Whether it is a fault of the machine that may pass, and of no file."""
+    return error.errno in _TRANSIENT_ERRNOS
+
+
+def why_of(error: OSError) -> str:
+    """The word for what a fault of the machine makes wait.
+
+    >>> why_of(OSError(errno.EDQUOT, "")), why_of(OSError(errno.EIO, ""))
+    ('disk', 'input_output')
+    """
+    return "disk" if error.errno in _FULL_ERRNOS else "input_output"
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from cytowatch import formats, names
+from cytowatch import durable, formats, manifest, names
 from cytowatch.config import Config
 from cytowatch.formats import Probe, completeness
 from cytowatch.inbox import claim, scan
@@ -25,6 +25,7 @@ from cytowatch.inbox.settle import Settler
 from cytowatch.manifest import Manifest, SkippedEntry
 from cytowatch.model import UploadedFileId
 from cytowatch.spool import Spool
+from cytowatch.status import Status
 
 __all__ = ["Claimed", "DroppedFolders", "Intake"]
 
@@ -40,7 +41,8 @@ class Claimed:
     """Something that has become an uploaded file."""
 
     id: UploadedFileId
-    drop: Drop
+    user: str
+    name: str
     size_bytes: int
     settled_s: float
 
@@ -57,6 +59,9 @@ class DroppedFolders(Protocol):
 
     def claimed(self, folder: str, children: list[str]) -> None:
         """Note what was claimed out of `folder`."""
+
+    def adopt(self, child: Manifest) -> None:
+        """Note what came out of a folder, and was taken up again after a fault."""
 
     def finish(self, folder: str, skipped: list[SkippedEntry]) -> None:
         """Nothing more comes."""
@@ -112,6 +117,9 @@ class Intake:
         #: When something happened last in a folder that is open.
         self._active: dict[str, float] = {}
         self._markers: dict[str, Drop] = {}
+        self._to_mend = False
+        #: What a fault left in ``state/tmp`` and could not be put right yet, by id: why.
+        self.kept: dict[str, str] = {}
 
     def reconfigure(self, config: Config) -> None:
         """Go on with other times and names."""
@@ -128,6 +136,7 @@ class Intake:
     def scan_all(self, now: float) -> int:
         """Look at every inbox; tells how many drops no event had told of."""
         found = 0
+        self._to_mend |= bool(self.kept)
         hinted = set(self._hints)
         present = set()
         for drop, waiting in scan.stray(self._spool.inbox, self._config.inbox.ignore):
@@ -204,6 +213,9 @@ class Intake:
 
     def claim_due(self, now: float) -> None:
         """Begin to claim what has been quiet long enough, after one more look at it."""
+        if self._to_mend:
+            # Nothing new while what a fault left half-done waits to be put right.
+            return
         rooms = {track.drop.room for track in self._settler.due(now) if track.drop.user}
         for room in sorted(rooms):
             here = [
@@ -277,7 +289,12 @@ class Intake:
         parent = None
         if bundle.folder is not None and self._is_image(bundle):
             head = bundle.head.drop
-            parent = self._folders.parent(bundle.folder, head.user, head.project)
+            try:
+                parent = self._folders.parent(bundle.folder, head.user, head.project)
+            except OSError as error:
+                self._to_mend = True
+                self._put_off(bundle, _fault(error), now)
+                return
             self._active[bundle.folder] = now
         folder = bundle.group.folder
         own = bundle.folder is None or bundle.head.drop.path in self._markers
@@ -325,7 +342,8 @@ class Intake:
             try:
                 result = running.future.result()
             except OSError as error:
-                result = Waiting(why="input_output", detail=f"{error.strerror or error}")
+                self._to_mend = True
+                result = _fault(error)
             if isinstance(result, Waiting):
                 self._put_off(bundle, result, now)
                 continue
@@ -337,7 +355,8 @@ class Intake:
             claimed.append(
                 Claimed(
                     id=result,
-                    drop=bundle.head.drop,
+                    user=bundle.head.drop.user,
+                    name=bundle.head.drop.name,
                     size_bytes=running.size_bytes,
                     settled_s=now - bundle.changed_at,
                 )
@@ -346,6 +365,30 @@ class Intake:
         for folder, ids in children.items():
             self._folders.claimed(folder, ids)
         return claimed
+
+    def mend(self) -> list[Claimed]:
+        """Finish or undo what a fault of the machine has left of claims; gives the finished ones."""
+        if not self._to_mend or self._running:
+            return []
+        self._to_mend = False
+        outcomes = claim.recover(self._spool)
+        self.kept = {id_: said for id_, said in outcomes.items() if said.startswith("kept")}
+        finished = []
+        for id_, said in outcomes.items():
+            if said != "finished":
+                continue
+            found = manifest.read(self._spool.stage(Status.UPLOADED) / id_)
+            self._folders.adopt(found)
+            finished.append(
+                Claimed(
+                    id=UploadedFileId(id_),
+                    user=found["user"],
+                    name=found["name"],
+                    size_bytes=found["size_bytes"],
+                    settled_s=0.0,
+                )
+            )
+        return finished
 
     def _put_off(self, bundle: Bundle, waiting: Waiting, now: float) -> None:
         for track in bundle.tracks:
@@ -408,6 +451,7 @@ class Intake:
         """
         return (
             not self._running
+            and not self._to_mend
             and not self._finishing(now)
             and not any(
                 track.due_at is not None
@@ -447,6 +491,10 @@ class Intake:
     def stop(self) -> None:
         """Let the claims that run come to their end; no new one begins."""
         self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _fault(error: OSError) -> Waiting:
+    return Waiting(why=durable.why_of(error), detail=f"{error.strerror or error}")
 
 
 def _looks_like_an_image(probe: Probe) -> bool:

@@ -44,6 +44,8 @@ def broken(spool: Spool, *, at_rest: bool, hashes: bool = True) -> Iterator[str]
             continue
         known[path.name] = found
         yield from _one(status, path, found, at_rest=at_rest)
+        if at_rest:
+            yield from _unnamed(path, found)
         if hashes:
             yield from _hashes(path, found)
     yield from _children(known, at_rest=at_rest)
@@ -83,6 +85,18 @@ def _one(status: Status | None, path: Path, found: Manifest, *, at_rest: bool) -
                 yield f"{file} is not there"
         elif file.stat().st_size != row["size_bytes"]:
             yield f"{file} has {file.stat().st_size:,} bytes, {row['size_bytes']:,} were noted"
+
+
+def _unnamed(path: Path, found: Manifest) -> Iterator[str]:
+    named = {row["path"] for row in found["files"]}
+    for top in ("source", "derived"):
+        # A link leads to another one's files, which that one's manifest names.
+        if (path / top).is_symlink():
+            continue
+        for folder, _, files in os.walk(path / top):
+            for file in files:
+                if os.path.relpath(os.path.join(folder, file), path) not in named:
+                    yield f"{os.path.join(folder, file)} is named by no manifest"
 
 
 def _hashes(path: Path, found: Manifest) -> Iterator[str]:
@@ -136,6 +150,7 @@ def _leftovers(spool: Spool) -> Iterator[str]:
         ("output was left behind", lambda: spool.root.glob("st*/*/*/out.*")),
         ("a temporary manifest was left behind", lambda: spool.root.glob("st*/*/*/.manifest*")),
         ("a journal was left behind", lambda: spool.root.glob("st*/*/*/claim.json")),
+        ("a source was to be given up", lambda: spool.requests.glob("*.lighten")),
     )
     for what, look in looks:
         for path in look():

@@ -5,10 +5,13 @@ from __future__ import annotations
 import fcntl
 import grp
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import structlog
 
 from cytowatch import durable
 from cytowatch.errors import RootError
@@ -20,6 +23,8 @@ __all__ = ["LAYOUT", "Spool"]
 
 #: The version of the layout on disk, written to ``FORMAT``.
 LAYOUT = "cytowatch 1\n"
+
+_log = structlog.get_logger()
 
 
 class Spool:
@@ -234,21 +239,42 @@ class Spool:
             folder.rmdir()
 
     def _move(self, path: Path, target: Path) -> Path:
-        durable.rename(path, target / path.name)
-        reached("stage.renamed")
-        # The new name first: after a cut between the two it may be found twice, never not at all.
-        durable.fsync_directory(target)
-        durable.fsync_directory(path.parent)
-        return target / path.name
+        moved = target / path.name
+        durable.rename(path, moved)
+        try:
+            reached("stage.renamed")
+            # The new name first: after a cut between the two it may be found twice, never not at all.
+            durable.fsync_directory(target)
+            durable.fsync_directory(path.parent)
+        except OSError as error:
+            # It has moved, and everyone sees it there. A power cut now may take the rename back:
+            # then the step is done again, as after any other cut.
+            _log.warning("not_synced", path=os.fspath(moved), error=f"{error.strerror}")
+        return moved
 
     def discard(self, path: Path) -> None:
-        """Remove something of ours: first out of the way by a rename, then for good."""
-        grave = self.trash / f"{path.parent.name}.{path.name}"
-        if grave.exists():
-            shutil.rmtree(grave)
+        """Remove something of ours: first out of the way by a rename, then for good.
+
+        What cannot be removed now stays in the trash, and is removed with it.
+        """
+        grave = self.trash / f"{path.name}.{secrets.token_hex(4)}"
         try:
             os.rename(path, grave)
         except FileNotFoundError:
             return
-        reached("trash.renamed")
-        shutil.rmtree(grave) if grave.is_dir() else grave.unlink()
+        with suppress(OSError):
+            reached("trash.renamed")
+            _remove(grave)
+
+    def empty_trash(self) -> None:
+        """Remove what `discard` could not; another thread may be about the same at that moment."""
+        for grave in self.trash.iterdir():
+            _remove(grave)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()

@@ -37,8 +37,10 @@ __all__ = [
     "is_folder",
     "is_linked",
     "lighten",
+    "lighten_the_rest",
     "link",
     "out_directories",
+    "plan_to_lighten",
     "rebuilt",
     "tidy",
     "withdraw",
@@ -177,21 +179,52 @@ def extracted(spool: Spool, place: Place, changed: Manifest, *, now: datetime) -
     return _enter(spool, place, changed, Status.EXTRACTED, now=now, attempts=0)
 
 
-def lighten(place: Place) -> Place:
+def _note_of(spool: Spool, id_: str) -> Path:
+    return spool.requests / f"{id_}.lighten"
+
+
+def plan_to_lighten(spool: Spool, place: Place) -> None:
+    """Note, before it is published, that its source is to be given up afterwards."""
+    note = _note_of(spool, place.manifest["id"])
+    note.write_text(place.manifest["user"])
+    durable.fsync_directory(spool.requests)
+
+
+def lighten(spool: Spool, place: Place) -> Place:
     """Give up the source of a published upload, which the configuration does not keep.
 
     The manifest stops naming it first: a crash between the two leaves a file too many, never one
-    too few.
+    too few, and the note of `plan_to_lighten` for `lighten_the_rest`. Doing it twice changes nothing.
     """
     files = [row for row in place.manifest["files"] if row["role"] != "source"]
     changed = cast("Manifest", {**place.manifest, "files": files})
-    manifest.write(place.path, changed)
+    if changed != place.manifest:
+        manifest.write(place.path, changed)
     reached("source.given_up")
-    for row in place.manifest["files"]:
-        if row["role"] == "source":
-            (place.path / row["path"]).unlink()
-    durable.fsync_directory(place.path / "source")
+    kept = {row["path"] for row in files}
+    for folder, _, found in os.walk(place.path / "source"):
+        for name in found:
+            path = Path(folder, name)
+            if str(path.relative_to(place.path)) not in kept:
+                path.unlink()
+        durable.fsync_directory(Path(folder))
+    _note_of(spool, place.manifest["id"]).unlink(missing_ok=True)
     return Place(status=place.status, path=place.path, manifest=changed)
+
+
+def lighten_the_rest(spool: Spool) -> None:
+    """Give up the sources that a crash or a fault has left, by the notes of `plan_to_lighten`.
+
+    Nothing may be in work meanwhile.
+    """
+    for note in spool.requests.glob("*.lighten"):
+        path = spool.storage / note.read_text() / note.stem
+        if path.is_dir() and not (path / "source").is_symlink():
+            found = manifest.read(path)
+            lighten(spool, Place(status=manifest.status_of(found), path=path, manifest=found))
+        else:
+            # It ended in an error, was removed, or is taken up again and noted anew at its end.
+            note.unlink()
 
 
 def fail(spool: Spool, place: Place, error: IngestError, *, now: datetime) -> Place:

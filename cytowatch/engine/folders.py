@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import cast
 
@@ -36,6 +36,8 @@ _NOTHING = ExtractionError("no_image", "its images were taken away again before 
 @dataclass(slots=True)
 class _Open:
     place: Place
+    #: Children that a fault of the machine has kept from its manifest so far.
+    unnoted: list[str] = field(default_factory=list)
 
 
 class Folders:
@@ -92,10 +94,10 @@ class Folders:
         """The manifest of the uploaded file that stands for `folder`; made if there is none yet."""
         key = names.decode(os.fsencode(folder))[0]
         if key not in self._open:
-            self._open[key] = _Open(self._make(folder, key, user, project))
+            self._make(folder, key, user, project)
         return self._open[key].place.manifest
 
-    def _make(self, folder: str, key: str, user: str, project: str | None) -> Place:
+    def _make(self, folder: str, key: str, user: str, project: str | None) -> None:
         now = self._now()
         name, name_base64 = names.decode(os.fsencode(os.path.basename(folder)))
         id_ = self._make_id(now, name)
@@ -126,10 +128,10 @@ class Folders:
         manifest.write(path, extracting)
         durable.fsync_tree(path)
         path = self._spool.move(path, Status.EXTRACTING_DATA)
-        reached("folder.entered")
         last = Place(status=Status.EXTRACTING_DATA, path=path, manifest=extracting)
+        self._open[key] = _Open(last)
         self._observer.entered(first, last, 0.0)
-        return last
+        reached("folder.entered")
 
     def claimed(self, folder: str, children: list[str]) -> None:
         """Note what was claimed out of `folder`."""
@@ -137,14 +139,22 @@ class Folders:
         if found is not None:
             self._add(found, children)
 
+    def adopt(self, child: Manifest) -> None:
+        """Note `child`, if it came out of a folder that is open."""
+        for found in self._open.values():
+            if found.place.manifest["id"] == child["parent_id"]:
+                self._add(found, [child["id"]])
+
     def _add(self, found: _Open, children: list[str]) -> None:
-        known = found.place.manifest["children"]
-        new = [child for child in children if child not in set(known)]
-        if not new:
+        found.unnoted += [child for child in children if child not in found.unnoted]
+        changed = _with_children(found)
+        if changed == found.place.manifest:
             return
-        changed = cast("Manifest", {**found.place.manifest, "children": [*known, *new]})
-        manifest.write(found.place.path, changed)
-        found.place = Place(status=found.place.status, path=found.place.path, manifest=changed)
+        # What cannot be written now is written with the next one, or with the last manifest.
+        with suppress(OSError):
+            manifest.write(found.place.path, changed)
+            found.place = Place(status=found.place.status, path=found.place.path, manifest=changed)
+            found.unnoted = []
 
     def finish(self, folder: str, skipped: list[SkippedEntry]) -> None:
         """Nothing more comes: `folder` is EXTRACTED, and goes if it is empty."""
@@ -154,7 +164,7 @@ class Folders:
         if len(skipped) > _MOST_SKIPPED:
             rest = len(skipped) - _MOST_SKIPPED
             named.append(SkippedEntry(name="", reason="and more, not named here", count=rest))
-        changed = cast("Manifest", {**place.manifest, "skipped": named})
+        changed = cast("Manifest", {**_with_children(self._open[key]), "skipped": named})
         after = (
             advance.extracted(self._spool, place, changed, now=self._now())
             if changed["children"]
@@ -172,3 +182,9 @@ class Folders:
         with suppress(OSError):
             for path, _, _ in os.walk(top, topdown=False):
                 os.rmdir(path)
+
+
+def _with_children(found: _Open) -> Manifest:
+    known = found.place.manifest["children"]
+    new = [child for child in found.unnoted if child not in set(known)]
+    return cast("Manifest", {**found.place.manifest, "children": [*known, *new]})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 
 from cytowatch import manifest
@@ -14,7 +15,7 @@ from cytowatch.model import UploadedFileId
 from cytowatch.spool import Spool
 from cytowatch.status import STAGE_STATUSES, Status
 
-__all__ = ["recover"]
+__all__ = ["finish", "recover"]
 
 
 def recover(spool: Spool, *, now: datetime) -> Iterator[tuple[str, UploadedFileId]]:
@@ -22,8 +23,6 @@ def recover(spool: Spool, *, now: datetime) -> Iterator[tuple[str, UploadedFileI
 
     A child that outlived its daemon is ended before its files are touched.
     """
-    for leftover in spool.trash.iterdir():
-        spool.discard(leftover)
     for status in STAGE_STATUSES:
         for id_ in spool.in_status(status):
             path = spool.stage(status) / id_
@@ -45,3 +44,11 @@ def recover(spool: Spool, *, now: datetime) -> Iterator[tuple[str, UploadedFileI
                 continue
             advance.tidy(spool, place, now=now)
             yield found["user"], id_
+    finish(spool)
+
+
+def finish(spool: Spool) -> None:
+    """What was to be removed and could not be: now, while nothing is in work, or the next time."""
+    spool.empty_trash()
+    with suppress(OSError, ManifestError):
+        advance.lighten_the_rest(spool)

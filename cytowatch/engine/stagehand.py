@@ -9,8 +9,8 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from cytowatch import durable
 from cytowatch.config import Config
-from cytowatch.durable import TRANSIENT_ERRNOS
 from cytowatch.engine import wire
 from cytowatch.errors import IngestError, TransientError, stage_error
 from cytowatch.model import Outcome, UploadedFile
@@ -66,8 +66,9 @@ def _answer(
     except MemoryError:
         return _error(_out_of_memory(status, file.config))
     except OSError as error:
-        if error.errno in TRANSIENT_ERRNOS:
-            return {"transient": {"why": "disk", "detail": os.strerror(error.errno or 0)}}
+        if durable.is_transient(error):
+            said = os.strerror(error.errno or 0)
+            return {"transient": {"why": durable.why_of(error), "detail": said}}
         return _unexpected(status, error)
     except Exception as error:  # noqa: BLE001 - whatever a decoder raises is this file's error
         if "out of memory" in str(error).lower():

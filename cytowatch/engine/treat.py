@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from cytowatch import manifest
+import structlog
+
+from cytowatch import durable, manifest
 from cytowatch.config import Config
-from cytowatch.durable import TRANSIENT_ERRNOS
 from cytowatch.engine import advance
 from cytowatch.engine.advance import Place
 from cytowatch.engine.child import Child, ChildCrashed, ChildTimedOut, Stopped, Zygote, record
@@ -86,8 +86,8 @@ def treat(with_: Treatment, id_: UploadedFileId) -> None:
     try:
         _treat(with_, _taken_up(with_, place))
     except OSError as error:
-        if error.errno in TRANSIENT_ERRNOS:
-            why = "disk" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "input_output"
+        if durable.is_transient(error):
+            why = durable.why_of(error)
             raise TransientError(why, f"{error.strerror}: {error.filename or path}") from error
         raise
 
@@ -185,6 +185,9 @@ def _accept(with_: Treatment, place: Place, outcome: Outcome, out: str) -> Place
     duplicate_of = _duplicate(with_, place, outcome)
     if duplicate_of is not None and _skips_conversion(with_, place, outcome, duplicate_of):
         outcome = Outcome(status=Status.DEPLOYING, changes=outcome.changes)
+    heavy = _gives_up_source(with_.config, outcome.status)
+    if heavy:
+        advance.plan_to_lighten(with_.spool, place)
     after = advance.accept(
         with_.spool,
         place,
@@ -194,13 +197,25 @@ def _accept(with_: Treatment, place: Place, outcome: Outcome, out: str) -> Place
         settings=with_.config.storage,
         duplicate_of=duplicate_of,
     )
-    match after.status:
-        case Status.EXTRACTED if not with_.config.extract.keep_archive:
-            return advance.lighten(after)
-        case Status.CONVERTED if not with_.config.convert.keep_source:
-            return advance.lighten(after)
+    if not heavy:
+        return after
+    try:
+        return advance.lighten(with_.spool, after)
+    except OSError as fault:
+        # It is published all the same; its source goes when the daemon ends or starts.
+        structlog.get_logger().warning("source_kept", path=str(after.path), error=fault.strerror)
+        return after
+
+
+def _gives_up_source(config: Config, status: Status) -> bool:
+    """Whether the source goes when an uploaded file is published as `status`."""
+    match status:
+        case Status.EXTRACTED:
+            return not config.extract.keep_archive
+        case Status.CONVERTED:
+            return not config.convert.keep_source
         case _:
-            return after
+            return False
 
 
 def _skips_conversion(with_: Treatment, place: Place, outcome: Outcome, first: str) -> bool:

@@ -250,17 +250,17 @@ def _take(
     while spool.taken(id_, parcel.head.user):
         id_ = make_id(now, name)
     place = spool.tmp / id_
-    _prepare(place, parcel, config, name, name_base64, now, software)
-    durable.fsync_directory(spool.tmp)
-    reached("claim.prepared")
     moved: list[_Held] = []
     try:
+        _prepare(place, parcel, config, name, name_base64, now, software)
+        durable.fsync_directory(spool.tmp)
+        reached("claim.prepared")
         trouble = _move_all(spool, parcel, held, place, moved)
         if trouble is None:
             _make_durable(place, held, config)
             reached("claim.durable")
     except OSError:
-        # Back to where it was; what cannot be put back now is put back at the next start.
+        # Back to where it was; what cannot be put back now is put back by `recover`.
         _undo(spool, place, moved)
         raise
     if trouble is not None:
@@ -270,12 +270,7 @@ def _take(
     (place / _MARKER).unlink(missing_ok=True)
     (place / JOURNAL).unlink()
     reached("claim.unjournaled")
-    try:
-        spool.move(place, Status.UPLOADED)
-    except OSError:
-        # The rename came about and its fsync failed: it is claimed all the same.
-        if not (spool.stage(Status.UPLOADED) / id_).is_dir():
-            raise
+    spool.move(place, Status.UPLOADED)
     return id_
 
 
@@ -421,6 +416,7 @@ def _put_back(path: Path, name: str, folder_fd: int) -> None:
             continue
         os.fsync(folder_fd)
         return
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
 
 
 def _remove_empty(inbox: Path, folder: str | None) -> None:
@@ -441,17 +437,20 @@ def _set_modes(descriptor: int, config: Config) -> None:
 
 
 def recover(spool: Spool) -> dict[str, str]:
-    """Finish or undo what a crash left in ``state/tmp``: what became of each id.
+    """Finish or undo what a crash or a fault left in ``state/tmp``: what became of each id.
 
     A claim is finished when all its members had moved already, else undone. What is neither
-    is kept where it is, and said so.
+    is kept where it is, and said so. No claim may be under way.
     """
     outcome: dict[str, str] = {}
     for place in sorted(spool.tmp.iterdir()):
-        if not place.is_dir():
-            place.unlink()
-            continue
-        outcome[place.name] = _recover_one(spool, place)
+        try:
+            if not place.is_dir():
+                place.unlink()
+                continue
+            outcome[place.name] = _recover_one(spool, place)
+        except OSError as error:
+            outcome[place.name] = f"kept: {error.strerror}: {error.filename}"
     return outcome
 
 
@@ -487,8 +486,7 @@ def _recover_one(spool: Spool, place: Path) -> str:
             # The folder of a set may be gone by now: it was removed when it was empty.
             os.makedirs(spool.inbox / folder, exist_ok=True)
             with durable.beneath(spool.inbox, folder) as inbox_fd:
-                durable.rename(path, name, target_fd=inbox_fd)
-                os.fsync(inbox_fd)
+                _put_back(path, name, inbox_fd)
         except OSError as error:
             return f"kept: {origin!r} cannot be put back ({error.strerror})"
     if _has_source(place):
