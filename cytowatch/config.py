@@ -152,6 +152,9 @@ class Engine:
     threads_per_worker: str | int = _key("auto", "threads for one conversion", _auto)
     max_attempts: int = _key(3, "after so many crashes on one file it is shelved", _whole(1, 1000))
     stage_timeout_s: float = _key(14400.0, "s that one stage of one file may take", _number(0.05))
+    no_progress_s: float = _key(
+        1800.0, "s that a stage may go on without any progress", _number(0.05)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -333,7 +336,7 @@ RELOADABLE = frozenset(
         *(f"limits.{key}" for key in ("max_pixels", "archive_max_bytes", "archive_max_entries")),
         "limits.archive_max_ratio",
         *(f"storage.{key}" for key in ("duplicates", "reserve_bytes", "keep_errors_days")),
-        *(f"engine.{key}" for key in ("max_attempts", "stage_timeout_s")),
+        *(f"engine.{key}" for key in ("max_attempts", "stage_timeout_s", "no_progress_s")),
         "log.level",
     }
 )

@@ -7,7 +7,6 @@ import json
 import os
 import queue
 import random
-import shutil
 import signal
 import threading
 import time
@@ -26,6 +25,7 @@ from cytowatch.engine.child import Zygote
 from cytowatch.engine.engine import Engine, workers
 from cytowatch.engine.folders import Folders
 from cytowatch.engine.recover import finish, recover
+from cytowatch.engine.room import Room, free_bytes
 from cytowatch.engine.treat import Treatment
 from cytowatch.errors import ConfigError, RootError
 from cytowatch.inbox import claim
@@ -118,6 +118,7 @@ class _Daemon:
         self._wakeups: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._count = workers(config.engine.workers)
+        self._room = Room(lambda: free_bytes(spool.root))
         self._index = Index(spool.state / "index.sqlite3")
         self._ledger = Ledger(
             self._metrics,
@@ -148,6 +149,7 @@ class _Daemon:
                 zygote=self._zygote,
                 observer=self._ledger,
                 index=self._index,
+                room=self._room,
                 now=_now,
                 monotonic=time.monotonic,
                 stop=self._stop,
@@ -375,7 +377,7 @@ class _Daemon:
         systemd.notify("WATCHDOG=1")
 
     def _disk_has_room(self) -> bool:
-        free = shutil.disk_usage(self._spool.root).free
+        free = free_bytes(self._spool.root)
         self._metrics.disk_free.set(free)
         reserve = self._config.storage.reserve_bytes
         if free >= reserve:
@@ -390,7 +392,6 @@ class _Daemon:
     def _describe(self) -> None:
         """The gauges that stay."""
         self._metrics.workers.set(self._count)
-        self._metrics.disk_reserved.set(self._config.storage.reserve_bytes)
         self._metrics.sandbox_enabled.set(self._zygote.sandboxed)
         if not self._zygote.sandboxed:
             self._log.warning("sandbox_off", detail="this kernel has no Landlock for decoders")
@@ -405,6 +406,9 @@ class _Daemon:
         self._metrics.watcher_alive.set(self._watcher.alive)
         self._metrics.set_watcher_mode(self._watcher.mode)
         self._metrics.workers_busy.set(self._engine.busy)
+        self._metrics.disk_reserved.set(
+            self._config.storage.reserve_bytes + self._room.reserved_bytes()
+        )
         self._ledger.set_ages(_now())
         waiting = self._intake.waiting(now)
         live: dict[str, Any] = {

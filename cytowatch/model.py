@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NewType
 
 from cytowatch.config import Config
-from cytowatch.errors import TransientError
 from cytowatch.manifest import Manifest
 from cytowatch.status import Status
 
@@ -60,29 +58,13 @@ class UploadedFile:
     out: str
     config: Config
     progress: Progress = field(default=lambda _share: None)
+    #: Asked before a stage writes so many bytes at most; raises TransientError if they do not fit.
+    check_room: Callable[[int], None] = field(default=lambda _need_bytes: None)
 
     @property
     def source(self) -> str:
         """The path of the (first) source file, as ``source/CMU-1.svs``."""
         return next(file["path"] for file in self.manifest["files"] if file["role"] == "source")
-
-    def check_room(self, need_bytes: int) -> None:
-        """Wait for a disk with room for what this stage may write, beyond the reserve.
-
-        Raises
-        ------
-        TransientError
-            There is too little.
-        """
-        found = os.statvfs(self.out)
-        free = found.f_bavail * found.f_frsize
-        reserve = self.config.storage.reserve_bytes
-        if free - need_bytes < reserve:
-            raise TransientError(
-                "disk",
-                f"up to {need_bytes:,} bytes are needed, {free:,} are free, "
-                f"of which {reserve:,} are kept in reserve",
-            )
 
     @property
     def slug(self) -> str:

@@ -11,14 +11,16 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import structlog
 
-from cytowatch.config import Config, to_mapping
+from cytowatch.config import Config, Engine, to_mapping
 from cytowatch.engine import sandbox, wire
 from cytowatch.engine.zygote import start_time
 from cytowatch.errors import CytowatchError, TransientError, stage_error
@@ -62,7 +64,34 @@ def _signal_name(number: int) -> str:
 
 
 class ChildTimedOut(CytowatchError):
-    """The stage took longer than it may."""
+    """The stage took longer than it may, or said nothing of its progress for too long.
+
+    `reason` is ``timed_out`` or ``no_progress``, `limit_s` the limit in seconds that it passed.
+    """
+
+    def __init__(self, reason: str, limit_s: float) -> None:
+        super().__init__(f"{reason}: {limit_s:g} s")
+        self.reason = reason
+        self.limit_s = limit_s
+
+
+@dataclass(slots=True)
+class _Deadline:
+    """When a stage has to end: in all, and after it was heard of last. Times in seconds."""
+
+    whole_s: float
+    silent_s: float
+    began: float
+    heard: float
+
+    @property
+    def left_s(self) -> float:
+        return min(self.began + self.whole_s, self.heard + self.silent_s) - time.monotonic()
+
+    def passed(self) -> ChildTimedOut:
+        if time.monotonic() >= self.began + self.whole_s:
+            return ChildTimedOut("timed_out", self.whole_s)
+        return ChildTimedOut("no_progress", self.silent_s)
 
 
 class Stopped(CytowatchError):
@@ -178,9 +207,7 @@ class Zygote:
         if "pid" not in answer:
             ours.close()
             raise TransientError("zygote", f"no child could be forked: {answer.get('error')}")
-        return Child(
-            self, ours, answer["pid"], answer["start_time"], self._config.engine.stage_timeout_s
-        )
+        return Child(self, ours, answer["pid"], answer["start_time"], self._config.engine)
 
     def reap(self, pid: int) -> int:
         """Kill `pid` with its whole group and give its wait status."""
@@ -239,11 +266,11 @@ class Child:
     """One sandboxed child, for one uploaded file's whole way; leaving it kills its group."""
 
     def __init__(
-        self, zygote: Zygote, channel: socket.socket, pid: int, started: int, timeout_s: float
+        self, zygote: Zygote, channel: socket.socket, pid: int, started: int, limits: Engine
     ) -> None:
         self._zygote = zygote
         self._channel = channel
-        self._timeout_s = timeout_s
+        self._limits = limits
         self._reaped = False
         self.pid = pid
         self.start_time = started
@@ -272,9 +299,10 @@ class Child:
         manifest: Manifest,
         *,
         progress: Progress,
+        check_room: Callable[[int], None] = lambda _need_bytes: None,
         stop: threading.Event | None = None,
     ) -> Outcome:
-        """Let the child do the stage of `status`.
+        """Let the child do the stage of `status`; it may ask for room on the disk.
 
         Raises
         ------
@@ -289,12 +317,14 @@ class Child:
             wire.send(self._channel, {"status": status.name, "manifest": manifest})
         except OSError:
             raise ChildCrashed(self._end()) from None
-        end = time.monotonic() + self._timeout_s
+        now = time.monotonic()
+        limits = self._limits
+        end = _Deadline(limits.stage_timeout_s, limits.no_progress_s, began=now, heard=now)
         while True:
-            left = end - time.monotonic()
+            left = end.left_s
             if left <= 0:
                 self._end()
-                raise ChildTimedOut(f"{self._timeout_s:g} s")
+                raise end.passed()
             if stop is not None and stop.is_set():
                 raise Stopped("the daemon stops")
             if not select.select([self._channel], [], [], min(left, _LOOK_AT_STOP_S))[0]:
@@ -304,7 +334,7 @@ class Child:
             try:
                 message = wire.receive(
                     self._channel,
-                    give_up=lambda: time.monotonic() >= end or (stop is not None and stop.is_set()),
+                    give_up=lambda: end.left_s <= 0 or (stop is not None and stop.is_set()),
                 )
             except TimeoutError:
                 continue
@@ -315,10 +345,24 @@ class Child:
                 ) from None
             if message is None:
                 raise ChildCrashed(self._end())
+            end.heard = time.monotonic()
             if isinstance(share := message.get("progress"), int | float):
                 progress(float(share))
                 continue
+            if isinstance(need_bytes := message.get("need_bytes"), int):
+                self._say_of_room(check_room, need_bytes)
+                continue
             return _outcome(status, message)
+
+    def _say_of_room(self, check_room: Callable[[int], None], need_bytes: int) -> None:
+        try:
+            check_room(max(0, need_bytes))
+        except TransientError as error:
+            answer = {"refused": error.detail}
+        else:
+            answer = {}
+        with suppress(OSError):
+            wire.send(self._channel, answer)
 
 
 def _outcome(status: Status, message: dict[str, Any]) -> Outcome:

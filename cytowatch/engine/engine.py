@@ -108,12 +108,22 @@ class Engine:
                 self._known.discard(id_)
                 self._pauses.pop(id_, None)
                 self.waiting.pop(id_, None)
+                self._hurry("disk")
             else:
                 seconds = min(_LONGEST_PAUSE_S, self._pauses.get(id_, _FIRST_PAUSE_S / 2) * 2)
                 self._pauses[id_] = seconds
                 self.waiting[id_] = (pause.why, pause.detail)
                 heapq.heappush(self._paused, (self._treatment.monotonic() + seconds, user, id_))
         self._wake()
+
+    def _hurry(self, why: str) -> None:
+        """One is done: what waits for `why` may have room now."""
+        now = self._treatment.monotonic()
+        self._paused = [
+            (min(due, now) if self.waiting.get(id_, ("", ""))[0] == why else due, user, id_)
+            for due, user, id_ in self._paused
+        ]
+        heapq.heapify(self._paused)
 
     def stop(self) -> None:
         """Wait until every thread has put down what it held; `Treatment.stop` must be set."""

@@ -32,7 +32,11 @@ def serve(
     while (request := wire.receive(channel)) is not None:
         status = Status[request["status"]]
         file = UploadedFile(
-            manifest=request["manifest"], out=out, config=config, progress=_throttled(channel)
+            manifest=request["manifest"],
+            out=out,
+            config=config,
+            progress=_throttled(channel),
+            check_room=_asking(channel),
         )
         answer = _answer(stages[status], status, file)
         try:
@@ -52,6 +56,18 @@ def _throttled(channel: socket.socket) -> Callable[[float], None]:
             wire.send(channel, {"progress": min(1.0, max(0.0, share))})
 
     return progress
+
+
+def _asking(channel: socket.socket) -> Callable[[int], None]:
+    """The daemon knows what else is in work on the same disk."""
+
+    def check_room(need_bytes: int) -> None:
+        wire.send(channel, {"need_bytes": need_bytes})
+        answer = wire.receive(channel)
+        if answer is None or "refused" in answer:
+            raise TransientError("disk", str((answer or {}).get("refused", "the daemon is gone")))
+
+    return check_room
 
 
 def _answer(

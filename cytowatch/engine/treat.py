@@ -15,6 +15,7 @@ from cytowatch.config import Config
 from cytowatch.engine import advance
 from cytowatch.engine.advance import Place
 from cytowatch.engine.child import Child, ChildCrashed, ChildTimedOut, Stopped, Zygote, record
+from cytowatch.engine.room import Room
 from cytowatch.errors import DeploymentError, FormatError, IngestError, TransientError, stage_error
 from cytowatch.index import Index, content_key
 from cytowatch.manifest import FileEntry, ManifestError
@@ -54,6 +55,7 @@ class Treatment:
     zygote: Zygote
     observer: Observer
     index: Index
+    room: Room
     now: Callable[[], datetime]
     monotonic: Callable[[], float]
     stop: threading.Event
@@ -168,17 +170,25 @@ def _stage(with_: Treatment, place: Place, child: Child, out: str) -> Place:
             place.status,
             place.manifest,
             progress=lambda share: with_.observer.progressed(place, share),
+            check_room=lambda need_bytes: with_.room.reserve(
+                place.manifest["id"],
+                place.path / out,
+                need_bytes,
+                spare_bytes=with_.config.storage.reserve_bytes,
+            ),
             stop=with_.stop,
         )
         return _accept(with_, place, outcome, out)
     except IngestError as error:
         return advance.fail(with_.spool, place, error, now=with_.now())
-    except ChildTimedOut:
-        limit = with_.config.engine.stage_timeout_s
+    except ChildTimedOut as late:
+        said = "it was not done after" if late.reason == "timed_out" else "nothing moved for"
         wrong = stage_error(place.status)(
-            "timed_out", f"it was not done after {limit:g} s and was ended", retryable=True
+            late.reason, f"{said} {late.limit_s:g} s, so it was ended", retryable=True
         )
         return advance.fail(with_.spool, place, wrong, now=with_.now())
+    finally:
+        with_.room.release(place.manifest["id"])
 
 
 def _accept(with_: Treatment, place: Place, outcome: Outcome, out: str) -> Place:

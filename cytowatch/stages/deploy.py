@@ -20,6 +20,8 @@ __all__ = ["deploy"]
 _ASSOCIATED = ("label", "macro")
 #: Larger ones are no label and no overview; nothing is written that nobody looked for.
 _LARGEST_ASSOCIATED = 64_000_000
+#: What a thumbnail and the associated images take at most, as a rule.
+_PICTURES_BYTES = 4 << 20
 
 
 def deploy(file: UploadedFile) -> Outcome:
@@ -31,6 +33,7 @@ def deploy(file: UploadedFile) -> Outcome:
         A level cannot be read back, or a size has changed since it was received.
     """
     _check_sizes(file)
+    file.check_room(_PICTURES_BYTES)
     return _derived(file) if file.manifest["conversion"] is not None else _native(file)
 
 

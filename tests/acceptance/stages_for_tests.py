@@ -57,12 +57,23 @@ def _escape() -> None:
 _DEEDS = {"segfault": _segfault, "hang": _hang, "eat": _eat, "escape": _escape}
 
 
+def _slow(file: UploadedFile, steps: int) -> None:
+    for step in range(steps):
+        file.progress(step / 100)
+        time.sleep(0.4)
+
+
 def _wrapped(status: Status) -> Callable[[UploadedFile], Outcome]:
     def stage(file: UploadedFile) -> Outcome:
         name = file.manifest["name"]
         for word, deed in _DEEDS.items():
             if name.startswith(f"{word}-{status.name}"):
                 deed()
+        if name.startswith(f"slow-{status.name}"):
+            _slow(file, 8)
+        if name.startswith(f"stall-{status.name}"):
+            _slow(file, 3)
+            _hang()
         outcome = REAL[status](file)
         if name.startswith(f"pause-{status.name}"):
             # Progress is throttled: what comes too soon after the last is not told.

@@ -145,6 +145,30 @@ def test_what_would_not_fit_is_not_begun(root: Root, disk: Disk) -> None:
     root.assert_clean()
 
 
+def test_two_stages_do_not_count_on_the_same_room(root: Root, disk: Disk) -> None:
+    """Each of two pyramids would fit, both would not: the second one waits for the first."""
+    root.config.write_text(root.config.read_text() + '\n[convert]\ncompression = "lossless"\n')
+    inbox = root.path / "inbox" / "ann"
+    inbox.mkdir()
+    # Up to 21 MB each as far as anybody can tell beforehand; of one colour they take far less.
+    for name in ("pause-CONVERTING-1.tif", "pause-CONVERTING-2.tif"):
+        builders.planar_tiff(inbox / name, width=2500, height=2000)
+    filler = fill(disk, 33 * MB)
+    root.environment = {"CYTOWATCH_TEST_STAGES": "tests.acceptance.stages_for_tests"}
+    root.start()
+    live = root.path / "state" / "live.json"
+    held = root.wait(lambda: live.exists() and json.loads(live.read_text())["held_up"])
+    [why] = held.values()
+    assert why["why"] == "disk"
+    assert "are reserved for what is in work" in why["detail"]
+    assert root.stop() == 0
+    root.environment = {}
+    assert root.run_until_idle() == 0
+    assert sorted(one["status"] for one in root.manifests().values()) == ["CONVERTED"] * 2
+    filler.unlink()
+    root.assert_clean()
+
+
 def test_the_reserve_is_kept(root: Root, disk: Disk) -> None:
     """Below it nothing is claimed, and `/healthz` says why; above it work goes on."""
     root.config.write_text(

@@ -242,6 +242,7 @@ def test_killed_again_and_again_nothing_is_lost_or_doubled(root: Root, tmp_path:
     [
         ("segfault", "crashed_repeatedly", "SIGSEGV"),
         ("hang", "timed_out", "2 s"),
+        ("stall", "no_progress", "1.5 s"),
         ("eat", "out_of_memory", "memory"),
     ],
 )
@@ -249,8 +250,8 @@ def test_a_misbehaving_decoder_costs_one_error(
     root: Root, tmp_path: Path, deed: str, reason: str, word: str
 ) -> None:
     """ERROR_CONVERSION that says so; the daemon is the same process, the next slide is fine."""
-    timeout = "stage_timeout_s = 2.0" if deed == "hang" else ""
-    root.configure(engine=timeout, more="[sandbox]\nmemory_bytes = 2_000_000_000")
+    limits = {"hang": "stage_timeout_s = 2.0", "stall": "no_progress_s = 1.5"}
+    root.configure(engine=limits.get(deed, ""), more="[sandbox]\nmemory_bytes = 2_000_000_000")
     root.environment = MISBEHAVING
     bad = root.drop(builders.png(tmp_path / "a.png"), f"{deed}-CONVERTING.png")
     data = (tmp_path / "a.png").read_bytes()
@@ -269,6 +270,17 @@ def test_a_misbehaving_decoder_costs_one_error(
     assert root.process.poll() is None
     assert root.children_of_processes() == []
     root.assert_clean()
+
+
+def test_what_is_slow_but_moves_is_left_to_go_on(root: Root, tmp_path: Path) -> None:
+    """Twice as long as a stage may be silent, with a word of progress in between."""
+    root.configure(engine="no_progress_s = 1.5")
+    root.environment = MISBEHAVING
+    root.drop(builders.png(tmp_path / "a.png"), "slow-CONVERTING.png")
+    assert root.run_until_idle() == 0
+    [document] = root.manifests().values()
+    seconds = {row["status"]: row["seconds"] for row in document["history"]}
+    assert seconds["CONVERTING"] > 3
 
 
 def test_a_child_can_read_its_source_and_write_its_output_and_nothing_else(
