@@ -158,8 +158,14 @@ class _Daemon:
             wake=self._wake,
             unexpected=self._unexpected,
         )
-        self._watcher = Watcher(spool.inbox, config.inbox.watch, self._intake.hint)
+        self._watcher = Watcher(
+            spool.inbox, config.inbox.watch, self._intake.hint, self._events_were_lost
+        )
+        self._watch_again_at = float("-inf")
+        self._unwatched = 0
+        self._offline = False
         self._scanned_at = float("-inf")
+        self._scan_now = False
         self._told_at = float("-inf")
         self._told: dict[str, Any] = {}
         self._pruned_at = float("-inf")
@@ -204,7 +210,11 @@ class _Daemon:
     def _loop(self) -> None:
         while self._asked_to_end is None:
             now = time.monotonic()
-            if now - self._scanned_at >= self._config.inbox.rescan_s:
+            if not self._root_is_there():
+                systemd.notify("WATCHDOG=1")
+                self._sleep(now, None)
+                continue
+            if self._scan_now or now - self._scanned_at >= self._config.inbox.rescan_s:
                 self._scan(now)
             put_off = None
             with self._told_of_faults("hints"):
@@ -225,6 +235,25 @@ class _Daemon:
             if self._until_idle and self._idle(now):
                 return
             self._sleep(now, put_off)
+
+    def _root_is_there(self) -> bool:
+        """Whether the tree is still the one that is locked; what vanished is offline, not deleted."""
+        if not self._spool.is_there():
+            if not self._offline:
+                self._log.error("root_offline", root=str(self._spool.root))
+            self._offline = True
+            said = f"{self._spool.root} is gone, or another tree lies there: all waits until it is back"
+            self._health.fault("root", said)
+            self._metrics.watcher_alive.set(0)
+            return False
+        if self._offline and not self._engine.busy:
+            self._offline = False
+            self._log.info("root_back", root=str(self._spool.root))
+            self._health.clear("root")
+            for user, id_ in recover(self._spool, now=_now()):
+                self._engine.submit(user, id_)
+            self._scan_now = True
+        return not self._offline
 
     @contextmanager
     def _told_of_faults(self, name: str) -> Iterator[None]:
@@ -275,7 +304,14 @@ class _Daemon:
         self._scan(now)
         return self._intake.idle(now, patience_s=_PATIENCE_S)
 
+    def _events_were_lost(self) -> None:
+        """Called from the watcher's thread."""
+        self._log.warning("events_lost", detail="more came than the kernel keeps: all is scanned")
+        self._scan_now = True
+        self._wake()
+
     def _scan(self, now: float) -> None:
+        self._scan_now = False
         try:
             found = self._intake.scan_all(now)
         except OSError as error:
@@ -286,6 +322,20 @@ class _Daemon:
             self._metrics.rescan_found.inc(found)
         self._scanned_at = now
         self._metrics.last_scan.set(time.time())
+        self._look_for_unwatched()
+
+    def _look_for_unwatched(self) -> None:
+        """Say so if folders are watched by the scan alone; one that is just made may not be yet."""
+        before, self._unwatched = self._unwatched, self._watcher.unwatched()
+        if before and self._unwatched:
+            self._health.fault(
+                "watches",
+                f"of {self._unwatched} folders no events come, the kernel has no watches left "
+                "(fs.inotify.max_user_watches): drops there are found by the scan every "
+                f"{self._config.inbox.rescan_s:g} s",
+            )
+        else:
+            self._health.clear("watches")
 
     def _collect(self, arrived: list[Claimed], now: float) -> None:
         for claimed in arrived:
@@ -356,9 +406,11 @@ class _Daemon:
         self._folders.recover()
 
     def _watch(self) -> None:
+        self._watch_again_at = float("-inf")
         try:
             self._watcher.start()
         except OSError as error:
+            self._watch_again_at = time.monotonic() + self._config.inbox.rescan_s
             self._health.fault(
                 "watcher",
                 f"no events ({error.strerror or error}): drops are found by the scan every "
@@ -369,7 +421,7 @@ class _Daemon:
 
     def _supervise(self) -> None:
         self._zygote.ensure_alive()
-        if not self._watcher.alive:
+        if not self._watcher.alive and time.monotonic() >= self._watch_again_at:
             self._log.warning("watcher_replaced")
             self._watcher.stop()
             self._watch()
@@ -403,7 +455,9 @@ class _Daemon:
         self._told_at = now
         counts, waiting_bytes = self._intake.waiting_counts()
         self._metrics.set_waiting(counts, waiting_bytes)
-        self._metrics.watcher_alive.set(self._watcher.alive)
+        self._metrics.watcher_alive.set(
+            self._watcher.alive and "watches" not in self._health.reasons()
+        )
         self._metrics.set_watcher_mode(self._watcher.mode)
         self._metrics.workers_busy.set(self._engine.busy)
         self._metrics.disk_reserved.set(

@@ -18,6 +18,7 @@ __all__ = [
     "fsync_directory",
     "fsync_tree",
     "is_transient",
+    "mount_of",
     "rename",
     "why_of",
 ]
@@ -112,6 +113,20 @@ def beneath(top: Path, relative: str) -> Iterator[int]:
         for part in relative.split("/") if relative else ():
             found = opened.enter_context(directory(part, at=found))
         yield found
+
+
+def mount_of(path: Path) -> tuple[int, int]:
+    """(device, mount) that `path` is on: between two mounts no rename is possible.
+
+    Source: proc(5), ``/proc/[pid]/fdinfo``; statx(2) would tell it too, and Python has none.
+    """
+    descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        told = Path(f"/proc/self/fdinfo/{descriptor}").read_text()
+        mount = next(int(line.split()[1]) for line in told.splitlines() if "mnt_id" in line)
+        return os.fstat(descriptor).st_dev, mount
+    finally:
+        os.close(descriptor)
 
 
 def fsync_directory(path: Path) -> None:

@@ -5,6 +5,7 @@ The scan loop only looks; claims run in threads of their own, for an fsync of 40
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections import Counter
@@ -32,6 +33,8 @@ __all__ = ["Claimed", "DroppedFolders", "Intake"]
 #: The least time between two scans of one inbox, as a multiple of what the last one took.
 _SCAN_SHARE = 5.0
 _CLAIMS_AT_A_TIME = 4
+#: What cannot be claimed because of how the machine is set up is tried again so much later.
+_LOOK_AGAIN_S = 60.0
 #: So many drops that wait are told one by one; the metrics count them all.
 _MOST_TOLD = 1000
 
@@ -401,6 +404,8 @@ class Intake:
                 case "settling":
                     track.changed_at = now
                     self._settler.busy(track, waiting, now)
+                case "other_filesystem":
+                    self._settler.busy(track, waiting, now, quiet_s=_LOOK_AGAIN_S)
                 case "unreadable" | "not_an_image":
                     self._settler.stuck(track, waiting)
                 case _:
@@ -494,6 +499,10 @@ class Intake:
 
 
 def _fault(error: OSError) -> Waiting:
+    if error.errno == errno.EXDEV:
+        # The same filesystem, mounted once more: only the rename finds that out.
+        said = "it is on another mount than the root, and a slide is renamed, never copied"
+        return Waiting(why="other_filesystem", detail=said)
     return Waiting(why=durable.why_of(error), detail=f"{error.strerror or error}")
 
 

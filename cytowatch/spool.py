@@ -41,6 +41,7 @@ class Spool:
         self.tmp = self.state / "tmp"
         self.trash = self.state / "trash"
         self.requests = self.state / "requests"
+        self._lock: int | None = None
 
     @classmethod
     def create(cls, root: Path) -> Spool:
@@ -136,18 +137,20 @@ class Spool:
             )
 
     def check_filesystem(self) -> None:
-        """Refuse a tree that is spread over several filesystems.
+        """Refuse a tree that is spread over several filesystems, or mounts of one.
 
         Raises
         ------
         RootError
             It names the directory that is elsewhere.
         """
-        device = os.stat(self.root).st_dev
+        device, mount = durable.mount_of(self.root)
         for path in self._directories():
-            if os.stat(path).st_dev != device:
+            found = durable.mount_of(path)
+            if found != (device, mount):
+                what = "filesystem" if found[0] != device else "mount"
                 raise RootError(
-                    f"{path} is on another filesystem than {self.root}: "
+                    f"{path} is on another {what} than {self.root}: "
                     "a slide is renamed, never copied, so one filesystem must hold them all"
                 )
 
@@ -169,9 +172,22 @@ class Spool:
                 raise RootError(f"{self.root} is in use by process {holder}") from None
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            self._lock = descriptor
             yield
         finally:
+            self._lock = None
             os.close(descriptor)
+
+    def is_there(self) -> bool:
+        """Whether what lies at the root is still the tree that `lock` holds."""
+        if self._lock is None:
+            return True
+        held = os.fstat(self._lock)
+        try:
+            found = os.stat(self.state / "lock")
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino)
 
     def stage(self, status: Status) -> Path:
         """The directory of `status` under ``stages/``.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -71,8 +73,22 @@ def treat(with_: Treatment, id_: UploadedFileId) -> None:
     Stopped
         The daemon stops; the attempt does not count.
     """
+    try:
+        _treat_found(with_, id_)
+    except (OSError, IngestError) as error:
+        if not with_.spool.is_there():
+            raise TransientError("offline", "the tree is not there") from error
+        if isinstance(error, OSError) and durable.is_transient(error):
+            said = f"{error.strerror}: {error.filename or id_}"
+            raise TransientError(durable.why_of(error), said) from error
+        raise
+
+
+def _treat_found(with_: Treatment, id_: UploadedFileId) -> None:
     found = with_.spool.find(id_)
     if found is None:
+        if not with_.spool.is_there():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(with_.spool.root))
         return
     status, path = found
     try:
@@ -83,15 +99,8 @@ def treat(with_: Treatment, id_: UploadedFileId) -> None:
         wrong = DeploymentError("manifest_damaged", str(error), retryable=True)
         _move(with_, place, lambda at: advance.fail(with_.spool, at, wrong, now=with_.now()))
         return
-    if advance.is_folder(place.manifest):
-        return
-    try:
+    if not advance.is_folder(place.manifest):
         _treat(with_, _taken_up(with_, place))
-    except OSError as error:
-        if durable.is_transient(error):
-            why = durable.why_of(error)
-            raise TransientError(why, f"{error.strerror}: {error.filename or path}") from error
-        raise
 
 
 def _taken_up(with_: Treatment, place: Place) -> Place:
@@ -180,6 +189,8 @@ def _stage(with_: Treatment, place: Place, child: Child, out: str) -> Place:
         )
         return _accept(with_, place, outcome, out)
     except IngestError as error:
+        if not with_.spool.is_there():
+            raise
         return advance.fail(with_.spool, place, error, now=with_.now())
     except ChildTimedOut as late:
         said = "it was not done after" if late.reason == "timed_out" else "nothing moved for"

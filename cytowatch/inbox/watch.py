@@ -10,6 +10,7 @@ import logging
 import os
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from watchdog.events import (
@@ -53,14 +54,34 @@ class _Handler(FileSystemEventHandler):
                 self._told(inside.split("/", 1)[0])
 
 
+class _Ear(logging.Handler):
+    """Hears that the kernel dropped events, which watchdog says in its log and nowhere else."""
+
+    def __init__(self, overflowed: Callable[[], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._overflowed = overflowed
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "overflow" in record.getMessage():
+            self._overflowed()
+
+
 class Watcher:
     """Guards one observer thread on ``inbox/``; a dead or deaf one is replaced.
 
-    `told` is called, from the observer's thread, with the name of the user whose inbox changed.
+    `told` is called, from the observer's thread, with the name of the user whose inbox changed,
+    `overflowed` when events of nobody knows which inboxes were lost.
     """
 
-    def __init__(self, inbox: Path, mode: str, told: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        inbox: Path,
+        mode: str,
+        told: Callable[[str], None],
+        overflowed: Callable[[], None],
+    ) -> None:
         self._inbox = inbox
+        self._ear = _Ear(overflowed)
         self._handler = _Handler(inbox, told)
         self._observer: BaseObserver | None = None
         self._identity: tuple[int, int] | None = None
@@ -83,6 +104,7 @@ class Watcher:
             from watchdog.observers.inotify import InotifyObserver
 
             observer = InotifyObserver()
+        logging.getLogger("watchdog").addHandler(self._ear)
         found = os.stat(self._inbox)
         try:
             observer.schedule(
@@ -108,8 +130,19 @@ class Watcher:
             return False
         return self._identity == (found.st_dev, found.st_ino)
 
+    def unwatched(self) -> int:
+        """In how many folders below ``inbox/`` events are missed, for the kernel has no watch left.
+
+        watchdog passes over a folder that it cannot watch, so the kernel itself is asked.
+        """
+        if self.mode != "inotify" or self._observer is None:
+            return 0
+        folders = sum(1 for _ in os.walk(self._inbox))
+        return max(0, folders - _watches())
+
     def stop(self) -> None:
         """End its threads."""
+        logging.getLogger("watchdog").removeHandler(self._ear)
         if self._observer is None:
             return
         # Events that come in while it stops are logged as errors, and are none.
@@ -121,6 +154,16 @@ class Watcher:
             self._observer.join(5.0)
         self._observer = None
         logger.setLevel(before)
+
+
+def _watches() -> int:
+    """How many watches this process holds, by all its inotify descriptors together."""
+    count = 0
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{name}") == "anon_inode:inotify":
+                count += Path(f"/proc/self/fdinfo/{name}").read_text().count("inotify wd:")
+    return count
 
 
 def _mode(inbox: Path) -> str:
