@@ -175,6 +175,7 @@ class _Daemon:
 
     def run(self) -> int:
         claim.prepare_process()
+        threading.excepthook = self._thread_died
         with ExitStack() as stack:
             stack.enter_context(self._signals())
             stack.callback(self._index.close)
@@ -486,11 +487,9 @@ class _Daemon:
         self._told = live
         text = json.dumps({"at": _now().isoformat(), **live})
         temporary = self._spool.state / ".live.json"
-        try:
+        with self._told_of_faults("live"):
             temporary.write_text(text)
             temporary.rename(self._spool.state / "live.json")
-        except OSError as error:
-            self._health.fault("live", f"state/live.json cannot be written: {error}")
         systemd.notify(f"STATUS={self._summary()}")
 
     def _write_notes(self, waiting: list[dict[str, Any]]) -> None:
@@ -501,12 +500,8 @@ class _Daemon:
                 notes[drop["path"]] = feedback.of_drop(
                     drop["user"], drop["path"], drop["why"], drop["detail"], drop["size_bytes"]
                 )
-        try:
+        with self._told_of_faults("feedback"):
             self._notes.show(notes)
-        except OSError as error:
-            self._health.fault("feedback", f"the notes in status/ cannot be written: {error}")
-        else:
-            self._health.clear("feedback")
 
     def _summary(self) -> str:
         counts, _ = self._intake.waiting_counts()
@@ -529,6 +524,12 @@ class _Daemon:
     def _unexpected(self, id_: UploadedFileId, error: BaseException) -> None:
         trace = "".join(traceback.format_exception(error))
         self._log.error("unexpected", id=id_, error=f"{type(error).__name__}: {error}", trace=trace)
+
+    def _thread_died(self, died: threading.ExceptHookArgs) -> None:
+        """One line and no traceback; who needs the thread looks after it."""
+        name = died.thread.name if died.thread else "unknown"
+        said = f"{died.exc_type.__name__}: {died.exc_value}"
+        self._log.error("thread_died", thread=name, error=said)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

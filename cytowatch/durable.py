@@ -8,15 +8,19 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 __all__ = [
     "beneath",
+    "can_rename",
     "directory",
     "fsync_directory",
+    "fsync_file",
     "fsync_tree",
+    "is_local",
     "is_transient",
     "mount_of",
     "rename",
@@ -28,6 +32,8 @@ _TRANSIENT_ERRNOS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS, errno.EMFILE, errno.ENFILE}
 )
 
+#: Filesystems on which others write unseen by this kernel, as stat(1) names them.
+_DEAF = frozenset({"cifs", "smb2", "smbfs", "nfs", "9p"})
 _FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 _RENAME_NOREPLACE = 1
@@ -115,6 +121,36 @@ def beneath(top: Path, relative: str) -> Iterator[int]:
         yield found
 
 
+def is_local(path: Path) -> bool:
+    """Whether this kernel sees all who write to the filesystem of `path`.
+
+    Where it does not, on cifs, nfs, 9p and whatever a program serves (fuse), events are missed and
+    a lease that is granted proves nothing of the writers on other machines.
+    """
+    told = subprocess.run(
+        ["stat", "-f", "-c", "%T", os.fspath(path)], capture_output=True, text=True, check=False
+    )
+    kind = told.stdout.strip()
+    return kind not in _DEAF and not kind.startswith("fuse")
+
+
+def can_rename(folder: Path) -> bool:
+    """Whether the filesystem of `folder` can rename without replacing; tried with a file there."""
+    probe = folder / f".rename-{os.getpid()}"
+    target = folder / f"{probe.name}-done"
+    try:
+        probe.touch()
+        rename(probe, target)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        return False
+    finally:
+        probe.unlink(missing_ok=True)
+        target.unlink(missing_ok=True)
+    return True
+
+
 def mount_of(path: Path) -> tuple[int, int]:
     """(device, mount) that `path` is on: between two mounts no rename is possible.
 
@@ -133,6 +169,15 @@ def fsync_directory(path: Path) -> None:
     """Make the names in the directory at `path` outlast a power cut."""
     with directory(path) as descriptor:
         os.fsync(descriptor)
+
+
+def fsync_file(path: Path) -> None:
+    """Make the bytes of the file at `path` outlast a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def fsync_tree(path: Path) -> None:

@@ -114,6 +114,7 @@ class Intake:
         self._gatherer = Gatherer(spool.inbox)
         self._hints: set[str] = set()
         self._not_before: dict[str, float] = {}
+        self._leases = durable.is_local(spool.inbox)
         self._device = os.stat(spool.root).st_dev
         self._executor = ThreadPoolExecutor(_CLAIMS_AT_A_TIME, thread_name_prefix="claim")
         self._running: list[_Running] = []
@@ -322,6 +323,7 @@ class Intake:
             software=self._software,
             quiet_for_s=quiet_for_s,
             overdue=overdue,
+            leases=self._leases,
         )
         future.add_done_callback(lambda _: self._wake())
         self._running.append(_Running(bundle=bundle, size_bytes=parcel.size_bytes, future=future))

@@ -172,6 +172,10 @@ class Ledger:
         """The stage of `place` begins anew."""
         self._metrics.retries.labels(place.status.name).inc()
 
+    def held_up(self, id_: UploadedFileId, why: str, detail: str) -> None:
+        """A fault of the machine makes `id_` wait; it goes on by itself."""
+        self._log.warning("held_up", id=id_, why=why, detail=detail)
+
     def progress(self) -> dict[str, Any]:
         """What is in work, by id, ready for JSON."""
         with self._lock:

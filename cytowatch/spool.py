@@ -77,8 +77,15 @@ class Spool:
             if not marker.exists():
                 temporary = spool.tmp / "FORMAT"
                 temporary.write_text(LAYOUT)
+                durable.fsync_file(temporary)
                 temporary.rename(marker)
                 durable.fsync_directory(root)
+            if not durable.can_rename(spool.tmp):
+                raise RootError(
+                    f"the filesystem of {root} cannot rename without replacing "
+                    "(renameat2, RENAME_NOREPLACE), and nothing may ever be replaced: "
+                    "take another one, such as ext4, XFS or btrfs"
+                )
         except OSError as error:
             raise RootError(f"{error.filename or root}: {error.strerror}") from error
         spool.check_filesystem()

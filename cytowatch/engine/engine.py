@@ -112,6 +112,8 @@ class Engine:
             else:
                 seconds = min(_LONGEST_PAUSE_S, self._pauses.get(id_, _FIRST_PAUSE_S / 2) * 2)
                 self._pauses[id_] = seconds
+                if self.waiting.get(id_, ("", ""))[0] != pause.why:
+                    self._treatment.observer.held_up(id_, pause.why, pause.detail)
                 self.waiting[id_] = (pause.why, pause.detail)
                 heapq.heappush(self._paused, (self._treatment.monotonic() + seconds, user, id_))
         self._wake()

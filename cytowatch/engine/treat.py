@@ -47,6 +47,9 @@ class Observer(Protocol):
     def retried(self, place: Place) -> None:
         """The stage of `place` begins anew."""
 
+    def held_up(self, id_: UploadedFileId, why: str, detail: str) -> None:
+        """A fault of the machine makes `id_` wait; it goes on by itself."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Treatment:

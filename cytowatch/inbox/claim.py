@@ -137,6 +137,7 @@ def claim(
     software: dict[str, str],
     quiet_for_s: float,
     overdue: bool,
+    leases: bool = True,
 ) -> UploadedFileId | Waiting:
     """Claim `parcel`: its id in ``stages/uploaded``, or why it stays where it is.
 
@@ -148,6 +149,8 @@ def claim(
         How long it has been quiet; where leases are not to be had it must be `fallback_quiet_s`.
     overdue
         It has waited long enough for what is missing: claim it although it is incomplete.
+    leases
+        Whether a lease that is granted proves anything: not where other machines write as well.
 
     Raises
     ------
@@ -160,7 +163,7 @@ def claim(
             return held
         lacking = None
         for one in held:
-            found = _hold(one, config, quiet_for_s=quiet_for_s)
+            found = _hold(one, config, quiet_for_s=quiet_for_s, leases=leases)
             if isinstance(found, Waiting):
                 return _of(parcel, one, found)
             if lacking is None:
@@ -205,12 +208,15 @@ def _open(spool: Spool, parcel: Parcel, opened: ExitStack) -> list[_Held] | Wait
     return held
 
 
-def _hold(one: _Held, config: Config, *, quiet_for_s: float) -> Waiting | None:
+def _hold(one: _Held, config: Config, *, quiet_for_s: float, leases: bool) -> Waiting | None:
     """Take the lease, or tell why the file must wait."""
     found = os.fstat(one.descriptor)
     if fingerprint(found) != one.member.drop.fingerprint or not stat.S_ISREG(found.st_mode):
         return Waiting(why="settling", detail="it has just changed again")
     answer = lease(one.descriptor)
+    if answer == "granted" and not leases:
+        _unlease(one.descriptor)
+        answer = "none"
     match answer:
         case "writer":
             return Waiting(why="open_for_writing", detail="somebody still has it open for writing")

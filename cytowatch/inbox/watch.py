@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -24,10 +24,9 @@ from watchdog.events import (
 )
 from watchdog.observers.api import BaseObserver
 
-__all__ = ["Watcher"]
+from cytowatch import durable
 
-#: Filesystems whose other writers inotify never sees.
-_DEAF = frozenset({"cifs", "smb2", "smbfs", "nfs", "fuse", "fuseblk", "9p"})
+__all__ = ["Watcher"]
 
 #: With everything subscribed a burst of 20,000 files lost 70 % of its events; with these, none.
 _EVENTS: list[type[FileSystemEvent]] = [
@@ -84,8 +83,11 @@ class Watcher:
         self._ear = _Ear(overflowed)
         self._handler = _Handler(inbox, told)
         self._observer: BaseObserver | None = None
+        self._threads: list[threading.Thread] = []
         self._identity: tuple[int, int] | None = None
-        self.mode = _mode(inbox) if mode == "auto" else mode
+        self.mode = mode
+        if mode == "auto":
+            self.mode = "inotify" if durable.is_local(inbox) else "polling"
 
     def start(self) -> None:
         """Begin to watch.
@@ -95,6 +97,7 @@ class Watcher:
         OSError
             The inbox is gone, or the kernel has no watches left.
         """
+        before = set(threading.enumerate())
         # Imported here: each observer loads the library of its system.
         if self.mode == "polling":
             from watchdog.observers.polling import PollingObserver
@@ -115,14 +118,18 @@ class Watcher:
             observer.unschedule_all()
             raise
         self._observer = observer
+        # The one that reads the kernel's queue is known to nobody but watchdog.
+        self._threads = [
+            thread
+            for thread in threading.enumerate()
+            if thread not in before and type(thread).__module__.startswith("watchdog.")
+        ]
         self._identity = (found.st_dev, found.st_ino)
 
     @property
     def alive(self) -> bool:
         """Whether its threads run and what they watch is still the inbox."""
-        if self._observer is None or not self._observer.is_alive():
-            return False
-        if not all(emitter.is_alive() for emitter in self._observer.emitters):
+        if self._observer is None or not all(thread.is_alive() for thread in self._threads):
             return False
         try:
             found = os.stat(self._inbox)
@@ -164,10 +171,3 @@ def _watches() -> int:
             if os.readlink(f"/proc/self/fd/{name}") == "anon_inode:inotify":
                 count += Path(f"/proc/self/fdinfo/{name}").read_text().count("inotify wd:")
     return count
-
-
-def _mode(inbox: Path) -> str:
-    kind = subprocess.run(
-        ["stat", "-f", "-c", "%T", os.fspath(inbox)], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    return "polling" if kind in _DEAF or kind.startswith("fuse") else "inotify"

@@ -7,12 +7,15 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 
@@ -46,6 +49,8 @@ class Root:
         self.log = path.parent / f"{path.name}.log"
         self.process: subprocess.Popen[bytes] | None = None
         self.environment: dict[str, str] = {}
+        #: A command that starts the daemon's own, such as `unshare`.
+        self.prefix: list[str] = []
         self.configure()
 
     def configure(
@@ -60,7 +65,12 @@ class Root:
         before = self.log.read_text().count('"ready"') if self.log.exists() else 0
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                self.command("run", "--root", str(self.path), "--config", str(self.config), *words),
+                [
+                    *self.prefix,
+                    *self.command(
+                        "run", "--root", str(self.path), "--config", str(self.config), *words
+                    ),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -192,3 +202,27 @@ def root(tmp_path: Path) -> Iterator[Root]:
 def json_lines(path: Path) -> list[dict[str, Any]]:
     """The log as its lines."""
     return [json.loads(line) for line in path.read_text().splitlines() if line.startswith("{")]
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+def metric(port: int, name: str) -> float:
+    """The sum of the samples whose line starts with `name`."""
+    text = urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
+    return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
+
+
+def health(port: int) -> dict[str, str]:
+    """What `/healthz` says is wrong."""
+    try:
+        body = urlopen(f"http://127.0.0.1:{port}/healthz").read()
+    except HTTPError as error:
+        body = error.read()
+    reasons: dict[str, str] = json.loads(body)["reasons"]
+    return reasons

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import smbclient
 
+from tests.acceptance.conftest import free_port
+
 HOUSE = Path(__file__).resolve().parents[2]
 PASSWORD = "a password of the tests"
 
@@ -25,18 +27,11 @@ def missing() -> str | None:
     return None if os.geteuid() == 0 else "smbd needs root to serve as another user"
 
 
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
-
-
 class Samba:
     """One smbd, and a client of it; the user is whoever runs the tests."""
 
     def __init__(self, folder: Path, root: Path, *, encrypt: bool = False) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self.user = getpass.getuser()
         self.folder = folder
         self._local = threading.local()

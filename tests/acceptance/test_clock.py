@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from urllib.request import urlopen
 
 import pytest
 
 from tests import builders
-from tests.acceptance.conftest import Root
-from tests.acceptance.samba import _free_port
+from tests.acceptance.conftest import Root, free_port, metric
 
 LIBRARY = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), None)
 
@@ -50,14 +48,9 @@ def test_the_clock_is_set_ten_years_back_and_forth(root: Root, tmp_path: Path) -
     root.assert_clean()
 
 
-def _metric(port: int, name: str) -> float:
-    text = urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
-    return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
-
-
 def test_twenty_thousand_files_in_a_burst(root: Root) -> None:
     """All are found, whatever events were dropped; a full reserve keeps them where they are."""
-    port = _free_port()
+    port = free_port()
     root.configure(listen=f"127.0.0.1:{port}", inbox="quiet_s = 0.31")
     text = root.config.read_text().replace("quiet_s = 0.3\n", "", 1)
     huge = "reserve_bytes = 1000000000000000"
@@ -70,8 +63,8 @@ def test_twenty_thousand_files_in_a_burst(root: Root) -> None:
         if number < 20:
             folder.mkdir()
         (folder / f"{number}.svs").write_bytes(b"x")
-    root.wait(lambda: _metric(port, "cytowatch_inbox_waiting_files{") == 20_000, 60)
+    root.wait(lambda: metric(port, "cytowatch_inbox_waiting_files{") == 20_000, 60)
     shutil.rmtree(inbox)
-    root.wait(lambda: _metric(port, "cytowatch_inbox_waiting_files{") == 0, 60)
+    root.wait(lambda: metric(port, "cytowatch_inbox_waiting_files{") == 0, 60)
     assert root.manifests() == {}
     assert root.stop() == 0

@@ -15,46 +15,10 @@ import pytest
 
 from tests import builders
 from tests.acceptance.conftest import Root
+from tests.acceptance.disks import MB, Disk, fill, needs_mounts, rooted
 from tests.builders import vendors
 
-MB = 1 << 20
-
-
-def _may_mount() -> bool:
-    if os.geteuid() != 0 or not shutil.which("mkfs.ext4"):
-        return False
-    done = subprocess.run(["losetup", "-f"], check=False, capture_output=True)
-    return done.returncode == 0
-
-
-pytestmark = pytest.mark.skipif(
-    not _may_mount() and not os.environ.get("CI"), reason="mounting needs root"
-)
-
-
-class Disk:
-    """An ext4 on an image of its own, mounted while it is used."""
-
-    def __init__(self, folder: Path, size: int) -> None:
-        self.image = folder / "disk.img"
-        self.place = folder / "disk"
-        self.place.mkdir()
-        with self.image.open("wb") as file:
-            file.truncate(size)
-        subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", self.image], check=True)
-        self.mount()
-
-    def mount(self, image: Path | None = None, place: Path | None = None) -> None:
-        subprocess.run(
-            ["mount", "-o", "loop", image or self.image, place or self.place], check=True
-        )
-
-    def unmount(self, place: Path | None = None) -> None:
-        for _ in range(100):
-            if subprocess.run(["umount", place or self.place], check=False).returncode == 0:
-                return
-            time.sleep(0.1)
-        raise AssertionError(f"{place or self.place} is still in use")
+pytestmark = needs_mounts
 
 
 @pytest.fixture
@@ -66,26 +30,8 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 @pytest.fixture
 def root(disk: Disk) -> Iterator[Root]:
-    made = Root(disk.place / "root")
-    made.config = disk.place.parent / "root.toml"
-    made.log = disk.place.parent / "root.log"
-    made.configure()
-    subprocess.run(made.command("init", str(made.path)), check=True, stdout=subprocess.DEVNULL)
-    yield made
-    if made.process and made.process.poll() is None:
-        made.process.kill()
-        made.process.wait(10)
-    for pid in made.children_of_processes():
-        os.kill(pid, signal.SIGKILL)
-
-
-def fill(disk: Disk, leave: int) -> Path:
-    """A file that takes all but `leave` bytes of the disk."""
-    path = disk.place / "filler"
-    free = os.statvfs(disk.place)
-    with path.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, max(1, free.f_bavail * free.f_frsize - leave))
-    return path
+    with rooted(disk) as made:
+        yield made
 
 
 @pytest.mark.parametrize("leave", [200_000, 1_500_000])

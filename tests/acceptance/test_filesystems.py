@@ -1,0 +1,229 @@
+"""The tree on filesystems that go read-only, vanish, have quotas, or are served by a program."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import builders
+from tests.acceptance.conftest import Root, free_port, health, json_lines, metric
+from tests.acceptance.disks import MB, Disk, needs_mounts, rooted
+
+pytestmark = needs_mounts
+
+
+def needs(program: str, package: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(
+        not shutil.which(program) and not os.environ.get("CI"),
+        reason=f"{program} is missing (Debian: apt install {package})",
+    )
+
+
+def all_in(root: Root, count: int, *statuses: str) -> bool:
+    found = [one["status"] for one in root.manifests().values()]
+    return len(found) == count and set(found) <= set(statuses)
+
+
+def listening(root: Root) -> int:
+    port = free_port()
+    root.config.write_text(
+        root.config.read_text().replace('listen = ""', f'listen = "127.0.0.1:{port}"')
+    )
+    return port
+
+
+def test_a_filesystem_that_goes_read_only(tmp_path: Path) -> None:
+    """The kernel finds a fault and writes no more: nothing is an error, all is said; repaired, it goes on."""
+    disk = Disk(tmp_path, 64 * MB, options="loop,errors=remount-ro")
+    try:
+        with rooted(disk) as root:
+            port = listening(root)
+            inbox = root.path / "inbox" / "ann"
+            inbox.mkdir()
+            slide = builders.aperio_svs(tmp_path / "a.svs")
+            image = builders.png(tmp_path / "b.png")
+            root.start()
+            for number in range(3):
+                root.drop(slide, f"{number}.svs")
+                root.drop(image, f"{number}.png")
+            root.wait(root.manifests)
+            device = Path(
+                subprocess.run(
+                    ["findmnt", "-n", "-o", "SOURCE", disk.place],
+                    check=True, capture_output=True, text=True,
+                ).stdout.strip()
+            )  # fmt: skip
+            Path(f"/sys/fs/ext4/{device.name}/trigger_fs_error").write_text("a test")
+            with pytest.raises(OSError, match="Read-only"):
+                (disk.place / "probe").touch()
+            # Whatever it tries now fails; it stays, and says so.
+            root.wait(lambda: any("Read-only" in why for why in health(port).values()))
+            time.sleep(3)
+            assert root.process
+            assert root.process.poll() is None
+            assert not [one for one in root.manifests().values() if one["error"]]
+            root.process.send_signal(signal.SIGTERM)
+            assert root.process.wait(20) == 0
+            disk.unmount()
+            subprocess.run(["e2fsck", "-fy", disk.image], check=False, capture_output=True)
+            disk.mount()
+            assert root.run_until_idle() == 0
+            assert all_in(root, 6, "DEPLOYED", "CONVERTED")
+            root.check_hashes()
+            root.assert_clean()
+    finally:
+        disk.unmount()
+
+
+def test_a_tree_that_vanishes_is_offline_and_not_empty(tmp_path: Path) -> None:
+    """Its mount goes away under the daemon: nothing is taken for deleted, and it goes on when it is back."""
+    disk = Disk(tmp_path, 64 * MB)
+    try:
+        with rooted(disk) as root:
+            port = listening(root)
+            root.environment = {"CYTOWATCH_TEST_STAGES": "tests.acceptance.stages_for_tests"}
+            (root.path / "inbox" / "ann").mkdir()
+            builders.png(tmp_path / "b.png")
+            (root.path / "inbox" / "ann" / "half.svs").write_bytes(
+                builders.aperio_svs(tmp_path / "a.svs").read_bytes()[:-5000]
+            )
+            # In work while it happens, for some seconds.
+            root.drop(tmp_path / "b.png", "slow-CONVERTING.png")
+            root.start()
+            root.wait(lambda: list(root.path.glob("stages/converting/*")))
+            root.wait(lambda: [one for one in root.waiting() if one["why"] == "incomplete"])
+            subprocess.run(["umount", "--lazy", disk.place], check=True)
+            root.wait(lambda: "root" in health(port))
+            assert metric(port, "cytowatch_watcher_alive") == 0
+            time.sleep(4)
+            assert list(disk.place.iterdir()) == [], "something was written where it had been"
+            assert metric(port, "cytowatch_inbox_waiting_files") == 1, "taken for deleted"
+            disk.mount()
+            root.wait(lambda: health(port) == {})
+            root.wait(lambda: all_in(root, 1, "CONVERTED"))
+            assert [one["why"] for one in root.waiting()] == ["incomplete"]
+            root.drop(tmp_path / "a.svs", "later.svs")
+            root.wait(lambda: all_in(root, 2, "DEPLOYED", "CONVERTED"))
+            assert root.stop() == 0
+            root.assert_clean()
+    finally:
+        disk.unmount()
+
+
+@needs("mkfs.btrfs", "btrfs-progs")
+def test_a_quota_is_waited_out(tmp_path: Path) -> None:
+    """Full for us alone, by EDQUOT: it waits as for a full disk, and goes on with a larger quota."""
+    disk = Disk(tmp_path, 300 * MB, "mkfs.btrfs", "-q")
+    volume = disk.place / "volume"
+    try:
+        subprocess.run(["btrfs", "-q", "quota", "enable", disk.place], check=True)
+        subprocess.run(["btrfs", "-q", "subvolume", "create", volume], check=True)
+        image = builders.png(tmp_path / "b.png", width=2400, height=1800)
+        limit = str(image.stat().st_size + 600_000)
+        subprocess.run(["btrfs", "-q", "qgroup", "limit", limit, volume], check=True)
+        disk.place = volume
+        with rooted(disk) as root:
+            root.config = tmp_path / "root.toml"
+            root.log = tmp_path / "root.log"
+            root.configure(more='[convert]\ncompression = "lossless"')
+            (root.path / "inbox" / "ann").mkdir()
+            root.drop(image)
+            root.start()
+            # Not even state/live.json can be written now: its log says it.
+            root.wait(lambda: [o for o in json_lines(root.log) if o["event"] == "held_up"])
+            time.sleep(2)
+            assert not [one for one in root.manifests().values() if one["error"]]
+            subprocess.run(["btrfs", "-q", "qgroup", "limit", "none", volume], check=True)
+            root.wait(lambda: all_in(root, 1, "CONVERTED"), 90)
+            assert root.stop() == 0
+            root.assert_clean()
+    finally:
+        disk.place = tmp_path / "disk"
+        disk.unmount()
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Root]:
+    """A tree on a filesystem that a program serves."""
+    for name in ("lower", "upper", "work", "merged"):
+        (tmp_path / name).mkdir()
+    layers = ",".join(f"{one}={tmp_path / one[:5]}" for one in ("lowerdir", "upperdir"))
+    subprocess.run(
+        ["fuse-overlayfs", "-o", f"{layers},workdir={tmp_path / 'work'}", tmp_path / "merged"],
+        check=True,
+    )
+    root = Root(tmp_path / "merged" / "root")
+    root.config, root.log = tmp_path / "root.toml", tmp_path / "root.log"
+    root.configure()
+    try:
+        subprocess.run(root.command("init", str(root.path)), check=True, stdout=subprocess.DEVNULL)
+        yield root
+    finally:
+        if root.process and root.process.poll() is None:
+            root.process.kill()
+            root.process.wait(10)
+        subprocess.run(["umount", tmp_path / "merged"], check=True)
+
+
+@needs("fuse-overlayfs", "fuse-overlayfs")
+def test_where_leases_prove_nothing(served: Root, tmp_path: Path) -> None:
+    """Others may write unseen there: it polls, and a drop must be quiet for `fallback_quiet_s`."""
+    port = free_port()
+    served.configure(listen=f"127.0.0.1:{port}")
+    served.config.write_text(
+        served.config.read_text()
+        .replace("fallback_quiet_s = 0.5", "fallback_quiet_s = 3.0")
+        .replace("rescan_s = 1.0", "rescan_s = 600")
+    )
+    (served.path / "inbox" / "ann").mkdir()
+    served.start()
+    assert metric(port, 'cytowatch_watcher_mode{mode="polling"}') == 1
+    builders.aperio_svs(served.path / "inbox" / "ann" / "a.svs")
+    dropped = time.monotonic()
+    # Quiet for long enough were there leases; the reason is said.
+    served.wait(lambda: [one for one in served.waiting() if one["why"] == "no_lease"])
+    served.wait(lambda: all_in(served, 1, "DEPLOYED"))
+    assert time.monotonic() - dropped > 3
+    assert served.stop() == 0
+    served.assert_clean()
+
+
+@needs("bindfs", "bindfs")
+def test_a_filesystem_that_may_replace_is_refused(tmp_path: Path) -> None:
+    """Without a rename that never replaces, nothing would be safe: the start says so."""
+    for name in ("below", "above"):
+        (tmp_path / name).mkdir()
+    subprocess.run(["bindfs", tmp_path / "below", tmp_path / "above"], check=True)
+    try:
+        told = subprocess.run(
+            Root(tmp_path / "above" / "root").command("init", str(tmp_path / "above" / "root")),
+            check=False, capture_output=True, text=True,
+        )  # fmt: skip
+        assert told.returncode == 2
+        assert "cannot rename without replacing" in " ".join(told.stderr.split())
+    finally:
+        subprocess.run(["umount", tmp_path / "above"], check=True)
+
+
+def test_a_tree_on_two_mounts_of_one_filesystem_is_refused(tmp_path: Path) -> None:
+    """No rename leads from one mount to another, though the device is the same."""
+    root = Root(tmp_path / "root")
+    subprocess.run(root.command("init", str(root.path)), check=True, stdout=subprocess.DEVNULL)
+    (tmp_path / "other").mkdir()
+    subprocess.run(["mount", "--bind", tmp_path / "other", root.path / "storage"], check=True)
+    try:
+        told = subprocess.run(
+            root.command("run", "--root", str(root.path)),
+            check=False, capture_output=True, text=True,
+        )  # fmt: skip
+        assert told.returncode == 2
+        assert "storage is on another mount" in " ".join(told.stderr.split())
+    finally:
+        subprocess.run(["umount", root.path / "storage"], check=True)

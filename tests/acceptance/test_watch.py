@@ -1,0 +1,159 @@
+"""Events are lost in every way there is: the scan finds all, and it is said."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests import builders
+from tests.acceptance.conftest import Root, free_port, health, json_lines, metric
+
+
+def deployed(root: Root, *names: str) -> bool:
+    found = root.by_name()
+    return all(found.get(name, {}).get("status") == "DEPLOYED" for name in names)
+
+
+def test_a_queue_that_overflows_makes_a_scan(root: Root, tmp_path: Path) -> None:
+    """More events than the kernel keeps: what came after them is found at once, and counted."""
+    port = free_port()
+    root.configure(listen=f"127.0.0.1:{port}")
+    root.config.write_text(root.config.read_text().replace("rescan_s = 1.0", "rescan_s = 600"))
+    slide = builders.aperio_svs(tmp_path / "a.svs")
+    for user in ("ann", "bob"):
+        (root.path / "inbox" / user).mkdir()
+    root.start()
+    assert root.process
+    most = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    # Its readers stand still while events come: each of these ignored files makes two or more.
+    os.kill(root.process.pid, signal.SIGSTOP)
+    for number in range(most // 2 + 1000):
+        (root.path / "inbox" / "ann" / f"{number}.part").touch()
+    root.drop(slide, "late.svs", user="bob")
+    os.kill(root.process.pid, signal.SIGCONT)
+    root.wait(lambda: deployed(root, "late.svs"))
+    assert metric(port, "cytowatch_rescan_found_total") >= 1
+    assert [line for line in json_lines(root.log) if line["event"] == "events_lost"]
+    # The watches were made anew: the next one is told of by its event.
+    before = metric(port, "cytowatch_rescan_found_total")
+    root.drop(slide, "next.svs", user="bob")
+    root.wait(lambda: deployed(root, "next.svs"))
+    assert metric(port, "cytowatch_rescan_found_total") == before
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 and not os.environ.get("CI"), reason="a user namespace of its own needs root"
+)
+@pytest.mark.parametrize(("watches", "reason"), [(0, "watcher"), (6, "watches")])
+def test_watches_that_run_out(root: Root, tmp_path: Path, watches: int, reason: str) -> None:
+    """Without any, or with too few: `/healthz` and the metrics say so, the scan finds the drops."""
+    port = free_port()
+    root.configure(listen=f"127.0.0.1:{port}")
+    folders = [root.path / "inbox" / "ann" / f"case {number}" for number in range(12)]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    limit = f'echo {watches} > /proc/sys/user/max_inotify_watches && exec "$@"'
+    root.prefix = ["unshare", "--user", "--map-root-user", "sh", "-c", limit, "sh"]
+    root.start()
+    root.wait(lambda: reason in health(port))
+    assert "every 1 s" in health(port)[reason]
+    root.wait(lambda: metric(port, "cytowatch_watcher_alive") == 0)
+    before = metric(port, "cytowatch_rescan_found_total")
+    for folder in folders:
+        builders.aperio_svs(folder / f"{folder.name}.svs")
+    root.wait(lambda: deployed(root, *(f"{folder.name}.svs" for folder in folders)))
+    assert metric(port, "cytowatch_rescan_found_total") > before
+    assert root.stop() == 0
+
+
+@pytest.mark.skipif(
+    not shutil.which("strace") and not os.environ.get("CI"), reason="Debian: apt install strace"
+)
+def test_an_observer_that_dies_is_replaced(root: Root, tmp_path: Path) -> None:
+    """Its read of the kernel's queue fails: another one watches within a moment."""
+    port = free_port()
+    root.configure(listen=f"127.0.0.1:{port}")
+    root.config.write_text(root.config.read_text().replace("rescan_s = 1.0", "rescan_s = 600"))
+    slide = builders.aperio_svs(tmp_path / "a.svs")
+    (root.path / "inbox" / "ann").mkdir()
+    root.start()
+    assert root.process
+    strace = subprocess.Popen(
+        ["strace", "-f", "-qq", "-o", "/dev/null", "-p", str(root.process.pid),
+         "-P", "anon_inode:inotify", "-e", "trace=read", "-e", "inject=read:error=EIO:when=1"],
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        attached = Path(f"/proc/{root.process.pid}/status")
+        root.wait(lambda: "TracerPid:\t0" not in attached.read_text())
+        root.drop(slide, "first.svs")
+        root.wait(
+            lambda: [one for one in json_lines(root.log) if one["event"] == "watcher_replaced"]
+        )
+    finally:
+        strace.terminate()
+        strace.wait(10)
+    root.wait(lambda: deployed(root, "first.svs"))
+    root.drop(slide, "second.svs")
+    root.wait(lambda: deployed(root, "second.svs"))
+    assert metric(port, "cytowatch_watcher_alive") == 1
+    assert health(port) == {}
+
+
+def test_a_tree_that_is_moved_in_is_found_whole(root: Root, tmp_path: Path) -> None:
+    """A rename into the inbox gives one event, whatever lies below."""
+    root.configure(inbox="folder_quiet_s = 0.5")
+    root.config.write_text(root.config.read_text().replace("rescan_s = 1.0", "rescan_s = 600"))
+    (root.path / "inbox" / "ann").mkdir()
+    # On the same filesystem, so that it is a rename.
+    aside = root.path.parent / "aside"
+    for number in range(30):
+        folder = aside / f"block {number % 3}"
+        folder.mkdir(parents=True, exist_ok=True)
+        builders.aperio_svs(folder / f"{number}.svs")
+    root.start()
+    aside.rename(root.path / "inbox" / "ann" / "case")
+    root.wait(lambda: deployed(root, *(f"{number}.svs" for number in range(30))))
+    root.wait(lambda: root.by_name()["case"]["status"] == "EXTRACTED")
+    assert root.stop() == 0
+    root.assert_clean()
+
+
+@pytest.mark.skipif(os.geteuid() != 0 and not os.environ.get("CI"), reason="mounting needs root")
+def test_an_inbox_that_is_mounted_over(root: Root, tmp_path: Path) -> None:
+    """Another filesystem in the place of an inbox: its drops wait and say why, and none is lost."""
+    port = free_port()
+    root.configure(listen=f"127.0.0.1:{port}")
+    inbox = root.path / "inbox" / "ann"
+    inbox.mkdir()
+    slide = builders.aperio_svs(tmp_path / "a.svs")
+    root.start()
+    subprocess.run(["mount", "-t", "tmpfs", "none", inbox], check=True)
+    try:
+        root.drop(slide, "elsewhere.svs")
+        root.wait(lambda: [one for one in root.waiting() if one["why"] == "other_filesystem"])
+        time.sleep(1)
+        assert root.manifests() == {}
+        assert (inbox / "elsewhere.svs").exists()
+    finally:
+        subprocess.run(["umount", inbox], check=True)
+    # The same filesystem, mounted once more: equal to the eye, and no rename leads out of it.
+    (tmp_path / "other").mkdir()
+    subprocess.run(["mount", "--bind", tmp_path / "other", inbox], check=True)
+    try:
+        root.drop(slide, "bound.svs")
+        root.wait(lambda: [one for one in root.waiting() if one["why"] == "other_filesystem"])
+        assert (inbox / "bound.svs").exists()
+        assert root.manifests() == {}
+    finally:
+        subprocess.run(["umount", inbox], check=True)
+    root.drop(slide, "here.svs")
+    root.wait(lambda: deployed(root, "here.svs"))
+    assert root.stop() == 0
+    root.assert_clean()
