@@ -42,6 +42,17 @@ def _reason(entry: tree.Entry) -> str | None:
     return entry.manifest["error"]["reason"] if entry.manifest["error"] else None
 
 
+def _failed(spool: Spool, wanted: str) -> list[tree.Entry]:
+    """What `wanted` means: one uploaded file, or of an archive or a folder all in it that failed."""
+    entry = one(spool, wanted)
+    if entry.status is not Status.EXTRACTED:
+        return [entry]
+    below = [other for other in _inside(spool, entry) if other.status.is_error]
+    if not below:
+        raise RootError(f"nothing that came out of {entry.manifest['name']} is in error")
+    return below
+
+
 @app.command()
 def retry(
     wanted: Annotated[list[str] | None, typer.Argument(metavar="[ID...]")] = None,
@@ -52,9 +63,12 @@ def retry(
     root: RootOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Send what ended in an error back to the stage that failed, or an incomplete one to its inbox."""
+    """Send what ended in an error back to the stage that failed, or an incomplete one to its inbox.
+
+    Of an archive or a folder, all that came out of it and failed.
+    """
     spool = spool_of(root, config)
-    entries = [one(spool, name) for name in wanted or []]
+    entries = [entry for name in wanted or [] for entry in _failed(spool, name)]
     if status_ or reason:
         in_status = status_named(status_) if status_ else None
         entries += [
@@ -73,10 +87,12 @@ def retry(
 
 @app.command("return")
 def return_(wanted: IdArguments, root: RootOption = None, config: ConfigOption = None) -> None:
-    """Hand the original of an error back to its user, into inbox/<user>/_returned/."""
+    """Hand the original of an error back to its user, into inbox/<user>/_returned/.
+
+    Of an archive or a folder, all that came out of it and failed.
+    """
     spool = spool_of(root, config)
-    for name in wanted:
-        entry = one(spool, name)
+    for entry in [entry for name in wanted for entry in _failed(spool, name)]:
         said = _asked(spool, "return", entry.manifest["id"])
         console.print(f"{safe(entry.manifest['name'])} is in {safe(said)}")
 
@@ -127,18 +143,23 @@ def export(
 ProjectOption = Annotated[str, typer.Option("--project", help="The project.")]
 
 
-def _deployed(spool: Spool, wanted: str) -> list[tree.Entry]:
-    """What `wanted` means: one uploaded file, or of an archive or a folder all that came out of it."""
-    entry = one(spool, wanted)
-    if entry.status is not Status.EXTRACTED:
-        return [entry]
+def _inside(spool: Spool, entry: tree.Entry) -> list[tree.Entry]:
+    """`entry` and all that came out of it, by their ids."""
     every = {other.manifest["id"]: other for other in tree.entries(spool)}
     inside = {entry.manifest["id"]}
     for id_ in sorted(every):
         if every[id_].manifest["parent_id"] in inside:
             inside.add(id_)
+    return [every[id_] for id_ in sorted(inside & every.keys())]
+
+
+def _deployed(spool: Spool, wanted: str) -> list[tree.Entry]:
+    """What `wanted` means: one uploaded file, or of an archive or a folder all that came out of it."""
+    entry = one(spool, wanted)
+    if entry.status is not Status.EXTRACTED:
+        return [entry]
     good = (Status.DEPLOYED, Status.CONVERTED)
-    return [every[id_] for id_ in sorted(inside) if every[id_].status in good]
+    return [other for other in _inside(spool, entry) if other.status in good]
 
 
 @app.command()

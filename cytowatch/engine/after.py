@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from cytowatch import durable, manifest, names
-from cytowatch.engine.advance import Place
+from cytowatch.engine.advance import Place, is_folder
 from cytowatch.errors import RootError
 from cytowatch.manifest import FileEntry, Manifest, ManifestError
 from cytowatch.model import UploadedFileId
@@ -108,11 +108,22 @@ def originals(found: Manifest) -> Iterator[tuple[FileEntry, str]]:
 
 def _to_inbox(spool: Spool, place: Place) -> str:
     folder = os.path.dirname(place.manifest["drop_path"])
-    if place.manifest["parent_id"] is not None:
+    if place.manifest["parent_id"] is not None and not _came_in_a_folder(spool, place.manifest):
         # Out of an archive: there is no place in the inbox that it came from.
         folder = place.manifest["user"]
     _give_back(spool, place, spool.inbox / folder)
     return "inbox"
+
+
+def _came_in_a_folder(spool: Spool, found: Manifest) -> bool:
+    """Whether what it came out of is a dropped folder, in which it can lie again."""
+    id_ = UploadedFileId(found["parent_id"] or "")
+    staged = spool.find(id_)
+    path = staged[1] if staged else spool.storage / found["user"] / id_
+    try:
+        return is_folder(manifest.read(path))
+    except (OSError, ManifestError):
+        return False
 
 
 def hand_back(spool: Spool, id_: UploadedFileId) -> str:

@@ -97,6 +97,44 @@ def test_return(root: Root, tmp_path: Path, running: bool) -> None:
     root.assert_clean()
 
 
+def test_what_failed_in_a_folder_is_sent_back_by_its_folder(root: Root, tmp_path: Path) -> None:
+    """Named by the folder, all in it that failed goes; an incomplete set lies in the folder again."""
+    root.configure(inbox="incomplete_after_s = 0.5\nfolder_quiet_s = 0.3")
+    case = root.path / "inbox" / "ann" / "case"
+    vendors.mirax_mrxs(case, "M")
+    late = (case / "M" / "Data0001.dat").read_bytes()
+    (case / "M" / "Data0001.dat").unlink()
+    builders.aperio_svs(case / "good.svs")
+    builders.jpeg(case / "bad.jpg").write_bytes(damaged(tmp_path))
+    bad = (case / "bad.jpg").read_bytes()
+    assert root.run_until_idle() == 1
+    assert not case.exists()
+    done = command(root, "retry", "case")
+    assert done.returncode == 0, done.stderr
+    assert "M.mrxs goes back to inbox" in done.stdout
+    assert "bad.jpg goes back to CONVERTING" in done.stdout
+    assert sorted(path.name for path in case.rglob("*.*")) == [
+        "Data0000.dat", "Index.dat", "M.mrxs", "Slidedat.ini",
+    ]  # fmt: skip
+    (case / "M" / "Data0001.dat").write_bytes(late)
+    assert root.run_until_idle() == 1
+    assert root.by_name()["M.mrxs"]["status"] == "DEPLOYED"
+    assert root.by_name()["bad.jpg"]["status"] == "ERROR_CONVERSION"
+    first = next(one for one in root.manifests().values() if len(one["children"]) == 3)
+    assert command(root, "return", first["id"]).returncode == 0
+    assert (root.path / "inbox" / "ann" / "_returned" / "bad.jpg").read_bytes() == bad
+    again = command(root, "return", first["id"])
+    assert (again.returncode, "is in error" in again.stderr) == (2, True)
+    root.assert_clean()
+
+
+def damaged(tmp_path: Path) -> bytes:
+    """A JPEG whole by its markers, half of whose pixels are gone."""
+    data = bytearray(builders.jpeg(tmp_path / "whole.jpg", width=900, height=700).read_bytes())
+    del data[len(data) // 3 : -2]
+    return bytes(data)
+
+
 def test_export(root: Root, tmp_path: Path) -> None:
     """Of a success and of an error, a set under its own names."""
     data = (failed(root, tmp_path), (tmp_path / "Größe 1.jpg").read_bytes())[1]

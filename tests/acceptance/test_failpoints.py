@@ -109,6 +109,21 @@ def test_killed_at_every_place(root: Root, tmp_path: Path, count: int) -> None:
         assert left == [], "these were never reached"
 
 
+def test_a_set_cut_off_at_each_of_its_renames(root: Root) -> None:
+    """However many of its files had moved: it is whole in the end, and there once."""
+    vendors.mirax_mrxs(root.path / "inbox" / "ann", "M")
+    files = len([path for path in (root.path / "inbox").rglob("*") if path.is_file()])
+    for count in range(1, files + 1):
+        arm(root, ["claim.renamed"], f"kill@{count}")
+        assert root.run_until_idle() == -signal.SIGKILL
+    root.environment = {}
+    assert root.run_until_idle() == 0
+    [document] = root.manifests().values()
+    assert document["status"] == "DEPLOYED"
+    assert len(document["files"]) >= files
+    root.assert_clean()
+
+
 @pytest.mark.parametrize("what", ["EIO", "ENOSPC@2", "EROFS@3"])
 def test_failed_at_every_place(root: Root, tmp_path: Path, what: str) -> None:
     """Each place fails once, in one run: nothing ends in an error, and the daemon lives on."""
