@@ -10,8 +10,8 @@ STAMP := .venv/.installed
 demo: $(STAMP)  ## watch slides travel from an inbox into storage
 	@$(BIN)/cytowatch demo
 
-test: $(STAMP)  ## run the tests
-	$(BIN)/python -m pytest
+test: $(STAMP)  ## run the tests, most of which wait more than they work: three at a time
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 check: lint test  ## what continuous integration runs
 

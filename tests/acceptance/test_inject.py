@@ -66,6 +66,11 @@ def all_is_well(root: Root, dropped: dict[str, str]) -> None:
 def run_with(root: Root, call: str, what: str, when: int) -> None:
     """The daemon until it is idle, or dead; `when` counts the calls of each of its threads."""
     strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}"]
+    if call == "openat":
+        # Of the hundreds that each start makes, those in the folders of the tree count.
+        tree = [root.path / "inbox" / "ann" / "M", root.path / "storage" / "ann"]
+        tree += [*root.path.glob("*/"), *root.path.glob("*/*/")]
+        strace += [word for place in dict.fromkeys(tree) for word in ("-P", str(place))]
     inject = ["-e", f"inject={call}:{what}:when={when}"]
     command = root.command(
         "run", "--root", str(root.path), "--config", str(root.config), "--until-idle"
@@ -91,11 +96,15 @@ CASES = [
     *(("fsync", "error=EIO", n) for n in (4, 9)),
     ("fsync", "error=ENOSPC", 2),
     ("mkdir", "error=ENOSPC", 2),
+    ("mkdir", "signal=SIGKILL", 17),
+    *(("openat", "signal=SIGKILL", n) for n in (5, 13, 40)),
+    *(("openat", "error=EIO", n) for n in (4, 9, 50)),
+    ("unlink", "error=EIO", 2),
 ]
 if os.environ.get("CYTOWATCH_INJECT") == "all":
     CASES = [
-        *((call, "signal=SIGKILL", n) for call in ("renameat2", "rename", "fsync", "unlink", "mkdir") for n in range(1, 45)),
-        *((call, error, n) for call in ("renameat2", "rename", "fsync", "mkdir", "unlink") for error in ("error=EIO", "error=ENOSPC") for n in range(1, 20)),
+        *((call, "signal=SIGKILL", n) for call in ("renameat2", "rename", "fsync", "unlink", "mkdir", "openat") for n in range(1, 45)),
+        *((call, error, n) for call in ("renameat2", "rename", "fsync", "mkdir", "unlink", "openat") for error in ("error=EIO", "error=ENOSPC") for n in range(1, 20)),
     ]  # fmt: skip
 
 
