@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import structlog
-
 from cytowatch import durable
 from cytowatch.errors import RootError
 from cytowatch.failpoints import reached
@@ -23,8 +21,6 @@ __all__ = ["LAYOUT", "Spool"]
 
 #: The version of the layout on disk, written to ``FORMAT``.
 LAYOUT = "cytowatch 1\n"
-
-_log = structlog.get_logger()
 
 
 class Spool:
@@ -272,7 +268,7 @@ class Spool:
         except OSError as error:
             # It has moved, and everyone sees it there. A power cut now may take the rename back:
             # then the step is done again, as after any other cut.
-            _log.warning("not_synced", path=os.fspath(moved), error=f"{error.strerror}")
+            _tell_not_synced(moved, error)
         return moved
 
     def discard(self, path: Path) -> None:
@@ -293,6 +289,13 @@ class Spool:
         """Remove what `discard` could not; another thread may be about the same at that moment."""
         for grave in self.trash.iterdir():
             _remove(grave)
+
+
+def _tell_not_synced(path: Path, error: OSError) -> None:
+    # Imported here: the commands start faster without it.
+    import structlog
+
+    structlog.get_logger().warning("not_synced", path=os.fspath(path), error=error.strerror)
 
 
 def _remove(path: Path) -> None:

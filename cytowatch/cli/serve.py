@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from cytowatch.cli import check as checks
 from cytowatch.cli.app import ConfigOption, JsonOption, RootOption, app, configuration, print_json
 from cytowatch.cli.show import console, safe
 from cytowatch.config import Config, from_mapping, render
@@ -60,6 +59,9 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Look whether cytowatch can run here, and what this machine allows."""
+    # Imported here: it looks at all that the daemon needs, and no other command does.
+    from cytowatch.cli import check as checks
+
     results = checks.run(configuration(root, config), deep=deep)
     if as_json:
         print_json([{"name": r.name, "good": r.good, "detail": r.detail} for r in results])
