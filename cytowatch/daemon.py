@@ -47,6 +47,8 @@ __all__ = ["run", "software"]
 _TICK_S = 0.5
 #: With `until_idle`, a drop that lacks something is waited for if its time is up so soon.
 _PATIENCE_S = 60.0
+#: A command that changes something where no daemon runs holds the lock for so long at most.
+_PATIENCE_FOR_LOCK_S = 2.0
 #: How often errors are looked through for those that have been kept long enough.
 _PRUNE_EVERY_S = 60.0
 _STAGES = "CYTOWATCH_TEST_STAGES"
@@ -92,7 +94,7 @@ def run(
     """
     logs.configure(config.log.level, config.log.format)
     spool = Spool.create(Path(config.root))
-    with spool.lock():
+    with spool.lock(patience_s=_PATIENCE_FOR_LOCK_S):
         if config.storage.group:
             spool.share_with(config.storage.group)
         return _Daemon(spool, config, until_idle=until_idle, reload=reload).run()
@@ -119,7 +121,7 @@ class _Daemon:
         self._stop = threading.Event()
         self._count = workers(config.engine.workers)
         self._room = Room(lambda: free_bytes(spool.root))
-        self._index = Index(spool.state / "index.sqlite3")
+        self._index = Index(spool)
         self._ledger = Ledger(
             self._metrics,
             self._log,
@@ -131,7 +133,7 @@ class _Daemon:
         self._zygote = Zygote(config, stages=os.environ.get(_STAGES, "cytowatch.stages"))
         self._random = random.SystemRandom()
         self._folders = Folders(
-            spool, self._ledger, now=_now, make_id=self._new_id, software=software()
+            spool, self._ledger, self._index, now=_now, make_id=self._new_id, software=software()
         )
         self._intake = Intake(
             spool,
@@ -324,6 +326,7 @@ class _Daemon:
         self._scanned_at = now
         self._metrics.last_scan.set(time.time())
         self._look_for_unwatched()
+        self._look_after_index()
 
     def _look_for_unwatched(self) -> None:
         """Say so if folders are watched by the scan alone; one that is just made may not be yet."""
@@ -378,7 +381,7 @@ class _Daemon:
 
     def _requests(self, now: float) -> None:
         """Do what commands have asked for, and take up what they sent back to a stage."""
-        for request, answer, before in requests.answer_all(self._spool, now=_now()):
+        for request, answer, before in requests.answer_all(self._spool, self._index, now=_now()):
             self._log.info("requested", **request, **answer)
             if "error" in answer or before is None:
                 continue
@@ -393,7 +396,7 @@ class _Daemon:
             self._pruned_at = now
             days = self._config.storage.keep_errors_days
             for status, id_ in list(after.expired(self._spool, now=_now(), days=days)):
-                after.remove(self._spool, id_, even_linked=True)
+                after.remove(self._spool, id_, self._index, even_linked=True)
                 self._log.info("expired", id=id_, days=days)
                 self._ledger.left(status, id_)
 
@@ -403,8 +406,35 @@ class _Daemon:
         for user, id_ in recover(self._spool, now=_now()):
             self._log.info("taken_up", id=id_, user=user)
             self._engine.submit(user, id_)
-        self._ledger.count_tree(self._spool)
+        changed = list(finish(self._spool))
+        self._reconcile()
+        self._index.look(changed)
+        self._ledger.count_tree(self._spool, _now())
         self._folders.recover()
+
+    def _reconcile(self, *, anew: bool = False) -> int:
+        """Let the index agree with the tree; the first time, or anew, it takes its time."""
+
+        def tick(count: int) -> None:
+            systemd.notify("EXTEND_TIMEOUT_USEC=60000000", "WATCHDOG=1")
+            if count and count % 100_000 == 0:
+                self._log.info("indexing", files=count)
+
+        began = time.monotonic()
+        wrong = self._index.reconcile(anew=anew, tick=tick)
+        if wrong:
+            seconds = round(time.monotonic() - began, 3)
+            self._log.info("indexed", files=wrong, seconds=seconds)
+        return wrong
+
+    def _look_after_index(self) -> None:
+        """Nobody waits for it; what is wrong with it is told, and mended with the next scan."""
+        if self._index.fault is None:
+            self._health.clear("index")
+            return
+        self._log.warning("index_fault", error=self._index.fault)
+        self._health.fault("index", f"state/index.sqlite3: {self._index.fault}; it is made anew")
+        self._reconcile(anew=self._index.damaged)
 
     def _watch(self) -> None:
         self._watch_again_at = float("-inf")
@@ -513,7 +543,7 @@ class _Daemon:
         now = time.monotonic()
         self._collect(self._intake.collect(now), now)
         self._engine.stop()
-        finish(self._spool)
+        self._index.look(finish(self._spool))
 
     def _new_id(self, now: datetime, name: str) -> UploadedFileId:
         return UploadedFileId(names.new_id(now, name, self._random))

@@ -1,26 +1,95 @@
-"""Which content a user has deployed already: a cache beside the tree, rebuilt from its manifests.
+"""A row an uploaded file, in one SQLite file beside the tree: a cache that is made anew from it.
 
-Source: docs/decisions/010-duplicates.md
+The tree is the truth. The index answers what would mean reading every manifest: how many there are
+in each status, a page of a list, the children of an archive, whether some content is there already.
+It may be deleted at any time.
+
+Source: docs/decisions/013-the-index.md
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import sqlite3
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from cytowatch.manifest import FileEntry, Manifest
-from cytowatch.status import Status
+from cytowatch import manifest
+from cytowatch.manifest import FileEntry, Manifest, ManifestError
+from cytowatch.model import UploadedFileId
+from cytowatch.spool import Spool
+from cytowatch.status import STAGE_STATUSES, Status
 
-__all__ = ["Index", "content_key"]
+__all__ = ["SORTS", "Index", "Row", "content_key"]
 
+#: Another version is deleted and made anew.
+_VERSION = 2
 _SCHEMA = """
-CREATE TABLE content (user TEXT, key TEXT, id TEXT, PRIMARY KEY (user, key, id)) WITHOUT ROWID;
+CREATE TABLE uploaded (
+    id TEXT PRIMARY KEY, parent_id TEXT, user TEXT, name TEXT, status TEXT, format TEXT,
+    size_bytes INTEGER, received_at TEXT, changed_at TEXT, reason TEXT, content TEXT,
+    duplicate_of TEXT, short TEXT
+) WITHOUT ROWID;
+CREATE INDEX by_status ON uploaded (status, id);
+CREATE INDEX by_user ON uploaded (user, id);
+CREATE INDEX by_parent ON uploaded (parent_id) WHERE parent_id IS NOT NULL;
+CREATE INDEX by_duplicate ON uploaded (duplicate_of) WHERE duplicate_of IS NOT NULL;
+CREATE INDEX by_content ON uploaded (content, user) WHERE content IS NOT NULL;
+CREATE INDEX by_changed ON uploaded (changed_at);
+CREATE INDEX by_name ON uploaded (name);
+CREATE INDEX by_short ON uploaded (short);
+CREATE TABLE count (status TEXT PRIMARY KEY, files INTEGER) WITHOUT ROWID;
+CREATE TRIGGER more AFTER INSERT ON uploaded BEGIN
+    INSERT INTO count VALUES (new.status, 1)
+        ON CONFLICT (status) DO UPDATE SET files = files + 1;
+END;
+CREATE TRIGGER fewer AFTER DELETE ON uploaded BEGIN
+    UPDATE count SET files = files - 1 WHERE status = old.status;
+END;
+CREATE TRIGGER other AFTER UPDATE OF status ON uploaded WHEN old.status <> new.status BEGIN
+    UPDATE count SET files = files - 1 WHERE status = old.status;
+    INSERT INTO count VALUES (new.status, 1)
+        ON CONFLICT (status) DO UPDATE SET files = files + 1;
+END;
+-- The folders of storage/, as they were when every row of theirs was right.
+CREATE TABLE folder (user TEXT PRIMARY KEY, inode INTEGER, mtime_ns INTEGER) WITHOUT ROWID;
 """
-_HELD = frozenset({Status.DEPLOYED.name, Status.CONVERTED.name, Status.EXTRACTED.name})
+_COLUMNS = (
+    "id", "parent_id", "user", "name", "status", "format", "size_bytes", "received_at",
+    "changed_at", "reason", "content", "duplicate_of", "short",
+)  # fmt: skip
+_PUT = (
+    f"INSERT INTO uploaded VALUES ({', '.join('?' * len(_COLUMNS))}) ON CONFLICT (id) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS[1:])
+)
+#: What a list may be sorted by, and the column that it means.
+SORTS: Mapping[str, str] = {
+    "received": "id",
+    "name": "name",
+    "size": "size_bytes",
+    "status": "status",
+    "ended": "changed_at",
+}
+_HELD = (Status.DEPLOYED.name, Status.CONVERTED.name, Status.EXTRACTED.name)
+_TICK_EVERY = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What the index knows of one uploaded file; `changed_at` is when it entered its status."""
+
+    id: UploadedFileId
+    parent_id: str | None
+    user: str
+    status: Status
+    received_at: str
+    changed_at: str
 
 
 def content_key(files: Iterable[FileEntry]) -> str | None:
@@ -36,39 +105,439 @@ def content_key(files: Iterable[FileEntry]) -> str | None:
     return hashlib.sha256("\n".join(sorted(h for h in hashes if h)).encode()).hexdigest()
 
 
+def _values(found: Manifest, status: Status) -> tuple[Any, ...]:
+    history = found["history"]
+    # Only what is in storage counts as content that is there already.
+    content = content_key(found["files"]) or found["sha256"] if status.is_success else None
+    return (
+        found["id"],
+        found["parent_id"],
+        found["user"],
+        found["name"],
+        status.name,
+        found["format"]["id"] if found["format"] else None,
+        found["size_bytes"],
+        found["received_at"],
+        history[-1]["at"] if history else found["received_at"],
+        found["error"]["reason"] if found["error"] else None,
+        content,
+        found["duplicate_of"],
+        found["id"].split("-")[2],
+    )
+
+
 class Index:
-    """Guards one SQLite file that may be deleted at any time; safe from any thread."""
+    """Guards the one SQLite file; safe from any thread.
 
-    def __init__(self, path: Path) -> None:
+    What goes wrong with it goes wrong for nobody else: it is noted in `fault`, questions are
+    answered as if nothing were there, and `reconcile` makes it right again.
+    """
+
+    def __init__(self, spool: Spool, *, readonly: bool = False, memory: bool = False) -> None:
+        self._spool = spool
+        self._path = None if memory else spool.state / "index.sqlite3"
+        self._readonly = readonly
+        self._lock = threading.RLock()
+        self._database: sqlite3.Connection | None = None
+        #: Why it cannot be relied on at the moment, in words.
+        self.fault: str | None = None
+        #: Whether the file itself is of no use any more, so that it must be made anew.
+        self.damaged = False
+        with self._guarded():
+            self._open()
+
+    @classmethod
+    def read(cls, spool: Spool) -> Index | None:
+        """The index of a tree for reading, beside a daemon or without one; None if there is none."""
+        if not (spool.state / "index.sqlite3").exists():
+            return None
+        found = cls(spool, readonly=True)
+        return found if found.fault is None else None
+
+    def _open(self) -> None:
+        if self._path is None:
+            self._make()
+            return
+        if self._readonly:
+            self._database = sqlite3.connect(f"file:{self._path}?mode=ro", uri=True, timeout=5.0)
+            if self._version() != _VERSION:
+                raise sqlite3.DatabaseError("it is of another version")
+            return
+        fresh = not self._path.exists()
+        if not fresh:
+            self._database = self._connected()
+            try:
+                fresh = self._version() != _VERSION
+            except sqlite3.DatabaseError:
+                fresh = True
+        if fresh:
+            self._make()
+
+    def _connected(self) -> sqlite3.Connection:
+        place = self._path or ":memory:"
+        database = sqlite3.connect(
+            place, check_same_thread=False, isolation_level=None, timeout=5.0
+        )
+        # A power cut may take the last rows: the folders' times that came with them go as well.
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = NORMAL")
+        return database
+
+    def _version(self) -> int:
+        assert self._database is not None
+        return int(self._database.execute("PRAGMA user_version").fetchone()[0])
+
+    def _make(self) -> None:
+        """An empty one in the place of whatever is there."""
+        if self._database is not None:
+            self._database.close()
+        for ending in ("", "-wal", "-shm") if self._path else ():
+            Path(f"{self._path}{ending}").unlink(missing_ok=True)
+        self._database = self._connected()
+        self._database.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+
+    def _guarded(self) -> _Guard:
+        return _Guard(self)
+
+    def _ask(self, question: str, values: Sequence[Any] = ()) -> list[Any]:
+        with self._guarded():
+            if self._database is not None:
+                return self._database.execute(question, values).fetchall()
+        return []
+
+    # Writing
+
+    def put(self, found: Manifest, status: Status) -> None:
+        """Take note of an uploaded file as it is now; of one in storage, of its folder as well."""
+        with self._guarded():
+            if self._database is None:
+                return
+            with self._transaction():
+                self._database.execute(_PUT, _values(found, status))
+                if status.is_success:
+                    self._note_folder(found["user"])
+
+    def look(self, ids: Iterable[str]) -> None:
+        """Take note of `ids` as the tree has them now, wherever they are or if they are gone."""
+        with self._guarded():
+            if self._database is not None:
+                self._look_at([UploadedFileId(id_) for id_ in ids], lambda _: None)
+
+    def _transaction(self) -> _Transaction:
+        assert self._database is not None
+        return _Transaction(self._database)
+
+    def _note_folder(self, user: str) -> None:
         with suppress(FileNotFoundError):
-            path.unlink()
-        self._lock = threading.Lock()
-        self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        # Whatever is lost with it is in the manifests.
-        self._database.execute("PRAGMA journal_mode = OFF")
-        self._database.execute("PRAGMA synchronous = OFF")
-        self._database.executescript(_SCHEMA)
+            self._remember_folder(user, self._folder(user))
 
-    def add(self, found: Manifest) -> None:
-        """Take note of an uploaded file that is in storage; any other is passed over."""
-        key = content_key(found["files"]) or found["sha256"]
-        if found["status"] in _HELD and key is not None and found["duplicate_of"] is None:
-            with self._lock:
-                self._database.execute(
-                    "INSERT OR IGNORE INTO content VALUES (?, ?, ?)",
-                    (found["user"], key, found["id"]),
-                )
+    def _folder(self, user: str) -> tuple[int, int]:
+        found = os.stat(self._spool.storage / user)
+        return found.st_ino, found.st_mtime_ns
+
+    def _remember_folder(self, user: str, seen: tuple[int, int]) -> None:
+        assert self._database is not None
+        self._database.execute("INSERT OR REPLACE INTO folder VALUES (?, ?, ?)", (user, *seen))
+
+    def reconcile(self, *, anew: bool = False, tick: Callable[[int], None] = lambda _: None) -> int:
+        """Make it agree with the tree; tells how many rows were not as they had to be.
+
+        Only what may differ is read: what is in work, and of the folders of ``storage/`` those
+        that have changed since every row of theirs was right.
+
+        Parameters
+        ----------
+        anew
+            Whatever it says is thrown away first.
+        tick
+            Told now and then how many uploaded files were looked at.
+        """
+        wrong = 0
+        with self._lock:
+            self.fault, self.damaged = None, False
+            with self._guarded():
+                if anew or self._database is None:
+                    self._make()
+                wrong += self._stages(tick)
+                for folder in sorted(self._spool.storage.iterdir()):
+                    if folder.is_dir():
+                        wrong += self._storage(folder, tick)
+                wrong += self._gone()
+        return wrong
+
+    def _stages(self, tick: Callable[[int], None]) -> int:
+        """Every row of what is in a stage directory, and of what was."""
+        assert self._database is not None
+        names = [status.name for status in STAGE_STATUSES]
+        question = (
+            f"SELECT id, status FROM uploaded WHERE status IN ({', '.join('?' * len(names))})"
+        )
+        known = dict(self._database.execute(question, names).fetchall())
+        doubtful: list[UploadedFileId] = []
+        for status in STAGE_STATUSES:
+            for id_ in self._spool.in_status(status):
+                # One in work is written anew at each step: its row may be that of the step before.
+                if known.pop(id_, None) != status.name:
+                    doubtful.append(id_)
+        doubtful += [UploadedFileId(id_) for id_ in known]
+        return self._look_at(doubtful, tick)
+
+    def _storage(self, folder: Path, tick: Callable[[int], None]) -> int:
+        """Every row of one user's storage, if its folder has changed."""
+        assert self._database is not None
+        # Before its names are read: what comes later makes it differ again.
+        seen = self._folder(folder.name)
+        noted = self._database.execute(
+            "SELECT inode, mtime_ns FROM folder WHERE user = ?", (folder.name,)
+        ).fetchone()
+        if noted == seen:
+            return 0
+        held = ", ".join("?" * len(_HELD))
+        rows = self._database.execute(
+            f"SELECT id FROM uploaded WHERE user = ? AND status IN ({held})", (folder.name, *_HELD)
+        )
+        known = {row[0] for row in rows}
+        there = set(os.listdir(folder))
+        doubtful = [UploadedFileId(id_) for id_ in sorted(there ^ known)]
+        wrong = self._look_at(doubtful, tick)
+        with self._transaction():
+            self._remember_folder(folder.name, seen)
+        return wrong
+
+    def _gone(self) -> int:
+        """The rows of users whose whole folder is gone."""
+        assert self._database is not None
+        wrong = 0
+        for (user,) in self._database.execute("SELECT user FROM folder").fetchall():
+            if not (self._spool.storage / user).is_dir():
+                held = ", ".join("?" * len(_HELD))
+                with self._transaction():
+                    done = self._database.execute(
+                        f"DELETE FROM uploaded WHERE user = ? AND status IN ({held})",
+                        (user, *_HELD),
+                    )
+                    wrong += done.rowcount
+                    self._database.execute("DELETE FROM folder WHERE user = ?", (user,))
+        return wrong
+
+    def _look_at(self, doubtful: list[UploadedFileId], tick: Callable[[int], None]) -> int:
+        """Write the rows of `doubtful` as the tree says, some hundreds in one transaction."""
+        assert self._database is not None
+        for start in range(0, len(doubtful), _TICK_EVERY):
+            with self._transaction():
+                for id_ in doubtful[start : start + _TICK_EVERY]:
+                    self._look_at_one(id_)
+            tick(start)
+        return len(doubtful)
+
+    def _look_at_one(self, id_: UploadedFileId) -> None:
+        assert self._database is not None
+        for status, path in _places(self._spool, id_, self._user(id_)):
+            try:
+                found = manifest.read(path)
+                decided = status or manifest.status_of(found)
+                self._database.execute(_PUT, _values(found, decided))
+            except FileNotFoundError:
+                # It moves on at this moment, and who moves it writes its row.
+                continue
+            except (OSError, ManifestError, KeyError, IndexError):
+                break
+            return
+        self._database.execute("DELETE FROM uploaded WHERE id = ?", (id_,))
+
+    def _user(self, id_: str) -> str | None:
+        assert self._database is not None
+        row = self._database.execute("SELECT user FROM uploaded WHERE id = ?", (id_,)).fetchone()
+        return row[0] if row else None
+
+    # Asking
+
+    def counts(self) -> dict[Status, int]:
+        """How many uploaded files there are in each status."""
+        rows = dict(self._ask("SELECT status, files FROM count"))
+        return {status: int(rows.get(status.name, 0)) for status in Status}
 
     def first(self, user: str, key: str) -> str | None:
-        """The id of the first uploaded file of `user` with that content."""
-        with self._lock:
-            row = self._database.execute(
-                "SELECT min(id) FROM content WHERE user = ? AND key = ?", (user, key)
-            ).fetchone()
-        found: str | None = row[0]
+        """The id of the first uploaded file of `user` in storage with the content `key`."""
+        rows = self._ask(
+            "SELECT id FROM uploaded WHERE content = ? AND user = ? "
+            "ORDER BY duplicate_of IS NOT NULL, id LIMIT 1",
+            (key, user),
+        )
+        found: str | None = rows[0][0] if rows else None
         return found
+
+    def select(
+        self,
+        *,
+        where: Mapping[str, str] | None = None,
+        name_has: str | None = None,
+        since: str | None = None,
+        until: str | None = None,
+        ids: Iterable[str] | None = None,
+        sort: str = "received",
+        ascending: bool = False,
+        limit: int = 0,
+        offset: int = 0,
+    ) -> list[Row]:
+        """A page of rows.
+
+        Parameters
+        ----------
+        where
+            Columns that must have a value: `user`, `status`, `format`, `reason`, `parent_id`.
+        since, until
+            Limits of `received_at`, in ISO 8601, the second one excluded.
+        sort
+            One of `SORTS`.
+        limit
+            At most so many; 0 means all.
+        """
+        tests = [f"{column} = ?" for column in where or {}]
+        values: list[Any] = list((where or {}).values())
+        if name_has is not None:
+            tests.append("instr(lower(name), lower(?)) > 0")
+            values.append(name_has)
+        if since is not None:
+            tests.append("received_at >= ?")
+            values.append(since)
+        if until is not None:
+            tests.append("received_at < ?")
+            values.append(until)
+        if ids is not None:
+            tests.append("id IN (SELECT value FROM json_each(?))")
+            values.append(json.dumps(list(ids)))
+        way = "ASC" if ascending else "DESC"
+        order = f"{SORTS[sort]} {way}" + ("" if sort == "received" else f", id {way}")
+        condition = f"WHERE {' AND '.join(tests)}" if tests else ""
+        return self._rows(
+            f"{condition} ORDER BY {order} LIMIT ? OFFSET ?", [*values, limit or -1, offset]
+        )
+
+    def _rows(self, rest: str, values: Sequence[Any]) -> list[Row]:
+        question = (
+            f"SELECT id, parent_id, user, status, received_at, changed_at FROM uploaded {rest}"
+        )
+        return [
+            Row(
+                id=UploadedFileId(row[0]),
+                parent_id=row[1],
+                user=row[2],
+                status=Status[row[3]],
+                received_at=row[4],
+                changed_at=row[5],
+            )
+            for row in self._ask(question, values)
+        ]
+
+    def find(self, wanted: str) -> list[Row]:
+        """What `wanted` may mean: an id, its beginning, its four random characters, or a name."""
+        if exact := self._rows("WHERE id = ?", (wanted,)):
+            return exact
+        return self._rows(
+            "WHERE id >= ? AND id < ? || char(1114111) UNION "
+            "SELECT id, parent_id, user, status, received_at, changed_at FROM uploaded WHERE short = ?"
+            " UNION SELECT id, parent_id, user, status, received_at, changed_at FROM uploaded "
+            "WHERE name = ?",
+            (wanted, wanted, wanted, wanted),
+        )
+
+    def below(self, id_: str) -> list[Row]:
+        """The uploaded file `id_` and all that came out of it, by their ids."""
+        return self._rows(
+            "WHERE id IN (WITH RECURSIVE inside (id) AS (SELECT ? UNION SELECT uploaded.id "
+            "FROM uploaded JOIN inside ON uploaded.parent_id = inside.id) SELECT id FROM inside) "
+            "ORDER BY id",
+            (id_,),
+        )
+
+    def linked_to(self, id_: str) -> list[Row]:
+        """The duplicates of `id_`, some of which may be shown by links to it."""
+        return self._rows("WHERE duplicate_of = ? ORDER BY id", (id_,))
+
+    def ended_since(self, at: str) -> list[Row]:
+        """What has come to its end since `at`, in ISO 8601."""
+        rows = self._rows("WHERE changed_at >= ? ORDER BY changed_at", (at,))
+        return [row for row in rows if row.status.is_final]
+
+    def oldest(self) -> dict[Status, str]:
+        """When the oldest uploaded file in each stage was received, in ISO 8601."""
+        names = [status.name for status in STAGE_STATUSES]
+        rows = self._ask(
+            f"SELECT status, min(received_at) FROM uploaded WHERE status IN ({', '.join('?' * len(names))})"
+            " GROUP BY status",
+            names,
+        )
+        return {Status[row[0]]: row[1] for row in rows}
+
+    def distinct(self, column: str, beginning: str, limit: int) -> list[str]:
+        """Values of `column` that begin with `beginning`, for the completion of a command line."""
+        rows = self._ask(
+            f"SELECT DISTINCT {column} FROM uploaded WHERE {column} >= ? "
+            f"AND {column} < ? || char(1114111) ORDER BY {column} LIMIT ?",
+            (beginning, beginning, limit),
+        )
+        return [row[0] for row in rows]
+
+    def every(self) -> Iterator[tuple[Any, ...]]:
+        """All that it says, to be compared with another one."""
+        yield from self._ask(f"SELECT {', '.join(_COLUMNS)} FROM uploaded ORDER BY id")
+        yield from self._ask("SELECT status, files FROM count WHERE files <> 0 ORDER BY status")
 
     def close(self) -> None:
         """Close the file."""
-        with self._lock:
-            self._database.close()
+        with self._guarded():
+            if self._database is not None:
+                self._database.close()
+        self._database = None
+
+
+def _places(
+    spool: Spool, id_: UploadedFileId, user: str | None
+) -> Iterator[tuple[Status | None, Path]]:
+    """Where an uploaded file may be, the stage directories first, for that is where it comes from."""
+    for _ in range(2):
+        staged = spool.find(id_)
+        if staged is not None:
+            yield staged
+        users = [user] if user else sorted(os.listdir(spool.storage))
+        for name in users:
+            path = spool.storage / name / id_
+            if path.is_dir():
+                yield None, path
+
+
+class _Guard:
+    """Turns what SQLite or the disk refuses into `Index.fault`."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+
+    def __enter__(self) -> None:
+        self._index._lock.acquire()
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        self._index._lock.release()
+        if isinstance(error, sqlite3.Error | OSError):
+            self._index.fault = f"{error}"
+            # A full or a faulty disk leaves what is there as it was.
+            passing = isinstance(error, sqlite3.OperationalError | OSError)
+            self._index.damaged = self._index.damaged or not passing
+            return True
+        return False
+
+
+class _Transaction:
+    """One transaction, or none of it."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+
+    def __enter__(self) -> None:
+        self._database.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            self._database.execute("COMMIT")
+        elif self._database.in_transaction:
+            self._database.execute("ROLLBACK")

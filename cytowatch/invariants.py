@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cytowatch import manifest
+from cytowatch.index import Index
 from cytowatch.manifest import Manifest, ManifestError
 from cytowatch.spool import Spool
 from cytowatch.status import STAGE_STATUSES, Status
@@ -52,6 +53,7 @@ def broken(spool: Spool, *, at_rest: bool, hashes: bool = True) -> Iterator[str]
     yield from _links(spool, known, at_rest=at_rest)
     if at_rest:
         yield from _leftovers(spool)
+        yield from _index(spool)
 
 
 def _places(spool: Spool) -> Iterator[tuple[Status | None, Path]]:
@@ -141,6 +143,23 @@ def _links(spool: Spool, known: dict[str, Manifest], *, at_rest: bool) -> Iterat
         for project in found["projects"]:
             if not list((spool.projects / project).glob(f"*~{id_.split('-')[2]}")):
                 yield f"{id_} is not shown in its project {project}"
+
+
+def _index(spool: Spool) -> Iterator[str]:
+    """In what the index differs from one that is made of the tree as it is."""
+    told = Index.read(spool)
+    if told is None:
+        return
+    right = Index(spool, memory=True)
+    right.reconcile()
+    try:
+        rows, wanted = set(told.every()), set(right.every())
+    finally:
+        told.close()
+        right.close()
+    for row in sorted(rows ^ wanted, key=str):
+        where = "tree" if row in wanted else "index"
+        yield f"index and tree differ, the {where} alone says {row}: see `cytowatch reindex`"
 
 
 def _leftovers(spool: Spool) -> Iterator[str]:

@@ -36,38 +36,30 @@ class Ledger:
         self._received: dict[str, tuple[Status, datetime]] = {}
         self._children: list[tuple[str, UploadedFileId]] = []
         self._changed = True
-        self._recent: dict[str, tuple[Place, datetime]] = {}
+        self._recent: dict[str, tuple[Note, datetime]] = {}
         #: How many uploaded files of this run ended in an error.
         self.errors = 0
 
-    def count_tree(self, spool: Spool) -> None:
-        """Take the counts from the tree as it is."""
+    def count_tree(self, spool: Spool, now: datetime) -> None:
+        """Take the counts, and what has ended lately, from the index, which agrees with the tree."""
+        since = manifest.utc(now - self._status_for)
         with self._lock:
-            for status in STAGE_STATUSES:
-                self._counts[status] = len(spool.in_status(status))
-                for id_ in spool.in_status(status) if status.is_error else ():
-                    path = spool.stage(status) / id_
-                    with suppress(OSError, ManifestError):
-                        self._remember(
-                            Place(status=status, path=path, manifest=manifest.read(path))
-                        )
-            for path in spool.storage.glob("*/*"):
-                try:
-                    found = manifest.read(path)
-                    self._counts[manifest.status_of(found)] += 1
-                    self._index.add(found)
-                    self._remember(
-                        Place(status=manifest.status_of(found), path=path, manifest=found)
-                    )
-                except (OSError, ManifestError, KeyError) as error:
-                    self._log.warning("manifest_unreadable", path=str(path), error=str(error))
+            self._counts.update(self._index.counts())
+            for row in self._index.ended_since(since):
+                path = (
+                    spool.stage(row.status) / row.id
+                    if row.status.is_error
+                    else spool.storage / row.user / row.id
+                )
+                with suppress(OSError, ManifestError):
+                    self._remember(row.status, manifest.read(path))
             self._publish()
 
-    def _remember(self, place: Place) -> None:
+    def _remember(self, status: Status, found: Manifest) -> None:
         """For `notes`: what came to its end not longer ago than anybody looks for it."""
-        at = datetime.fromisoformat(place.manifest["history"][-1]["at"])
+        at = datetime.fromisoformat(found["history"][-1]["at"])
         if datetime.now(UTC) - at < self._status_for:
-            self._recent[place.manifest["id"]] = (place, at)
+            self._recent[found["id"]] = (feedback.of_uploaded(found, status, 1.0), at)
 
     def notes(self, now: datetime) -> dict[str, Note]:
         """What those are told who see only the share, by id: all in work, and what ended lately."""
@@ -75,10 +67,7 @@ class Ledger:
             for id_, (_, at) in list(self._recent.items()):
                 if now - at >= self._status_for:
                     del self._recent[id_]
-            ended = {
-                id_: feedback.of_uploaded(place.manifest, place.status, 1.0)
-                for id_, (place, _) in self._recent.items()
-            }
+            ended = {id_: note for id_, (note, _) in self._recent.items()}
             working = {
                 id_: feedback.of_uploaded(place.manifest, place.status, share)
                 for id_, (place, share) in self._in_work.items()
@@ -87,13 +76,15 @@ class Ledger:
 
     def left(self, status: Status, id_: str) -> None:
         """One that had come to its end in `status` was removed, handed back or sent back."""
+        self._index.look([id_])
         with self._lock:
             self._counts[status] -= 1
             self._recent.pop(id_, None)
             self._publish()
 
-    def arrived(self, _id: UploadedFileId, status: Status = Status.UPLOADED) -> None:
+    def arrived(self, id_: UploadedFileId, status: Status = Status.UPLOADED) -> None:
         """One more is UPLOADED, or in the stage that it was sent back to."""
+        self._index.look([id_])
         with self._lock:
             self._counts[status] += 1
             self._publish()
@@ -103,8 +94,9 @@ class Ledger:
         found = after.manifest
         if after.status is before.status:
             return
-        if after.status.is_success:
-            self._index.add(found)
+        self._index.put(found, after.status)
+        if after.status is Status.EXTRACTED and not is_folder(found):
+            self._index.look(found["children"])
         with self._lock:
             # A dropped folder is entered at once, and never was among those that wait.
             if not (before.status is Status.UPLOADED and is_folder(found)):
@@ -112,7 +104,7 @@ class Ledger:
             self._counts[after.status] += 1
             if after.status.is_final:
                 self._in_work.pop(found["id"], None)
-                self._remember(after)
+                self._remember(after.status, found)
                 self._received.pop(found["id"], None)
             else:
                 self._in_work[found["id"]] = (after, 0.0)

@@ -7,6 +7,7 @@ import grp
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -158,8 +159,8 @@ class Spool:
                 )
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the root for one daemon.
+    def lock(self, *, patience_s: float = 0.0) -> Iterator[None]:
+        """Hold the root for one daemon; a command that holds it for a moment is waited for.
 
         Raises
         ------
@@ -168,11 +169,9 @@ class Spool:
         """
         descriptor = os.open(self.state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _locked(descriptor, patience_s):
                 holder = os.pread(descriptor, 64, 0).decode("ascii", "replace").strip() or "unknown"
-                raise RootError(f"{self.root} is in use by process {holder}") from None
+                raise RootError(f"{self.root} is in use by process {holder}")
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
             self._lock = descriptor
@@ -289,6 +288,19 @@ class Spool:
         """Remove what `discard` could not; another thread may be about the same at that moment."""
         for grave in self.trash.iterdir():
             _remove(grave)
+
+
+def _locked(descriptor: int, patience_s: float) -> bool:
+    end = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                return False
+            time.sleep(0.05)
+        else:
+            return True
 
 
 def _tell_not_synced(path: Path, error: OSError) -> None:

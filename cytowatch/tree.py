@@ -1,4 +1,4 @@
-"""A read-only view of a root, for the commands: it works beside a running daemon and without one."""
+"""A read-only view of a root for the commands, beside a running daemon or without one."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cytowatch import manifest
+from cytowatch.errors import RootError
+from cytowatch.index import Index, Row
 from cytowatch.manifest import Manifest, ManifestError
 from cytowatch.spool import Spool
 from cytowatch.status import STAGE_STATUSES, Status
 
-__all__ = ["Entry", "daemon_pid", "entries", "find", "live"]
+__all__ = ["Entry", "daemon_pid", "entries", "entry", "indexed", "live", "project_ids"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +40,68 @@ class Entry:
         }
 
 
+@contextmanager
+def indexed(spool: Spool) -> Iterator[Index]:
+    """The index of the tree, as right as it can be.
+
+    A running daemon keeps it right. Where none runs it is compared with the tree first, for
+    anything may have been done to that by hand; who may not write it gets one of his own.
+    """
+    found = _right(spool) or Index.read(spool)
+    if found is None:
+        found = Index(spool, memory=True)
+        found.reconcile()
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+def _right(spool: Spool) -> Index | None:
+    if daemon_pid(spool) is not None:
+        return None
+    try:
+        with spool.lock():
+            found = Index(spool)
+            found.reconcile()
+    except (RootError, OSError):
+        return None
+    return found if found.fault is None else None
+
+
+def entry(spool: Spool, row: Row) -> Entry | None:
+    """The uploaded file of `row` as it is now; None if it is gone."""
+    for _ in range(2):
+        for status, path in _places(spool, row):
+            try:
+                found = manifest.read(path)
+                return Entry(status=status or manifest.status_of(found), path=path, manifest=found)
+            except (OSError, ManifestError, KeyError):
+                continue
+    return None
+
+
+def _places(spool: Spool, row: Row) -> Iterator[tuple[Status | None, Path]]:
+    """Where it was when the row was written, and where it may have moved since."""
+    if row.status.directory is not None:
+        yield row.status, spool.stage(row.status) / row.id
+    yield None, spool.storage / row.user / row.id
+    found = spool.find(row.id)
+    if found is not None:
+        yield found
+
+
+def project_ids(spool: Spool, project: str) -> list[str]:
+    """The ids of all that a project shows, by its links."""
+    try:
+        links = list((spool.projects / project).iterdir())
+    except FileNotFoundError:
+        return []
+    return [os.path.basename(os.readlink(link)) for link in links if link.is_symlink()]
+
+
 def entries(spool: Spool) -> Iterator[Entry]:
-    """Every uploaded file of the tree, in no order.
+    """Every uploaded file of the tree, in no order, each read from its manifest.
 
     Under ``stages/`` the directory decides the status, under ``storage/`` the manifest. What moves
     while it is looked at may be seen in either place, and is given once.
@@ -61,24 +124,6 @@ def _entry(path: Path, status: Status | None, seen: set[str]) -> Iterator[Entry]
         return
     seen.add(path.name)
     yield Entry(status=decided, path=path, manifest=found)
-
-
-def find(spool: Spool, wanted: str) -> list[Entry]:
-    """The uploaded files that `wanted` may mean: an id, its beginning, its four random characters
-    or the name that was dropped."""
-    exact: list[Entry] = []
-    near: list[Entry] = []
-    for entry in entries(spool):
-        id_ = entry.manifest["id"]
-        if id_ == wanted:
-            exact.append(entry)
-        elif (
-            id_.startswith(wanted)
-            or id_.split("-")[2] == wanted
-            or entry.manifest["name"] == wanted
-        ):
-            near.append(entry)
-    return exact or near
 
 
 def daemon_pid(spool: Spool) -> int | None:

@@ -103,7 +103,8 @@ def one(spool: Spool, wanted: str) -> tree.Entry:
     RootError
         It means none, or several.
     """
-    found = tree.find(spool, wanted)
+    with tree.indexed(spool) as index:
+        found = [entry for row in index.find(wanted) if (entry := tree.entry(spool, row))]
     if len(found) != 1:
         said = "nothing is" if not found else f"{len(found)} uploaded files are"
         raise RootError(f"{said} called {wanted!r}: `cytowatch list` shows the ids")

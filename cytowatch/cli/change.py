@@ -38,8 +38,14 @@ def _asked(spool: Spool, what: str, id_: str, **more: Any) -> str:
     return str(requests.ask(spool, request, now=lambda: datetime.now(UTC))["said"])
 
 
-def _reason(entry: tree.Entry) -> str | None:
-    return entry.manifest["error"]["reason"] if entry.manifest["error"] else None
+def _in_error(spool: Spool, status: Status | None, reason: str | None) -> list[tree.Entry]:
+    where = {"status": status.name} if status else {}
+    if reason:
+        where["reason"] = reason
+    with tree.indexed(spool) as index:
+        rows = index.select(where=where, ascending=True)
+    found = [entry for row in rows if row.status.is_error and (entry := tree.entry(spool, row))]
+    return [entry for entry in found if entry.status.is_error]
 
 
 def _failed(spool: Spool, wanted: str) -> list[tree.Entry]:
@@ -70,14 +76,7 @@ def retry(
     spool = spool_of(root, config)
     entries = [entry for name in wanted or [] for entry in _failed(spool, name)]
     if status_ or reason:
-        in_status = status_named(status_) if status_ else None
-        entries += [
-            entry
-            for entry in tree.entries(spool)
-            if entry.status.is_error
-            and (in_status is None or entry.status is in_status)
-            and (not reason or _reason(entry) == reason)
-        ]
+        entries += _in_error(spool, status_named(status_) if status_ else None, reason)
     if not entries:
         raise RootError("nothing to retry: give an ID, --status or --reason")
     for entry in entries:
@@ -145,12 +144,9 @@ ProjectOption = Annotated[str, typer.Option("--project", help="The project.")]
 
 def _inside(spool: Spool, entry: tree.Entry) -> list[tree.Entry]:
     """`entry` and all that came out of it, by their ids."""
-    every = {other.manifest["id"]: other for other in tree.entries(spool)}
-    inside = {entry.manifest["id"]}
-    for id_ in sorted(every):
-        if every[id_].manifest["parent_id"] in inside:
-            inside.add(id_)
-    return [every[id_] for id_ in sorted(inside & every.keys())]
+    with tree.indexed(spool) as index:
+        rows = index.below(entry.manifest["id"])
+    return [found for row in rows if (found := tree.entry(spool, row))]
 
 
 def _deployed(spool: Spool, wanted: str) -> list[tree.Entry]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -31,9 +33,8 @@ def status(
 ) -> None:
     """What is in work, what waits and why."""
     spool = spool_of(root, config)
-    page = display.status_page(
-        spool, list(tree.entries(spool)), tree.daemon_pid(spool), tree.live(spool)
-    )
+    with tree.indexed(spool) as index:
+        page = display.status_page(spool, index, tree.daemon_pid(spool), tree.live(spool))
     if as_json:
         print_json(page)
         return
@@ -56,6 +57,16 @@ def status(
         console.print(f"waiting  {safe(drop['path'])}  {drop['why']}: {safe(drop['detail'])}")
 
 
+class Sort(StrEnum):
+    """What a list is sorted by."""
+
+    received = "received"
+    name = "name"
+    size = "size"
+    status = "status"
+    ended = "ended"
+
+
 @app.command("list")
 def list_(
     root: RootOption = None,
@@ -65,24 +76,56 @@ def list_(
         str | None, typer.Option("--status", help="Only those in this status.")
     ] = None,
     project: Annotated[str | None, typer.Option(help="Only those of this project.")] = None,
-    limit: Annotated[int, typer.Option(help="At most so many, newest first; 0: all.", min=0)] = 0,
+    form: Annotated[
+        str | None, typer.Option("--format", help="Only those of this format, by its id.")
+    ] = None,
+    reason: Annotated[str | None, typer.Option(help="Only those that failed for this.")] = None,
+    name: Annotated[str | None, typer.Option(help="Only those with this in their name.")] = None,
+    parent: Annotated[
+        str | None, typer.Option(help="Only what came out of this archive or folder.")
+    ] = None,
+    since: Annotated[
+        datetime | None, typer.Option(help="Only those received since then (UTC).")
+    ] = None,
+    until: Annotated[
+        datetime | None, typer.Option(help="Only those received before then (UTC).")
+    ] = None,
+    sort: Annotated[Sort, typer.Option(help="By what it is sorted, the largest first.")] = (
+        Sort.received
+    ),
+    reverse: Annotated[bool, typer.Option("--reverse", help="The smallest first.")] = False,
+    limit: Annotated[int, typer.Option(help="At most so many; 0: all.", min=0)] = 0,
+    offset: Annotated[int, typer.Option(help="Leave out so many before.", min=0)] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """The uploaded files: in work, in storage and in error alike, newest first."""
-    in_status = status_named(wanted) if wanted is not None else None
-    found = [
-        entry
-        for entry in tree.entries(spool_of(root, config))
-        if (user is None or entry.manifest["user"] == user)
-        and (in_status is None or entry.status is in_status)
-        and (project is None or project in entry.manifest["projects"])
-    ]
-    found.sort(key=lambda entry: entry.manifest["id"], reverse=True)
-    found = found[:limit] if limit else found
+    spool = spool_of(root, config)
+    where = {
+        "user": user,
+        "status": status_named(wanted).name if wanted else None,
+        "format": form,
+        "reason": reason,
+        "parent_id": one(spool, parent).manifest["id"] if parent else None,
+    }
+    with tree.indexed(spool) as index:
+        rows = index.select(
+            where={column: value for column, value in where.items() if value is not None},
+            ids=tree.project_ids(spool, project) if project else None,
+            name_has=name,
+            since=since.isoformat() if since else None,
+            until=until.isoformat() if until else None,
+            sort=sort.value,
+            ascending=reverse,
+            limit=limit,
+            offset=offset,
+        )
+        found = [entry for row in rows if (entry := tree.entry(spool, row))]
     if as_json:
         print_json([entry.document for entry in found])
-    else:
-        console.print(display.list_table(found))
+        return
+    console.print(display.list_table(found))
+    if limit and len(rows) == limit:
+        console.print(f"[dim]the next page: --offset {offset + limit}[/]")
 
 
 @app.command()
@@ -99,7 +142,9 @@ def show(
         print_json(entry.document)
         return
     about = entry.manifest
-    console.print(display.tree(entry, list(tree.entries(spool))))
+    with tree.indexed(spool) as index:
+        inside = [e for row in index.below(entry.manifest["id"]) if (e := tree.entry(spool, row))]
+    console.print(display.tree(entry, inside))
     console.print(f"\nid        {safe(about['id'])}\nuser      {safe(about['user'])}")
     console.print(
         f"dropped   {safe(about['drop_path'])}, {display.bytes_text(about['size_bytes'])}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections import Counter
 from typing import Any
 
 from rich.console import Console
@@ -11,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
+from cytowatch.index import Index
 from cytowatch.names import printable
 from cytowatch.spool import Spool
 from cytowatch.status import Status
@@ -122,15 +122,16 @@ def history_table(entry: Entry) -> Table:
 
 
 def status_page(
-    spool: Spool, found: list[Entry], pid: int | None, live: dict[str, Any] | None
+    spool: Spool, index: Index, pid: int | None, live: dict[str, Any] | None
 ) -> dict[str, Any]:
     """All that ``status`` tells, ready for JSON."""
-    counts = Counter(entry.status for entry in found)
+    counts = index.counts()
     told = live if live is not None else {}
     return {
         "daemon": {"running": pid is not None, "pid": pid, "version": told.get("version")},
         "root": str(spool.root),
         "files": {status.name: counts[status] for status in Status},
+        "oldest": {status.name: at for status, at in index.oldest().items()},
         "in_work": told.get("progress", {}) if pid is not None else {},
         "held_up": told.get("held_up", {}) if pid is not None else {},
         "waiting": told.get("waiting", []),

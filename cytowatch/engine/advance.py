@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -212,16 +212,17 @@ def lighten(spool: Spool, place: Place) -> Place:
     return Place(status=place.status, path=place.path, manifest=changed)
 
 
-def lighten_the_rest(spool: Spool) -> None:
+def lighten_the_rest(spool: Spool) -> Iterator[str]:
     """Give up the sources that a crash or a fault has left, by the notes of `plan_to_lighten`.
 
-    Nothing may be in work meanwhile.
+    Gives the ids of those whose manifest may have changed. Nothing may be in work meanwhile.
     """
     for note in spool.requests.glob("*.lighten"):
         path = spool.storage / note.read_text() / note.stem
         if path.is_dir() and not (path / "source").is_symlink():
             found = manifest.read(path)
             lighten(spool, Place(status=manifest.status_of(found), path=path, manifest=found))
+            yield note.stem
         else:
             # It ended in an error, was removed, or is taken up again and noted anew at its end.
             note.unlink()

@@ -16,6 +16,7 @@ from pathlib import Path
 from cytowatch import durable, manifest, names
 from cytowatch.engine.advance import Place, is_folder
 from cytowatch.errors import RootError
+from cytowatch.index import Index
 from cytowatch.manifest import FileEntry, Manifest, ManifestError
 from cytowatch.model import UploadedFileId
 from cytowatch.spool import Spool
@@ -167,7 +168,7 @@ def _give_back(spool: Spool, place: Place, target: Path) -> None:
         spool.discard(place.path)
 
 
-def remove(spool: Spool, id_: UploadedFileId, *, even_linked: bool = False) -> None:
+def remove(spool: Spool, id_: UploadedFileId, index: Index, *, even_linked: bool = False) -> None:
     """Remove an uploaded file for good: one rename into the trash, then its links, then its bytes.
 
     Raises
@@ -181,12 +182,10 @@ def remove(spool: Spool, id_: UploadedFileId, *, even_linked: bool = False) -> N
         raise RootError(
             f"{id_} is in the project {found['projects'][0]}: unlink it first, or say --anyway"
         )
-    user = spool.storage / found["user"]
-    if user.is_dir():
-        for other in user.iterdir():
-            source = other / "source"
-            if source.is_symlink() and Path(os.readlink(source)).parts[1:2] == (id_,):
-                raise RootError(f"{other.name} has the same content and is shown by links to it")
+    for other in index.linked_to(id_):
+        source = spool.storage / other.user / other.id / "source"
+        if source.is_symlink() and Path(os.readlink(source)).parts[1:2] == (id_,):
+            raise RootError(f"{other.id} has the same content and is shown by links to it")
     shown = names.file_name(found["name"])
     with _held(place.path):
         grave = spool.trash / place.path.name

@@ -21,6 +21,7 @@ from cytowatch.engine.treat import Observer
 from cytowatch.errors import ExtractionError
 from cytowatch.failpoints import reached
 from cytowatch.formats import directory
+from cytowatch.index import Index
 from cytowatch.manifest import FormatEntry, Manifest, ManifestError, SkippedEntry
 from cytowatch.model import UploadedFileId
 from cytowatch.spool import Spool
@@ -47,6 +48,7 @@ class Folders:
         self,
         spool: Spool,
         observer: Observer,
+        index: Index,
         *,
         now: Callable[[], datetime],
         make_id: Callable[[datetime, str], UploadedFileId],
@@ -54,6 +56,7 @@ class Folders:
     ) -> None:
         self._spool = spool
         self._observer = observer
+        self._index = index
         self._now = now
         self._make_id = make_id
         self._software = software
@@ -78,17 +81,9 @@ class Folders:
                 self._add(self._open[found["drop_path"]], self._children_of(found))
 
     def _children_of(self, parent: Manifest) -> list[str]:
-        """Every uploaded file of the user that names `parent`; one is never younger than it."""
-        found = []
-        for folder in [*self._spool.stages.iterdir(), self._spool.storage / parent["user"]]:
-            with suppress(FileNotFoundError):
-                for path in folder.iterdir():
-                    if path.name < parent["id"][:15]:
-                        continue
-                    with suppress(OSError, ManifestError):
-                        if manifest.read(path)["parent_id"] == parent["id"]:
-                            found.append(path.name)
-        return found
+        """Every uploaded file that names `parent`, as the index knows."""
+        rows = self._index.select(where={"parent_id": parent["id"]}, ascending=True)
+        return [row.id for row in rows]
 
     def parent(self, folder: str, user: str, project: str | None) -> Manifest:
         """The manifest of the uploaded file that stands for `folder`; made if there is none yet."""

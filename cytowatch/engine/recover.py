@@ -44,11 +44,13 @@ def recover(spool: Spool, *, now: datetime) -> Iterator[tuple[str, UploadedFileI
                 continue
             advance.tidy(spool, place, now=now)
             yield found["user"], id_
-    finish(spool)
 
 
-def finish(spool: Spool) -> None:
-    """What was to be removed and could not be: now, while nothing is in work, or the next time."""
+def finish(spool: Spool) -> Iterator[str]:
+    """What was to be removed and could not be: now, while nothing is in work, or the next time.
+
+    Gives the ids of the uploaded files whose manifest has changed by it.
+    """
     spool.empty_trash()
     with suppress(OSError, ManifestError):
-        advance.lighten_the_rest(spool)
+        yield from advance.lighten_the_rest(spool)

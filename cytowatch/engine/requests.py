@@ -16,6 +16,7 @@ from typing import Any
 
 from cytowatch.engine import after
 from cytowatch.errors import CytowatchError, RootError
+from cytowatch.index import Index
 from cytowatch.model import UploadedFileId
 from cytowatch.spool import Spool
 from cytowatch.status import Status
@@ -26,7 +27,9 @@ _PATIENCE_S = 30.0
 _LOOK_EVERY_S = 0.05
 
 
-def perform(spool: Spool, request: dict[str, Any], *, now: datetime) -> dict[str, Any]:
+def perform(
+    spool: Spool, index: Index, request: dict[str, Any], *, now: datetime
+) -> dict[str, Any]:
     """Do what is asked: ``{"said": …}``, or ``{"error": …}`` with the reason for a person."""
     try:
         id_ = UploadedFileId(str(request.get("id", "")))
@@ -36,7 +39,7 @@ def perform(spool: Spool, request: dict[str, Any], *, now: datetime) -> dict[str
             case "return":
                 return {"said": after.hand_back(spool, id_)}
             case "remove":
-                after.remove(spool, id_, even_linked=bool(request.get("anyway")))
+                after.remove(spool, id_, index, even_linked=bool(request.get("anyway")))
                 return {"said": "removed"}
             case other:
                 return {"error": f"nobody knows what {other!r} is"}
@@ -56,7 +59,13 @@ def ask(spool: Spool, request: dict[str, Any], *, now: Callable[[], datetime]) -
     """
     try:
         with spool.lock():
-            answer = perform(spool, request, now=now())
+            index = Index(spool)
+            try:
+                index.reconcile()
+                answer = perform(spool, index, request, now=now())
+                index.look([request["id"]])
+            finally:
+                index.close()
     except RootError:
         answer = _by_daemon(spool, request)
     if "error" in answer:
@@ -85,7 +94,7 @@ def _by_daemon(spool: Spool, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def answer_all(
-    spool: Spool, *, now: datetime
+    spool: Spool, index: Index, *, now: datetime
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any], Status | None]]:
     """Perform every request that lies there; gives each, its answer, and the status before."""
     for name in sorted(os.listdir(spool.requests)):
@@ -101,7 +110,7 @@ def answer_all(
             before = None
         else:
             before = after.status_of(spool, UploadedFileId(str(request.get("id", ""))))
-            answer = perform(spool, request, now=now)
+            answer = perform(spool, index, request, now=now)
         # Gone before it is answered: a crash between the two leaves it undone or done, never twice.
         path.unlink(missing_ok=True)
         temporary = path.with_suffix(".partial")
