@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test check lint bench soak inject venv clean
+.PHONY: demo test check lint bench bench-index soak inject venv clean
 
 demo: $(STAMP)  ## watch slides travel from an inbox into storage
 	@$(BIN)/cytowatch demo
@@ -24,6 +24,9 @@ lint: $(STAMP)
 bench: $(STAMP)  ## measure; compares within one run and prints ratios
 	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/readers.py
+
+bench-index: $(STAMP)  ## a million uploaded files in the index; takes some minutes
+	$(BIN)/python benchmarks/index.py
 
 soak: $(STAMP)  ## ten minutes of drops over SMB while the daemon is killed again and again
 	$(BIN)/python -m tests.acceptance.soak

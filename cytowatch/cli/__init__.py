@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
-import traceback
 
 from cytowatch.errors import ConfigError, CytowatchError
 
@@ -33,6 +31,9 @@ def main() -> None:
         print(f"cytowatch: {error.filename}: {error.strerror}", file=sys.stderr)
         code = 2
     except Exception as error:  # noqa: BLE001 - the last word: a file to send instead of a traceback
+        import tempfile
+        import traceback
+
         with tempfile.NamedTemporaryFile(
             "w", prefix="cytowatch-error-", suffix=".txt", delete=False
         ) as file:

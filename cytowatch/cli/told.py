@@ -1,0 +1,77 @@
+"""What `detect` says of a file: its format by content, and what it lacks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cytowatch.errors import FormatError
+from cytowatch.formats import Probe, companions
+from cytowatch.formats.completeness import missing
+from cytowatch.stages.detect import identify
+
+__all__ = ["told"]
+
+T = TypeVar("T")
+
+
+def told(path: Path) -> dict[str, Any]:
+    """What the file at `path` is, what it lacks, and what would be done with it, ready for JSON."""
+    answer: dict[str, Any] = {
+        "file": str(path), "format": None, "evidence": None, "treated": None, "missing": None,
+        "reason": None,
+    }  # fmt: skip
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        return {**answer, "reason": "unreadable", "says": f"{error.strerror}"}
+    try:
+        if not path.is_file():
+            said = "no regular file"
+            return {**answer, "reason": "not_a_regular_file", "says": said}
+        beside = _beside(path)
+        probe = Probe(descriptor, name=path.name, beside=beside, path=str(path))
+        lacking = missing(descriptor, probe.size_bytes) or _set_lacks(path, beside)
+        found, evidence = identify(probe)
+    except FormatError as error:
+        return {**answer, "reason": error.reason, "says": error.detail}
+    finally:
+        os.close(descriptor)
+    says = f"{found.name} ({evidence}): {found.treated}"
+    if lacking is not None:
+        says = f"{found.name} ({evidence}), but not whole: missing {lacking}"
+    return {
+        **answer,
+        "format": found.id,
+        "evidence": evidence,
+        "treated": found.treated,
+        "missing": lacking,
+        "says": says,
+    }
+
+
+def _beside(path: Path) -> frozenset[str]:
+    """The files of its folder, and those in the folders that bear its name."""
+    folder = path.absolute().parent
+    found = {entry.name for entry in os.scandir(folder) if entry.is_file()}
+    for name in (path.stem, f"_{path.stem}_"):
+        for top, _, files in os.walk(folder / name):
+            found |= {os.path.relpath(os.path.join(top, file), folder) for file in files}
+    return frozenset(found)
+
+
+def _set_lacks(head: Path, beside: frozenset[str]) -> str | None:
+    """What the set that the file belongs to still lacks, if it is one."""
+    folder = head.absolute().parent
+
+    def look(path: str, function: Callable[[Probe], T]) -> T:
+        with open(folder / path, "rb") as file:
+            return function(Probe(file.fileno(), name=os.path.basename(path)))
+
+    sizes = {name: (folder / name).stat().st_size for name in beside}
+    for group in companions.groups(sizes, look):
+        if head.name in group.members:
+            return group.missing
+    return None
