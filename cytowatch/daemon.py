@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cytowatch import __version__, manifest, names
+from cytowatch import __version__, manifest, names, pauses
 from cytowatch.config import Config, reloaded
 from cytowatch.engine import after, requests
 from cytowatch.engine.child import Zygote
@@ -38,6 +38,7 @@ from cytowatch.observe import feedback, health, logs, systemd
 from cytowatch.observe.feedback import Notes
 from cytowatch.observe.health import Health
 from cytowatch.observe.metrics import Metrics
+from cytowatch.pauses import Pauses
 from cytowatch.spool import Spool
 from cytowatch.status import Status
 
@@ -165,6 +166,7 @@ class _Daemon:
         )
         self._watch_again_at = float("-inf")
         self._unwatched = 0
+        self._indexing = threading.Thread()
         self._offline = False
         self._scanned_at = float("-inf")
         self._scan_now = False
@@ -172,6 +174,7 @@ class _Daemon:
         self._told: dict[str, Any] = {}
         self._pruned_at = float("-inf")
         self._asked_to_end: str | None = None
+        self._pauses = Pauses()
         self._reload = reload
         self._asked_to_reload = False
 
@@ -224,7 +227,9 @@ class _Daemon:
                 put_off = self._intake.scan_hinted(now)
             with self._told_of_faults("claims"):
                 if self._disk_has_room():
-                    self._intake.claim_due(now)
+                    self._pauses = pauses.read(self._spool)
+                    self._engine.hold(self._pauses)
+                    self._intake.claim_due(now, self._pauses)
                     self._engine.start_some(now)
             self._collect(self._intake.collect(now), now)
             self._mend(now)
@@ -383,6 +388,8 @@ class _Daemon:
         """Do what commands have asked for, and take up what they sent back to a stage."""
         for request, answer, before in requests.answer_all(self._spool, self._index, now=_now()):
             self._log.info("requested", **request, **answer)
+            if request.get("do") == "reindex":
+                self._index_anew()
             if "error" in answer or before is None:
                 continue
             self._ledger.left(before, request["id"])
@@ -432,9 +439,19 @@ class _Daemon:
         if self._index.fault is None:
             self._health.clear("index")
             return
-        self._log.warning("index_fault", error=self._index.fault)
-        self._health.fault("index", f"state/index.sqlite3: {self._index.fault}; it is made anew")
-        self._reconcile(anew=self._index.damaged)
+        if not self._indexing.is_alive():
+            self._log.warning("index_fault", error=self._index.fault)
+            said = f"state/index.sqlite3: {self._index.fault}; it is being made right"
+            self._health.fault("index", said)
+            self._index_anew(anew=self._index.damaged)
+
+    def _index_anew(self, *, anew: bool = True) -> None:
+        """Beside all else: with a large storage it takes minutes."""
+        if not self._indexing.is_alive():
+            self._indexing = threading.Thread(
+                target=self._reconcile, kwargs={"anew": anew}, name="index", daemon=True
+            )
+            self._indexing.start()
 
     def _watch(self) -> None:
         self._watch_again_at = float("-inf")
@@ -491,6 +508,7 @@ class _Daemon:
         )
         self._metrics.set_watcher_mode(self._watcher.mode)
         self._metrics.workers_busy.set(self._engine.busy)
+        self._metrics.paused.set(bool(self._pauses))
         self._metrics.disk_reserved.set(
             self._config.storage.reserve_bytes + self._room.reserved_bytes()
         )
@@ -505,6 +523,7 @@ class _Daemon:
                 for id_, (why, detail) in list(self._engine.waiting.items())
             },
             "waiting": waiting,
+            "paused": {**self._pauses.document, "held": self._engine.held},
             "workers": {"busy": self._engine.busy, "of": self._count},
             "watcher": {"mode": self._watcher.mode, "alive": self._watcher.alive},
             "sandbox": self._zygote.sandboxed,

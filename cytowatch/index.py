@@ -141,6 +141,8 @@ class Index:
         self._database: sqlite3.Connection | None = None
         #: Why it cannot be relied on at the moment, in words.
         self.fault: str | None = None
+        #: Whether rows may be missing that no folder's time tells of.
+        self._doubted = True
         #: Whether the file itself is of no use any more, so that it must be made anew.
         self.damaged = False
         with self._guarded():
@@ -170,6 +172,8 @@ class Index:
                 fresh = self._version() != _VERSION
             except sqlite3.DatabaseError:
                 fresh = True
+            # What it noted of the folders holds: it was noted with the rows.
+            self._doubted = fresh
         if fresh:
             self._make()
 
@@ -228,6 +232,9 @@ class Index:
         return _Transaction(self._database)
 
     def _note_folder(self, user: str) -> None:
+        if self._doubted:
+            # A row of it may be missing: only `reconcile` can say that the folder is right.
+            return
         with suppress(FileNotFoundError):
             self._remember_folder(user, self._folder(user))
 
@@ -253,26 +260,25 @@ class Index:
             Told now and then how many uploaded files were looked at.
         """
         wrong = 0
-        with self._lock:
+        # Not one lock for all of it: rows are written meanwhile by those who move uploaded files.
+        with self._guarded():
+            self._doubted = self._doubted or anew or self.fault is not None
             self.fault, self.damaged = None, False
-            with self._guarded():
-                if anew or self._database is None:
-                    self._make()
-                wrong += self._stages(tick)
-                for folder in sorted(self._spool.storage.iterdir()):
-                    if folder.is_dir():
-                        wrong += self._storage(folder, tick)
-                wrong += self._gone()
+            if anew or self._database is None:
+                self._make()
+        for look in (self._stages, self._storages, self._gone):
+            if self.fault is None:
+                wrong += look(tick)
+        if self.fault is None:
+            self._doubted = False
         return wrong
 
     def _stages(self, tick: Callable[[int], None]) -> int:
         """Every row of what is in a stage directory, and of what was."""
-        assert self._database is not None
         names = [status.name for status in STAGE_STATUSES]
-        question = (
-            f"SELECT id, status FROM uploaded WHERE status IN ({', '.join('?' * len(names))})"
+        known = dict(
+            self._ask(f"SELECT id, status FROM uploaded WHERE status IN ({_marks(names)})", names)
         )
-        known = dict(self._database.execute(question, names).fetchall())
         doubtful: list[UploadedFileId] = []
         for status in STAGE_STATUSES:
             for id_ in self._spool.in_status(status):
@@ -282,51 +288,55 @@ class Index:
         doubtful += [UploadedFileId(id_) for id_ in known]
         return self._look_at(doubtful, tick)
 
+    def _storages(self, tick: Callable[[int], None]) -> int:
+        wrong = 0
+        for folder in sorted(self._spool.storage.iterdir()):
+            if folder.is_dir():
+                wrong += self._storage(folder, tick)
+        return wrong
+
     def _storage(self, folder: Path, tick: Callable[[int], None]) -> int:
         """Every row of one user's storage, if its folder has changed."""
-        assert self._database is not None
         # Before its names are read: what comes later makes it differ again.
         seen = self._folder(folder.name)
-        noted = self._database.execute(
-            "SELECT inode, mtime_ns FROM folder WHERE user = ?", (folder.name,)
-        ).fetchone()
-        if noted == seen:
+        noted = self._ask("SELECT inode, mtime_ns FROM folder WHERE user = ?", (folder.name,))
+        if noted == [seen] and not self._doubted:
             return 0
-        held = ", ".join("?" * len(_HELD))
-        rows = self._database.execute(
-            f"SELECT id FROM uploaded WHERE user = ? AND status IN ({held})", (folder.name, *_HELD)
+        rows = self._ask(
+            f"SELECT id FROM uploaded WHERE user = ? AND status IN ({_marks(_HELD)})",
+            (folder.name, *_HELD),
         )
         known = {row[0] for row in rows}
         there = set(os.listdir(folder))
         doubtful = [UploadedFileId(id_) for id_ in sorted(there ^ known)]
         wrong = self._look_at(doubtful, tick)
-        with self._transaction():
-            self._remember_folder(folder.name, seen)
+        with self._guarded():
+            if self.fault is None:
+                self._remember_folder(folder.name, seen)
         return wrong
 
-    def _gone(self) -> int:
+    def _gone(self, _tick: Callable[[int], None]) -> int:
         """The rows of users whose whole folder is gone."""
-        assert self._database is not None
         wrong = 0
-        for (user,) in self._database.execute("SELECT user FROM folder").fetchall():
-            if not (self._spool.storage / user).is_dir():
-                held = ", ".join("?" * len(_HELD))
-                with self._transaction():
-                    done = self._database.execute(
-                        f"DELETE FROM uploaded WHERE user = ? AND status IN ({held})",
-                        (user, *_HELD),
-                    )
-                    wrong += done.rowcount
-                    self._database.execute("DELETE FROM folder WHERE user = ?", (user,))
+        for (user,) in self._ask("SELECT user FROM folder"):
+            if (self._spool.storage / user).is_dir():
+                continue
+            rows = self._ask(
+                f"DELETE FROM uploaded WHERE user = ? AND status IN ({_marks(_HELD)}) RETURNING id",
+                (user, *_HELD),
+            )
+            wrong += len(rows)
+            self._ask("DELETE FROM folder WHERE user = ?", (user,))
         return wrong
 
     def _look_at(self, doubtful: list[UploadedFileId], tick: Callable[[int], None]) -> int:
         """Write the rows of `doubtful` as the tree says, some hundreds in one transaction."""
-        assert self._database is not None
         for start in range(0, len(doubtful), _TICK_EVERY):
-            with self._transaction():
+            with self._guarded(), self._transaction():
                 for id_ in doubtful[start : start + _TICK_EVERY]:
                     self._look_at_one(id_)
+            if self.fault is not None:
+                break
             tick(start)
         return len(doubtful)
 
@@ -464,7 +474,7 @@ class Index:
         """When the oldest uploaded file in each stage was received, in ISO 8601."""
         names = [status.name for status in STAGE_STATUSES]
         rows = self._ask(
-            f"SELECT status, min(received_at) FROM uploaded WHERE status IN ({', '.join('?' * len(names))})"
+            f"SELECT status, min(received_at) FROM uploaded WHERE status IN ({_marks(names)})"
             " GROUP BY status",
             names,
         )
@@ -507,6 +517,10 @@ def _places(
                 yield None, path
 
 
+def _marks(values: Sequence[str]) -> str:
+    return ", ".join("?" * len(values))
+
+
 class _Guard:
     """Turns what SQLite or the disk refuses into `Index.fault`."""
 
@@ -520,6 +534,7 @@ class _Guard:
         self._index._lock.release()
         if isinstance(error, sqlite3.Error | OSError):
             self._index.fault = f"{error}"
+            self._index._doubted = True
             # A full or a faulty disk leaves what is there as it was.
             passing = isinstance(error, sqlite3.OperationalError | OSError)
             self._index.damaged = self._index.damaged or not passing
@@ -534,6 +549,9 @@ class _Transaction:
         self._database = database
 
     def __enter__(self) -> None:
+        if self._database.in_transaction:
+            # The last one could not be ended, on a full disk.
+            self._database.execute("ROLLBACK")
         self._database.execute("BEGIN IMMEDIATE")
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:

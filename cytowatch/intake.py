@@ -25,6 +25,7 @@ from cytowatch.inbox.scan import Drop, Waiting
 from cytowatch.inbox.settle import Settler
 from cytowatch.manifest import Manifest, SkippedEntry
 from cytowatch.model import UploadedFileId
+from cytowatch.pauses import Pauses
 from cytowatch.spool import Spool
 from cytowatch.status import Status
 
@@ -35,6 +36,8 @@ _SCAN_SHARE = 5.0
 _CLAIMS_AT_A_TIME = 4
 #: What cannot be claimed because of how the machine is set up is tried again so much later.
 _LOOK_AGAIN_S = 60.0
+_PAUSED = Waiting(why="paused", detail="the administrator has paused it; it is taken later")
+_LOOK_FOR_RESUME_S = 0.5
 #: So many drops that wait are told one by one; the metrics count them all.
 _MOST_TOLD = 1000
 
@@ -215,12 +218,16 @@ class Intake:
             path = path.rpartition("/")[0]
         return None
 
-    def claim_due(self, now: float) -> None:
+    def claim_due(self, now: float, pauses: Pauses) -> None:
         """Begin to claim what has been quiet long enough, after one more look at it."""
         if self._to_mend:
             # Nothing new while what a fault left half-done waits to be put right.
             return
-        rooms = {track.drop.room for track in self._settler.due(now) if track.drop.user}
+        due = [track for track in self._settler.due(now) if track.drop.user]
+        for track in due:
+            if pauses.covers(track.drop.user):
+                self._settler.busy(track, _PAUSED, now, quiet_s=_LOOK_FOR_RESUME_S)
+        rooms = {track.drop.room for track in due if not pauses.covers(track.drop.user)}
         for room in sorted(rooms):
             here = [
                 track
@@ -462,6 +469,7 @@ class Intake:
             and not self._finishing(now)
             and not any(
                 track.due_at is not None
+                and track.waiting is not _PAUSED
                 and (not track.incomplete or track.due_at - now < patience_s)
                 for track in self._settler.tracks
             )

@@ -1,4 +1,4 @@
-"""The commands that change what became of uploaded files: retry, return, remove, export, links."""
+"""The commands that change something: what became of uploaded files, links, pauses, the index."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cytowatch import projects, tree
+from cytowatch import pauses, projects, tree
 from cytowatch.cli import show as display
 from cytowatch.cli.app import (
     ConfigOption,
@@ -30,11 +30,11 @@ from cytowatch.status import Status
 __all__: list[str] = []
 
 
-def _asked(spool: Spool, what: str, id_: str, **more: Any) -> str:
+def _asked(spool: Spool, what: str, id_: str | None = None, **more: Any) -> str:
     # Imported here: only the commands that change something need it.
     from cytowatch.engine import requests
 
-    request = {"do": what, "id": id_, **more}
+    request = {"do": what, **({"id": id_} if id_ is not None else {}), **more}
     return str(requests.ask(spool, request, now=lambda: datetime.now(UTC))["said"])
 
 
@@ -184,3 +184,35 @@ def unlink(
     for entry in _deployed(spool, wanted):
         name = projects.unlink(spool, entry.path, project)
         console.print(f"{safe(entry.manifest['name'])} is no more in the project {safe(name)}")
+
+
+UserOption = Annotated[str | None, typer.Option("--user", help="Only this user; else everyone.")]
+
+
+def _tell_pauses(held: pauses.Pauses) -> None:
+    if held.everyone:
+        console.print("paused: everyone. What is in work comes to its end, nothing new is begun.")
+    elif held.users:
+        console.print(f"paused: {safe(', '.join(sorted(held.users)))}. All others go on.")
+    else:
+        console.print("nobody is paused")
+
+
+@app.command()
+def pause(user: UserOption = None, root: RootOption = None, config: ConfigOption = None) -> None:
+    """Hold back everyone, or one user: nothing new is claimed or begun until `resume`."""
+    _tell_pauses(pauses.pause(spool_of(root, config), user))
+
+
+@app.command()
+def resume(user: UserOption = None, root: RootOption = None, config: ConfigOption = None) -> None:
+    """Let everyone go on, or one user."""
+    _tell_pauses(pauses.resume(spool_of(root, config), user))
+
+
+@app.command()
+def reindex(root: RootOption = None, config: ConfigOption = None) -> None:
+    """Make the index anew from the tree; beside a running daemon in the background."""
+    said = _asked(spool_of(root, config), "reindex")
+    words = {"done": "the index is made anew", "begun": "the daemon is making the index anew"}
+    console.print(words[said])

@@ -7,7 +7,6 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from cytowatch import tree
 from cytowatch.cli import show as display
@@ -22,7 +21,6 @@ from cytowatch.cli.app import (
     status_named,
 )
 from cytowatch.cli.show import console, safe
-from cytowatch.status import Status
 
 __all__: list[str] = []
 
@@ -38,23 +36,8 @@ def status(
     if as_json:
         print_json(page)
         return
-    running = page["daemon"]["running"]
-    told = f"running, process {page['daemon']['pid']}" if running else "[yellow]not running[/]"
-    console.print(f"daemon   {told}")
-    console.print(f"disk     {display.bytes_text(page['disk_free_bytes'])} free")
-    for name, reason in page["health"].items():
-        console.print(f"[red]{name}[/]  {safe(reason)}")
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for state in Status:
-        if count := page["files"][state.name]:
-            table.add_row(f"[{display.colour(state)}]{state.label}[/]", str(count))
-    console.print(table)
-    for id_, at in page["in_work"].items():
-        console.print(f"in work  {safe(id_)}  {at['status']} {at['share']:.0%}")
-    for id_, why in page["held_up"].items():
-        console.print(f"held up  {safe(id_)}  {why['why']}: {safe(why['detail'])}")
-    for drop in page["waiting"]:
-        console.print(f"waiting  {safe(drop['path'])}  {drop['why']}: {safe(drop['detail'])}")
+    for line in display.status_lines(page):
+        console.print(line)
 
 
 class Sort(StrEnum):

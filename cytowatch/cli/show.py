@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rich.console import Console
@@ -10,13 +13,25 @@ from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
+from cytowatch import pauses
 from cytowatch.index import Index
+from cytowatch.manifest import utc
 from cytowatch.names import printable
 from cytowatch.spool import Spool
 from cytowatch.status import Status
 from cytowatch.tree import Entry
 
-__all__ = ["bytes_text", "colour", "console", "history_table", "list_table", "status_page", "tree"]
+__all__ = [
+    "bytes_text",
+    "colour",
+    "console",
+    "history_table",
+    "list_table",
+    "safe",
+    "status_lines",
+    "status_page",
+    "tree",
+]
 
 console = Console(highlight=False)
 
@@ -121,6 +136,13 @@ def history_table(entry: Entry) -> Table:
     return table
 
 
+def _ended(index: Index, *, hours: float) -> dict[str, int]:
+    """How many came to each end in the last `hours`."""
+    since = datetime.now(UTC) - timedelta(hours=hours)
+    found = Counter(row.status.name for row in index.ended_since(utc(since)))
+    return {status.name: found[status.name] for status in Status if status.is_final}
+
+
 def status_page(
     spool: Spool, index: Index, pid: int | None, live: dict[str, Any] | None
 ) -> dict[str, Any]:
@@ -136,6 +158,49 @@ def status_page(
         "held_up": told.get("held_up", {}) if pid is not None else {},
         "waiting": told.get("waiting", []),
         "waiting_as_of": told.get("at"),
+        "paused": pauses.read(spool).document,
+        "last_hour": _ended(index, hours=1),
         "health": told.get("health", {}) if pid is not None else {},
         "disk_free_bytes": shutil.disk_usage(spool.root).free,
     }
+
+
+#: So many that wait or are in work are shown one by one.
+_MOST_SHOWN = 20
+
+
+def status_lines(page: dict[str, Any]) -> Iterator[str]:
+    """`status_page` for people."""
+    running = page["daemon"]["running"]
+    told = f"running, process {page['daemon']['pid']}" if running else "[yellow]not running[/]"
+    yield f"daemon   {told}"
+    yield f"disk     {bytes_text(page['disk_free_bytes'])} free"
+    if page["paused"]["everyone"]:
+        yield "[yellow]paused[/]   everyone"
+    elif page["paused"]["users"]:
+        yield f"[yellow]paused[/]   {safe(', '.join(page['paused']['users']))}"
+    for name, reason in page["health"].items():
+        yield f"[red]{name}[/]  {safe(reason)}"
+    hour = [f"{n} {Status[name].label}" for name, n in page["last_hour"].items() if n]
+    yield f"1 hour   {', '.join(hour) or 'nothing came to its end'}"
+    for status in Status:
+        if count := page["files"][status.name]:
+            oldest = page["oldest"].get(status.name)
+            since = f"  [dim]the oldest received {oldest}[/]" if oldest else ""
+            yield f"[{colour(status)}]{status.label:<18}[/] {count:>9,}{since}"
+    rows = [
+        f"in work  {safe(id_)}  {Status[at['status']].label} {at['share']:.0%}"
+        for id_, at in page["in_work"].items()
+    ]
+    held = [
+        f"held up  {safe(id_)}  {why['why']}: {safe(why['detail'])}"
+        for id_, why in page["held_up"].items()
+    ]
+    waiting = [
+        f"waiting  {safe(drop['path'])}  {drop['why']}: {safe(drop['detail'])}"
+        for drop in page["waiting"]
+    ]
+    for lines in (rows, held, waiting):
+        yield from lines[:_MOST_SHOWN]
+        if len(lines) > _MOST_SHOWN:
+            yield f"         [dim]and {len(lines) - _MOST_SHOWN:,} more[/]"

@@ -15,6 +15,7 @@ from cytowatch.engine.fair import FairQueue
 from cytowatch.engine.treat import Treatment, treat
 from cytowatch.errors import TransientError
 from cytowatch.model import UploadedFileId
+from cytowatch.pauses import Pauses
 
 __all__ = ["Engine", "workers"]
 
@@ -49,6 +50,7 @@ class Engine:
         self._busy: set[UploadedFileId] = set()
         self._paused: list[tuple[float, str, UploadedFileId]] = []
         self._pauses: dict[UploadedFileId, float] = {}
+        self._held_back = Pauses()
         self.count = count
         #: Uploaded files that wait for the machine: id -> (why, detail).
         self.waiting: dict[UploadedFileId, tuple[str, str]] = {}
@@ -71,14 +73,24 @@ class Engine:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is in work and nothing is queued or waits for the machine."""
+        """Whether nothing is in work, and nothing waits but what is paused."""
         with self._lock:
-            return not self._known
+            return len(self._known) == self._queue.waiting_for(self._held_back.covers)
 
     def next_due(self) -> float | None:
         """When something that waits for the machine is tried again, on the monotonic clock."""
         with self._lock:
             return self._paused[0][0] if self._paused else None
+
+    def hold(self, pauses: Pauses) -> None:
+        """From now on begin nothing of those that `pauses` covers."""
+        self._held_back = pauses
+
+    @property
+    def held(self) -> int:
+        """How many wait because their user is paused."""
+        with self._lock:
+            return self._queue.waiting_for(self._held_back.covers)
 
     def start_some(self, now: float) -> None:
         """Give free threads their next uploaded file."""
@@ -86,8 +98,10 @@ class Engine:
             while self._paused and self._paused[0][0] <= now:
                 _, user, id_ = heapq.heappop(self._paused)
                 self._queue.put(user, id_)
-            while len(self._busy) < self.count and len(self._queue):
-                user, id_ = self._queue.take()
+            covers = self._held_back.covers
+            free = len(self._queue) - self._queue.waiting_for(covers)
+            for _ in range(min(free, self.count - len(self._busy))):
+                user, id_ = self._queue.take(covers)
                 self._busy.add(id_)
                 self._executor.submit(self._run, user, id_)
 

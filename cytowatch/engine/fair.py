@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
+from collections.abc import Callable
 
 from cytowatch.model import UploadedFileId
 
@@ -34,17 +35,22 @@ class FairQueue:
         heapq.heappush(self._by_user.setdefault(user, []), id)
         self._length += 1
 
-    def take(self) -> tuple[str, UploadedFileId]:
-        """The next one.
+    def waiting_for(self, held: Callable[[str], bool]) -> int:
+        """How many are there of users that `held` names."""
+        return sum(len(ids) for user, ids in self._by_user.items() if held(user))
+
+    def take(self, held: Callable[[str], bool] = lambda _user: False) -> tuple[str, UploadedFileId]:
+        """The next one of the users that `held` does not name.
 
         Raises
         ------
         IndexError
             There is none.
         """
-        if not self._length:
+        free = next((user for user in self._by_user if not held(user)), None)
+        if free is None:
             raise IndexError("the queue is empty")
-        user, waiting = next(iter(self._by_user.items()))
+        user, waiting = free, self._by_user[free]
         id_ = heapq.heappop(waiting)
         self._length -= 1
         if waiting:

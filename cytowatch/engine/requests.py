@@ -41,6 +41,9 @@ def perform(
             case "remove":
                 after.remove(spool, id_, index, even_linked=bool(request.get("anyway")))
                 return {"said": "removed"}
+            case "reindex":
+                # A daemon does it beside all else, once this is answered.
+                return {"said": "begun"}
             case other:
                 return {"error": f"nobody knows what {other!r} is"}
     except CytowatchError as error:
@@ -63,7 +66,10 @@ def ask(spool: Spool, request: dict[str, Any], *, now: Callable[[], datetime]) -
             try:
                 index.reconcile()
                 answer = perform(spool, index, request, now=now())
-                index.look([request["id"]])
+                index.look([request["id"]] if "id" in request else [])
+                if request["do"] == "reindex":
+                    index.reconcile(anew=True)
+                    answer = {"said": "done"}
             finally:
                 index.close()
     except RootError:

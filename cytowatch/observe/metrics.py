@@ -19,6 +19,7 @@ WAITING = (
     "no_lease",
     "incomplete",
     "done_marker",
+    "paused",
     "not_an_image",
     "too_deep",
     "no_user",
@@ -70,6 +71,7 @@ class Metrics:
         self.last_scan = self._gauge(
             "last_scan_timestamp_seconds", "When all inboxes were scanned."
         )
+        self.paused = self._gauge("paused", "1 while everyone, or some user, is paused.")
         self.workers_busy = self._gauge("workers_busy", "Uploaded files being treated now.")
         self.workers = self._gauge("workers", "Uploaded files that may be treated at a time.")
         self.worker_crashes = self._counter(

@@ -1,0 +1,92 @@
+"""What an admin holds back for a while: all, or some users; kept in one file over restarts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from cytowatch import durable
+from cytowatch.errors import RootError
+from cytowatch.spool import Spool
+
+__all__ = ["Pauses", "pause", "read", "resume"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pauses:
+    """Whose drops stay in their inboxes, and whose uploaded files are not begun.
+
+    Examples
+    --------
+    >>> Pauses(users=frozenset({"ann"})).covers("ann"), Pauses().covers("ann")
+    (True, False)
+    """
+
+    everyone: bool = False
+    users: frozenset[str] = frozenset()
+
+    def covers(self, user: str) -> bool:
+        """Whether `user` is held back."""
+        return self.everyone or user in self.users
+
+    def __bool__(self) -> bool:
+        return self.everyone or bool(self.users)
+
+    @property
+    def document(self) -> dict[str, object]:
+        """The same for JSON."""
+        return {"everyone": self.everyone, "users": sorted(self.users)}
+
+
+def _path(spool: Spool) -> Path:
+    return spool.state / "paused.json"
+
+
+def read(spool: Spool) -> Pauses:
+    """What is held back now; a file that cannot be understood holds back nobody."""
+    try:
+        found = json.loads(_path(spool).read_bytes())
+        users = frozenset(str(user) for user in found["users"])
+        return Pauses(everyone=bool(found["everyone"]), users=users)
+    except (OSError, ValueError, KeyError, TypeError):
+        return Pauses()
+
+
+def _write(spool: Spool, pauses: Pauses) -> None:
+    path = _path(spool)
+    if not pauses:
+        path.unlink(missing_ok=True)
+        return
+    temporary = path.with_name(".paused.json")
+    temporary.write_text(json.dumps(pauses.document))
+    durable.fsync_file(temporary)
+    temporary.rename(path)
+    durable.fsync_directory(spool.state)
+
+
+def pause(spool: Spool, user: str | None) -> Pauses:
+    """Hold back `user`, or everyone for None; gives what is held back now."""
+    before = read(spool)
+    after = Pauses(
+        everyone=before.everyone or user is None,
+        users=before.users | ({user} if user is not None else set()),
+    )
+    _write(spool, after)
+    return after
+
+
+def resume(spool: Spool, user: str | None) -> Pauses:
+    """Let `user` go on, or everyone for None; gives what is still held back.
+
+    Raises
+    ------
+    RootError
+        It is everyone who is held back, so no single user can go on.
+    """
+    before = read(spool)
+    if user is not None and before.everyone:
+        raise RootError("everyone is paused: `cytowatch resume` without --user lets all go on")
+    after = Pauses(users=before.users - {user}) if user is not None else Pauses()
+    _write(spool, after)
+    return after
