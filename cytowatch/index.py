@@ -385,6 +385,7 @@ class Index:
         since: str | None = None,
         until: str | None = None,
         ids: Iterable[str] | None = None,
+        after: str | None = None,
         sort: str = "received",
         ascending: bool = False,
         limit: int = 0,
@@ -398,6 +399,8 @@ class Index:
             Columns that must have a value: `user`, `status`, `format`, `reason`, `parent_id`.
         since, until
             Limits of `received_at`, in ISO 8601, the second one excluded.
+        after
+            Ids that are greater alone: a page that nothing which comes or goes can shift.
         sort
             One of `SORTS`.
         limit
@@ -414,6 +417,9 @@ class Index:
         if until is not None:
             tests.append("received_at < ?")
             values.append(until)
+        if after is not None:
+            tests.append("id > ?")
+            values.append(after)
         if ids is not None:
             tests.append("id IN (SELECT value FROM json_each(?))")
             values.append(json.dumps(list(ids)))

@@ -15,7 +15,7 @@ from cytowatch.model import Outcome, UploadedFile
 from cytowatch.pyramid import describe, verify, writer
 from cytowatch.status import Status
 
-__all__ = ["deploy"]
+__all__ = ["deploy", "reopen"]
 
 _ASSOCIATED = ("label", "macro")
 #: Larger ones are no label and no overview; nothing is written that nobody looked for.
@@ -35,6 +35,31 @@ def deploy(file: UploadedFile) -> Outcome:
     _check_sizes(file)
     file.check_room(_PICTURES_BYTES)
     return _derived(file) if file.manifest["conversion"] is not None else _native(file)
+
+
+def reopen(file: UploadedFile) -> Outcome:
+    """Read every level of what `file` has published, as before it was published.
+
+    Raises
+    ------
+    DeploymentError
+        A level cannot be read back, or is not what the manifest says.
+    """
+    levels = regions = 0
+    derived = file.manifest["conversion"] is not None
+    for was in file.manifest["images"]:
+        slide = None if derived else describe.open_slide(was["file"])
+        if derived:
+            _, more_levels, more_regions = _verified(was)
+        elif slide is None:
+            more_levels, more_regions = verify.read_pages(was["file"], was)
+        else:
+            with slide:
+                _check_same(was, describe.by_openslide(slide, was["file"]))
+                more_levels, more_regions = verify.read_levels(slide)
+        levels, regions = levels + more_levels, regions + more_regions
+    verification = {"levels_read": levels, "tiles_read": regions, "at": utc(datetime.now(UTC))}
+    return Outcome(status=Status.DEPLOYED, changes={"verification": verification})
 
 
 def _native(file: UploadedFile) -> Outcome:

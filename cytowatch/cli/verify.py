@@ -1,0 +1,215 @@
+"""The command that looks again at what is in storage: `cytowatch verify`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from cytowatch import manifest, tree
+from cytowatch.cli import show as display
+from cytowatch.cli.app import (
+    ConfigOption,
+    JsonOption,
+    RootOption,
+    app,
+    configuration,
+    one,
+    print_json,
+    spool_of,
+)
+from cytowatch.cli.show import console, safe
+from cytowatch.errors import RootError
+from cytowatch.spool import Spool
+from cytowatch.tree import Entry
+
+__all__: list[str] = []
+
+_PAGE = 200
+_STATE = "verify.json"
+
+
+@app.command()
+def verify(
+    wanted: Annotated[list[str] | None, typer.Argument(metavar="[ID...]")] = None,
+    user: Annotated[str | None, typer.Option(help="Only this user's.")] = None,
+    project: Annotated[str | None, typer.Option(help="Only those of this project.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where the last one was broken off.")
+    ] = False,
+    max_mb_per_s: Annotated[
+        float, typer.Option(help="Read not more than so many MB a second; 0: no limit.", min=0)
+    ] = 0,
+    root: RootOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Hash everything in storage again and reopen every pyramid; exits 1 with what is damaged."""
+    # Imported here: it starts a process that decodes, as the daemon does.
+    from cytowatch.engine import verification
+    from cytowatch.engine.child import Stopped, Zygote
+
+    spool = spool_of(root, config)
+    _be_gentle()
+    state = _begun(spool, {"user": user, "project": project, "ids": wanted or []}, resume=resume)
+    stop = threading.Event()
+    zygote = Zygote(configuration(root, config), stages="cytowatch.engine.verification")
+    zygote.start()
+    throttle = verification.Throttle(max_mb_per_s * 1e6)
+    broken_off = False
+    try:
+        with _stopped_by_signals(stop), _bar(as_json) as advance:
+            for entry in _published(spool, state):
+                found = verification.verify(
+                    entry.path, entry.manifest, zygote,
+                    throttle=throttle, progress=advance, stop=stop,
+                )  # fmt: skip
+                if found.problems and not _changed(entry):
+                    state["damaged"].append({**_about(entry), "problems": found.problems})
+                if found.unhashed:
+                    state["unhashed"] += 1
+                state["read_bytes"] += found.read_bytes
+                state["files"] += 1
+                state["after"] = entry.manifest["id"]
+                _note(spool, state)
+    except Stopped:
+        broken_off = True
+    finally:
+        zygote.stop()
+    if not broken_off:
+        (spool.state / _STATE).unlink(missing_ok=True)
+    _tell(state, broken_off, as_json=as_json)
+    if broken_off:
+        raise typer.Exit(130)
+    raise typer.Exit(1 if state["damaged"] else 0)
+
+
+def _be_gentle() -> None:
+    """Scanners and conversions go first."""
+    with suppress(OSError):
+        os.nice(10)
+    with suppress(OSError):
+        subprocess.run(
+            ["ionice", "-c", "3", "-p", str(os.getpid())],
+            check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+
+def _begun(spool: Spool, what: dict[str, Any], *, resume: bool) -> dict[str, Any]:
+    """Where to begin: anew, or where the last one was broken off."""
+    if resume:
+        try:
+            found: dict[str, Any] = json.loads((spool.state / _STATE).read_bytes())
+        except FileNotFoundError:
+            raise RootError("nothing was broken off, so there is nothing to resume") from None
+        except ValueError as error:
+            raise RootError(f"state/{_STATE} is damaged ({error}): begin anew") from error
+        return found
+    return {
+        "what": what, "began": manifest.utc(datetime.now(UTC)), "after": "", "files": 0,
+        "read_bytes": 0, "unhashed": 0, "damaged": [],
+    }  # fmt: skip
+
+
+def _note(spool: Spool, state: dict[str, Any]) -> None:
+    temporary = spool.state / f".{_STATE}"
+    temporary.write_text(json.dumps(state))
+    temporary.rename(spool.state / _STATE)
+
+
+def _published(spool: Spool, state: dict[str, Any]) -> Iterator[Entry]:
+    """All that is asked for and in storage, by id, from where it was broken off."""
+    what = state["what"]
+    ids = [one(spool, name).manifest["id"] for name in what["ids"]] or None
+    if what["project"]:
+        shown = tree.project_ids(spool, what["project"])
+        ids = [id_ for id_ in shown if ids is None or id_ in ids]
+    after = state["after"]
+    while True:
+        with tree.indexed(spool) as index:
+            rows = index.select(
+                where={"user": what["user"]} if what["user"] else {},
+                ids=ids, after=after, ascending=True, limit=_PAGE,
+            )  # fmt: skip
+        for row in rows:
+            found = tree.entry(spool, row) if row.status.is_success else None
+            if found is not None and found.status.is_success:
+                yield found
+        if not rows:
+            return
+        after = rows[-1].id
+
+
+def _changed(entry: Entry) -> bool:
+    """Whether it was removed or changed by a command while it was looked at."""
+    try:
+        return manifest.read(entry.path) != entry.manifest
+    except FileNotFoundError:
+        return not entry.path.exists()
+
+
+def _about(entry: Entry) -> dict[str, Any]:
+    about = entry.manifest
+    return {
+        "id": about["id"], "user": about["user"], "name": about["name"], "path": str(entry.path)
+    }  # fmt: skip
+
+
+@contextmanager
+def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
+    before = {
+        number: signal.signal(number, lambda *_: stop.set())
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _bar(as_json: bool) -> Iterator[Any]:
+    """A counter of the bytes on a terminal; nothing elsewhere."""
+    if as_json or not console.is_terminal:
+        yield lambda _count: None
+        return
+    from rich.progress import DownloadColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import TransferSpeedColumn as Speed
+
+    columns = (TextColumn("looking"), DownloadColumn(), Speed(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("verify", total=None)
+        yield lambda count: progress.advance(task, count)
+
+
+def _tell(state: dict[str, Any], broken_off: bool, *, as_json: bool) -> None:
+    document = {key: state[key] for key in ("began", "files", "read_bytes", "unhashed", "damaged")}
+    if as_json:
+        print_json({**document, "broken_off": broken_off})
+        return
+    for one_ in state["damaged"]:
+        console.print(f"[red]damaged[/]  {safe(one_['name'])}  {safe(one_['id'])}")
+        for problem in one_["problems"]:
+            console.print(f"         {safe(problem)}")
+        console.print(f"         it lies in {safe(one_['path'])}")
+    looked = f"{state['files']:,} uploaded files, {display.bytes_text(state['read_bytes'])} read"
+    if broken_off:
+        console.print(f"{looked}; broken off: `cytowatch verify --resume` goes on")
+    elif state["damaged"]:
+        console.print(
+            f"{looked}, [red]{len(state['damaged'])} damaged[/]: restore them from a backup, or drop "
+            "the slides again"
+        )
+    else:
+        console.print(f"{looked}, all as they were published")
+    if state["unhashed"]:
+        console.print(f"of {state['unhashed']:,} no hash was noted: their bytes cannot be compared")
