@@ -64,6 +64,7 @@ _COLUMNS = (
     "id", "parent_id", "user", "name", "status", "format", "size_bytes", "received_at",
     "changed_at", "reason", "content", "duplicate_of", "short",
 )  # fmt: skip
+_OF_ROW = "id, parent_id, user, name, status, received_at, changed_at, reason"
 _PUT = (
     f"INSERT INTO uploaded VALUES ({', '.join('?' * len(_COLUMNS))}) ON CONFLICT (id) DO UPDATE SET "
     + ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS[1:])
@@ -87,9 +88,11 @@ class Row:
     id: UploadedFileId
     parent_id: str | None
     user: str
+    name: str
     status: Status
     received_at: str
     changed_at: str
+    reason: str | None
 
 
 def content_key(files: Iterable[FileEntry]) -> str | None:
@@ -386,6 +389,7 @@ class Index:
         until: str | None = None,
         ids: Iterable[str] | None = None,
         after: str | None = None,
+        final: bool = False,
         sort: str = "received",
         ascending: bool = False,
         limit: int = 0,
@@ -401,6 +405,8 @@ class Index:
             Limits of `received_at`, in ISO 8601, the second one excluded.
         after
             Ids that are greater alone: a page that nothing which comes or goes can shift.
+        final
+            What has come to its end alone.
         sort
             One of `SORTS`.
         limit
@@ -417,6 +423,11 @@ class Index:
         if until is not None:
             tests.append("received_at < ?")
             values.append(until)
+        if final:
+            ended = [status.name for status in Status if status.is_final]
+            # The sign keeps SQLite from reading and sorting all of them by their status.
+            tests.append(f"+status IN ({_marks(ended)})")
+            values += ended
         if after is not None:
             tests.append("id > ?")
             values.append(after)
@@ -431,17 +442,17 @@ class Index:
         )
 
     def _rows(self, rest: str, values: Sequence[Any]) -> list[Row]:
-        question = (
-            f"SELECT id, parent_id, user, status, received_at, changed_at FROM uploaded {rest}"
-        )
+        question = f"SELECT {_OF_ROW} FROM uploaded {rest}"
         return [
             Row(
                 id=UploadedFileId(row[0]),
                 parent_id=row[1],
                 user=row[2],
-                status=Status[row[3]],
-                received_at=row[4],
-                changed_at=row[5],
+                name=row[3],
+                status=Status[row[4]],
+                received_at=row[5],
+                changed_at=row[6],
+                reason=row[7],
             )
             for row in self._ask(question, values)
         ]
@@ -451,10 +462,9 @@ class Index:
         if exact := self._rows("WHERE id = ?", (wanted,)):
             return exact
         return self._rows(
-            "WHERE id >= ? AND id < ? || char(1114111) UNION "
-            "SELECT id, parent_id, user, status, received_at, changed_at FROM uploaded WHERE short = ?"
-            " UNION SELECT id, parent_id, user, status, received_at, changed_at FROM uploaded "
-            "WHERE name = ?",
+            "WHERE id IN (SELECT id FROM uploaded WHERE id >= ? AND id < ? || char(1114111) "
+            "UNION SELECT id FROM uploaded WHERE short = ? "
+            "UNION SELECT id FROM uploaded WHERE name = ?) ORDER BY id",
             (wanted, wanted, wanted, wanted),
         )
 
