@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cytowatch import __version__, manifest, names, pauses
+from cytowatch import __version__, formats, manifest, names, pauses
 from cytowatch.config import Config, reloaded
 from cytowatch.engine import after, requests
 from cytowatch.engine.child import Zygote
@@ -116,7 +116,7 @@ class _Daemon:
         self._config = config
         self._until_idle = until_idle
         self._log = logs.get()
-        self._metrics = Metrics()
+        self._metrics = Metrics((one.id, end) for one in formats.FORMATS for end in one.ends)
         self._health = Health()
         self._wakeups: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._stop = threading.Event()
@@ -501,8 +501,7 @@ class _Daemon:
         if now - self._told_at < _TICK_S and not force:
             return
         self._told_at = now
-        counts, waiting_bytes = self._intake.waiting_counts()
-        self._metrics.set_waiting(counts, waiting_bytes)
+        self._metrics.set_waiting(*self._intake.waiting_counts(now))
         self._metrics.watcher_alive.set(
             self._watcher.alive and "watches" not in self._health.reasons()
         )
@@ -553,7 +552,7 @@ class _Daemon:
             self._notes.show(notes)
 
     def _summary(self) -> str:
-        counts, _ = self._intake.waiting_counts()
+        counts, _, _ = self._intake.waiting_counts(time.monotonic())
         return f"{self._engine.busy} in work, {counts.total()} waiting in the inboxes"
 
     def _end_work(self) -> None:

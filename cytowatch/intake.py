@@ -478,11 +478,17 @@ class Intake:
     def _finishing(self, now: float) -> bool:
         return any(self._finish_at(folder, now) is not None for folder in self._folders.open)
 
-    def waiting_counts(self) -> tuple[Counter[str], int]:
-        """How many drops wait, by reason, and their bytes together."""
+    def waiting_counts(self, now: float) -> tuple[Counter[str], dict[str, float], int]:
+        """How many drops wait and the oldest for how many seconds, by reason; all their bytes."""
         tracks = list(self._settler.tracks)
-        counts = Counter(t.waiting.why for t in tracks if t.waiting and t.part_of is None)
-        return counts, sum(track.drop.fingerprint.size_bytes for track in tracks)
+        heads = [track for track in tracks if track.waiting and track.part_of is None]
+        counts = Counter(track.waiting.why for track in heads if track.waiting)
+        oldest: dict[str, float] = {}
+        for track in heads:
+            if track.waiting:
+                waited_s = now - track.first_seen
+                oldest[track.waiting.why] = max(waited_s, oldest.get(track.waiting.why, 0.0))
+        return counts, oldest, sum(track.drop.fingerprint.size_bytes for track in tracks)
 
     def waiting(self, now: float) -> list[dict[str, Any]]:
         """What lies in the inboxes longest, why, and since when, ready for JSON."""

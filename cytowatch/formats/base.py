@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cytowatch.formats.tiff import Tiff, TiffError
+from cytowatch.status import Status
 
 __all__ = ["Format", "Probe"]
 
@@ -80,3 +81,13 @@ class Format:
     matches: Callable[[Probe], str | None]
     native: bool = False
     extract: bool = False
+
+    @property
+    def ends(self) -> frozenset[Status]:
+        """The statuses that an uploaded file of this format can end in."""
+        errors = {Status.ERROR_FORMAT, Status.ERROR_DEPLOYMENT}
+        if self.extract:
+            return frozenset({*errors, Status.EXTRACTED, Status.ERROR_EXTRACTION})
+        if self.treated == "native":
+            return frozenset({*errors, Status.DEPLOYED})
+        return frozenset({*errors, Status.DEPLOYED, Status.CONVERTED, Status.ERROR_CONVERSION})

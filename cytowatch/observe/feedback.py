@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cytowatch import names
+from cytowatch import names, reasons
 from cytowatch.manifest import Manifest
 from cytowatch.status import Status
 
@@ -20,17 +20,6 @@ __all__ = ["Note", "Notes", "bytes_text", "of_drop", "of_uploaded"]
 
 _LONGEST_NAME_BYTES = 255
 _ENDING = ".txt"
-_TO_DO = {
-    "incomplete": "Send what is missing, or send all of it anew.",
-    "damaged": "Scan or export the slide once more: this file is damaged.",
-    "unknown_format": "Only slides and images can be taken; see the list of formats.",
-    "unsupported_format": "Export it in another format from the scanner's software.",
-    "no_image": "Look whether the right folder was packed: there is no image in it.",
-    "encrypted": "Pack it again without a password.",
-    "duplicate": "Nothing is to be done: the same slide is there already.",
-    "too_many_pixels": "Ask the administrator, who can raise the limit and try again.",
-    "too_large_for_memory": "Ask the administrator, who can raise the limit and try again.",
-}
 _ASK = "Ask the administrator, who can look with `cytowatch show` and try again."
 
 
@@ -74,7 +63,9 @@ def of_uploaded(found: Manifest, status: Status, share: float) -> Note:
     if found["error"] is not None:
         reason = found["error"]["reason"]
         lines += ["", f"Why: {found['error']['detail']}", f"({reason})", ""]
-        lines += [f"What to do: {_TO_DO.get(reason, _ASK)}", "The file itself is kept, unchanged."]
+        known = reasons.of(reason)
+        to_do = known.technician if known else _ASK
+        lines += [f"What to do: {to_do}", "The file itself is kept, unchanged."]
     lines += [f"Note: {warning}" for warning in found["warnings"]]
     lines += [f"Left out: {one['name']}: {one['reason']}" for one in found["skipped"]]
     return Note(user=found["user"], about=found["name"], says=says, text="\n".join(lines) + "\n")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from cytowatch import __version__
+from cytowatch import __version__, reasons
 from cytowatch.status import ERROR_OF, STAGE_STATUSES, Status
 
 __all__ = ["WAITING", "Metrics"]
@@ -31,16 +30,18 @@ WAITING = (
     "other",
 )
 _BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000, 10000)
-_MOST_REASONS = 64
 _SIGNALS = ("SIGSEGV", "SIGABRT", "SIGKILL", "SIGBUS", "SIGXCPU", "none")
 
 
 class Metrics:
-    """Guards one registry; safe from any thread. The attributes are Prometheus' own instruments."""
+    """Guards one registry; safe from any thread. The attributes are Prometheus' own instruments.
 
-    def __init__(self) -> None:
+    `ends` are the formats, by id, and the statuses that each can end in.
+    """
+
+    def __init__(self, ends: Iterable[tuple[str, Status]] = ()) -> None:
+        self._ends = tuple(ends)
         self.registry = CollectorRegistry(auto_describe=False)
-        self._reasons: set[str] = set()
         self.files = self._gauge("files", "Uploaded files now, by status.", "status")
         self.uploads = self._counter(
             "uploads", "Uploaded files that came to an end.", "format", "status"
@@ -62,6 +63,9 @@ class Metrics:
             "oldest_file_age_seconds", "Age of the oldest uploaded file in work.", "status"
         )
         self.waiting_files = self._gauge("inbox_waiting_files", "Drops in the inboxes.", "why")
+        self.waiting_oldest = self._gauge(
+            "inbox_oldest_waiting_seconds", "How long the oldest drop has waited.", "why"
+        )
         self.waiting_bytes = self._gauge("inbox_waiting_bytes", "Bytes of drops in the inboxes.")
         self.rescan_found = self._counter("rescan_found", "Drops that no event told of.")
         self.watcher_alive = self._gauge("watcher_alive", "1 while events are received.")
@@ -99,6 +103,14 @@ class Metrics:
             self.retries.labels(stage.name)
         for why in WAITING:
             self.waiting_files.labels(why)
+            self.waiting_oldest.labels(why)
+        # A counter that begins with its first event has no increase there.
+        for reason in reasons.REASONS:
+            for stage in reason.stages:
+                self.errors.labels(stage.name, reason.word)
+        for format_id, end in self._ends:
+            self.uploads.labels(format_id, end.name)
+        self.uploads.labels("unknown", Status.ERROR_FORMAT.name)
         for mode in ("inotify", "polling"):
             self.watcher_mode.labels(mode)
         for name in _SIGNALS:
@@ -106,11 +118,8 @@ class Metrics:
 
     def error(self, stage: str, reason: str) -> None:
         """Count an uploaded file that ended in an error."""
-        known = reason in self._reasons or len(self._reasons) < _MOST_REASONS
-        if not (known and re.fullmatch(r"[a-z][a-z0-9_]{0,40}", reason)):
-            reason = "other"
-        self._reasons.add(reason)
-        self.errors.labels(stage, reason).inc()
+        known = reasons.of(reason) is not None
+        self.errors.labels(stage, reason if known else "other").inc()
 
     def crash(self, signal: str) -> None:
         """Count a child that died of `signal`."""
@@ -126,10 +135,13 @@ class Metrics:
         for status, age_s in ages_s.items():
             self.oldest.labels(status.name).set(age_s)
 
-    def set_waiting(self, counts: Mapping[str, int], size_bytes: int) -> None:
-        """How many drops wait, by reason, and their bytes together."""
+    def set_waiting(
+        self, counts: Mapping[str, int], oldest_s: Mapping[str, float], size_bytes: int
+    ) -> None:
+        """How many drops wait and the oldest for how long, by reason, and their bytes together."""
         for why in WAITING:
             self.waiting_files.labels(why).set(counts.get(why, 0))
+            self.waiting_oldest.labels(why).set(oldest_s.get(why, 0.0))
         other = sum(count for why, count in counts.items() if why not in WAITING)
         self.waiting_files.labels("other").set(counts.get("other", 0) + other)
         self.waiting_bytes.set(size_bytes)
