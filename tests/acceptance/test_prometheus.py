@@ -1,0 +1,157 @@
+"""A real Prometheus watches a daemon under load: every query of dashboard and alerts has data."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+
+from tests import builders
+from tests.acceptance.conftest import Root, free_port, root
+from tests.acceptance.prometheus import HOUSE, Prometheus, missing
+
+__all__ = ["root"]
+
+pytestmark = pytest.mark.skipif(
+    missing() is not None and not os.environ.get("CI"), reason=str(missing())
+)
+DASHBOARD = HOUSE / "config/grafana/cytowatch.json"
+
+
+def panels() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(DASHBOARD.read_text())["panels"]
+    return found
+
+
+def asked(expr: str) -> str:
+    """As Grafana asks it: its variables filled in."""
+    return expr.replace("$instance", ".*").replace("$__rate_interval", "30s")
+
+
+@pytest.fixture
+def watched(root: Root, tmp_path: Path) -> Iterator[tuple[Root, Prometheus, int]]:
+    port = free_port()
+    root.configure(listen=f"127.0.0.1:{port}", engine="max_attempts = 1")
+    root.environment = {"CYTOWATCH_TEST_STAGES": "tests.acceptance.stages_for_tests"}
+    (root.path / "inbox" / "ann").mkdir()
+    root.start()
+    server = Prometheus(tmp_path / "prometheus", port)
+    yield root, server, port
+    server.stop()
+
+
+def load(root: Root, tmp_path: Path, round_: int) -> None:
+    """One of everything: native, converted, extracted, failed, crashed, waiting."""
+    builders.png(tmp_path / "b.png")
+    root.drop(builders.aperio_svs(tmp_path / "a.svs"), f"{round_}.svs")
+    root.drop(tmp_path / "b.png", f"{round_}.png")
+    root.drop(tmp_path / "b.png", f"segfault-CONVERTING-{round_}.png")
+    root.drop(tmp_path / "b.png", f"slow-CONVERTING-{round_}.png")
+    (root.path / "inbox" / "ann" / f"{round_}.pdf").write_bytes(b"%PDF-1.4 hello")
+    half = (tmp_path / "a.svs").read_bytes()[:-3000]
+    (root.path / "inbox" / "ann" / f"half-{round_}.svs").write_bytes(half)
+
+
+def wait(true: Any, timeout_s: float = 40) -> None:
+    end = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.3)
+
+
+def test_every_query_has_data(watched: tuple[Root, Prometheus, int], tmp_path: Path) -> None:
+    """Of each panel, of each alert; over a restart counters count on and gauges are right at once."""
+    root, server, port = watched
+    wait(lambda: server.value("up") == 1)
+    load(root, tmp_path, 1)
+    wait(lambda: server.value('sum(cytowatch_files{status=~"DEPLOYED|CONVERTED"})') == 3)
+    load(root, tmp_path, 2)
+    wait(lambda: server.value('sum(cytowatch_files{status=~"DEPLOYED|CONVERTED"})') == 6)
+    text = urlopen(f"http://127.0.0.1:{port}/metrics").read()
+    told = subprocess.run(
+        ["promtool", "check", "metrics"], input=text, capture_output=True, check=False
+    )
+    assert (told.returncode, told.stdout, told.stderr) == (0, b"", b"")
+
+    for panel in panels():
+        for target in panel["targets"]:
+            found = server.query(asked(target["expr"]))
+            assert found, f"{panel['title']}: {target['expr']}"
+            assert all(row["value"][1] != "NaN" for row in found) or "quantile" in target["expr"]
+    rules = {rule["name"]: rule for rule in server.rules()}
+    for name, rule in rules.items():
+        assert rule["health"] == "ok", f"{name}: {rule.get('lastError')}"
+        for metric in set(re.findall(r"cytowatch_[a-z_]+|up(?=\{)", rule["query"])):
+            assert server.query(metric), f"{name} looks at {metric}, of which there is nothing"
+
+    # A restart: what was counted before and after adds up, and nothing reads wrong meanwhile.
+    assert server.value('sum(increase(cytowatch_errors_total{reason="unknown_format"}[2m]))') >= 1
+    assert root.stop() == 0
+    root.start()
+    first = urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
+    assert 'cytowatch_files{status="CONVERTED"} 4.0' in first
+    assert 'cytowatch_files{status="ERROR_FORMAT"} 2.0' in first
+    root.drop(tmp_path / "a.svs", "after.svs")
+    wait(lambda: server.value('sum(cytowatch_files{status="DEPLOYED"})') == 3)
+    wait(
+        lambda: (
+            2.5
+            < server.value('sum(increase(cytowatch_uploads_total{status="DEPLOYED"}[2m]))')
+            < 4.5
+        )
+    )
+    low = server.range('cytowatch_files{status="CONVERTED"}', 30, 1)
+    values = [float(value) for row in low for _, value in row["values"]]
+    assert values == sorted(values), "a gauge went down over the restart"
+    assert root.stop() == 0
+
+
+def test_the_alerts_fire_when_they_should(tmp_path: Path) -> None:
+    """`promtool test rules`: each one firing, and not firing."""
+    rules = HOUSE / "config/prometheus"
+    subprocess.run(["promtool", "check", "rules", rules / "alerts.yml"], check=True)
+    told = subprocess.run(
+        ["promtool", "test", "rules", rules / "alerts.test.yml"],
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert told.returncode == 0, told.stdout + told.stderr
+    tested = (rules / "alerts.test.yml").read_text()
+    names = re.findall(r"- alert: (\w+)", (rules / "alerts.yml").read_text())
+    assert len(names) >= 12
+    for name in names:
+        assert name in tested or name in ("CytowatchDiskFull", "CytowatchDiskFilling"), name
+
+
+def test_the_dashboard_is_as_it_was_made(tmp_path: Path) -> None:
+    """By docs/dashboard.py; no panel lies over another, each has a unit and says what it shows."""
+    given = importlib.util.spec_from_file_location("dashboard", HOUSE / "docs" / "dashboard.py")
+    assert given
+    assert given.loader
+    made = importlib.util.module_from_spec(given)
+    import sys
+
+    sys.modules["dashboard"] = made
+    given.loader.exec_module(made)
+    assert DASHBOARD.read_text() == made.text()
+    taken: set[tuple[int, int]] = set()
+    for panel in panels():
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not cells & taken
+        assert max(x for x, _ in cells) < 24
+        taken |= cells
+        assert panel["description"].endswith(".")
+        assert panel["fieldConfig"]["defaults"]["unit"]
