@@ -319,9 +319,9 @@ class _Daemon:
         self._wake()
 
     def _scan(self, now: float) -> None:
-        self._scan_now = False
+        lost, self._scan_now = self._scan_now, False
         try:
-            found = self._intake.scan_all(now)
+            found = self._intake.scan_all(now, events_lost=lost)
         except OSError as error:
             self._health.fault("inbox", f"the inboxes cannot be read: {error}")
             return

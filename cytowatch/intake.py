@@ -36,6 +36,8 @@ _SCAN_SHARE = 5.0
 _CLAIMS_AT_A_TIME = 4
 #: What cannot be claimed because of how the machine is set up is tried again so much later.
 _LOOK_AGAIN_S = 60.0
+#: An event comes within a moment, or not at all.
+_EVENT_LATENCY_NS = 250_000_000
 _PAUSED = Waiting(why="paused", detail="the administrator has paused it; it is taken later")
 _LOOK_FOR_RESUME_S = 0.5
 #: So many drops that wait are told one by one; the metrics count them all.
@@ -140,9 +142,13 @@ class Intake:
         self._hints.add(user)
         self._wake()
 
-    def scan_all(self, now: float) -> int:
-        """Look at every inbox; tells how many drops no event had told of."""
+    def scan_all(self, now: float, *, events_lost: bool = False) -> int:
+        """Look at every inbox; tells how many drops no event had told of.
+
+        The event of what has only just come may still be under way, unless `events_lost`.
+        """
         found = 0
+        young_ns = 0 if events_lost else time.time_ns() - _EVENT_LATENCY_NS
         self._to_mend |= bool(self.kept)
         hinted = set(self._hints)
         present = set()
@@ -153,7 +159,7 @@ class Intake:
         users = scan.users(self._spool.inbox)
         for user in users:
             new = self._scan(user, now)
-            found += 0 if user in hinted else new
+            found += 0 if user in hinted else sum(at <= young_ns or events_lost for at in new)
         for user in {track.drop.user for track in self._settler.tracks} - {*users, ""}:
             self._settler.forget_missing(user, set())
         self._gatherer.forget(track.drop.path for track in self._settler.tracks)
@@ -172,11 +178,12 @@ class Intake:
                 self._scan(user, now)
         return later
 
-    def _scan(self, user: str, now: float) -> int:
+    def _scan(self, user: str, now: float) -> list[int]:
+        """Look at one inbox; gives the times (ns) of the drops that were unknown."""
         began = time.monotonic()
         present: set[str] = set()
         markers: dict[str, Drop] = {}
-        new = 0
+        new: list[int] = []
         ending = self._config.inbox.done_marker
         try:
             ignore = self._config.inbox.ignore
@@ -185,7 +192,8 @@ class Intake:
                     markers[drop.path.removesuffix(ending)] = drop
                     continue
                 present.add(drop.path)
-                new += self._settler.see(drop, waiting, now)
+                if self._settler.see(drop, waiting, now):
+                    new.append(drop.fingerprint.ctime_ns)
         except FileNotFoundError:
             # The inbox went away under the scan: what was in it is not "deleted" until it is back.
             return new

@@ -33,7 +33,6 @@ class Ledger:
         self._lock = threading.Lock()
         self._counts: Counter[Status] = Counter()
         self._in_work: dict[str, tuple[Place, float]] = {}
-        self._received: dict[str, tuple[Status, datetime]] = {}
         self._children: list[tuple[str, UploadedFileId]] = []
         self._changed = True
         self._recent: dict[str, tuple[Note, datetime]] = {}
@@ -105,13 +104,8 @@ class Ledger:
             if after.status.is_final:
                 self._in_work.pop(found["id"], None)
                 self._remember(after.status, found)
-                self._received.pop(found["id"], None)
             else:
                 self._in_work[found["id"]] = (after, 0.0)
-                self._received[found["id"]] = (
-                    after.status,
-                    datetime.fromisoformat(found["received_at"]),
-                )
             # The images of a dropped folder were told of one by one, as they were claimed.
             if after.status is Status.EXTRACTED and not is_folder(found):
                 children = [UploadedFileId(child) for child in found["children"]]
@@ -181,13 +175,14 @@ class Ledger:
             }
 
     def set_ages(self, now: datetime) -> None:
-        """The age of the oldest uploaded file in each working status, in seconds."""
-        with self._lock:
-            oldest: dict[Status, float] = {}
-            for status, received in self._received.values():
-                age = max(0.0, (now - received).total_seconds())
-                oldest[status] = max(age, oldest.get(status, 0.0))
-        self._metrics.set_oldest({status: oldest.get(status, 0.0) for status in STAGE_STATUSES})
+        """The age of the oldest uploaded file in each stage, in seconds."""
+        oldest = self._index.oldest()
+        ages = dict.fromkeys(STAGE_STATUSES, 0.0)
+        for status, received_at in oldest.items():
+            if not status.is_final:
+                received = datetime.fromisoformat(received_at)
+                ages[status] = max(0.0, (now - received).total_seconds())
+        self._metrics.set_oldest(ages)
 
     def take_changed(self) -> bool:
         """Whether anything has happened since the last call."""
