@@ -137,6 +137,9 @@ def _links(spool: Spool, known: dict[str, Manifest], *, at_rest: bool) -> Iterat
             yield f"{link} leads nowhere"
         elif target.name in known and link.parent.name not in known[target.name]["projects"]:
             yield f"{link}: the manifest does not name that project"
+    if not at_rest:
+        # The manifest says so a moment before the link is made.
+        return
     for id_, found in known.items():
         if found["status"] not in (Status.DEPLOYED.name, Status.CONVERTED.name):
             continue
