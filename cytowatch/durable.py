@@ -16,6 +16,7 @@ from pathlib import Path
 __all__ = [
     "beneath",
     "can_rename",
+    "copies_on_write",
     "directory",
     "fsync_directory",
     "fsync_file",
@@ -34,6 +35,7 @@ _TRANSIENT_ERRNOS = frozenset(
 
 #: Filesystems on which others write unseen by this kernel, as stat(1) names them.
 _DEAF = frozenset({"cifs", "smb2", "smbfs", "nfs", "9p"})
+_COPYING = frozenset({"btrfs", "zfs", "bcachefs"})
 _FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 _RENAME_NOREPLACE = 1
@@ -127,11 +129,21 @@ def is_local(path: Path) -> bool:
     Where it does not, on cifs, nfs, 9p and whatever a program serves (fuse), events are missed and
     a lease that is granted proves nothing of the writers on other machines.
     """
+    kind = _kind(path)
+    return kind not in _DEAF and not kind.startswith("fuse")
+
+
+def copies_on_write(path: Path) -> bool:
+    """Whether the filesystem of `path` needs new room to write what is there already."""
+    return _kind(path) in _COPYING
+
+
+def _kind(path: Path) -> str:
+    """The kind of the filesystem of `path`, as stat(1) names it."""
     told = subprocess.run(
         ["stat", "-f", "-c", "%T", os.fspath(path)], capture_output=True, text=True, check=False
     )
-    kind = told.stdout.strip()
-    return kind not in _DEAF and not kind.startswith("fuse")
+    return told.stdout.strip()
 
 
 def can_rename(folder: Path) -> bool:

@@ -9,7 +9,6 @@ Source: docs/decisions/013-the-index.md
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cytowatch import manifest
+from cytowatch import durable, manifest
 from cytowatch.manifest import FileEntry, Manifest, ManifestError
 from cytowatch.model import UploadedFileId
 from cytowatch.spool import Spool
@@ -80,7 +79,6 @@ SORTS: Mapping[str, str] = {
 }
 _HELD = (Status.DEPLOYED.name, Status.CONVERTED.name, Status.EXTRACTED.name)
 _TICK_EVERY = 500
-_GET_FLAGS, _SET_FLAGS, _NO_COPY_FLAG = 0x80086601, 0x40086602, 0x00800000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,13 +182,14 @@ class Index:
 
     def _connected(self) -> sqlite3.Connection:
         place = self._path or ":memory:"
-        if self._path is not None:
-            _without_copies(Path(f"{self._path}-shm"))
         database = sqlite3.connect(
             place, check_same_thread=False, isolation_level=None, timeout=5.0
         )
         # A power cut may take the last rows: the folders' times that came with them go as well.
-        database.execute("PRAGMA journal_mode = WAL")
+        # WAL maps a file; where a page is copied before it is written, a full disk or quota would end
+        # the process by SIGBUS (seen on btrfs), so there each row costs an fsync instead.
+        copies = self._path is not None and durable.copies_on_write(self._path.parent)
+        database.execute(f"PRAGMA journal_mode = {'TRUNCATE' if copies else 'WAL'}")
         database.execute("PRAGMA synchronous = NORMAL")
         return database
 
@@ -523,25 +522,6 @@ class Index:
             if self._database is not None:
                 self._database.close()
         self._database = None
-
-
-def _without_copies(path: Path) -> None:
-    """Let btrfs write the mapped file at `path` in place, if it is made now.
-
-    A page of it that must be copied first, on a disk or a quota that is full, would end the process
-    by SIGBUS. Elsewhere nothing of that kind happens, and the flag is unknown.
-
-    Source: ioctl_iflags(2); seen with a btrfs quota.
-    """
-    with suppress(OSError):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
-        try:
-            flags = bytearray(8)
-            fcntl.ioctl(descriptor, _GET_FLAGS, flags)
-            value = int.from_bytes(flags, "little") | _NO_COPY_FLAG
-            fcntl.ioctl(descriptor, _SET_FLAGS, value.to_bytes(8, "little"))
-        finally:
-            os.close(descriptor)
 
 
 def _places(
