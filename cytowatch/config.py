@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import tomli
 
 from cytowatch.errors import ConfigError
+from cytowatch.status import Status
 
 __all__ = ["RELOADABLE", "reloaded", "Config", "from_mapping", "load", "render", "to_mapping"]
 
@@ -223,6 +224,50 @@ class Metrics:
     )
 
 
+_FINAL = tuple(status.name for status in Status if status.is_final)
+
+
+def _finals(value: Any) -> str | None:
+    good = isinstance(value, tuple) and value and all(item in _FINAL for item in value)
+    return None if good else f"a list of {', '.join(_FINAL)}"
+
+
+def _argv(value: Any) -> str | None:
+    good = isinstance(value, tuple) and all(isinstance(item, str) and item for item in value)
+    return None if good else "a list of words, the program first, with its absolute path"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hook:
+    """Who is told when an uploaded file comes to its end: a program, or an address."""
+
+    name: str = _key(
+        "",
+        "its name, in logs and metrics",
+        _text(r"[a-z0-9-]{1,32}", "a short name of a-z, 0-9 and -"),
+    )
+    on: tuple[str, ...] = _key(
+        ("DEPLOYED", "CONVERTED"), "the statuses that it is told of", _finals
+    )
+    command: tuple[str, ...] = _key(
+        (), "a program and its words, never a shell; the manifest is its standard input", _argv
+    )
+    url: str = _key(
+        "",
+        "or where the manifest is posted to, as a CloudEvent",
+        _text(r"(https?://[^\s]+)?", 'an http or https address, or ""'),
+    )
+    secret_file: str = _key(
+        "",
+        "a file that holds whsec_..., to sign what is posted",
+        _text(r"(/.*)?", 'an absolute path, or ""'),
+    )
+    timeout_s: float = _key(30.0, "s that one delivery may take", _number(0.1, 3600))
+    max_attempts: int = _key(
+        12, "then it is a dead letter, which `cytowatch status` shows", _whole(1, 1000)
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
     """What is told, and how."""
@@ -258,6 +303,7 @@ class Config:
     feedback: Feedback = field(default_factory=Feedback)
     metrics: Metrics = field(default_factory=Metrics)
     log: Log = field(default_factory=Log)
+    hooks: tuple[Hook, ...] = field(default=(), metadata={"many": Hook})
 
 
 def load(path: Path | None) -> Config:
@@ -296,9 +342,34 @@ def from_mapping(document: dict[str, Any]) -> Config:
     config = _section(Config, document, "", problems)
     if not problems and config.engine.kind == "dask" and not config.engine.scheduler:
         problems.append('engine.scheduler = "": expected an address, because engine.kind is "dask"')
+    if not problems:
+        problems += _of_hooks(config.hooks)
     if problems:
         raise ConfigError(problems)
     return config  # type: ignore[no-any-return]
+
+
+def _of_hooks(hooks: tuple[Hook, ...]) -> Iterator[str]:
+    names = [hook.name for hook in hooks]
+    for number, hook in enumerate(hooks):
+        where = f"hooks[{number}]"
+        if not hook.name:
+            yield f"{where}: it needs a name"
+        elif names.count(hook.name) > 1:
+            yield f"{where}.name = {hook.name!r}: another hook is called so too"
+        if bool(hook.command) == bool(hook.url):
+            yield f"{where}: expected either a command or a url"
+        if hook.command and not hook.command[0].startswith("/"):
+            yield f"{where}.command: {hook.command[0]!r} is no absolute path"
+
+
+def _many(cls: Any, value: Any, name: str, problems: list[str]) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(one, dict) for one in value):
+        problems.append(f"{name} = {value!r}: expected sections [[{name}]]")
+        return ()
+    return tuple(
+        _section(cls, one, f"{name}[{number}].", problems) for number, one in enumerate(value)
+    )
 
 
 def _section(cls: Any, document: dict[str, Any], prefix: str, problems: list[str]) -> Any:
@@ -313,6 +384,8 @@ def _section(cls: Any, document: dict[str, Any], prefix: str, problems: list[str
             if wanted := fields[name].metadata["rule"](given):
                 problems.append(f"{prefix}{name} = {value!r}: expected {wanted}")
             values[name] = given
+        elif "many" in fields[name].metadata:
+            values[name] = _many(fields[name].metadata["many"], value, name, problems)
         elif isinstance(value, dict):
             section = fields[name].default_factory
             values[name] = _section(section, value, f"{prefix}{name}.", problems)
@@ -388,6 +461,18 @@ def render(config: Config | None = None) -> str:
     ]
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
+        if "many" in item.metadata:
+            lines += [
+                "",
+                f"# {item.metadata['many'].__doc__}",
+                f"# As many [[{item.name}]] as you like:",
+            ]
+            lines += [f"# [[{item.name}]]"]
+            lines += [
+                f"# {key.name} = {_toml(getattr(Hook(), key.name))}  # {key.metadata['doc']}"
+                for key in dataclasses.fields(Hook)
+            ]
+            continue
         if "rule" in item.metadata:
             lines.append(f"{item.name} = {_toml(value)}  # {item.metadata['doc']}")
             continue

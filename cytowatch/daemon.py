@@ -28,6 +28,7 @@ from cytowatch.engine.recover import finish, recover
 from cytowatch.engine.room import Room, free_bytes
 from cytowatch.engine.treat import Treatment
 from cytowatch.errors import ConfigError, RootError
+from cytowatch.hooks import Courier, Pending, dead, drop_untrue
 from cytowatch.inbox import claim
 from cytowatch.inbox.watch import Watcher
 from cytowatch.index import Index
@@ -129,6 +130,8 @@ class _Daemon:
             self._index,
             status_for=timedelta(days=config.feedback.status_days),
         )
+        spool.hooks = config.hooks
+        self._courier = Courier(spool, config.hooks, self._hook_told)
         self._notes = Notes(spool.root, config.feedback.dir)
         # The tests put stages that crash, hang and pause in the place of the real ones.
         self._zygote = Zygote(config, stages=os.environ.get(_STAGES, "cytowatch.stages"))
@@ -192,6 +195,8 @@ class _Daemon:
             stack.callback(self._end_work)
             self._watch()
             stack.callback(self._watcher.stop)
+            self._courier.start()
+            stack.callback(self._courier.stop)
             self._describe()
             self._scan(time.monotonic())
             systemd.notify("READY=1", f"STATUS={self._summary()}")
@@ -301,6 +306,7 @@ class _Daemon:
     def _idle(self, now: float) -> bool:
         return (
             self._engine.idle
+            and self._courier.idle()
             # In this order: what an archive hands out is in the ledger before the engine is idle.
             and not self._ledger.has_children
             and self._intake.idle(now, patience_s=_PATIENCE_S)
@@ -413,6 +419,8 @@ class _Daemon:
         for user, id_ in recover(self._spool, now=_now()):
             self._log.info("taken_up", id=id_, user=user)
             self._engine.submit(user, id_)
+        for untrue in drop_untrue(self._spool):
+            self._log.info("hook_dropped", hook=untrue.hook, id=untrue.id, status=untrue.status)
         changed = list(finish(self._spool))
         self._reconcile()
         self._index.look(changed)
@@ -467,6 +475,16 @@ class _Daemon:
         else:
             self._health.clear("watcher")
 
+    def _hook_told(self, one: Pending, outcome: str) -> None:
+        """Called from the courier's threads."""
+        self._metrics.hook_deliveries.labels(one.hook, outcome).inc()
+        tell = self._log.info if outcome == "delivered" else self._log.warning
+        tell(
+            "hook", hook=one.hook, outcome=outcome, id=one.id, status=one.status, tries=one.tries,
+            said=one.said,
+        )  # fmt: skip
+        self._wake()
+
     def _supervise(self) -> None:
         self._zygote.ensure_alive()
         if not self._watcher.alive and time.monotonic() >= self._watch_again_at:
@@ -492,6 +510,9 @@ class _Daemon:
     def _describe(self) -> None:
         """The gauges that stay."""
         self._metrics.workers.set(self._count)
+        for hook in self._config.hooks:
+            for outcome in ("delivered", "failed", "dead"):
+                self._metrics.hook_deliveries.labels(hook.name, outcome)
         self._metrics.sandbox_enabled.set(self._zygote.sandboxed)
         if not self._zygote.sandboxed:
             self._log.warning("sandbox_off", detail="this kernel has no Landlock for decoders")
@@ -508,6 +529,7 @@ class _Daemon:
         self._metrics.set_watcher_mode(self._watcher.mode)
         self._metrics.workers_busy.set(self._engine.busy)
         self._metrics.paused.set(bool(self._pauses))
+        self._metrics.hooks_dead.set(len(dead(self._spool)))
         self._metrics.disk_reserved.set(
             self._config.storage.reserve_bytes + self._room.reserved_bytes()
         )

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cytowatch import durable
+from cytowatch.config import Hook
 from cytowatch.errors import RootError
 from cytowatch.failpoints import reached
 from cytowatch.model import UploadedFileId
@@ -39,6 +40,8 @@ class Spool:
         self.trash = self.state / "trash"
         self.requests = self.state / "requests"
         self._lock: int | None = None
+        #: Who is to be told when an uploaded file comes to its end.
+        self.hooks: tuple[Hook, ...] = ()
 
     @classmethod
     def create(cls, root: Path) -> Spool:

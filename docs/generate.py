@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from cytowatch import formats
+from cytowatch import formats, reasons
 from cytowatch.formats import Format
+from cytowatch.observe.metrics import Metrics
 
 HOUSE = Path(__file__).resolve().parents[1]
 _HEAD = """# Formats
@@ -63,7 +64,55 @@ def readme(text: str) -> str:
     )
 
 
+_REASONS = """# Reasons
+
+Every error has a reason, which is a stable word, and a detail in plain words; `cytowatch show` tells both. The original
+is always kept, untouched. This page is made from the code by `python docs/generate.py`.
+
+| reason | it means | the technician | the administrator |
+|---|---|---|---|
+"""
+
+
+def reasons_page() -> str:
+    """docs/reasons.md."""
+    rows = [
+        f"| `{one.word}` | {one.means} | {one.technician} | {one.admin} |"
+        for one in sorted(reasons.REASONS, key=lambda one: one.word)
+    ]
+    return _REASONS + "\n".join(rows) + "\n"
+
+
+def metrics_table() -> str:
+    """The table of docs/monitoring.md."""
+    rows = []
+    metrics = Metrics()
+    metrics.hook_deliveries.labels("viewer", "delivered")
+    for family in metrics.registry.collect():
+        kind = {"counter": "_total"}.get(family.type, "")
+        labels = sorted({name for sample in family.samples for name in sample.labels} - {"le"})
+        rows.append(
+            f"| `{family.name}{kind}` | {family.type} | {', '.join(labels) or '–'} | "
+            f"{family.documentation} |"
+        )
+    head = ["| metric | kind | labels | what it tells |", "|---|---|---|---|"]
+    return "\n".join([*head, *sorted(rows)]) + "\n"
+
+
+def monitoring(text: str) -> str:
+    """docs/monitoring.md with its table of metrics."""
+    return re.sub(
+        r"(<!-- metrics -->\n).*?(<!-- /metrics -->)",
+        lambda found: found[1] + metrics_table() + found[2],
+        text,
+        flags=re.DOTALL,
+    )
+
+
 if __name__ == "__main__":
+    (HOUSE / "docs" / "reasons.md").write_text(reasons_page())
+    watched = HOUSE / "docs" / "monitoring.md"
+    watched.write_text(monitoring(watched.read_text()))
     (HOUSE / "docs" / "formats.md").write_text(page())
     path = HOUSE / "README.md"
     path.write_text(readme(path.read_text()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,6 +15,7 @@ from rich.table import Table
 from rich.tree import Tree
 
 from cytowatch import pauses
+from cytowatch.hooks.pending import dead
 from cytowatch.index import Index
 from cytowatch.manifest import utc
 from cytowatch.names import printable
@@ -159,6 +161,7 @@ def status_page(
         "waiting": told.get("waiting", []),
         "waiting_as_of": told.get("at"),
         "paused": pauses.read(spool).document,
+        "dead_letters": [asdict(one) for one in dead(spool)],
         "last_hour": _ended(index, hours=1),
         "health": told.get("health", {}) if pid is not None else {},
         "disk_free_bytes": shutil.disk_usage(spool.root).free,
@@ -181,6 +184,8 @@ def status_lines(page: dict[str, Any]) -> Iterator[str]:
         yield f"[yellow]paused[/]   {safe(', '.join(page['paused']['users']))}"
     for name, reason in page["health"].items():
         yield f"[red]{name}[/]  {safe(reason)}"
+    for one in page["dead_letters"][:_MOST_SHOWN]:
+        yield f"[red]untold[/]   {one['hook']} of {safe(one['id'])} {one['status']}: {safe(one['said'])}"
     hour = [f"{n} {Status[name].label}" for name, n in page["last_hour"].items() if n]
     yield f"1 hour   {', '.join(hour) or 'nothing came to its end'}"
     for status in Status:

@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
-from cytowatch import durable, formats, manifest, names
+from cytowatch import durable, formats, hooks, manifest, names
 from cytowatch.config import Storage
 from cytowatch.errors import IngestError, stage_error
 from cytowatch.failpoints import reached
@@ -338,6 +338,9 @@ def _enter(
             spool.discard(leftover)
         (place.path / "worker").unlink(missing_ok=True)
     manifest.write(place.path, written)
+    if status.is_final:
+        hooks.note(spool, spool.hooks, written, status, now=now)
+        reached("hook.noted")
     if status in (Status.DEPLOYED, Status.CONVERTED):
         for project in written["projects"]:
             shown = names.file_name(written["name"])

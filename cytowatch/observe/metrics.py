@@ -75,6 +75,10 @@ class Metrics:
         self.last_scan = self._gauge(
             "last_scan_timestamp_seconds", "When all inboxes were scanned."
         )
+        self.hook_deliveries = self._counter(
+            "hook_deliveries", "Tries to tell others.", "hook", "outcome"
+        )
+        self.hooks_dead = self._gauge("hooks_dead", "Deliveries that were given up.")
         self.paused = self._gauge("paused", "1 while everyone, or some user, is paused.")
         self.workers_busy = self._gauge("workers_busy", "Uploaded files being treated now.")
         self.workers = self._gauge("workers", "Uploaded files that may be treated at a time.")

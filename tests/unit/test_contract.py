@@ -61,7 +61,7 @@ def test_all_problems_are_told_at_once() -> None:
             {"rooot": "/x", "root": "here", "inbox": {"quiet_s": "10"}, "convert": {"tile": 100}}
         )
     assert raised.value.problems == [
-        "rooot = '/x': unknown key, expected one of convert, engine, extract, feedback, inbox, "
+        "rooot = '/x': unknown key, expected one of convert, engine, extract, feedback, hooks, inbox, "
         "limits, log, metrics, root, sandbox, storage",
         "root = 'here': expected an absolute path",
         "inbox.quiet_s = '10': expected a number from 0.05",

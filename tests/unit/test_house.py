@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 import shutil
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 import tomli
 
-from cytowatch import formats
+from cytowatch import formats, reasons
 from cytowatch.status import FOLLOWERS, Status
 
 HOUSE = Path(__file__).resolve().parents[2]
@@ -57,6 +58,30 @@ def test_the_formats_in_the_documents_are_those_of_the_code() -> None:
     assert (HOUSE / "docs" / "formats.md").read_text() == generate.page()
     for one in formats.FORMATS:
         assert f"`{one.id}`" in readme
+    assert (HOUSE / "docs" / "reasons.md").read_text() == generate.reasons_page()
+    watched = (HOUSE / "docs" / "monitoring.md").read_text()
+    assert generate.monitoring(watched) == watched
+
+
+_RAISED = {
+    "FormatError", "ExtractionError", "ConversionError", "DeploymentError", "stage_error",
+    "ChildTimedOut",
+}  # fmt: skip
+
+
+def test_every_reason_is_explained() -> None:
+    """What the code can end in, and nothing that it cannot."""
+    used = set()
+    for path in (HOUSE / "cytowatch").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call) or not node.args:
+                continue
+            called = node.func.func if isinstance(node.func, ast.Call) else node.func
+            first = node.args[0]
+            named = isinstance(first, ast.Constant) and isinstance(first.value, str)
+            if isinstance(called, ast.Name) and called.id in _RAISED and named:
+                used.add(first.value)
+    assert used == {one.word for one in reasons.REASONS}
 
 
 def test_every_format_has_a_module_with_its_source() -> None:

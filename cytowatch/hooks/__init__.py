@@ -1,0 +1,14 @@
+"""Telling others that an uploaded file came to its end: pending deliveries, and who makes them.
+
+A delivery is noted on disk before the rename that it tells of, so that no crash can forget it;
+one that never came about is dropped at the next start.
+
+Source: docs/decisions/014-hooks.md
+"""
+
+from __future__ import annotations
+
+from cytowatch.hooks.deliver import Courier
+from cytowatch.hooks.pending import Pending, dead, drop_untrue, note, pending
+
+__all__ = ["Courier", "Pending", "dead", "drop_untrue", "note", "pending"]

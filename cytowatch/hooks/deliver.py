@@ -1,0 +1,231 @@
+"""Making deliveries: a command with the manifest on its standard input, or a POST of a CloudEvent.
+
+Each hook has a thread of its own, so that a slow one holds up no other, and never a slide.
+
+Source: cloudevents.io, version 1.0; standardwebhooks.com
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import http.client
+import json
+import os
+import random
+import signal
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from cytowatch.config import Hook
+from cytowatch.hooks.pending import Pending, bury, pending, place_of, save
+from cytowatch.manifest import Manifest
+from cytowatch.spool import Spool
+
+__all__ = ["Courier", "DeliveryError", "event", "headers"]
+
+_FIRST_PAUSE_S = 2.0
+_LONGEST_PAUSE_S = 600.0
+_LOOK_EVERY_S = 0.5
+_MOST_OUTPUT_BYTES = 4096
+
+
+class DeliveryError(Exception):
+    """It did not arrive; the message says why in a few words."""
+
+
+def event(one: Pending, found: Manifest) -> bytes:
+    """The manifest as a CloudEvent, in JSON."""
+    status = one.status.lower().replace("_", "-")
+    return json.dumps(
+        {
+            "specversion": "1.0",
+            "id": one.key,
+            "source": "/cytowatch",
+            "type": f"cytowatch.uploaded-file.{status}",
+            "time": found["history"][-1]["at"],
+            "subject": one.id,
+            "datacontenttype": "application/json",
+            "data": found,
+        }
+    ).encode()
+
+
+def headers(one: Pending, body: bytes, secret: bytes | None, *, now_s: int) -> dict[str, str]:
+    """The headers of a delivery, signed if there is a secret.
+
+    Source: the Standard Webhooks specification, "Verifying signatures": HMAC-SHA256 over
+    ``id.timestamp.body``.
+    """
+    found = {
+        "Content-Type": "application/cloudevents+json; charset=utf-8",
+        "User-Agent": "cytowatch",
+        "webhook-id": one.key,
+        "webhook-timestamp": str(now_s),
+    }
+    if secret is not None:
+        signed = b".".join((one.key.encode(), str(now_s).encode(), body))
+        digest = base64.b64encode(hmac.digest(secret, signed, hashlib.sha256)).decode()
+        found["webhook-signature"] = f"v1,{digest}"
+    return found
+
+
+def _secret(hook: Hook) -> bytes | None:
+    if not hook.secret_file:
+        return None
+    try:
+        text = Path(hook.secret_file).read_text().strip()
+        return base64.b64decode(text.removeprefix("whsec_"), validate=True)
+    except (OSError, ValueError) as error:
+        raise DeliveryError(f"its secret_file cannot be used: {error}") from error
+
+
+def _post(hook: Hook, one: Pending, found: Manifest) -> str:
+    body = event(one, found)
+    sent = headers(one, body, _secret(hook), now_s=int(time.time()))
+    where = urlsplit(hook.url)
+    try:
+        # The environment's proxies and redirects are not followed: a hook goes where it says.
+        connection: http.client.HTTPConnection = (
+            http.client.HTTPSConnection(
+                where.hostname or "", where.port, timeout=hook.timeout_s,
+                context=ssl.create_default_context(),
+            )
+            if where.scheme == "https"
+            else http.client.HTTPConnection(where.hostname or "", where.port, timeout=hook.timeout_s)
+        )  # fmt: skip
+        try:
+            path = where.path or "/"
+            connection.request("POST", f"{path}?{where.query}" if where.query else path, body, sent)
+            answer = connection.getresponse()
+            answer.read(_MOST_OUTPUT_BYTES)
+        finally:
+            connection.close()
+    except (OSError, http.client.HTTPException) as error:
+        raise DeliveryError(f"{type(error).__name__}: {error}"[:200]) from error
+    if not 200 <= answer.status < 300:
+        raise DeliveryError(f"HTTP {answer.status}")
+    return f"HTTP {answer.status}"
+
+
+def _run(hook: Hook, one: Pending, path: Path, found: Manifest) -> str:
+    environment = {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "LANG": "C.UTF-8",
+        "CYTOWATCH_ID": one.id,
+        "CYTOWATCH_STATUS": one.status,
+        "CYTOWATCH_USER": one.user,
+        "CYTOWATCH_PATH": os.fspath(path),
+    }
+    try:
+        process = subprocess.Popen(
+            hook.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env=environment, cwd="/", start_new_session=True,
+        )  # fmt: skip
+    except OSError as error:
+        raise DeliveryError(f"{hook.command[0]}: {error.strerror}") from error
+    try:
+        said, _ = process.communicate(json.dumps(found).encode(), timeout=hook.timeout_s)
+    except subprocess.TimeoutExpired:
+        raise DeliveryError(f"it took more than {hook.timeout_s:g} s and was ended") from None
+    except OSError as error:
+        raise DeliveryError(f"it closed its standard input: {error.strerror}") from error
+    finally:
+        # Whatever it started and left behind goes with it.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    last = said[-_MOST_OUTPUT_BYTES:].decode("utf-8", "replace").strip().rpartition("\n")[2]
+    if process.returncode != 0:
+        raise DeliveryError(f"exit code {process.returncode}: {ascii(last)[1:-1]}"[:200])
+    return "exit code 0"
+
+
+class Courier:
+    """Guards that every pending delivery is tried until it arrives or is given up.
+
+    Parameters
+    ----------
+    told
+        Called, from any thread, with a delivery and ``delivered``, ``failed`` or ``dead``.
+    """
+
+    def __init__(
+        self, spool: Spool, hooks: tuple[Hook, ...], told: Callable[[Pending, str], None]
+    ) -> None:
+        self._spool = spool
+        self._hooks = hooks
+        self._told = told
+        self._stop = threading.Event()
+        self._due: dict[str, float] = {}
+        self._threads = [
+            threading.Thread(
+                target=self._serve, args=(hook,), name=f"hook-{hook.name}", daemon=True
+            )
+            for hook in hooks
+        ]
+
+    def start(self) -> None:
+        """Begin to deliver."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Begin no delivery any more; one under way is done again at the next start."""
+        self._stop.set()
+
+    def idle(self) -> bool:
+        """Whether nothing is left that could be delivered at once."""
+        now = time.monotonic()
+        names = {hook.name for hook in self._hooks}
+        waiting = [one for one in pending(self._spool) if one.hook in names]
+        return all(self._due.get(one.file_name, now) > now for one in waiting)
+
+    def _serve(self, hook: Hook) -> None:
+        while not self._stop.wait(_LOOK_EVERY_S):
+            for one in pending(self._spool):
+                if self._stop.is_set():
+                    return
+                if one.hook == hook.name and self._due.get(one.file_name, 0.0) <= time.monotonic():
+                    with suppress(OSError):
+                        self._try(hook, one)
+
+    def _try(self, hook: Hook, one: Pending) -> None:
+        found = place_of(self._spool, one)
+        if found is None:
+            # Noted a moment before the rename; or removed since, and then nobody needs to know.
+            self._due[one.file_name] = time.monotonic() + _FIRST_PAUSE_S
+            if (
+                datetime.now(UTC) - datetime.fromisoformat(one.noted_at)
+            ).total_seconds() > _LONGEST_PAUSE_S:
+                self._forget(one)
+            return
+        try:
+            said = _post(hook, one, found[1]) if hook.url else _run(hook, one, *found)
+        except DeliveryError as error:
+            tried = replace(one, tries=one.tries + 1, said=str(error))
+            if tried.tries >= hook.max_attempts:
+                bury(self._spool, tried)
+                self._due.pop(one.file_name, None)
+                self._told(tried, "dead")
+                return
+            save(self._spool, tried)
+            pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**one.tries)
+            self._due[one.file_name] = time.monotonic() + pause_s * random.uniform(0.8, 1.2)
+            self._told(tried, "failed")
+            return
+        self._forget(one)
+        self._told(replace(one, tries=one.tries + 1, said=said), "delivered")
+
+    def _forget(self, one: Pending) -> None:
+        (self._spool.state / "hooks" / one.file_name).unlink(missing_ok=True)
+        self._due.pop(one.file_name, None)

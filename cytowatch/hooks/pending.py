@@ -1,0 +1,139 @@
+"""What is still to be told, one small file each: ``state/hooks/<hook>~<id>.<STATUS>.json``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+
+from cytowatch import durable, manifest
+from cytowatch.config import Hook
+from cytowatch.manifest import Manifest, ManifestError
+from cytowatch.model import UploadedFileId
+from cytowatch.spool import Spool
+from cytowatch.status import Status
+
+__all__ = ["Pending", "bury", "dead", "drop_untrue", "note", "pending", "place_of", "save"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pending:
+    """One delivery; `noted_at` is in ISO 8601, `said` what the last try came to."""
+
+    hook: str
+    id: str
+    user: str
+    status: str
+    noted_at: str
+    tries: int = 0
+    said: str = ""
+
+    @property
+    def key(self) -> str:
+        """What both sides know it by, the same at every try: ``<id>.<STATUS>``."""
+        return f"{self.id}.{self.status}"
+
+    @property
+    def file_name(self) -> str:
+        """The name of its file."""
+        return f"{self.hook}~{self.key}.json"
+
+
+def _folder(spool: Spool) -> Path:
+    return spool.state / "hooks"
+
+
+def _dead(spool: Spool) -> Path:
+    return spool.state / "hooks-dead"
+
+
+def note(
+    spool: Spool, hooks: Iterable[Hook], found: Manifest, status: Status, *, now: datetime
+) -> None:
+    """Note, before it is so, that `found` comes to its end in `status`.
+
+    Raises
+    ------
+    OSError
+        It cannot be written: the step is done again.
+    """
+    wanted = [hook for hook in hooks if status.name in hook.on]
+    if not wanted:
+        return
+    folder = _folder(spool)
+    folder.mkdir(exist_ok=True, mode=0o750)
+    for hook in wanted:
+        one = Pending(
+            hook=hook.name, id=found["id"], user=found["user"], status=status.name,
+            noted_at=manifest.utc(now),
+        )  # fmt: skip
+        save(spool, one)
+    durable.fsync_directory(folder)
+
+
+def save(spool: Spool, one: Pending) -> None:
+    """Write down how far a delivery is."""
+    path = _folder(spool) / one.file_name
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(json.dumps(asdict(one)))
+    durable.fsync_file(temporary)
+    temporary.rename(path)
+
+
+def bury(spool: Spool, one: Pending) -> None:
+    """Give it up: it stays as a dead letter until an admin has seen it."""
+    save(spool, one)
+    _dead(spool).mkdir(exist_ok=True, mode=0o750)
+    (_folder(spool) / one.file_name).replace(_dead(spool) / one.file_name)
+
+
+def _read(folder: Path) -> list[Pending]:
+    found = []
+    try:
+        paths = sorted(folder.glob("*.json"))
+    except FileNotFoundError:
+        return []
+    for path in paths:
+        try:
+            found.append(Pending(**json.loads(path.read_bytes())))
+        except (OSError, ValueError, TypeError):
+            continue
+    return sorted(found, key=lambda one: one.noted_at)
+
+
+def pending(spool: Spool) -> list[Pending]:
+    """All that is still to be told, the oldest first."""
+    return _read(_folder(spool))
+
+
+def dead(spool: Spool) -> list[Pending]:
+    """All that was given up."""
+    return _read(_dead(spool))
+
+
+def place_of(spool: Spool, one: Pending) -> tuple[Path, Manifest] | None:
+    """Where the uploaded file is, if it is what the delivery says of it."""
+    status = Status[one.status]
+    path = (
+        spool.storage / one.user / one.id
+        if status.is_success
+        else spool.stage(status) / UploadedFileId(one.id)
+    )
+    try:
+        found = manifest.read(path)
+    except (OSError, ManifestError):
+        return None
+    return (path, found) if found["status"] == one.status else None
+
+
+def drop_untrue(spool: Spool) -> Iterator[Pending]:
+    """At a start: drop what was noted and did not come about; nothing is in work yet.
+
+    It is noted anew when it does. What was removed since is dropped as well.
+    """
+    for one in pending(spool):
+        if place_of(spool, one) is None:
+            (_folder(spool) / one.file_name).unlink(missing_ok=True)
+            yield one
