@@ -169,3 +169,46 @@ def test_without_leases_it_must_be_quiet_for_longer(
     assert isinstance(found, Waiting)
     assert found.why == "no_lease"
     assert isinstance(take(spool, seen(spool), quiet_for_s=61), str)
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_a_writer_of_one_file_of_a_set_gets_the_whole_set_back(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, which: int
+) -> None:
+    """It opens one of them while the others move: all lie where they lay, with their bytes."""
+    folder = spool.inbox / "ann" / "M"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"{number}.dat").write_bytes(bytes([65 + number]) * 100)
+    device = os.stat(spool.root).st_dev
+    drops = sorted(
+        (drop for drop, _ in scan.scan(spool.inbox, "ann", [], device=device)),
+        key=lambda drop: drop.path,
+    )
+    parcel = claim.Parcel(
+        members=tuple(claim.Member(drop=drop, to=f"source/M/{drop.name}") for drop in drops),
+        folder="ann/M",
+    )
+    writers: list[int] = []
+    real = durable.rename
+
+    def late(source: str, target: str | Path, **options: int) -> None:
+        real(source, target, **options)
+        if Path(target).name == "1.dat" and not writers:
+            there = folder / f"{which}.dat"
+            moved = Path(target).parent / f"{which}.dat"
+            with contextlib.suppress(BlockingIOError):
+                # The lease makes it wait, so it does not get it; the break itself is what counts.
+                os.open(there if there.exists() else moved, os.O_RDWR | os.O_NONBLOCK)
+            writers.append(which)
+
+    monkeypatch.setattr(durable, "rename", late)
+    found = claim.claim(
+        spool, parcel, config=Config(), now=datetime.now(UTC), software={}, overdue=False,
+        make_id=lambda _now, _name: UploadedFileId("20261123-141502-1000-M"), quiet_for_s=10,
+    )  # fmt: skip
+    assert isinstance(found, Waiting)
+    assert found.why == "open_for_writing"
+    kept = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert kept == {f"{number}.dat": bytes([65 + number]) * 100 for number in range(3)}
+    assert list(spool.tmp.iterdir()) == []
