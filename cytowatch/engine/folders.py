@@ -160,6 +160,8 @@ class Folders:
             rest = len(skipped) - _MOST_SKIPPED
             named.append(SkippedEntry(name="", reason="and more, not named here", count=rest))
         changed = cast("Manifest", {**_with_children(self._open[key]), "skipped": named})
+        # First of all: after a kill between the two it is finished once more, and is still empty.
+        self._remove_empty(folder)
         after = (
             advance.extracted(self._spool, place, changed, now=self._now())
             if changed["children"]
@@ -167,7 +169,6 @@ class Folders:
         )
         del self._open[key]
         self._observer.entered(place, after, 0.0)
-        self._remove_empty(folder)
 
     def _remove_empty(self, folder: str) -> None:
         """Remove the folder and those in it, if no file is left: a technician sees that it is done."""
