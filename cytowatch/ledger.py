@@ -129,6 +129,8 @@ class Ledger:
                 else {}
             ),
         )
+        if after.status.is_final:
+            logs.ended_line(self._log, found)
 
     def _count(self, before: Place, after: Place, seconds: float) -> None:
         found = after.manifest
