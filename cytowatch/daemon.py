@@ -416,7 +416,12 @@ class _Daemon:
     def _recover(self) -> None:
         for id_, outcome in claim.recover(self._spool).items():
             self._log.warning("claim_recovered", id=id_, outcome=outcome)
-        for user, id_ in recover(self._spool, now=_now()):
+        for number, (user, id_) in enumerate(recover(self._spool, now=_now())):
+            if number % 100 == 0:
+                # Each of them costs a look at its files: systemd must not take it for hanging.
+                systemd.notify(
+                    "EXTEND_TIMEOUT_USEC=60000000", f"STATUS=taking up, {number:,} so far"
+                )
             self._log.info("taken_up", id=id_, user=user)
             self._engine.submit(user, id_)
         for untrue in drop_untrue(self._spool):

@@ -109,6 +109,18 @@ def test_the_unit_file_is_accepted(tmp_path: Path) -> None:
     assert "cytowatch.service" not in told.stderr
 
 
+def test_the_unit_exposes_little() -> None:
+    """At most 1.5 of 10, as `systemd-analyze security` reckons."""
+    program = shutil.which("systemd-analyze")
+    assert program
+    told = subprocess.run(
+        [program, "security", "--offline=true", "--no-pager", str(HOUSE / "systemd/cytowatch.service")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    [score] = re.findall(r"exposure level for cytowatch.service: ([0-9.]+)", told.stdout)
+    assert float(score) <= 1.5, told.stdout
+
+
 @pytest.mark.slow
 def test_the_wheel_works_alone(tmp_path: Path) -> None:
     """It holds the schema; from it alone the commands run, in an empty folder."""
