@@ -31,8 +31,8 @@ bench-index: $(STAMP)  ## a million uploaded files in the index; takes some minu
 soak: $(STAMP)  ## ten minutes of drops over SMB while the daemon is killed again and again
 	$(BIN)/python -m tests.acceptance.soak
 
-inject: $(STAMP)  ## kill the daemon at, or fail, every system call that matters; takes an hour
-	CYTOWATCH_INJECT=all $(BIN)/python -m pytest -q tests/acceptance/test_inject.py
+inject: $(STAMP)  ## kill the daemon at, or fail, every system call that matters
+	CYTOWATCH_INJECT=all $(BIN)/python -m pytest -q -n 3 --dist worksteal tests/acceptance/test_inject.py
 
 venv: $(STAMP)
 

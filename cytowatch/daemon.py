@@ -28,7 +28,7 @@ from cytowatch.engine.recover import finish, recover
 from cytowatch.engine.room import Room, free_bytes
 from cytowatch.engine.treat import Treatment
 from cytowatch.errors import ConfigError, RootError
-from cytowatch.hooks import Courier, Pending, dead, drop_untrue
+from cytowatch.hooks import Courier, Pending, count_dead, drop_untrue
 from cytowatch.inbox import claim
 from cytowatch.inbox.watch import Watcher
 from cytowatch.index import Index
@@ -524,7 +524,7 @@ class _Daemon:
 
     def _tell(self, now: float, *, force: bool = False) -> None:
         """Gauges, and ``state/live.json`` for the commands, when something is different."""
-        if now - self._told_at < _TICK_S and not force:
+        if self._offline or (now - self._told_at < _TICK_S and not force):
             return
         self._told_at = now
         self._metrics.set_waiting(*self._intake.waiting_counts(now))
@@ -534,7 +534,7 @@ class _Daemon:
         self._metrics.set_watcher_mode(self._watcher.mode)
         self._metrics.workers_busy.set(self._engine.busy)
         self._metrics.paused.set(bool(self._pauses))
-        self._metrics.hooks_dead.set(len(dead(self._spool)))
+        self._metrics.hooks_dead.set(count_dead(self._spool))
         self._metrics.disk_reserved.set(
             self._config.storage.reserve_bytes + self._room.reserved_bytes()
         )

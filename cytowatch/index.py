@@ -272,9 +272,13 @@ class Index:
             self.fault, self.damaged = None, False
             if anew or self._database is None:
                 self._make()
-        for look in (self._stages, self._storages, self._gone):
-            if self.fault is None:
-                wrong += look(tick)
+        try:
+            for look in (self._stages, self._storages, self._gone):
+                if self.fault is None:
+                    wrong += look(tick)
+        except OSError as error:
+            # The tree itself cannot be looked through now.
+            self.fault = f"{error}"
         if self.fault is None:
             self._doubted = False
         return wrong
@@ -356,7 +360,11 @@ class Index:
             except FileNotFoundError:
                 # It moves on at this moment, and who moves it writes its row.
                 continue
-            except (OSError, ManifestError, KeyError, IndexError):
+            except OSError as error:
+                if durable.is_transient(error):
+                    raise
+                break
+            except (ManifestError, KeyError, IndexError):
                 break
             return
         self._database.execute("DELETE FROM uploaded WHERE id = ?", (id_,))

@@ -58,8 +58,11 @@ def indexed(spool: Spool) -> Iterator[Index]:
 
 
 def _right(spool: Spool) -> Index | None:
-    if daemon_pid(spool) is not None:
+    usable = Index.read(spool)
+    if usable is None or daemon_pid(spool) is not None:
+        # To make one takes its time, in which no daemon could start.
         return None
+    usable.close()
     try:
         with spool.lock():
             found = Index(spool)

@@ -201,7 +201,7 @@ class Zygote:
         ours, theirs = socket.socketpair()
         with theirs:
             answer = self._ask(
-                {"fork": os.fspath(directory), "out": out, "config": to_mapping(self._config)},
+                {"fork": os.fspath(directory), "out": out, "config": _for_children(self._config)},
                 [theirs.fileno()],
             )
         if "pid" not in answer:
@@ -237,6 +237,11 @@ class Zygote:
             raise TransientError("zygote", "the process that starts decoders is gone")
         found: dict[str, Any] = json.loads(answer)
         return found
+
+
+def _for_children(config: Config) -> dict[str, Any]:
+    """What a decoder need not know it is not told: whom the hooks tell."""
+    return {**to_mapping(config), "hooks": []}
 
 
 def _environment(config: Config) -> dict[str, str]:

@@ -110,7 +110,7 @@ def _post(hook: Hook, one: Pending, found: Manifest) -> str:
             answer.read(_MOST_OUTPUT_BYTES)
         finally:
             connection.close()
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise DeliveryError(f"{type(error).__name__}: {error}"[:200]) from error
     if not 200 <= answer.status < 300:
         raise DeliveryError(f"HTTP {answer.status}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -15,7 +16,17 @@ from cytowatch.model import UploadedFileId
 from cytowatch.spool import Spool
 from cytowatch.status import Status
 
-__all__ = ["Pending", "bury", "dead", "drop_untrue", "note", "pending", "place_of", "save"]
+__all__ = [
+    "Pending",
+    "bury",
+    "count_dead",
+    "dead",
+    "drop_untrue",
+    "note",
+    "pending",
+    "place_of",
+    "save",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,9 +108,12 @@ def _read(folder: Path) -> list[Pending]:
         return []
     for path in paths:
         try:
-            found.append(Pending(**json.loads(path.read_bytes())))
+            one = Pending(**json.loads(path.read_bytes()))
+            datetime.fromisoformat(one.noted_at)
         except (OSError, ValueError, TypeError):
             continue
+        if one.status in Status.__members__:
+            found.append(one)
     return sorted(found, key=lambda one: one.noted_at)
 
 
@@ -111,6 +125,14 @@ def pending(spool: Spool) -> list[Pending]:
 def dead(spool: Spool) -> list[Pending]:
     """All that was given up."""
     return _read(_dead(spool))
+
+
+def count_dead(spool: Spool) -> int:
+    """How many were given up."""
+    try:
+        return sum(name.endswith(".json") for name in os.listdir(_dead(spool)))
+    except FileNotFoundError:
+        return 0
 
 
 def place_of(spool: Spool, one: Pending) -> tuple[Path, Manifest] | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import Any, TextIO
+from contextlib import suppress
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -25,7 +26,7 @@ def configure(level: str, format: str, stream: TextIO | None = None) -> None:  #
     format
         ``json``, ``console``, or ``auto``: JSON unless `stream` is a terminal.
     """
-    out = stream or sys.stdout
+    out = cast("TextIO", _Steady(stream or sys.stdout))
     as_json = format == "json" or (format == "auto" and not out.isatty())
     shared: list[Any] = [
         structlog.stdlib.add_log_level,
@@ -58,6 +59,32 @@ def configure(level: str, format: str, stream: TextIO | None = None) -> None:  #
         )
     )
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+
+
+class _Steady:
+    """Guards that a line which cannot be written, on a full disk, is lost and ends nothing."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write `text`, if it can be written."""
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, if that can be done."""
+        with suppress(OSError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        """Whether a person reads along."""
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        """The descriptor below."""
+        return self._stream.fileno()
 
 
 def _is_journal(out: TextIO) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -195,3 +196,28 @@ def test_power_that_is_cut(root: Root, disk: Disk, tmp_path: Path) -> None:
             disk.unmount(place)
         image.unlink()
     assert len(seen) > 1, "all snapshots are of the same moment"
+
+
+def test_a_log_on_the_full_disk_ends_nothing(root: Root, disk: Disk, tmp_path: Path) -> None:
+    """Lines are lost, slides are not: the daemon lives on, and goes on when there is room."""
+    root.log = disk.place / "daemon.log"
+    builders.png(tmp_path / "b.png", width=1500, height=1000)
+    root.environment = {"CYTOWATCH_TEST_STAGES": "tests.acceptance.stages_for_tests"}
+    root.drop(tmp_path / "b.png", "slow-CONVERTING.png")
+    root.start()
+    assert root.process
+    root.wait(lambda: list(root.path.glob("stages/converting/*")))
+    filler = fill(disk, 500_000)
+    # What is left in the last block of the log is used up as well.
+    log = os.open(root.log, os.O_WRONLY | os.O_APPEND)
+    with contextlib.suppress(OSError):
+        while os.write(log, b" " * 511 + b"\n"):
+            pass
+    os.close(log)
+    time.sleep(6)
+    assert root.process.poll() is None, "it ended with its log"
+    assert not [one for one in root.manifests().values() if one["error"]]
+    filler.unlink()
+    root.wait(lambda: [o for o in root.manifests().values() if o["status"] == "CONVERTED"], 90)
+    assert root.stop() == 0
+    root.assert_clean()

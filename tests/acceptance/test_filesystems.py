@@ -119,6 +119,25 @@ def test_a_tree_that_vanishes_is_offline_and_not_empty(tmp_path: Path) -> None:
         disk.unmount()
 
 
+def test_it_can_be_stopped_while_the_tree_is_away(tmp_path: Path) -> None:
+    """With exit 0, and nothing is made in the place where the tree had been."""
+    disk = Disk(tmp_path, 64 * MB)
+    try:
+        with rooted(disk) as root:
+            port = listening(root)
+            root.drop(builders.aperio_svs(tmp_path / "a.svs"))
+            root.start()
+            root.wait(lambda: all_in(root, 1, "DEPLOYED"))
+            subprocess.run(["umount", "--lazy", disk.place], check=True)
+            root.wait(lambda: "root" in health(port))
+            assert root.stop() == 0
+            assert list(disk.place.iterdir()) == []
+            disk.mount()
+            root.assert_clean()
+    finally:
+        disk.unmount()
+
+
 @needs("mkfs.btrfs", "btrfs-progs")
 def test_a_quota_is_waited_out(tmp_path: Path) -> None:
     """Full for us alone, by EDQUOT: it waits as for a full disk, and goes on with a larger quota."""
