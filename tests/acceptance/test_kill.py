@@ -268,7 +268,7 @@ def test_a_misbehaving_decoder_costs_one_error(
     root.wait(lambda: root.by_name().get("good.png", {}).get("status") == "CONVERTED")
     assert root.process.pid == pid
     assert root.process.poll() is None
-    assert root.children_of_processes() == []
+    root.wait(lambda: root.children_of_processes() == [])
     root.assert_clean()
 
 
