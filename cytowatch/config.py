@@ -411,6 +411,7 @@ RELOADABLE = frozenset(
         *(f"storage.{key}" for key in ("duplicates", "reserve_bytes", "keep_errors_days")),
         *(f"engine.{key}" for key in ("max_attempts", "stage_timeout_s", "no_progress_s")),
         "log.level",
+        "hooks",
     }
 )
 
@@ -423,7 +424,9 @@ def reloaded(old: Config, new: Config) -> tuple[Config, list[str], list[str]]:
     for section, values in after.items():
         if not isinstance(values, dict):
             if values != before[section]:
-                refused.append(section)
+                (changed if section in RELOADABLE else refused).append(section)
+            if section in RELOADABLE:
+                before[section] = values
             continue
         for key, value in values.items():
             name = f"{section}.{key}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import queue
@@ -10,7 +9,6 @@ import random
 import signal
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -32,6 +30,7 @@ from cytowatch.hooks import Courier, Pending, count_dead, drop_untrue
 from cytowatch.inbox import claim
 from cytowatch.inbox.watch import Watcher
 from cytowatch.index import Index
+from cytowatch.indexing import Indexing
 from cytowatch.intake import Claimed, Intake
 from cytowatch.ledger import Ledger
 from cytowatch.model import UploadedFileId
@@ -39,14 +38,22 @@ from cytowatch.observe import feedback, health, logs, systemd
 from cytowatch.observe.feedback import Notes
 from cytowatch.observe.health import Health
 from cytowatch.observe.metrics import Metrics
+from cytowatch.observe.pulse import Pulse
+from cytowatch.observe.versions import software
 from cytowatch.pauses import Pauses
 from cytowatch.spool import Spool
 from cytowatch.status import Status
 
-__all__ = ["run", "software"]
+__all__ = ["run"]
 
 #: The longest the loop sleeps: so often it looks after watcher, zygote and watchdog.
 _TICK_S = 0.5
+#: How often the watcher's whole way is tried with a file of ours.
+_POKE_EVERY_S = 10.0
+#: A watcher through which nothing has come for so long is replaced.
+_DEAF_S = 30.0
+#: A part that has stood still for so long keeps systemd's watchdog unfed.
+_STILL_S = 120.0
 #: With `until_idle`, a drop that lacks something is waited for if its time is up so soon.
 _PATIENCE_S = 60.0
 #: A command that changes something where no daemon runs holds the lock for so long at most.
@@ -54,24 +61,6 @@ _PATIENCE_FOR_LOCK_S = 2.0
 #: How often errors are looked through for those that have been kept long enough.
 _PRUNE_EVERY_S = 60.0
 _STAGES = "CYTOWATCH_TEST_STAGES"
-
-
-def software() -> dict[str, str]:
-    """The versions of what makes a difference to a result, for the manifest."""
-    packages = {
-        "cytowatch": "cytowatch",
-        "libvips": "pyvips-binary",
-        "pyvips": "pyvips",
-        "openslide": "openslide-bin",
-        "tifffile": "tifffile",
-    }
-    found = {"cytowatch": __version__}
-    for name, package in packages.items():
-        try:
-            found.setdefault(name, importlib.metadata.version(package))
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def run(
@@ -129,6 +118,7 @@ class _Daemon:
             self._log,
             self._index,
             status_for=timedelta(days=config.feedback.status_days),
+            defects=spool.state / "reports",
         )
         spool.hooks = config.hooks
         self._courier = Courier(spool, config.hooks, self._hook_told)
@@ -162,14 +152,27 @@ class _Daemon:
             ),
             count=self._count,
             wake=self._wake,
-            unexpected=self._unexpected,
+        )
+        self._pulse = Pulse(
+            {
+                "watcher": _STILL_S,
+                "scanner": _STILL_S + 3 * config.inbox.rescan_s,
+                "scheduler": _STILL_S,
+            },
+            now=time.monotonic(),
         )
         self._watcher = Watcher(
-            spool.inbox, config.inbox.watch, self._intake.hint, self._events_were_lost
+            spool.inbox,
+            config.inbox.watch,
+            self._intake.hint,
+            self._events_were_lost,
+            pulse=spool.state / "pulse",
+            moved=lambda: self._pulse.beat("watcher", time.monotonic()),
         )
-        self._watch_again_at = float("-inf")
+        self._poked_at = float("-inf")
+        self._watch_again_at = self._watched_at = float("-inf")
         self._unwatched = 0
-        self._indexing = threading.Thread()
+        self._indexing = Indexing(self._index, self._health, self._log)
         self._offline = False
         self._scanned_at = float("-inf")
         self._scan_now = False
@@ -223,6 +226,8 @@ class _Daemon:
             now = time.monotonic()
             if not self._root_is_there():
                 systemd.notify("WATCHDOG=1")
+                for part in ("watcher", "scanner", "scheduler"):
+                    self._pulse.beat(part, now)
                 self._sleep(now, None)
                 continue
             if self._scan_now or now - self._scanned_at >= self._config.inbox.rescan_s:
@@ -231,6 +236,8 @@ class _Daemon:
             with self._told_of_faults("hints"):
                 put_off = self._intake.scan_hinted(now)
             with self._told_of_faults("claims"):
+                # A fault that is told, and a full disk, are moves as well.
+                self._pulse.beat("scheduler", now)
                 if self._disk_has_room():
                     self._pauses = pauses.read(self._spool)
                     self._engine.hold(self._pauses)
@@ -326,6 +333,7 @@ class _Daemon:
 
     def _scan(self, now: float) -> None:
         lost, self._scan_now = self._scan_now, False
+        self._pulse.beat("scanner", now)
         try:
             found = self._intake.scan_all(now, events_lost=lost)
         except OSError as error:
@@ -337,7 +345,7 @@ class _Daemon:
         self._scanned_at = now
         self._metrics.last_scan.set(time.time())
         self._look_for_unwatched()
-        self._look_after_index()
+        self._indexing.look()
 
     def _look_for_unwatched(self) -> None:
         """Say so if folders are watched by the scan alone; one that is just made may not be yet."""
@@ -386,6 +394,8 @@ class _Daemon:
             self._intake.reconfigure(config)
             self._engine.reconfigure(config)
             self._zygote.reconfigure(config)
+            self._spool.hooks = config.hooks
+            self._courier.reconfigure(config.hooks)
             logs.configure(config.log.level, config.log.format)
             self._log.info("reloaded", changed=changed, needs_a_restart=refused)
         systemd.notify("READY=1")
@@ -395,7 +405,7 @@ class _Daemon:
         for request, answer, before in requests.answer_all(self._spool, self._index, now=_now()):
             self._log.info("requested", **request, **answer)
             if request.get("do") == "reindex":
-                self._index_anew()
+                self._indexing.begin()
             if "error" in answer or before is None:
                 continue
             self._ledger.left(before, request["id"])
@@ -427,51 +437,20 @@ class _Daemon:
         for untrue in drop_untrue(self._spool):
             self._log.info("hook_dropped", hook=untrue.hook, id=untrue.id, status=untrue.status)
         changed = list(finish(self._spool))
-        self._reconcile()
+        self._indexing.reconcile()
         self._index.look(changed)
         self._ledger.count_tree(self._spool, _now())
         self._folders.recover()
 
-    def _reconcile(self, *, anew: bool = False) -> int:
-        """Let the index agree with the tree; the first time, or anew, it takes its time."""
-
-        def tick(count: int) -> None:
-            systemd.notify("EXTEND_TIMEOUT_USEC=60000000", "WATCHDOG=1")
-            if count and count % 100_000 == 0:
-                self._log.info("indexing", files=count)
-
-        began = time.monotonic()
-        wrong = self._index.reconcile(anew=anew, tick=tick)
-        if wrong:
-            seconds = round(time.monotonic() - began, 3)
-            self._log.info("indexed", files=wrong, seconds=seconds)
-        return wrong
-
-    def _look_after_index(self) -> None:
-        """Nobody waits for it; what is wrong with it is told, and mended with the next scan."""
-        if self._index.fault is None:
-            self._health.clear("index")
-            return
-        if not self._indexing.is_alive():
-            self._log.warning("index_fault", error=self._index.fault)
-            said = f"state/index.sqlite3: {self._index.fault}; it is being made right"
-            self._health.fault("index", said)
-            self._index_anew(anew=self._index.damaged)
-
-    def _index_anew(self, *, anew: bool = True) -> None:
-        """Beside all else: with a large storage it takes minutes."""
-        if not self._indexing.is_alive():
-            self._indexing = threading.Thread(
-                target=self._reconcile, kwargs={"anew": anew}, name="index", daemon=True
-            )
-            self._indexing.start()
-
     def _watch(self) -> None:
         self._watch_again_at = float("-inf")
+        self._watched_at = time.monotonic()
         try:
             self._watcher.start()
         except OSError as error:
-            self._watch_again_at = time.monotonic() + self._config.inbox.rescan_s
+            # It is told and tried again: no reason for systemd to end the daemon.
+            self._pulse.beat("watcher", self._watched_at)
+            self._watch_again_at = self._watched_at + min(_DEAF_S, self._config.inbox.rescan_s)
             self._health.fault(
                 "watcher",
                 f"no events ({error.strerror or error}): drops are found by the scan every "
@@ -492,12 +471,30 @@ class _Daemon:
 
     def _supervise(self) -> None:
         self._zygote.ensure_alive()
-        if not self._watcher.alive and time.monotonic() >= self._watch_again_at:
+        now = time.monotonic()
+        if now >= self._watch_again_at and not self._hears(now):
             self._log.warning("watcher_replaced")
             self._watcher.stop()
             self._watch()
-            self._scan(time.monotonic())
-        systemd.notify("WATCHDOG=1")
+            self._scan(now)
+        if now - self._poked_at >= _POKE_EVERY_S:
+            self._poked_at = now
+            try:
+                self._watcher.poke()
+            except OSError:
+                # On a disk that takes no writes it cannot be tried.
+                self._pulse.beat("watcher", now)
+        still = self._pulse.still(now)
+        if not still:
+            systemd.notify("WATCHDOG=1")
+            self._health.clear("pulse")
+        for part, age_s in still.items():
+            self._health.fault("pulse", f"the {part} has not moved for {age_s:.0f} s")
+
+    def _hears(self, now: float) -> bool:
+        """Whether the watcher is there, and what was done to a file of ours came through."""
+        deaf = self._pulse.age_s("watcher", now) > _DEAF_S and now - self._watched_at > _DEAF_S
+        return self._watcher.alive and not deaf
 
     def _disk_has_room(self) -> bool:
         free = free_bytes(self._spool.root)
@@ -595,10 +592,6 @@ class _Daemon:
 
     def _wake(self) -> None:
         self._wakeups.put(None)
-
-    def _unexpected(self, id_: UploadedFileId, error: BaseException) -> None:
-        trace = "".join(traceback.format_exception(error))
-        self._log.error("unexpected", id=id_, error=f"{type(error).__name__}: {error}", trace=trace)
 
     def _thread_died(self, died: threading.ExceptHookArgs) -> None:
         """One line and no traceback; who needs the thread looks after it."""

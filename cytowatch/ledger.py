@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+import traceback
 from collections import Counter
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from cytowatch import manifest
@@ -13,7 +15,7 @@ from cytowatch.engine.advance import Place, is_folder
 from cytowatch.index import Index
 from cytowatch.manifest import Manifest, ManifestError
 from cytowatch.model import UploadedFileId
-from cytowatch.observe import feedback, logs
+from cytowatch.observe import feedback, logs, reports
 from cytowatch.observe.feedback import Note
 from cytowatch.observe.metrics import Metrics
 from cytowatch.spool import Spool
@@ -25,8 +27,11 @@ __all__ = ["Ledger"]
 class Ledger:
     """Guards the counts of uploaded files by status; the engine tells it of every step."""
 
-    def __init__(self, metrics: Metrics, log: Any, index: Index, *, status_for: timedelta) -> None:
+    def __init__(
+        self, metrics: Metrics, log: Any, index: Index, *, status_for: timedelta, defects: Path
+    ) -> None:
         self._metrics = metrics
+        self._defects = defects
         self._index = index
         self._status_for = status_for
         self._log = log
@@ -159,6 +164,14 @@ class Ledger:
     def retried(self, place: Place) -> None:
         """The stage of `place` begins anew."""
         self._metrics.retries.labels(place.status.name).inc()
+
+    def unforeseen(self, id_: str, error: BaseException) -> None:
+        """A defect was met while `id_` was in work: one line, and a file to send."""
+        text = "".join(traceback.format_exception(error))
+        report = reports.keep(self._defects, id_, text, now=datetime.now(UTC))
+        self._log.error(
+            "unexpected", id=id_, error=f"{type(error).__name__}: {error}"[:500], report=report
+        )
 
     def held_up(self, id_: UploadedFileId, why: str, detail: str) -> None:
         """A fault of the machine makes `id_` wait; it goes on by itself."""

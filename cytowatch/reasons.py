@@ -115,7 +115,7 @@ REASONS = (
     Reason(word="output_refused", stages=_ANY, means="What the decoder made is not what it may make.",
            technician=_ASK, admin="A decoder that was taken over, or a defect: please report it with the line of the log."),
     Reason(word="unexpected", stages=_ANY, means="An error that nobody foresaw.",
-           technician=_ASK, admin="A defect: please report it; the line `stage_raised` of the log has what is needed."),
+           technician=_ASK, admin="A defect: please report it; the line `unexpected` of the log names the file to send."),
 )  # fmt: skip
 
 _BY_WORD = {reason.word: reason for reason in REASONS}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cytowatch import formats, reasons
 from cytowatch.formats import Format
+from cytowatch.observe.events import EVENTS
 from cytowatch.observe.metrics import Metrics
 
 HOUSE = Path(__file__).resolve().parents[1]
@@ -99,6 +100,36 @@ def metrics_table() -> str:
     return "\n".join([*head, *sorted(rows)]) + "\n"
 
 
+_OPERATIONS = """# Operations: every line of the log
+
+One line an event: JSON, or words and colours on a terminal. Under systemd each line carries its priority, so that
+`journalctl -u cytowatch -p warning` shows what somebody should look at. Every line has `at` (UTC), `level` and `event`.
+No line holds pixels, a label's text, a property of a header or a secret; names are escaped, so that one event stays one
+line. A traceback is never logged: `unexpected` names a file below `state/reports/` instead, of which the last hundred are
+kept. Warnings of libraries come out the same way, with their own words in `event`. This page is made from the code by
+`python docs/generate.py`, and a test walks through the source for lines that are not here.
+
+Each change of status is one line `stage`, and each upload at its end one line `ended`: all of last week's errors are
+
+```
+journalctl -u cytowatch --since -7d -o cat | grep '"ended"' | grep '"level": "warning"'
+```
+
+| event | level | what it tells | further fields | what to do |
+|---|---|---|---|---|
+"""
+
+
+def operations_page() -> str:
+    """docs/operations.md."""
+    rows = [
+        f"| `{one.word}` | {', '.join(one.levels)} | {one.tells} | "
+        f"{', '.join(f'`{name}`' for name in one.fields) or '–'} | {one.admin} |"
+        for one in EVENTS
+    ]
+    return _OPERATIONS + "\n".join(rows) + "\n"
+
+
 def monitoring(text: str) -> str:
     """docs/monitoring.md with its table of metrics."""
     return re.sub(
@@ -111,6 +142,7 @@ def monitoring(text: str) -> str:
 
 if __name__ == "__main__":
     (HOUSE / "docs" / "reasons.md").write_text(reasons_page())
+    (HOUSE / "docs" / "operations.md").write_text(operations_page())
     watched = HOUSE / "docs" / "monitoring.md"
     watched.write_text(monitoring(watched.read_text()))
     (HOUSE / "docs" / "formats.md").write_text(page())

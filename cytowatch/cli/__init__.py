@@ -12,38 +12,65 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command in ``sys.argv``; whatever happens, nobody sees a traceback."""
+    try:
+        code = _run()
+        # What is still in the buffer is a part of the command: later nobody could catch it.
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has gone, as `head` does; there is nothing left to say.
+        code = _close_output()
+    except PermissionError as error:
+        code = _say(f"{error.filename}: {error.strerror}", 2)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else "the output cannot be written: "
+        code = _say(f"{where}{error.strerror or error}", 1)
+        _close_output()
+    except KeyboardInterrupt:
+        code = _say("broken off", 130)
+    except Exception as error:  # noqa: BLE001 - the last word: a file to send instead of a traceback
+        code = _report(error)
+    sys.exit(code)
+
+
+def _run() -> int:
     from cytowatch.cli.commands import app
 
     try:
         app(prog_name="cytowatch")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
     except ConfigError as error:
         for problem in error.problems:
-            print(f"cytowatch: {problem}", file=sys.stderr)
-        code = 2
+            _say(problem, 2)
+        return 2
     except CytowatchError as error:
-        print(f"cytowatch: {error}", file=sys.stderr)
-        code = 2
-    except BrokenPipeError:
-        # Whoever read our output has gone, as `head` does; there is nothing left to say.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
-    except PermissionError as error:
-        print(f"cytowatch: {error.filename}: {error.strerror}", file=sys.stderr)
-        code = 2
-    except Exception as error:  # noqa: BLE001 - the last word: a file to send instead of a traceback
-        import tempfile
-        import traceback
+        return _say(str(error), 2)
+    return 0
 
-        with tempfile.NamedTemporaryFile(
-            "w", prefix="cytowatch-error-", suffix=".txt", delete=False
-        ) as file:
-            traceback.print_exc(file=file)
-        print(
-            f"cytowatch: an error that nobody foresaw ({type(error).__name__}: {error}). "
-            f"Please send {file.name} with a word on what you did.",
-            file=sys.stderr,
-        )
-        code = 1
-    else:
-        return
-    sys.exit(code)
+
+def _say(text: str, code: int) -> int:
+    from cytowatch.names import printable
+
+    print(f"cytowatch: {printable(text)}", file=sys.stderr)
+    return code
+
+
+def _close_output() -> int:
+    """Let nothing more go where nothing can be written, not even at the end of the process."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
+
+
+def _report(error: Exception) -> int:
+    import tempfile
+    import traceback
+
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="cytowatch-error-", suffix=".txt", delete=False
+    ) as file:
+        traceback.print_exc(file=file)
+    return _say(
+        f"an error that nobody foresaw ({type(error).__name__}: {error}). "
+        f"Please send {file.name} with a word on what you did.",
+        1,
+    )

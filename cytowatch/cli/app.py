@@ -18,7 +18,6 @@ from cytowatch.status import Status
 
 __all__ = [
     "ConfigOption",
-    "IdArguments",
     "JsonOption",
     "RootOption",
     "app",
@@ -90,9 +89,6 @@ def spool_of(root: Path | None, config: Path | None) -> Spool:
 def print_json(document: Any) -> None:
     """Print `document`; on a terminal with its letters as they are."""
     print(json.dumps(document, indent=2, ensure_ascii=not sys.stdout.isatty()))
-
-
-IdArguments = Annotated[list[str], typer.Argument(metavar="ID...")]
 
 
 def one(spool: Spool, wanted: str) -> tree.Entry:

@@ -15,12 +15,20 @@ from cytowatch import pauses, projects, tree
 from cytowatch.cli import show as display
 from cytowatch.cli.app import (
     ConfigOption,
-    IdArguments,
     RootOption,
     app,
     one,
     spool_of,
     status_named,
+)
+from cytowatch.cli.options import (
+    IdArgument,
+    IdArguments,
+    IdsOrNone,
+    ProjectOption,
+    ReasonOption,
+    StatusOption,
+    UserOption,
 )
 from cytowatch.cli.show import console, safe
 from cytowatch.errors import RootError
@@ -61,11 +69,9 @@ def _failed(spool: Spool, wanted: str) -> list[tree.Entry]:
 
 @app.command()
 def retry(
-    wanted: Annotated[list[str] | None, typer.Argument(metavar="[ID...]")] = None,
-    status_: Annotated[
-        str | None, typer.Option("--status", help="All that are in this error.")
-    ] = None,
-    reason: Annotated[str | None, typer.Option(help="All that failed for this reason.")] = None,
+    wanted: IdsOrNone = None,
+    status_: StatusOption = None,
+    reason: ReasonOption = None,
     root: RootOption = None,
     config: ConfigOption = None,
 ) -> None:
@@ -113,7 +119,7 @@ def remove(
 
 @app.command()
 def export(
-    wanted: Annotated[str, typer.Argument(metavar="ID")],
+    wanted: IdArgument,
     directory: Path,
     root: RootOption = None,
     config: ConfigOption = None,
@@ -139,9 +145,6 @@ def export(
         console.print(f"{safe(str(target))}, {display.bytes_text(row['size_bytes'])}")
 
 
-ProjectOption = Annotated[str, typer.Option("--project", help="The project.")]
-
-
 def _inside(spool: Spool, entry: tree.Entry) -> list[tree.Entry]:
     """`entry` and all that came out of it, by their ids."""
     with tree.indexed(spool) as index:
@@ -160,7 +163,7 @@ def _deployed(spool: Spool, wanted: str) -> list[tree.Entry]:
 
 @app.command()
 def link(
-    wanted: Annotated[str, typer.Argument(metavar="ID")],
+    wanted: IdArgument,
     project: ProjectOption,
     root: RootOption = None,
     config: ConfigOption = None,
@@ -174,7 +177,7 @@ def link(
 
 @app.command()
 def unlink(
-    wanted: Annotated[str, typer.Argument(metavar="ID")],
+    wanted: IdArgument,
     project: ProjectOption,
     root: RootOption = None,
     config: ConfigOption = None,
@@ -184,9 +187,6 @@ def unlink(
     for entry in _deployed(spool, wanted):
         name = projects.unlink(spool, entry.path, project)
         console.print(f"{safe(entry.manifest['name'])} is no more in the project {safe(name)}")
-
-
-UserOption = Annotated[str | None, typer.Option("--user", help="Only this user; else everyone.")]
 
 
 def _tell_pauses(held: pauses.Pauses) -> None:

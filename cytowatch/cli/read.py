@@ -20,6 +20,14 @@ from cytowatch.cli.app import (
     spool_of,
     status_named,
 )
+from cytowatch.cli.options import (
+    FormatOption,
+    IdArgument,
+    ProjectFilter,
+    ReasonOption,
+    StatusOption,
+    UserOption,
+)
 from cytowatch.cli.show import console, safe
 
 __all__: list[str] = []
@@ -54,15 +62,11 @@ class Sort(StrEnum):
 def list_(
     root: RootOption = None,
     config: ConfigOption = None,
-    user: Annotated[str | None, typer.Option(help="Only this user's.")] = None,
-    wanted: Annotated[
-        str | None, typer.Option("--status", help="Only those in this status.")
-    ] = None,
-    project: Annotated[str | None, typer.Option(help="Only those of this project.")] = None,
-    form: Annotated[
-        str | None, typer.Option("--format", help="Only those of this format, by its id.")
-    ] = None,
-    reason: Annotated[str | None, typer.Option(help="Only those that failed for this.")] = None,
+    user: UserOption = None,
+    wanted: StatusOption = None,
+    project: ProjectFilter = None,
+    form: FormatOption = None,
+    reason: ReasonOption = None,
     name: Annotated[str | None, typer.Option(help="Only those with this in their name.")] = None,
     parent: Annotated[
         str | None, typer.Option(help="Only what came out of this archive or folder.")
@@ -113,7 +117,7 @@ def list_(
 
 @app.command()
 def show(
-    wanted: Annotated[str, typer.Argument(metavar="ID")],
+    wanted: IdArgument,
     root: RootOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,

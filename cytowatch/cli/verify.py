@@ -26,6 +26,7 @@ from cytowatch.cli.app import (
     print_json,
     spool_of,
 )
+from cytowatch.cli.options import IdsOrNone, ProjectFilter, UserOption
 from cytowatch.cli.show import console, safe
 from cytowatch.errors import RootError
 from cytowatch.spool import Spool
@@ -39,9 +40,9 @@ _STATE = "verify.json"
 
 @app.command()
 def verify(
-    wanted: Annotated[list[str] | None, typer.Argument(metavar="[ID...]")] = None,
-    user: Annotated[str | None, typer.Option(help="Only this user's.")] = None,
-    project: Annotated[str | None, typer.Option(help="Only those of this project.")] = None,
+    wanted: IdsOrNone = None,
+    user: UserOption = None,
+    project: ProjectFilter = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where the last one was broken off.")
     ] = False,

@@ -18,8 +18,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import structlog
-
 from cytowatch.config import Config, Engine, to_mapping
 from cytowatch.engine import sandbox, wire
 from cytowatch.engine.zygote import start_time
@@ -379,11 +377,10 @@ def _outcome(status: Status, message: dict[str, Any]) -> Outcome:
             case {"transient": {"why": str(why), "detail": str(detail)}}:
                 raise TransientError(why, detail)
             case {"error": {"reason": str(reason), "detail": str(detail), "retryable": retryable}}:
+                wrong = stage_error(status)(reason, detail, retryable=bool(retryable))
                 if trace := message.get("trace"):
-                    structlog.get_logger().error(
-                        "stage_raised", status=status.name, trace=str(trace)
-                    )
-                raise stage_error(status)(reason, detail, retryable=bool(retryable))
+                    wrong.add_note(str(trace))
+                raise wrong
     except KeyError:
         pass
     raise stage_error(status)("unexpected", "the decoder gave an answer that cannot be read")

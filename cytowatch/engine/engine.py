@@ -38,12 +38,10 @@ class Engine:
         executor: Executor | None = None,
         count: int,
         wake: Callable[[], None],
-        unexpected: Callable[[UploadedFileId, BaseException], None],
     ) -> None:
         self._treatment = treatment
         self._executor = executor or ThreadPoolExecutor(count, thread_name_prefix="worker")
         self._wake = wake
-        self._unexpected = unexpected
         self._lock = threading.Lock()
         self._queue = FairQueue()
         self._known: set[UploadedFileId] = set()
@@ -114,7 +112,7 @@ class Engine:
         except Stopped:
             pass
         except BaseException as error:  # noqa: BLE001 - the one catch-all: an outage of one file only
-            self._unexpected(id_, error)
+            self._treatment.observer.unforeseen(id_, error)
             pause = TransientError("unexpected", f"{type(error).__name__}: {error}")
         with self._lock:
             self._busy.discard(id_)

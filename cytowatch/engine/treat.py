@@ -47,6 +47,9 @@ class Observer(Protocol):
     def retried(self, place: Place) -> None:
         """The stage of `place` begins anew."""
 
+    def unforeseen(self, id_: str, error: BaseException) -> None:
+        """A defect, ours or a library's, was met while `id_` was in work."""
+
     def held_up(self, id_: UploadedFileId, why: str, detail: str) -> None:
         """A fault of the machine makes `id_` wait; it goes on by itself."""
 
@@ -194,6 +197,8 @@ def _stage(with_: Treatment, place: Place, child: Child, out: str) -> Place:
     except IngestError as error:
         if not with_.spool.is_there():
             raise
+        if error.reason == "unexpected":
+            with_.observer.unforeseen(place.manifest["id"], error)
         return advance.fail(with_.spool, place, error, now=with_.now())
     except ChildTimedOut as late:
         said = "it was not done after" if late.reason == "timed_out" else "nothing moved for"

@@ -9,6 +9,14 @@ Source: docs/decisions/014-hooks.md
 from __future__ import annotations
 
 from cytowatch.hooks.deliver import Courier
-from cytowatch.hooks.pending import Pending, count_dead, dead, drop_untrue, note, pending
+from cytowatch.hooks.pending import (
+    Pending,
+    count_dead,
+    dead,
+    drop_untrue,
+    note,
+    pending,
+    revive,
+)
 
-__all__ = ["Courier", "Pending", "count_dead", "dead", "drop_untrue", "note", "pending"]
+__all__ = ["Courier", "Pending", "count_dead", "dead", "drop_untrue", "note", "pending", "revive"]

@@ -165,23 +165,30 @@ class Courier:
         self._spool = spool
         self._hooks = hooks
         self._told = told
-        self._stop = threading.Event()
+        self._stops: dict[Hook, threading.Event] = {}
         self._due: dict[str, float] = {}
-        self._threads = [
-            threading.Thread(
-                target=self._serve, args=(hook,), name=f"hook-{hook.name}", daemon=True
-            )
-            for hook in hooks
-        ]
 
     def start(self) -> None:
         """Begin to deliver."""
-        for thread in self._threads:
-            thread.start()
+        for hook in self._hooks:
+            self._stops[hook] = threading.Event()
+            threading.Thread(
+                target=self._serve, args=(hook, self._stops[hook]), name=f"hook-{hook.name}",
+                daemon=True,
+            ).start()  # fmt: skip
 
     def stop(self) -> None:
         """Begin no delivery any more; one under way is done again at the next start."""
-        self._stop.set()
+        for stop in self._stops.values():
+            stop.set()
+        self._stops.clear()
+
+    def reconfigure(self, hooks: tuple[Hook, ...]) -> None:
+        """Deliver by `hooks` from now on; what waits for one that is gone waits for its return."""
+        if hooks != self._hooks:
+            self.stop()
+            self._hooks = hooks
+            self.start()
 
     def idle(self) -> bool:
         """Whether nothing is left that could be delivered at once."""
@@ -190,10 +197,10 @@ class Courier:
         waiting = [one for one in pending(self._spool) if one.hook in names]
         return all(self._due.get(one.file_name, now) > now for one in waiting)
 
-    def _serve(self, hook: Hook) -> None:
-        while not self._stop.wait(_LOOK_EVERY_S):
+    def _serve(self, hook: Hook, stop: threading.Event) -> None:
+        while not stop.wait(_LOOK_EVERY_S):
             for one in pending(self._spool):
-                if self._stop.is_set():
+                if stop.is_set():
                     return
                 if one.hook == hook.name and self._due.get(one.file_name, 0.0) <= time.monotonic():
                     with suppress(OSError):

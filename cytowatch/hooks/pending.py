@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -25,6 +25,7 @@ __all__ = [
     "note",
     "pending",
     "place_of",
+    "revive",
     "save",
 ]
 
@@ -98,6 +99,13 @@ def bury(spool: Spool, one: Pending) -> None:
     save(spool, one)
     _dead(spool).mkdir(exist_ok=True, mode=0o750)
     (_folder(spool) / one.file_name).replace(_dead(spool) / one.file_name)
+
+
+def revive(spool: Spool, one: Pending) -> None:
+    """Let a dead letter be tried anew, from the beginning."""
+    _folder(spool).mkdir(exist_ok=True, mode=0o750)
+    save(spool, replace(one, tries=0))
+    (_dead(spool) / one.file_name).unlink(missing_ok=True)
 
 
 def _read(folder: Path) -> list[Pending]:

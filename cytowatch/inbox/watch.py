@@ -18,6 +18,7 @@ from watchdog.events import (
     DirMovedEvent,
     FileClosedEvent,
     FileCreatedEvent,
+    FileModifiedEvent,
     FileMovedEvent,
     FileSystemEvent,
     FileSystemEventHandler,
@@ -38,6 +39,10 @@ _EVENTS: list[type[FileSystemEvent]] = [
 ]
 
 
+#: How long the threads of a watcher may take to end.
+_PATIENCE_S = 5.0
+
+
 class _Handler(FileSystemEventHandler):
     def __init__(self, inbox: Path, told: Callable[[str], None]) -> None:
         self._inbox = os.fspath(inbox)
@@ -51,6 +56,14 @@ class _Handler(FileSystemEventHandler):
             if inside != "." and not inside.startswith(".."):
                 # A file in inbox/ itself names no user; "" stands for that folder.
                 self._told(inside.split("/", 1)[0])
+
+
+class _PulseHandler(FileSystemEventHandler):
+    def __init__(self, moved: Callable[[], None]) -> None:
+        self._moved = moved
+
+    def on_any_event(self, _event: FileSystemEvent) -> None:
+        self._moved()
 
 
 class _Ear(logging.Handler):
@@ -69,7 +82,8 @@ class Watcher:
     """Guards one observer thread on ``inbox/``; a dead or deaf one is replaced.
 
     `told` is called, from the observer's thread, with the name of the user whose inbox changed,
-    `overflowed` when events of nobody knows which inboxes were lost.
+    `overflowed` when events of nobody knows which inboxes were lost, and `moved` when what `poke`
+    did to a file of ours has come the whole way that an event of an inbox comes.
     """
 
     def __init__(
@@ -78,8 +92,13 @@ class Watcher:
         mode: str,
         told: Callable[[str], None],
         overflowed: Callable[[], None],
+        *,
+        pulse: Path,
+        moved: Callable[[], None],
     ) -> None:
         self._inbox = inbox
+        self._pulse = pulse
+        self._pulse_handler = _PulseHandler(moved)
         self._ear = _Ear(overflowed)
         self._handler = _Handler(inbox, told)
         self._observer: BaseObserver | None = None
@@ -109,7 +128,15 @@ class Watcher:
             observer = InotifyObserver()
         logging.getLogger("watchdog").addHandler(self._ear)
         found = os.stat(self._inbox)
+        with suppress(OSError):
+            self._pulse.mkdir(mode=0o750, exist_ok=True)
+            (self._pulse / "beat").touch()
         try:
+            observer.schedule(
+                self._pulse_handler,
+                os.fspath(self._pulse),
+                event_filter=[FileClosedEvent, FileModifiedEvent],
+            )
             observer.schedule(
                 self._handler, os.fspath(self._inbox), recursive=True, event_filter=_EVENTS
             )
@@ -125,6 +152,20 @@ class Watcher:
             if thread not in before and type(thread).__module__.startswith("watchdog.")
         ]
         self._identity = (found.st_dev, found.st_ino)
+
+    def poke(self) -> None:
+        """Do to a file of ours what makes an event, and in inotify's case writes nothing to disk.
+
+        Raises
+        ------
+        OSError
+            The file is gone.
+        """
+        beat = self._pulse / "beat"
+        if self.mode == "polling":
+            os.utime(beat)
+        else:
+            os.close(os.open(beat, os.O_WRONLY | os.O_CLOEXEC))
 
     @property
     def alive(self) -> bool:
@@ -144,7 +185,7 @@ class Watcher:
         """
         if self.mode != "inotify" or self._observer is None:
             return 0
-        folders = sum(1 for _ in os.walk(self._inbox))
+        folders = 1 + sum(1 for _ in os.walk(self._inbox))
         return max(0, folders - _watches())
 
     def stop(self) -> None:
@@ -156,11 +197,18 @@ class Watcher:
         logger = logging.getLogger("watchdog")
         before = logger.level
         logger.setLevel(logging.CRITICAL)
-        self._observer.stop()
-        if self._observer.is_alive():
-            self._observer.join(5.0)
+        # In a thread of its own: one that hangs would hold up whoever wants to replace it.
+        ending = threading.Thread(target=_end, args=(self._observer,), name="unwatch", daemon=True)
+        ending.start()
+        ending.join(_PATIENCE_S)
         self._observer = None
         logger.setLevel(before)
+
+
+def _end(observer: BaseObserver) -> None:
+    observer.stop()
+    if observer.is_alive():
+        observer.join()
 
 
 def _watches() -> int:

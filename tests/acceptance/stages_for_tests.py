@@ -54,7 +54,11 @@ def _escape() -> None:
     Path("out.1/allowed").unlink()
 
 
-_DEEDS = {"segfault": _segfault, "hang": _hang, "eat": _eat, "escape": _escape}
+def _raise() -> None:
+    raise LookupError("a defect of ours")
+
+
+_DEEDS = {"raise": _raise, "segfault": _segfault, "hang": _hang, "eat": _eat, "escape": _escape}
 
 
 def _slow(file: UploadedFile, steps: int) -> None:

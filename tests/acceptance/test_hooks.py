@@ -204,3 +204,25 @@ def test_problems_of_hooks_are_told_by_their_number() -> None:
     told = " ".join(raised.value.problems)
     for words in ("hooks[0].command: 'mail' is no absolute path", "called so too", "hooks[1]: expected either"):  # fmt: skip
         assert words in told
+
+
+def test_hooks_change_with_a_reload(root: Root, tmp_path: Path, receiver: Receiver) -> None:
+    """A new one is told from then on; what waits for one that is gone waits, and `hooks` says so."""
+    root.configure(more=hook("old", command=["/bin/false"], on=["DEPLOYED"], max_attempts=100))
+    root.start()
+    root.drop(builders.aperio_svs(tmp_path / "a.svs"))
+    root.wait(lambda: [one for one in json_lines(root.log) if one["event"] == "hook"])
+    root.configure(more=hook("new", url=receiver.url, on=["CONVERTED"]))
+    assert root.process
+    root.process.send_signal(signal.SIGHUP)
+    root.wait(lambda: [one for one in json_lines(root.log) if one["event"] == "reloaded"])
+    [line] = [one for one in json_lines(root.log) if one["event"] == "reloaded"]
+    assert line["changed"] == ["hooks"]
+    builders.png(tmp_path / "b.png")
+    root.drop(tmp_path / "b.png")
+    root.wait(lambda: receiver.got)
+    assert json.loads(receiver.got[0][1])["data"]["name"] == "b.png"
+    told = command(root, "hooks")
+    assert told.returncode == 0
+    assert "no hook of that name any more" in told.stdout
+    assert root.stop() == 0

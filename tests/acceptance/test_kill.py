@@ -14,7 +14,7 @@ import pytest
 
 from cytowatch import manifest
 from tests import builders
-from tests.acceptance.conftest import Root
+from tests.acceptance.conftest import Root, json_lines
 
 MISBEHAVING = {"CYTOWATCH_TEST_STAGES": "tests.acceptance.stages_for_tests"}
 
@@ -360,3 +360,20 @@ def test_nothing_is_imported_from_where_the_daemon_stands(root: Root, tmp_path: 
     assert done.returncode == 0
     assert not marker.exists()
     assert root.by_name()["a.jpg"]["status"] == "CONVERTED"
+
+
+def test_a_defect_is_one_line_and_a_file_to_send(root: Root, tmp_path: Path) -> None:
+    """ERROR_CONVERSION `unexpected`; the traceback is in the file that the line names, not in the log."""
+    root.environment = MISBEHAVING
+    bad = root.drop(builders.png(tmp_path / "a.png"), "raise-CONVERTING.png")
+    assert root.run_until_idle() == 1
+    document = root.by_name()[bad.name]
+    assert (document["status"], document["error"]["reason"]) == ("ERROR_CONVERSION", "unexpected")
+    [line] = [one for one in json_lines(root.log) if one["event"] == "unexpected"]
+    assert line["id"] == document["id"]
+    assert "Traceback" not in root.log.read_text()
+    report = Path(line["report"]).read_text()
+    assert Path(line["report"]).parent == root.path / "state" / "reports"
+    assert "LookupError: a defect of ours" in report
+    assert "Traceback" in report
+    root.assert_clean()

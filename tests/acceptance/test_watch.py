@@ -159,3 +159,33 @@ def test_an_inbox_that_is_mounted_over(root: Root, tmp_path: Path) -> None:
     root.wait(lambda: deployed(root, "here.svs"))
     assert root.stop() == 0
     root.assert_clean()
+
+
+@pytest.mark.skipif(
+    not shutil.which("strace") and not os.environ.get("CI"), reason="Debian: apt install strace"
+)
+def test_a_reader_that_hangs_is_found_and_replaced(root: Root, tmp_path: Path) -> None:
+    """Its thread is alive and reads for ever: nothing comes through, so there is a new one."""
+    root.config.write_text(root.config.read_text().replace("rescan_s = 1.0", "rescan_s = 600"))
+    slide = builders.aperio_svs(tmp_path / "a.svs")
+    (root.path / "inbox" / "ann").mkdir()
+    root.start()
+    assert root.process
+    strace = subprocess.Popen(
+        ["strace", "-f", "-qq", "-o", "/dev/null", "-p", str(root.process.pid),
+         "-P", "anon_inode:inotify", "-e", "trace=read", "-e", "inject=read:delay_enter=100000000"],
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        attached = Path(f"/proc/{root.process.pid}/status")
+        root.wait(lambda: "TracerPid:\t0" not in attached.read_text())
+        root.drop(slide, "first.svs")
+        root.wait(
+            lambda: [one for one in json_lines(root.log) if one["event"] == "watcher_replaced"], 90
+        )
+        # Found by the scan that comes with a new watcher.
+        root.wait(lambda: deployed(root, "first.svs"))
+    finally:
+        strace.kill()
+        strace.wait(10)
+    root.kill()

@@ -89,16 +89,27 @@ def test_detect_says_what_it_is_and_moves_nothing(root: Root, tmp_path: Path) ->
 
 
 def test_systemd_is_told_when_it_is_ready(root: Root, tmp_path: Path) -> None:
-    """READY after recovery and the first scan, and STOPPING at the end."""
+    """READY after recovery and the first scan, and STOPPING at the end; while there is much to
+    take up, it asks for time."""
+    root.environment = {"CYTOWATCH_TEST_STAGES": "tests.acceptance.stages_for_tests"}
+    root.start()
+    builders.png(tmp_path / "flat.png")
+    root.drop(tmp_path / "flat.png", "pause-CONVERTING.png")
+    root.wait(lambda: list((root.path / "stages" / "converting").iterdir()))
+    root.kill()
+    (root.path / "state" / "index.sqlite3").unlink()
     address = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(address)
         listener.settimeout(30)
-        root.environment = {"NOTIFY_SOCKET": address}
+        root.environment |= {"NOTIFY_SOCKET": address}
         root.start()
         told = [listener.recv(4096).decode()]
         assert root.stop() == 0
         while "STOPPING=1" not in told[-1]:
             told.append(listener.recv(4096).decode())
-    assert "READY=1" in told[0] or any("READY=1" in one for one in told)
+    ready = next(number for number, one in enumerate(told) if "READY=1" in one)
+    before = told[:ready]
+    assert any("EXTEND_TIMEOUT_USEC=60000000" in one and "taking up" in one for one in before)
+    assert any("EXTEND_TIMEOUT_USEC=60000000" in one and "indexing" in one for one in before)
     assert any("WATCHDOG=1" in one for one in told)

@@ -59,6 +59,7 @@ def test_the_formats_in_the_documents_are_those_of_the_code() -> None:
     for one in formats.FORMATS:
         assert f"`{one.id}`" in readme
     assert (HOUSE / "docs" / "reasons.md").read_text() == generate.reasons_page()
+    assert (HOUSE / "docs" / "operations.md").read_text() == generate.operations_page()
     watched = (HOUSE / "docs" / "monitoring.md").read_text()
     assert generate.monitoring(watched) == watched
 

@@ -1,0 +1,64 @@
+"""The command that tells of hooks: what is still to be delivered, and what was given up."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cytowatch import hooks
+from cytowatch.cli.app import ConfigOption, JsonOption, RootOption, app, configuration, print_json
+from cytowatch.cli.show import console, safe
+from cytowatch.spool import Spool
+
+__all__: list[str] = []
+
+
+@app.command("hooks")
+def hooks_(
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Let what was given up be tried anew.")
+    ] = False,
+    hook: Annotated[str | None, typer.Option("--hook", help="Only this hook's.")] = None,
+    root: RootOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What is still to be told to others, and what was given up; exits 1 if anything was."""
+    found = configuration(root, config)
+    spool = Spool.open(Path(found.root))
+    given_up = [one for one in hooks.dead(spool) if hook in (None, one.hook)]
+    if retry:
+        for one in given_up:
+            hooks.revive(spool, one)
+        given_up = []
+    waiting = [one for one in hooks.pending(spool) if hook in (None, one.hook)]
+    known = {one.name for one in found.hooks}
+    page: dict[str, Any] = {
+        "hooks": sorted(known),
+        "pending": [asdict(one) for one in waiting],
+        "dead": [asdict(one) for one in given_up],
+    }
+    if as_json:
+        print_json(page)
+    else:
+        _show(page)
+    raise typer.Exit(1 if given_up else 0)
+
+
+def _show(page: dict[str, Any]) -> None:
+    known = page["hooks"]
+    console.print(f"hooks    {', '.join(known) or 'none is configured'}")
+    for one in page["pending"]:
+        lost = "" if one["hook"] in known else " [yellow](no hook of that name any more)[/]"
+        tried = f", {one['tries']} tries, last: {safe(one['said'])}" if one["tries"] else ""
+        console.print(f"to tell  {one['hook']} of {safe(one['id'])} {one['status']}{tried}{lost}")
+    for one in page["dead"]:
+        console.print(
+            f"[red]given up[/] {one['hook']} of {safe(one['id'])} {one['status']} after "
+            f"{one['tries']} tries: {safe(one['said'])}"
+        )
+    if page["dead"]:
+        console.print("[dim]`cytowatch hooks --retry` lets them be tried anew[/]")

@@ -1,0 +1,56 @@
+"""Arguments and options that several commands share, with what the shell offers for them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cytowatch.cli import complete
+
+__all__ = [
+    "FormatOption",
+    "IdArgument",
+    "IdArguments",
+    "IdsOrNone",
+    "ProjectFilter",
+    "ProjectOption",
+    "ReasonOption",
+    "StatusOption",
+    "UserOption",
+]
+
+IdArgument = Annotated[str, typer.Argument(metavar="ID", autocompletion=complete.ids)]
+IdArguments = Annotated[list[str], typer.Argument(metavar="ID...", autocompletion=complete.ids)]
+IdsOrNone = Annotated[
+    list[str] | None, typer.Argument(metavar="[ID...]", autocompletion=complete.ids)
+]
+UserOption = Annotated[
+    str | None,
+    typer.Option(
+        "--user", help="Only this user's; else everyone's.", autocompletion=complete.users
+    ),
+]
+ProjectOption = Annotated[
+    str, typer.Option("--project", help="The project.", autocompletion=complete.projects)
+]
+ProjectFilter = Annotated[
+    str | None,
+    typer.Option("--project", help="Only those of this project.", autocompletion=complete.projects),
+]
+StatusOption = Annotated[
+    str | None,
+    typer.Option("--status", help="Only those in this status.", autocompletion=complete.statuses),
+]
+FormatOption = Annotated[
+    str | None,
+    typer.Option(
+        "--format", help="Only those of this format, by its id.", autocompletion=complete.formats
+    ),
+]
+ReasonOption = Annotated[
+    str | None,
+    typer.Option(
+        "--reason", help="Only those that failed for this.", autocompletion=complete.reason_words
+    ),
+]

@@ -1,0 +1,55 @@
+"""Looking after the index beside all else: what is wrong with it is told, and mended."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from cytowatch.index import Index
+from cytowatch.observe import systemd
+from cytowatch.observe.health import Health
+
+__all__ = ["Indexing"]
+
+
+class Indexing:
+    """Guards that at most one thread makes the index right, and that nothing waits for it."""
+
+    def __init__(self, index: Index, health: Health, log: Any) -> None:
+        self._index = index
+        self._health = health
+        self._log = log
+        self._thread = threading.Thread()
+
+    def reconcile(self, *, anew: bool = False) -> None:
+        """Let the index agree with the tree, here and now; the first time it takes its time."""
+
+        def tick(count: int) -> None:
+            systemd.notify("EXTEND_TIMEOUT_USEC=60000000", f"STATUS=indexing, {count:,} so far")
+            if count and count % 100_000 == 0:
+                self._log.info("indexing", files=count)
+
+        began = time.monotonic()
+        wrong = self._index.reconcile(anew=anew, tick=tick)
+        if wrong:
+            self._log.info("indexed", files=wrong, seconds=round(time.monotonic() - began, 3))
+
+    def look(self) -> None:
+        """Say if something is wrong with the index, and begin to mend it."""
+        if self._index.fault is None:
+            self._health.clear("index")
+            return
+        if not self._thread.is_alive():
+            self._log.warning("index_fault", error=self._index.fault)
+            said = f"state/index.sqlite3: {self._index.fault}; it is being made right"
+            self._health.fault("index", said)
+            self.begin(anew=self._index.damaged)
+
+    def begin(self, *, anew: bool = True) -> None:
+        """Make it right in a thread: with a large storage that takes minutes."""
+        if not self._thread.is_alive():
+            self._thread = threading.Thread(
+                target=self.reconcile, kwargs={"anew": anew}, name="index", daemon=True
+            )
+            self._thread.start()
