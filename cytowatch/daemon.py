@@ -22,7 +22,7 @@ from cytowatch.engine import after, requests
 from cytowatch.engine.child import Zygote
 from cytowatch.engine.engine import Engine, workers
 from cytowatch.engine.folders import Folders
-from cytowatch.engine.recover import finish, recover
+from cytowatch.engine.recover import finish, recover, set_doubles_aside
 from cytowatch.engine.room import Room, free_bytes
 from cytowatch.engine.treat import Treatment
 from cytowatch.errors import ConfigError, RootError
@@ -426,6 +426,8 @@ class _Daemon:
     def _recover(self) -> None:
         for id_, outcome in claim.recover(self._spool).items():
             self._log.warning("claim_recovered", id=id_, outcome=outcome)
+        for id_, status, place in set_doubles_aside(self._spool):
+            self._log.warning("set_aside", id=id_, status=status.name, path=str(place))
         for number, (user, id_) in enumerate(recover(self._spool, now=_now())):
             if number % 100 == 0:
                 # Each of them costs a look at its files: systemd must not take it for hanging.

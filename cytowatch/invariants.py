@@ -172,6 +172,7 @@ def _leftovers(spool: Spool) -> Iterator[str]:
         ("output was left behind", lambda: spool.root.glob("st*/*/*/out.*")),
         ("a temporary manifest was left behind", lambda: spool.root.glob("st*/*/*/.manifest*")),
         ("a journal was left behind", lambda: spool.root.glob("st*/*/*/claim.json")),
+        ("a second copy was set aside", lambda: spool.state.glob("aside/*")),
         ("a source was to be given up", lambda: spool.requests.glob("*.lighten")),
     )
     for what, look in looks:

@@ -214,6 +214,21 @@ class Spool:
                 return status, path
         return None
 
+    def in_storage(self, id: UploadedFileId) -> bool:  # noqa: A002
+        """Whether an uploaded file is in the storage of any user."""
+        return any((folder / id).is_dir() for folder in self.storage.iterdir())
+
+    def set_aside(self, path: Path, status: Status) -> Path:
+        """Take the directory at `path` out of `status`, to where nothing of it is treated."""
+        aside = self.state / "aside"
+        aside.mkdir(mode=0o750, exist_ok=True)
+        target = aside / f"{path.name}.{status.name}"
+        while target.exists():
+            target = target.with_name(f"{target.name}.{secrets.token_hex(2)}")
+        durable.rename(path, target)
+        durable.fsync_directory(aside)
+        return target
+
     def in_status(self, status: Status) -> list[UploadedFileId]:
         """The uploaded files in `status`, oldest first."""
         names = (entry.name for entry in os.scandir(self.stage(status)) if entry.is_dir())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +23,8 @@ __all__ = [
     "JsonOption",
     "RootOption",
     "app",
+    "become_caller_again",
+    "become_owner",
     "configuration",
     "one",
     "print_json",
@@ -81,9 +85,36 @@ def configuration(root: Path | None, config: Path | None) -> Config:
     return found
 
 
+def become_owner(root: Path) -> None:
+    """As root, act as whoever owns the tree at `root`: what is made in it must be his.
+
+    A file of root's in ``state/`` is one that the daemon cannot write to. The way back stays
+    open, for a command that writes elsewhere as well.
+    """
+    try:
+        owner = os.stat(root)
+    except OSError:
+        return
+    if os.geteuid() != 0 or owner.st_uid == 0:
+        return
+    with suppress(KeyError):
+        os.initgroups(pwd.getpwuid(owner.st_uid).pw_name, owner.st_gid)
+    os.setresgid(owner.st_gid, owner.st_gid, 0)
+    os.setresuid(owner.st_uid, owner.st_uid, 0)
+
+
+def become_caller_again() -> None:
+    """Undo `become_owner`."""
+    if os.getresuid()[2] == 0:
+        os.setresuid(0, 0, 0)
+        os.setresgid(0, 0, 0)
+
+
 def spool_of(root: Path | None, config: Path | None) -> Spool:
-    """The tree that is meant, which must be there."""
-    return Spool.open(Path(configuration(root, config).root))
+    """The tree that is meant, which must be there; from now on this process is its owner's."""
+    where = Path(configuration(root, config).root)
+    become_owner(where)
+    return Spool.open(where)
 
 
 def print_json(document: Any) -> None:

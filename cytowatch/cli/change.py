@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ from cytowatch.cli.app import (
     ConfigOption,
     RootOption,
     app,
+    become_caller_again,
     one,
     spool_of,
     status_named,
@@ -128,6 +130,7 @@ def export(
     from cytowatch.engine import after
 
     entry = one(spool_of(root, config), wanted)
+    become_caller_again()
     directory.mkdir(parents=True, exist_ok=True)
     for row, name in after.originals(entry.manifest):
         target = directory / name
@@ -199,9 +202,35 @@ def _tell_pauses(held: pauses.Pauses) -> None:
 
 
 @app.command()
-def pause(user: UserOption = None, root: RootOption = None, config: ConfigOption = None) -> None:
+def pause(
+    user: UserOption = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Until what is in work has come to its end.")
+    ] = False,
+    root: RootOption = None,
+    config: ConfigOption = None,
+) -> None:
     """Hold back everyone, or one user: nothing new is claimed or begun until `resume`."""
-    _tell_pauses(pauses.pause(spool_of(root, config), user))
+    spool = spool_of(root, config)
+    _tell_pauses(pauses.pause(spool, user))
+    if wait:
+        while _is_in_work(spool, user):
+            time.sleep(0.2)
+        console.print("nothing is in work")
+
+
+def _is_in_work(spool: Spool, user: str | None) -> bool:
+    """Whether the daemon treats anything, of `user` or at all, or has not seen the pause yet."""
+    live = tree.live(spool)
+    if tree.daemon_pid(spool) is None or live is None:
+        return False
+    held = live["paused"]
+    if not (held["everyone"] or user in held["users"]):
+        return True
+    if user is None:
+        return bool(live["workers"]["busy"])
+    with tree.indexed(spool) as index:
+        return any(row.user == user for row in index.select(ids=list(live["progress"])))
 
 
 @app.command()

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from cytowatch import hooks
-from cytowatch.cli.app import ConfigOption, JsonOption, RootOption, app, configuration, print_json
+from cytowatch.cli.app import (
+    ConfigOption,
+    JsonOption,
+    RootOption,
+    app,
+    configuration,
+    print_json,
+    spool_of,
+)
 from cytowatch.cli.show import console, safe
-from cytowatch.spool import Spool
 
 __all__: list[str] = []
 
@@ -28,7 +34,7 @@ def hooks_(
 ) -> None:
     """What is still to be told to others, and what was given up; exits 1 if anything was."""
     found = configuration(root, config)
-    spool = Spool.open(Path(found.root))
+    spool = spool_of(root, config)
     given_up = [one for one in hooks.dead(spool) if hook in (None, one.hook)]
     if retry:
         for one in given_up:

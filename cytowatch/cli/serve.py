@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from cytowatch.cli.app import ConfigOption, JsonOption, RootOption, app, configuration, print_json
+from cytowatch.cli.app import (
+    ConfigOption,
+    JsonOption,
+    RootOption,
+    app,
+    become_caller_again,
+    become_owner,
+    configuration,
+    print_json,
+)
 from cytowatch.cli.show import console, safe
 from cytowatch.config import Config, from_mapping, render
 from cytowatch.errors import RootError
@@ -32,14 +41,18 @@ def run(
     def again() -> Config:
         return configuration(root, config)
 
-    raise typer.Exit(daemon.run(again(), until_idle=until_idle, reload=again))
+    found = again()
+    become_owner(Path(found.root))
+    raise typer.Exit(daemon.run(found, until_idle=until_idle, reload=again))
 
 
 @app.command()
 def init(directory: Path, config: ConfigOption = None) -> None:
     """Make the tree in DIRECTORY; with --config also write a configuration that explains itself."""
     absolute = directory.absolute()
+    become_owner(absolute)
     spool = Spool.create(absolute)
+    become_caller_again()
     console.print(f"{safe(str(spool.root))} is ready: each user is a folder in inbox/")
     if config is None:
         return
@@ -62,7 +75,9 @@ def check(
     # Imported here: it looks at all that the daemon needs, and no other command does.
     from cytowatch.cli import check as checks
 
-    results = checks.run(configuration(root, config), deep=deep)
+    found = configuration(root, config)
+    become_owner(Path(found.root))
+    results = checks.run(found, deep=deep)
     if as_json:
         print_json([{"name": r.name, "good": r.good, "detail": r.detail} for r in results])
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 
 from cytowatch import manifest
 from cytowatch.engine import advance
@@ -15,7 +16,22 @@ from cytowatch.model import UploadedFileId
 from cytowatch.spool import Spool
 from cytowatch.status import STAGE_STATUSES, Status
 
-__all__ = ["finish", "recover"]
+__all__ = ["finish", "recover", "set_doubles_aside"]
+
+
+def set_doubles_aside(spool: Spool) -> Iterator[tuple[UploadedFileId, Status, Path]]:
+    """Of an uploaded file that is there twice keep the one that is further on where it is.
+
+    A rename cannot make two of one; a backup that was taken while slides moved on can. The other
+    one goes to ``state/aside/``, for nothing is deleted unasked. Gives its id, its status and
+    its new place.
+    """
+    seen: set[UploadedFileId] = set()
+    for status in reversed(STAGE_STATUSES):
+        for id_ in spool.in_status(status):
+            if id_ in seen or spool.in_storage(id_):
+                yield id_, status, spool.set_aside(spool.stage(status) / id_, status)
+            seen.add(id_)
 
 
 def recover(spool: Spool, *, now: datetime) -> Iterator[tuple[str, UploadedFileId]]:

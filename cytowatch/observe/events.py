@@ -63,6 +63,8 @@ EVENTS = (
     # Recovery.
     Event(word="claim_recovered", levels=("warning",), tells="A claim was cut off by the last end, and was finished or undone.",
           fields=("id", "outcome"), admin="`kept`: both copies are there; `cytowatch check --deep` names them."),
+    Event(word="set_aside", levels=("warning",), tells="An uploaded file was there twice, as after a restore; the copy that is less far on was put away.",
+          fields=("id", "status", "path"), admin="Look at both, then delete the one at `path`."),
     Event(word="taken_up", levels=("info",), tells="An uploaded file that was in work goes on.", fields=("id", "user")),
     Event(word="indexing", levels=("info",), tells="The index is being made; so many so far.", fields=("files",)),
     Event(word="indexed", levels=("info",), tells="The index agrees with the tree; so many rows were mended.",

@@ -1,0 +1,99 @@
+"""The commands of the documents, run word for word on a machine of their own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HOUSE = Path(__file__).parents[2]
+DOCS = HOUSE / "docs"
+
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0 and not os.environ.get("CI"), reason="namespaces of its own need root"
+)
+
+
+def sections(page: Path) -> dict[str, list[str]]:
+    """The shell blocks of `page` by the heading that they stand under."""
+    found: dict[str, list[str]] = {}
+    heading = ""
+    pattern = re.compile(r"^## ([^\n]+)$|^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+    for match in pattern.finditer(page.read_text()):
+        if match[1]:
+            heading = match[1]
+        else:
+            found.setdefault(heading, []).append(match[2])
+    return found
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ours, made of what is checked out, with all that it needs."""
+    where = tmp_path_factory.mktemp("house") / "wheels"
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(where)]
+    subprocess.run([*build, str(HOUSE)], check=True, capture_output=True)
+    [ours] = where.glob("cytowatch-*.whl")
+    # Of the Python that the documents' user has, which need not be the one that runs the tests.
+    subprocess.run(["/usr/bin/python3", "-m", "venv", str(where.parent / "venv")], check=True)
+    pip = [str(where.parent / "venv" / "bin" / "python"), "-m", "pip", "wheel", "--quiet"]
+    done = subprocess.run(
+        [*pip, "--wheel-dir", str(where), str(ours)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return where
+
+
+def lab(wheels: Path, script: str, timeout_s: float = 500) -> subprocess.CompletedProcess[str]:
+    path = wheels.parent / "script.sh"
+    path.write_text("set -euxo pipefail\n" + script)
+    return subprocess.run(
+        ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child",
+         sys.executable, "-m", "tests.acceptance.lab", str(path)],
+        capture_output=True, text=True, check=False, timeout=timeout_s, cwd=HOUSE,
+    )  # fmt: skip
+
+
+@needs_root
+def test_a_lab_is_installed_by_the_documents(wheels: Path) -> None:
+    """Installed, configured, used from a scanner on, upgraded, backed up, restored, moved, removed."""
+    install = sections(DOCS / "how-to" / "install.md")
+    assert list(install) == [
+        "Install", "Change the configuration", "Upgrade", "Back up", "Restore", "Move the tree",
+        "Remove",
+    ]  # fmt: skip
+    tutorial = sections(DOCS / "tutorial.md")
+    assert len(tutorial) == 5
+
+    def all_of(*headings: str) -> str:
+        return "".join(block for heading in headings for block in install[heading])
+
+    script = [
+        all_of("Install", "Change the configuration"),
+        "test $(stat -c %U /srv/cytowatch/state/lock) = cytowatch\n",
+        "cd /root\n",
+        *(block for blocks in tutorial.values() for block in blocks),
+        # Nothing of root's may have come into the tree by commands that root ran.
+        "test -z \"$(find /srv/cytowatch -user root)\"\n",
+        f"cd {wheels}\n",
+        all_of("Upgrade", "Back up"),
+        # What the backup is for: the disk is new.
+        "systemctl stop cytowatch; rm -r /srv/cytowatch/storage /srv/cytowatch/stages\n",
+        all_of("Restore"),
+        "cytowatch list | grep core-7\n",
+        all_of("Move the tree"),
+        "cytowatch list | grep core-7\ncytowatch verify\n",
+        "systemctl stop smbd\n",
+        all_of("Remove"),
+        "test -f /mnt/cytowatch/storage/scanner1/*/derived/core-7.tiff\n",
+        "! id cytowatch\n",
+    ]
+    done = lab(wheels, "".join(script))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "storage/scanner1" in done.stdout
+    assert "core 7.png - CONVERTED" in done.stdout
