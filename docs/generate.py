@@ -5,10 +5,18 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from typer.main import get_command
 
 from cytowatch import formats, reasons
+from cytowatch.cli.commands import app
+from cytowatch.cli.schema import schema_of
+from cytowatch.config import RELOADABLE, render
 from cytowatch.formats import Format
 from cytowatch.observe.events import EVENTS
 from cytowatch.observe.metrics import Metrics
@@ -130,6 +138,101 @@ def operations_page() -> str:
     return _OPERATIONS + "\n".join(rows) + "\n"
 
 
+_MADE = "This page is made from the code by `python docs/generate.py`.\n"
+
+
+def configuration_page() -> str:
+    """docs/reference/configuration.md."""
+    reloaded = ", ".join(f"`{name}`" for name in sorted(RELOADABLE))
+    return (
+        f"# Configuration\n\n{_MADE}\n"
+        "One TOML file: `--config FILE`, else `$CYTOWATCH_CONFIG`, else `/etc/cytowatch/cytowatch.toml`; none is fine as "
+        "well. `--root`, else `$CYTOWATCH_ROOT`, overrides `root`. An unknown key, a wrong type and a value out of range "
+        "are errors, all of them named at once. Every key, its default and its unit:\n\n"
+        f"```toml\n{render()}```\n\n"
+        f"`systemctl reload cytowatch` takes over {reloaded}. Everything else needs a restart, and the log says so.\n"
+    )
+
+
+def commands_page() -> str:
+    """docs/reference/commands.md."""
+    parts = [
+        f"# The command line\n\n{_MADE}\nExit codes: 0 good, 1 something is wrong, 2 usage or configuration. "
+        "Output for programs: `--json`, whose shape `cytowatch schema COMMAND` prints. An ID is the whole id, its four "
+        "characters, or the name as dropped. Run as root, a command acts as the owner of the tree. "
+        "`cytowatch --install-completion` lets the shell complete ids, users, projects and statuses.\n"
+    ]
+    for name, one in get_command(app).commands.items():
+        words = [name]
+        rows = []
+        for parameter in one.params:
+            if parameter.param_type_name == "argument":
+                shown = parameter.metavar or parameter.name.upper()
+                words.append(shown if parameter.required or "[" in shown else f"[{shown}]")
+            elif "--help" not in parameter.opts:
+                value = "" if parameter.is_flag else " …"
+                rows.append(f"| `{parameter.opts[0]}{value}` | {parameter.help} |")
+        said = " ".join((one.help or "").split())
+        parts.append(f"## cytowatch {' '.join(words)}\n\n{said}\n")
+        if rows:
+            parts.append("\n".join(["| option | |", "|---|---|", *rows]) + "\n")
+    return "\n".join(parts)
+
+
+def _plain(one: dict[str, Any]) -> dict[str, Any]:
+    """What may be null as well, without that."""
+    for word in ("anyOf", "oneOf"):
+        if word in one:
+            rest = [inner for inner in one[word] if inner.get("type") != "null"] or one[word]
+            kinds = [rest[0].get("type", "object"), "null"]
+            return {**one, **rest[0], "type": kinds if len(rest) < len(one[word]) else kinds[0]}
+    return one
+
+
+def _type_of(one: dict[str, Any]) -> str:
+    if "const" in one:
+        return f"`{json.dumps(one['const'])}`"
+    if "enum" in one:
+        return "one of " + ", ".join(f"`{json.dumps(value)}`" for value in one["enum"])
+    kinds = one.get("type", "any")
+    return " or ".join(kinds) if isinstance(kinds, list) else kinds
+
+
+def _rows(one: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, given in one.get("properties", {}).items():
+        inner = _plain(given)
+        text = inner.get("description", "").replace("|", "\\|")
+        yield f"| `{prefix}{name}` | {_type_of(inner)} | {text} |"
+        yield from _rows(inner, f"{prefix}{name}.")
+        if isinstance(inner.get("items"), dict):
+            yield from _rows(inner["items"], f"{prefix}{name}[].")
+
+
+def manifest_page() -> str:
+    """docs/reference/manifest.md."""
+    schema = schema_of("manifest")
+    head = (
+        f"# The manifest\n\n{_MADE}\n`manifest.json` in the directory of an uploaded file: its journal in `stages/`, the "
+        "sidecar of its pyramid in `storage/`. Paths in it are relative to that directory, times are UTC in ISO 8601. "
+        "What is unknown is null, never guessed. Keys that a later version wrote are kept. "
+        "`cytowatch schema manifest` prints the JSON Schema.\n\n| key | type | |\n|---|---|---|\n"
+    )
+    return head + "\n".join(_rows(schema)) + "\n"
+
+
+def pages() -> dict[Path, str]:
+    """Every page that is made as a whole."""
+    docs = HOUSE / "docs"
+    return {
+        docs / "reasons.md": reasons_page(),
+        docs / "operations.md": operations_page(),
+        docs / "formats.md": page(),
+        docs / "reference" / "configuration.md": configuration_page(),
+        docs / "reference" / "commands.md": commands_page(),
+        docs / "reference" / "manifest.md": manifest_page(),
+    }
+
+
 def monitoring(text: str) -> str:
     """docs/monitoring.md with its table of metrics."""
     return re.sub(
@@ -141,10 +244,9 @@ def monitoring(text: str) -> str:
 
 
 if __name__ == "__main__":
-    (HOUSE / "docs" / "reasons.md").write_text(reasons_page())
-    (HOUSE / "docs" / "operations.md").write_text(operations_page())
+    for where, made in pages().items():
+        where.write_text(made)
     watched = HOUSE / "docs" / "monitoring.md"
     watched.write_text(monitoring(watched.read_text()))
-    (HOUSE / "docs" / "formats.md").write_text(page())
     path = HOUSE / "README.md"
     path.write_text(readme(path.read_text()))

@@ -111,6 +111,8 @@ def start(name: str) -> None:
             process = subprocess.Popen(
                 ["smbd", "--foreground", "--no-process-group", "--debug-stdout"],
                 stdin=subprocess.DEVNULL, stdout=journal, stderr=journal,
+                # At its end it sends SIGTERM to its whole group.
+                start_new_session=True,
             )  # fmt: skip
         (folder / "pid").write_text(str(process.pid))
         wait(listens, name)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import builders
+
 HOUSE = Path(__file__).parents[2]
 DOCS = HOUSE / "docs"
 
@@ -22,7 +24,7 @@ def sections(page: Path) -> dict[str, list[str]]:
     """The shell blocks of `page` by the heading that they stand under."""
     found: dict[str, list[str]] = {}
     heading = ""
-    pattern = re.compile(r"^## ([^\n]+)$|^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+    pattern = re.compile(r"^##? ([^\n]+)$|^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
     for match in pattern.finditer(page.read_text()):
         if match[1]:
             heading = match[1]
@@ -55,7 +57,41 @@ def lab(wheels: Path, script: str, timeout_s: float = 500) -> subprocess.Complet
         ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child",
          sys.executable, "-m", "tests.acceptance.lab", str(path)],
         capture_output=True, text=True, check=False, timeout=timeout_s, cwd=HOUSE,
+        start_new_session=True,
     )  # fmt: skip
+
+
+def test_every_page_with_commands_is_run() -> None:
+    """A page that gets commands later must be added to the test below."""
+    found = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md") if sections(path)}
+    run = {"tutorial.md", "how-to/install.md", "how-to/new-user.md", "how-to/project.md",
+           "how-to/stuck-slide.md"}  # fmt: skip
+    assert found == run
+    assert list(sections(HOUSE / "README.md")) == ["Running it"]
+
+
+def test_the_commands_of_the_readme(tmp_path: Path) -> None:
+    """As somebody types them who has just run `make demo`."""
+    [block] = sections(HOUSE / "README.md")["Running it"]
+    slide = tmp_path / "slide.svs"
+    builders.aperio_svs(slide)
+    bin_ = Path(sys.executable).parent
+    done = subprocess.run(
+        ["bash", "-euxo", "pipefail", "-c", block], cwd=tmp_path, capture_output=True, text=True,
+        check=False, env={**os.environ, "PATH": f"{bin_}:{os.environ['PATH']}"}, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "DEPLOYED" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_links_between_the_documents_lead_somewhere() -> None:
+    """Files, and the headings in them."""
+    pages = [HOUSE / "README.md", HOUSE / "CONTRIBUTING.md", *DOCS.rglob("*.md")]
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#\s]*)(?:#[^)]*)?\)", page.read_text()):
+            if target and not target.startswith(("http:", "https:", "mailto:")):
+                assert (page.parent / target).exists(), f"{page}: {target}"
 
 
 @needs_root
@@ -77,6 +113,12 @@ def test_a_lab_is_installed_by_the_documents(wheels: Path) -> None:
         "test $(stat -c %U /srv/cytowatch/state/lock) = cytowatch\n",
         "cd /root\n",
         *(block for blocks in tutorial.values() for block in blocks),
+        *(
+            block
+            for name in ("new-user", "project", "stuck-slide")
+            for blocks in sections(DOCS / "how-to" / f"{name}.md").values()
+            for block in blocks
+        ),
         # Nothing of root's may have come into the tree by commands that root ran.
         "test -z \"$(find /srv/cytowatch -user root)\"\n",
         f"cd {wheels}\n",

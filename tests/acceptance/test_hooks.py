@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import email
+import email.policy
 import hashlib
 import hmac
 import json
@@ -226,3 +228,33 @@ def test_hooks_change_with_a_reload(root: Root, tmp_path: Path, receiver: Receiv
     assert told.returncode == 0
     assert "no hook of that name any more" in told.stdout
     assert root.stop() == 0
+
+
+def test_the_recipe_for_mail_tells_the_technician(root: Root, tmp_path: Path) -> None:
+    """The program of docs/hooks.md, with a real SMTP server: one mail, that says what is wrong."""
+    from aiosmtpd.controller import Controller
+    from aiosmtpd.handlers import Mailbox
+
+    page = (Path(__file__).parents[2] / "docs" / "hooks.md").read_text()
+    recipe = page.split("```python\n")[1].split("```")[0]
+    box = tmp_path / "mail"
+    controller = Controller(Mailbox(str(box)), hostname="127.0.0.1", port=free_port())
+    controller.start()
+    try:
+        program = tmp_path / "mail-the-technician"
+        # Port 25 may be taken on the machine that runs the tests.
+        program.write_text(recipe.replace('"localhost"', f'"127.0.0.1", {controller.port}'))
+        program.chmod(0o755)
+        errors = [f"ERROR_{word}" for word in ("FORMAT", "EXTRACTION", "CONVERSION", "DEPLOYMENT")]
+        root.configure(more=hook("mail", command=[str(program)], on=errors))
+        (root.path / "inbox" / "ann").mkdir()
+        (root.path / "inbox" / "ann" / "Größe 1\n.pdf").write_bytes(b"%PDF-1.4 hello")
+        assert root.run_until_idle() == 1
+    finally:
+        controller.stop()
+    [file] = (box / "new").iterdir()
+    mail = email.message_from_bytes(file.read_bytes(), policy=email.policy.default)
+    assert mail["To"] == "ann@lab.example"
+    assert "Größe 1" in mail["Subject"]
+    assert "ERROR FORMAT" in mail["Subject"]
+    assert "PDF" in mail.get_content()
