@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 
+from cytowatch import projects
+from cytowatch.errors import RootError
+from cytowatch.spool import Spool
 from tests import builders
 from tests.acceptance.conftest import Root, root
 from tests.builders import vendors
@@ -217,3 +222,40 @@ def test_check_deep(root: Root, tmp_path: Path) -> None:
     wrong = [one["detail"] for one in json.loads(found.stdout) if one["good"] is False]
     assert any("other bytes" in one for one in wrong)
     assert any("a claim was not finished" in one for one in wrong)
+
+
+def test_commands_that_race_leave_a_right_tree(root: Root, tmp_path: Path) -> None:
+    """Links come and go from four sides while half of the slides are removed beside a daemon."""
+    root.start()
+    slide = builders.aperio_svs(tmp_path / "a.svs")
+    for number in range(6):
+        root.drop(slide, f"{number}.svs")
+    root.wait(lambda: [one["status"] for one in root.manifests().values()] == ["DEPLOYED"] * 6)
+    spool = Spool(root.path)
+    paths = {one["name"]: one["_path"] for one in root.manifests().values()}
+    refused: list[str] = []
+
+    def link_about(seed: int) -> None:
+        dice = random.Random(seed)
+        for _ in range(60):
+            path = paths[f"{dice.randrange(6)}.svs"]
+            deed = dice.choice([projects.link, projects.unlink])
+            try:
+                deed(spool, path, f"p{dice.randrange(3)}")
+            except RootError as error:
+                refused.append(str(error))
+
+    threads = [threading.Thread(target=link_about, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for number in range(3):
+        assert command(root, "remove", "--anyway", f"{number}.svs").returncode == 0
+    for thread in threads:
+        thread.join()
+    assert refused
+    assert root.stop() == 0
+    left = root.manifests().values()
+    assert sorted(one["name"] for one in left) == ["3.svs", "4.svs", "5.svs"]
+    root.assert_clean()
+    shown = {link.name for link in root.path.glob("projects/*/*")}
+    assert not {name for name in shown if name[0] in "012"}
