@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +163,13 @@ class Limits:
     """What is refused, told from headers before a pixel is decoded."""
 
     max_pixels: int = _key(100_000_000_000, "pixels of one image", _whole(1))
+    max_side: int = _key(2_000_000, "pixels of a side of one image", _whole(1))
+    max_samples: int = _key(64, "samples of a pixel", _whole(1))
+    max_pages: int = _key(10_000, "directories of a TIFF", _whole(1))
+    max_tags: int = _key(1_000, "tags of one directory of a TIFF", _whole(1))
+    max_expansion: int = _key(
+        10_000, "bytes of pixels for a byte of the file, of images above 1 GiB", _whole(1)
+    )
     archive_max_bytes: int = _key(1_099_511_627_776, "bytes of an archive, unpacked", _whole(1))
     archive_max_entries: int = _key(100_000, "members of an archive", _whole(1))
     archive_max_ratio: int = _key(200, "unpacked bytes for a packed one", _whole(1))
@@ -406,8 +413,7 @@ RELOADABLE = frozenset(
         *(f"inbox.{key}" for key in ("incomplete_after_s", "ignore")),
         *(f"convert.{key}" for key in ("derive", "compression", "quality", "tile", "keep_source")),
         "extract.keep_archive",
-        *(f"limits.{key}" for key in ("max_pixels", "archive_max_bytes", "archive_max_entries")),
-        "limits.archive_max_ratio",
+        *(f"limits.{one.name}" for one in fields(Limits)),
         *(f"storage.{key}" for key in ("duplicates", "reserve_bytes", "keep_errors_days")),
         *(f"engine.{key}" for key in ("max_attempts", "stage_timeout_s", "no_progress_s")),
         "log.level",

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 
 from cytowatch.config import Limits
 from cytowatch.errors import ExtractionError
 
-__all__ = ["Budget", "DamagedMember", "checked_path"]
+__all__ = ["Budget", "DamagedMember", "Names", "checked_path"]
 
 #: Below this an archive may be as dense as it likes: a white image packs a thousandfold.
 _RATIO_FROM_BYTES = 256 << 20
+
+
+_DEEPEST = 64
+_LONGEST_NAME_BYTES = 255
+_RESERVED = frozenset(
+    ("CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10)))
+)
 
 
 class DamagedMember(Exception):
@@ -59,20 +67,78 @@ class Budget:
         self.check(self.spent_bytes)
 
 
+class Names:
+    """Guards that no two members of an archive could be meant for one file.
+
+    Two names that differ by case or by the composition of an accent alone are one name to Windows
+    or macOS; a file whose name is another one's folder is two things at once.
+    """
+
+    def __init__(self) -> None:
+        self._files: dict[str, str] = {}
+        self._folders: dict[str, str] = {}
+
+    def add(self, path: str, *, is_folder: bool = False) -> None:
+        """Take note of one more member; `path` is checked already.
+
+        Raises
+        ------
+        ExtractionError
+            `duplicate_names` or `file_against_folder`.
+        """
+        folded = unicodedata.normalize("NFC", path).casefold()
+        parts = folded.split("/")
+        above = ["/".join(parts[:depth]) for depth in range(1, len(parts))]
+        shown = ascii(path)[1:-1][:200]
+        if is_folder:
+            above.append(folded)
+        elif folded in self._files:
+            other = ascii(self._files[folded])[1:-1][:200]
+            said = f"two members are called {shown}"
+            if other != shown:
+                said = f"the members {other} and {shown} differ by case or accents alone"
+            raise ExtractionError("duplicate_names", said)
+        else:
+            self._files[folded] = path
+        for folder in above:
+            self._folders.setdefault(folder, shown)
+        for name in (*above, folded):
+            if name in self._files and name in self._folders:
+                raise ExtractionError(
+                    "file_against_folder",
+                    f"the member {ascii(self._files[name])[1:-1][:200]} is a file, and the folder "
+                    f"of {self._folders[name]}",
+                )
+
+
 def checked_path(stated: str) -> str:
     """The path of a member with ``/`` between its parts.
 
     Raises
     ------
     ExtractionError
-        It leads out of the archive, is absolute, or holds control characters.
+        It leads out of the archive, is absolute, holds control characters, or is no name that
+        every system can have.
     """
     shown = ascii(stated)[1:-1][:200]
-    if any(ord(char) < 32 for char in stated):
+    if any(ord(char) < 32 or 127 <= ord(char) < 160 for char in stated):
         raise ExtractionError("control_characters", f"the name {shown} holds control characters")
     path = stated.replace("\\", "/")
     if path.startswith("/") or path[1:2] == ":":
         raise ExtractionError("absolute_path", f"the member {shown} has an absolute path")
     if ".." in path.split("/"):
         raise ExtractionError("path_traversal", f"the member {shown} leads out of the archive")
-    return "/".join(part for part in path.split("/") if part not in ("", "."))
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if len(parts) > _DEEPEST:
+        raise ExtractionError(
+            "nested_too_deep", f"the member {shown} lies {len(parts)} folders deep"
+        )
+    for part in parts:
+        if len(part.encode("utf-8", "surrogateescape")) > _LONGEST_NAME_BYTES:
+            raise ExtractionError("name_too_long", f"the name {shown} has more than 255 bytes")
+        # Source: learn.microsoft.com, "Naming Files, Paths, and Namespaces".
+        if part.split(".")[0].rstrip(" ").upper() in _RESERVED or ":" in part:
+            raise ExtractionError(
+                "reserved_name", f"the name {shown} stands for a device on Windows"
+            )
+    return "/".join(parts)

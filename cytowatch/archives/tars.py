@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from cytowatch.archives.common import Budget, DamagedMember, checked_path
+from cytowatch.archives.common import Budget, DamagedMember, Names, checked_path
 from cytowatch.errors import ExtractionError
 
 __all__ = ["Member", "members", "opened", "unpack"]
@@ -60,7 +60,7 @@ def members(archive: tarfile.TarFile, budget: Budget) -> Iterator[Member]:
     ExtractionError
         It is hostile, or larger than the limits allow; the reason says in which way.
     """
-    seen: set[str] = set()
+    names = Names()
     most = budget.limits.archive_max_entries
     for number, info in enumerate(archive):
         # In a stream tarfile keeps every header that it has seen.
@@ -75,11 +75,9 @@ def members(archive: tarfile.TarFile, budget: Budget) -> Iterator[Member]:
         if not (info.isreg() or info.isdir()):
             raise ExtractionError("special_file", f"the member {shown} is no regular file")
         path = checked_path(info.name)
+        names.add(path, is_folder=info.isdir())
         if info.isdir():
             continue
-        if path in seen:
-            raise ExtractionError("duplicate_names", f"two members are called {shown}")
-        seen.add(path)
         budget.check(budget.spent_bytes + info.size)
         yield Member(path=path, size_bytes=info.size, info=info)
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import itertools
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from cytowatch.archives.common import Budget, DamagedMember, checked_path
+from cytowatch.archives.common import Budget, DamagedMember, Names, checked_path
 from cytowatch.errors import ExtractionError
 
 __all__ = ["Member", "members", "opened", "unpack"]
@@ -23,6 +24,10 @@ __all__ = ["Member", "members", "opened", "unpack"]
 _CHUNK_BYTES = 1 << 20
 _LOCAL_HEADER_BYTES = 30
 _ENCRYPTED = 0x1
+_END = b"PK\5\6"
+_END_BYTES = 22
+#: The end of the directory with the longest comment.
+_LONGEST_TAIL_BYTES = _END_BYTES + 0xFFFF
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,12 +50,60 @@ def opened(file: BinaryIO) -> zipfile.ZipFile:
     Raises
     ------
     ExtractionError
-        `damaged_archive`: it has no readable directory.
+        `damaged_archive`: it has no readable directory. `spanned`: it is one part of several.
+        `doubled_directory`: it has two, and programs differ in which they believe.
     """
     try:
-        return zipfile.ZipFile(file)
+        archive = zipfile.ZipFile(file)
     except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
         raise ExtractionError("damaged_archive", f"the zip cannot be read: {error}") from error
+    _check_end(file, archive)
+    return archive
+
+
+def _check_end(file: BinaryIO, archive: zipfile.ZipFile) -> None:
+    """There is one end of one directory, wherever no member's data lie."""
+    size = file.seek(0, 2)
+    tail_at = max(0, size - _LONGEST_TAIL_BYTES)
+    tail = _read(file, tail_at, size)
+    end = tail_at + tail.rfind(_END)
+    _, this_disk, directory_disk = struct.unpack_from("<4sHH", tail, end - tail_at)
+    if this_disk not in (0, 0xFFFF) or directory_disk not in (0, 0xFFFF):
+        raise ExtractionError("spanned", "it is one part of an archive that is split over several")
+    entries = archive.infolist()
+    begin = min((entry.header_offset for entry in entries), default=archive.start_dir)
+    last = begin
+    if entries:
+        final = max(entries, key=lambda entry: entry.header_offset)
+        local = _read(file, final.header_offset, final.header_offset + _LOCAL_HEADER_BYTES)
+        if len(local) == _LOCAL_HEADER_BYTES:
+            data_at = final.header_offset + len(local) + sum(struct.unpack_from("<HH", local, 26))
+            last = data_at + final.compress_size
+    for start, stop in ((0, begin), (last, end), (end + 4, size)):
+        near = max(start, stop - _LONGEST_TAIL_BYTES)
+        if _has_end(_read(file, near, stop)):
+            raise ExtractionError(
+                "doubled_directory", "it has two directories, and programs differ in which they use"
+            )
+
+
+def _read(file: BinaryIO, start: int, stop: int) -> bytes:
+    file.seek(start)
+    return file.read(max(0, stop - start))
+
+
+def _has_end(data: bytes) -> bool:
+    """Whether the end of a directory is in `data`, right behind that directory."""
+    at = data.find(_END)
+    while at >= 0:
+        if len(data) - at >= _END_BYTES:
+            directory_bytes, comment_bytes = struct.unpack_from("<I4xH", data, at + 12)
+            begins = at - directory_bytes
+            empty = directory_bytes == 0 and at + _END_BYTES + comment_bytes <= len(data)
+            if empty or (begins >= 0 and data.startswith(b"PK\1\2", begins)):
+                return True
+        at = data.find(_END, at + 1)
+    return False
 
 
 def members(archive: zipfile.ZipFile, budget: Budget) -> list[Member]:
@@ -68,9 +121,13 @@ def members(archive: zipfile.ZipFile, budget: Budget) -> list[Member]:
             "too_many_entries", f"it holds {len(entries):,} members, {most:,} are allowed"
         )
     _check_overlap(entries)
-    found = [
-        Member(path=_path(e), size_bytes=e.file_size, info=e) for e in entries if not e.is_dir()
-    ]
+    names = Names()
+    found = []
+    for entry in entries:
+        path = _path(entry)
+        names.add(path, is_folder=entry.is_dir())
+        if not entry.is_dir():
+            found.append(Member(path=path, size_bytes=entry.file_size, info=entry))
     budget.check(sum(one.size_bytes for one in found))
     return found
 

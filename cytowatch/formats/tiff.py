@@ -48,8 +48,9 @@ _CODES = {
     17: "q",
     18: "Q",
 }
-_MOST_DIRECTORIES = 10_000
-_MOST_TAGS = 4096
+_MOST_DIRECTORIES = 100_000
+_MOST_SUB_DIRECTORIES = 64
+_MOST_TAGS = 65_535
 _MOST_VALUES = 50_000_000
 _LONGEST_TEXT = 16 << 20
 
@@ -169,6 +170,10 @@ class Tiff:
             first = self._ndpi_first(first)
         #: Why the walk ended early, or None when it came to the end of the list.
         self.broken: str | None = None
+        #: Whether the list leads back to a directory that is in it already.
+        self.loops = False
+        #: Whether there are more directories than were read.
+        self.cut = False
         self.directories: list[Directory] = []
         self.sub_directories: list[Directory] = []
         self._walk(first)
@@ -225,8 +230,10 @@ class Tiff:
                 seen.add(offset)
                 directory, offset = self._read(offset)
                 self.directories.append(directory)
+            self.loops = offset in seen
+            self.cut = bool(offset) and not self.loops
             for directory in list(self.directories):
-                for sub in directory.numbers(SUB_IFDS)[:64]:
+                for sub in directory.numbers(SUB_IFDS)[:_MOST_SUB_DIRECTORIES]:
                     if sub and sub not in seen:
                         seen.add(sub)
                         self.sub_directories.append(self._read(sub)[0])

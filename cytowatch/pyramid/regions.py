@@ -10,9 +10,19 @@ import numpy as np
 
 from cytowatch.config import Config
 from cytowatch.errors import ConversionError
+from cytowatch.formats import limits
 from cytowatch.model import Mpp
 
-__all__ = ["Opened", "Pixels", "RegionReader", "Scene", "check_memory", "check_size", "damaged"]
+__all__ = [
+    "Opened",
+    "Pixels",
+    "RegionReader",
+    "Scene",
+    "check_expansion",
+    "check_memory",
+    "check_size",
+    "damaged",
+]
 
 #: (rows, columns, samples), or (rows, columns) for one sample.
 Pixels = np.ndarray[Any, Any]
@@ -64,22 +74,30 @@ class Opened:
     close: Callable[[], None] = field(default=lambda: None)
 
 
-def check_size(width: int, height: int, config: Config) -> None:
-    """Refuse what has no pixels or more than the limit.
+def check_size(width: int, height: int, config: Config, *, samples: int = 1) -> None:
+    """Refuse what has no pixels, or more of them or of their samples than the limits.
 
     Raises
     ------
     ConversionError
-        `no_pixels` or `too_many_pixels`.
+        `no_pixels`, `too_many_pixels`, `side_too_long` or `too_many_samples`.
     """
     if width <= 0 or height <= 0:
         raise ConversionError("no_pixels", f"it is {width} x {height} pixels")
-    if width * height > config.limits.max_pixels:
-        raise ConversionError(
-            "too_many_pixels",
-            f"it has {width:,} x {height:,} = {width * height:,} pixels, "
-            f"{config.limits.max_pixels:,} are allowed (limits.max_pixels)",
-        )
+    if refusal := limits.of_image(width, height, config.limits, samples=samples):
+        raise ConversionError(*refusal)
+
+
+def check_expansion(decoded_bytes: int, source_bytes: int, config: Config) -> None:
+    """Refuse what promises more pixels than its bytes can honestly hold.
+
+    Raises
+    ------
+    ConversionError
+        `expansion`.
+    """
+    if refusal := limits.of_expansion(decoded_bytes, source_bytes, config.limits):
+        raise ConversionError(*refusal)
 
 
 def check_memory(need: int, config: Config, what: str) -> None:

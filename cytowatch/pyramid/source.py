@@ -12,7 +12,7 @@ from cytowatch.config import Config
 from cytowatch.errors import ConversionError
 from cytowatch.pyramid.readers.pages import open_page
 from cytowatch.pyramid.readers.whole import Whole
-from cytowatch.pyramid.regions import Opened, Scene, check_memory, check_size
+from cytowatch.pyramid.regions import Opened, Scene, check_expansion, check_memory, check_size
 
 __all__ = ["Source", "normalised", "open_second", "open_strict"]
 
@@ -35,11 +35,17 @@ def open_strict(path: str, config: Config) -> Source:
         It is larger than the limits allow.
     """
     image = pyvips.Image.new_from_file(path, access="sequential", fail_on="warning")
-    check_size(image.width, image.height, config)
+    check_size(image.width, image.height, config, samples=image.bands)
+    whole_bytes = image.width * image.height * image.bands * _bytes_per_sample(image)
+    check_expansion(whole_bytes, os.stat(path).st_size, config)
+    if _is_set(image, "jpeg-multiscan"):
+        # libjpeg keeps every coefficient, of two bytes, until the last scan is read.
+        check_memory(2 * whole_bytes, config, "it is a progressive JPEG, and holding it whole")
+    if _is_set(image, "interlaced"):
+        check_memory(whole_bytes, config, "it is interlaced, and holding it whole")
     if _orientation(image) != 1:
         # Turning needs the pixels in another order than the file has them.
-        need = image.width * image.height * image.bands * _bytes_per_sample(image)
-        check_memory(need, config, "turning it upright")
+        check_memory(whole_bytes, config, "turning it upright")
         image = pyvips.Image.new_from_file(path, access="random", fail_on="warning")
     return image
 
@@ -156,6 +162,10 @@ def _integral(image: Source, done: list[str]) -> Source:
 
 def _orientation(image: Source) -> int:
     return int(image.get("orientation")) if image.get_typeof("orientation") else 1
+
+
+def _is_set(image: Source, name: str) -> bool:
+    return bool(image.get_typeof(name)) and bool(image.get(name))
 
 
 def _bytes_per_sample(image: Source) -> int:

@@ -18,7 +18,7 @@ from cytowatch.manifest import FileEntry, ImageEntry
 from cytowatch.model import Mpp, Outcome, Progress, UploadedFile
 from cytowatch.pyramid import describe, resolution, source, verify, writer
 from cytowatch.pyramid.readers import READERS
-from cytowatch.pyramid.regions import Opened, Pixels, Scene
+from cytowatch.pyramid.regions import Opened, Pixels, Scene, check_expansion
 from cytowatch.pyramid.virtual import as_image
 from cytowatch.status import Status
 
@@ -136,6 +136,9 @@ def _by_reader(
         for number, scene in enumerate(opened.scenes):
             path = f"{file.out}/{_name(file, opened.scenes, scene)}.tiff"
             share = _share(file.progress, number, len(opened.scenes))
+            region = scene.region
+            decoded_bytes = region.width * region.height * region.samples * region.dtype.itemsize
+            check_expansion(decoded_bytes, file.manifest["size_bytes"], file.config)
             with _image(scene) as virtual:
                 image, also = source.normalised(virtual)
                 mpp = scene.mpp or _stated(file, image)

@@ -11,8 +11,9 @@ from typing import TypeVar
 import openslide
 
 from cytowatch import formats
+from cytowatch.config import Limits
 from cytowatch.errors import FormatError
-from cytowatch.formats import Format, Probe, companions, completeness
+from cytowatch.formats import Format, Probe, companions, completeness, limits
 from cytowatch.formats.companions import Group
 from cytowatch.formats.marks import levels
 from cytowatch.formats.ome_tiff import other_files
@@ -44,12 +45,13 @@ def detect(file: UploadedFile) -> Outcome:
     with _probed(path, _beside(file)) as probe:
         _check_whole(file)
         found, evidence = identify(probe)
+        _check_structure(probe, file.config.limits)
         _check_supported(found, probe)
         shown = _levels_in(probe)
     native, slide_vendor = found.native, None
     warnings = list(file.manifest["warnings"])
     if found.native:
-        slide_vendor, refusal = _opened(path, shown)
+        slide_vendor, refusal = _opened(path, shown, file.config.limits)
         if found.id == "ome-tiff" and shown < 2:
             slide_vendor, refusal = None, "it has one level"
         if refusal is not None and found.id not in _ELSE_DERIVED:
@@ -156,6 +158,19 @@ def _incomplete(what: str, group: Group | None) -> FormatError:
     return FormatError("incomplete", f"{said} not whole: {what}", retryable=True)
 
 
+def _check_structure(probe: Probe, allowed: Limits) -> None:
+    """No directory too many, and none that leads in a circle.
+
+    Raises
+    ------
+    FormatError
+        `directory_loop`, `too_many_pages` or `too_many_tags`.
+    """
+    refusal = limits.of_structure(probe.tiff, allowed) if probe.tiff is not None else None
+    if refusal is not None:
+        raise FormatError(*refusal)
+
+
 def _check_supported(found: Format, probe: Probe) -> None:
     if found.id == "olympus-vsi" and importlib.util.find_spec("slideio") is None:
         raise FormatError(
@@ -203,10 +218,19 @@ def _next(found: Format, *, native: bool) -> Status:
     return Status.DEPLOYING if native else Status.CONVERTING
 
 
-def _opened(path: str, shown: int) -> tuple[str | None, str | None]:
-    """(vendor, None) if OpenSlide reads a pixel of every level now, else (None, why not)."""
+def _opened(path: str, shown: int, allowed: Limits) -> tuple[str | None, str | None]:
+    """(vendor, None) if OpenSlide reads a pixel of every level now, else (None, why not).
+
+    Raises
+    ------
+    FormatError
+        `too_many_pixels` or `side_too_long`: nothing of it was read.
+    """
     try:
         with openslide.OpenSlide(path) as slide:
+            width, height = slide.dimensions
+            if refusal := limits.of_image(width, height, allowed):
+                raise FormatError(*refusal)
             if slide.level_count < shown:
                 return None, f"it shows {slide.level_count} of {shown} levels"
             for level, (width, height) in enumerate(slide.level_dimensions):

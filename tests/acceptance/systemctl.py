@@ -25,7 +25,9 @@ class Unit(configparser.RawConfigParser):
     """A unit with its drop-ins, last word wins but for lists, which are joined."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(strict=False, interpolation=None, delimiters=("=",), comment_prefixes=("#",))
+        super().__init__(
+            strict=False, interpolation=None, delimiters=("=",), comment_prefixes=("#",)
+        )
         self.optionxform = str  # type: ignore[method-assign, assignment]
         self.name = name
         self.lists: dict[str, list[str]] = {}

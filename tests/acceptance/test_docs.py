@@ -120,7 +120,7 @@ def test_a_lab_is_installed_by_the_documents(wheels: Path) -> None:
             for block in blocks
         ),
         # Nothing of root's may have come into the tree by commands that root ran.
-        "test -z \"$(find /srv/cytowatch -user root)\"\n",
+        'test -z "$(find /srv/cytowatch -user root)"\n',
         f"cd {wheels}\n",
         all_of("Upgrade", "Back up"),
         # What the backup is for: the disk is new.

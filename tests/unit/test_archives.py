@@ -6,6 +6,8 @@ import io
 import stat
 import struct
 import tarfile
+import unicodedata
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -27,7 +29,9 @@ LIMITS = from_mapping({"limits": {"archive_max_entries": 50, "archive_max_bytes"
 
 def made(*members: tuple[str | zipfile.ZipInfo, bytes]) -> io.BytesIO:
     stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive, warnings.catch_warnings():
+        # Two members of one name are wanted here.
+        warnings.simplefilter("ignore")
         for name, data in members:
             archive.writestr(name, data)
     return stream
@@ -61,6 +65,18 @@ def special(kind: int) -> zipfile.ZipInfo:
         ("/etc/passwd", "absolute_path"),
         ("C:\\Windows\\x", "absolute_path"),
         ("a\nb", "control_characters"),
+        ("a\x7fb", "control_characters"),
+        ("a\x9bb", "control_characters"),
+        ("é" * 130, "name_too_long"),
+        ("x/nul.svs", "reserved_name"),
+        ("COM7 .tif", "reserved_name"),
+        ("a.svs:stream", "reserved_name"),
+        ("d/" * 65 + "a.svs", "nested_too_deep"),
+        ("GOOD.txt", "duplicate_names"),
+        ("good.txt", "duplicate_names"),
+        ("good.txt/inner.svs", "file_against_folder"),
+        ("Good.TXT/", "file_against_folder"),
+        ("../up/", "path_traversal"),
         (special(stat.S_IFLNK), "link"),
         (special(stat.S_IFIFO), "special_file"),
     ],
@@ -70,6 +86,74 @@ def test_a_name_that_leads_elsewhere_refuses_the_whole(
 ) -> None:
     """Nothing is unpacked of an archive that has one such member."""
     assert refusal(made(("good.txt", b"x"), (name, b"x"))) == reason
+
+
+def names_of(stream: io.BytesIO) -> list[str]:
+    budget = room.Budget(limits=LIMITS.limits, archive_bytes=1000)
+    with archives.opened(stream) as archive:
+        return [one.path for one in archives.members(archive, budget)]
+
+
+def test_accents_that_are_composed_in_two_ways_are_one_name() -> None:
+    """As on macOS, where the second would replace the first."""
+    two = ("é.svs", unicodedata.normalize("NFD", "é.svs"))
+    assert refusal(made(*((name, b"x") for name in two))) == "duplicate_names"
+
+
+def test_an_archive_that_two_programs_read_differently_is_refused() -> None:
+    """Joined to another one, with a second directory behind the first, or in its comment."""
+    one, other = made(("a.svs", b"x")).getvalue(), made(("b.svs", b"y")).getvalue()
+    assert refusal(io.BytesIO(one + other)) == "doubled_directory"
+    end = one.rindex(b"PK\5\6")
+    begin = one.index(b"PK\1\2")
+    twice = bytearray(one + one[begin:])
+    struct.pack_into("<I", twice, twice.rindex(b"PK\5\6") + 16, len(one))
+    assert refusal(io.BytesIO(bytes(twice))) == "doubled_directory"
+    commented = bytearray(one[:end] + one[end : end + 20] + struct.pack("<H", len(other)) + other)
+    assert refusal(io.BytesIO(bytes(commented))) == "doubled_directory"
+
+
+def test_a_part_of_a_split_archive_is_refused() -> None:
+    """It says so; Python's own reader would look for the members in this one part."""
+    data = bytearray(made(("a.svs", b"x")).getvalue())
+    struct.pack_into("<HH", data, data.rindex(b"PK\5\6") + 4, 1, 1)
+    assert refusal(io.BytesIO(bytes(data))) == "spanned"
+
+
+def test_what_is_harmless_is_accepted() -> None:
+    """Junk before and behind, a comment, an archive that is stored in it, names of both kinds."""
+    plain = made(("a.svs", b"x")).getvalue()
+    assert names_of(io.BytesIO(b"#!/bin/sh\nexit\n" + plain)) == ["a.svs"]
+    assert names_of(io.BytesIO(plain + b"\0" * 100)) == ["a.svs"]
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("inner.zip", plain)
+        archive.comment = b"from the scanner"
+    assert names_of(stream) == ["inner.zip"]
+    # Without the mark for UTF-8 a name is of code page 437.
+    old = bytearray(made(("Gr\u00f6\u00dfe.svs", b"x")).getvalue())
+    assert names_of(io.BytesIO(bytes(old))) == ["Größe.svs"]
+    for mark in (b"PK\1\2", b"PK\3\4"):
+        at = old.rindex(mark) + (8 if mark == b"PK\1\2" else 6)
+        flags = struct.unpack_from("<H", old, at)[0]
+        struct.pack_into("<H", old, at, flags & ~0x800)
+    assert names_of(io.BytesIO(bytes(old))) == ["Größe.svs".encode().decode("cp437")]
+
+
+def test_members_beyond_four_gigabytes(tmp_path: Path) -> None:
+    """Their offsets stand in the zip64 fields; what lies before them is a hole."""
+    path = tmp_path / "large.zip"
+    with path.open("wb") as file:
+        file.seek(5 << 30)
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("a.txt", b"far away")
+    with path.open("rb") as file, archives.opened(file) as archive:
+        budget = room.Budget(limits=LIMITS.limits, archive_bytes=path.stat().st_size)
+        [member] = archives.members(archive, budget)
+        out = io.BytesIO()
+        archives.unpack(archive, member, out, budget=budget, progress=lambda _: None)
+    assert out.getvalue() == b"far away"
+    assert path.stat().st_blocks * 512 < 1 << 20
 
 
 def test_too_many_members_and_too_many_bytes() -> None:
@@ -218,6 +302,9 @@ def _info(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile
         (_info("a", tarfile.FIFOTYPE), "special_file"),
         (_info("a", tarfile.CHRTYPE), "special_file"),
         (_info("good"), "duplicate_names"),
+        (_info("Good"), "duplicate_names"),
+        (_info("good/x"), "file_against_folder"),
+        (_info("nul"), "reserved_name"),
         (_info("a\nb"), "control_characters"),
     ],
 )

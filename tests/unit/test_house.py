@@ -81,6 +81,13 @@ def test_every_reason_is_explained() -> None:
             named = isinstance(first, ast.Constant) and isinstance(first.value, str)
             if isinstance(called, ast.Name) and called.id in _RAISED and named:
                 used.add(first.value)
+        if path.name == "limits.py":
+            # There a reason is the first word of what is returned.
+            used |= {
+                node.value.elts[0].value
+                for node in ast.walk(ast.parse(path.read_text()))
+                if isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple)
+            }
     assert used == {one.word for one in reasons.REASONS}
 
 

@@ -56,7 +56,7 @@ class Page:
         self._page = page
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self.width, self.height = int(page.imagewidth), int(page.imagelength)
-        check_size(self.width, self.height, config)
+        check_size(self.width, self.height, config, samples=int(page.samplesperpixel))
         self._planar = int(page.planarconfig or 1) == 2 and int(page.samplesperpixel) > 1
         self._stored = int(page.samplesperpixel)
         self._palette = page.colormap if page.photometric == 3 else None
