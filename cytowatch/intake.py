@@ -40,6 +40,8 @@ _LOOK_AGAIN_S = 60.0
 _EVENT_LATENCY_NS = 250_000_000
 _PAUSED = Waiting(why="paused", detail="the administrator has paused it; it is taken later")
 _LOOK_FOR_RESUME_S = 0.5
+#: What somebody has to mend; it is tried again, and `idle` does not wait for it.
+_HOPELESS = frozenset({"other_filesystem", "not_permitted"})
 #: So many drops that wait are told one by one; the metrics count them all.
 _MOST_TOLD = 1000
 
@@ -478,6 +480,7 @@ class Intake:
             and not any(
                 track.due_at is not None
                 and track.waiting is not _PAUSED
+                and not (track.waiting and track.waiting.why in _HOPELESS)
                 and (not track.incomplete or track.due_at - now < patience_s)
                 for track in self._settler.tracks
             )
@@ -527,6 +530,12 @@ def _fault(error: OSError) -> Waiting:
         # The same filesystem, mounted once more: only the rename finds that out.
         said = "it is on another mount than the root, and a slide is renamed, never copied"
         return Waiting(why="other_filesystem", detail=said)
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        said = (
+            f"it cannot be moved ({error.strerror}): it and the folder that it lies in must "
+            "belong to the user of cytowatch, and be writable"
+        )
+        return Waiting(why="not_permitted", detail=said)
     return Waiting(why=durable.why_of(error), detail=f"{error.strerror or error}")
 
 

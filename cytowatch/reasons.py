@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from cytowatch.status import ERROR_OF, Status
 
-__all__ = ["REASONS", "Reason", "of"]
+__all__ = ["REASONS", "WAITING", "Reason", "of"]
 
 _DETECT = (Status.DETECTING_FORMAT,)
 _EXTRACT = (Status.EXTRACTING_DATA,)
@@ -147,3 +147,24 @@ _BY_WORD = {reason.word: reason for reason in REASONS}
 def of(word: str) -> Reason | None:
     """The reason that is called `word`, if it is one of this version's."""
     return _BY_WORD.get(word)
+
+
+#: Why a drop waits in its inbox: the word, what it means, and what to do.
+WAITING = {
+    "settling": ("It has not been quiet for `inbox.quiet_s` yet.", "Nothing."),
+    "open_for_writing": ("Somebody has it open for writing.", "Nothing; if it stays, look at the scanner or the share."),
+    "no_lease": ("Its filesystem grants no leases, so it must be quiet for longer.", "Nothing; `cytowatch check` says more."),
+    "incomplete": ("Something of it is missing; the detail says what.", "Send what is missing. After `inbox.incomplete_after_s` it is an error."),
+    "done_marker": ("`inbox.done_marker` is set, and its marker is not there.", "Let the copier write it."),
+    "paused": ("The administrator has paused it.", "`cytowatch resume`."),
+    "not_an_image": ("It lies in a dropped folder and is no image.", "Nothing: it is named in the manifest of the folder, and stays."),
+    "too_deep": ("It lies more than 32 folders deep.", "Drop the slides themselves."),
+    "no_user": ("It lies in `inbox/` itself.", "Move it into the folder of a user."),
+    "not_a_regular_file": ("It is a link, a pipe or a device, or has several names.", "Copy the file itself."),
+    "other_filesystem": ("It is not on the filesystem and mount of the root.", "Let the inbox lie on the same mount: a slide is renamed, never copied."),
+    "not_permitted": ("The daemon may not move it.", "Give it and its folder to the user of the daemon; `force user` in the share does."),
+    "unreadable": ("It cannot be opened.", "As for `not_permitted`."),
+    "input_output": ("The disk errs.", "Look at the system's log; it is tried again."),
+    "disk": ("The disk is full.", "Make room; it goes on by itself."),
+    "other": ("Anything else; the detail says what.", "As the detail says."),
+}  # fmt: skip

@@ -89,7 +89,14 @@ def reasons_page() -> str:
         f"| `{one.word}` | {one.means} | {one.technician} | {one.admin} |"
         for one in sorted(reasons.REASONS, key=lambda one: one.word)
     ]
-    return _REASONS + "\n".join(rows) + "\n"
+    waits = [f"| `{word}` | {means} | {do} |" for word, (means, do) in reasons.WAITING.items()]
+    return (
+        _REASONS + "\n".join(rows) + "\n\n## Why a drop waits in its inbox\n\n"
+        "`cytowatch status` tells the word and a detail, and so does the name of the file in `status/<user>/`. The same "
+        "words are the label `why` of the metrics.\n\n| why | it means | what to do |\n|---|---|---|\n"
+        + "\n".join(waits)
+        + "\n"
+    )
 
 
 def metrics_table() -> str:

@@ -26,6 +26,7 @@ WAITING = (
     "other_filesystem",
     "unreadable",
     "input_output",
+    "not_permitted",
     "disk",
     "other",
 )

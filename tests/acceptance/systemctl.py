@@ -1,8 +1,7 @@
 """A stand-in for systemctl where no systemd runs: it does what the unit says, as the unit's user.
 
 It is run by the commands of the documents, inside the namespaces of ``lab.py`` alone. The unit is
-read as systemd would, its command line is started by `setpriv` as its user without capabilities,
-its words come through a real notify socket, and `daemon-reload` asks the real `systemd-analyze`.
+read as systemd would, its command line is started as its user under all of its restrictions, its words come through a real notify socket, and `daemon-reload` asks the real `systemd-analyze`.
 """
 
 from __future__ import annotations
@@ -64,13 +63,16 @@ def supervise(unit: Unit) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(address)
         os.chmod(address, 0o666)
-        user, group = unit.of("User"), unit.of("Group")
-        os.umask(int(unit.of("UMask", "0022"), 8))
+        merged = folder / "merged.service"
+        merged.write_text("[Service]\n" + "".join(
+            f"{key}={value}\n" for key, values in unit.lists.items() for value in values
+            if unit.has_option("Service", key)
+        ))  # fmt: skip
+        sandbox = Path(__file__).with_name("unit_sandbox.py")
         with (folder / "journal").open("ab") as journal:
             found = os.fstat(journal.fileno())
             process = subprocess.Popen(
-                ["setpriv", "--reuid", user, "--regid", group, "--init-groups", "--no-new-privs",
-                 "--bounding-set=-all", "--inh-caps=-all", "--", *shlex.split(unit.of("ExecStart"))],
+                [sys.executable, str(sandbox), str(merged), "--", *shlex.split(unit.of("ExecStart"))],
                 stdin=subprocess.DEVNULL, stdout=journal, stderr=journal, cwd="/",
                 env={"PATH": "/usr/sbin:/usr/bin", "LANG": "C.UTF-8", "NOTIFY_SOCKET": address,
                      "JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"},

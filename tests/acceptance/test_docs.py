@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests import builders
+from tests.builders import vendors
+from tests.integration.test_matrix import ROWS, VSI
 
 HOUSE = Path(__file__).parents[2]
 DOCS = HOUSE / "docs"
@@ -139,3 +143,55 @@ def test_a_lab_is_installed_by_the_documents(wheels: Path) -> None:
     assert "Traceback" not in done.stdout + done.stderr
     assert "storage/scanner1" in done.stdout
     assert "core 7.png - CONVERTED" in done.stdout
+
+
+@needs_root
+def test_every_format_is_read_under_the_restrictions_of_the_unit(
+    wheels: Path, tmp_path: Path
+) -> None:
+    """The daemon, its zygote and every decoder, with the unit's filter of system calls and the rest."""
+    drops = tmp_path / "drops"
+    drops.mkdir()
+    for row in ROWS:
+        row.make(drops / f"{row.id}.{row.extension}")
+    vendors.mirax_mrxs(drops, "M")
+    shutil.make_archive(str(tmp_path / "batch"), "zip", root_dir=drops)
+    shutil.copy(tmp_path / "batch.zip", drops)
+    if VSI.parent.exists():
+        shutil.copytree(VSI.parent, drops, dirs_exist_ok=True)
+        subprocess.run(["chmod", "-R", "u+w", str(drops)], check=True)
+    install = sections(DOCS / "how-to" / "install.md")["Install"]
+    script = [
+        *install[:4],
+        "install -d -o cytowatch -g cytowatch /srv/cytowatch/inbox/ann\n",
+        f"cp -r {drops}/. /srv/cytowatch/inbox/ann\nchown -R cytowatch: /srv/cytowatch/inbox\n",
+        # Somebody else's folder: what lies in it cannot be moved, and is waited for by nobody.
+        "install -d -o root /srv/cytowatch/inbox/bob\n",
+        f"install -m 0644 {drops}/aperio-svs.svs /srv/cytowatch/inbox/bob/theirs.svs\n",
+        "cp /opt/cytowatch/share/cytowatch/cytowatch.service /run\n",
+        "chmod 0711 /run\n",
+        f"{sys.executable} {HOUSE}/tests/acceptance/unit_sandbox.py /run/cytowatch.service -- "
+        "/usr/bin/timeout 120 /opt/cytowatch/bin/cytowatch run --until-idle > /run/log "
+        "|| { cat /srv/cytowatch/state/live.json /run/log; false; }\n",
+        f"cp /srv/cytowatch/state/live.json {tmp_path}\n",
+        f"cytowatch list --json > {tmp_path}/list.json\n",
+        # The restrictions are there, and so is Landlock within them.
+        f"{sys.executable} {HOUSE}/tests/acceptance/unit_sandbox.py /run/cytowatch.service -- "
+        "/bin/sh -c 'cat /proc/self/status; touch /etc/x || true; "
+        "touch /srv/cytowatch/x && rm /srv/cytowatch/x; /opt/cytowatch/bin/cytowatch check'\n",
+    ]
+    done = lab(wheels, "".join(script))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    found = {one["name"]: one for one in json.loads((tmp_path / "list.json").read_text())}
+    wrong = {name: one["error"] for name, one in found.items() if one["error"]}
+    assert wrong == {}
+    assert len(found) >= len(ROWS) + 2
+    live = json.loads((tmp_path / "live.json").read_text())
+    assert live["sandbox"]
+    [waits] = live["waiting"]
+    assert (waits["path"], waits["why"]) == ("bob/theirs.svs", "not_permitted")
+    assert "must belong to the user of cytowatch" in waits["detail"]
+    for line in ("Seccomp:\t2", "NoNewPrivs:\t1", "CapBnd:\t0000000000000000"):
+        assert line in done.stdout
+    assert "/etc/x" in done.stderr
+    assert "Read-only file system" in done.stderr

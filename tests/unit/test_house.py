@@ -15,6 +15,7 @@ import pytest
 import tomli
 
 from cytowatch import formats, reasons
+from cytowatch.observe.metrics import WAITING
 from cytowatch.status import FOLLOWERS, Status
 
 HOUSE = Path(__file__).resolve().parents[2]
@@ -89,6 +90,7 @@ def test_every_reason_is_explained() -> None:
                 if isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple)
             }
     assert used == {one.word for one in reasons.REASONS}
+    assert set(reasons.WAITING) == set(WAITING)
 
 
 def test_every_format_has_a_module_with_its_source() -> None:
