@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test check lint bench bench-index soak inject venv clean
+.PHONY: demo test check lint bench bench-index soak inject fuzz venv clean
 
 demo: $(STAMP)  ## watch slides travel from an inbox into storage
 	@$(BIN)/cytowatch demo
@@ -34,6 +34,18 @@ soak: $(STAMP)  ## ten minutes of drops over SMB while the daemon is killed agai
 inject: $(STAMP)  ## kill the daemon at, or fail, every system call that matters
 	CYTOWATCH_INJECT=all $(BIN)/python -m pytest -q -n 3 --dist worksteal tests/acceptance/test_inject.py
 
+FUZZ_S ?= 300
+fuzz: $(STAMP)  ## every fuzzer for FUZZ_S seconds, then every bad sample mutated, through a daemon
+	@for target in $$($(BIN)/python -c 'from tests.fuzz.targets import TARGETS; print(*TARGETS)'); do \
+		echo "== $$target"; \
+		mkdir -p .fuzz/$$target; \
+		$(BIN)/python -m tests.fuzz.run $$target -max_total_time=$(FUZZ_S) -timeout=10 -max_len=16384 \
+			-artifact_prefix=.fuzz/defect-$$target- .fuzz/$$target tests/fuzz/corpus/$$target \
+			> .fuzz/$$target.log 2>&1 || { tail -40 .fuzz/$$target.log; exit 1; }; \
+		tail -1 .fuzz/$$target.log; \
+	done
+	$(BIN)/python -m tests.fuzz.daemon
+
 venv: $(STAMP)
 
 $(STAMP): pyproject.toml
@@ -46,4 +58,4 @@ $(STAMP): pyproject.toml
 	@touch $(STAMP)
 
 clean:
-	rm -rf .venv demo-root dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .fuzz demo-root dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -84,8 +84,13 @@ class Names:
         Raises
         ------
         ExtractionError
-            `duplicate_names` or `file_against_folder`.
+            `no_name`, `duplicate_names` or `file_against_folder`.
         """
+        if not path:
+            # "./" is the folder of the archive itself.
+            if is_folder:
+                return
+            raise ExtractionError("no_name", "a member has no name")
         folded = unicodedata.normalize("NFC", path).casefold()
         parts = folded.split("/")
         above = ["/".join(parts[:depth]) for depth in range(1, len(parts))]

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from cytowatch.archives.common import Budget, DamagedMember, Names, checked_path
 from cytowatch.errors import ExtractionError
@@ -46,7 +46,13 @@ def opened(file: BinaryIO) -> Iterator[tarfile.TarFile]:
     packed = file.read(2) == b"\x1f\x8b"
     file.seek(0)
     try:
-        with tarfile.open(fileobj=file, mode="r|gz" if packed else "r|", errorlevel=2) as archive:
+        mode: Literal["r|gz", "r|"] = "r|gz" if packed else "r|"
+        archive = tarfile.open(fileobj=file, mode=mode, errorlevel=2)  # noqa: SIM115 - see below
+    except (tarfile.TarError, EOFError, zlib.error, ValueError, TypeError) as error:
+        # The last one is what tarfile makes of a gzip header that ends too soon.
+        raise ExtractionError("damaged_archive", f"the tar cannot be read: {error}") from error
+    try:
+        with archive:
             yield archive
     except (tarfile.TarError, EOFError, zlib.error, ValueError) as error:
         raise ExtractionError("damaged_archive", f"the tar cannot be read: {error}") from error

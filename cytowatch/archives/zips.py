@@ -8,13 +8,14 @@ Source: PKWARE APPNOTE 6.3.10; the attacks known as zip slip, overlap bomb and q
 from __future__ import annotations
 
 import itertools
+import lzma
 import stat
 import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from cytowatch.archives.common import Budget, DamagedMember, Names, checked_path
 from cytowatch.errors import ExtractionError
@@ -22,6 +23,10 @@ from cytowatch.errors import ExtractionError
 __all__ = ["Member", "members", "opened", "unpack"]
 
 _CHUNK_BYTES = 1 << 20
+#: What Python's zipfile and its decompressors raise over damaged bytes.
+_DAMAGE = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, struct.error, OverflowError,
+)  # fmt: skip
 _LOCAL_HEADER_BYTES = 30
 _ENCRYPTED = 0x1
 _END = b"PK\5\6"
@@ -66,11 +71,15 @@ def _check_end(file: BinaryIO, archive: zipfile.ZipFile) -> None:
     size = file.seek(0, 2)
     tail_at = max(0, size - _LONGEST_TAIL_BYTES)
     tail = _read(file, tail_at, size)
-    end = tail_at + tail.rfind(_END)
+    # As zipfile looks for it: an end without a comment first, else the last mark of one.
+    plain = tail[-_END_BYTES:].startswith(_END) and tail.endswith(b"\0\0")
+    end = tail_at + (len(tail) - _END_BYTES if plain else tail.rfind(_END))
     _, this_disk, directory_disk = struct.unpack_from("<4sHH", tail, end - tail_at)
     if this_disk not in (0, 0xFFFF) or directory_disk not in (0, 0xFFFF):
         raise ExtractionError("spanned", "it is one part of an archive that is split over several")
     entries = archive.infolist()
+    if any(entry.header_offset < 0 for entry in entries):
+        raise ExtractionError("damaged_archive", "a member of the zip lies before its beginning")
     begin = min((entry.header_offset for entry in entries), default=archive.start_dir)
     last = begin
     if entries:
@@ -125,8 +134,9 @@ def members(archive: zipfile.ZipFile, budget: Budget) -> list[Member]:
     found = []
     for entry in entries:
         path = _path(entry)
-        names.add(path, is_folder=entry.is_dir())
-        if not entry.is_dir():
+        is_folder = entry.filename.endswith("/")
+        names.add(path, is_folder=is_folder)
+        if not is_folder:
             found.append(Member(path=path, size_bytes=entry.file_size, info=entry))
     budget.check(sum(one.size_bytes for one in found))
     return found
@@ -154,16 +164,32 @@ def unpack(
     written = 0
     try:
         with archive.open(member.info) as source:
-            while chunk := source.read(_CHUNK_BYTES):
+            while chunk := _next(source):
                 written += len(chunk)
                 budget.spend(len(chunk))
                 target.write(chunk)
                 progress(budget.spent_bytes)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except _DAMAGE as error:
         raise DamagedMember(f"damaged: {error}") from error
     except (NotImplementedError, RuntimeError) as error:
         raise DamagedMember(f"packed in an unknown way: {error}") from error
     return written
+
+
+def _next(source: IO[bytes]) -> bytes:
+    """The next bytes of a member.
+
+    Raises
+    ------
+    DamagedMember
+        bz2 says so by an OSError without a number, which no disk ever gives.
+    """
+    try:
+        return source.read(_CHUNK_BYTES)
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise DamagedMember(f"damaged: {error}") from error
 
 
 def _path(entry: zipfile.ZipInfo) -> str:

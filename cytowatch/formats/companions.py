@@ -341,7 +341,8 @@ def _ini(probe: Probe) -> configparser.ConfigParser | None:
     )
     try:
         ini.read_string(text)
-    except configparser.Error:
+    except (configparser.Error, AttributeError):
+        # Of a value that goes on where none began, configparser knows no better than the latter.
         return None
     return ini
 

@@ -19,6 +19,10 @@ __all__ = ["missing"]
 _ZERO_LOOK = 4096
 #: Chunk headers that are walked in a PNG, marker segments in a JPEG: more is no honest file.
 _MOST_CHUNKS = 1_000_000
+#: Tiles and strips that are held against the size of the file.
+_MOST_SEGMENTS = 20_000_000
+#: The offsets of strips, and of tiles.
+_LISTS = frozenset({273, 324})
 _TAIL = 1 << 16
 _ZIP_END = b"PK\x05\x06"
 #: TIFF compressions whose data never begins with eight zeros: LZW, JPEG, deflate, JPEG 2000.
@@ -111,7 +115,14 @@ def _tiff(descriptor: int, size_bytes: int) -> str | None:
         return f"its first directory ({error})"
     if tiff.broken:
         return tiff.broken
+    looked_at = 0
     for number, directory in enumerate([*tiff.directories, *tiff.sub_directories]):
+        looked_at += max(
+            (directory.tags[tag].count for tag in _LISTS & directory.tags.keys()), default=0
+        )
+        if looked_at > _MOST_SEGMENTS:
+            # No honest slide has so many; what it is is found out where it may take its time.
+            return None
         lacking = _segments(directory, number, size_bytes)
         if lacking is not None:
             return lacking
@@ -120,9 +131,9 @@ def _tiff(descriptor: int, size_bytes: int) -> str | None:
 
 def _segments(directory: Directory, number: int, size_bytes: int) -> str | None:
     what = "tile" if directory.tiled else "strip"
-    compressed = directory.number(259, 1) in _NEVER_ZERO
     last = (0, 0)
     try:
+        compressed = directory.number(259, 1) in _NEVER_ZERO
         for tag in directory.tags.values():
             if tag.end > size_bytes:
                 return f"the values of a tag of directory {number}"

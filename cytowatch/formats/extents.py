@@ -16,8 +16,10 @@ __all__ = ["bmp", "czi", "ets", "jp2", "jpeg2000_codestream", "pnm", "tar"]
 
 _MOST_PARTS = 1_000_000
 _LARGEST_DIRECTORY = 512 << 20
-_PNM = re.compile(rb"P[456](?:\s+|#[^\n]*\n)+(\d+)(?:\s+|#[^\n]*\n)+(\d+)\s", re.DOTALL)
-_PNM_MOST = re.compile(rb"(?:\s*|#[^\n]*\n)*(\d+)\s", re.DOTALL)
+#: Nothing in it can match in two ways: a header of spaces must not take for ever. A number of
+#: more digits is none that an image can have.
+_PNM = re.compile(rb"P[456](?:\s|#[^\n]*\n)+(\d{1,18})(?:\s|#[^\n]*\n)+(\d{1,18})\s", re.DOTALL)
+_PNM_MOST = re.compile(rb"(?:\s|#[^\n]*\n)*(\d{1,18})\s", re.DOTALL)
 
 
 def _short(need: int, size_bytes: int) -> str | None:
@@ -134,6 +136,8 @@ def jp2(descriptor: int, size_bytes: int) -> str | None:
         length = length or size_bytes - at
         if length < inner:
             return None
+        if at + length > size_bytes and kind != b"jp2c":
+            return "the box with the codestream"
         if kind == b"jp2c":
             return _short(at + length, size_bytes) or _parts(descriptor, at + inner, at + length)
         at += length

@@ -45,9 +45,10 @@ def of_image(width: int, height: int, limits: Limits, *, samples: int = 1) -> Re
 
 
 def of_structure(tiff: Tiff, limits: Limits) -> Refusal | None:
-    """Whether the directories of a TIFF are too many, too full, or lead in a circle."""
-    if tiff.loops:
-        return "directory_loop", "its list of directories leads back into itself and has no end"
+    """Whether the directories of a TIFF are too many or too full.
+
+    A list that leads back into itself is none of these: it is read once round (`Tiff.loops`).
+    """
     pages = len(tiff.directories) + len(tiff.sub_directories)
     if pages > limits.max_pages or tiff.cut:
         more = "more than " if tiff.cut else ""

@@ -51,6 +51,8 @@ _CODES = {
 _MOST_DIRECTORIES = 100_000
 _MOST_SUB_DIRECTORIES = 64
 _MOST_TAGS = 65_535
+#: In all directories together: they may lie over each other, so a small file can have many.
+_MOST_TAGS_IN_ALL = 500_000
 _MOST_VALUES = 50_000_000
 _LONGEST_TEXT = 16 << 20
 
@@ -176,6 +178,7 @@ class Tiff:
         self.cut = False
         self.directories: list[Directory] = []
         self.sub_directories: list[Directory] = []
+        self._tags_left = _MOST_TAGS_IN_ALL
         self._walk(first)
         if not self.directories:
             raise TiffError(self.broken or "it has no directory")
@@ -226,7 +229,12 @@ class Tiff:
         seen: set[int] = set()
         offset = first
         try:
-            while offset and offset not in seen and len(seen) < _MOST_DIRECTORIES:
+            while (
+                offset
+                and offset not in seen
+                and len(seen) < _MOST_DIRECTORIES
+                and self._tags_left > 0
+            ):
                 seen.add(offset)
                 directory, offset = self._read(offset)
                 self.directories.append(directory)
@@ -234,7 +242,7 @@ class Tiff:
             self.cut = bool(offset) and not self.loops
             for directory in list(self.directories):
                 for sub in directory.numbers(SUB_IFDS)[:_MOST_SUB_DIRECTORIES]:
-                    if sub and sub not in seen:
+                    if sub and sub not in seen and self._tags_left > 0:
                         seen.add(sub)
                         self.sub_directories.append(self._read(sub)[0])
         except TiffError as error:
@@ -247,6 +255,7 @@ class Tiff:
         [count] = struct.unpack(f"{self.order}{count_format}", self.bytes(offset, count_bytes))
         if count > _MOST_TAGS:
             raise TiffError(f"{count:,} tags in one directory")
+        self._tags_left -= count
         begin = offset + count_bytes
         entries = self.bytes(begin, count * entry_bytes)
         next_bytes = 8 if wide or self.ndpi else 4

@@ -31,6 +31,7 @@ from cytowatch import durable, formats, manifest, names
 from cytowatch.config import Config
 from cytowatch.failpoints import reached
 from cytowatch.formats import Probe, completeness
+from cytowatch.inbox import look
 from cytowatch.inbox.scan import Drop, Waiting, fingerprint
 from cytowatch.manifest import FileEntry, Manifest
 from cytowatch.model import UploadedFileId
@@ -167,8 +168,10 @@ def claim(
             if isinstance(found, Waiting):
                 return _of(parcel, one, found)
             if lacking is None:
-                lacking = completeness.missing(
-                    one.descriptor, one.member.drop.fingerprint.size_bytes
+                lacking = look.safely(
+                    lambda probe: completeness.missing(probe.descriptor, probe.size_bytes),
+                    Probe(one.descriptor, name=one.member.drop.name),
+                    lambda: None,
                 )
                 if lacking is not None and not overdue:
                     what = Waiting(why="incomplete", detail=f"missing {lacking}")
@@ -238,7 +241,11 @@ def _no_image(head: _Held, parcel: Parcel) -> str | None:
     # Whether it is a slide only OpenSlide knows, and no decoder runs in this process.
     if len(parcel.members) > 1 or probe.head.startswith(b"SQLite format 3\0"):
         return None
-    return None if formats.matching(probe) else formats.looks_like(probe)
+    return look.safely(
+        lambda probe: None if formats.matching(probe) else formats.looks_like(probe),
+        probe,
+        lambda: None,
+    )
 
 
 def _take(

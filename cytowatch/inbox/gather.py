@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from cytowatch import durable, names
 from cytowatch.formats import Probe, companions
 from cytowatch.formats.companions import Group
+from cytowatch.inbox import look
 from cytowatch.inbox.settle import Track
 from cytowatch.model import Fingerprint
 
@@ -62,11 +63,11 @@ class Gatherer:
         here = {track.drop.path[cut:]: track for track in tracks}
         sizes = {path: track.drop.fingerprint.size_bytes for path, track in here.items()}
 
-        def look(path: str, function: Callable[[Probe], T]) -> T:
+        def look_into(path: str, function: Callable[[Probe], T]) -> T:
             return self._look(here[path], function)
 
         found = []
-        for group in companions.groups(sizes, look):
+        for group in companions.groups(sizes, look_into):
             inside = tuple(here[path] for path in (*group.members, *group.sidecars))
             top, slash, _ = group.head.partition("/")
             # A set's own folder at the top of an inbox is no dropped folder.
@@ -106,6 +107,7 @@ class Gatherer:
             # The claim will meet the same fault, and tell of it.
             descriptor = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            return function(Probe(descriptor, name=name))
+            probe = Probe(descriptor, name=name)
+            return look.safely(function, probe, lambda: look.of_nothing(function))
         finally:
             os.close(descriptor)

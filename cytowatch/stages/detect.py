@@ -48,8 +48,11 @@ def detect(file: UploadedFile) -> Outcome:
         _check_structure(probe, file.config.limits)
         _check_supported(found, probe)
         shown = _levels_in(probe)
+        looped = probe.tiff is not None and probe.tiff.loops
     native, slide_vendor = found.native, None
     warnings = list(file.manifest["warnings"])
+    if looped:
+        warnings.append("its list of directories leads back into itself: it was read once round")
     if found.native:
         slide_vendor, refusal = _opened(path, shown, file.config.limits)
         if found.id == "ome-tiff" and shown < 2:
@@ -164,7 +167,7 @@ def _check_structure(probe: Probe, allowed: Limits) -> None:
     Raises
     ------
     FormatError
-        `directory_loop`, `too_many_pages` or `too_many_tags`.
+        `too_many_pages` or `too_many_tags`.
     """
     refusal = limits.of_structure(probe.tiff, allowed) if probe.tiff is not None else None
     if refusal is not None:

@@ -92,7 +92,7 @@ def open_bmp(path: str, config: Config) -> Opened:
     begin, second, width, height, _, bits, packing = struct.unpack_from("<IIiiHHI", head, 10)
     masks = _masks(head, second, bits, packing)
     palette = None
-    if packing == 0 and bits <= 8 and second >= 40:
+    if packing == 0 and bits in (1, 4, 8) and second >= 40:
         palette, masks = _palette(descriptor, 14 + second, begin, head, bits), ()
     stride = (width * bits + 31) // 32 * 4
     need = begin + stride * (abs(height) - 1) + width * bits // 8
@@ -118,7 +118,8 @@ def _palette(descriptor: int, at: int, begin: int, head: bytes, bits: int) -> Pi
     [stated] = struct.unpack_from("<I", head, 46)
     room = max(0, begin - at) // 4
     count = min(stated or 1 << bits, room, 256)
-    colours = np.frombuffer(os.pread(descriptor, 4 * count, at), np.uint8).reshape(-1, 4)
+    stored = os.pread(descriptor, 4 * count, at)
+    colours = np.frombuffer(stored[: len(stored) // 4 * 4], np.uint8).reshape(-1, 4)
     found = np.zeros((256, 3), np.uint8)
     found[: len(colours)] = colours[:, 2::-1]
     grey = bool((found == found[:, :1]).all())

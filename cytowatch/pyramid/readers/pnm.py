@@ -17,7 +17,9 @@ from cytowatch.pyramid.regions import Opened, Pixels, Scene, check_size, damaged
 __all__ = ["open_pnm"]
 
 _HEADER = re.compile(
-    rb"P([56])(?:\s+|#[^\n]*\n)+(\d+)(?:\s+|#[^\n]*\n)+(\d+)(?:\s+|#[^\n]*\n)+(\d+)\s", re.DOTALL
+    # Nothing in it can match in two ways: a header of spaces must not take for ever.
+    rb"P([56])" + 3 * rb"(?:\s|#[^\n]*\n)+(\d{1,18})" + rb"\s",
+    re.DOTALL,
 )
 
 

@@ -44,9 +44,9 @@ def by_pillow(path: str, config: Config) -> Opened:
     # The limits are ours: see check_size and check_memory.
     Image.MAX_IMAGE_PIXELS = None
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), open(path, "rb") as file:
             warnings.simplefilter("ignore")
-            image = Image.open(path)
+            image = Image.open(file)
             check_size(image.width, image.height, config)
             check_memory(image.width * image.height * _PILLOW_BYTES, config, "reading it whole")
             image.load()

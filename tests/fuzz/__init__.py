@@ -1,0 +1,1 @@
+"""Fuzzing of every parser that is our own, and of the whole daemon."""

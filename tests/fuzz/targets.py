@@ -1,0 +1,220 @@
+"""What is fuzzed: each parser of our own, which may refuse bytes in its own words and in no other way.
+
+A target takes bytes and returns, whatever they are. What it raises is a defect.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from cytowatch import config, formats, manifest, names
+from cytowatch.archives import Budget, DamagedMember, tars, zips
+from cytowatch.engine import wire
+from cytowatch.errors import ConfigError, ConversionError, ExtractionError, FormatError
+from cytowatch.formats import Probe, companions, completeness, limits
+from cytowatch.manifest import ManifestError
+from cytowatch.pyramid.readers import bmp, jp2, pnm
+from cytowatch.stages.detect import identify
+
+__all__ = ["TARGETS", "seeds"]
+
+_LIMITS = config.Limits(archive_max_bytes=4 << 20, archive_max_entries=200)
+_CONFIG = config.Config(limits=config.Limits(max_pixels=1 << 22))
+
+
+@contextmanager
+def _file(data: bytes) -> Iterator[tuple[int, str]]:
+    """The bytes as a file that exists nowhere: (descriptor, path)."""
+    descriptor = os.memfd_create("fuzz", os.MFD_CLOEXEC)
+    try:
+        os.write(descriptor, data)
+        yield descriptor, f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
+
+
+def probe(data: bytes) -> None:
+    """Detection, completeness, limits and the words for what it looks like."""
+    with _file(data) as (descriptor, _):
+        found = Probe(descriptor, name="a.bin")
+        completeness.missing(descriptor, found.size_bytes)
+        formats.looks_like(found)
+        if found.tiff is not None:
+            limits.of_structure(found.tiff, config.Limits())
+        with suppress(FormatError):
+            identify(found)
+
+
+def indexes(data: bytes) -> None:
+    """The index files of sets: what they refer to, and whether that leads out."""
+    with _file(data) as (descriptor, _):
+        for name in ("a.vms", "a.vmu", "Slidedat.ini"):
+            found = Probe(descriptor, name=name)
+            with suppress(FormatError):
+                companions.unsafe(companions.referred(found))
+
+
+def zipped(data: bytes) -> None:
+    """A zip: directory, names, members; the budget is never exceeded."""
+    budget = Budget(limits=_LIMITS, archive_bytes=len(data))
+    with suppress(ExtractionError), zips.opened(io.BytesIO(data)) as archive:
+        for member in zips.members(archive, budget):
+            _inside(member.path)
+            with suppress(DamagedMember):
+                zips.unpack(archive, member, io.BytesIO(), budget=budget, progress=lambda _: None)
+            assert budget.spent_bytes <= _LIMITS.archive_max_bytes
+
+
+def tarred(data: bytes) -> None:
+    """A tar, packed or not."""
+    budget = Budget(limits=_LIMITS, archive_bytes=len(data))
+    with suppress(ExtractionError), tars.opened(io.BytesIO(data)) as archive:
+        for member in tars.members(archive, budget):
+            _inside(member.path)
+            with suppress(DamagedMember):
+                tars.unpack(archive, member, io.BytesIO(), budget=budget, progress=lambda _: None)
+
+
+def _inside(path: str) -> None:
+    assert not path.startswith("/")
+    assert ".." not in path.split("/")
+    assert "\\" not in path
+    assert path.isprintable() or not any(ord(char) < 32 for char in path)
+
+
+def bitmap(data: bytes) -> None:
+    """A BMP's header, and its rows if there are any."""
+    _rows(bmp.open_bmp, data)
+
+
+def netpbm(data: bytes) -> None:
+    """A PNM's header, and its rows."""
+    _rows(pnm.open_pnm, data)
+
+
+def _rows(reader: Callable[[str, config.Config], object], data: bytes) -> None:
+    with _file(data) as (_, path), suppress(ConversionError):
+        opened = reader(path, _CONFIG)
+        for scene in opened.scenes:  # type: ignore[attr-defined]
+            region = scene.region
+            rows = region.rows(0, min(region.height, 16))
+            assert rows.shape[1] == region.width
+        opened.close()  # type: ignore[attr-defined]
+
+
+def codestream(data: bytes) -> None:
+    """The boxes and markers of a JPEG 2000; what is decoded of it is another one's."""
+    with (
+        _file(data) as (descriptor, _),
+        suppress(struct.error, ValueError, IndexError, ConversionError),
+    ):
+        _, begin, end = jp2._boxes(descriptor, len(data))
+        stream = jp2._main_header(descriptor, begin, end)
+        jp2._find_parts(stream, end)
+
+
+def sidecar(data: bytes) -> None:
+    """A manifest as it is read from disk, and held against its schema."""
+    folder = Path(f"/dev/shm/cytowatch-fuzz-{os.getpid()}")
+    folder.mkdir(exist_ok=True)
+    (folder / manifest.FILE_NAME).write_bytes(data)
+    with suppress(ManifestError):
+        manifest.problems(manifest.read(folder))
+
+
+def settings(data: bytes) -> None:
+    """A configuration."""
+    with _file(data) as (_, path), suppress(ConfigError):
+        config.load(Path(path))
+
+
+def message(data: bytes) -> None:
+    """What a child says."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs, suppress(wire.ProtocolError):
+        theirs.sendall(data[:65536])
+        theirs.shutdown(socket.SHUT_WR)
+        while wire.receive(ours) is not None:
+            pass
+
+
+def name(data: bytes) -> None:
+    """The name of a dropped file: every name becomes one of ours, and one that can be shown."""
+    text, _ = names.decode(data.replace(b"\0", b"").replace(b"/", b"")[:255] or b"x")
+    slug = names.slug(text)
+    assert slug
+    assert not slug.startswith(("-", "."))
+    assert set(slug) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+    shown = names.printable(text)
+    assert shown == names.printable(shown)
+    assert all(char == " " or char.isprintable() for char in shown)
+    kept = names.file_name(text)
+    assert len(kept.encode()) <= 180
+    assert "/" not in kept
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "probe": probe,
+    "indexes": indexes,
+    "zipped": zipped,
+    "tarred": tarred,
+    "bitmap": bitmap,
+    "netpbm": netpbm,
+    "codestream": codestream,
+    "sidecar": sidecar,
+    "settings": settings,
+    "message": message,
+    "name": name,
+}
+
+
+def seeds(folder: Path) -> None:
+    """Write what each target begins with: small files as our builders make them."""
+    from tests import builders
+    from tests.builders import others, vendors
+
+    made = folder / "made"
+    made.mkdir(parents=True)
+    files = {
+        "probe": [
+            builders.aperio_svs(made / "a.svs", width=64, height=64),
+            builders.planar_tiff(made / "b.tif", width=32, height=32),
+            builders.png(made / "c.png"), builders.jpeg(made / "d.jpg"), others.czi(made / "e.czi"),
+            others.jp2(made / "f.jp2"), others.bmp(made / "g.bmp"), vendors.ndpi(made / "h.ndpi"),
+        ],
+        "bitmap": [others.bmp(made / "k.bmp")],
+        "netpbm": [others.pgm(made / "l.pgm"), others.ppm(made / "m.ppm")],
+        "codestream": [others.jp2(made / "n.jp2")],
+    }  # fmt: skip
+    vendors.mirax_mrxs(made, "M")
+    vms = vendors.vms(made / "V.vms")
+    files["indexes"] = [*made.rglob("Slidedat.ini"), vms]
+    for target in TARGETS:
+        (folder / target).mkdir()
+        for path in files.get(target, []):
+            (folder / target / path.name).write_bytes(path.read_bytes()[:8192])
+    import tarfile
+    import zipfile
+
+    for kind in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        with zipfile.ZipFile(folder / "zipped" / f"{kind}.zip", "w", kind) as archive:
+            archive.writestr("a/b.txt", b"hello " * 20)
+            archive.writestr("c.txt", b"x")
+    for mode in ("w", "w:gz"):
+        with tarfile.open(folder / "tarred" / f"{mode.replace(':', '')}.tar", mode) as packed:
+            info = tarfile.TarInfo("a/b.txt")
+            info.size = 5
+            packed.addfile(info, io.BytesIO(b"hello"))
+    (folder / "settings" / "default.toml").write_text(config.render())
+    document = {"schema_version": 1, "id": "20261123-141502-k3f9-CMU-1", "status": "DEPLOYED"}
+    (folder / "sidecar" / "short.json").write_text(json.dumps(document))
+    text = json.dumps({"progress": 0.5}).encode()
+    (folder / "message" / "one").write_bytes(struct.pack("<I", len(text)) + text)
+    (folder / "name" / "odd").write_bytes("Größe [page=3]\n\u202e.svs".encode())
