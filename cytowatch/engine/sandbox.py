@@ -15,6 +15,7 @@ from cytowatch.engine import landlock
 __all__ = ["RUNTIME", "die_with_parent", "enforced", "enter"]
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
+_PR_SET_MDWE, _PR_GET_MDWE, _REFUSE_EXEC_GAIN = 65, 66, 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 #: What Python and the decoders may still load while they run.
@@ -73,6 +74,8 @@ def enter(config: Config, out: str, *, parent: int) -> bool:
         resource.setrlimit(kind, (least, least))
     if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "PR_SET_NO_NEW_PRIVS")
+    # What was written is never executed. A kernel before 6.3 does not know it; every decoder does.
+    _libc.prctl(_PR_SET_MDWE, _REFUSE_EXEC_GAIN, 0, 0, 0)
     if landlock.abi() == 0:
         return False
     landlock.restrict(read=["source", "derived", *RUNTIME], write=[out, "/dev/null"])
@@ -82,7 +85,12 @@ def enter(config: Config, out: str, *, parent: int) -> bool:
 def enforced() -> dict[str, bool | int]:
     """What this kernel really enforces, tried in a process of its own."""
     version = landlock.abi()
-    return {"landlock_abi": version, "files": bool(version) and _tried(), "network": version >= 4}
+    return {
+        "landlock_abi": version,
+        "files": bool(version) and _tried(),
+        "network": version >= 4,
+        "write_xor_execute": _libc.prctl(_PR_GET_MDWE, 0, 0, 0, 0) >= 0,
+    }
 
 
 def _tried() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import socket
 import time
@@ -41,6 +42,8 @@ def _escape() -> None:
         lambda: os.rename("source", "out.1/source"),
         lambda: socket.create_connection(("127.0.0.1", 9), 1),
         lambda: os.kill(os.getppid(), 0),
+        # The program's own machine code, written at run time.
+        lambda: mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC),
     ]
     for attempt in attempts:
         try:
@@ -58,7 +61,67 @@ def _raise() -> None:
     raise LookupError("a defect of ours")
 
 
-_DEEDS = {"raise": _raise, "segfault": _segfault, "hang": _hang, "eat": _eat, "escape": _escape}
+def _babble() -> None:
+    os.write(3, b"\xff" * 100)
+    time.sleep(1)
+
+
+def _babble_json() -> None:
+    text = b'{"outcome": {"status": "DEPLOYED", "changes": [1, 2]}}'
+    os.write(3, len(text).to_bytes(4, "little") + text)
+    time.sleep(1)
+
+
+_DEEDS = {
+    "raise": _raise,
+    "babble": _babble,
+    "wordy": _babble_json,
+    "segfault": _segfault,
+    "hang": _hang,
+    "eat": _eat,
+    "escape": _escape,
+}
+
+
+def _row(path: str) -> dict:
+    return {"role": "pyramid", "path": path, "size_bytes": 1, "sha256": None, "status": "DEPLOYED"}
+
+
+def _linked(file: UploadedFile) -> Outcome:
+    os.symlink("/etc/passwd", f"{file.out}/a.tiff")
+    rows = [*file.manifest["files"], _row("derived/a.tiff")]
+    return Outcome(status=Status.DEPLOYING, changes={"files": rows})
+
+
+def _piped(file: UploadedFile) -> Outcome:
+    os.mkfifo(f"{file.out}/a.tiff")
+    return Outcome(status=Status.DEPLOYING)
+
+
+#: What a decoder that was taken over might say that it made, by the word in the name.
+LIES: dict[str, Callable[[UploadedFile], Outcome]] = {
+    "skip": lambda file: Outcome(status=Status.DEPLOYED),
+    "back": lambda file: Outcome(status=Status.UPLOADED),
+    "error": lambda file: Outcome(status=Status.ERROR_FORMAT),
+    "user": lambda file: Outcome(status=Status.DEPLOYING, changes={"user": "bob"}),
+    "id": lambda file: Outcome(status=Status.DEPLOYING, changes={"id": "../../../x"}),
+    "path": lambda file: Outcome(
+        status=Status.DEPLOYING,
+        changes={"files": [*file.manifest["files"], _row("derived/../../../../etc/passwd")]},
+    ),
+    "absolute": lambda file: Outcome(
+        status=Status.DEPLOYING, changes={"files": [*file.manifest["files"], _row("/etc/passwd")]}
+    ),
+    "absent": lambda file: Outcome(
+        status=Status.DEPLOYING,
+        changes={"files": [*file.manifest["files"], _row("derived/x.tiff")]},
+    ),
+    "schema": lambda file: Outcome(
+        status=Status.DEPLOYING, changes={"images": [{"width": "wide"}]}
+    ),
+    "link": _linked,
+    "pipe": _piped,
+}
 
 
 def _slow(file: UploadedFile, steps: int) -> None:
@@ -78,6 +141,9 @@ def _wrapped(status: Status) -> Callable[[UploadedFile], Outcome]:
         if name.startswith(f"stall-{status.name}"):
             _slow(file, 3)
             _hang()
+        for word, lie in LIES.items():
+            if name.startswith(f"lie-{word}-") and status is Status.CONVERTING:
+                return lie(file)
         outcome = REAL[status](file)
         if name.startswith(f"pause-{status.name}"):
             # Progress is throttled: what comes too soon after the last is not told.

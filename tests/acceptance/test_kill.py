@@ -14,6 +14,7 @@ import pytest
 
 from cytowatch import manifest
 from tests import builders
+from tests.acceptance import stages_for_tests
 from tests.acceptance.conftest import Root, json_lines
 
 MISBEHAVING = {"CYTOWATCH_TEST_STAGES": "tests.acceptance.stages_for_tests"}
@@ -376,4 +377,29 @@ def test_a_defect_is_one_line_and_a_file_to_send(root: Root, tmp_path: Path) -> 
     assert Path(line["report"]).parent == root.path / "state" / "reports"
     assert "LookupError: a defect of ours" in report
     assert "Traceback" in report
+    root.assert_clean()
+
+
+def test_what_a_child_sends_is_not_believed(root: Root, tmp_path: Path) -> None:
+    """Nonsense, wrong turns, others' names, paths that lead out, links for files: each is one error."""
+    root.environment = MISBEHAVING
+    builders.png(tmp_path / "a.png")
+    names = [f"lie-{word}-x.png" for word in stages_for_tests.LIES]
+    names += ["babble-CONVERTING.png", "wordy-CONVERTING.png"]
+    for name in names:
+        root.drop(tmp_path / "a.png", name)
+    root.drop(tmp_path / "a.png", "good.png")
+    assert root.run_until_idle(180) == 1
+    found = root.by_name()
+    assert len(found) == len(names) + 1
+    for name in names:
+        document = found[name]
+        assert document["status"] == "ERROR_CONVERSION", (name, document["error"])
+        assert document["error"]["reason"] in ("output_refused", "unexpected"), name
+        assert document["user"] == "ann"
+        [source] = document["files"]
+        assert (document["_path"] / source["path"]).is_file()
+    assert found["good.png"]["status"] == "CONVERTED"
+    assert not (root.path / "storage" / "bob").exists()
+    assert not [path for path in root.path.rglob("*") if path.is_symlink() or path.is_fifo()]
     root.assert_clean()

@@ -162,3 +162,18 @@ def test_the_wheel_works_alone(tmp_path: Path) -> None:
         check=True,
     )
     assert '"aperio-svs"' in told.stdout
+
+
+@pytest.mark.parametrize("page", ["security.md", "reliability.md"])
+def test_every_test_that_a_page_names_is_there(page: str) -> None:
+    """A promise whose test was renamed away is no promise."""
+    text = (HOUSE / "docs" / page).read_text()
+    named = set(re.findall(r"\btest_[a-z0-9_]+\b(?!\.py)", text))
+    defined = {
+        node.name
+        for path in (HOUSE / "tests").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+    }
+    files = {path.stem for path in (HOUSE / "tests").rglob("*.py")}
+    assert named <= defined | files
