@@ -22,6 +22,7 @@ from cytowatch.engine import after, requests
 from cytowatch.engine.child import Zygote
 from cytowatch.engine.engine import Engine, workers
 from cytowatch.engine.folders import Folders
+from cytowatch.engine.hashing import Hasher
 from cytowatch.engine.recover import finish, recover, set_doubles_aside
 from cytowatch.engine.room import Room, free_bytes
 from cytowatch.engine.treat import Treatment
@@ -121,6 +122,7 @@ class _Daemon:
             defects=spool.state / "reports",
         )
         spool.hooks = config.hooks
+        self._hasher = Hasher(spool, self._index, self._wake)
         self._courier = Courier(spool, config.hooks, self._hook_told)
         self._notes = Notes(spool.root, config.feedback.dir)
         # The tests put stages that crash, hang and pause in the place of the real ones.
@@ -200,6 +202,8 @@ class _Daemon:
             stack.callback(self._watcher.stop)
             self._courier.start()
             stack.callback(self._courier.stop)
+            self._hasher.start()
+            stack.callback(self._hasher.stop)
             self._describe()
             self._scan(time.monotonic())
             systemd.notify("READY=1", f"STATUS={self._summary()}")
@@ -314,6 +318,7 @@ class _Daemon:
         return (
             self._engine.idle
             and self._courier.idle()
+            and self._hasher.idle()
             # In this order: what an archive hands out is in the ledger before the engine is idle.
             and not self._ledger.has_children
             and self._intake.idle(now, patience_s=_PATIENCE_S)

@@ -18,6 +18,7 @@ from typing import Any, cast
 
 from cytowatch import durable, formats, hooks, manifest, names
 from cytowatch.config import Storage
+from cytowatch.engine import hashing
 from cytowatch.errors import IngestError, stage_error
 from cytowatch.failpoints import reached
 from cytowatch.formats import directory
@@ -347,6 +348,7 @@ def _enter(
             spool.link(project, shown, written["user"], UploadedFileId(written["id"]))
             reached("project.linked")
     if status.is_success:
+        hashing.note(spool, written)
         path = spool.publish(place.path, written["user"])
     else:
         path = spool.move(place.path, status)

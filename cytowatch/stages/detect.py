@@ -76,7 +76,9 @@ def detect(file: UploadedFile) -> Outcome:
     changes: dict[str, object] = {"format": entry, "warnings": warnings}
     # Only who refuses or links duplicates must know the hash before a conversion is paid for;
     # otherwise it is computed beside the conversion, where it costs a fraction of the time.
-    if status is not Status.CONVERTING or file.config.storage.duplicates != "keep":
+    settings = file.config.storage
+    later = status is Status.CONVERTING or (status is Status.DEPLOYING and settings.hash == "after")
+    if not later or settings.duplicates != "keep":
         changes |= _hashed(file)
     return Outcome(status=status, changes=changes)
 
