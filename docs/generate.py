@@ -169,7 +169,7 @@ def commands_page() -> str:
         "characters, or the name as dropped. Run as root, a command acts as the owner of the tree. "
         "`cytowatch --install-completion` lets the shell complete ids, users, projects and statuses.\n"
     ]
-    for name, one in get_command(app).commands.items():
+    for name, one in sorted(get_command(app).commands.items()):
         words = [name]
         rows = []
         for parameter in one.params:

@@ -26,7 +26,7 @@ def test_what_a_backup_holds_twice_counts_once(root: Root, tmp_path: Path) -> No
     for part in ("FORMAT", "inbox", "stages"):
         subprocess.run(["cp", "-a", str(root.path / part), str(copy)], check=True)
     # It moves on meanwhile.
-    root.wait(lambda: root.by_name()["slow-CONVERTING.png"]["status"] == "CONVERTED")
+    root.wait(lambda: list((root.path / "storage").glob("ann/*")))
     for part in ("storage", "projects", "state"):
         subprocess.run(["cp", "-a", str(root.path / part), str(copy)], check=True)
     assert root.stop() == 0
