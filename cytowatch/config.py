@@ -127,6 +127,11 @@ class Convert:
     quality: int = _key(
         90, "from 90 on no chroma subsampling: about 2.7 x the bytes of 89", _whole(1, 100)
     )
+    colour: str = _key(
+        "rgb",
+        '"rgb", or "ycbcr": half the bytes, one to five dB less; below 90 it is always "ycbcr"',
+        _one_of("rgb", "ycbcr"),
+    )
     tile: int = _key(
         256,
         "px, a multiple of 16",
@@ -411,7 +416,7 @@ RELOADABLE = frozenset(
     {
         *(f"inbox.{key}" for key in ("quiet_s", "fallback_quiet_s", "folder_quiet_s", "rescan_s")),
         *(f"inbox.{key}" for key in ("incomplete_after_s", "ignore")),
-        *(f"convert.{key}" for key in ("derive", "compression", "quality", "tile", "keep_source")),
+        *(f"convert.{one.name}" for one in fields(Convert)),
         "extract.keep_archive",
         *(f"limits.{one.name}" for one in fields(Limits)),
         *(f"storage.{key}" for key in ("duplicates", "reserve_bytes", "keep_errors_days")),

@@ -1,18 +1,17 @@
 """A JPEG pyramid written straight into a tiled TIFF: rows come in once, tiles are encoded in threads.
 
 Each level is the mean of two by two pixels of the one before it, as libvips makes it, until one
-tile holds all. Samples are stored as YCbCr, from quality 90 on without subsampling of chroma,
-which is half the size of libvips' RGB at the same quality and encoded in half the time.
+tile holds all. Colours are stored as RGB, as libvips stores them from quality 90 on, or as YCbCr,
+which takes about half the room and loses one to five dB (docs/decisions/015-an-encoder-of-our-own.md).
 
 Source: TIFF 6.0; TIFF Technical Note 2 (JPEG in TIFF, ``JPEGTables``); the BigTIFF design.
 """
 
 from __future__ import annotations
 
-import os
 import struct
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import BinaryIO
@@ -21,13 +20,13 @@ import numpy as np
 
 from cytowatch.pyramid.regions import Pixels
 
-__all__ = ["Settings", "encode", "level_sizes"]
+__all__ = ["FULL_CHROMA", "Settings", "encode", "level_sizes"]
 
 #: Tiles that are encoded and not written yet are held to so many bytes of their pixels.
 _IN_FLIGHT_BYTES = 192 << 20
 #: From here on chroma is not subsampled, as libvips has it.
-_FULL_CHROMA = 90
-_YCBCR, _GREY, _JPEG = 6, 1, 7
+FULL_CHROMA = 90
+_YCBCR, _RGB, _GREY, _JPEG = 6, 2, 1, 7
 _REDUCED = 1
 
 
@@ -36,11 +35,12 @@ class Settings:
     """How a pyramid is written.
 
     `tile` in pixels, a multiple of 16; `per_cm` pixels per centimetre of level 0, (x, y), or None
-    where nothing is known; `big` for a BigTIFF.
+    where nothing is known; `big` for a BigTIFF; `ycbcr` whether colours are stored so.
     """
 
     tile: int
     quality: int
+    ycbcr: bool
     big: bool
     per_cm: tuple[float, float] | None = None
     icc_profile: bytes | None = None
@@ -79,7 +79,7 @@ def encode(
     ValueError
         The blocks are not the whole image.
     """
-    with open(path, "xb") as file, ThreadPoolExecutor(settings.threads, "encode") as pool:
+    with open(path, "wb") as file, ThreadPoolExecutor(settings.threads, "encode") as pool:
         try:
             _Pyramid(file, pool, width, height, samples, settings).write(blocks)
         except BaseException:
@@ -203,14 +203,14 @@ class _Pyramid:
         """(entries with their count, the values that do not fit into them)."""
         big, tile = self._settings.big, self._settings.tile
         long = 16 if big else 4
-        colour = self._samples == 3
+        colour, ycbcr = self._samples == 3, self._settings.ycbcr
         tags: list[tuple[int, int, bytes, int]] = [
             _numbers(254, 4, [_REDUCED if number else 0]),
             _numbers(256, 4, [level.width]),
             _numbers(257, 4, [level.height]),
             _numbers(258, 3, [8] * self._samples),
             _numbers(259, 3, [_JPEG]),
-            _numbers(262, 3, [_YCBCR if colour else _GREY]),
+            _numbers(262, 3, [_GREY if not colour else _YCBCR if ycbcr else _RGB]),
             _numbers(277, 3, [self._samples]),
             *self._resolution(level),
             _numbers(284, 3, [1]),
@@ -221,8 +221,8 @@ class _Pyramid:
             _numbers(325, 4, level.counts),
             (347, 7, self._tables, len(self._tables)),
         ]
-        if colour:
-            chroma = 1 if self._settings.quality >= _FULL_CHROMA else 2
+        if colour and ycbcr:
+            chroma = 1 if self._settings.quality >= FULL_CHROMA else 2
             tags.append(_numbers(530, 3, [chroma, chroma]))
         if profile := self._settings.icc_profile:
             tags.append((34675, 7, profile, len(profile)))
@@ -279,12 +279,15 @@ def _halved(band: Pixels, rows: int, columns: int) -> Pixels:
         band = np.repeat(band, 2, axis=0)
     if band.shape[1] == 1:
         band = np.repeat(band, 2, axis=1)
-    sums = band[0 : 2 * rows : 2].astype(np.uint16)
-    sums += band[1 : 2 * rows : 2]
-    found = sums[:, 0 : 2 * columns : 2] + sums[:, 1 : 2 * columns : 2]
-    found += 2
-    found >>= 2
-    return found.astype(np.uint8)
+    sums = np.add(band[0 : 2 * rows : 2], band[1 : 2 * rows : 2], dtype=np.uint16)
+    found = np.empty((rows, columns, band.shape[2]), np.uint8)
+    # One sample after the other: numpy's inner loop is then as long as a row, and not as a pixel.
+    for sample in range(band.shape[2]):
+        four = sums[:, 0 : 2 * columns : 2, sample] + sums[:, 1 : 2 * columns : 2, sample]
+        four += 2
+        four >>= 2
+        found[:, :, sample] = four
+    return found
 
 
 def _tile(band: Pixels, left: int, settings: Settings, samples: int) -> bytes:
@@ -296,14 +299,16 @@ def _tile(band: Pixels, left: int, settings: Settings, samples: int) -> bytes:
     if any(missing):
         part = np.pad(part, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
     part = np.ascontiguousarray(part)
-    chroma = "444" if settings.quality >= _FULL_CHROMA else "420"
-    data = imagecodecs.jpeg8_encode(
-        part if samples == 3 else part[:, :, 0],
-        level=settings.quality,
-        subsampling=chroma if samples == 3 else None,
-        optimize=False,
+    if samples == 1:
+        return bytes(imagecodecs.jpeg8_encode(part[:, :, 0], level=settings.quality))
+    if settings.ycbcr:
+        chroma = "444" if settings.quality >= FULL_CHROMA else "420"
+        return bytes(imagecodecs.jpeg8_encode(part, level=settings.quality, subsampling=chroma))
+    return bytes(
+        imagecodecs.jpeg8_encode(
+            part, level=settings.quality, colorspace="RGB", outcolorspace="RGB"
+        )
     )
-    return bytes(data)
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
@@ -317,7 +322,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 _TABLE_MARKERS = frozenset({0xDB, 0xC4})
 #: What a tile does without: the tables, which are in the directory, and JFIF's own marks.
-_LEFT_OUT = _TABLE_MARKERS | frozenset({0xE0, 0xFE})
+_LEFT_OUT = _TABLE_MARKERS | frozenset({0xE0, 0xEE, 0xFE})
 
 
 def _tables(data: bytes) -> bytes:
@@ -334,17 +339,3 @@ def _abbreviated(data: bytes) -> bytes:
         if marker not in _LEFT_OUT:
             kept.append(data[at:end])
     return b"".join([*kept, data[end:]])
-
-
-def rows_of(
-    read: Callable[[int, int], Pixels], height: int, tile: int, told: Callable[[float], None]
-) -> Iterator[Pixels]:
-    """Blocks of `tile` rows by `read` (top, rows), with the share that is done."""
-    for top in range(0, height, tile):
-        yield read(top, min(tile, height - top))
-        told(min(1.0, (top + tile) / height))
-
-
-def threads_of(configured: str | int) -> int:
-    """How many threads encode: one a core for ``auto``."""
-    return len(os.sched_getaffinity(0)) if isinstance(configured, str) else configured

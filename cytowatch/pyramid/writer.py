@@ -1,17 +1,23 @@
-"""Deriving a pyramid: one tiled TIFF with a level for each halving, written by libvips.
+"""Deriving a pyramid: one tiled TIFF with a level for each halving.
+
+JPEG is written by an encoder of our own, lossless ones by libvips.
 
 OpenSlide sees one level only of a pyramid in SubIFDs, so every level is a page of its own.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pyvips
 
 from cytowatch.config import Convert
 from cytowatch.model import Mpp, Progress
-from cytowatch.pyramid import resolution
+from cytowatch.pyramid import encoder, resolution
+from cytowatch.pyramid.regions import Pixels
 
 __all__ = [
     "THUMBNAIL_PX",
@@ -26,6 +32,8 @@ __all__ = [
 THUMBNAIL_PX = 512
 #: From this many bytes of pixels on the file may outgrow the 4 GiB of a classic TIFF.
 _BIG_BYTES = 1 << 31
+#: Smaller images are encoded by one thread each: there are more of them than cores.
+_ONE_THREAD_BELOW = 4_000_000
 
 
 def compression_of(image: Any, settings: Convert) -> str:
@@ -46,7 +54,13 @@ def estimate_bytes(image: Any, settings: Convert) -> int:
 
 
 def write_pyramid(
-    image: Any, path: str, settings: Convert, mpp: Mpp | None, progress: Progress
+    image: Any,
+    path: str,
+    settings: Convert,
+    mpp: Mpp | None,
+    progress: Progress,
+    *,
+    threads: str | int = "auto",
 ) -> None:
     """Write the levels of `image` to `path`.
 
@@ -56,12 +70,71 @@ def write_pyramid(
         8 or 16 bits unsigned, one or three samples; it is read once, from top to bottom.
     mpp
         Pixel size; without one the file states none.
+    threads
+        That encode; ``auto`` is one for a small image and one a core for others.
 
     Raises
     ------
     pyvips.Error
         The source cannot be read to its end, or the file cannot be written.
+    OSError
+        The file cannot be written.
     """
+    if compression_of(image, settings) == "jpeg":
+        _encode(image, path, settings, mpp, progress, threads)
+    else:
+        _write_lossless(image, path, settings, mpp, progress)
+
+
+def _encode(
+    image: Any,
+    path: str,
+    settings: Convert,
+    mpp: Mpp | None,
+    progress: Progress,
+    threads: str | int,
+) -> None:
+    width, height, samples = image.width, image.height, image.bands
+    profile = image.get("icc-profile-data") if image.get_typeof("icc-profile-data") else None
+
+    # One region, which asks from top to bottom: threads of libvips would ask a sequential source
+    # for rows that it has passed.
+    region = pyvips.Region.new(image)
+
+    def blocks() -> Iterator[Pixels]:
+        for top in range(0, height, settings.tile):
+            rows = min(settings.tile, height - top)
+            data = region.fetch(0, top, width, rows)
+            yield np.frombuffer(data, np.uint8).reshape(rows, width, samples)
+            progress((top + rows) / height)
+
+    encoder.encode(
+        blocks(),
+        width,
+        height,
+        samples,
+        path,
+        encoder.Settings(
+            tile=settings.tile,
+            quality=settings.quality,
+            ycbcr=settings.colour == "ycbcr" or settings.quality < encoder.FULL_CHROMA,
+            big=width * height * samples * 4 // 3 > _BIG_BYTES,
+            per_cm=(10_000 / mpp.x, 10_000 / mpp.y) if mpp is not None else None,
+            icc_profile=bytes(profile) if profile is not None else None,
+            threads=_threads(threads, width * height),
+        ),
+    )
+
+
+def _threads(configured: str | int, pixels: int) -> int:
+    if isinstance(configured, int):
+        return configured
+    return 1 if pixels < _ONE_THREAD_BELOW else len(os.sched_getaffinity(0))
+
+
+def _write_lossless(
+    image: Any, path: str, settings: Convert, mpp: Mpp | None, progress: Progress
+) -> None:
     if mpp is not None:
         image = image.copy(xres=1000 / mpp.x, yres=1000 / mpp.y)
     else:
@@ -74,12 +147,6 @@ def write_pyramid(
     image.set_progress(True)
     image.signal_connect("eval", lambda _image, told: progress(told.percent / 100))
     samples = 1 if image.format == "uchar" else 2
-    compression = compression_of(image, settings)
-    options: dict[str, Any] = {"compression": compression}
-    if compression == "jpeg":
-        options["Q"] = settings.quality
-    else:
-        options["predictor"] = "horizontal"
     image.tiffsave(
         path,
         tile=True,
@@ -90,7 +157,8 @@ def write_pyramid(
         depth="onetile",
         resunit="cm",
         bigtiff=image.width * image.height * image.bands * samples * 4 // 3 > _BIG_BYTES,
-        **options,
+        compression=compression_of(image, settings),
+        predictor="horizontal",
     )
     if mpp is None:
         resolution.erase(path)

@@ -119,7 +119,14 @@ def _write(file: UploadedFile) -> tuple[list[_Written], str, list[str], dict[str
         mpp = _stated(file, image)
         path = f"{file.out}/{file.slug}.tiff"
         file.check_room(writer.estimate_bytes(image, file.config.convert))
-        writer.write_pyramid(image, path, file.config.convert, mpp, file.progress)
+        writer.write_pyramid(
+            image,
+            path,
+            file.config.convert,
+            mpp,
+            file.progress,
+            threads=file.config.engine.threads_per_worker,
+        )
         return [_described(file, path, image, done)], "libvips", done, {}
     except pyvips.Error as error:
         _raise_if_full(error)
@@ -143,7 +150,14 @@ def _by_reader(
                 image, also = source.normalised(virtual)
                 mpp = scene.mpp or _stated(file, image)
                 file.check_room(writer.estimate_bytes(image, file.config.convert))
-                writer.write_pyramid(image, path, file.config.convert, mpp, share)
+                writer.write_pyramid(
+                    image,
+                    path,
+                    file.config.convert,
+                    mpp,
+                    share,
+                    threads=file.config.engine.threads_per_worker,
+                )
                 one = _described(file, path, image, [*scene.done, *also])
             one.entry["scene"] = scene.index
             one.entry["objective_power"] = scene.objective_power
