@@ -251,6 +251,10 @@ def _environment(config: Config) -> dict[str, str]:
         "VIPS_BLOCK_UNTRUSTED": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",
+        # Rows of a wide image are tens of megabytes: what is freed is kept for the next ones, or the
+        # kernel would have to zero each page of them anew.
+        "MALLOC_MMAP_THRESHOLD_": str(256 << 20),
+        "MALLOC_TRIM_THRESHOLD_": str(512 << 20),
         "PYTHONPATH": os.pathsep.join(_import_path()),
     }
     if threads != "auto":

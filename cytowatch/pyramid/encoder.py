@@ -24,6 +24,9 @@ __all__ = ["FULL_CHROMA", "Settings", "encode", "level_sizes"]
 
 #: Tiles that are encoded and not written yet are held to so many bytes of their pixels.
 _IN_FLIGHT_BYTES = 192 << 20
+_BUFFER_BYTES = 1 << 20
+#: One by one their passing between threads would take as long as a tenth of their encoding.
+_TILES_AT_ONCE = 8
 #: From here on chroma is not subsampled, as libvips has it.
 FULL_CHROMA = 90
 _YCBCR, _RGB, _GREY, _JPEG = 6, 2, 1, 7
@@ -79,7 +82,10 @@ def encode(
     ValueError
         The blocks are not the whole image.
     """
-    with open(path, "wb") as file, ThreadPoolExecutor(settings.threads, "encode") as pool:
+    with (
+        open(path, "wb", buffering=_BUFFER_BYTES) as file,
+        ThreadPoolExecutor(settings.threads, "encode") as pool,
+    ):
         try:
             _Pyramid(file, pool, width, height, samples, settings).write(blocks)
         except BaseException:
@@ -89,13 +95,18 @@ def encode(
 
 @dataclass(slots=True)
 class _Level:
-    """One level as it grows; `rows` are those of its next row of tiles, `seen` all that came."""
+    """One level as it grows.
+
+    `rows` are those of its next row of tiles, `seen` is how many came, `given` how many the next
+    level gets of them.
+    """
 
     width: int
     height: int
     rows: list[Pixels] = field(default_factory=list)
     have: int = 0
     seen: int = 0
+    given: int = 0
     offsets: list[int] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
 
@@ -117,16 +128,24 @@ class _Pyramid:
         self._samples = samples
         self._settings = settings
         self._levels = [_Level(*size) for size in level_sizes(width, height, settings.tile)]
-        self._waiting: deque[tuple[_Level, Future[bytes]]] = deque()
-        tile_bytes = settings.tile * settings.tile * samples
-        self._most = max(2 * -(-width // settings.tile), _IN_FLIGHT_BYTES // tile_bytes)
+        self._waiting: deque[tuple[_Level, Future[tuple[bytes, list[bytes]]]]] = deque()
+        self._halves: deque[tuple[int, Future[Pixels]]] = deque()
+        task_bytes = settings.tile * settings.tile * samples * _TILES_AT_ONCE
+        tasks_across = -(-width // (settings.tile * _TILES_AT_ONCE))
+        self._most = max(2 * tasks_across, _IN_FLIGHT_BYTES // task_bytes)
         self._tables = b""
+        self._at = 0
 
     def write(self, blocks: Iterable[Pixels]) -> None:
         """Write all of it."""
-        self._file.write(bytes(16 if self._settings.big else 8))
+        self._at = self._file.write(bytes(16 if self._settings.big else 8))
         for block in blocks:
+            # What the one before it was halved to is fetched when this one keeps the threads busy.
+            earlier = len(self._halves)
             self._push(0, block)
+            self._push_halves(earlier)
+        while self._halves:
+            self._push_halves(len(self._halves))
         first = self._levels[0]
         if first.seen != first.height:
             raise ValueError(f"{first.seen:,} of {first.height:,} rows came")
@@ -147,38 +166,40 @@ class _Pyramid:
         if len(band) > tile:
             level.rows, level.have = [band[tile:]], len(band) - tile
             band = band[:tile]
-        halved = (
-            self._pool.submit(_halved, band, *self._room_below(number, len(band), last=last))
-            if number + 1 < len(self._levels)
-            else None
-        )
-        for left in range(0, level.width, tile):
+        if number + 1 < len(self._levels):
+            room = self._room_below(number, len(band), last=last)
+            self._halves.append((number + 1, self._pool.submit(_halved, band, *room)))
+        step = tile * _TILES_AT_ONCE
+        for left in range(0, level.width, step):
+            right = min(level.width, left + step)
             self._waiting.append(
-                (level, self._pool.submit(_tile, band, left, self._settings, self._samples))
+                (level, self._pool.submit(_tiles, band, left, right, self._settings))
             )
         self._write_until(self._most)
-        if halved is not None:
-            below = halved.result()
-            if len(below):
-                self._push(number + 1, below)
+
+    def _push_halves(self, count: int) -> None:
+        for _ in range(count):
+            number, future = self._halves.popleft()
+            rows = future.result()
+            if len(rows):
+                self._push(number, rows)
 
     def _room_below(self, number: int, rows: int, *, last: bool) -> tuple[int, int]:
         """(rows, columns) that `rows` of a level become in the next one."""
-        below = self._levels[number + 1]
+        level, below = self._levels[number], self._levels[number + 1]
         # The last row of an odd number of them is left out, but never the only one.
-        left = below.height - below.seen
-        return (min(max(1, rows // 2), left) if last else rows // 2), below.width
+        given = min(max(1, rows // 2), below.height - level.given) if last else rows // 2
+        level.given += given
+        return given, below.width
 
     def _write_until(self, most: int) -> None:
         while len(self._waiting) > most:
             level, future = self._waiting.popleft()
-            data = future.result()
-            if not self._tables:
-                self._tables = _tables(data)
-            data = _abbreviated(data)
-            level.offsets.append(self._file.tell())
-            level.counts.append(len(data))
-            self._file.write(data)
+            self._tables, tiles = future.result()
+            for data in tiles:
+                level.offsets.append(self._at)
+                level.counts.append(len(data))
+                self._at += self._file.write(data)
 
     def _directories(self) -> None:
         """The directories, behind all tiles, and in the header where the first of them is."""
@@ -290,10 +311,17 @@ def _halved(band: Pixels, rows: int, columns: int) -> Pixels:
     return found
 
 
-def _tile(band: Pixels, left: int, settings: Settings, samples: int) -> bytes:
+def _tiles(band: Pixels, left: int, right: int, settings: Settings) -> tuple[bytes, list[bytes]]:
+    """(tables, each tile without them) of a part of a band of tiles."""
+    found = [_tile(band, at, settings) for at in range(left, right, settings.tile)]
+    return _tables(found[0]), [_abbreviated(data) for data in found]
+
+
+def _tile(band: Pixels, left: int, settings: Settings) -> bytes:
     """One tile as a JPEG; beyond the image its last row and column go on."""
     import imagecodecs
 
+    samples = band.shape[2]
     part = band[:, left : left + settings.tile]
     missing = (settings.tile - part.shape[0], settings.tile - part.shape[1])
     if any(missing):
