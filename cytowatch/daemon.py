@@ -20,6 +20,7 @@ from cytowatch import __version__, formats, manifest, names, pauses
 from cytowatch.config import Config, reloaded
 from cytowatch.engine import after, requests
 from cytowatch.engine.child import Zygote
+from cytowatch.engine.cluster import Cluster
 from cytowatch.engine.engine import Engine, workers
 from cytowatch.engine.folders import Folders
 from cytowatch.engine.hashing import Hasher
@@ -111,7 +112,7 @@ class _Daemon:
         self._health = Health()
         self._wakeups: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._stop = threading.Event()
-        self._count = workers(config.engine.workers)
+        self._count = workers(config.engine)
         self._room = Room(lambda: free_bytes(spool.root))
         self._index = Index(spool)
         self._ledger = Ledger(
@@ -126,7 +127,12 @@ class _Daemon:
         self._courier = Courier(spool, config.hooks, self._hook_told)
         self._notes = Notes(spool.root, config.feedback.dir)
         # The tests put stages that crash, hang and pause in the place of the real ones.
-        self._zygote = Zygote(config, stages=os.environ.get(_STAGES, "cytowatch.stages"))
+        stages = os.environ.get(_STAGES, "cytowatch.stages")
+        self._zygote = (
+            Cluster(config, spool.root, stages=stages)
+            if config.engine.kind == "dask"
+            else Zygote(config, stages=stages)
+        )
         self._random = random.SystemRandom()
         self._folders = Folders(
             spool, self._ledger, self._index, now=_now, make_id=self._new_id, software=software()

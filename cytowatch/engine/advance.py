@@ -307,9 +307,10 @@ def tidy(spool: Spool, place: Place, *, now: datetime) -> Place:
 
 
 def without_temporaries(path: Path) -> None:
-    """Remove what a crash left of a manifest that was being written."""
-    for temporary in path.glob(f".{manifest.FILE_NAME}.*"):
-        temporary.unlink()
+    """Remove what a crash left of a manifest that was being written, and the marks of a cluster."""
+    for pattern in (f".{manifest.FILE_NAME}.*", "begun.*", "progress.*", ".progress.*"):
+        for temporary in path.glob(pattern):
+            temporary.unlink(missing_ok=True)
 
 
 def _found_again(path: Path, right: Manifest) -> Manifest:
@@ -338,6 +339,7 @@ def _enter(
         for leftover in out_directories(place.path):
             spool.discard(leftover)
         (place.path / "worker").unlink(missing_ok=True)
+        without_temporaries(place.path)
     manifest.write(place.path, written)
     if status.is_final:
         hooks.note(spool, spool.hooks, written, status, now=now)

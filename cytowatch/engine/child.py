@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from cytowatch.config import Config, Engine, to_mapping
 from cytowatch.engine import sandbox, wire
@@ -30,10 +30,13 @@ __all__ = [
     "Child",
     "ChildCrashed",
     "ChildTimedOut",
+    "Named",
     "Stopped",
     "Zygote",
     "kill_recorded",
+    "outcome_of",
     "record",
+    "settings_of",
 ]
 
 _RECORD = "worker"
@@ -47,6 +50,7 @@ class ChildCrashed(CytowatchError):
     """The child ended without an answer; `signal` names what killed it, if anything did."""
 
     def __init__(self, status: int) -> None:
+        self.wait_status = status
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
         self.signal = _signal_name(number) if number else None
         self.exit_code = os.WEXITSTATUS(status) if number is None else None
@@ -90,6 +94,13 @@ class _Deadline:
         if time.monotonic() >= self.began + self.whole_s:
             return ChildTimedOut("timed_out", self.whole_s)
         return ChildTimedOut("no_progress", self.silent_s)
+
+
+class Named(Protocol):
+    """A process by its number and its start; the number is 0 for one on another machine."""
+
+    pid: int
+    start_time: int
 
 
 class Stopped(CytowatchError):
@@ -199,7 +210,7 @@ class Zygote:
         ours, theirs = socket.socketpair()
         with theirs:
             answer = self._ask(
-                {"fork": os.fspath(directory), "out": out, "config": _for_children(self._config)},
+                {"fork": os.fspath(directory), "out": out, "config": settings_of(self._config)},
                 [theirs.fileno()],
             )
         if "pid" not in answer:
@@ -237,7 +248,7 @@ class Zygote:
         return found
 
 
-def _for_children(config: Config) -> dict[str, Any]:
+def settings_of(config: Config) -> dict[str, Any]:
     """What a decoder need not know it is not told: whom the hooks tell."""
     return {**to_mapping(config), "hooks": []}
 
@@ -359,7 +370,7 @@ class Child:
             if isinstance(need_bytes := message.get("need_bytes"), int):
                 self._say_of_room(check_room, need_bytes)
                 continue
-            return _outcome(status, message)
+            return outcome_of(status, message)
 
     def _say_of_room(self, check_room: Callable[[int], None], need_bytes: int) -> None:
         try:
@@ -372,7 +383,7 @@ class Child:
             wire.send(self._channel, answer)
 
 
-def _outcome(status: Status, message: dict[str, Any]) -> Outcome:
+def outcome_of(status: Status, message: dict[str, Any]) -> Outcome:
     """The outcome in `message`, or the error that is in it."""
     try:
         match message:
@@ -390,8 +401,11 @@ def _outcome(status: Status, message: dict[str, Any]) -> Outcome:
     raise stage_error(status)("unexpected", "the decoder gave an answer that cannot be read")
 
 
-def record(directory: Path, child: Child) -> None:
+def record(directory: Path, child: Named) -> None:
     """Note in ``<id>/`` who works on it, for a start after the daemon was killed."""
+    if not child.pid:
+        # It is on another machine, and goes with the worker there.
+        return
     (directory / _RECORD).write_text(json.dumps({"pid": child.pid, "start_time": child.start_time}))
 
 

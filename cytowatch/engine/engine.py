@@ -10,6 +10,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 
 from cytowatch.config import Config
+from cytowatch.config import Engine as Settings
 from cytowatch.engine.child import Stopped
 from cytowatch.engine.fair import FairQueue
 from cytowatch.engine.treat import Treatment, treat
@@ -19,13 +20,19 @@ from cytowatch.pauses import Pauses
 
 __all__ = ["Engine", "workers"]
 
+_ON_A_CLUSTER = 32
 _FIRST_PAUSE_S = 2.0
 _LONGEST_PAUSE_S = 60.0
 
 
-def workers(configured: str | int) -> int:
-    """How many uploaded files are in work at a time: one a core for ``auto``."""
-    return len(os.sched_getaffinity(0)) if isinstance(configured, str) else configured
+def workers(settings: Settings) -> int:
+    """How many uploaded files are in work at a time.
+
+    For ``auto`` one a core; with a cluster as many as may wait there for its workers' resources.
+    """
+    if isinstance(settings.workers, int):
+        return settings.workers
+    return _ON_A_CLUSTER if settings.kind == "dask" else len(os.sched_getaffinity(0))
 
 
 class Engine:

@@ -17,6 +17,7 @@ from cytowatch.config import Config
 from cytowatch.engine import advance
 from cytowatch.engine.advance import Place
 from cytowatch.engine.child import Child, ChildCrashed, ChildTimedOut, Stopped, Zygote, record
+from cytowatch.engine.cluster import Cluster, RemoteChild
 from cytowatch.engine.room import Room
 from cytowatch.errors import DeploymentError, FormatError, IngestError, TransientError, stage_error
 from cytowatch.index import Index, content_key
@@ -60,7 +61,7 @@ class Treatment:
 
     spool: Spool
     config: Config
-    zygote: Zygote
+    zygote: Zygote | Cluster
     observer: Observer
     index: Index
     room: Room
@@ -179,7 +180,7 @@ def _again(with_: Treatment, place: Place) -> Place:
     return Place(status=found[0], path=found[1], manifest=manifest.read(found[1]))
 
 
-def _stage(with_: Treatment, place: Place, child: Child, out: str) -> Place:
+def _stage(with_: Treatment, place: Place, child: Child | RemoteChild, out: str) -> Place:
     try:
         outcome = child.run(
             place.status,
@@ -309,7 +310,9 @@ def _published(with_: Treatment, place: Place, id_: str) -> Place | None:
 
 def _crashed(with_: Treatment, place: Place, crash: ChildCrashed) -> Place:
     """The child died: once more, or never again when it did so too often."""
-    cause = crash.signal or f"exit code {crash.exit_code}"
+    cause = crash.signal or (
+        "the loss of its worker" if crash.exit_code is None else f"exit code {crash.exit_code}"
+    )
     with_.observer.crashed(place, crash.signal or "none")
     attempts = place.manifest["attempts"]
     if attempts >= with_.config.engine.max_attempts:

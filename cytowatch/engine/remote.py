@@ -1,0 +1,167 @@
+"""On a worker of a cluster: one stage of one uploaded file, in the same sandboxed child as anywhere.
+
+The worker mounts the root that the daemon has; ``$CYTOWATCH_ROOT`` says where, and the daemon's
+own path is taken where it says nothing. Nothing is renamed here, and no manifest is written.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import queue
+import threading
+import time
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from cytowatch.config import Config, from_mapping
+from cytowatch.engine.child import ChildCrashed, ChildTimedOut, Zygote
+from cytowatch.errors import IngestError, TransientError
+from cytowatch.status import Status
+
+__all__ = ["progress_name", "run_stage"]
+
+_TELL_EVERY_S = 0.5
+
+
+class BegunBefore(Exception):
+    """Another worker has begun this very attempt; it was lost, or is not."""
+
+
+def progress_name(out: str) -> str:
+    """The file in ``<id>/`` that tells how much of the stage is done."""
+    return f"progress.{out}"
+
+
+class _Keeper:
+    """Guards the zygote of this process: a thread that never ends starts it, for it ends with that."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._asked: queue.SimpleQueue[tuple[Config, str, Future[Zygote]]] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def zygote(self, config: Config, stages: str) -> Zygote:
+        """One that is alive."""
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._keep, name="zygote", daemon=True)
+                self._thread.start()
+        wanted: Future[Zygote] = Future()
+        self._asked.put((config, stages, wanted))
+        return wanted.result()
+
+    def _keep(self) -> None:
+        made: dict[str, Zygote] = {}
+        while True:
+            config, stages, wanted = self._asked.get()
+            try:
+                if stages not in made:
+                    made[stages] = Zygote(config, stages=stages)
+                    made[stages].start()
+                made[stages].ensure_alive()
+                made[stages].reconfigure(config)
+                wanted.set_result(made[stages])
+            except Exception as error:  # noqa: BLE001 - it is raised where it was asked for
+                made.pop(stages, None)
+                wanted.set_exception(error)
+
+
+_keeper = _Keeper()
+
+
+def run_stage(request: dict[str, Any]) -> dict[str, Any]:
+    """What came of one stage: an outcome, an error, a fault of the machine, or the child's end.
+
+    Raises
+    ------
+    BegunBefore
+        This attempt was begun by another worker.
+    """
+    config = from_mapping(request["config"])
+    root = Path(os.environ.get("CYTOWATCH_ROOT") or config.root)
+    directory = root / request["inside"]
+    out, status = request["out"], Status[request["status"]]
+    try:
+        _mark(directory, request["token"])
+        zygote = _keeper.zygote(config, request["stages"])
+        with zygote.fork(directory, out) as child:
+            told = _Told(directory / progress_name(out))
+            outcome = child.run(
+                status,
+                request["manifest"],
+                progress=told,
+                check_room=lambda need_bytes: _check_room(directory, need_bytes, config),
+            )
+    except ChildCrashed as crash:
+        return {"crashed": crash.wait_status}
+    except ChildTimedOut as late:
+        return {"timed_out": [late.reason, late.limit_s]}
+    except TransientError as fault:
+        return {
+            "transient": {"why": fault.why, "detail": f"on {os.uname().nodename}: {fault.detail}"}
+        }
+    except IngestError as error:
+        answer: dict[str, Any] = {
+            "error": {
+                "reason": error.reason, "detail": error.detail, "retryable": error.retryable,
+            }
+        }  # fmt: skip
+        if notes := getattr(error, "__notes__", None):
+            answer["trace"] = "\n".join(notes)
+        return answer
+    except FileNotFoundError as error:
+        said = f"on {os.uname().nodename}: {error.filename} is not there: is the root mounted?"
+        return {"transient": {"why": "root", "detail": said}}
+    return {
+        "outcome": {"status": outcome.status.name, "changes": dict(outcome.changes)},
+        "sandboxed": zygote.sandboxed,
+    }
+
+
+def _mark(directory: Path, token: str) -> None:
+    """Say that what `token` stands for has begun, which can be said once."""
+    try:
+        os.close(
+            os.open(
+                directory / f"begun.{token}",
+                os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC,
+                0o640,
+            )
+        )
+    except FileExistsError:
+        raise BegunBefore(directory.name) from None
+
+
+def _check_room(directory: Path, need_bytes: int, config: Config) -> None:
+    found = os.statvfs(directory)
+    free = found.f_bavail * found.f_frsize
+    if free - need_bytes < config.storage.reserve_bytes:
+        raise TransientError(
+            "disk",
+            f"up to {need_bytes:,} bytes are needed, {free:,} are free, of which "
+            f"{config.storage.reserve_bytes:,} are kept in reserve",
+        )
+
+
+class _Told:
+    """How much is done, in a file that the daemon sees, now and then."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._at = float("-inf")
+
+    def __call__(self, share: float) -> None:
+        now = time.monotonic()
+        if now - self._at < _TELL_EVERY_S:
+            return
+        self._at = now
+        temporary = self._path.with_name(f".{self._path.name}")
+        try:
+            temporary.write_text(json.dumps({"share": share}))
+            temporary.rename(self._path)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOSPC, errno.EDQUOT, errno.ESTALE):
+                raise
