@@ -23,7 +23,8 @@ from cytowatch.engine.stagehand import serve
 __all__ = ["main", "start_time"]
 
 _LARGEST_REQUEST = 1 << 16
-_PRELOADED = ("numpy", "pyvips", "tifffile", "openslide")
+#: imagecodecs loads its codecs when they are used first, which would be in every child anew.
+_PRELOADED = ("numpy", "pyvips", "tifffile", "openslide", "imagecodecs._jpeg8", "PIL.Image")
 
 
 def start_time(pid: int) -> int:
