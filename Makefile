@@ -24,6 +24,7 @@ lint: $(STAMP)
 bench: $(STAMP)  ## measure; compares within one run and prints ratios
 	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/readers.py
+	$(BIN)/python benchmarks/many.py
 
 bench-index: $(STAMP)  ## a million uploaded files in the index; takes some minutes
 	$(BIN)/python benchmarks/index.py
