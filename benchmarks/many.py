@@ -177,9 +177,14 @@ def main(count: int, rounds: int) -> None:
     for what, seconds in results.items():
         ratio = statistics.median(b / s for b, s in zip(results["bare"], seconds, strict=True))
         rate = count / statistics.median(seconds)
-        print(f"{what:8} {statistics.median(seconds):7.2f} s  {rate:7.1f} files/s  {ratio:.2f} of bare")
+        print(
+            f"{what:8} {statistics.median(seconds):7.2f} s  {rate:7.1f} files/s  {ratio:.2f} of bare"
+        )
     print(json.dumps(results))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1000, int(sys.argv[2]) if len(sys.argv) > 2 else 3)
+    main(
+        int(sys.argv[1]) if len(sys.argv) > 1 else 1000,
+        int(sys.argv[2]) if len(sys.argv) > 2 else 3,
+    )

@@ -510,6 +510,11 @@ class Index:
                 found[status] = str(rows[0][0])
         return found
 
+    def size_bytes(self, id: str) -> int:  # noqa: A002
+        """How large an uploaded file is; 0 if nothing is known of it."""
+        rows = self._ask("SELECT size_bytes FROM uploaded WHERE id = ?", (id,))
+        return int(rows[0][0]) if rows else 0
+
     def distinct(self, column: str, beginning: str, limit: int) -> list[str]:
         """Values of `column` that begin with `beginning`, for the completion of a command line."""
         rows = self._ask(

@@ -69,7 +69,7 @@ class Engine:
         with self._lock:
             if id_ not in self._known:
                 self._known.add(id_)
-                self._queue.put(user, id_)
+                self._queue.put(user, id_, self._treatment.index.size_bytes(id_))
 
     @property
     def busy(self) -> int:
@@ -102,7 +102,7 @@ class Engine:
         with self._lock:
             while self._paused and self._paused[0][0] <= now:
                 _, user, id_ = heapq.heappop(self._paused)
-                self._queue.put(user, id_)
+                self._queue.put(user, id_, self._treatment.index.size_bytes(id_))
             covers = self._held_back.covers
             free = len(self._queue) - self._queue.waiting_for(covers)
             for _ in range(min(free, self.count - len(self._busy))):

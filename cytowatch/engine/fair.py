@@ -1,18 +1,41 @@
-"""Whose uploaded file is next: round robin over users, the oldest of each first."""
+"""Whose uploaded file is next: round robin over users; of each, small ones before huge ones, with ageing.
+
+An uploaded file is due when it came plus the time that its bytes may take. So a small one overtakes
+a huge one that came shortly before it, and none that has waited as long as it takes itself.
+"""
 
 from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
 from collections.abc import Callable
+from datetime import datetime
 
 from cytowatch.model import UploadedFileId
 
-__all__ = ["FairQueue"]
+__all__ = ["FairQueue", "due_s"]
+
+#: What a core reads while it converts, in bytes a second; only the order hangs on it.
+_BYTES_A_SECOND = 50e6
+
+
+def due_s(id: UploadedFileId, size_bytes: int) -> float:  # noqa: A002
+    """When `id` is due, in seconds of the clock: when it came, and as much later as it is large.
+
+    >>> small = due_s(UploadedFileId("20261123-141502-k3f9-a"), 4_000)
+    >>> huge = due_s(UploadedFileId("20261123-141002-k3f9-b"), 40_000_000_000)
+    >>> round(huge - small)
+    500
+    """
+    try:
+        came = datetime.strptime(f"{id[:15]}+0000", "%Y%m%d-%H%M%S%z").timestamp()
+    except ValueError:
+        came = 0.0
+    return came + size_bytes / _BYTES_A_SECOND
 
 
 class FairQueue:
-    """Guards that one user's batch does not keep another user's slide waiting.
+    """Guards that one user's batch does not keep another user's slide waiting, nor size anybody.
 
     Examples
     --------
@@ -24,15 +47,15 @@ class FairQueue:
     """
 
     def __init__(self) -> None:
-        self._by_user: OrderedDict[str, list[UploadedFileId]] = OrderedDict()
+        self._by_user: OrderedDict[str, list[tuple[float, UploadedFileId]]] = OrderedDict()
         self._length = 0
 
     def __len__(self) -> int:
         return self._length
 
-    def put(self, user: str, id: UploadedFileId) -> None:  # noqa: A002
-        """Add `id`, behind what `user` dropped before it."""
-        heapq.heappush(self._by_user.setdefault(user, []), id)
+    def put(self, user: str, id: UploadedFileId, size_bytes: int = 0) -> None:  # noqa: A002
+        """Add `id`, behind what of `user` is due before it."""
+        heapq.heappush(self._by_user.setdefault(user, []), (due_s(id, size_bytes), id))
         self._length += 1
 
     def waiting_for(self, held: Callable[[str], bool]) -> int:
@@ -51,7 +74,7 @@ class FairQueue:
         if free is None:
             raise IndexError("the queue is empty")
         user, waiting = free, self._by_user[free]
-        id_ = heapq.heappop(waiting)
+        _, id_ = heapq.heappop(waiting)
         self._length -= 1
         if waiting:
             self._by_user.move_to_end(user)

@@ -1,0 +1,82 @@
+"""Fairness by simulation: whole weeks of drops in a moment, with a clock of its own."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from datetime import UTC, datetime, timedelta
+
+from cytowatch.engine.fair import FairQueue
+from cytowatch.model import UploadedFileId
+
+BEGAN = datetime(2026, 11, 23, tzinfo=UTC)
+
+
+def id_at(seconds: float, number: int) -> UploadedFileId:
+    return UploadedFileId(f"{BEGAN + timedelta(seconds=int(seconds)):%Y%m%d-%H%M%S}-{number:04}-x")
+
+
+def simulate(
+    drops: list[tuple[float, str, int, float]], workers: int
+) -> dict[int, tuple[float, float]]:
+    """(seconds waited, seconds worked) of each drop, which are (at, user, bytes, work)."""
+    queue = FairQueue()
+    events = [(at, 0, number) for number, (at, _, _, _) in enumerate(drops)]
+    heapq.heapify(events)
+    known: dict[UploadedFileId, int] = {}
+    free, told = workers, {}
+    while events:
+        now, kind, number = heapq.heappop(events)
+        if kind == 1:
+            free += 1
+        else:
+            at, user, size, _ = drops[number]
+            id_ = id_at(at, number)
+            known[id_] = number
+            queue.put(user, id_, size)
+        while free and len(queue):
+            _, id_ = queue.take()
+            started = known[id_]
+            work = drops[started][3]
+            told[started] = (now - drops[started][0], work)
+            heapq.heappush(events, (now + work, 1, started))
+            free -= 1
+    assert len(told) == len(drops)
+    return told
+
+
+def test_a_batch_delays_another_users_slide_by_one_file_at_most() -> None:
+    """5,000 of one user, and a single slide of another in their middle."""
+    drops = [(0.0, "ann", 1_000_000, 2.0)] * 5000 + [(100.5, "bob", 1_000_000, 2.0)]
+    told = simulate(drops, workers=2)
+    assert told[5000][0] <= 2.0
+
+
+def test_every_user_gets_a_like_share_however_much_one_drops() -> None:
+    """Ten users, one with a hundred times as many: nobody else waits longer than ten files."""
+    drops = [(0.0, "ann", 1_000_000, 1.0)] * 1000
+    drops += [(float(n), f"user{n % 9}", 1_000_000, 1.0) for n in range(90)]
+    told = simulate(drops, workers=1)
+    assert max(told[1000 + n][0] for n in range(90)) <= 10.0 * 10
+
+
+def test_small_overtakes_huge_and_huge_does_not_starve() -> None:
+    """A huge one among an endless stream of small ones of the same user, which fill all that there is."""
+    huge = (0.0, "ann", 40_000_000_000, 800.0)
+    small = [(float(n), "ann", 50_000_000, 1.0) for n in range(5000)]
+    told = simulate([(0.0, "ann", 50_000_000, 1.0), huge, *small], workers=1)
+    # The small ones that came before it was due went first, and it was not put off for ever.
+    assert 700.0 < told[1][0] < 900.0
+    first_hundred = [told[2 + n][0] for n in range(100)]
+    assert max(first_hundred) < 10.0
+
+
+def test_none_is_forgotten_whatever_comes(seed: int = 7) -> None:
+    """A random month of three scanners and a batch user: everything is treated, and in bounded time."""
+    dice = random.Random(seed)
+    drops = []
+    for _ in range(3000):
+        size = int(10 ** dice.uniform(5, 10.5))
+        drops.append((dice.uniform(0, 200_000), dice.choice("abcd"), size, 0.1 + size / 100e6))
+    told = simulate(drops, workers=4)
+    assert max(waited for waited, _ in told.values()) < 20_000
