@@ -19,9 +19,24 @@ from tests.integration.test_matrix import ROWS, VSI
 HOUSE = Path(__file__).parents[2]
 DOCS = HOUSE / "docs"
 
-needs_root = pytest.mark.skipif(
-    os.geteuid() != 0 and not os.environ.get("CI"), reason="namespaces of its own need root"
-)
+_TOOLS = ("unshare", "setpriv", "useradd", "rsync", "smbd", "smbclient", "systemd-analyze")
+
+
+def lacking() -> str:
+    """What this machine lacks to be a lab of its own; nothing in CI, where that is a failure."""
+    if os.environ.get("CI"):
+        return ""
+    if os.geteuid() != 0:
+        return "namespaces of its own need root"
+    if missing := [tool for tool in _TOOLS if not shutil.which(tool)]:
+        return f"missing: {', '.join(missing)}"
+    found = subprocess.run(
+        ["/usr/bin/python3", "-c", "import ensurepip"], check=False, stderr=subprocess.DEVNULL
+    ) if Path("/usr/bin/python3").exists() else None  # fmt: skip
+    return "" if found and found.returncode == 0 else "Debian: apt install python3-venv"
+
+
+needs_root = pytest.mark.skipif(bool(lacking()), reason=lacking() or "nothing is missing")
 
 
 def sections(page: Path) -> dict[str, list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -106,7 +107,9 @@ def test_every_format_has_a_module_with_its_source() -> None:
 def test_the_unit_file_is_accepted(tmp_path: Path) -> None:
     """By `systemd-analyze verify`, with the program where this test has one."""
     program = shutil.which("systemd-analyze")
-    assert program, "systemd-analyze is missing (Debian: apt install systemd)"
+    if not program and not os.environ.get("CI"):
+        pytest.skip("systemd-analyze is missing (Debian: apt install systemd)")
+    assert program
     text = (HOUSE / "systemd" / "cytowatch.service").read_text()
     assert "Type=notify" in text
     unit = tmp_path / "cytowatch.service"
