@@ -124,6 +124,8 @@ def test_the_unit_file_is_accepted(tmp_path: Path) -> None:
 def test_the_unit_exposes_little() -> None:
     """At most 1.5 of 10, as `systemd-analyze security` reckons."""
     program = shutil.which("systemd-analyze")
+    if not program and not os.environ.get("CI"):
+        pytest.skip("systemd-analyze is missing (Debian: apt install systemd)")
     assert program
     told = subprocess.run(
         [program, "security", "--offline=true", "--no-pager", str(HOUSE / "systemd/cytowatch.service")],
