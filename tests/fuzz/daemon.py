@@ -73,6 +73,8 @@ def storm(root: Root, sources: list[tuple[Path, str, bytes]], seconds: float) ->
         if one["parent_id"] is None:
             [source] = [row for row in one["files"] if row["role"] == "source"]
             kept[hashlib.sha256((one["_path"] / source["path"]).read_bytes()).hexdigest()] += 1
+        if one["error"] and one["error"]["reason"] == "unexpected":
+            print(f"unexpected: {one['name']}: {one['error']['detail']}")
         told[one["status"] + (f" {one['error']['reason']}" if one["error"] else "")] += 1
     assert kept == dropped
     root.assert_clean()
