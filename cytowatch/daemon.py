@@ -28,7 +28,8 @@ from cytowatch.engine.recover import finish, recover, set_doubles_aside
 from cytowatch.engine.room import Room, free_bytes
 from cytowatch.engine.treat import Treatment
 from cytowatch.errors import ConfigError, RootError
-from cytowatch.hooks import Courier, Pending, count_dead, drop_untrue
+from cytowatch.hooks import Pending, count_dead, drop_untrue
+from cytowatch.hooks.deliver import Courier
 from cytowatch.inbox import claim
 from cytowatch.inbox.watch import Watcher
 from cytowatch.index import Index
