@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import io
 import json
 import os
 import socket
 import stat
+import tarfile
 import threading
 import time
+import zipfile
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -196,3 +199,25 @@ def test_every_name_is_ingested_and_does_nothing(root: Root, tmp_path: Path) -> 
         assert not row["path"].startswith("source/-")
     root.assert_clean()
     assert json_lines(root.log)
+
+
+def test_what_comes_out_of_an_archive_has_our_own_modes(root: Root, tmp_path: Path) -> None:
+    """Whatever the archive says: no setuid, no execute, nobody else may read; zip and tar alike."""
+    png = builders.png(tmp_path / "a.png").read_bytes()
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        info = zipfile.ZipInfo("one.png")
+        info.create_system, info.external_attr = 3, (stat.S_IFREG | 0o6777) << 16
+        archive.writestr(info, png)
+    with tarfile.open(tmp_path / "t.tar", "w") as packed:
+        member = tarfile.TarInfo("two.png")
+        member.size, member.mode, member.uid, member.gid = len(png), 0o6777, 0, 0
+        packed.addfile(member, io.BytesIO(png))
+    root.drop(tmp_path / "z.zip")
+    root.drop(tmp_path / "t.tar")
+    assert root.run_until_idle() == 0
+    found = root.by_name()
+    assert {found[name]["status"] for name in ("one.png", "two.png")} == {"CONVERTED"}
+    for name in ("one.png", "two.png", "z.zip", "t.tar"):
+        for path in found[name]["_path"].rglob("*"):
+            mode = stat.S_IMODE(path.lstat().st_mode)
+            assert mode & ~0o2000 == (0o750 if path.is_dir() else 0o640), (path, oct(mode))
