@@ -167,6 +167,8 @@ class Courier:
         self._told = told
         self._stops: dict[Hook, threading.Event] = {}
         self._due: dict[str, float] = {}
+        #: What had not come about when it was looked at.
+        self._early: set[str] = set()
 
     def start(self) -> None:
         """Begin to deliver."""
@@ -195,7 +197,12 @@ class Courier:
         now = time.monotonic()
         names = {hook.name for hook in self._hooks}
         waiting = [one for one in pending(self._spool) if one.hook in names]
-        return all(self._due.get(one.file_name, now) > now for one in waiting)
+        return all(
+            self._due.get(one.file_name, now) > now
+            # What was looked at a moment too early is put off, and not to be forgotten for that.
+            and (one.file_name not in self._early or place_of(self._spool, one) is None)
+            for one in waiting
+        )
 
     def _serve(self, hook: Hook, stop: threading.Event) -> None:
         while not stop.wait(_LOOK_EVERY_S):
@@ -211,11 +218,13 @@ class Courier:
         if found is None:
             # Noted a moment before the rename; or removed since, and then nobody needs to know.
             self._due[one.file_name] = time.monotonic() + _FIRST_PAUSE_S
+            self._early.add(one.file_name)
             if (
                 datetime.now(UTC) - datetime.fromisoformat(one.noted_at)
             ).total_seconds() > _LONGEST_PAUSE_S:
                 self._forget(one)
             return
+        self._early.discard(one.file_name)
         try:
             said = _post(hook, one, found[1]) if hook.url else _run(hook, one, *found)
         except DeliveryError as error:

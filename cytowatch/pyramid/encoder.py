@@ -281,7 +281,7 @@ def _ratio(value: float) -> tuple[int, int]:
     """`value` as a rational of 32 bits, as exact as it can be.
 
     >>> _ratio(20000.0), _ratio(40080.16)
-    ((4294960000, 214748), (4294950080, 107159))
+    ((4294960000, 214748), (4294949865, 107159))
     """
     down = max(1, min(0xFFFFFFFF, int(0xFFFFFFFF / max(value, 1e-9))))
     return min(0xFFFFFFFF, round(value * down)), down
