@@ -245,3 +245,4 @@ class Courier:
     def _forget(self, one: Pending) -> None:
         (self._spool.state / "hooks" / one.file_name).unlink(missing_ok=True)
         self._due.pop(one.file_name, None)
+        self._early.discard(one.file_name)
