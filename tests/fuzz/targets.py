@@ -20,7 +20,7 @@ from cytowatch.engine import wire
 from cytowatch.errors import ConfigError, ConversionError, ExtractionError, FormatError
 from cytowatch.formats import Probe, companions, completeness, limits
 from cytowatch.manifest import ManifestError
-from cytowatch.pyramid.readers import bmp, jp2, pnm
+from cytowatch.pyramid.readers import bmp, czi, jp2, pages, pnm
 from cytowatch.stages.detect import identify
 
 __all__ = ["TARGETS", "seeds"]
@@ -160,6 +160,21 @@ def name(data: bytes) -> None:
     assert "/" not in kept
 
 
+def attachments(data: bytes) -> None:
+    """The list of attachments of a CZI."""
+    with _file(data) as (_, path):
+        for found, begin, length in czi._attachments(path):
+            assert begin >= 0
+            assert length >= 0
+            assert isinstance(found, str)
+
+
+def omexml(data: bytes) -> None:
+    """What an OME-XML says of its images."""
+    for known in pages._images(data.decode("utf-8", "replace")):
+        assert known.acquired_at is None or len(known.acquired_at) <= 40
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "probe": probe,
     "indexes": indexes,
@@ -172,6 +187,8 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "settings": settings,
     "message": message,
     "name": name,
+    "attachments": attachments,
+    "omexml": omexml,
 }
 
 
@@ -192,6 +209,7 @@ def seeds(folder: Path) -> None:
         "bitmap": [others.bmp(made / "k.bmp")],
         "netpbm": [others.pgm(made / "l.pgm"), others.ppm(made / "m.ppm")],
         "codestream": [others.jp2(made / "n.jp2")],
+        "attachments": [others.czi(made / "o.czi")],
     }  # fmt: skip
     vendors.mirax_mrxs(made, "M")
     vms = vendors.vms(made / "V.vms")
@@ -217,4 +235,9 @@ def seeds(folder: Path) -> None:
     (folder / "sidecar" / "short.json").write_text(json.dumps(document))
     text = json.dumps({"progress": 0.5}).encode()
     (folder / "message" / "one").write_bytes(struct.pack("<I", len(text)) + text)
+    (folder / "omexml" / "one").write_text(
+        '<OME xmlns="x"><Instrument><Objective ID="O:1" NominalMagnification="20"/></Instrument>'
+        '<Image Name="a"><AcquisitionDate>2020-01-01</AcquisitionDate><ObjectiveSettings ID="O:1"/>'
+        '<Pixels PhysicalSizeX="0.5" PhysicalSizeY="500" PhysicalSizeYUnit="nm"/></Image></OME>'
+    )
     (folder / "name" / "odd").write_bytes("Größe [page=3]\n\u202e.svs".encode())

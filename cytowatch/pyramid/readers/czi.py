@@ -214,7 +214,9 @@ def _pictures(path: str, config: Config) -> Iterator[tuple[str, Pixels]]:
 
 def _attachments(path: str) -> Iterator[tuple[str, int, int]]:
     """(name, offset, length) of every attachment that is a CZI itself."""
-    with suppress(OSError, struct.error), open(path, "rb") as file:
+    # An offset that no file can have is a ValueError or an OverflowError of seek.
+    damage = (OSError, struct.error, ValueError, OverflowError)
+    with suppress(*damage), open(path, "rb") as file:
         file.seek(104)
         [directory] = struct.unpack("<q", file.read(8))
         if directory <= 0:
