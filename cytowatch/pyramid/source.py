@@ -14,7 +14,7 @@ from cytowatch.pyramid.readers.pages import open_page
 from cytowatch.pyramid.readers.whole import Whole
 from cytowatch.pyramid.regions import Opened, Scene, check_expansion, check_memory, check_size
 
-__all__ = ["Source", "normalised", "open_second", "open_strict"]
+__all__ = ["Source", "first_line", "normalised", "open_second", "open_strict"]
 
 #: What libvips makes of a source.
 Source = Any
@@ -58,7 +58,7 @@ def open_second(path: str, config: Config, first_error: str) -> tuple[Opened, st
     ConversionError
         `damaged`: that one cannot read it either.
     """
-    said = _first_line(first_error)
+    said = first_line(first_error)
     if any(mark in first_error.lower() for mark in _LOST):
         raise ConversionError("damaged", f"its pixels are incomplete or corrupt: {said}")
     with open(path, "rb") as file:
@@ -97,7 +97,7 @@ def _by_imagecodecs(path: str, config: Config) -> Opened:
     except (ConversionError, MemoryError):
         raise
     except Exception as error:
-        raise ConversionError("damaged", _first_line(str(error))) from error
+        raise ConversionError("damaged", first_line(str(error))) from error
     if pixels.shape[:2] != (header.height, header.width):
         raise ConversionError("damaged", "two readers disagree about its size")
     return Opened(scenes=[Scene(region=Whole(pixels))], reader="imagecodecs")
@@ -172,9 +172,14 @@ def _bytes_per_sample(image: Source) -> int:
     return {"uchar": 1, "char": 1, "ushort": 2, "short": 2, "double": 8}.get(image.format, 4)
 
 
-def _first_line(text: str) -> str:
+def first_line(text: str) -> str:
+    """The first of libvips' lines that says something, without those that say which call failed."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     told = (
-        next((line for line in lines if "unable to call" not in line), "") or "it is not readable"
+        next(
+            (line for line in lines if not line.startswith(("unable to call", "unable to fetch"))),
+            "",
+        )
+        or "it is not readable"
     )
     return told.replace(os.sep, "/")[:200]

@@ -178,7 +178,9 @@ def _image(scene: Scene) -> Iterator[Any]:
         image, virtual = as_image(scene)
     except pyvips.Error as error:
         _raise_if_full(error)
-        raise ConversionError("damaged", f"it cannot be converted: {error}"[:400]) from error
+        raise ConversionError(
+            "damaged", f"it cannot be converted: {source.first_line(str(error))}"
+        ) from error
     try:
         yield image
     except pyvips.Error as error:
@@ -186,7 +188,9 @@ def _image(scene: Scene) -> Iterator[Any]:
             raise virtual.error from error
         _raise_if_full(error)
         said = virtual.error or error
-        raise ConversionError("damaged", f"it cannot be converted: {said}"[:400]) from error
+        raise ConversionError(
+            "damaged", f"it cannot be converted: {source.first_line(str(said))}"
+        ) from error
     finally:
         virtual.close()
     if virtual.error is not None:

@@ -188,3 +188,15 @@ def test_small_ones_stay_as_they_are_on_request(place: Path) -> None:
     for derive, status in (("always", Status.CONVERTING), ("large", Status.DEPLOYING)):
         config = from_mapping({"convert": {"derive": derive}})
         assert detect(UploadedFile(manifest=first, out="out.1", config=config)).status is status
+
+
+def test_what_is_damaged_is_said_in_the_words_that_tell_something(place: Path) -> None:
+    """libjpeg's own, and not which call of libvips failed."""
+    builders.jpeg(place / "source" / "a", width=900, height=700)
+    data = (place / "source" / "a").read_bytes()
+    (place / "source" / "a").write_bytes(data[: len(data) // 2] + b"\xff\xd9")
+    with pytest.raises(ConversionError) as raised:
+        converted(place)
+    assert raised.value.reason == "damaged"
+    assert "premature end" in raised.value.detail.lower()
+    assert "unable to" not in raised.value.detail
