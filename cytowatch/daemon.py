@@ -124,7 +124,7 @@ class _Daemon:
             defects=spool.state / "reports",
         )
         spool.hooks = config.hooks
-        self._hasher = Hasher(spool, self._index, self._wake)
+        self._hasher = Hasher(spool, self._index, self._log, self._wake)
         self._courier = Courier(spool, config.hooks, self._hook_told)
         self._notes = Notes(spool.root, config.feedback.dir)
         # The tests put stages that crash, hang and pause in the place of the real ones.

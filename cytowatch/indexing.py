@@ -22,11 +22,15 @@ class Indexing:
         self._log = log
         self._thread = threading.Thread()
 
-    def reconcile(self, *, anew: bool = False) -> None:
-        """Let the index agree with the tree, here and now; the first time it takes its time."""
+    def reconcile(self, *, anew: bool = False, starting: bool = True) -> None:
+        """Let the index agree with the tree, here and now; the first time it takes its time.
+
+        With `starting` systemd is told that the start takes longer for it.
+        """
 
         def tick(count: int) -> None:
-            systemd.notify("EXTEND_TIMEOUT_USEC=60000000", f"STATUS=indexing, {count:,} so far")
+            if starting:
+                systemd.notify("EXTEND_TIMEOUT_USEC=60000000", f"STATUS=indexing, {count:,} so far")
             if count and count % 100_000 == 0:
                 self._log.info("indexing", files=count)
 
@@ -50,6 +54,9 @@ class Indexing:
         """Make it right in a thread: with a large storage that takes minutes."""
         if not self._thread.is_alive():
             self._thread = threading.Thread(
-                target=self.reconcile, kwargs={"anew": anew}, name="index", daemon=True
+                target=self.reconcile,
+                kwargs={"anew": anew, "starting": False},
+                name="index",
+                daemon=True,
             )
             self._thread.start()

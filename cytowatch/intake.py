@@ -530,7 +530,7 @@ def _fault(error: OSError) -> Waiting:
         # The same filesystem, mounted once more: only the rename finds that out.
         said = "it is on another mount than the root, and a slide is renamed, never copied"
         return Waiting(why="other_filesystem", detail=said)
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if error.errno in (errno.EACCES, errno.EPERM):
         said = (
             f"it cannot be moved ({error.strerror}): it and the folder that it lies in must "
             "belong to the user of cytowatch, and be writable"

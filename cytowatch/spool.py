@@ -214,10 +214,6 @@ class Spool:
                 return status, path
         return None
 
-    def in_storage(self, id: UploadedFileId) -> bool:  # noqa: A002
-        """Whether an uploaded file is in the storage of any user."""
-        return any((folder / id).is_dir() for folder in self.storage.iterdir())
-
     def set_aside(self, path: Path, status: Status) -> Path:
         """Take the directory at `path` out of `status`, to where nothing of it is treated."""
         aside = self.state / "aside"

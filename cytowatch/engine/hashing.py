@@ -10,10 +10,11 @@ import fcntl
 import hashlib
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from cytowatch import durable, manifest
 from cytowatch.index import Index, content_key
@@ -24,6 +25,7 @@ from cytowatch.spool import Spool
 __all__ = ["Hasher", "note"]
 
 _LOOK_EVERY_S = 0.5
+_AGAIN_AFTER_S = 60.0
 _CHUNK_BYTES = 4 << 20
 
 
@@ -51,7 +53,8 @@ class _StoppedError(Exception):
 class Hasher:
     """Guards one thread that hashes what was published without a hash, one after the other."""
 
-    def __init__(self, spool: Spool, index: Index, wake: Callable[[], None]) -> None:
+    def __init__(self, spool: Spool, index: Index, log: Any, wake: Callable[[], None]) -> None:
+        self._log = log
         self._spool = spool
         self._index = index
         self._wake = wake
@@ -76,24 +79,36 @@ class Hasher:
         """(note, directory) of each that is published."""
         with suppress(OSError):
             for one in sorted(self._spool.requests.glob("*.hash")):
+                # In this order: it may be published between the two looks, and never comes back.
+                if self._spool.find(UploadedFileId(one.stem)) is not None:
+                    continue
                 path = self._spool.storage / one.read_text() / one.stem
                 if path.is_dir():
                     yield one, path
-                elif self._spool.find(UploadedFileId(one.stem)) is None:
+                else:
                     # It was removed.
                     one.unlink(missing_ok=True)
 
     def _serve(self) -> None:
+        again_at: dict[str, float] = {}
         while not self._stop.wait(_LOOK_EVERY_S):
             for one, path in list(self._waiting()):
+                if again_at.get(one.name, 0.0) > time.monotonic():
+                    continue
                 try:
                     self._hash(path)
                     one.unlink(missing_ok=True)
-                except (OSError, ManifestError):
-                    # A fault of the machine, or it is removed right now: the note stays until it is.
+                except (OSError, ManifestError) as error:
+                    # It is removed right now, or the machine has a fault: not read again at once.
+                    again_at[one.name] = time.monotonic() + _AGAIN_AFTER_S
+                    if path.is_dir():
+                        self._log.warning(
+                            "fault", where="hashing", error=f"{one.stem}: {error}"[:300]
+                        )
                     continue
                 except _StoppedError:
                     return
+                again_at.pop(one.name, None)
                 self._wake()
 
     def _hash(self, path: Path) -> None:

@@ -29,9 +29,19 @@ def set_doubles_aside(spool: Spool) -> Iterator[tuple[UploadedFileId, Status, Pa
     seen: set[UploadedFileId] = set()
     for status in reversed(STAGE_STATUSES):
         for id_ in spool.in_status(status):
-            if id_ in seen or spool.in_storage(id_):
-                yield id_, status, spool.set_aside(spool.stage(status) / id_, status)
+            path = spool.stage(status) / id_
+            if id_ in seen or _is_published(spool, path):
+                kill_recorded(path)
+                yield id_, status, spool.set_aside(path, status)
             seen.add(id_)
+
+
+def _is_published(spool: Spool, path: Path) -> bool:
+    try:
+        user = manifest.read(path)["user"]
+    except (OSError, ManifestError):
+        return False
+    return (spool.storage / user / path.name).is_dir()
 
 
 def recover(spool: Spool, *, now: datetime) -> Iterator[tuple[str, UploadedFileId]]:

@@ -58,7 +58,7 @@ EVENTS = (
     Event(word="source_kept", levels=("warning",), tells="An original that is not to be kept could not be removed yet.",
           fields=("path", "error"), admin="Nothing; it is tried again at the next start."),
     Event(word="unexpected", levels=("error",), tells="A defect, ours or a library's, was met; the rest goes on.",
-          fields=("id", "error", "report"), admin="Please report it, with the file that `report` names."),
+          fields=("id", "error", "report"), admin="Please report it, with the file that `report` names, or the dropped file itself if it names none."),
     Event(word="expired", levels=("info",), tells="An error was removed after `storage.keep_errors_days`.", fields=("id", "days")),
     # Recovery.
     Event(word="claim_recovered", levels=("warning",), tells="A claim was cut off by the last end, and was finished or undone.",

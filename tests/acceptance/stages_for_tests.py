@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import mmap
 import os
 import socket
@@ -61,6 +62,35 @@ def _raise() -> None:
     raise LookupError("a defect of ours")
 
 
+def _bare() -> None:
+    """Look at what it was given; anything that is the daemon's is an error."""
+    import pyvips
+
+    known = {"PATH", "LANG", "LC_CTYPE", "PYTHONPATH"}
+    prefixes = ("VIPS_", "MALLOC_", "OMP_", "OPENBLAS_", "TMPDIR")
+    strange = [name for name in os.environ if name not in known and not name.startswith(prefixes)]
+    if strange:
+        raise FormatError("environment", f"{strange}")
+    opened = []
+    for number in range(3, 256):
+        try:
+            fcntl.fcntl(number, fcntl.F_GETFD)
+        except OSError:
+            continue
+        opened.append(number)
+    if opened != [3]:
+        raise FormatError("descriptors", f"{opened}")
+    for loader in ("pdfload", "magickload", "openslideload", "matload"):
+        try:
+            getattr(pyvips.Image, loader)("source/none")
+        except pyvips.Error as error:
+            if "blocked" in str(error) or "not found" in str(error):
+                continue
+            raise FormatError("loader", f"{loader}: {error}") from error
+        except AttributeError:
+            continue
+
+
 def _babble() -> None:
     os.write(3, b"\xff" * 100)
     time.sleep(1)
@@ -73,6 +103,7 @@ def _babble_json() -> None:
 
 
 _DEEDS = {
+    "bare": _bare,
     "raise": _raise,
     "babble": _babble,
     "wordy": _babble_json,

@@ -69,7 +69,6 @@ class Machines:
 
 @pytest.fixture
 def machines(tmp_path: Path) -> Iterator[Machines]:
-    pytest.importorskip("distributed")
     made = Machines(tmp_path)
     yield made
     made.stop()
