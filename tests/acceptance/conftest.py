@@ -21,6 +21,7 @@ import pytest
 
 from cytowatch import invariants, manifest
 from cytowatch.spool import Spool
+from cytowatch.status import STAGE_STATUSES
 
 CONFIG = """
 [inbox]
@@ -127,7 +128,9 @@ class Root:
             running = self.process is not None and self.process.poll() is None
             assert running or path.name not in found, f"{path.name} is there twice"
             stage = path.parent.name if path.parent.parent.name == "stages" else None
-            found[path.name] = {**document, "_path": path, "_stage": stage}
+            # A manifest tells a status before its directory has moved there; the directory decides.
+            told = {s.directory: s.name for s in STAGE_STATUSES}.get(stage, document["status"])
+            found[path.name] = {**document, "status": told, "_path": path, "_stage": stage}
         return found
 
     def last_failpoint(self) -> str:

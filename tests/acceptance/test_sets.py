@@ -220,7 +220,7 @@ def test_a_folder_that_comes_piece_by_piece(root: Root, tmp_path: Path) -> None:
     shutil.copyfile(builders.jpeg(tmp_path / "b.jpg"), case / "more" / "b.jpg")
     vendors.mirax_mrxs(case / "more", "M")
     (case / "notes.txt").write_text("for whom it may concern")
-    root.wait(lambda: root.by_name()["case 12"]["status"] == "EXTRACTED")
+    root.wait(lambda: root.by_name().get("case 12", {}).get("status") == "EXTRACTED")
     found = root.by_name()
     parent = found["case 12"]
     children = {one["name"]: one for one in found.values() if one["parent_id"] == parent["id"]}
@@ -276,7 +276,7 @@ def test_the_marker_alone_claims(root: Root, tmp_path: Path) -> None:
             lambda n=name: root.by_name().get(n, {}).get("status") in ("DEPLOYED", "EXTRACTED")
         )
     root.wait(lambda: list((root.path / "inbox" / "ann").iterdir()) == [])
-    root.wait(lambda: root.by_name()["b.jpg"]["status"] == "CONVERTED")
+    root.wait(lambda: root.by_name().get("b.jpg", {}).get("status") == "CONVERTED")
     assert root.stop() == 0
     root.assert_clean()
 
