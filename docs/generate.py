@@ -14,7 +14,7 @@ from typing import Any
 from typer.main import get_command
 
 from cytowatch import formats, reasons
-from cytowatch.cli.commands import app
+from cytowatch.cli.commands import application
 from cytowatch.cli.schema import schema_of
 from cytowatch.config import RELOADABLE, render
 from cytowatch.formats import Format
@@ -169,7 +169,7 @@ def commands_page() -> str:
         "characters, or the name as dropped. Run as root, a command acts as the owner of the tree. "
         "`cytowatch --install-completion` lets the shell complete ids, users, projects and statuses.\n"
     ]
-    for name, one in sorted(get_command(app).commands.items()):
+    for name, one in sorted(get_command(application()).commands.items()):
         words = [name]
         rows = []
         for parameter in one.params:

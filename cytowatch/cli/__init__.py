@@ -33,10 +33,10 @@ def main() -> None:
 
 
 def _run() -> int:
-    from cytowatch.cli.commands import app
+    from cytowatch.cli.commands import application
 
     try:
-        app(prog_name="cytowatch")
+        application(sys.argv[1] if len(sys.argv) > 1 else None)(prog_name="cytowatch")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except ConfigError as error:

@@ -2,8 +2,35 @@
 
 from __future__ import annotations
 
-# In the order in which `cytowatch --help` shows them.
-from cytowatch.cli import serve, read, watch, change, verify, hooks, detect, schema  # isort: skip
+from importlib import import_module
+from types import MappingProxyType
+
+import typer
+
 from cytowatch.cli.app import app
 
-__all__ = ["app", "change", "detect", "hooks", "read", "schema", "serve", "verify", "watch"]
+__all__ = ["ROOMS", "application"]
+
+#: The modules with the commands that each has, in the order in which ``cytowatch --help`` shows them.
+ROOMS = MappingProxyType(
+    {
+        "serve": ("run", "init", "check", "demo"),
+        "read": ("status", "list", "show"),
+        "watch": ("watch",),
+        "change": (
+            "retry", "return", "remove", "export", "link", "unlink", "pause", "resume", "reindex",
+        ),
+        "verify": ("verify",),
+        "hooks": ("hooks",),
+        "detect": ("detect", "formats"),
+        "schema": ("schema",),
+    }
+)  # fmt: skip
+
+
+def application(command: str | None = None) -> typer.Typer:
+    """The application; of one `command` alone only its own room is loaded, for a quick start."""
+    rooms = [room for room, commands in ROOMS.items() if command in commands]
+    for room in rooms or ROOMS:
+        import_module(f"cytowatch.cli.{room}")
+    return app

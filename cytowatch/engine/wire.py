@@ -64,12 +64,17 @@ def receive(
     if data is None:
         return None
     try:
-        message = json.loads(data)
+        message = json.loads(data, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"no JSON: {error}") from error
     if not isinstance(message, dict):
         raise ProtocolError("no JSON object")
     return message
+
+
+def _no_number(word: str) -> float:
+    """NaN and Infinity, which Python writes and JSON does not know: a manifest cannot hold them."""
+    raise ValueError(f"{word} is no number")
 
 
 def _exactly(

@@ -150,6 +150,12 @@ LIES: dict[str, Callable[[UploadedFile], Outcome]] = {
     "schema": lambda file: Outcome(
         status=Status.DEPLOYING, changes={"images": [{"width": "wide"}]}
     ),
+    "nan": lambda file: Outcome(
+        status=Status.DEPLOYING, changes={"conversion": {"seconds": float("nan")}}
+    ),
+    "surrogate": lambda file: Outcome(
+        status=Status.DEPLOYING, changes={"conversion": {"reader": "\ud800"}}
+    ),
     "link": _linked,
     "pipe": _piped,
 }

@@ -129,9 +129,9 @@ def test_every_json_option_has_its_schema() -> None:
     """A command that gets `--json` later must say its shape."""
     from typer.main import get_command
 
-    from cytowatch.cli.commands import app
+    from cytowatch.cli.commands import application
 
-    commands = get_command(app).commands  # type: ignore[attr-defined]
+    commands = get_command(application()).commands  # type: ignore[attr-defined]
     with_json = {
         name
         for name, one in commands.items()
@@ -142,6 +142,18 @@ def test_every_json_option_has_its_schema() -> None:
     }  # fmt: skip
     for name in with_json:
         assert schema_of(name)
+
+
+def test_every_command_is_in_the_room_that_is_loaded_for_it() -> None:
+    """One that is in another would not be found."""
+    from cytowatch.cli.commands import ROOMS, application
+
+    found: dict[str, list[str]] = {}
+    for one in application().registered_commands:
+        assert one.callback
+        room = one.callback.__module__.removeprefix("cytowatch.cli.")
+        found.setdefault(room, []).append(one.name or one.callback.__name__)
+    assert found == {room: list(commands) for room, commands in ROOMS.items()}
 
 
 def in_a_terminal(root: Root, *words: str, **environment: str) -> str:
