@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -140,6 +139,9 @@ def copies_on_write(path: Path) -> bool:
 
 def _kind(path: Path) -> str:
     """The kind of the filesystem of `path`, as stat(1) names it."""
+    # Imported here: the commands start faster without it.
+    import subprocess
+
     told = subprocess.run(
         ["stat", "-f", "-c", "%T", os.fspath(path)], capture_output=True, text=True, check=False
     )

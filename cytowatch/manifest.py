@@ -7,10 +7,8 @@ version wrote survive a round trip. Its JSON Schema is ``manifest.schema.json`` 
 from __future__ import annotations
 
 import functools
-import importlib.resources
 import json
 import os
-import secrets
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
@@ -291,7 +289,7 @@ def read(directory: Path) -> Manifest:
 
 def write(directory: Path, manifest: Manifest) -> None:
     """Write it to a temporary name, fsync, rename over the old one, fsync the directory."""
-    temporary = directory / f".{FILE_NAME}.{secrets.token_hex(4)}"
+    temporary = directory / f".{FILE_NAME}.{os.urandom(4).hex()}"
     data = json.dumps(manifest, indent=1, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
     try:
@@ -317,7 +315,7 @@ def _validator() -> Validator:
     # Imported here: only the daemon, checks and tests validate, and it costs 20 ms to import.
     import jsonschema_rs
 
-    schema = importlib.resources.files("cytowatch").joinpath("manifest.schema.json").read_text()
+    schema = Path(__file__).with_name("manifest.schema.json").read_text("utf-8")
     return jsonschema_rs.Draft202012Validator(json.loads(schema))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import grp
 import os
-import secrets
 import shutil
 import time
 from collections.abc import Iterator
@@ -220,7 +219,7 @@ class Spool:
         aside.mkdir(mode=0o750, exist_ok=True)
         target = aside / f"{path.name}.{status.name}"
         while target.exists():
-            target = target.with_name(f"{target.name}.{secrets.token_hex(2)}")
+            target = target.with_name(f"{target.name}.{os.urandom(2).hex()}")
         durable.rename(path, target)
         durable.fsync_directory(aside)
         return target
@@ -289,7 +288,7 @@ class Spool:
 
         What cannot be removed now stays in the trash, and is removed with it.
         """
-        grave = self.trash / f"{path.name}.{secrets.token_hex(4)}"
+        grave = self.trash / f"{path.name}.{os.urandom(4).hex()}"
         try:
             os.rename(path, grave)
         except FileNotFoundError:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import typer
 
-from cytowatch import reasons
 from cytowatch.cli.app import spool_of
 from cytowatch.index import Index
 from cytowatch.names import printable
@@ -95,6 +94,9 @@ def statuses(incomplete: str) -> list[str]:
 
 def reason_words(incomplete: str) -> list[str]:
     """The reasons of errors."""
+    # Imported here: only a shell asks for it, and every command would start later.
+    from cytowatch import reasons
+
     return sorted(one.word for one in reasons.REASONS if one.word.startswith(incomplete))
 
 

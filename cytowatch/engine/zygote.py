@@ -7,6 +7,7 @@ answers two requests: ``fork`` and ``reap``.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -51,6 +52,8 @@ def main(descriptor: int, stages: str) -> None:
     for name in _PRELOADED:
         importlib.import_module(name)
     table = importlib.import_module(stages).STAGES
+    # What is loaded stays: a collection in a child would touch, and so copy, all of its pages.
+    gc.freeze()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     requests = socket.socket(fileno=descriptor)
