@@ -237,9 +237,12 @@ class Spool:
             or (self.storage / user / id).exists()
         )
 
-    def move(self, path: Path, status: Status) -> Path:
-        """Rename the directory at `path` into `status`, durably; gives its new place."""
-        return self._move(path, self.stage(status))
+    def move(self, path: Path, status: Status, *, durably: bool = True) -> Path:
+        """Rename the directory at `path` into `status`; gives its new place.
+
+        Not `durably` where a power cut may take it back: the step before is done again then.
+        """
+        return self._move(path, self.stage(status), durably=durably)
 
     def publish(self, path: Path, user: str) -> Path:
         """Rename the directory at `path` into the storage of `user`, durably."""
@@ -247,7 +250,7 @@ class Spool:
         if not target.is_dir():
             target.mkdir(mode=0o750, exist_ok=True)
             durable.fsync_directory(self.storage)
-        return self._move(path, target)
+        return self._move(path, target, durably=True)
 
     def link(self, project: str, name: str, user: str, id: UploadedFileId) -> None:  # noqa: A002
         """Show an uploaded file of `user` in `project`; a second time changes nothing.
@@ -269,11 +272,13 @@ class Spool:
         with suppress(OSError):
             folder.rmdir()
 
-    def _move(self, path: Path, target: Path) -> Path:
+    def _move(self, path: Path, target: Path, *, durably: bool) -> Path:
         moved = target / path.name
         durable.rename(path, moved)
         try:
             reached("stage.renamed")
+            if not durably:
+                return moved
             # The new name first: after a cut between the two it may be found twice, never not at all.
             durable.fsync_directory(target)
             durable.fsync_directory(path.parent)

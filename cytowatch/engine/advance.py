@@ -68,7 +68,7 @@ class Place:
 
 def out_directories(path: Path) -> list[Path]:
     """The ``out.<attempt>`` in an ``<id>/``."""
-    return sorted(path.glob("out.*"))
+    return [path / name for name in sorted(os.listdir(path)) if name.startswith("out.")]
 
 
 def begin(spool: Spool, place: Place, status: Status, *, now: datetime) -> Place:
@@ -308,9 +308,9 @@ def tidy(spool: Spool, place: Place, *, now: datetime) -> Place:
 
 def without_temporaries(path: Path) -> None:
     """Remove what a crash left of a manifest that was being written, and the marks of a cluster."""
-    for pattern in (f".{manifest.FILE_NAME}.*", "begun.*", "progress.*", ".progress.*"):
-        for temporary in path.glob(pattern):
-            temporary.unlink(missing_ok=True)
+    for name in os.listdir(path):
+        if name.startswith((f".{manifest.FILE_NAME}.", "begun.", "progress.", ".progress.")):
+            (path / name).unlink(missing_ok=True)
 
 
 def _found_again(path: Path, right: Manifest) -> Manifest:
@@ -353,7 +353,10 @@ def _enter(
         hashing.note(spool, written)
         path = spool.publish(place.path, written["user"])
     else:
-        path = spool.move(place.path, status)
+        # From one working status to the next a power cut may take the rename back: the manifest is
+        # then ahead of the directory, as after a kill between the two, and the step is done again
+        # (test_disk.py::test_power_that_is_cut). That saves two fsyncs a step.
+        path = spool.move(place.path, status, durably=status.is_final)
     return Place(status=status, path=path, manifest=written)
 
 
@@ -366,9 +369,9 @@ def _keep_output(place: Place, changed: Manifest, out: str, settings: Storage) -
             raise _refused(place.status, "there is a derived pyramid already")
         durable.fsync_tree(made)
         reached("output.synced")
+        # The manifest, which names it, is written into the same directory, and synced with it.
         durable.rename(made, place.path / "derived")
         reached("output.accepted")
-        durable.fsync_directory(place.path)
     for file in changed["files"]:
         _check_row(place, file)
     return changed

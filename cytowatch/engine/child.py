@@ -115,6 +115,7 @@ class Zygote:
 
     def __init__(self, config: Config, *, stages: str = "cytowatch.stages") -> None:
         self._config = config
+        self._settings = json.dumps(settings_of(config))
         self._stages = stages
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
@@ -130,6 +131,7 @@ class Zygote:
     def reconfigure(self, config: Config) -> None:
         """Children that are forked from now on get `config`."""
         self._config = config
+        self._settings = json.dumps(settings_of(config))
 
     def start(self) -> None:
         """Start it and wait until it has loaded the decoders.
@@ -210,7 +212,7 @@ class Zygote:
         ours, theirs = socket.socketpair()
         with theirs:
             answer = self._ask(
-                {"fork": os.fspath(directory), "out": out, "config": settings_of(self._config)},
+                {"fork": os.fspath(directory), "out": out, "config": self._settings},
                 [theirs.fileno()],
             )
         if "pid" not in answer:
@@ -224,6 +226,11 @@ class Zygote:
             return int(self._ask({"reap": pid}, []).get("status", 0))
         except TransientError:
             return int(signal.SIGKILL)
+
+    def bury(self, pid: int) -> None:
+        """Kill `pid` with its whole group, which has nothing left to do; its end is not waited for."""
+        with suppress(TransientError):
+            self._ask({"bury": pid}, [])
 
     def _ask(self, request: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
         with self._lock:
@@ -303,6 +310,9 @@ class Child:
         trace: TracebackType | None,
     ) -> None:
         self._channel.close()
+        if kind is None and not self._reaped:
+            self._reaped = True
+            self._zygote.bury(self.pid)
         self._end()
 
     def _end(self) -> int:

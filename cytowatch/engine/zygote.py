@@ -2,11 +2,12 @@
 
 It has one thread and never runs an image operation: children of a zygote that did, hung. It is
 started by the daemon's main thread as ``python -m cytowatch.engine.zygote DESCRIPTOR STAGES`` and
-answers two requests: ``fork`` and ``reap``.
+answers three requests: ``fork``, ``reap`` and ``bury``.
 """
 
 from __future__ import annotations
 
+import functools
 import gc
 import importlib
 import json
@@ -17,7 +18,7 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-from cytowatch.config import from_mapping
+from cytowatch.config import Config, from_mapping
 from cytowatch.engine import sandbox
 from cytowatch.engine.stagehand import serve
 
@@ -36,6 +37,8 @@ def start_time(pid: int) -> int:
 
 #: The children that were forked and not reaped yet: no other process is ever killed.
 _children: set[int] = set()
+#: Those that were killed, and whose memory the kernel is still taking back.
+_dying: set[int] = set()
 
 
 def _started(pid: int) -> int:
@@ -65,23 +68,26 @@ def main(descriptor: int, stages: str) -> None:
             return
         request = json.loads(message)
         try:
-            answer = (
-                _fork(request, descriptors[0], requests, table)
-                if "fork" in request
-                else _reap(request["reap"])
-            )
+            if "fork" in request:
+                answer = _fork(request, descriptors[0], requests, table)
+            elif "bury" in request:
+                answer = _bury(request["bury"])
+            else:
+                answer = _reap(request["reap"])
         except OSError as error:
             answer = {"error": f"{error.strerror or error}"}
         finally:
             for received in descriptors:
                 os.close(received)
         requests.send(json.dumps(answer).encode())
+        _dying.difference_update([pid for pid in _dying if os.waitpid(pid, os.WNOHANG)[0]])
 
 
 def _fork(
     request: dict[str, Any], channel: int, requests: socket.socket, table: Any
 ) -> dict[str, Any]:
     zygote = os.getpid()
+    config = _configuration(request["config"])
     pid = os.fork()
     if pid:
         _children.add(pid)
@@ -92,7 +98,6 @@ def _fork(
         os.dup2(channel, 3)
         os.closerange(4, 1024)
         os.chdir(request["fork"])
-        config = from_mapping(request["config"])
         sandboxed = sandbox.enter(config, request["out"], parent=zygote)
         if config.sandbox.require and not sandboxed:
             os._exit(71)
@@ -102,17 +107,35 @@ def _fork(
         os._exit(status)
 
 
+@functools.lru_cache(maxsize=1)
+def _configuration(text: str) -> Config:
+    """The configuration in `text`, which is the same for one child after another."""
+    return from_mapping(json.loads(text))
+
+
 def _reap(pid: int) -> dict[str, Any]:
-    if pid not in _children:
+    if not _kill(pid):
         return {"error": f"{pid} is no child of this process"}
+    _, status = os.waitpid(pid, 0)
+    return {"status": status}
+
+
+def _bury(pid: int) -> dict[str, Any]:
+    if _kill(pid):
+        _dying.add(pid)
+    return {}
+
+
+def _kill(pid: int) -> bool:
+    if pid not in _children:
+        return False
     _children.discard(pid)
     with suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
     # Before it has made its own group, the group's kill finds nobody.
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    _, status = os.waitpid(pid, 0)
-    return {"status": status}
+    return True
 
 
 if __name__ == "__main__":

@@ -347,6 +347,10 @@ def _prepare(
         "marker": parcel.marker.path if parcel.marker else None,
     }
     (place / JOURNAL).write_text(json.dumps(journal))
+    # A journal that a power cut tore, or folders that it took, could not put back what was moved.
+    durable.fsync_file(place / JOURNAL)
+    for below, _, _ in os.walk(place / "source"):
+        durable.fsync_directory(Path(below))
     files = [
         FileEntry(
             role=member.role,
@@ -372,7 +376,6 @@ def _prepare(
             parent=parcel.parent,
         ),
     )
-    durable.fsync_tree(place)
 
 
 def _take_marker(spool: Spool, parcel: Parcel, place: Path) -> None:
