@@ -7,6 +7,7 @@ import os
 import queue
 import random
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -51,6 +52,11 @@ __all__ = ["run"]
 
 #: The longest the loop sleeps: so often it looks after watcher, zygote and watchdog.
 _TICK_S = 0.5
+#: The least time between two tellings, as a multiple of what the last one took.
+_TELL_EVERY = 10.0
+#: Threads that wait for the disk are many, and each needs the interpreter only for a moment: with
+#: Python's own 5 ms they would spend their time in waiting for it (claims were half as fast).
+_SWITCH_S = 0.0005
 #: How often the watcher's whole way is tried with a file of ours.
 _POKE_EVERY_S = 10.0
 #: A watcher through which nothing has come for so long is replaced.
@@ -134,7 +140,7 @@ class _Daemon:
             if config.engine.kind == "dask"
             else Zygote(config, stages=stages)
         )
-        self._random = random.SystemRandom()
+        self._random = random.Random()
         self._folders = Folders(
             spool, self._ledger, self._index, now=_now, make_id=self._new_id, software=software()
         )
@@ -185,7 +191,7 @@ class _Daemon:
         self._offline = False
         self._scanned_at = float("-inf")
         self._scan_now = False
-        self._told_at = float("-inf")
+        self._tell_at = float("-inf")
         self._told: dict[str, Any] = {}
         self._pruned_at = float("-inf")
         self._asked_to_end: str | None = None
@@ -195,6 +201,7 @@ class _Daemon:
 
     def run(self) -> int:
         claim.prepare_process()
+        sys.setswitchinterval(_SWITCH_S)
         threading.excepthook = self._thread_died
         with ExitStack() as stack:
             stack.enter_context(self._signals())
@@ -309,6 +316,7 @@ class _Daemon:
             self._health.clear("kept")
 
     def _sleep(self, now: float, put_off: float | None) -> None:
+        worked_s = time.monotonic() - now
         times = [
             now + _TICK_S,
             self._scanned_at + self._config.inbox.rescan_s,
@@ -316,6 +324,8 @@ class _Daemon:
         ]
         try:
             self._wakeups.get(timeout=max(0.001, min(times) - time.monotonic()))
+            # A turn costs more the more there is: half of the time is left to those who do the work.
+            time.sleep(min(_TICK_S, worked_s))
             while True:
                 self._wakeups.get_nowait()
         except queue.Empty:
@@ -373,6 +383,7 @@ class _Daemon:
             self._health.clear("watches")
 
     def _collect(self, arrived: list[Claimed], now: float) -> None:
+        self._ledger.arrived([claimed.id for claimed in arrived])
         for claimed in arrived:
             self._metrics.received_bytes.inc(claimed.size_bytes)
             self._log.info(
@@ -383,8 +394,7 @@ class _Daemon:
                 bytes=claimed.size_bytes,
                 seconds=round(claimed.settled_s, 3),
             )
-            self._ledger.arrived(claimed.id)
-            self._engine.submit(claimed.user, claimed.id)
+            self._engine.submit(claimed.user, claimed.id, claimed.size_bytes)
             # A free thread must not wait for the next turn of the loop.
             self._engine.start_some(now)
         for user, id_ in self._ledger.take_children():
@@ -423,7 +433,7 @@ class _Daemon:
             self._ledger.left(before, request["id"])
             if request["do"] == "retry" and answer["said"] != "inbox":
                 id_ = UploadedFileId(request["id"])
-                self._ledger.arrived(id_, Status[answer["said"]])
+                self._ledger.arrived([id_], Status[answer["said"]])
                 found = self._spool.find(id_)
                 if found is not None:
                     self._engine.submit(manifest.read(found[1])["user"], id_)
@@ -535,9 +545,14 @@ class _Daemon:
 
     def _tell(self, now: float, *, force: bool = False) -> None:
         """Gauges, and ``state/live.json`` for the commands, when something is different."""
-        if self._offline or (now - self._told_at < _TICK_S and not force):
+        if self._offline or (now < self._tell_at and not force):
             return
-        self._told_at = now
+        began = time.monotonic()
+        self._tell_of_all(now, force=force)
+        # With much in the inboxes, or much that ended lately, to tell of it all takes its time.
+        self._tell_at = now + max(_TICK_S, _TELL_EVERY * (time.monotonic() - began))
+
+    def _tell_of_all(self, now: float, *, force: bool) -> None:
         self._metrics.set_waiting(*self._intake.waiting_counts(now))
         self._metrics.watcher_alive.set(
             self._watcher.alive and "watches" not in self._health.reasons()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -124,7 +124,9 @@ class Intake:
         self._leases = durable.is_local(spool.inbox)
         self._device = os.stat(spool.root).st_dev
         self._executor = ThreadPoolExecutor(_CLAIMS_AT_A_TIME, thread_name_prefix="claim")
-        self._running: list[_Running] = []
+        #: How many claims are under way, and those that have ended since `collect`.
+        self._running = 0
+        self._ended: deque[_Running] = deque()
         #: When something happened last in a folder that is open.
         self._active: dict[str, float] = {}
         self._markers: dict[str, Drop] = {}
@@ -162,7 +164,7 @@ class Intake:
         for user in users:
             new = self._scan(user, now)
             found += 0 if user in hinted else sum(at <= young_ns or events_lost for at in new)
-        for user in {track.drop.user for track in self._settler.tracks} - {*users, ""}:
+        for user in self._settler.users - {*users, ""}:
             self._settler.forget_missing(user, set())
         self._gatherer.forget(track.drop.path for track in self._settler.tracks)
         return found
@@ -209,8 +211,8 @@ class Intake:
         """Let what its copier has called done be due at once, and nothing else ever."""
         old = {path: drop for path, drop in self._markers.items() if drop.user != user}
         self._markers = {**old, **markers}
-        for track in self._settler.tracks:
-            if track.drop.user != user or track.claiming or not track.claimable:
+        for track in self._settler.of_user(user):
+            if track.claiming or not track.claimable:
                 continue
             if self._marker_of(track.drop.path) is None:
                 wanted = f"{track.drop.name}{self._config.inbox.done_marker}"
@@ -237,11 +239,15 @@ class Intake:
         for track in due:
             if pauses.covers(track.drop.user):
                 self._settler.busy(track, _PAUSED, now, quiet_s=_LOOK_FOR_RESUME_S)
-        rooms = {track.drop.room for track in due if not pauses.covers(track.drop.user)}
-        for room in sorted(rooms):
+        rooms = {
+            (track.drop.room, track.drop.user)
+            for track in due
+            if not pauses.covers(track.drop.user)
+        }
+        for room, user in sorted(rooms):
             here = [
                 track
-                for track in self._settler.tracks
+                for track in self._settler.of_user(user)
                 if track.claimable and not track.claiming and track.drop.room == room
             ]
             for bundle in self._gatherer.bundles(room, here):
@@ -342,8 +348,14 @@ class Intake:
             overdue=overdue,
             leases=self._leases,
         )
-        future.add_done_callback(lambda _: self._wake())
-        self._running.append(_Running(bundle=bundle, size_bytes=parcel.size_bytes, future=future))
+        running = _Running(bundle=bundle, size_bytes=parcel.size_bytes, future=future)
+        self._running += 1
+        future.add_done_callback(lambda _: self._claim_ended(running))
+
+    def _claim_ended(self, running: _Running) -> None:
+        """Called from the thread of the claim."""
+        self._ended.append(running)
+        self._wake()
 
     def _is_image(self, bundle: Bundle) -> bool:
         """Whether a format claims its head: what else lies in a dropped folder stays there."""
@@ -355,11 +367,9 @@ class Intake:
         """What the claims that ended since have brought."""
         claimed: list[Claimed] = []
         children: dict[str, list[str]] = {}
-        still = []
-        for running in self._running:
-            if not running.future.done():
-                still.append(running)
-                continue
+        while self._ended:
+            running = self._ended.popleft()
+            self._running -= 1
             bundle = running.bundle
             try:
                 result = running.future.result()
@@ -383,7 +393,6 @@ class Intake:
                     settled_s=now - bundle.changed_at,
                 )
             )
-        self._running = still
         for folder, ids in children.items():
             self._folders.claimed(folder, ids)
         return claimed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import traceback
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -86,11 +87,13 @@ class Ledger:
             self._recent.pop(id_, None)
             self._publish()
 
-    def arrived(self, id_: UploadedFileId, status: Status = Status.UPLOADED) -> None:
-        """One more is UPLOADED, or in the stage that it was sent back to."""
-        self._index.look([id_])
+    def arrived(self, ids: Sequence[UploadedFileId], status: Status = Status.UPLOADED) -> None:
+        """These are UPLOADED, or in the stage that they were sent back to."""
+        if not ids:
+            return
+        self._index.look(ids)
         with self._lock:
-            self._counts[status] += 1
+            self._counts[status] += len(ids)
             self._publish()
 
     def entered(self, before: Place, after: Place, seconds: float) -> None:

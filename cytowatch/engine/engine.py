@@ -64,12 +64,17 @@ class Engine:
         """What begins from now on is treated by `config`."""
         self._treatment = replace(self._treatment, config=config)
 
-    def submit(self, user: str, id_: UploadedFileId) -> None:
-        """Let `id_` be treated in its turn; a second time while it is in work does nothing."""
+    def submit(self, user: str, id_: UploadedFileId, size_bytes: int | None = None) -> None:
+        """Let `id_` be treated in its turn; a second time while it is in work does nothing.
+
+        Its `size_bytes` is looked up if it is not told.
+        """
         with self._lock:
             if id_ not in self._known:
                 self._known.add(id_)
-                self._queue.put(user, id_, self._treatment.index.size_bytes(id_))
+                if size_bytes is None:
+                    size_bytes = self._treatment.index.size_bytes(id_)
+                self._queue.put(user, id_, size_bytes)
 
     @property
     def busy(self) -> int:

@@ -46,7 +46,8 @@ class Settler:
     def __init__(self, *, quiet_s: float, incomplete_after_s: float) -> None:
         self._quiet_s = quiet_s
         self._incomplete_after_s = incomplete_after_s
-        self._tracks: dict[str, Track] = {}
+        #: By user and path.
+        self._tracks: dict[str, dict[str, Track]] = {}
 
     def reconfigure(self, *, quiet_s: float, incomplete_after_s: float) -> None:
         """Go on with other times; what is due already stays so."""
@@ -56,16 +57,26 @@ class Settler:
     @property
     def tracks(self) -> Iterable[Track]:
         """Everything that lies in the inboxes, as it was seen last."""
-        return self._tracks.values()
+        return (track for tracks in self._tracks.values() for track in tracks.values())
+
+    @property
+    def users(self) -> set[str]:
+        """Those in whose inboxes something lies."""
+        return set(self._tracks)
+
+    def of_user(self, user: str) -> list[Track]:
+        """What lies in the inbox of `user`; with "" what lies beside the inboxes."""
+        return list(self._tracks.get(user, {}).values())
 
     def see(self, drop: Drop, never: Waiting | None, now: float) -> bool:
         """Take note of `drop` as it is at `now`; tells whether it was unknown.
 
         `never` is the reason why it can not be claimed as it is, whatever the time.
         """
-        track = self._tracks.get(drop.path)
+        tracks = self._tracks.setdefault(drop.user, {})
+        track = tracks.get(drop.path)
         if track is None or track.drop.fingerprint.inode != drop.fingerprint.inode:
-            self._tracks[drop.path] = Track(
+            tracks[drop.path] = Track(
                 drop=drop,
                 first_seen=now,
                 changed_at=now,
@@ -82,24 +93,19 @@ class Settler:
             track.claimable = never is None
         return False
 
-    def forget_missing(self, folder: str, present: set[str]) -> None:
-        """Drop what lay in the inbox `folder` and is not among `present` any more."""
-        prefix = f"{folder}/" if folder else ""
-        gone = [
-            path
-            for path, track in self._tracks.items()
-            if (path.startswith(prefix) if folder else "/" not in path)
-            and path not in present
-            and not track.claiming
-        ]
-        for path in gone:
-            del self._tracks[path]
+    def forget_missing(self, user: str, present: set[str]) -> None:
+        """Drop what lay in the inbox of `user` and is not among `present` any more."""
+        tracks = self._tracks.get(user, {})
+        for path in [p for p, t in tracks.items() if p not in present and not t.claiming]:
+            del tracks[path]
+        if not tracks:
+            self._tracks.pop(user, None)
 
     def due(self, now: float) -> list[Track]:
         """What has been quiet long enough, oldest first; each is to be looked at again now."""
         found = [
             track
-            for track in self._tracks.values()
+            for track in self.tracks
             if track.due_at is not None and track.due_at <= now and not track.claiming
         ]
         return sorted(found, key=lambda track: track.due_at or 0.0)
@@ -107,9 +113,7 @@ class Settler:
     def next_due(self) -> float | None:
         """When `due` gives something next."""
         times = [
-            track.due_at
-            for track in self._tracks.values()
-            if track.due_at is not None and not track.claiming
+            track.due_at for track in self.tracks if track.due_at is not None and not track.claiming
         ]
         return min(times, default=None)
 
@@ -158,8 +162,9 @@ class Settler:
 
     def claimed(self, track: Track) -> None:
         """It has left the inbox."""
-        if self._tracks.get(track.drop.path) is track:
-            del self._tracks[track.drop.path]
+        tracks = self._tracks.get(track.drop.user, {})
+        if tracks.get(track.drop.path) is track:
+            del tracks[track.drop.path]
 
 
 def _settling() -> Waiting:
