@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 import time
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Protocol
 
 from cytowatch import durable, formats, manifest, names
@@ -22,7 +24,7 @@ from cytowatch.inbox import claim, scan
 from cytowatch.inbox.claim import Member, Parcel
 from cytowatch.inbox.gather import Bundle, Gatherer
 from cytowatch.inbox.scan import Drop, Waiting
-from cytowatch.inbox.settle import Settler
+from cytowatch.inbox.settle import Settler, Track
 from cytowatch.manifest import Manifest, SkippedEntry
 from cytowatch.model import UploadedFileId
 from cytowatch.pauses import Pauses
@@ -34,6 +36,10 @@ __all__ = ["Claimed", "DroppedFolders", "Intake"]
 #: The least time between two scans of one inbox, as a multiple of what the last one took.
 _SCAN_SHARE = 5.0
 _CLAIMS_AT_A_TIME = 4
+#: So many claims of a user may wait for their turn at least; when there is room for more is looked
+#: again after so long.
+_LEAST_UNDER_WAY = 1000
+_LOOK_FOR_ROOM_S = 1.0
 #: What cannot be claimed because of how the machine is set up is tried again so much later.
 _LOOK_AGAIN_S = 60.0
 #: An event comes within a moment, or not at all.
@@ -79,11 +85,12 @@ class DroppedFolders(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class _Running:
-    """A claim that is under way."""
+    """A claim that is under way, or has ended with an outcome."""
 
     bundle: Bundle
     size_bytes: int
-    future: Future[UploadedFileId | Waiting]
+    work: Callable[..., UploadedFileId | Waiting]
+    outcome: UploadedFileId | Waiting | BaseException | None = None
 
 
 class Intake:
@@ -124,8 +131,10 @@ class Intake:
         self._leases = durable.is_local(spool.inbox)
         self._device = os.stat(spool.root).st_dev
         self._executor = ThreadPoolExecutor(_CLAIMS_AT_A_TIME, thread_name_prefix="claim")
-        #: How many claims are under way, and those that have ended since `collect`.
-        self._running = 0
+        #: How many claims are under way, by user; those that have not begun; those that have ended.
+        self._under_way: Counter[str] = Counter()
+        self._next: OrderedDict[str, deque[_Running]] = OrderedDict()
+        self._next_lock = threading.Lock()
         self._ended: deque[_Running] = deque()
         #: When something happened last in a folder that is open.
         self._active: dict[str, float] = {}
@@ -250,10 +259,24 @@ class Intake:
                 for track in self._settler.of_user(user)
                 if track.claimable and not track.claiming and track.drop.room == room
             ]
-            for bundle in self._gatherer.bundles(room, here):
-                if any(track.due_at is not None and track.due_at <= now for track in bundle.tracks):
-                    self._claim_if_ready(bundle, now)
+            self._claim_in(room, user, here, now)
         self._finish_folders(now)
+
+    def _claim_in(self, room: str, user: str, here: list[Track], now: float) -> None:
+        """Begin to claim what is due in one room: of very many a part, for each takes memory."""
+        began = time.monotonic()
+        most = max(_LEAST_UNDER_WAY, len(here) // 10)
+        later: list[Track] = []
+        for bundle in self._gatherer.bundles(room, here):
+            if all(track.due_at is None or track.due_at > now for track in bundle.tracks):
+                continue
+            if self._under_way[user] < most:
+                self._claim_if_ready(bundle, now)
+            else:
+                later += bundle.tracks
+        pause_s = max(_LOOK_FOR_ROOM_S, _SCAN_SHARE * (time.monotonic() - began))
+        for track in later:
+            track.due_at = now + pause_s
 
     def _claim_if_ready(self, bundle: Bundle, now: float) -> None:
         for track in bundle.tracks:
@@ -336,24 +359,34 @@ class Intake:
         quiet_for_s = float("inf") if marker is not None else now - bundle.changed_at
         for track in bundle.tracks:
             track.claiming = True
-        future = self._executor.submit(
+        work = partial(
             claim.claim,
             self._spool,
             parcel,
             config=self._config,
-            now=self._now(),
             make_id=self._make_id,
             software=self._software,
             quiet_for_s=quiet_for_s,
             overdue=overdue,
             leases=self._leases,
         )
-        running = _Running(bundle=bundle, size_bytes=parcel.size_bytes, future=future)
-        self._running += 1
-        future.add_done_callback(lambda _: self._claim_ended(running))
+        running = _Running(bundle=bundle, size_bytes=parcel.size_bytes, work=work)
+        self._under_way[bundle.head.drop.user] += 1
+        with self._next_lock:
+            self._next.setdefault(bundle.head.drop.user, deque()).append(running)
+        self._executor.submit(self._claim_next)
 
-    def _claim_ended(self, running: _Running) -> None:
-        """Called from the thread of the claim."""
+    def _claim_next(self) -> None:
+        """In a thread: one claim of the user whose turn it is, however many another one waits for."""
+        with self._next_lock:
+            user, waiting = self._next.popitem(last=False)
+            running = waiting.popleft()
+            if waiting:
+                self._next[user] = waiting
+        try:
+            running.outcome = running.work(now=self._now())
+        except BaseException as error:  # noqa: BLE001 - `collect` raises it where it is heard
+            running.outcome = error
         self._ended.append(running)
         self._wake()
 
@@ -369,13 +402,14 @@ class Intake:
         children: dict[str, list[str]] = {}
         while self._ended:
             running = self._ended.popleft()
-            self._running -= 1
             bundle = running.bundle
-            try:
-                result = running.future.result()
-            except OSError as error:
+            self._under_way[bundle.head.drop.user] -= 1
+            result = running.outcome
+            if isinstance(result, OSError):
                 self._to_mend = True
-                result = _fault(error)
+                result = _fault(result)
+            if isinstance(result, BaseException) or result is None:
+                raise result or RuntimeError("a claim without an outcome")
             if isinstance(result, Waiting):
                 self._put_off(bundle, result, now)
                 continue
@@ -399,7 +433,7 @@ class Intake:
 
     def mend(self) -> list[Claimed]:
         """Finish or undo what a fault of the machine has left of claims; gives the finished ones."""
-        if not self._to_mend or self._running:
+        if not self._to_mend or self._under_way.total():
             return []
         self._to_mend = False
         outcomes = claim.recover(self._spool)
@@ -483,7 +517,7 @@ class Intake:
         What lacks something counts as hopeless unless its time is up within `patience_s`.
         """
         return (
-            not self._running
+            not self._under_way.total()
             and not self._to_mend
             and not self._finishing(now)
             and not any(

@@ -46,13 +46,14 @@ class Engine:
         count: int,
         wake: Callable[[], None],
     ) -> None:
-        self._treatment = treatment
+        self._treatment = replace(treatment, between_stages=self._give_way)
         self._executor = executor or ThreadPoolExecutor(count, thread_name_prefix="worker")
         self._wake = wake
         self._lock = threading.Lock()
         self._queue = FairQueue()
         self._known: set[UploadedFileId] = set()
-        self._busy: set[UploadedFileId] = set()
+        self._busy: dict[UploadedFileId, str] = {}
+        self._giving_way = threading.local()
         self._paused: list[tuple[float, str, UploadedFileId]] = []
         self._pauses: dict[UploadedFileId, float] = {}
         self._held_back = Pauses()
@@ -112,8 +113,30 @@ class Engine:
             free = len(self._queue) - self._queue.waiting_for(covers)
             for _ in range(min(free, self.count - len(self._busy))):
                 user, id_ = self._queue.take(covers)
-                self._busy.add(id_)
+                self._busy[id_] = user
                 self._executor.submit(self._run, user, id_)
+
+    def _give_way(self) -> None:
+        """Between two stages of a file: first one of a user who has none in work at all.
+
+        So whoever drops a single slide waits for one stage of one file at most, however many
+        another one has dropped. The file that gives way keeps its child, and is not given way in.
+        """
+        if getattr(self._giving_way, "now", False):
+            return
+        with self._lock:
+            served = {*self._busy.values()}
+            covers = self._held_back.covers
+            try:
+                user, id_ = self._queue.take(lambda user: user in served or covers(user))
+            except IndexError:
+                return
+            self._busy[id_] = user
+        self._giving_way.now = True
+        try:
+            self._run(user, id_)
+        finally:
+            self._giving_way.now = False
 
     def _run(self, user: str, id_: UploadedFileId) -> None:
         pause: TransientError | None = None
@@ -127,7 +150,7 @@ class Engine:
             self._treatment.observer.unforeseen(id_, error)
             pause = TransientError("unexpected", f"{type(error).__name__}: {error}")
         with self._lock:
-            self._busy.discard(id_)
+            self._busy.pop(id_, None)
             if pause is None or self._treatment.stop.is_set():
                 self._known.discard(id_)
                 self._pauses.pop(id_, None)

@@ -57,7 +57,7 @@ class Observer(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Treatment:
-    """What treating needs besides the uploaded file."""
+    """What treating needs besides the uploaded file; `between_stages` may take its thread a while."""
 
     spool: Spool
     config: Config
@@ -68,6 +68,7 @@ class Treatment:
     now: Callable[[], datetime]
     monotonic: Callable[[], float]
     stop: threading.Event
+    between_stages: Callable[[], None] = lambda: None
 
 
 def treat(with_: Treatment, id_: UploadedFileId) -> None:
@@ -164,6 +165,8 @@ def _with_child(with_: Treatment, place: Place) -> Place:
                 place = _move(with_, at, lambda at: _stage(with_, at, child, out))
                 if _to_link(with_, place) and _first(with_, place) is not None:
                     return place
+                if not place.status.is_final:
+                    with_.between_stages()
             return place
     except ChildCrashed as crash:
         return _crashed(with_, _again(with_, place), crash)

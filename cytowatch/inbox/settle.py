@@ -20,6 +20,8 @@ from cytowatch.inbox.scan import Drop, Waiting
 
 __all__ = ["Settler", "Track"]
 
+_SETTLING = Waiting(why="settling", detail="waiting until nothing about it changes any more")
+
 
 @dataclass(slots=True, kw_only=True)
 class Track:
@@ -81,7 +83,7 @@ class Settler:
                 first_seen=now,
                 changed_at=now,
                 due_at=None if never else now + self._quiet_s,
-                waiting=never or _settling(),
+                waiting=never or _SETTLING,
                 claimable=never is None,
             )
             return track is None
@@ -89,7 +91,7 @@ class Settler:
             track.drop, track.changed_at, track.incomplete = drop, now, False
             track.not_before = 0.0
             track.due_at = None if never else now + self._quiet_s
-            track.waiting = never or _settling()
+            track.waiting = never or _SETTLING
             track.claimable = never is None
         return False
 
@@ -152,7 +154,7 @@ class Settler:
     def until(self, track: Track, when: float) -> None:
         """It waits for others of its set: it is looked at again at `when`."""
         track.due_at = when
-        track.waiting = _settling()
+        track.waiting = _SETTLING
 
     def stuck(self, track: Track, waiting: Waiting) -> None:
         """It cannot be claimed as it is: it is looked at again when something about it changes."""
@@ -165,7 +167,3 @@ class Settler:
         tracks = self._tracks.get(track.drop.user, {})
         if tracks.get(track.drop.path) is track:
             del tracks[track.drop.path]
-
-
-def _settling() -> Waiting:
-    return Waiting(why="settling", detail="waiting until nothing about it changes any more")

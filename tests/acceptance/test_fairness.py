@@ -1,0 +1,62 @@
+"""Fairness in a real daemon: whoever drops one slide does not wait for another one's batch."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from tests import builders
+from tests.acceptance.conftest import Root, json_lines
+
+BATCH = 150
+
+
+def test_a_batch_delays_another_users_slide_by_one_stage_of_one_file(
+    root: Root, tmp_path: Path
+) -> None:
+    """Neither its claim nor its treatment waits for more, with one worker for both users."""
+    root.configure(engine="workers = 1")
+    picture = builders.png(tmp_path / "a.png", width=600)
+    for number in range(BATCH):
+        root.drop(picture, f"{number:03}.png")
+    root.start()
+    root.wait(lambda: [one for one in root.manifests().values() if one["status"] == "CONVERTED"])
+    folder = root.path / "inbox" / "bob"
+    folder.mkdir()
+    shutil.copyfile(picture, folder / "single.png")
+    root.wait(lambda: root.by_name().get("single.png", {}).get("status") == "CONVERTED")
+    assert root.stop() == 0
+    [single] = [one for one in root.manifests().values() if one["user"] == "bob"]
+    batch = [one for one in root.manifests().values() if one["user"] == "ann"]
+    still_waiting = [one for one in batch if one["status"] in ("UPLOADED", "DETECTING_FORMAT")]
+    assert len(still_waiting) > BATCH // 3, "the batch was over before the single slide came"
+    # The log is in the order in which it happened.
+    lines = [one for one in json_lines(root.log) if one["event"] in ("claimed", "stage")]
+    of_single = [number for number, one in enumerate(lines) if one["id"] == single["id"]]
+    claimed, begun = of_single[:2]
+    assert lines[claimed]["event"] == "claimed"
+    assert lines[begun]["to"] == "DETECTING_FORMAT"
+    between = [one for one in lines[claimed:begun] if one["event"] == "stage"]
+    # The stage that was under way; its end and the next file's beginning may be told meanwhile.
+    assert len(between) <= 2, between
+
+
+def test_a_claim_does_not_wait_for_another_users_backlog(root: Root, tmp_path: Path) -> None:
+    """Of 1,500 drops of one user at most a handful is claimed between a slide's turn and its claim."""
+    inbox = root.path / "inbox"
+    for user in ("ann", "bob"):
+        (inbox / user).mkdir()
+    aside = root.path / "aside"
+    aside.mkdir()
+    for number in range(1500):
+        (aside / f"{number}.txt").write_text(f"{number}")
+    builders.png(aside / "single.png")
+    root.configure(engine="workers = 1")
+    root.start()
+    for path in aside.glob("*.txt"):
+        path.rename(inbox / "ann" / path.name)
+    root.wait(lambda: len(list((inbox / "ann").iterdir())) < 1450)
+    (aside / "single.png").rename(inbox / "bob" / "single.png")
+    root.wait(lambda: [one for one in root.manifests().values() if one["user"] == "bob"])
+    assert len(list((inbox / "ann").iterdir())) > 500, "the backlog was over too soon"
+    assert root.stop() == 0
