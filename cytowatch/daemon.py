@@ -325,7 +325,7 @@ class _Daemon:
         try:
             self._wakeups.get(timeout=max(0.001, min(times) - time.monotonic()))
             # A turn costs more the more there is: half of the time is left to those who do the work.
-            time.sleep(min(_TICK_S, max(0.0, worked_s)))
+            self._stop.wait(min(_TICK_S, worked_s))
             while True:
                 self._wakeups.get_nowait()
         except queue.Empty:
