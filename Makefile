@@ -22,12 +22,13 @@ lint: $(STAMP)
 	$(BIN)/lint-imports --no-logo
 
 bench: $(STAMP)  ## measure; compares within one run and prints ratios
-	$(BIN)/python benchmarks/run.py
-	$(BIN)/python benchmarks/readers.py
-	$(BIN)/python benchmarks/many.py
+	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.readers
+	$(BIN)/python -m benchmarks.many
+	$(BIN)/python -m benchmarks.quiet
 
 bench-index: $(STAMP)  ## a million uploaded files in the index; takes some minutes
-	$(BIN)/python benchmarks/index.py
+	$(BIN)/python -m benchmarks.index
 
 soak: $(STAMP)  ## ten minutes of drops over SMB while the daemon is killed again and again
 	$(BIN)/python -m tests.acceptance.soak
@@ -59,4 +60,4 @@ $(STAMP): pyproject.toml
 	@touch $(STAMP)
 
 clean:
-	rm -rf .venv .fuzz demo-root dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .peers .fuzz demo-root dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

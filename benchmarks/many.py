@@ -11,7 +11,6 @@ import multiprocessing
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,18 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-CONFIG = """
-[inbox]
-quiet_s = {quiet}
-rescan_s = 5.0
-[storage]
-reserve_bytes = 0
-[metrics]
-listen = ""
-[log]
-format = "json"
-level = "{level}"
-"""
+from benchmarks.daemon import QUIET_S, Daemon
 
 
 def make(folder: Path, count: int) -> None:
@@ -71,92 +59,45 @@ def bare(folder: Path, out: Path) -> float:
         return time.perf_counter() - began
 
 
-class Daemon:
-    def __init__(self, folder: Path, *, quiet: float = 1.0, level: str = "warning") -> None:
-        self.root = folder / "root"
-        subprocess.run(
-            [sys.executable, "-m", "cytowatch", "init", str(self.root)], check=True,
-            stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-        (self.root / "inbox" / "ann").mkdir()
-        (folder / "c.toml").write_text(CONFIG.format(quiet=quiet, level=level))
-        with (folder / "log").open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "cytowatch", "run", "--root", str(self.root), "--config",
-                 str(folder / "c.toml")],
-                stdout=log, stderr=log,
-            )  # fmt: skip
-        while not (self.root / "state" / "live.json").exists():
-            time.sleep(0.05)
-
-    def storage(self) -> int:
-        try:
-            return len(os.listdir(self.root / "storage" / "ann"))
-        except FileNotFoundError:
-            return 0
-
-    def memory_mib(self) -> float:
-        text = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(next(line for line in text.splitlines() if "VmHWM" in line).split()[1]) / 1024
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait(120)
-
-
 def loose(folder: Path, work: Path, count: int) -> float:
     """Seconds from the last file's quiet time on until all are in storage."""
-    daemon = Daemon(work)
-    try:
+    with Daemon(work) as daemon:
         aside = daemon.root / "aside"
         shutil.copytree(folder, aside)
         os.sync()
         for path in aside.iterdir():
             path.rename(daemon.root / "inbox" / "ann" / path.name)
-        began = time.perf_counter() + 1.0
-        while daemon.storage() < count:
-            time.sleep(0.02)
-        return time.perf_counter() - began
-    finally:
-        daemon.stop()
+        return daemon.wait(lambda: len(daemon.stored()) >= count) - QUIET_S
 
 
 def zipped(folder: Path, work: Path, count: int) -> float:
-    daemon = Daemon(work)
-    try:
+    with Daemon(work) as daemon:
         with zipfile.ZipFile(daemon.root / "batch.zip", "w") as archive:
             for path in folder.iterdir():
                 archive.write(path, path.name)
         os.sync()
         (daemon.root / "batch.zip").rename(daemon.root / "inbox" / "ann" / "batch.zip")
-        began = time.perf_counter() + 1.0
-        while daemon.storage() < count + 1:
-            time.sleep(0.02)
-        return time.perf_counter() - began
-    finally:
-        daemon.stop()
+        return daemon.wait(lambda: len(daemon.stored()) > count) - QUIET_S
 
 
-def backlog(work: Path, count: int) -> dict[str, float]:
-    """So many files at once: when the last one has left the inbox, and the most memory."""
-    daemon = Daemon(work)
-    try:
-        (daemon.root / "state" / "paused.json").write_text('{"everyone": false, "users": []}')
-        inbox = daemon.root / "inbox" / "ann"
-        aside = daemon.root / "aside"
+def backlog(work: Path, count: int, *, look_s: float) -> dict[str, float]:
+    """So many drops at once: the rate at which they are claimed in `look_s`, and the most memory."""
+    with Daemon(work, more="[engine]\nworkers = 1") as daemon:
+        inbox, aside = daemon.root / "inbox" / "ann", daemon.root / "aside"
         aside.mkdir()
         for number in range(count):
             (aside / f"{number}.txt").write_text(f"{number}")
         os.sync()
-        aside.rename(inbox / "batch")
-        began = time.perf_counter()
-        while os.listdir(inbox):
+        for name in os.listdir(aside):
+            (aside / name).rename(inbox / name)
+        daemon.wait(lambda: len(os.listdir(inbox)) < count)
+        before, began = len(os.listdir(inbox)), time.perf_counter()
+        while time.perf_counter() - began < look_s and os.listdir(inbox):
             time.sleep(0.2)
-            if time.perf_counter() - began > 600:
-                break
-        return {"seconds": time.perf_counter() - began, "memory_mib": daemon.memory_mib()}
-    finally:
-        daemon.stop()
+        claimed, seconds = before - len(os.listdir(inbox)), time.perf_counter() - began
+        found = {"drops": count, "claimed_per_s": claimed / seconds, "mib": daemon.memory_mib()}
+        daemon.process.kill()
+        return found
 
 
 def main(count: int, rounds: int) -> None:
@@ -180,7 +121,16 @@ def main(count: int, rounds: int) -> None:
         print(
             f"{what:8} {statistics.median(seconds):7.2f} s  {rate:7.1f} files/s  {ratio:.2f} of bare"
         )
-    print(json.dumps(results))
+    found = []
+    for drops in (1000, 20_000, 100_000):
+        with tempfile.TemporaryDirectory(dir=".") as name:
+            found.append(backlog(Path(name).absolute(), drops, look_s=30.0))
+            print(
+                "{drops:7,} drops: {claimed_per_s:5.0f} claimed a second, {mib:.0f} MiB".format(
+                    **found[-1]
+                )
+            )
+    print(json.dumps({"small": results, "backlog": found}))
 
 
 if __name__ == "__main__":

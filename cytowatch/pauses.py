@@ -60,6 +60,7 @@ def _write(spool: Spool, pauses: Pauses) -> None:
         return
     temporary = path.with_name(".paused.json")
     temporary.write_text(json.dumps(pauses.document))
+    # Whoever paused it, to move a disk perhaps, relies on it after a power cut too.
     durable.fsync_file(temporary)
     temporary.rename(path)
     durable.fsync_directory(spool.state)

@@ -249,6 +249,7 @@ class Spool:
         target = self.storage / user
         if not target.is_dir():
             target.mkdir(mode=0o750, exist_ok=True)
+            # What is published into a folder is as safe as that folder's own name.
             durable.fsync_directory(self.storage)
         return self._move(path, target, durably=True)
 
@@ -263,6 +264,7 @@ class Spool:
         place = folder / f"{name}~{id.split('-')[2]}"
         with suppress(FileExistsError):
             place.symlink_to(Path("..", "..", "storage", user, id))
+        # Published it is not linked again, so the link must be there by then.
         durable.fsync_directory(folder)
 
     def unlink(self, project: str, name: str, id: UploadedFileId) -> None:  # noqa: A002

@@ -154,6 +154,7 @@ def link(spool: Spool, place: Place, first: Place, *, now: datetime) -> Place:
             spool.discard(own)
         own.symlink_to(Path("..", first_id, name))
         reached("duplicate.linked")
+    # The links are all that shows the bytes, and the manifest says that they are there.
     durable.fsync_directory(place.path)
     shown = ("images", "conversion", "verification", "format", "sha256")
     same = {key: cast("dict[str, Any]", first.manifest)[key] for key in shown}
@@ -188,6 +189,7 @@ def plan_to_lighten(spool: Spool, place: Place) -> None:
     """Note, before it is published, that its source is to be given up afterwards."""
     note = _note_of(spool, place.manifest["id"])
     note.write_text(place.manifest["user"])
+    # Without it a power cut would leave a source that nobody gives up any more.
     durable.fsync_directory(spool.requests)
 
 
@@ -208,6 +210,7 @@ def lighten(spool: Spool, place: Place) -> Place:
             path = Path(folder, name)
             if str(path.relative_to(place.path)) not in kept:
                 path.unlink()
+        # Before the note goes, which is what remembers that something may be left here.
         durable.fsync_directory(Path(folder))
     _note_of(spool, place.manifest["id"]).unlink(missing_ok=True)
     return Place(status=place.status, path=place.path, manifest=changed)
@@ -367,6 +370,7 @@ def _keep_output(place: Place, changed: Manifest, out: str, settings: Storage) -
         _check_tree(place.status, made, settings)
         if (place.path / "derived").exists():
             raise _refused(place.status, "there is a derived pyramid already")
+        # A pyramid that is published must have its bytes: a power cut would leave zeros under its name.
         durable.fsync_tree(made)
         reached("output.synced")
         # The manifest, which names it, is written into the same directory, and synced with it.
@@ -409,6 +413,7 @@ def _name_source(path: Path, changed: Manifest) -> Manifest:
     if rows[0]["path"] != named:
         durable.rename(path / rows[0]["path"], path / named)
         reached("source.named")
+        # The manifest will name it so in storage, where nobody looks for it under another name.
         durable.fsync_directory(path / "source")
     files = [
         FileEntry(**{**file, "path": named}) if file is rows[0] else file
@@ -429,6 +434,7 @@ def _hand_out(
     if place.manifest["phase"] != "publishing":
         for child in changed["children"]:
             _check_child(place, made, child, settings)
+        # Once `publishing` is said, nothing of it is unpacked again.
         durable.fsync_tree(place.path / out)
         publishing = {**place.manifest, **changed, "phase": "publishing"}
         manifest.write(place.path, cast("Manifest", publishing))

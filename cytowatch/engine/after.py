@@ -161,6 +161,7 @@ def _give_back(spool: Spool, place: Place, target: Path) -> None:
                 with suppress(FileExistsError):
                     durable.rename(source, again)
                     break
+            # Its old name goes with its directory, below.
             durable.fsync_directory(wanted.parent)
         left = [path for path in (place.path / "source").rglob("*") if path.is_file()]
         if left:
@@ -190,6 +191,7 @@ def remove(spool: Spool, id_: UploadedFileId, index: Index, *, even_linked: bool
     with _held(place.path):
         grave = spool.trash / place.path.name
         durable.rename(place.path, grave)
+        # What was said to be removed does not come back.
         durable.fsync_directory(place.path.parent)
     for project in found["projects"]:
         spool.unlink(project, shown, id_)

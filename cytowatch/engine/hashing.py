@@ -39,6 +39,7 @@ def note(spool: Spool, found: Manifest) -> None:
     """
     if any(row["sha256"] is None for row in found["files"]):
         _note_of(spool, found["id"]).write_text(found["user"])
+        # Or after a power cut it would be in storage without a hash for ever.
         durable.fsync_directory(spool.requests)
 
 

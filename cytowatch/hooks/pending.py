@@ -82,6 +82,7 @@ def note(
             noted_at=manifest.utc(now),
         )  # fmt: skip
         save(spool, one)
+    # Before it is published: at least once is a promise that a power cut may not break.
     durable.fsync_directory(folder)
 
 

@@ -266,6 +266,7 @@ def _take(
     moved: list[_Held] = []
     try:
         _prepare(place, parcel, config, name, name_base64, now, software)
+        # Or the power that goes after the next rename leaves files in a folder that has no name.
         durable.fsync_directory(spool.tmp)
         reached("claim.prepared")
         trouble = _move_all(spool, parcel, held, place, moved)
@@ -308,6 +309,7 @@ def _make_durable(place: Path, held: list[_Held], config: Config) -> None:
         _set_modes(one.descriptor, config)
         # 40 GB of it may still be dirty: this is why claims do not run in the scan loop.
         os.fsync(one.descriptor)
+    # The new names first, then that the old ones are gone: cut between, it is there twice.
     for folder, _, _ in os.walk(place / "source"):
         durable.fsync_directory(Path(folder))
     for descriptor in {one.folder_fd for one in held}:
@@ -430,6 +432,7 @@ def _put_back(path: Path, name: str, folder_fd: int) -> None:
             durable.rename(path, name if number == 0 else other, target_fd=folder_fd)
         except FileExistsError:
             continue
+        # It is the only name that the file has now; what it had in state/tmp is removed next.
         os.fsync(folder_fd)
         return
     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)

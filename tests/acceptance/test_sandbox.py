@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 from pathlib import Path
 
@@ -52,6 +54,20 @@ def test_who_demands_it_does_not_run_without(root: Root) -> None:
     assert "no Landlock" in said
     assert "sandbox.require" in said
     assert "Traceback" not in said
+
+
+def test_decoders_stand_back_for_everything_else(root: Root, tmp_path: Path) -> None:
+    """The daemon as it was started, a child ten steps behind it."""
+    root.environment = {"CYTOWATCH_TEST_STAGES": "tests.acceptance.stages_for_tests"}
+    root.start()
+    assert root.process
+    root.drop(builders.png(tmp_path / "a.png"), "pause-CONVERTING.png")
+    root.wait(lambda: list(root.path.glob("stages/converting/*/worker")))
+    [record] = root.path.glob("stages/converting/*/worker")
+    child, own = json.loads(record.read_text())["pid"], os.getpriority(os.PRIO_PROCESS, 0)
+    assert os.getpriority(os.PRIO_PROCESS, root.process.pid) == own
+    assert os.getpriority(os.PRIO_PROCESS, child) == min(19, own + 10)
+    assert root.stop() == 0
 
 
 def test_a_child_has_an_environment_and_descriptors_of_its_own(root: Root, tmp_path: Path) -> None:
