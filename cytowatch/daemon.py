@@ -54,6 +54,12 @@ __all__ = ["run"]
 _TICK_S = 0.5
 #: The least time between two tellings, as a multiple of what the last one took.
 _TELL_EVERY = 10.0
+#: So much later when there is nothing to tell of.
+_TELL_AT_REST_S = 2.0
+#: The least time between two looks whether every folder is watched, as a multiple likewise.
+_UNWATCHED_EVERY = 1000.0
+#: How often the ages of the oldest are asked of the index; they are in seconds, and read every 15.
+_AGES_EVERY_S = 5.0
 #: Threads that wait for the disk are many, and each needs the interpreter only for a moment: with
 #: Python's own 5 ms they would spend their time in waiting for it (claims were half as fast).
 _SWITCH_S = 0.0005
@@ -187,6 +193,8 @@ class _Daemon:
         self._poked_at = float("-inf")
         self._watch_again_at = self._watched_at = float("-inf")
         self._unwatched = 0
+        self._look_for_unwatched_at = float("-inf")
+        self._set_ages_at = float("-inf")
         self._indexing = Indexing(self._index, self._health, self._log)
         self._offline = False
         self._scanned_at = float("-inf")
@@ -366,7 +374,11 @@ class _Daemon:
             self._metrics.rescan_found.inc(found)
         self._scanned_at = now
         self._metrics.last_scan.set(time.time())
-        self._look_for_unwatched()
+        began = time.monotonic()
+        if now >= self._look_for_unwatched_at:
+            self._look_for_unwatched()
+            took_s = time.monotonic() - began
+            self._look_for_unwatched_at = now + _UNWATCHED_EVERY * took_s
         self._indexing.look()
 
     def _look_for_unwatched(self) -> None:
@@ -545,7 +557,9 @@ class _Daemon:
 
     def _tell(self, now: float, *, force: bool = False) -> None:
         """Gauges, and ``state/live.json`` for the commands, when something is different."""
-        if self._offline or (now < self._tell_at and not force):
+        news = self._engine.busy or self._ledger.has_changed or not self._intake.is_empty
+        due_at = self._tell_at + (0.0 if news else _TELL_AT_REST_S)
+        if self._offline or (now < due_at and not force):
             return
         began = time.monotonic()
         self._tell_of_all(now, force=force)
@@ -564,7 +578,9 @@ class _Daemon:
         self._metrics.disk_reserved.set(
             self._config.storage.reserve_bytes + self._room.reserved_bytes()
         )
-        self._ledger.set_ages(_now())
+        if now >= self._set_ages_at:
+            self._ledger.set_ages(_now())
+            self._set_ages_at = now + _AGES_EVERY_S
         waiting = self._intake.waiting(now)
         live: dict[str, Any] = {
             "pid": os.getpid(),

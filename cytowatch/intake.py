@@ -12,9 +12,11 @@ import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 from cytowatch import durable, formats, manifest, names
@@ -44,6 +46,8 @@ _LOOK_FOR_ROOM_S = 1.0
 _LOOK_AGAIN_S = 60.0
 #: An event comes within a moment, or not at all.
 _EVENT_LATENCY_NS = 250_000_000
+#: Two changes within a tick of the filesystem's clock have one time; the coarsest has two seconds.
+_CLOCK_TICK_NS = 3_000_000_000
 _PAUSED = Waiting(why="paused", detail="the administrator has paused it; it is taken later")
 _LOOK_FOR_RESUME_S = 0.5
 #: What somebody has to mend; it is tried again, and `idle` does not wait for it.
@@ -127,6 +131,7 @@ class Intake:
         )
         self._gatherer = Gatherer(spool.inbox)
         self._hints: set[str] = set()
+        self._empty: dict[str, tuple[int, int, int]] = {}
         self._not_before: dict[str, float] = {}
         self._leases = durable.is_local(spool.inbox)
         self._device = os.stat(spool.root).st_dev
@@ -171,12 +176,36 @@ class Intake:
         self._settler.forget_missing("", present)
         users = scan.users(self._spool.inbox)
         for user in users:
+            if self._is_empty_still(user):
+                continue
             new = self._scan(user, now)
+            self._note_if_empty(user)
             found += 0 if user in hinted else sum(at <= young_ns or events_lost for at in new)
         for user in self._settler.users - {*users, ""}:
             self._settler.forget_missing(user, set())
         self._gatherer.forget(track.drop.path for track in self._settler.tracks)
         return found
+
+    def _is_empty_still(self, user: str) -> bool:
+        """Whether nothing was in this inbox, and nothing was put into it since."""
+        noted = self._empty.get(user)
+        try:
+            return noted is not None and noted == _identity(self._spool.inbox / user)
+        except OSError:
+            return False
+
+    def _note_if_empty(self, user: str) -> None:
+        """Note the time of an inbox with nothing in it, if that time cannot come a second time."""
+        self._empty.pop(user, None)
+        path = self._spool.inbox / user
+        # Where other machines write, the times of a folder are as late as their news.
+        if not self._leases or self._settler.of_user(user):
+            return
+        with suppress(OSError):
+            seen = _identity(path)
+            old_enough = time.time_ns() - seen[2] > _CLOCK_TICK_NS
+            if old_enough and not os.listdir(path) and seen == _identity(path):
+                self._empty[user] = seen
 
     def scan_hinted(self, now: float) -> float | None:
         """Look at the inboxes that events named; gives when one that was put off is due."""
@@ -511,6 +540,11 @@ class Intake:
         times = [self._settler.next_due(), *(self._finish_at(f, now) for f in self._folders.open)]
         return min((one for one in times if one is not None), default=None)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing lies in the inboxes."""
+        return next(iter(self._settler.tracks), None) is None
+
     def idle(self, now: float, *, patience_s: float) -> bool:
         """Whether nothing here can still be claimed without a new write.
 
@@ -566,6 +600,12 @@ class Intake:
     def stop(self) -> None:
         """Let the claims that run come to their end; no new one begins."""
         self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _identity(path: Path) -> tuple[int, int, int]:
+    """(device, inode, time of the last change in ns) of a folder; nobody can set that time."""
+    found = os.stat(path, follow_symlinks=False)
+    return found.st_dev, found.st_ino, found.st_ctime_ns
 
 
 def _fault(error: OSError) -> Waiting:

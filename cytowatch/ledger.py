@@ -202,6 +202,11 @@ class Ledger:
                 ages[status] = max(0.0, (now - received).total_seconds())
         self._metrics.set_oldest(ages)
 
+    @property
+    def has_changed(self) -> bool:
+        """Whether anything has happened since `take_changed` was called."""
+        return self._changed
+
     def take_changed(self) -> bool:
         """Whether anything has happened since the last call."""
         with self._lock:

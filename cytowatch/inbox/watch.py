@@ -41,6 +41,9 @@ _EVENTS: list[type[FileSystemEvent]] = [
 
 #: How long the threads of a watcher may take to end.
 _PATIENCE_S = 5.0
+#: How long watchdog holds back that something was moved away, to pair it with where it went: the two
+#: come together. With its own half second every claim would hold up the events behind it.
+_PAIRING_S = 0.02
 
 
 class _Handler(FileSystemEventHandler):
@@ -124,7 +127,9 @@ class Watcher:
             observer: BaseObserver = PollingObserver(timeout=1.0)
         else:
             from watchdog.observers.inotify import InotifyObserver
+            from watchdog.observers.inotify_move_event_grouper import InotifyMoveEventGrouper
 
+            InotifyMoveEventGrouper.delay = _PAIRING_S
             observer = InotifyObserver()
         logging.getLogger("watchdog").addHandler(self._ear)
         found = os.stat(self._inbox)
