@@ -1,4 +1,4 @@
-"""Many small files, against a bare loop on two processes without any promise. Usage: many.py [FILES] [ROUNDS]
+"""Many small files, against a bare loop on two processes without any promise. `python -m benchmarks.many [FILES [ROUNDS]]`
 
 The bare loop hashes, converts, fsyncs and renames the same files. Then a large backlog: how soon it is
 claimed, and what the daemon holds in memory.

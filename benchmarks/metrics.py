@@ -1,7 +1,7 @@
 """What the figures cost the daemon with 10,000 uploaded files in work and 10,000 drops waiting.
 
 The daemon sets its gauges twice a second and is scraped every 15 s; this times just that, and says
-which share of one core it is. `python benchmarks/metrics.py`
+which share of one core it is. `python -m benchmarks.metrics`
 """
 
 from __future__ import annotations

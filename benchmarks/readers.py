@@ -1,7 +1,7 @@
 """A large CZI and a large tiled JPEG 2000: conversion against the reader's own bare decode.
 
 Each runs in a process of its own, so that peak memory is its own; prints a table of ratios.
-`python benchmarks/readers.py [SIDE]`, SIDE a multiple of 2048 (20,480 by default).
+`python -m benchmarks.readers [SIDE]`, SIDE a multiple of 2048 (20,480 by default).
 """
 
 from __future__ import annotations

@@ -169,8 +169,13 @@ def _number(text: str | None) -> float | None:
 
 
 def _positive(text: str | None) -> float | None:
+    """A number that a manifest can hold: JSON knows neither infinity nor NaN.
+
+    >>> _positive("20"), _positive("-1"), _positive("inf"), _positive("nan")
+    (20.0, None, None, None)
+    """
     value = _number(text)
-    return value if value and value > 0 else None
+    return value if value and 0 < value < float("inf") else None
 
 
 def _whole(text: str | None) -> int | None:

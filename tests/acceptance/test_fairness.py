@@ -42,7 +42,7 @@ def test_a_batch_delays_another_users_slide_by_one_stage_of_one_file(
 
 
 def test_a_claim_does_not_wait_for_another_users_backlog(root: Root, tmp_path: Path) -> None:
-    """Of 1,500 drops of one user at most a handful is claimed between a slide's turn and its claim."""
+    """It is claimed while more than 500 of another one's 1,500 drops still wait for theirs."""
     inbox = root.path / "inbox"
     for user in ("ann", "bob"):
         (inbox / user).mkdir()
