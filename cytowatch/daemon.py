@@ -37,7 +37,7 @@ from cytowatch.index import Index
 from cytowatch.indexing import Indexing
 from cytowatch.intake import Claimed, Intake
 from cytowatch.ledger import Ledger
-from cytowatch.model import UploadedFileId
+from cytowatch.names import UploadedFileId
 from cytowatch.observe import feedback, health, logs, systemd
 from cytowatch.observe.feedback import Notes
 from cytowatch.observe.health import Health

@@ -22,7 +22,7 @@ from typing import Any
 
 from cytowatch import durable, manifest
 from cytowatch.manifest import FileEntry, Manifest, ManifestError
-from cytowatch.model import UploadedFileId
+from cytowatch.names import UploadedFileId
 from cytowatch.spool import Spool
 from cytowatch.status import STAGE_STATUSES, Status
 

@@ -28,7 +28,7 @@ from cytowatch.inbox.gather import Bundle, Gatherer
 from cytowatch.inbox.scan import Drop, Waiting
 from cytowatch.inbox.settle import Settler, Track
 from cytowatch.manifest import Manifest, SkippedEntry
-from cytowatch.model import UploadedFileId
+from cytowatch.names import UploadedFileId
 from cytowatch.pauses import Pauses
 from cytowatch.spool import Spool
 from cytowatch.status import Status

@@ -15,7 +15,7 @@ from cytowatch import manifest
 from cytowatch.engine.advance import Place, is_folder
 from cytowatch.index import Index
 from cytowatch.manifest import Manifest, ManifestError
-from cytowatch.model import UploadedFileId
+from cytowatch.names import UploadedFileId
 from cytowatch.observe import feedback, logs, reports
 from cytowatch.observe.feedback import Note
 from cytowatch.observe.metrics import Metrics

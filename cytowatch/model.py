@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NewType
+from typing import Any
 
 from cytowatch.config import Config
 from cytowatch.manifest import Manifest
 from cytowatch.status import Status
 
-__all__ = ["Fingerprint", "Mpp", "Outcome", "Progress", "Size", "UploadedFile", "UploadedFileId"]
-
-#: The name of an uploaded file's directory: ASCII, sorts by time, unique, can be found by eye.
-UploadedFileId = NewType("UploadedFileId", str)
+__all__ = ["Fingerprint", "Mpp", "Outcome", "Progress", "Size", "UploadedFile"]
 
 #: Told the share of the stage that is done, 0.0 to 1.0; may be called as often as one likes.
 Progress = Callable[[float], None]

@@ -9,8 +9,22 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import NewType
 
-__all__ = ["ID_PATTERN", "decode", "file_name", "fold", "ignored", "new_id", "printable", "slug"]
+__all__ = [
+    "ID_PATTERN",
+    "UploadedFileId",
+    "decode",
+    "file_name",
+    "fold",
+    "ignored",
+    "new_id",
+    "printable",
+    "slug",
+]
+
+#: The name of an uploaded file's directory: ASCII, sorts by time, unique, can be found by eye.
+UploadedFileId = NewType("UploadedFileId", str)
 
 #: An id: UTC, four random characters, the slug of the name.
 ID_PATTERN = re.compile(r"\d{8}-\d{6}-[a-z0-9]{4}-[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

@@ -12,7 +12,7 @@ from typing import cast
 from cytowatch import durable, manifest, names
 from cytowatch.errors import RootError
 from cytowatch.manifest import Manifest
-from cytowatch.model import UploadedFileId
+from cytowatch.names import UploadedFileId
 from cytowatch.spool import Spool
 from cytowatch.status import Status
 

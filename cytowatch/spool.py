@@ -15,7 +15,7 @@ from cytowatch import durable
 from cytowatch.config import Hook
 from cytowatch.errors import RootError
 from cytowatch.failpoints import reached
-from cytowatch.model import UploadedFileId
+from cytowatch.names import UploadedFileId
 from cytowatch.status import STAGE_STATUSES, Status
 
 __all__ = ["LAYOUT", "Spool"]

@@ -13,7 +13,6 @@ from typing import Annotated, Any
 import typer
 
 from cytowatch import pauses, projects, tree
-from cytowatch.cli import show as display
 from cytowatch.cli.app import (
     ConfigOption,
     RootOption,
@@ -32,6 +31,7 @@ from cytowatch.cli.options import (
     StatusOption,
     UserOption,
 )
+from cytowatch.cli.page import bytes_text
 from cytowatch.cli.show import console, safe
 from cytowatch.errors import RootError
 from cytowatch.spool import Spool
@@ -145,7 +145,7 @@ def export(
             with open(target, "rb") as copy:
                 if hashlib.file_digest(copy, "sha256").hexdigest() != row["sha256"]:
                     raise RootError(f"{target} has other bytes than the original had")
-        console.print(f"{safe(str(target))}, {display.bytes_text(row['size_bytes'])}")
+        console.print(f"{safe(str(target))}, {bytes_text(row['size_bytes'])}")
 
 
 def _inside(spool: Spool, entry: tree.Entry) -> list[tree.Entry]:

@@ -24,6 +24,7 @@ from rich.table import Table
 
 from cytowatch import tree
 from cytowatch.cli import show as display
+from cytowatch.cli.page import bytes_text, colour
 from cytowatch.cli.show import console, safe
 from cytowatch.errors import RootError
 from cytowatch.spool import Spool
@@ -69,7 +70,7 @@ def run(directory: Path) -> int:
         slides = list(_slides(Path(made)))
         total = sum(path.stat().st_size for path, _ in slides)
         console.print(
-            f"{len(slides)} files, {display.bytes_text(total)}, in {time.monotonic() - began:.0f} s. "
+            f"{len(slides)} files, {bytes_text(total)}, in {time.monotonic() - began:.0f} s. "
             "Now the daemon starts, and two scanners write to their inboxes.\n"
         )
         for _, user in slides:
@@ -252,7 +253,7 @@ def _table(spool: Spool, found: list[Entry]) -> Table:
     told = tree.live(spool) or {}
     for drop in told.get("waiting", []):
         name = os.path.basename(drop["path"])
-        size = display.bytes_text(drop["size_bytes"])
+        size = bytes_text(drop["size_bytes"])
         table.add_row(
             safe(name), safe(drop["user"]), "[yellow]in the inbox[/]", "", f"[dim]{size}[/]"
         )
@@ -266,7 +267,7 @@ def _table(spool: Spool, found: list[Entry]) -> Table:
         table.add_row(
             indent + safe(about["name"]),
             safe(about["user"]),
-            f"[{display.colour(entry.status)}]{entry.status.label}[/]",
+            f"[{colour(entry.status)}]{entry.status.label}[/]",
             bar,
             f"[dim]{about['format']['id'] if about['format'] else ''}[/]",
         )

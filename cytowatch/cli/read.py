@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
@@ -9,7 +11,6 @@ from typing import Annotated
 import typer
 
 from cytowatch import tree
-from cytowatch.cli import show as display
 from cytowatch.cli.app import (
     ConfigOption,
     JsonOption,
@@ -28,7 +29,7 @@ from cytowatch.cli.options import (
     StatusOption,
     UserOption,
 )
-from cytowatch.cli.show import console, safe
+from cytowatch.cli.page import bytes_text, list_lines, status_lines, status_page, styled
 
 __all__: list[str] = []
 
@@ -40,12 +41,12 @@ def status(
     """What is in work, what waits and why."""
     spool = spool_of(root, config)
     with tree.indexed(spool) as index:
-        page = display.status_page(spool, index, tree.daemon_pid(spool), tree.live(spool))
+        page = status_page(spool, index, tree.daemon_pid(spool), tree.live(spool))
     if as_json:
         print_json(page)
         return
-    for line in display.status_lines(page):
-        console.print(line)
+    for line in status_lines(page):
+        print(line)
 
 
 class Sort(StrEnum):
@@ -110,9 +111,11 @@ def list_(
     if as_json:
         print_json([entry.document for entry in found])
         return
-    console.print(display.list_table(found))
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for line in list_lines(found, columns):
+        print(line)
     if limit and len(rows) == limit:
-        console.print(f"[dim]the next page: --offset {offset + limit}[/]")
+        print(styled(f"the next page: --offset {offset + limit}", dim=True))
 
 
 @app.command()
@@ -128,14 +131,16 @@ def show(
     if as_json:
         print_json(entry.document)
         return
+    # Imported here: status and list shall start without rich.
+    from cytowatch.cli import show as display
+    from cytowatch.cli.show import console, safe
+
     about = entry.manifest
     with tree.indexed(spool) as index:
         inside = [e for row in index.below(entry.manifest["id"]) if (e := tree.entry(spool, row))]
     console.print(display.tree(entry, inside))
     console.print(f"\nid        {safe(about['id'])}\nuser      {safe(about['user'])}")
-    console.print(
-        f"dropped   {safe(about['drop_path'])}, {display.bytes_text(about['size_bytes'])}"
-    )
+    console.print(f"dropped   {safe(about['drop_path'])}, {bytes_text(about['size_bytes'])}")
     console.print(f"lies in   {safe(str(entry.path))}")
     for warning in about["warnings"]:
         console.print(f"[yellow]note[/]      {safe(warning)}")

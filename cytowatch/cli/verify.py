@@ -15,7 +15,6 @@ from typing import Annotated, Any
 import typer
 
 from cytowatch import manifest, tree
-from cytowatch.cli import show as display
 from cytowatch.cli.app import (
     ConfigOption,
     JsonOption,
@@ -27,6 +26,7 @@ from cytowatch.cli.app import (
     spool_of,
 )
 from cytowatch.cli.options import IdsOrNone, ProjectFilter, UserOption
+from cytowatch.cli.page import bytes_text
 from cytowatch.cli.show import console, safe
 from cytowatch.errors import RootError
 from cytowatch.spool import Spool
@@ -202,7 +202,7 @@ def _tell(state: dict[str, Any], broken_off: bool, *, as_json: bool) -> None:
         for problem in one_["problems"]:
             console.print(f"         {safe(problem)}")
         console.print(f"         it lies in {safe(one_['path'])}")
-    looked = f"{state['files']:,} uploaded files, {display.bytes_text(state['read_bytes'])} read"
+    looked = f"{state['files']:,} uploaded files, {bytes_text(state['read_bytes'])} read"
     if broken_off:
         console.print(f"{looked}; broken off: `cytowatch verify --resume` goes on")
     elif state["damaged"]:

@@ -18,8 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from cytowatch import tree
-from cytowatch.cli import show as display
 from cytowatch.cli.app import ConfigOption, JsonOption, RootOption, app, print_json, spool_of
+from cytowatch.cli.page import bytes_text, colour, status_page
 from cytowatch.cli.show import console, safe
 from cytowatch.spool import Spool
 from cytowatch.status import Status
@@ -64,7 +64,7 @@ def frame(spool: Spool, estimates: Estimates, now: float) -> dict[str, Any]:
     """All that one picture shows, ready for JSON; the status page, what is in work, what has ended."""
     with tree.indexed(spool) as index:
         live = tree.live(spool)
-        page = display.status_page(spool, index, tree.daemon_pid(spool), live)
+        page = status_page(spool, index, tree.daemon_pid(spool), live)
         ended = index.select(final=True, sort="ended", limit=_ENDED)
         working = index.select(ids=list(page["in_work"]), ascending=True)
     in_work = []
@@ -117,7 +117,7 @@ def _head(page: dict[str, Any]) -> Text:
             line.append(f"  {watcher['mode']}", style="" if watcher["alive"] else "red")
     else:
         line.append("  no daemon runs", style="bold yellow")
-    line.append(f"  {display.bytes_text(page['disk_free_bytes'])} free")
+    line.append(f"  {bytes_text(page['disk_free_bytes'])} free")
     paused = page["paused"]
     if paused["everyone"] or paused["users"]:
         who = "everyone" if paused["everyone"] else ", ".join(paused["users"])
@@ -134,8 +134,8 @@ def _counts(page: dict[str, Any]) -> Text:
     line = Text()
     for status in Status:
         if count := page["files"][status.name]:
-            line.append(f"{count:,} ", style="bold " + display.colour(status))
-            line.append(f"{status.label}   ", style=display.colour(status))
+            line.append(f"{count:,} ", style="bold " + colour(status))
+            line.append(f"{status.label}   ", style=colour(status))
     hour = sum(page["last_hour"].values())
     line.append(f"{hour:,} ended in the last hour", style="dim")
     return line
@@ -170,7 +170,7 @@ def _working(rows: list[dict[str, Any]], more: int, width: int) -> RenderableTyp
         table.add_row(
             safe(row["name"]),
             safe(row["user"]),
-            f"[{display.colour(status)}]{status.label}[/]",
+            f"[{colour(status)}]{status.label}[/]",
             ProgressBar(total=1.0, completed=row["share"], width=bar),
             time_text(row["left_s"]),
         )
@@ -186,7 +186,7 @@ def _waiting(rows: list[dict[str, Any]], more: int, width: int) -> RenderableTyp
         table.add_row("[dim]nothing waits[/]")
     for row in rows:
         table.add_row(
-            safe(row["path"]), display.bytes_text(row["size_bytes"]), safe(row["detail"] or row["why"])
+            safe(row["path"]), bytes_text(row["size_bytes"]), safe(row["detail"] or row["why"])
         )  # fmt: skip
     return _more(table, more)
 
@@ -205,7 +205,7 @@ def _ended(rows: list[dict[str, Any]], width: int) -> RenderableType:
             f"[dim]{shown}[/]",
             safe(row["name"]),
             safe(row["user"]),
-            f"[{display.colour(status)}]{status.label}[/]",
+            f"[{colour(status)}]{status.label}[/]",
             f"[red]{row['reason'] or ''}[/]",
         )
     return table

@@ -23,7 +23,8 @@ from cytowatch.errors import IngestError, stage_error
 from cytowatch.failpoints import reached
 from cytowatch.formats import directory
 from cytowatch.manifest import ErrorEntry, FileEntry, Manifest, ManifestError
-from cytowatch.model import Outcome, UploadedFileId
+from cytowatch.model import Outcome
+from cytowatch.names import UploadedFileId
 from cytowatch.spool import Spool
 from cytowatch.status import ERROR_OF, FOLLOWERS, Status
 

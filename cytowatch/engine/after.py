@@ -18,7 +18,7 @@ from cytowatch.engine.advance import Place, is_folder
 from cytowatch.errors import RootError
 from cytowatch.index import Index
 from cytowatch.manifest import FileEntry, Manifest, ManifestError
-from cytowatch.model import UploadedFileId
+from cytowatch.names import UploadedFileId
 from cytowatch.spool import Spool
 from cytowatch.status import Status
 

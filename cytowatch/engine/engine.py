@@ -15,7 +15,7 @@ from cytowatch.engine.child import Stopped
 from cytowatch.engine.fair import FairQueue
 from cytowatch.engine.treat import Treatment, treat
 from cytowatch.errors import TransientError
-from cytowatch.model import UploadedFileId
+from cytowatch.names import UploadedFileId
 from cytowatch.pauses import Pauses
 
 __all__ = ["Engine", "workers"]

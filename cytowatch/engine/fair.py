@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from datetime import datetime
 
-from cytowatch.model import UploadedFileId
+from cytowatch.names import UploadedFileId
 
 __all__ = ["FairQueue", "due_s"]
 

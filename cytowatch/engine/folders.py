@@ -23,7 +23,7 @@ from cytowatch.failpoints import reached
 from cytowatch.formats import directory
 from cytowatch.index import Index
 from cytowatch.manifest import FormatEntry, Manifest, ManifestError, SkippedEntry
-from cytowatch.model import UploadedFileId
+from cytowatch.names import UploadedFileId
 from cytowatch.spool import Spool
 from cytowatch.status import Status
 

@@ -19,7 +19,7 @@ from typing import Any, cast
 from cytowatch import durable, manifest
 from cytowatch.index import Index, content_key
 from cytowatch.manifest import FileEntry, Manifest, ManifestError
-from cytowatch.model import UploadedFileId
+from cytowatch.names import UploadedFileId
 from cytowatch.spool import Spool
 
 __all__ = ["Hasher", "note"]

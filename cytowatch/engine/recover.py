@@ -12,7 +12,7 @@ from cytowatch.engine import advance
 from cytowatch.engine.advance import Place
 from cytowatch.engine.child import kill_recorded
 from cytowatch.manifest import ManifestError
-from cytowatch.model import UploadedFileId
+from cytowatch.names import UploadedFileId
 from cytowatch.spool import Spool
 from cytowatch.status import STAGE_STATUSES, Status
 

@@ -17,7 +17,7 @@ from typing import Any
 from cytowatch.engine import after
 from cytowatch.errors import CytowatchError, RootError
 from cytowatch.index import Index
-from cytowatch.model import UploadedFileId
+from cytowatch.names import UploadedFileId
 from cytowatch.spool import Spool
 from cytowatch.status import Status
 

@@ -22,7 +22,8 @@ from cytowatch.engine.room import Room
 from cytowatch.errors import DeploymentError, FormatError, IngestError, TransientError, stage_error
 from cytowatch.index import Index, content_key
 from cytowatch.manifest import FileEntry, ManifestError
-from cytowatch.model import Outcome, UploadedFileId
+from cytowatch.model import Outcome
+from cytowatch.names import UploadedFileId
 from cytowatch.spool import Spool
 from cytowatch.status import Status
 

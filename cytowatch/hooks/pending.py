@@ -12,7 +12,7 @@ from pathlib import Path
 from cytowatch import durable, manifest
 from cytowatch.config import Hook
 from cytowatch.manifest import Manifest, ManifestError
-from cytowatch.model import UploadedFileId
+from cytowatch.names import UploadedFileId
 from cytowatch.spool import Spool
 from cytowatch.status import Status
 

@@ -34,7 +34,7 @@ from cytowatch.formats import Probe, completeness
 from cytowatch.inbox import look
 from cytowatch.inbox.scan import Drop, Waiting, fingerprint
 from cytowatch.manifest import FileEntry, Manifest
-from cytowatch.model import UploadedFileId
+from cytowatch.names import UploadedFileId
 from cytowatch.spool import Spool
 from cytowatch.status import Status
 

@@ -15,7 +15,7 @@ from cytowatch import durable
 from cytowatch.config import Config
 from cytowatch.inbox import claim, scan
 from cytowatch.inbox.scan import Drop, Waiting
-from cytowatch.model import UploadedFileId
+from cytowatch.names import UploadedFileId
 from cytowatch.spool import Spool
 from tests import builders
 

@@ -7,7 +7,7 @@ import random
 from datetime import UTC, datetime, timedelta
 
 from cytowatch.engine.fair import FairQueue
-from cytowatch.model import UploadedFileId
+from cytowatch.names import UploadedFileId
 
 BEGAN = datetime(2026, 11, 23, tzinfo=UTC)
 

@@ -12,7 +12,7 @@ import pytest
 
 from cytowatch import intake
 from cytowatch.config import from_mapping
-from cytowatch.model import UploadedFileId
+from cytowatch.names import UploadedFileId
 from cytowatch.spool import Spool
 
 

@@ -1,0 +1,175 @@
+"""What ``status`` and ``list`` tell, as plain lines.
+
+Both are typed all day and asked by scripts, so they start without rich, which takes longer to
+load than a million rows take to search.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import typer
+
+from cytowatch import pauses
+from cytowatch.hooks.pending import dead
+from cytowatch.index import Index
+from cytowatch.manifest import utc
+from cytowatch.names import printable
+from cytowatch.spool import Spool
+from cytowatch.status import Status
+from cytowatch.tree import Entry
+
+__all__ = ["bytes_text", "colour", "list_lines", "status_lines", "status_page", "styled"]
+
+#: So many that wait or are in work are shown one by one.
+_MOST_SHOWN = 20
+_NARROWEST_ID = 24
+
+
+def styled(text: str, colour: str | None = None, *, dim: bool | None = None) -> str:
+    """`text` in a colour, where there is somebody who sees colours (https://no-color.org)."""
+    seen = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    if not seen or os.environ.get("NO_COLOR"):
+        return text
+    return typer.style(text, fg=colour, dim=dim)
+
+
+def colour(status: Status) -> str:
+    """The colour that a status is shown in."""
+    if status.is_error:
+        return "red"
+    return "green" if status.is_success else "cyan"
+
+
+def bytes_text(count: float) -> str:
+    """A size for people.
+
+    >>> bytes_text(999), bytes_text(1_938_955)
+    ('999 B', '1.9 MB')
+    """
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 1000 or unit == "TB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError
+
+
+def _cells(text: str) -> int:
+    """So many columns of a terminal `text` takes."""
+    if text.isascii():
+        return len(text)
+    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
+    return len(text) + wide - sum(unicodedata.combining(letter) != 0 for letter in text)
+
+
+def list_lines(found: list[Entry], columns: int | None) -> Iterator[str]:
+    """One line an uploaded file, with a head; an id that has no room within `columns` is folded."""
+    head = ("ID", "USER", "STATUS", "FORMAT", "SIZE")
+    rows = [
+        (
+            about["id"],
+            printable(about["user"]),
+            entry.status.label,
+            about["format"]["id"] if about["format"] else "–",
+            bytes_text(about["size_bytes"]),
+        )
+        for entry in found
+        if (about := entry.manifest)
+    ]
+    widths = [max(map(_cells, column)) for column in zip(head, *rows, strict=True)]
+    if columns is not None:
+        others = sum(widths[1:]) + 2 * len(widths[1:])
+        widths[0] = min(widths[0], max(columns - others, _NARROWEST_ID))
+
+    def line(row: tuple[str, ...], shade: str | None = None) -> Iterator[str]:
+        padded = [
+            text + " " * (width - _cells(text)) for text, width in zip(row, widths, strict=True)
+        ]
+        padded[0] = row[0][: widths[0]].ljust(widths[0])
+        padded[2] = styled(padded[2], shade) if shade else padded[2]
+        padded[4] = row[4].rjust(widths[4])
+        yield "  ".join(padded)
+        for at in range(widths[0], len(row[0]), widths[0]):
+            yield row[0][at : at + widths[0]]
+
+    yield from line(head)
+    for row, entry in zip(rows, found, strict=True):
+        yield from line(row, colour(entry.status))
+
+
+def _ended(index: Index, *, hours: float) -> dict[str, int]:
+    """How many came to each end in the last `hours`."""
+    since = datetime.now(UTC) - timedelta(hours=hours)
+    found = Counter(row.status.name for row in index.ended_since(utc(since)))
+    return {status.name: found[status.name] for status in Status if status.is_final}
+
+
+def status_page(
+    spool: Spool, index: Index, pid: int | None, live: dict[str, Any] | None
+) -> dict[str, Any]:
+    """All that ``status`` tells, ready for JSON."""
+    counts = index.counts()
+    told = live if live is not None else {}
+    return {
+        "daemon": {"running": pid is not None, "pid": pid, "version": told.get("version")},
+        "root": str(spool.root),
+        "files": {status.name: counts[status] for status in Status},
+        "oldest": {status.name: at for status, at in index.oldest().items()},
+        "in_work": told.get("progress", {}) if pid is not None else {},
+        "held_up": told.get("held_up", {}) if pid is not None else {},
+        "waiting": told.get("waiting", []),
+        "waiting_as_of": told.get("at"),
+        "paused": pauses.read(spool).document,
+        "dead_letters": [asdict(one) for one in dead(spool)],
+        "last_hour": _ended(index, hours=1),
+        "health": told.get("health", {}) if pid is not None else {},
+        "disk_free_bytes": shutil.disk_usage(spool.root).free,
+    }
+
+
+def status_lines(page: dict[str, Any]) -> Iterator[str]:
+    """`status_page` for people."""
+    running = page["daemon"]["running"]
+    told = (
+        f"running, process {page['daemon']['pid']}" if running else styled("not running", "yellow")
+    )
+    yield f"daemon   {told}"
+    yield f"disk     {bytes_text(page['disk_free_bytes'])} free"
+    if page["paused"]["everyone"]:
+        yield f"{styled('paused', 'yellow')}   everyone"
+    elif page["paused"]["users"]:
+        yield f"{styled('paused', 'yellow')}   {printable(', '.join(page['paused']['users']))}"
+    for name, reason in page["health"].items():
+        yield f"{styled(name, 'red')}  {printable(reason)}"
+    for one in page["dead_letters"][:_MOST_SHOWN]:
+        said = f"{one['hook']} of {one['id']} {one['status']}: {one['said']}"
+        yield f"{styled('untold', 'red')}   {printable(said)}"
+    hour = [f"{n} {Status[name].label}" for name, n in page["last_hour"].items() if n]
+    yield f"1 hour   {', '.join(hour) or 'nothing came to its end'}"
+    for status in Status:
+        if count := page["files"][status.name]:
+            oldest = page["oldest"].get(status.name)
+            since = styled(f"  the oldest received {oldest}", dim=True) if oldest else ""
+            yield f"{styled(f'{status.label:<18}', colour(status))} {count:>9,}{since}"
+    rows = [
+        f"in work  {id_}  {Status[at['status']].label} {at['share']:.0%}"
+        for id_, at in page["in_work"].items()
+    ]
+    held = [
+        f"held up  {id_}  {why['why']}: {why['detail']}" for id_, why in page["held_up"].items()
+    ]
+    waiting = [
+        f"waiting  {drop['path']}  {drop['why']}: {drop['detail']}" for drop in page["waiting"]
+    ]
+    for lines in (rows, held, waiting):
+        yield from map(printable, lines[:_MOST_SHOWN])
+        if len(lines) > _MOST_SHOWN:
+            yield styled(f"         and {len(lines) - _MOST_SHOWN:,} more", dim=True)
