@@ -1,29 +1,38 @@
-"""A large CZI and a large tiled JPEG 2000: conversion against the reader's own bare decode.
+"""Each reader's conversion against its own bare decode and against libvips' bare encode.
 
-Each runs in a process of its own, so that peak memory is its own; prints a table of ratios.
-`python -m benchmarks.readers [SIDE]`, SIDE a multiple of 2048 (20,480 by default).
+The bound is what cannot be had for less: the longer of decoding and encoding, or the processor time of both shared
+over the cores, whichever is more. Each runs in a process of its own, so that peak memory is its own; the rounds are
+interleaved. `python -m benchmarks.readers [SIDE [ROUNDS]]`, SIDE a multiple of 2048 (20,480 by default, 3 rounds).
+Prints a table, and JSON below it.
 """
 
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import resource
+import statistics
 import struct
 import subprocess
 import sys
 import tempfile
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from benchmarks.daemon import three
 from cytowatch.config import from_mapping
 
 CONFIG = from_mapping({})
-FILES = {"zeiss-czi": "large.czi", "jp2": "large.jp2"}
+_JPEG_XR = 4
+_GUID_OF_24BPP = bytes.fromhex("24c3dd6f034efe4bb1853d77768dc9")
+_CORES = len(os.sched_getaffinity(0))
 
 
 def noise(side: int) -> np.ndarray:
@@ -34,16 +43,56 @@ def noise(side: int) -> np.ndarray:
     return (smooth + rng.integers(-8, 8, smooth.shape)).clip(0, 255).astype(np.uint8)
 
 
-def make_czi(path: Path, side: int) -> None:
-    """Tiles of 2,048 pixels, zstd."""
-    from pylibCZIrw import czi
+def czi_of(compression: str) -> Callable[[Path, int], None]:
+    """Compressed as pylibCZIrw calls it, which cuts all into tiles of 1,024 pixels."""
 
-    tile = noise(2048)
-    with czi.create_czi(str(path), compression_options="zstd1:ExplicitLevel=1") as made:
-        for y in range(0, side, 2048):
-            for x in range(0, side, 2048):
-                made.write(tile, location=(x, y))
-        made.write_metadata("large", scale_x=5e-7, scale_y=5e-7)
+    def make(path: Path, side: int) -> None:
+        from pylibCZIrw import czi
+
+        tile = noise(2048)
+        with czi.create_czi(str(path), compression_options=compression) as made:
+            for y in range(0, side, 2048):
+                for x in range(0, side, 2048):
+                    made.write(tile, location=(x, y))
+            made.write_metadata("large", scale_x=5e-7, scale_y=5e-7)
+
+    return make
+
+
+def make_czi_jpegxr(path: Path, side: int) -> None:
+    """The same with JPEG-XR, which pylibCZIrw only reads: each tile's bytes are put in place of its pixels.
+
+    Source: ZEISS, "CZI file format" 1.2.2: the segments SUBBLOCK and DIRECTORY, and entries DV.
+    """
+    import imagecodecs
+
+    czi_of("uncompressed:")(path, side)
+    tile = imagecodecs.jpegxr_encode(noise(1024), level=0.9)
+    # libCZI reads 24bppBGR alone; how it is called lies beside the pixels.
+    tile = tile.replace(_GUID_OF_24BPP + b"\x0d", _GUID_OF_24BPP + b"\x0c")
+
+    def segment(id_: bytes, at: int) -> bool:
+        return data[at : at + 16].rstrip(b"\0") == id_
+
+    def entry_bytes(at: int) -> int:
+        return int(32 + 20 * struct.unpack_from("<i", data, at + 28)[0])
+
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as data:
+        at = 0
+        while at < len(data):
+            allocated = struct.unpack_from("<q", data, at + 16)[0]
+            if segment(b"ZISRAWSUBBLOCK", at):
+                metadata = struct.unpack_from("<i", data, at + 32)[0]
+                begin = at + 32 + max(256, 16 + entry_bytes(at + 48)) + metadata
+                struct.pack_into("<q", data, at + 40, len(tile))
+                struct.pack_into("<i", data, at + 48 + 18, _JPEG_XR)
+                data[begin : begin + len(tile)] = tile
+            if segment(b"ZISRAWDIRECTORY", at):
+                entry = at + 32 + 128
+                for _ in range(struct.unpack_from("<i", data, at + 32)[0]):
+                    struct.pack_into("<i", data, entry + 18, _JPEG_XR)
+                    entry += entry_bytes(entry)
+            at += 32 + allocated
 
 
 def make_jp2(path: Path, side: int) -> None:
@@ -60,6 +109,36 @@ def make_jp2(path: Path, side: int) -> None:
             struct.pack_into(">HI", part, 4, number, len(part))
             file.write(part)
         file.write(b"\xff\xd9")
+
+
+def make_bmp(path: Path, side: int) -> None:
+    """24 bits a pixel, from the top; a side of 2,048 needs no padding."""
+    band = np.ascontiguousarray(np.tile(noise(2048)[..., ::-1], (1, side // 2048, 1)))
+    with path.open("wb") as file:
+        file.write(struct.pack("<2sIHHI", b"BM", 54 + side * side * 3 & 0xFFFFFFFF, 0, 0, 54))
+        file.write(struct.pack("<IiiHHIIiiII", 40, side, -side, 1, 24, 0, 0, 2835, 2835, 0, 0))
+        for _ in range(0, side, 2048):
+            file.write(band)
+
+
+def make_pgm(path: Path, side: int) -> None:
+    """8 bits of grey."""
+    band = np.ascontiguousarray(np.tile(noise(2048)[..., 1], (1, side // 2048)))
+    with path.open("wb") as file:
+        file.write(b"P5\n%d %d\n255\n" % (side, side))
+        for _ in range(0, side, 2048):
+            file.write(band)
+
+
+#: (how it is called, the id of its format, how it is made).
+KINDS: tuple[tuple[str, str, Callable[[Path, int], None]], ...] = (
+    ("CZI, no compression", "zeiss-czi", czi_of("uncompressed:")),
+    ("CZI, zstd", "zeiss-czi", czi_of("zstd1:ExplicitLevel=1")),
+    ("CZI, JPEG-XR", "zeiss-czi", make_czi_jpegxr),
+    ("JPEG 2000, tiled", "jp2", make_jp2),
+    ("BMP", "bmp", make_bmp),
+    ("PGM", "pgm", make_pgm),
+)
 
 
 def bare(format_id: str, path: str) -> None:
@@ -95,33 +174,99 @@ def converted(format_id: str, path: str) -> None:
     os.unlink(target)
 
 
-def measured(what: str, format_id: str, path: Path) -> tuple[float, int]:
-    """(seconds, peak MiB) of one of the two in a process of its own."""
-    command = [sys.executable, __file__, what, format_id, str(path)]
-    found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-    return found["seconds"], found["peak_mib"]
+def encoded(samples: str, path: str) -> None:
+    """What libvips takes to write the same pixels, which lie in a file as they are."""
+    import pyvips
+
+    side = round((os.path.getsize(path) / int(samples)) ** 0.5)
+    raw = pyvips.Image.rawload(path, side, side, int(samples), access="sequential")
+    image = raw.copy(interpretation="srgb" if samples == "3" else "b-w")
+    target = f"{path}.tiff"
+    image.tiffsave(
+        target, tile=True, tile_width=256, tile_height=256, pyramid=True, compression="jpeg", Q=90,
+        depth="onetile", bigtiff=True,
+    )  # fmt: skip
+    os.unlink(target)
 
 
-def main(side: int) -> None:
+def measured(what: str, argument: str, path: Path) -> dict[str, float]:
+    """Seconds of wall and of processor, and peak memory, of one of the three in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.readers", what, argument, str(path)]
+    told = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+    found: dict[str, float] = json.loads(told)
+    return found
+
+
+def make_raw(path: Path, side: int, samples: int) -> None:
+    """The pixels that `encoded` writes."""
+    tile = noise(2048) if samples == 3 else noise(2048)[..., 1:2]
+    band = np.ascontiguousarray(np.tile(tile, (1, side // 2048, 1)))
+    with path.open("wb") as file:
+        for _ in range(0, side, 2048):
+            file.write(band)
+
+
+def one_kind(folder: Path, kind: tuple[str, str, Any], side: int, rounds: int) -> dict[str, Any]:
+    """All that is measured of one kind of file."""
+    name, format_id, make = kind
+    path, raw = folder / f"large.{format_id}", folder / "large.raw"
+    make(path, side)
+    samples = 1 if format_id == "pgm" else 3
+    make_raw(raw, side, samples)
+    taken: dict[str, list[dict[str, float]]] = {"bare": [], "encoded": [], "converted": []}
+    for _ in range(rounds):
+        taken["bare"].append(measured("bare", format_id, path))
+        taken["encoded"].append(measured("encoded", str(samples), raw))
+        taken["converted"].append(measured("converted", format_id, path))
+    path.unlink()
+    raw.unlink()
+    bounds = [
+        max(d["wall_s"], e["wall_s"], (d["cpu_s"] + e["cpu_s"]) / _CORES)
+        for d, e in zip(taken["bare"], taken["encoded"], strict=True)
+    ]
+    ratios = [c["wall_s"] / b for c, b in zip(taken["converted"], bounds, strict=True)]
+    return {"kind": name, "taken": taken, "bounds_s": bounds, "ratios": ratios}
+
+
+def main(side: int, rounds: int) -> None:
+    print(f"{side:,} x {side:,} pixels, {rounds} rounds, {_CORES} cores\n")
+    print(
+        "| what | bare decode | bare encode | bound | converted | against the bound | peak memory |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    everything = []
     with tempfile.TemporaryDirectory(dir=".") as folder:
-        print(f"{side:,} x {side:,} pixels\n")
-        print("| what | bare decode | converted | ratio | peak memory |\n|---|---|---|---|---|")
-        for format_id, name in FILES.items():
-            path = Path(folder) / name
-            (make_czi if format_id == "zeiss-czi" else make_jp2)(path, side)
-            alone, _ = measured("bare", format_id, path)
-            seconds, peak = measured("converted", format_id, path)
+        for kind in KINDS:
+            found = one_kind(Path(folder), kind, side, rounds)
+            everything.append(found)
+            walls = [
+                f"{statistics.median(one['wall_s'] for one in found['taken'][what]):.1f} s"
+                for what in ("bare", "encoded", "converted")
+            ]
+            peak = max(one["peak_mib"] for one in found["taken"]["converted"])
             print(
-                f"| {format_id} | {alone:.1f} s | {seconds:.1f} s | {seconds / alone:.2f} | {peak} MiB |"
+                f"| {kind[0]} | {walls[0]} | {walls[1]} | {statistics.median(found['bounds_s']):.1f} s "
+                f"| {walls[2]} | {three(found['ratios'])} | {peak:.0f} MiB |",
+                flush=True,
             )
-            path.unlink()
+    print(json.dumps({"side": side, "cores": _CORES, "kinds": everything}))
+
+
+def alone(what: str, arguments: list[str]) -> dict[str, float]:
+    """Do one of the three here, and tell what it took beyond the start of Python and of the libraries."""
+    import cytowatch.pyramid.readers
+    import cytowatch.pyramid.writer  # noqa: F401 - loaded before the clock starts
+
+    before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+    {"bare": bare, "encoded": encoded, "converted": converted}[what](*arguments)
+    wall, used = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
+    cpu = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
+    return {"wall_s": wall, "cpu_s": cpu, "peak_mib": used.ru_maxrss >> 10}
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 2:
-        began = time.perf_counter()
-        {"bare": bare, "converted": converted}[sys.argv[1]](sys.argv[2], sys.argv[3])
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-        print(json.dumps({"seconds": time.perf_counter() - began, "peak_mib": peak}))
+    if len(sys.argv) > 3:
+        print(json.dumps(alone(sys.argv[1], sys.argv[2:])))
     else:
-        main(int(sys.argv[1]) if len(sys.argv) > 1 else 20_480)
+        given = [int(word) for word in sys.argv[1:]]
+        main(*(given + [20_480, 3][len(given) :]))

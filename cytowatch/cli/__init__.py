@@ -29,6 +29,10 @@ def main() -> None:
         code = _say("broken off", 130)
     except Exception as error:  # noqa: BLE001 - the last word: a file to send instead of a traceback
         code = _report(error)
+    if sys.argv[1:2] in (["list"], ["status"]):
+        # They hold nothing any more, and Python would take a seventh of their time to say so.
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 

@@ -29,7 +29,9 @@ ROOMS = MappingProxyType(
 
 
 def application(command: str | None = None) -> typer.Typer:
-    """The application; of one `command` alone only its own room is loaded, for a quick start."""
+    """The application; for a quick start only the room of `command` is loaded, if it says one."""
+    if command == "--version":
+        return app
     rooms = [room for room, commands in ROOMS.items() if command in commands]
     for room in rooms or ROOMS:
         import_module(f"cytowatch.cli.{room}")
