@@ -52,12 +52,14 @@ __all__ = ["run"]
 
 #: The longest the loop sleeps: so often it looks after watcher, zygote and watchdog.
 _TICK_S = 0.5
+#: The same with nothing in the inboxes and nothing in work: what comes wakes the loop.
+_TICK_AT_REST_S = 2.0
 #: The least time between two tellings, as a multiple of what the last one took.
 _TELL_EVERY = 10.0
 #: So much later when there is nothing to tell of.
 _TELL_AT_REST_S = 2.0
 #: The least time between two looks whether every folder is watched, as a multiple likewise.
-_UNWATCHED_EVERY = 1000.0
+_UNWATCHED_EVERY = 10_000.0
 #: How often the ages of the oldest are asked of the index; they are in seconds, and read every 15.
 _AGES_EVERY_S = 5.0
 #: Threads that wait for the disk are many, and each needs the interpreter only for a moment: with
@@ -187,7 +189,8 @@ class _Daemon:
             config.inbox.watch,
             self._intake.hint,
             self._events_were_lost,
-            pulse=spool.state / "pulse",
+            requests=spool.requests,
+            asked=self._wake,
             moved=lambda: self._pulse.beat("watcher", time.monotonic()),
         )
         self._poked_at = float("-inf")
@@ -325,8 +328,9 @@ class _Daemon:
 
     def _sleep(self, now: float, put_off: float | None) -> None:
         worked_s = time.monotonic() - now
+        rests = self._intake.is_empty and self._engine.idle and not self._until_idle
         times = [
-            now + _TICK_S,
+            now + (_TICK_AT_REST_S if rests else _TICK_S),
             self._scanned_at + self._config.inbox.rescan_s,
             *(t for t in (put_off, self._intake.next_due(), self._engine.next_due()) if t),
         ]

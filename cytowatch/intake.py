@@ -120,6 +120,8 @@ class Intake:
         wake: Callable[[], None],
     ) -> None:
         self._spool = spool
+        #: As text: a thousand inboxes are a thousand paths in every scan.
+        self._inbox = os.fspath(spool.inbox)
         self._config = config
         self._now = now
         self._make_id = make_id
@@ -190,7 +192,7 @@ class Intake:
         """Whether nothing was in this inbox, and nothing was put into it since."""
         noted = self._empty.get(user)
         try:
-            return noted is not None and noted == _identity(self._spool.inbox / user)
+            return noted is not None and noted == _identity(f"{self._inbox}/{user}")
         except OSError:
             return False
 
@@ -602,7 +604,7 @@ class Intake:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
 
-def _identity(path: Path) -> tuple[int, int, int]:
+def _identity(path: str | Path) -> tuple[int, int, int]:
     """(device, inode, time of the last change in ns) of a folder; nobody can set that time."""
     found = os.stat(path, follow_symlinks=False)
     return found.st_dev, found.st_ino, found.st_ctime_ns

@@ -44,6 +44,8 @@ _PATIENCE_S = 5.0
 #: How long watchdog holds back that something was moved away, to pair it with where it went: the two
 #: come together. With its own half second every claim would hold up the events behind it.
 _PAIRING_S = 0.02
+#: Our own file in ``state/requests/``: what is done to it shows that events come through.
+_BEAT = ".beat"
 
 
 class _Handler(FileSystemEventHandler):
@@ -61,12 +63,16 @@ class _Handler(FileSystemEventHandler):
                 self._told(inside.split("/", 1)[0])
 
 
-class _PulseHandler(FileSystemEventHandler):
-    def __init__(self, moved: Callable[[], None]) -> None:
+class _RequestsHandler(FileSystemEventHandler):
+    def __init__(self, asked: Callable[[], None], moved: Callable[[], None]) -> None:
+        self._asked = asked
         self._moved = moved
 
-    def on_any_event(self, _event: FileSystemEvent) -> None:
-        self._moved()
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        if os.path.basename(os.fsdecode(event.src_path)) == _BEAT:
+            self._moved()
+        elif isinstance(event, FileMovedEvent):
+            self._asked()
 
 
 class _Ear(logging.Handler):
@@ -82,11 +88,12 @@ class _Ear(logging.Handler):
 
 
 class Watcher:
-    """Guards one observer thread on ``inbox/``; a dead or deaf one is replaced.
+    """Guards one observer thread on ``inbox/`` and ``state/requests/``; a dead or deaf one is replaced.
 
     `told` is called, from the observer's thread, with the name of the user whose inbox changed,
-    `overflowed` when events of nobody knows which inboxes were lost, and `moved` when what `poke`
-    did to a file of ours has come the whole way that an event of an inbox comes.
+    `overflowed` when events of nobody knows which inboxes were lost, `asked` when a command has
+    laid down a request, and `moved` when what `poke` did to a file of ours beside the requests has
+    come the whole way that an event of an inbox comes.
     """
 
     def __init__(
@@ -96,12 +103,13 @@ class Watcher:
         told: Callable[[str], None],
         overflowed: Callable[[], None],
         *,
-        pulse: Path,
+        requests: Path,
+        asked: Callable[[], None],
         moved: Callable[[], None],
     ) -> None:
         self._inbox = inbox
-        self._pulse = pulse
-        self._pulse_handler = _PulseHandler(moved)
+        self._requests = requests
+        self._requests_handler = _RequestsHandler(asked, moved)
         self._ear = _Ear(overflowed)
         self._handler = _Handler(inbox, told)
         self._observer: BaseObserver | None = None
@@ -134,13 +142,12 @@ class Watcher:
         logging.getLogger("watchdog").addHandler(self._ear)
         found = os.stat(self._inbox)
         with suppress(OSError):
-            self._pulse.mkdir(mode=0o750, exist_ok=True)
-            (self._pulse / "beat").touch()
+            (self._requests / _BEAT).touch()
         try:
             observer.schedule(
-                self._pulse_handler,
-                os.fspath(self._pulse),
-                event_filter=[FileClosedEvent, FileModifiedEvent],
+                self._requests_handler,
+                os.fspath(self._requests),
+                event_filter=[FileClosedEvent, FileModifiedEvent, FileMovedEvent],
             )
             observer.schedule(
                 self._handler, os.fspath(self._inbox), recursive=True, event_filter=_EVENTS
@@ -166,7 +173,7 @@ class Watcher:
         OSError
             The file is gone.
         """
-        beat = self._pulse / "beat"
+        beat = self._requests / _BEAT
         if self.mode == "polling":
             os.utime(beat)
         else:
@@ -190,7 +197,8 @@ class Watcher:
         """
         if self.mode != "inotify" or self._observer is None:
             return 0
-        folders = 1 + sum(1 for _ in os.walk(self._inbox))
+        # That of the requests is watched as well.
+        folders = 2 + sum(1 for _ in os.walk(self._inbox))
         return max(0, folders - _watches())
 
     def stop(self) -> None:
