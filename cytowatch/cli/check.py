@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cytowatch import invariants
+from cytowatch import durable, invariants
 from cytowatch.config import Config
 from cytowatch.engine import sandbox
 from cytowatch.errors import RootError
@@ -71,7 +71,19 @@ def _root(config: Config) -> Iterator[Result]:
     yield Result("disk", enough, f"{left:,} bytes free, {config.storage.reserve_bytes:,} reserved")
     pid = daemon_pid(spool)
     yield Result("daemon", None, f"running, process {pid}" if pid is not None else "not running")
+    yield _power(spool)
     yield _lease(spool)
+
+
+def _power(spool: Spool) -> Result:
+    kept = durable.keeps_renames(spool.root)
+    said = {
+        True: "renames are kept in one step",
+        False: "renames are not kept in one step here, for the filesystem has no journal: "
+        "a slide in work may be lost in a power cut; use ext4 with its journal, XFS, btrfs or ZFS",
+        None: "of this filesystem nobody can tell whether renames are kept in one step",
+    }
+    return Result("power cut", kept or None, said[kept])
 
 
 def _lease(spool: Spool) -> Result:

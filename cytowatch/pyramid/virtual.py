@@ -1,5 +1,7 @@
 """libvips reads what a region reader gives: a BigTIFF that exists only as answers to read and seek.
 
+Of pixels that need nothing of libvips the header alone is read so, and their rows are had as they are.
+
 No temporary file is written, and rows are decoded ahead in threads while libvips encodes.
 
 Source: TIFF 6.0 and the BigTIFF design; ../shared of the design: experiments/virtual_tiff.py, as
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 import struct
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -19,7 +22,7 @@ import pyvips
 from cytowatch.errors import IngestError
 from cytowatch.pyramid.regions import Pixels, RegionReader, Scene
 
-__all__ = ["VirtualTiff", "as_image"]
+__all__ = ["VirtualTiff", "as_image", "is_plain"]
 
 #: Rows in flight, decoded and not yet encoded, are held to so many bytes.
 _AHEAD_BYTES = 256 << 20
@@ -27,6 +30,8 @@ _AHEAD_BYTES = 256 << 20
 _STRIP_BYTES = 2 << 20
 #: A block is at least so large, so that few rows of a narrow image are no block of their own.
 _BLOCK_BYTES = 4 << 20
+#: Where the reader does not care, blocks end where rows of tiles do, which are then no copies.
+_TILE_ROWS = 256
 _THREADS = 4
 _SAMPLE_FORMATS = {"u": 1, "i": 2, "f": 3}
 
@@ -40,7 +45,10 @@ class VirtualTiff:
         self._region = region
         self._row_bytes = region.width * region.samples * region.dtype.itemsize
         least = max(1, _BLOCK_BYTES // self._row_bytes)
-        block = region.block_rows * -(-least // region.block_rows)
+        unit = region.block_rows
+        if _TILE_ROWS % unit == 0 and _TILE_ROWS * self._row_bytes <= _AHEAD_BYTES // 4:
+            unit = _TILE_ROWS
+        block = unit * -(-least // unit)
         self._block_rows = max(1, min(region.height, block))
         self._block_bytes = self._block_rows * self._row_bytes
         self._blocks = -(-region.height // self._block_rows)
@@ -91,6 +99,28 @@ class VirtualTiff:
         if pixels.size != (bottom - top) * region.width * region.samples:
             raise ValueError(f"rows {top} to {bottom} came as {pixels.shape}")
         return memoryview(pixels.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+
+    def bands(self, rows: int) -> Iterator[Pixels]:
+        """All rows from top to bottom without libvips, at most `rows` at a time: (rows, width, samples).
+
+        Raises
+        ------
+        pyvips.Error
+            The reader failed; `error` says how.
+        """
+        region, shape = self._region, (-1, self._region.width, self._region.samples)
+        for number in range(self._blocks):
+            try:
+                block = np.frombuffer(self._block(number), region.dtype).reshape(shape)
+            except BaseException as error:
+                self.error = error
+                raise pyvips.Error(str(error)) from error
+            top = number * self._block_rows
+            at = 0
+            while at < len(block):
+                end = at + rows - (top + at) % rows
+                yield block[at:end]
+                at = end
 
     def seek(self, offset: int, whence: int) -> int:
         """Set the position, as lseek(2) does."""
@@ -149,6 +179,12 @@ def _array_entry(
     where = arrays_at if number == 273 else arrays_at + 8 * strips
     value = int(values[0]) if strips == 1 else where
     return struct.pack("<HHQQ", number, 16, strips, value)
+
+
+def is_plain(scene: Scene) -> bool:
+    """Whether its samples are those of a pyramid already: 8 bits, grey or RGB."""
+    region = scene.region
+    return region.dtype == np.uint8 and region.samples in (1, 3) and not scene.cmyk
 
 
 def as_image(scene: Scene) -> tuple[Any, VirtualTiff]:

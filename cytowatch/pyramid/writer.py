@@ -8,7 +8,7 @@ OpenSlide sees one level only of a pyramid in SubIFDs, so every level is a page 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,9 @@ __all__ = [
     "write_pyramid",
     "write_thumbnail",
 ]
+
+#: The rows of an image from top to bottom, at most so many at a time: (rows, width, samples).
+Bands = Callable[[int], Iterator[Pixels]]
 
 #: The longer side of a thumbnail, in pixels.
 THUMBNAIL_PX = 512
@@ -64,6 +67,7 @@ def write_pyramid(
     progress: Progress,
     *,
     threads: str | int = "auto",
+    bands: Bands | None = None,
 ) -> None:
     """Write the levels of `image` to `path`.
 
@@ -75,6 +79,8 @@ def write_pyramid(
         Pixel size; without one the file states none.
     threads
         That encode; ``auto`` is one for a small image and one a core for others.
+    bands
+        Where its rows can be had without libvips: asked for at most so many rows at a time.
 
     Raises
     ------
@@ -84,7 +90,7 @@ def write_pyramid(
         The file cannot be written.
     """
     if compression_of(image, settings) == "jpeg":
-        _encode(image, path, settings, mpp, progress, threads)
+        _encode(image, path, settings, mpp, progress, threads, bands or _by_libvips(image))
     else:
         _write_lossless(image, path, settings, mpp, progress)
 
@@ -96,24 +102,17 @@ def _encode(
     mpp: Mpp | None,
     progress: Progress,
     threads: str | int,
+    bands: Bands,
 ) -> None:
     width, height, samples = image.width, image.height, image.bands
     profile = image.get("icc-profile-data") if image.get_typeof("icc-profile-data") else None
 
-    # One region, which asks from top to bottom: threads of libvips would ask a sequential source
-    # for rows that it has passed.
-    region = pyvips.Region.new(image)
-
     def blocks() -> Iterator[Pixels]:
-        for top in range(0, height, settings.tile):
-            bottom = min(top + settings.tile, height)
-            band = np.empty((bottom - top, width, samples), np.uint8)
-            for row in range(top, bottom, _FETCHED_ROWS):
-                count = min(_FETCHED_ROWS, bottom - row)
-                data = np.frombuffer(region.fetch(0, row, width, count), np.uint8)
-                band[row - top : row - top + count] = data.reshape(count, width, samples)
+        done = 0
+        for band in bands(settings.tile):
             yield band
-            progress(bottom / height)
+            done += len(band)
+            progress(done / height)
 
     encoder.encode(
         blocks(),
@@ -131,6 +130,25 @@ def _encode(
             threads=_threads(threads, width * height),
         ),
     )
+
+
+def _by_libvips(image: Any) -> Bands:
+    # One region, which asks from top to bottom: threads of libvips would ask a sequential source
+    # for rows that it has passed.
+    region = pyvips.Region.new(image)
+    width, height, samples = image.width, image.height, image.bands
+
+    def bands(rows: int) -> Iterator[Pixels]:
+        for top in range(0, height, rows):
+            bottom = min(top + rows, height)
+            band = np.empty((bottom - top, width, samples), np.uint8)
+            for row in range(top, bottom, _FETCHED_ROWS):
+                count = min(_FETCHED_ROWS, bottom - row)
+                data = np.frombuffer(region.fetch(0, row, width, count), np.uint8)
+                band[row - top : row - top + count] = data.reshape(count, width, samples)
+            yield band
+
+    return bands
 
 
 def _threads(configured: str | int, pixels: int) -> int:

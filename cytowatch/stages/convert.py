@@ -19,7 +19,7 @@ from cytowatch.model import Mpp, Outcome, Progress, UploadedFile
 from cytowatch.pyramid import describe, resolution, source, verify, writer
 from cytowatch.pyramid.readers import READERS
 from cytowatch.pyramid.regions import Opened, Pixels, Scene, check_expansion
-from cytowatch.pyramid.virtual import as_image
+from cytowatch.pyramid.virtual import VirtualTiff, as_image, is_plain
 from cytowatch.status import Status
 
 __all__ = ["convert"]
@@ -146,7 +146,7 @@ def _by_reader(
             region = scene.region
             decoded_bytes = region.width * region.height * region.samples * region.dtype.itemsize
             check_expansion(decoded_bytes, file.manifest["size_bytes"], file.config)
-            with _image(scene) as virtual:
+            with _image(scene) as (virtual, feed):
                 image, also = source.normalised(virtual)
                 mpp = scene.mpp or _stated(file, image)
                 file.check_room(writer.estimate_bytes(image, file.config.convert))
@@ -157,6 +157,7 @@ def _by_reader(
                     mpp,
                     share,
                     threads=file.config.engine.threads_per_worker,
+                    bands=feed.bands if is_plain(scene) else None,
                 )
                 one = _described(file, path, image, [*scene.done, *also])
             one.entry["scene"] = scene.index
@@ -172,8 +173,8 @@ def _by_reader(
 
 
 @contextmanager
-def _image(scene: Scene) -> Iterator[Any]:
-    """The scene for libvips; what its reader raised says more than what libvips makes of it."""
+def _image(scene: Scene) -> Iterator[tuple[Any, VirtualTiff]]:
+    """The scene for libvips, and what feeds it; what its reader raised says more than what libvips makes of it."""
     try:
         image, virtual = as_image(scene)
     except pyvips.Error as error:
@@ -182,7 +183,7 @@ def _image(scene: Scene) -> Iterator[Any]:
             "damaged", f"it cannot be converted: {source.first_line(str(error))}"
         ) from error
     try:
-        yield image
+        yield image, virtual
     except pyvips.Error as error:
         if virtual.error is not None and isinstance(virtual.error, (IngestError, MemoryError)):
             raise virtual.error from error

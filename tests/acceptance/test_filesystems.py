@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -248,3 +249,28 @@ def test_a_tree_on_two_mounts_of_one_filesystem_is_refused(tmp_path: Path) -> No
         assert "storage is on another mount" in " ".join(told.stderr.split())
     finally:
         subprocess.run(["umount", root.path / "storage"], check=True)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (("mkfs.ext4", "-q", "-F"), "kept in one step"),
+        (("mkfs.ext4", "-q", "-F", "-O", "^has_journal"), "no journal"),
+        (("mkfs.ext2", "-q", "-F"), "no journal"),
+        (("mkfs.btrfs", "-q"), "kept in one step"),
+    ],
+)
+def test_check_says_where_a_power_cut_may_lose_a_slide(
+    make: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    disk = Disk(tmp_path, 128 * MB, *make)
+    try:
+        with rooted(disk) as root:
+            words = root.command("check", "--root", str(root.path), "--json")
+            # It says as well that the disk is small, which is no success.
+            done = subprocess.run(words, check=False, stdout=subprocess.PIPE, text=True)
+            [told] = [one for one in json.loads(done.stdout) if one["name"] == "power cut"]
+            assert said in told["detail"]
+            assert told["good"] is (None if "no journal" in said else True)
+    finally:
+        disk.unmount()

@@ -7,12 +7,18 @@ import shutil
 import signal
 import subprocess
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from cytowatch.engine import requests
+from cytowatch.errors import RootError
+from cytowatch.spool import Spool
 from tests import builders
 from tests.acceptance.conftest import Root, free_port, health, json_lines, metric
+
+NOW = datetime(2026, 11, 26, tzinfo=UTC)
 
 
 def deployed(root: Root, *names: str) -> bool:
@@ -189,3 +195,15 @@ def test_a_reader_that_hangs_is_found_and_replaced(root: Root, tmp_path: Path) -
         strace.kill()
         strace.wait(10)
     root.kill()
+
+
+def test_a_request_wakes_a_daemon_at_rest(root: Root) -> None:
+    """It looks by itself every two seconds; ten commands one after the other are faster than that."""
+    root.start()
+    time.sleep(1)
+    spool = Spool.open(root.path)
+    began = time.monotonic()
+    for _ in range(10):
+        with pytest.raises(RootError, match="there is no uploaded file"):
+            requests.ask(spool, {"do": "remove", "id": "x", "anyway": False}, now=lambda: NOW)
+    assert time.monotonic() - began < 10

@@ -12,7 +12,7 @@ import numpy as np
 
 from cytowatch.config import Config
 from cytowatch.pyramid.readers.whole import by_pillow
-from cytowatch.pyramid.regions import Opened, Pixels, Scene, check_size
+from cytowatch.pyramid.regions import Opened, Pixels, Scene, check_size, swapped
 
 __all__ = ["open_bmp"]
 
@@ -58,7 +58,7 @@ class _Rows:
         return pixels[::-1] if self._upward else pixels
 
     def _plain(self, lines: Pixels) -> Pixels:
-        return lines.reshape(len(lines), self.width, 3)[:, :, ::-1]
+        return swapped(lines.reshape(len(lines), self.width, 3))
 
     def _indexes(self, lines: Pixels) -> Pixels:
         if self._bits == 8:

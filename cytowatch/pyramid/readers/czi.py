@@ -16,7 +16,7 @@ import numpy as np
 from cytowatch.config import Config
 from cytowatch.errors import ConversionError
 from cytowatch.pyramid import resolution
-from cytowatch.pyramid.regions import Opened, Pixels, Scene, check_size, damaged
+from cytowatch.pyramid.regions import Opened, Pixels, Scene, check_size, damaged, swapped
 
 __all__ = ["open_czi"]
 
@@ -59,7 +59,7 @@ class _Region:
             )
         except Exception as error:
             raise damaged(error) from error
-        return pixels[:, :, ::-1] if self.samples == 3 else pixels
+        return swapped(pixels) if self.samples == 3 else pixels
 
 
 def open_czi(path: str, config: Config) -> Opened:
@@ -207,7 +207,7 @@ def _pictures(path: str, config: Config) -> Iterator[tuple[str, Pixels]]:
                 area = reader.total_bounding_rectangle
                 if area.w * area.h * 3 <= _LARGEST_PICTURE:
                     pixels = reader.read(pixel_type="Bgr24")
-                    yield role, np.ascontiguousarray(pixels[:, :, ::-1])
+                    yield role, swapped(pixels)
         with suppress(FileNotFoundError):
             os.unlink(inner)
 
