@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import cast
 
@@ -24,9 +24,13 @@ _LINKABLE = frozenset({Status.DEPLOYED, Status.CONVERTED})
 @contextmanager
 def _held(path: Path) -> Iterator[Manifest]:
     """The manifest of a published ``<id>/``, while nobody else changes it."""
-    with durable.directory(path) as descriptor:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield manifest.read(path)
+    with ExitStack() as held:
+        try:
+            fcntl.flock(held.enter_context(durable.directory(path)), fcntl.LOCK_EX)
+            found = manifest.read(path)
+        except FileNotFoundError as error:
+            raise RootError(f"{path.name} is gone: it was removed meanwhile") from error
+        yield found
 
 
 def _spelled(spool: Spool, project: str) -> str:
@@ -46,7 +50,7 @@ def link(spool: Spool, path: Path, project: str) -> str:
     Raises
     ------
     RootError
-        It is not deployed, or the project's name cannot be a folder's.
+        It is not deployed or gone, or the project's name cannot be a folder's.
     """
     project = _spelled(spool, project)
     with _held(path) as found:
@@ -67,7 +71,7 @@ def unlink(spool: Spool, path: Path, project: str) -> str:
     Raises
     ------
     RootError
-        It is not in that project.
+        It is not in that project, or gone.
     """
     project = _spelled(spool, project)
     with _held(path) as found:
