@@ -235,6 +235,18 @@ def one_kind(folder: Path, kind: tuple[str, str, Any], side: int, rounds: int) -
     return {"kind": name, "taken": taken, "bounds_s": bounds, "ratios": ratios}
 
 
+def halving() -> float:
+    """Milliseconds of processor that making all further levels takes, for each megapixel of the first."""
+    from cytowatch.pyramid.encoder import _halved
+
+    band = np.ascontiguousarray(np.tile(noise(2048)[:256], (1, 6, 1)))
+    before = time.process_time()
+    for _ in range(10):
+        _halved(band, len(band) // 2, band.shape[1] // 2)
+    megapixels = 10 * band.shape[0] * band.shape[1] / 1e6
+    return 1000 * (time.process_time() - before) / megapixels * 4 / 3
+
+
 def main(side: int, rounds: int) -> None:
     print(f"{side:,} x {side:,} pixels, {rounds} rounds, {_CORES} cores\n")
     print(
@@ -256,6 +268,14 @@ def main(side: int, rounds: int) -> None:
                 f"| {walls[2]} | {three(found['ratios'])} | {peak:.0f} MiB |",
                 flush=True,
             )
+    megapixels = side * side / 1e6
+    print("\nProcessor time for each megapixel of the source, in milliseconds:\n")
+    print(f"- making the further levels of what was decoded: {halving():.1f}")
+    for one in everything:
+        cpu = statistics.median(bare["cpu_s"] for bare in one["taken"]["bare"])
+        print(
+            f"- decoding them instead, a third of {one['kind']}: {1000 * cpu / megapixels / 3:.1f}"
+        )
     print(json.dumps({"side": side, "cores": _CORES, "kinds": everything}))
 
 

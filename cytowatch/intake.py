@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 import time
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +24,7 @@ from cytowatch.inbox.claim import Member, Parcel
 from cytowatch.inbox.gather import Bundle, Gatherer
 from cytowatch.inbox.scan import Drop, Waiting
 from cytowatch.inbox.settle import Settler, Track
+from cytowatch.inbox.turns import Turns
 from cytowatch.manifest import Manifest, SkippedEntry
 from cytowatch.names import UploadedFileId
 from cytowatch.pauses import Pauses
@@ -37,7 +35,8 @@ __all__ = ["Claimed", "DroppedFolders", "Intake"]
 
 #: The least time between two scans of one inbox, as a multiple of what the last one took.
 _SCAN_SHARE = 5.0
-_CLAIMS_AT_A_TIME = 4
+_CLAIMS_AT_A_TIME = 5
+_CLAIMS_OF_ONE = 4
 #: So many claims of a user may wait for their turn at least; when there is room for more is looked
 #: again after so long.
 _LEAST_UNDER_WAY = 1000
@@ -92,8 +91,9 @@ class _Running:
     """A claim that is under way, or has ended with an outcome."""
 
     bundle: Bundle
-    size_bytes: int
-    work: Callable[..., UploadedFileId | Waiting]
+    parcel: Parcel
+    quiet_for_s: float
+    overdue: bool
     outcome: UploadedFileId | Waiting | BaseException | None = None
 
 
@@ -137,11 +137,9 @@ class Intake:
         self._not_before: dict[str, float] = {}
         self._leases = durable.is_local(spool.inbox)
         self._device = os.stat(spool.root).st_dev
-        self._executor = ThreadPoolExecutor(_CLAIMS_AT_A_TIME, thread_name_prefix="claim")
-        #: How many claims are under way, by user; those that have not begun; those that have ended.
+        self._turns = Turns(self._claim, threads=_CLAIMS_AT_A_TIME, of_one=_CLAIMS_OF_ONE)
+        #: How many claims are under way, by user; those that have ended.
         self._under_way: Counter[str] = Counter()
-        self._next: OrderedDict[str, deque[_Running]] = OrderedDict()
-        self._next_lock = threading.Lock()
         self._ended: deque[_Running] = deque()
         #: When something happened last in a folder that is open.
         self._active: dict[str, float] = {}
@@ -390,32 +388,27 @@ class Intake:
         quiet_for_s = float("inf") if marker is not None else now - bundle.changed_at
         for track in bundle.tracks:
             track.claiming = True
-        work = partial(
-            claim.claim,
-            self._spool,
-            parcel,
-            config=self._config,
-            make_id=self._make_id,
-            software=self._software,
-            quiet_for_s=quiet_for_s,
-            overdue=overdue,
-            leases=self._leases,
+        user = bundle.head.drop.user
+        self._under_way[user] += 1
+        self._turns.put(
+            user,
+            _Running(bundle=bundle, parcel=parcel, quiet_for_s=quiet_for_s, overdue=overdue),
         )
-        running = _Running(bundle=bundle, size_bytes=parcel.size_bytes, work=work)
-        self._under_way[bundle.head.drop.user] += 1
-        with self._next_lock:
-            self._next.setdefault(bundle.head.drop.user, deque()).append(running)
-        self._executor.submit(self._claim_next)
 
-    def _claim_next(self) -> None:
-        """In a thread: one claim of the user whose turn it is, however many another one waits for."""
-        with self._next_lock:
-            user, waiting = self._next.popitem(last=False)
-            running = waiting.popleft()
-            if waiting:
-                self._next[user] = waiting
+    def _claim(self, running: _Running) -> None:
+        """In a thread of `Turns`."""
         try:
-            running.outcome = running.work(now=self._now())
+            running.outcome = claim.claim(
+                self._spool,
+                running.parcel,
+                config=self._config,
+                now=self._now(),
+                make_id=self._make_id,
+                software=self._software,
+                quiet_for_s=running.quiet_for_s,
+                overdue=running.overdue,
+                leases=self._leases,
+            )
         except BaseException as error:  # noqa: BLE001 - `collect` raises it where it is heard
             running.outcome = error
         self._ended.append(running)
@@ -454,7 +447,7 @@ class Intake:
                     id=result,
                     user=bundle.head.drop.user,
                     name=bundle.head.drop.name,
-                    size_bytes=running.size_bytes,
+                    size_bytes=running.parcel.size_bytes,
                     settled_s=now - bundle.changed_at,
                 )
             )
@@ -601,7 +594,7 @@ class Intake:
 
     def stop(self) -> None:
         """Let the claims that run come to their end; no new one begins."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        self._turns.stop()
 
 
 def _identity(path: str | Path) -> tuple[int, int, int]:
