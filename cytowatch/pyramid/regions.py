@@ -95,8 +95,9 @@ def check_size(width: int, height: int, config: Config, *, samples: int = 1) -> 
     ConversionError
         `no_pixels`, `too_many_pixels`, `side_too_long` or `too_many_samples`.
     """
-    if width <= 0 or height <= 0:
-        raise ConversionError("no_pixels", f"it is {width} x {height} pixels")
+    if width <= 0 or height <= 0 or samples <= 0:
+        without = " without samples" if samples <= 0 else ""
+        raise ConversionError("no_pixels", f"it is {width} x {height} pixels{without}")
     if refusal := limits.of_image(width, height, config.limits, samples=samples):
         raise ConversionError(*refusal)
 

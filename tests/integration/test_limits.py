@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyvips
 import tifffile
 from PIL import Image
@@ -50,6 +51,15 @@ def interlaced(path: Path) -> None:
     pyvips.Image.black(8000, 8000, bands=3).pngsave(str(path), interlace=True, compression=1)
 
 
+def no_samples(path: Path) -> None:
+    tifffile.imwrite(path, np.zeros((100, 100), bool), photometric="minisblack")
+    with tifffile.TiffFile(path) as tiff:
+        at = tiff.pages[0].tags["SamplesPerPixel"].valueoffset  # type: ignore[union-attr]
+    data = bytearray(path.read_bytes())
+    data[at : at + 2] = bytes(2)
+    path.write_bytes(data)
+
+
 def huge_native(path: Path) -> None:
     builders.aperio_svs(path, width=1200, height=900)
 
@@ -57,6 +67,7 @@ def huge_native(path: Path) -> None:
 CASES: list[tuple[str, Callable[[Path], None], str, str, str, str]] = [
     ("a.tif", many_pages, "max_pages = 20", "ERROR_FORMAT", "too_many_pages", "30"),
     ("b.tif", many_tags, "max_tags = 30", "ERROR_FORMAT", "too_many_tags", "30"),
+    ("n.tif", no_samples, "max_samples = 16", "ERROR_CONVERSION", "no_pixels", "without samples"),
     ("c.tif", many_samples, "max_samples = 16", "ERROR_CONVERSION", "too_many_samples", "20"),
     ("d.tif", long_side, "max_side = 8000", "ERROR_CONVERSION", "side_too_long", "9,000"),
     ("e.tif", white, "max_expansion = 100", "ERROR_CONVERSION", "expansion", "1,200,000,000"),
