@@ -25,6 +25,7 @@ bench: $(STAMP)  ## measure; compares within one run and prints ratios
 	$(BIN)/python -m benchmarks.run
 	$(BIN)/python -m benchmarks.readers
 	$(BIN)/python -m benchmarks.many
+	$(BIN)/python -m benchmarks.parallel
 	$(BIN)/python -m benchmarks.quiet
 
 bench-index: $(STAMP)  ## a million uploaded files in the index; takes some minutes

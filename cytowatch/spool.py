@@ -10,13 +10,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cytowatch import durable
-from cytowatch.config import Hook
 from cytowatch.errors import RootError
 from cytowatch.failpoints import reached
 from cytowatch.names import UploadedFileId
 from cytowatch.status import STAGE_STATUSES, Status
+
+if TYPE_CHECKING:
+    from cytowatch.config import Hook
 
 __all__ = ["LAYOUT", "Spool"]
 

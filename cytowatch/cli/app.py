@@ -8,15 +8,17 @@ import pwd
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cytowatch import __version__, tree
-from cytowatch.config import Config, from_mapping, load, to_mapping
 from cytowatch.errors import RootError
 from cytowatch.spool import Spool
 from cytowatch.status import Status
+
+if TYPE_CHECKING:
+    from cytowatch.config import Config
 
 __all__ = [
     "ConfigOption",
@@ -74,15 +76,23 @@ def configuration(root: Path | None, config: Path | None) -> Config:
     ConfigError
         The file is wrong; every problem is named.
     """
+    # Imported here: whoever says the root needs nothing else of it, and it takes a tenth of a `list`.
+    from cytowatch.config import from_mapping, load, to_mapping
+
     if config is None and (named := os.environ.get("CYTOWATCH_CONFIG")):
         config = Path(named)
     if config is None and _SYSTEM_CONFIG.exists():
         config = _SYSTEM_CONFIG
     found = load(config)
-    given = str(root) if root else os.environ.get("CYTOWATCH_ROOT")
-    if given:
-        found = from_mapping({**to_mapping(found), "root": str(Path(given).absolute())})
+    if given := _root_given(root):
+        found = from_mapping({**to_mapping(found), "root": str(given)})
     return found
+
+
+def _root_given(root: Path | None) -> Path | None:
+    """The root that the command line or the environment names; it outweighs any configuration."""
+    said = root or os.environ.get("CYTOWATCH_ROOT")
+    return Path(said).absolute() if said else None
 
 
 def become_owner(root: Path) -> None:
@@ -112,7 +122,8 @@ def become_caller_again() -> None:
 
 def spool_of(root: Path | None, config: Path | None) -> Spool:
     """The tree that is meant, which must be there; from now on this process is its owner's."""
-    where = Path(configuration(root, config).root)
+    given = _root_given(root) if config is None else None
+    where = given or Path(configuration(root, config).root)
     become_owner(where)
     return Spool.open(where)
 

@@ -8,13 +8,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cytowatch import durable, manifest
-from cytowatch.config import Hook
 from cytowatch.manifest import Manifest, ManifestError
 from cytowatch.names import UploadedFileId
 from cytowatch.spool import Spool
 from cytowatch.status import Status
+
+if TYPE_CHECKING:
+    from cytowatch.config import Hook
 
 __all__ = [
     "Pending",
