@@ -59,7 +59,7 @@ _TELL_EVERY = 10.0
 #: So much later when there is nothing to tell of.
 _TELL_AT_REST_S = 2.0
 #: The least time between two looks whether every folder is watched, as a multiple likewise.
-_UNWATCHED_EVERY = 10_000.0
+_UNWATCHED_EVERY = 3000.0
 #: How often the ages of the oldest are asked of the index; they are in seconds, and read every 15.
 _AGES_EVERY_S = 5.0
 #: Threads that wait for the disk are many, and each needs the interpreter only for a moment: with
@@ -328,7 +328,8 @@ class _Daemon:
 
     def _sleep(self, now: float, put_off: float | None) -> None:
         worked_s = time.monotonic() - now
-        rests = self._intake.is_empty and self._engine.idle and not self._until_idle
+        quiet = self._intake.is_empty and self._engine.idle and not self._ledger.has_changed
+        rests = quiet and not self._until_idle
         times = [
             now + (_TICK_AT_REST_S if rests else _TICK_S),
             self._scanned_at + self._config.inbox.rescan_s,
@@ -382,7 +383,9 @@ class _Daemon:
         if now >= self._look_for_unwatched_at:
             self._look_for_unwatched()
             took_s = time.monotonic() - began
-            self._look_for_unwatched_at = now + _UNWATCHED_EVERY * took_s
+            # What is wrong is looked at with every scan until it is right again.
+            pause_s = 0.0 if self._unwatched else _UNWATCHED_EVERY * took_s
+            self._look_for_unwatched_at = now + pause_s
         self._indexing.look()
 
     def _look_for_unwatched(self) -> None:

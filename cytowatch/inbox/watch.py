@@ -197,8 +197,8 @@ class Watcher:
         """
         if self.mode != "inotify" or self._observer is None:
             return 0
-        # That of the requests is watched as well.
-        folders = 2 + sum(1 for _ in os.walk(self._inbox))
+        # That of the requests is watched as well; those of the inbox begin with itself.
+        folders = 1 + sum(1 for _ in os.walk(self._inbox))
         return max(0, folders - _watches())
 
     def stop(self) -> None:

@@ -37,8 +37,9 @@ def test_a_batch_delays_another_users_slide_by_one_stage_of_one_file(
     assert lines[claimed]["event"] == "claimed"
     assert lines[begun]["to"] == "DETECTING_FORMAT"
     between = [one for one in lines[claimed:begun] if one["event"] == "stage"]
-    # The stage that was under way; its end and the next file's beginning may be told meanwhile.
-    assert len(between) <= 2, between
+    # The claim is told a moment before it is handed on: what was under way may end in it, and the next
+    # file begin, of which one stage is waited for then.
+    assert len(between) <= 3, between
 
 
 def test_a_claim_does_not_wait_for_another_users_backlog(root: Root, tmp_path: Path) -> None:

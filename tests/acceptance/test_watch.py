@@ -14,6 +14,7 @@ import pytest
 
 from cytowatch.engine import requests
 from cytowatch.errors import RootError
+from cytowatch.inbox.watch import Watcher, _watches
 from cytowatch.spool import Spool
 from tests import builders
 from tests.acceptance.conftest import Root, free_port, health, json_lines, metric
@@ -207,3 +208,20 @@ def test_a_request_wakes_a_daemon_at_rest(root: Root) -> None:
         with pytest.raises(RootError, match="there is no uploaded file"):
             requests.ask(spool, {"do": "remove", "id": "x", "anyway": False}, now=lambda: NOW)
     assert time.monotonic() - began < 10
+
+
+def test_folders_that_are_watched_are_not_missed(tmp_path: Path) -> None:
+    """Each folder below the inboxes has a watch, and so have the requests: none too few, none too many."""
+    inbox, asked = tmp_path / "inbox", tmp_path / "requests"
+    for folder in (inbox / "ann" / "case", inbox / "bob", asked):
+        folder.mkdir(parents=True)
+    watcher = Watcher(
+        inbox, "inotify", lambda _user: None, lambda: None, requests=asked, asked=lambda: None,
+        moved=lambda: None,
+    )  # fmt: skip
+    watcher.start()
+    try:
+        assert _watches() == 5
+        assert watcher.unwatched() == 0
+    finally:
+        watcher.stop()
