@@ -403,3 +403,28 @@ def test_what_a_child_sends_is_not_believed(root: Root, tmp_path: Path) -> None:
     assert not (root.path / "storage" / "bob").exists()
     assert not [path for path in root.path.rglob("*") if path.is_symlink() or path.is_fifo()]
     root.assert_clean()
+
+
+@pytest.mark.parametrize("stage", ["DETECTING_FORMAT", "CONVERTING", "DEPLOYING"])
+def test_a_power_cut_takes_back_every_rename_since_the_claim(
+    root: Root, tmp_path: Path, stage: str
+) -> None:
+    """None of them is synced: what is in work lies in state/tmp again, and its manifest is ahead."""
+    image = builders.planar_tiff(tmp_path / "flat.tif", width=900, height=700)
+    root.drop(image, f"pause-{stage}.tif")
+    root.environment = MISBEHAVING
+    root.start()
+    directory = root.path / "stages" / stage.lower().replace("_", "-")
+    live = root.path / "state" / "live.json"
+    root.wait(lambda: list(directory.iterdir()) and '"share": 0.5' in live.read_text())
+    root.kill()
+    assert_no_orphans(root)
+    [place] = directory.iterdir()
+    place.rename(root.path / "state" / "tmp" / place.name)
+    root.environment = {}
+    assert root.run_until_idle() == 0
+    [document] = root.manifests().values()
+    assert document["status"] == "CONVERTED"
+    [source] = [row for row in document["files"] if row["role"] == "source"]
+    assert (document["_path"] / source["path"]).read_bytes() == image.read_bytes()
+    root.assert_clean()

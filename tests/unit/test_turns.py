@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 
 from hypothesis import given, settings
@@ -33,7 +34,7 @@ def test_huge_files_of_one_user_leave_a_thread_to_the_others() -> None:
 
 
 def test_they_take_turns() -> None:
-    gate, ready = threading.Event(), threading.Event()
+    gate, ready, finished = threading.Event(), threading.Event(), threading.Event()
     order: list[str] = []
 
     def do(one: str) -> None:
@@ -41,17 +42,17 @@ def test_they_take_turns() -> None:
             ready.set()
             gate.wait(30)
         order.append(one)
+        if len(order) == 7:
+            finished.set()
 
     turns = Turns(do, threads=1, of_one=1)
     turns.put("ann", "first")
     assert ready.wait(10)
     for user in ("ann", "ann", "bob", "bob", "cid"):
         turns.put(user, user)
-    all_done = threading.Event()
     turns.put("zoe", "zoe")
     gate.set()
-    while len(order) < 7 and not all_done.wait(0.01):
-        pass
+    assert finished.wait(10)
     turns.stop()
     assert order == ["first", "ann", "bob", "cid", "zoe", "ann", "bob"]
 
@@ -91,8 +92,9 @@ def test_what_has_not_begun_when_it_is_stopped_never_does() -> None:
     assert ready.wait(10)
     stopping = threading.Thread(target=turns.stop)
     stopping.start()
-    while turns._waiting:
-        pass
+    end = time.monotonic() + 10
+    while turns._waiting and time.monotonic() < end:
+        time.sleep(0.001)
     gate.set()
     stopping.join(10)
     assert done == [0]
