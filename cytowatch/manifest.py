@@ -294,11 +294,7 @@ def write(directory: Path, manifest: Manifest) -> None:
     second the old one, which has not counted the attempt that begins.
     """
     temporary = directory / f".{FILE_NAME}.{os.urandom(4).hex()}"
-    # Where people read it, a line for each value; in work it is written five times, and in one line
-    # that takes a tenth of the time (with `indent` Python's own encoder is used, not that in C).
-    indent = 1 if status_of(manifest).is_final else None
-    text = json.dumps(manifest, indent=indent, ensure_ascii=False)
-    data = text.encode("utf-8", "replace") + b"\n"
+    data = json.dumps(manifest, indent=1, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
     try:
         with open(descriptor, "wb") as file:

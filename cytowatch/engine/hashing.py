@@ -79,7 +79,7 @@ class Hasher:
     def _waiting(self) -> Iterator[tuple[Path, Path]]:
         """(note, directory) of each that is published."""
         with suppress(OSError):
-            # Not `glob`: this is asked at rest as well, and a list is a tenth of its work.
+            # Not `glob`: this is asked at rest as well, and a list is a third of its work.
             names = (name for name in os.listdir(self._spool.requests) if name.endswith(".hash"))
             for one in sorted(self._spool.requests / name for name in names):
                 # In this order: it may be published between the two looks, and never comes back.
