@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sqlite3
 import statistics
@@ -20,6 +21,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from benchmarks.daemon import QUIET_S, Daemon
+from benchmarks.run import svs
 from cytowatch import manifest
 from cytowatch.index import Index
 from cytowatch.manifest import ErrorEntry, FileEntry, Manifest
@@ -81,6 +84,58 @@ def puts(index: Index, first: int, count: int) -> float:
     return count / (time.perf_counter() - began)
 
 
+def fill(index: Index, first: int, until: int) -> None:
+    """Rows of uploaded files whose directories are not there."""
+    for number in range(first, until, 20_000):
+        with index._transaction():
+            for one in range(number, min(number + 20_000, until)):
+                found, status = document(one)
+                index._database.execute(_put(), _row(found, status))  # type: ignore[union-attr]
+
+
+def uploads(daemon: Daemon, slide: Path, rounds: int = 3, count: int = 60) -> list[float]:
+    """Milliseconds from the drop to storage for each of `count` slides of a batch, a round each."""
+    aside = daemon.root / "aside"
+    aside.mkdir(exist_ok=True)
+    found = []
+    # The first batch is for warming up.
+    for _ in range(rounds + 1):
+        before = len(daemon.stored())
+        for number in range(before, before + count):
+            shutil.copyfile(slide, aside / f"{number}.svs")
+            with (aside / f"{number}.svs").open("ab") as file:
+                file.write(b"%d" % number)
+        os.sync()
+        for path in aside.iterdir():
+            path.rename(daemon.root / "inbox" / "ann" / path.name)
+        took = daemon.wait(lambda until=before + count: len(daemon.stored()) >= until) - QUIET_S  # type: ignore[misc]
+        found.append(took * 1000 / count)
+    return found[1:]
+
+
+def claimed_and_deployed(folder: Path, rows: int) -> dict[str, Any]:
+    """The same uploads with next to nothing in the index, then with `rows`."""
+    folder.mkdir()
+    slide = svs(folder / "slide.svs")
+    with Daemon(folder) as daemon:
+        few = uploads(daemon, slide)
+    index = Index(Spool.open(folder / "root"))
+    fill(index, 0, rows)
+    index.close()
+    with Daemon(folder, users=()) as daemon:
+        many = uploads(daemon, slide)
+    index = Index(Spool.open(folder / "root"))
+    # Without those that say they are in error, and whose directories the start looked for.
+    kept = sum(index.counts().values())
+    index.close()
+    return {
+        "claimed and deployed, ms each, with next to none": round(statistics.median(few), 1),
+        "claimed and deployed, ms each, with them all": round(statistics.median(many), 1),
+        "rows after that": kept,
+        "claimed and deployed: ratio": round(statistics.median(many) / statistics.median(few), 2),
+    }
+
+
 def main() -> None:
     words = argparse.ArgumentParser()
     words.add_argument("--rows", type=int, default=1_000_000)
@@ -104,11 +159,7 @@ def main() -> None:
         build_s = time.perf_counter() - began
         start_ms = timed(index.reconcile)
         # The other rows, whose directories are not there.
-        for number in range(0, newest, 20_000):
-            with index._transaction():
-                for one in range(number, min(number + 20_000, newest)):
-                    found, status = document(one)
-                    index._database.execute(_put(), _row(found, status))  # type: ignore[union-attr]
+        fill(index, 0, newest)
         index.close()
         words_of_list = ("list", "--status", "ERROR_CONVERSION", "--limit", "50")
         listed = timed(lambda: command(spool.root, *words_of_list))
@@ -140,6 +191,7 @@ def main() -> None:
             )
         )
         rows["cytowatch --version, ms"] = round(bare)
+        rows |= claimed_and_deployed(folder / "uploads", asked.rows)
         for name, value in rows.items():
             print(f"{name:<50} {value:>12,}")
     finally:

@@ -136,6 +136,25 @@ def make_pgm(path: Path, side: int) -> None:
             file.write(band)
 
 
+def make_ome(path: Path, side: int) -> None:
+    """JPEG tiles of 256 pixels, the further levels in SubIFDs, as libvips writes it."""
+    import pyvips
+
+    about = (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0"><Pixels '
+        f'ID="Pixels:0" DimensionOrder="XYCZT" Type="uint8" SizeX="{side}" SizeY="{side}" SizeC="3" '
+        'SizeZ="1" SizeT="1"><Channel ID="Channel:0:0" SamplesPerPixel="3"/><TiffData/></Pixels>'
+        "</Image></OME>"
+    )
+    image = pyvips.Image.new_from_array(noise(2048)).replicate(side // 2048, side // 2048)
+    image = image.copy(interpretation="srgb")
+    image.set_type(pyvips.GValue.gstr_type, "image-description", about)
+    image.tiffsave(
+        str(path), tile=True, tile_width=256, tile_height=256, pyramid=True, compression="jpeg", Q=90,
+        subifd=True, bigtiff=True,
+    )  # fmt: skip
+
+
 #: (how it is called, the id of its format, how it is made).
 KINDS: tuple[tuple[str, str, Callable[[Path, int], None]], ...] = (
     ("CZI, no compression", "zeiss-czi", czi_of("uncompressed:")),
@@ -144,6 +163,7 @@ KINDS: tuple[tuple[str, str, Callable[[Path, int], None]], ...] = (
     ("JPEG 2000, tiled", "jp2", make_jp2),
     ("BMP", "bmp", make_bmp),
     ("PGM", "pgm", make_pgm),
+    ("OME-TIFF, tiles and levels copied", "ome-tiff", make_ome),
 )
 
 
@@ -167,15 +187,20 @@ def converted(format_id: str, path: str) -> None:
     """Write the pyramid as the stage does."""
     from cytowatch.pyramid import source, writer
     from cytowatch.pyramid.readers import READERS
-    from cytowatch.pyramid.virtual import as_image, is_plain
+    from cytowatch.pyramid.virtual import VirtualTiff, as_image, is_plain
 
     opened = READERS[format_id](path, CONFIG)
     [scene] = opened.scenes
     virtual, feed = as_image(scene)
     image, _ = source.normalised(virtual)
     target = f"{path}.tiff"
-    bands = feed.bands if is_plain(scene) else None
-    writer.write_pyramid(image, target, CONFIG.convert, scene.mpp, lambda _: None, bands=bands)
+    if scene.copied:
+        feed.close()
+        feed = VirtualTiff(scene.copied[-1].region)
+    writer.write_pyramid(
+        image, target, CONFIG.convert, scene.mpp, lambda _: None,
+        bands=feed.bands if is_plain(scene) else None, copied=scene.copied,
+    )  # fmt: skip
     feed.close()
     opened.close()
     os.unlink(target)

@@ -141,6 +141,11 @@ class Convert:
             else "a multiple of 16 from 64 to 4096"
         ),
     )
+    copy_tiles: bool = _key(
+        True,
+        "JPEG tiles of a source stay as they are where they fit; false: all are encoded anew",
+        _flag,
+    )
     keep_source: bool = _key(True, "keep the original beside the derived pyramid", _flag)
 
 

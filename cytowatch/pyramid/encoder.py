@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
 import numpy as np
 
+from cytowatch.pyramid import jpeg
+from cytowatch.pyramid.copied import GREY, RGB, YCBCR, CopiedLevel
 from cytowatch.pyramid.regions import Pixels
 
 __all__ = ["FULL_CHROMA", "Settings", "encode", "level_sizes"]
@@ -29,7 +31,7 @@ _BUFFER_BYTES = 1 << 20
 _TILES_AT_ONCE = 8
 #: From here on chroma is not subsampled, as libvips has it.
 FULL_CHROMA = 90
-_YCBCR, _RGB, _GREY, _JPEG = 6, 2, 1, 7
+_JPEG = 7
 _REDUCED = 1
 
 
@@ -63,7 +65,13 @@ def level_sizes(width: int, height: int, tile: int) -> list[tuple[int, int]]:
 
 
 def encode(
-    blocks: Iterable[Pixels], width: int, height: int, samples: int, path: str, settings: Settings
+    blocks: Iterable[Pixels],
+    width: int,
+    height: int,
+    samples: int,
+    path: str,
+    settings: Settings,
+    copied: Sequence[CopiedLevel] = (),
 ) -> None:
     """Write the pyramid of an image to `path`.
 
@@ -71,9 +79,12 @@ def encode(
     ----------
     blocks
         The image from top to bottom, each (`settings.tile`, `width`, `samples`) of 8 bits; the last
-        one may have fewer rows.
+        one may have fewer rows. With `copied` it is the last of those that is meant; it is not asked
+        for where that one is a single tile.
     samples
         1 or 3.
+    copied
+        The first levels, if they are there already.
 
     Raises
     ------
@@ -81,13 +92,15 @@ def encode(
         The file cannot be written.
     ValueError
         The blocks are not the whole image.
+    Unlike
+        The tiles of a copied level are of several kinds.
     """
     with (
         open(path, "wb", buffering=_BUFFER_BYTES) as file,
         ThreadPoolExecutor(settings.threads, "encode") as pool,
     ):
         try:
-            _Pyramid(file, pool, width, height, samples, settings).write(blocks)
+            _Pyramid(file, pool, width, height, samples, settings, copied).write(blocks)
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
@@ -98,11 +111,13 @@ class _Level:
     """One level as it grows.
 
     `rows` are those of its next row of tiles, `seen` is how many came, `given` how many the next
-    level gets of them.
+    level gets of them. The tiles of a `copied` one are not made of them.
     """
 
     width: int
     height: int
+    copied: CopiedLevel | None = None
+    tables: bytes = b""
     rows: list[Pixels] = field(default_factory=list)
     have: int = 0
     seen: int = 0
@@ -122,35 +137,60 @@ class _Pyramid:
         height: int,
         samples: int,
         settings: Settings,
+        copied: Sequence[CopiedLevel],
     ) -> None:
         self._file = file
         self._pool = pool
         self._samples = samples
         self._settings = settings
-        self._levels = [_Level(*size) for size in level_sizes(width, height, settings.tile)]
+        self._levels = [_Level(one.width, one.height, one, one.tables) for one in copied]
+        #: The level that all others below it are halved from.
+        self._first = max(0, len(copied) - 1)
+        if copied:
+            width, height = copied[-1].width, copied[-1].height
+        made = level_sizes(width, height, settings.tile)
+        self._levels += [_Level(*size) for size in (made[1:] if copied else made)]
+        #: Whether there is any that must be made of rows.
+        self._made = len(self._levels) > len(copied)
         self._waiting: deque[tuple[_Level, Future[tuple[bytes, list[bytes]]]]] = deque()
         self._halves: deque[tuple[int, Future[Pixels]]] = deque()
         task_bytes = settings.tile * settings.tile * samples * _TILES_AT_ONCE
         tasks_across = -(-width // (settings.tile * _TILES_AT_ONCE))
         self._most = max(2 * tasks_across, _IN_FLIGHT_BYTES // task_bytes)
-        self._tables = b""
         self._at = 0
 
     def write(self, blocks: Iterable[Pixels]) -> None:
         """Write all of it."""
         self._at = self._file.write(bytes(16 if self._settings.big else 8))
+        for level in self._levels:
+            if level.copied is not None:
+                # The rows of the one that is halved are decoded for that.
+                halved = self._made and level is self._levels[self._first]
+                self._copy(level, level.copied, decode=not halved)
+        if self._made:
+            self._make(blocks)
+        self._write_until(0)
+        self._directories()
+
+    def _make(self, blocks: Iterable[Pixels]) -> None:
         for block in blocks:
             # What the one before it was halved to is fetched when this one keeps the threads busy.
             earlier = len(self._halves)
-            self._push(0, block)
+            self._push(self._first, block)
             self._push_halves(earlier)
         while self._halves:
             self._push_halves(len(self._halves))
-        first = self._levels[0]
+        first = self._levels[self._first]
         if first.seen != first.height:
             raise ValueError(f"{first.seen:,} of {first.height:,} rows came")
-        self._write_until(0)
-        self._directories()
+
+    def _copy(self, level: _Level, copied: CopiedLevel, *, decode: bool) -> None:
+        def streams(begin: int) -> tuple[bytes, list[bytes]]:
+            return copied.tables, copied.streams(begin, begin + _TILES_AT_ONCE, decode=decode)
+
+        for begin in range(0, copied.tiles, _TILES_AT_ONCE):
+            self._waiting.append((level, self._pool.submit(streams, begin)))
+            self._write_until(self._most)
 
     def _push(self, number: int, rows: Pixels) -> None:
         """Add rows to a level; whole rows of tiles are encoded, and halved for the next level."""
@@ -170,7 +210,7 @@ class _Pyramid:
             room = self._room_below(number, len(band), last=last)
             self._halves.append((number + 1, self._pool.submit(_halved, band, *room)))
         step = tile * _TILES_AT_ONCE
-        for left in range(0, level.width, step):
+        for left in range(0, level.width if level.copied is None else 0, step):
             right = min(level.width, left + step)
             self._waiting.append(
                 (level, self._pool.submit(_tiles, band, left, right, self._settings))
@@ -195,7 +235,7 @@ class _Pyramid:
     def _write_until(self, most: int) -> None:
         while len(self._waiting) > most:
             level, future = self._waiting.popleft()
-            self._tables, tiles = future.result()
+            level.tables, tiles = future.result()
             for data in tiles:
                 level.offsets.append(self._at)
                 level.counts.append(len(data))
@@ -222,29 +262,31 @@ class _Pyramid:
 
     def _directory(self, number: int, level: _Level, at: int) -> tuple[bytes, bytes]:
         """(entries with their count, the values that do not fit into them)."""
-        big, tile = self._settings.big, self._settings.tile
+        big, copied = self._settings.big, level.copied
         long = 16 if big else 4
-        colour, ycbcr = self._samples == 3, self._settings.ycbcr
+        tile = copied.tile if copied else (self._settings.tile, self._settings.tile)
+        colours = copied.photometric if copied else self._colours()
         tags: list[tuple[int, int, bytes, int]] = [
             _numbers(254, 4, [_REDUCED if number else 0]),
             _numbers(256, 4, [level.width]),
             _numbers(257, 4, [level.height]),
             _numbers(258, 3, [8] * self._samples),
             _numbers(259, 3, [_JPEG]),
-            _numbers(262, 3, [_GREY if not colour else _YCBCR if ycbcr else _RGB]),
+            _numbers(262, 3, [colours]),
             _numbers(277, 3, [self._samples]),
             *self._resolution(level),
             _numbers(284, 3, [1]),
             _numbers(296, 3, [3 if self._settings.per_cm else 1]),
-            _numbers(322, 4, [tile]),
-            _numbers(323, 4, [tile]),
+            _numbers(322, 4, [tile[0]]),
+            _numbers(323, 4, [tile[1]]),
             _numbers(324, long, level.offsets),
             _numbers(325, 4, level.counts),
-            (347, 7, self._tables, len(self._tables)),
         ]
-        if colour and ycbcr:
+        if level.tables:
+            tags.append((347, 7, level.tables, len(level.tables)))
+        if colours == YCBCR:
             chroma = 1 if self._settings.quality >= FULL_CHROMA else 2
-            tags.append(_numbers(530, 3, [chroma, chroma]))
+            tags.append(_numbers(530, 3, list(copied.sampling if copied else (chroma, chroma))))
         if profile := self._settings.icc_profile:
             tags.append((34675, 7, profile, len(profile)))
         tags.sort(key=lambda tag: tag[0])
@@ -261,6 +303,12 @@ class _Pyramid:
             found += struct.pack(pointer, extra_at + len(extra))
             extra += data + bytes(len(data) % 2)
         return found, extra
+
+    def _colours(self) -> int:
+        """PhotometricInterpretation of what is encoded here."""
+        if self._samples == 1:
+            return GREY
+        return YCBCR if self._settings.ycbcr else RGB
 
     def _resolution(self, level: _Level) -> Iterator[tuple[int, int, bytes, int]]:
         if self._settings.per_cm is None:
@@ -339,23 +387,13 @@ def _tile(band: Pixels, left: int, settings: Settings) -> bytes:
     )
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """(marker, where it begins, where it ends) up to the scan."""
-    at = 2
-    while data[at] == 0xFF and data[at + 1] != 0xDA:
-        end = at + 2 + struct.unpack_from(">H", data, at + 2)[0]
-        yield data[at + 1], at, end
-        at = end
-
-
-_TABLE_MARKERS = frozenset({0xDB, 0xC4})
 #: What a tile does without: the tables, which are in the directory, and JFIF's own marks.
-_LEFT_OUT = _TABLE_MARKERS | frozenset({0xE0, 0xEE, 0xFE})
+_LEFT_OUT = jpeg.TABLES | frozenset({0xE0, 0xEE, 0xFE})
 
 
 def _tables(data: bytes) -> bytes:
     """The tables of a JPEG as a stream of their own; the same for all tiles of one quality."""
-    parts = (data[at:end] for marker, at, end in _segments(data) if marker in _TABLE_MARKERS)
+    parts = (data[at:end] for marker, at, end in jpeg.segments(data) if marker in jpeg.TABLES)
     return b"\xff\xd8" + b"".join(parts) + b"\xff\xd9"
 
 
@@ -363,7 +401,7 @@ def _abbreviated(data: bytes) -> bytes:
     """A JPEG without its tables."""
     kept = [b"\xff\xd8"]
     end = 2
-    for marker, at, end in _segments(data):
+    for marker, at, end in jpeg.segments(data):
         if marker not in _LEFT_OUT:
             kept.append(data[at:end])
     return b"".join([*kept, data[end:]])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from cytowatch.config import Config
 from cytowatch.errors import ConversionError
 from cytowatch.formats import limits
 from cytowatch.model import Mpp
+
+if TYPE_CHECKING:
+    from cytowatch.pyramid.copied import CopiedLevel
 
 __all__ = [
     "Opened",
@@ -50,7 +53,8 @@ class RegionReader(Protocol):
 class Scene:
     """One image of a file, and what the file says of it; `done` is what a reader had to do.
 
-    With `cmyk` the four samples are inks.
+    With `cmyk` the four samples are inks. `copied` are the first of its levels, if they are JPEG
+    that can be written as it is.
     """
 
     region: RegionReader
@@ -62,6 +66,7 @@ class Scene:
     acquired_at: str | None = None
     cmyk: bool = False
     done: tuple[str, ...] = ()
+    copied: tuple[CopiedLevel, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

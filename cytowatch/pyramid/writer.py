@@ -8,7 +8,7 @@ OpenSlide sees one level only of a pyramid in SubIFDs, so every level is a page 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ import pyvips
 from cytowatch.config import Convert
 from cytowatch.model import Mpp, Progress
 from cytowatch.pyramid import encoder, resolution
+from cytowatch.pyramid.copied import YCBCR, CopiedLevel
 from cytowatch.pyramid.regions import Pixels
 
 __all__ = [
@@ -48,12 +49,16 @@ def compression_of(image: Any, settings: Convert) -> str:
     return "jpeg" if lossy else "deflate"
 
 
-def estimate_bytes(image: Any, settings: Convert) -> int:
+def estimate_bytes(image: Any, settings: Convert, copied: Sequence[CopiedLevel] = ()) -> int:
     """What the pyramid of `image` may take at most on disk.
 
     Lossless ones at worst a little more than the pixels of all levels; JPEG of noise took a
-    quarter of them at quality 90.
+    quarter of them at quality 90. What is copied is as large as it is.
     """
+    if copied:
+        last = copied[-1]
+        below = last.width * last.height * 3 * 2 // 5 // 3
+        return sum(level.size_bytes for level in copied) + below
     samples = 1 if image.format == "uchar" else 2
     raw = int(image.width * image.height * image.bands * samples)
     return raw * 7 // 5 if compression_of(image, settings) != "jpeg" else raw * 2 // 5
@@ -68,6 +73,7 @@ def write_pyramid(
     *,
     threads: str | int = "auto",
     bands: Bands | None = None,
+    copied: Sequence[CopiedLevel] = (),
 ) -> None:
     """Write the levels of `image` to `path`.
 
@@ -81,6 +87,8 @@ def write_pyramid(
         That encode; ``auto`` is one for a small image and one a core for others.
     bands
         Where its rows can be had without libvips: asked for at most so many rows at a time.
+    copied
+        Its first levels, which are JPEG already; `bands` are then those of the last of them.
 
     Raises
     ------
@@ -88,9 +96,12 @@ def write_pyramid(
         The source cannot be read to its end, or the file cannot be written.
     OSError
         The file cannot be written.
+    Unlike
+        The tiles of a copied level are of several kinds.
     """
     if compression_of(image, settings) == "jpeg":
-        _encode(image, path, settings, mpp, progress, threads, bands or _by_libvips(image))
+        rows = bands or _by_libvips(image)
+        _encode(image, path, settings, mpp, progress, threads, rows, copied)
     else:
         _write_lossless(image, path, settings, mpp, progress)
 
@@ -103,16 +114,22 @@ def _encode(
     progress: Progress,
     threads: str | int,
     bands: Bands,
+    copied: Sequence[CopiedLevel],
 ) -> None:
     width, height, samples = image.width, image.height, image.bands
     profile = image.get("icc-profile-data") if image.get_typeof("icc-profile-data") else None
 
+    tile = _tile_of(copied, settings)
+    rows = copied[-1].height if copied else height
+    size = max(width * height * samples * 4 // 3, 2 * sum(level.size_bytes for level in copied))
+    ycbcr = settings.colour == "ycbcr" or settings.quality < encoder.FULL_CHROMA
+
     def blocks() -> Iterator[Pixels]:
         done = 0
-        for band in bands(settings.tile):
+        for band in bands(tile):
             yield band
             done += len(band)
-            progress(done / height)
+            progress(done / rows)
 
     encoder.encode(
         blocks(),
@@ -121,15 +138,23 @@ def _encode(
         samples,
         path,
         encoder.Settings(
-            tile=settings.tile,
+            tile=tile,
             quality=settings.quality,
-            ycbcr=settings.colour == "ycbcr" or settings.quality < encoder.FULL_CHROMA,
-            big=width * height * samples * 4 // 3 > _BIG_BYTES,
+            ycbcr=copied[-1].photometric == YCBCR if copied else ycbcr,
+            big=size > _BIG_BYTES,
             per_cm=(10_000 / mpp.x, 10_000 / mpp.y) if mpp is not None else None,
             icc_profile=bytes(profile) if profile is not None else None,
             threads=_threads(threads, width * height),
         ),
+        copied,
     )
+
+
+def _tile_of(copied: Sequence[CopiedLevel], settings: Convert) -> int:
+    """The side of the tiles that are made: that of those which are copied, if they are square."""
+    if copied and copied[-1].tile[0] == copied[-1].tile[1]:
+        return copied[-1].tile[0]
+    return settings.tile
 
 
 def _by_libvips(image: Any) -> Bands:

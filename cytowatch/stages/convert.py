@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from cytowatch.errors import ConversionError, IngestError, TransientError
 from cytowatch.manifest import FileEntry, ImageEntry
 from cytowatch.model import Mpp, Outcome, Progress, UploadedFile
 from cytowatch.pyramid import describe, resolution, source, verify, writer
+from cytowatch.pyramid.copied import CopiedLevel, Unlike
 from cytowatch.pyramid.readers import READERS
 from cytowatch.pyramid.regions import Opened, Pixels, Scene, check_expansion
 from cytowatch.pyramid.virtual import VirtualTiff, as_image, is_plain
@@ -35,6 +36,7 @@ class _Written:
     path: str
     done: list[str]
     compression: str
+    copied: bool
 
 
 def convert(file: UploadedFile) -> Outcome:
@@ -71,8 +73,8 @@ def convert(file: UploadedFile) -> Outcome:
         else "a format that viewers do not open by themselves",
         "reader": reader,
         "compression": compression,
-        "quality": settings.quality if compression == "jpeg" else None,
-        "tile": settings.tile,
+        "quality": settings.quality if compression == "jpeg" and not written[0].copied else None,
+        "tile": written[0].entry["levels"][0]["tile_width"] or settings.tile,
         "seconds": round(time.monotonic() - began, 3),
         "source_bytes": file.manifest["size_bytes"],
         "output_bytes": sum(os.stat(one.path).st_size for one in written),
@@ -146,20 +148,11 @@ def _by_reader(
             region = scene.region
             decoded_bytes = region.width * region.height * region.samples * region.dtype.itemsize
             check_expansion(decoded_bytes, file.manifest["size_bytes"], file.config)
-            with _image(scene) as (virtual, feed):
-                image, also = source.normalised(virtual)
-                mpp = scene.mpp or _stated(file, image)
-                file.check_room(writer.estimate_bytes(image, file.config.convert))
-                writer.write_pyramid(
-                    image,
-                    path,
-                    file.config.convert,
-                    mpp,
-                    share,
-                    threads=file.config.engine.threads_per_worker,
-                    bands=feed.bands if is_plain(scene) else None,
-                )
-                one = _described(file, path, image, [*scene.done, *also])
+            copied = _to_copy(scene, file)
+            try:
+                one = _scene(file, scene, path, share, copied)
+            except Unlike:
+                one = _scene(file, scene, path, share, ())
             one.entry["scene"] = scene.index
             one.entry["objective_power"] = scene.objective_power
             one.entry["acquired_at"] = scene.acquired_at
@@ -172,11 +165,56 @@ def _by_reader(
     return written, opened.reader, done, opened.pictures
 
 
+def _to_copy(scene: Scene, file: UploadedFile) -> Sequence[CopiedLevel]:
+    """The levels that are taken as they are."""
+    settings = file.config.convert
+    wanted = settings.copy_tiles and settings.compression == "jpeg" and is_plain(scene)
+    return scene.copied if wanted else ()
+
+
+def _scene(
+    file: UploadedFile,
+    scene: Scene,
+    path: str,
+    progress: Progress,
+    copied: Sequence[CopiedLevel],
+) -> _Written:
+    settings = file.config.convert
+    with _image(scene, copied) as (virtual, feed):
+        image, also = source.normalised(virtual)
+        mpp = scene.mpp or _stated(file, image)
+        file.check_room(writer.estimate_bytes(image, settings, copied))
+        writer.write_pyramid(
+            image,
+            path,
+            settings,
+            mpp,
+            progress,
+            threads=file.config.engine.threads_per_worker,
+            bands=feed.bands if is_plain(scene) else None,
+            copied=copied,
+        )
+        if copied:
+            also = [*also, _said_of(copied)]
+        return _described(file, path, image, [*scene.done, *also], copied)
+
+
+def _said_of(copied: Sequence[CopiedLevel]) -> str:
+    levels = "its first level is" if len(copied) == 1 else f"its first {len(copied)} levels are"
+    return f"{levels} the source's own JPEG tiles, as they were"
+
+
 @contextmanager
-def _image(scene: Scene) -> Iterator[tuple[Any, VirtualTiff]]:
-    """The scene for libvips, and what feeds it; what its reader raised says more than what libvips makes of it."""
+def _image(scene: Scene, copied: Sequence[CopiedLevel]) -> Iterator[tuple[Any, VirtualTiff]]:
+    """The scene for libvips, and what feeds it, or the last of `copied`.
+
+    What its reader raised says more than what libvips makes of it.
+    """
     try:
         image, virtual = as_image(scene)
+        if copied:
+            virtual.close()
+            virtual = VirtualTiff(copied[-1].region)
     except pyvips.Error as error:
         _raise_if_full(error)
         raise ConversionError(
@@ -232,13 +270,19 @@ def _raise_if_full(error: pyvips.Error) -> None:
         raise TransientError("disk", text.strip()[:200]) from error
 
 
-def _described(file: UploadedFile, path: str, image: Any, done: list[str]) -> _Written:
+def _described(
+    file: UploadedFile,
+    path: str,
+    image: Any,
+    done: list[str],
+    copied: Sequence[CopiedLevel] = (),
+) -> _Written:
     inside = f"derived/{os.path.basename(path)}"
     entry = describe.by_tags(path, inside, icc_profile=bool(image.get_typeof("icc-profile-data")))
     if (entry["width"], entry["height"]) != (image.width, image.height):
         raise ConversionError("damaged", "the pyramid has another size than the image")
     compression = writer.compression_of(image, file.config.convert)
-    return _Written(entry=entry, path=path, done=done, compression=compression)
+    return _Written(entry=entry, path=path, done=done, compression=compression, copied=bool(copied))
 
 
 def _small_level(written: _Written) -> Any:

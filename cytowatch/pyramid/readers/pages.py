@@ -17,7 +17,8 @@ import numpy as np
 from cytowatch.config import Config
 from cytowatch.errors import ConversionError
 from cytowatch.model import Mpp
-from cytowatch.pyramid import resolution
+from cytowatch.pyramid import copied, jpeg, resolution
+from cytowatch.pyramid.copied import CopiedLevel
 from cytowatch.pyramid.regions import Opened, Pixels, Scene, check_memory, check_size, damaged
 
 __all__ = ["Page", "open_ome", "open_page"]
@@ -30,6 +31,7 @@ _SEPARATED, _YCBCR, _CIELAB = 5, 6, 8
 _PLAIN = frozenset({0, 1, 2, 3})
 #: Compression: JPEG of both kinds, JPEG 2000 and others that store YCbCr and give RGB.
 _JPEGS = frozenset({6, 7, 33003, 33004, 33005, 34712})
+_JPEG = 7
 _ICC_PROFILE = 34675
 _D50 = np.array([0.96422, 1.0, 0.82521], np.float32)
 #: XYZ of D50 to linear sRGB, adapted by Bradford's method (http://www.brucelindbloom.com).
@@ -120,10 +122,16 @@ class Page:
         page = self._page
         if index >= len(page.dataoffsets):
             raise damaged(f"tile or strip {index} is not in the file")
-        begin, count = page.dataoffsets[index], page.databytecounts[index]
-        if count == 0 or begin == 0:
+        if page.databytecounts[index] == 0 or page.dataoffsets[index] == 0:
             return None
-        data = os.pread(self._descriptor, count, begin)
+        return self._decoded(index, self._data(index))
+
+    def _data(self, index: int) -> bytes:
+        page = self._page
+        return os.pread(self._descriptor, page.databytecounts[index], page.dataoffsets[index])
+
+    def _decoded(self, index: int, data: bytes) -> Pixels:
+        page = self._page
         try:
             pixels, _, shape = page.decode(data, index, jpegtables=page.jpegtables)
         except Exception as error:
@@ -132,6 +140,47 @@ class Page:
             raise damaged(f"tile or strip {index} cannot be decoded")
         array: Pixels = np.asarray(pixels)[0]
         return array[: shape[1], : shape[2]]
+
+    def copied(self) -> CopiedLevel | None:
+        """Its tiles as they are; None where they are not JPEG, or not of a kind that can be copied."""
+        page = self._page
+        if not (page.is_tiled and page.compression == _JPEG and page.dtype == np.uint8):
+            return None
+        tiles = -(-self.width // self._wide) * -(-self.height // self._tall)
+        counts, offsets = page.databytecounts, page.dataoffsets
+        if self._planar or len(counts) != tiles or not (all(counts) and all(offsets)):
+            return None
+        try:
+            first = jpeg.head(self._data(0))
+        except ValueError:
+            return None
+        colours = copied.photometric(first, int(page.photometric)) if first else None
+        tile = (int(page.tilewidth), int(page.tilelength))
+        if first is None or colours is None or first.samples != self._stored:
+            return None
+        if not copied.usable(first, tile, colours):
+            return None
+
+        def streams(begin: int, end: int, *, decode: bool) -> list[bytes]:
+            found: list[bytes] = []
+            for index in range(begin, min(end, tiles)):
+                found.append(copied.checked(self._data(index), first))
+                if decode:
+                    self._decoded(index, found[-1])
+            return found
+
+        return CopiedLevel(
+            width=self.width,
+            height=self.height,
+            tile=tile,
+            tiles=tiles,
+            size_bytes=sum(counts),
+            photometric=colours,
+            sampling=first.sampling,
+            tables=bytes(page.jpegtables or b""),
+            streams=streams,
+            region=self,
+        )
 
     def _plain(self, pixels: Pixels) -> Pixels:
         if self._palette is not None:
@@ -242,10 +291,9 @@ def open_ome(path: str, config: Config) -> Opened:
     done: list[str] = []
     regions: list[Page] = []
     for number, one in enumerate(series):
-        page = next((p for p in one.pages if p is not None), None)
+        page = _first_page(one)
         if page is None:
             raise damaged(f"series {number} has no page")
-        page = page.aspage() if hasattr(page, "aspage") else page
         known = about[number] if number < len(about) else _Known()
         region = Page(page, path, config)
         regions.append(region)
@@ -255,6 +303,8 @@ def open_ome(path: str, config: Config) -> Opened:
             pictures[role] = pixels[:, :, :3] if region.samples >= 3 else np.repeat(pixels, 3, 2)
             continue
         done += _left_out(one)
+        lower = [Page(_first_page(level), path, config) for level in one.levels[1:]]
+        regions += lower
         scenes.append(
             Scene(
                 region=region,
@@ -265,6 +315,7 @@ def open_ome(path: str, config: Config) -> Opened:
                 icc_profile=_profile(page),
                 cmyk=region.cmyk,
                 acquired_at=known.acquired_at,
+                copied=copied.chain([region.copied(), *(level.copied() for level in lower)]),
             )
         )
     if not scenes:
@@ -282,6 +333,12 @@ def open_ome(path: str, config: Config) -> Opened:
         done=tuple(dict.fromkeys(done)),
         close=close,
     )
+
+
+def _first_page(series: Any) -> Any:
+    """The first plane of a series or of one of its levels; None if it has none."""
+    page: Any = next((one for one in series.pages if one is not None), None)
+    return page.aspage() if hasattr(page, "aspage") else page
 
 
 def _left_out(series: Any) -> list[str]:

@@ -1,0 +1,90 @@
+"""What a JPEG says of itself before its pixels begin.
+
+Source: ITU-T T.81, annex B; JFIF 1.02; the Adobe marker as libjpeg reads it (Adobe TN 5116).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+__all__ = ["TABLES", "Head", "head", "segments"]
+
+#: The markers of quantisation and Huffman tables.
+TABLES = frozenset({0xDB, 0xC4})
+_JFIF, _ADOBE, _SCAN = 0xE0, 0xEE, 0xDA
+#: Frames with Huffman codes in one scan; progressive, lossless and arithmetic ones have others.
+_SEQUENTIAL = frozenset({0xC0, 0xC1})
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """Size in pixels, samples, and how colours are stored.
+
+    `sampling` is the share of chroma, (across, down): (2, 2) is 4:2:0. `adobe` is the transform that
+    an Adobe marker names: 0 for none, 1 for YCbCr; None without such a marker.
+    """
+
+    width: int
+    height: int
+    samples: int
+    sampling: tuple[int, int]
+    jfif: bool
+    adobe: int | None
+
+
+def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """(marker, where it begins, where it ends) of each segment up to the scan.
+
+    Raises
+    ------
+    ValueError
+        It is no JPEG, or ends before its scan.
+    """
+    if data[:2] != b"\xff\xd8":
+        raise ValueError("no JPEG")
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == _SCAN:
+            return
+        end = at + 2 + struct.unpack_from(">H", data, at + 2)[0]
+        yield marker, at, end
+        at = end
+    raise ValueError("a JPEG without a scan")
+
+
+def head(data: bytes) -> Head | None:
+    """The head of a sequential JPEG of 8 bits with one or three samples; None of any other.
+
+    Raises
+    ------
+    ValueError
+        It is no JPEG, or a damaged one.
+    """
+    frame, jfif, adobe = b"", False, None
+    for marker, at, end in segments(data):
+        body = data[at + 4 : end]
+        if marker == _JFIF and body.startswith(b"JFIF\0"):
+            jfif = True
+        elif marker == _ADOBE and body.startswith(b"Adobe") and len(body) >= 12:
+            adobe = body[11]
+        elif marker in _FRAMES:
+            if marker not in _SEQUENTIAL:
+                return None
+            frame = body
+    if len(frame) < 6 or len(frame) < 6 + 3 * frame[5]:
+        raise ValueError("a JPEG without a frame")
+    bits, height, width, samples = struct.unpack_from(">BHHB", frame)
+    factors = [(part >> 4, part & 15) for part in frame[7 : 6 + 3 * samples : 3]]
+    if bits != 8 or samples not in (1, 3):
+        return None
+    # A single sample has no chroma, whatever its factors say.
+    sampling = factors[0] if samples == 3 else (1, 1)
+    if samples == 3 and factors[1:] != [(1, 1), (1, 1)]:
+        return None
+    return Head(
+        width=width, height=height, samples=samples, sampling=sampling, jfif=jfif, adobe=adobe
+    )
