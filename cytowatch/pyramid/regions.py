@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,6 +28,7 @@ __all__ = [
     "check_memory",
     "check_size",
     "damaged",
+    "each",
     "swapped",
 ]
 
@@ -78,6 +82,20 @@ class Opened:
     pictures: dict[str, Pixels] = field(default_factory=dict)
     done: tuple[str, ...] = ()
     close: Callable[[], None] = field(default=lambda: None)
+
+
+#: Pixels of so many bytes are decoded tile by tile in threads: hardly any others are decoded ahead.
+_IN_THREADS_BYTES = 128 << 20
+
+
+def each(do: Callable[[int], None], numbers: Iterable[int], *, out_bytes: int) -> None:
+    """Do it with each of the tiles `numbers`, which fill `out_bytes` of pixels; in threads if those are many."""
+    if out_bytes < _IN_THREADS_BYTES:
+        for number in numbers:
+            do(number)
+        return
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0)), "tiles") as pool:
+        deque(pool.map(do, numbers), maxlen=0)
 
 
 def swapped(pixels: Pixels) -> Pixels:

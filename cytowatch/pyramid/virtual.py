@@ -55,8 +55,9 @@ class VirtualTiff:
         self._head, self._data = _header(region, self._row_bytes, cmyk=cmyk)
         self._size = self._data + region.height * self._row_bytes
         self._at = 0
-        self._ahead = max(1, min(threads, _AHEAD_BYTES // self._block_bytes))
-        self._pool = ThreadPoolExecutor(min(threads, self._ahead), thread_name_prefix="rows")
+        # None ahead of the largest ones: while one is encoded and the next is decoded there are two.
+        self._ahead = min(threads, _AHEAD_BYTES // self._block_bytes)
+        self._pool = ThreadPoolExecutor(max(1, self._ahead), thread_name_prefix="rows")
         self._lock = threading.Lock()
         self._futures: dict[int, Future[memoryview]] = {}
         #: What a reader raised; libvips itself only says that reading failed.

@@ -12,7 +12,12 @@ import pytest
 import tifffile
 from PIL import Image
 
+from cytowatch.config import from_mapping
+from cytowatch.errors import ConversionError
+from cytowatch.pyramid import regions
 from cytowatch.pyramid.readers import vsi
+from cytowatch.pyramid.readers.jp2 import open_jp2
+from cytowatch.pyramid.readers.pages import open_page
 from tests.acceptance.conftest import Root, root
 from tests.builders import others, picture
 
@@ -85,6 +90,33 @@ def test_each_reader(root: Root, tmp_path: Path, compression: str) -> None:
             "imagecodecs", "cytowatch", "tifffile", "pylibCZIrw",
         )  # fmt: skip
     root.assert_clean()
+
+
+@pytest.mark.parametrize("threads_from_bytes", [1, 1 << 40])
+def test_tiles_of_a_large_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads_from_bytes: int
+) -> None:
+    """Decoded in threads or one by one, each is where it belongs; one that is damaged is told."""
+    monkeypatch.setattr(regions, "_IN_THREADS_BYTES", threads_from_bytes)
+    pixels = _noisy(1003, 700)
+    others.jp2_tiled(tmp_path / "a.jp2", pixels=pixels)
+    planes = {"photometric": "rgb", "planarconfig": "separate", "tile": (96, 80)}
+    tifffile.imwrite(tmp_path / "a.tif", np.moveaxis(pixels, 2, 0), compression="zstd", **planes)
+    config = from_mapping({})
+    for opened in (open_jp2(str(tmp_path / "a.jp2"), config), open_page(str(tmp_path / "a.tif"), config)):  # fmt: skip
+        region = opened.scenes[0].region
+        assert np.array_equal(region.rows(0, 700), pixels)
+        assert np.array_equal(region.rows(123, 457), pixels[123:457])
+        opened.close()
+    with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
+        at = tiff.pages[0].aspage().dataoffsets[50]
+    with (tmp_path / "a.tif").open("r+b") as file:
+        file.seek(at)
+        file.write(b"no zstandard")
+    opened = open_page(str(tmp_path / "a.tif"), config)
+    with pytest.raises(ConversionError, match="cannot be read"):
+        opened.scenes[0].region.rows(0, 700)
+    opened.close()
 
 
 @pytest.mark.skipif(not VSI.is_dir(), reason="the real VSI is beside the repository only")

@@ -18,7 +18,15 @@ import numpy as np
 
 from cytowatch.config import Config
 from cytowatch.pyramid.readers.whole import Whole
-from cytowatch.pyramid.regions import Opened, Pixels, Scene, check_memory, check_size, damaged
+from cytowatch.pyramid.regions import (
+    Opened,
+    Pixels,
+    Scene,
+    check_memory,
+    check_size,
+    damaged,
+    each,
+)
 
 __all__ = ["open_jp2"]
 
@@ -109,16 +117,19 @@ class _Tiles:
         found = np.zeros(shape, self.dtype)
         begin = top + stream.offset[1] - stream.tile_offset[1]
         end = bottom + stream.offset[1] - stream.tile_offset[1]
-        for row in range(begin // stream.tile[1], -(-end // stream.tile[1])):
-            for column in range(stream.across):
-                number = row * stream.across + column
-                left, upper, right, lower = stream.area(number)
-                pixels = self._decode(number, right - left, lower - upper)
-                at = upper - stream.offset[1] - top
-                skip = max(0, -at)
-                until = min(lower - upper, shape[0] - at)
-                x = left - stream.offset[0]
-                found[at + skip : at + until, x : x + right - left] = pixels[skip:until]
+
+        def place(number: int) -> None:
+            left, upper, right, lower = stream.area(number)
+            pixels = self._decode(number, right - left, lower - upper)
+            at = upper - stream.offset[1] - top
+            skip = max(0, -at)
+            until = min(lower - upper, shape[0] - at)
+            x = left - stream.offset[0]
+            found[at + skip : at + until, x : x + right - left] = pixels[skip:until]
+
+        first, last = begin // stream.tile[1], -(-end // stream.tile[1])
+        numbers = range(first * stream.across, last * stream.across)
+        each(place, numbers, out_bytes=found.nbytes)
         return found
 
     def _decode(self, number: int, width: int, height: int) -> Pixels:

@@ -19,7 +19,7 @@ from cytowatch.errors import ConversionError
 from cytowatch.model import Mpp
 from cytowatch.pyramid import copied, jpeg, resolution
 from cytowatch.pyramid.copied import CopiedLevel
-from cytowatch.pyramid.regions import Opened, Pixels, Scene, check_memory, check_size, damaged
+from cytowatch.pyramid.regions import Opened, Pixels, Scene, check_memory, check_size, damaged, each
 
 __all__ = ["Page", "open_ome", "open_page"]
 
@@ -97,14 +97,19 @@ class Page:
         found = np.zeros((bottom - top, self.width, self._stored), raw)
         across = -(-self.width // self._wide)
         down = -(-self.height // self._tall)
+
+        def place(index: int) -> None:
+            row, column = divmod(index, across)
+            plane, row = divmod(row, down)
+            pixels = self._segment(index)
+            if pixels is not None:
+                self._place(found, pixels, plane, row * self._tall - top, column * self._wide)
+
         for plane in range(self._stored if self._planar else 1):
-            for row in range(top // self._tall, -(-bottom // self._tall)):
-                for column in range(across):
-                    index = (plane * down + row) * across + column
-                    pixels = self._segment(index)
-                    if pixels is None:
-                        continue
-                    self._place(found, pixels, plane, row * self._tall - top, column * self._wide)
+            first, last = (
+                plane * down + row for row in (top // self._tall, -(-bottom // self._tall))
+            )
+            each(place, range(first * across, last * across), out_bytes=found.nbytes)
         return self._plain(found)
 
     def _place(self, found: Pixels, pixels: Pixels, plane: int, at: int, left: int) -> None:
