@@ -1,11 +1,12 @@
 """Many small files, against a bare loop on two processes without any promise. `python -m benchmarks.many [FILES [ROUNDS]]`
 
 The bare loop hashes, converts, fsyncs and renames the same files. Then a large backlog: how soon it is
-claimed, and what the daemon holds in memory.
+claimed, what the daemon holds in memory, and whether each file takes as long as in a small one.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import multiprocessing
 import os
@@ -15,16 +16,20 @@ import sys
 import tempfile
 import time
 import zipfile
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from benchmarks.daemon import QUIET_S, Daemon
+from cytowatch import manifest
+from cytowatch.manifest import FileEntry
+from cytowatch.spool import Spool
+from cytowatch.status import Status
 
 
 def make(folder: Path, count: int) -> None:
-    from PIL import Image
-
     dice = np.random.default_rng(1)
     base = Image.fromarray(dice.integers(0, 255, (64, 64, 3), np.uint8)).resize((512, 512))
     for number in range(count):
@@ -100,6 +105,41 @@ def backlog(work: Path, count: int, *, look_s: float) -> dict[str, float]:
         return found
 
 
+def drained(work: Path, count: int, *, look_s: float) -> dict[str, float]:
+    """So many tiny JPEGs in ``stages/uploaded`` at the start: the rate at which they come to storage.
+
+    They lie there without having been claimed, so that nothing else is done meanwhile; what grows with
+    their number shows, for their pixels take next to nothing.
+    """
+    spool = Spool.create(work / "root")
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64), (200, 30, 80)).save(buffer, "JPEG")
+    for number in range(count):
+        data = buffer.getvalue() + b"%d" % number
+        now = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=number)
+        found = manifest.new(
+            id=f"{now:%Y%m%d-%H%M%S}-0000-{number}", user="ann", name=f"{number}.jpg",
+            drop_path=f"ann/{number}.jpg", now=now, software={},
+            files=[FileEntry(role="source", path="source/a.jpg", size_bytes=len(data),
+                             sha256=None, status="UPLOADED")],
+        )  # fmt: skip
+        path = spool.stage(Status.UPLOADED) / found["id"]
+        (path / "source").mkdir(parents=True)
+        (path / "source" / "a.jpg").write_bytes(data)
+        (path / manifest.FILE_NAME).write_text(json.dumps(found))
+    os.sync()
+    with Daemon(work) as daemon:
+        daemon.wait(lambda: len(daemon.stored()) >= 50)
+        before, cpu_s, began = len(daemon.stored()), daemon.cpu_s(), time.perf_counter()
+        while time.perf_counter() - began < look_s and len(daemon.stored()) < count:
+            time.sleep(0.1)
+        ended, seconds = len(daemon.stored()) - before, time.perf_counter() - began
+        cpu_ms = (daemon.cpu_s() - cpu_s) * 1000 / ended
+        found_mib = daemon.memory_mib()
+        daemon.process.kill()
+    return {"waiting": count, "per_s": ended / seconds, "cpu_ms": cpu_ms, "mib": found_mib}
+
+
 def main(count: int, rounds: int) -> None:
     results: dict[str, list[float]] = {"bare": [], "loose": [], "zipped": []}
     with tempfile.TemporaryDirectory(dir=".") as name:
@@ -130,7 +170,15 @@ def main(count: int, rounds: int) -> None:
                     **found[-1]
                 )
             )
-    print(json.dumps({"small": results, "backlog": found}))
+    rates = []
+    for waiting in (1000, 100_000, 1000):
+        with tempfile.TemporaryDirectory(dir=".") as name:
+            rates.append(drained(Path(name).absolute(), waiting, look_s=30.0))
+            print(
+                "{waiting:7,} uploaded: {per_s:.1f} deployed a second, {cpu_ms:.1f} ms of the daemon "
+                "each, {mib:.0f} MiB".format(**rates[-1])
+            )
+    print(json.dumps({"small": results, "backlog": found, "drained": rates}))
 
 
 if __name__ == "__main__":
