@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -12,7 +13,18 @@ from PIL import Image
 
 from tests.builders import picture
 
-__all__ = ["attach", "bmp", "czi", "jp2", "jp2_tiled", "ome_flat", "ome_pyramid", "pgm", "ppm"]
+__all__ = [
+    "attach",
+    "bmp",
+    "czi",
+    "jp2",
+    "jp2_tiled",
+    "ome_flat",
+    "ome_jpeg",
+    "ome_pyramid",
+    "pgm",
+    "ppm",
+]
 
 
 def bmp(path: Path, *, width: int = 403, height: int = 300, mode: str = "RGB") -> Path:
@@ -121,4 +133,23 @@ def ome_pyramid(path: Path, *, width: int = 1024, height: int = 768) -> Path:
         tiff.write(pixels, subifds=2, metadata=about, **tile)
         for level in (2, 4):
             tiff.write(np.ascontiguousarray(pixels[::level, ::level]), subfiletype=1, **tile)
+    return path
+
+
+def ome_jpeg(path: Path, *, width: int = 1003, height: int = 700, samples: int = 3, subs: int = 2,
+             step: int = 2, squeeze: int = 1, tile: int = 128, level: int = 90,
+             photometric: str = "ycbcr") -> Path:  # fmt: skip
+    """An OME-TIFF with JPEG tiles, its lower levels in SubIFDs, each `step` smaller."""
+    pixels = picture(width, height)[:, :, :samples]
+    pixels = pixels[:, :, 0] if samples == 1 else pixels
+    options: dict[str, Any] = {
+        "tile": (tile, tile), "compression": "jpeg", "photometric": photometric,
+        "compressionargs": {"level": level},
+    }  # fmt: skip
+    with tifffile.TiffWriter(path, ome=True) as tiff:
+        about = {"axes": "YXS"[: pixels.ndim], "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}
+        tiff.write(pixels, subifds=subs, metadata=about, **options)
+        for number in range(1, subs + 1):
+            small = pixels[:: step**number * squeeze, :: step**number]
+            tiff.write(np.ascontiguousarray(small), subfiletype=1, **options)
     return path

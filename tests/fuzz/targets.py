@@ -20,6 +20,7 @@ from cytowatch.engine import wire
 from cytowatch.errors import ConfigError, ConversionError, ExtractionError, FormatError
 from cytowatch.formats import Probe, companions, completeness, limits
 from cytowatch.manifest import ManifestError
+from cytowatch.pyramid import copied, jpeg
 from cytowatch.pyramid.readers import bmp, czi, jp2, pages, pnm
 from cytowatch.stages.detect import identify
 
@@ -175,6 +176,27 @@ def omexml(data: bytes) -> None:
         assert known.acquired_at is None or len(known.acquired_at) <= 40
 
 
+def jpegs(data: bytes) -> None:
+    """What a JPEG says of itself, and whether it is like another one."""
+    with suppress(ValueError):
+        found = jpeg.head(data)
+        if found is not None:
+            assert found.samples in (1, 3)
+            with suppress(copied.Unlike):
+                assert copied.checked(data, found) is data
+
+
+def tiles(data: bytes) -> None:
+    """An OME-TIFF whose JPEG tiles are copied: what leaves it is whole, or refused."""
+    with _file(data) as (_, path), suppress(ConversionError, copied.Unlike):
+        opened = pages.open_ome(path, _CONFIG)
+        for level in opened.scenes[0].copied:
+            found = level.streams(0, 4, decode=True)
+            assert len(found) == min(4, level.tiles)
+            assert all(one.startswith(b"\xff\xd8") for one in found)
+        opened.close()
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "probe": probe,
     "indexes": indexes,
@@ -189,6 +211,8 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "name": name,
     "attachments": attachments,
     "omexml": omexml,
+    "jpegs": jpegs,
+    "tiles": tiles,
 }
 
 
@@ -210,6 +234,8 @@ def seeds(folder: Path) -> None:
         "netpbm": [others.pgm(made / "l.pgm"), others.ppm(made / "m.ppm")],
         "codestream": [others.jp2(made / "n.jp2")],
         "attachments": [others.czi(made / "o.czi")],
+        "jpegs": [builders.jpeg(made / "p.jpg", width=16, height=16)],
+        "tiles": [others.ome_jpeg(made / "q.ome.tif", width=100, height=70, tile=64, level=30)],
     }  # fmt: skip
     vendors.mirax_mrxs(made, "M")
     vms = vendors.vms(made / "V.vms")

@@ -26,6 +26,8 @@ __all__ = ["Page", "open_ome", "open_page"]
 _UM = {"nm": 1e-3, "µm": 1.0, "um": 1.0, "μm": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6}
 _PICTURES = {"label": "label", "label image": "label", "macro": "macro", "macro image": "macro"}
 _LARGEST_PICTURE = 64_000_000
+#: As JPEG: four times what the largest tile that is copied has of pixels.
+_LARGEST_TILE_BYTES = 48 << 20
 _SEPARATED, _YCBCR, _CIELAB = 5, 6, 8
 #: PhotometricInterpretation: white or black is zero, RGB, palette.
 _PLAIN = frozenset({0, 1, 2, 3})
@@ -85,6 +87,8 @@ class Page:
         self._tall = max(1, min(self._tall, self.height))
         self._wide = int(page.tilewidth) if page.is_tiled else self.width
         self.block_rows = self._tall
+        if self._wide < 1:
+            raise damaged("its tiles have no width")
         need = 3 * self._tall * self._wide * self._stored * self.dtype.itemsize
         check_memory(need, config, "reading one of its strips")
 
@@ -153,11 +157,12 @@ class Page:
             return None
         tiles = -(-self.width // self._wide) * -(-self.height // self._tall)
         counts, offsets = page.databytecounts, page.dataoffsets
-        if self._planar or len(counts) != tiles or not (all(counts) and all(offsets)):
+        whole = len(counts) == len(offsets) == tiles and all(counts) and all(offsets)
+        if self._planar or not whole or max(counts) > _LARGEST_TILE_BYTES:
             return None
         try:
             first = jpeg.head(self._data(0))
-        except ValueError:
+        except (ValueError, OverflowError, OSError):
             return None
         colours = copied.photometric(first, int(page.photometric)) if first else None
         tile = (int(page.tilewidth), int(page.tilelength))
@@ -308,7 +313,7 @@ def open_ome(path: str, config: Config) -> Opened:
             pictures[role] = pixels[:, :, :3] if region.samples >= 3 else np.repeat(pixels, 3, 2)
             continue
         done += _left_out(one)
-        lower = [Page(_first_page(level), path, config) for level in one.levels[1:]]
+        lower = list(_lower(one, path, config))
         regions += lower
         scenes.append(
             Scene(
@@ -344,6 +349,16 @@ def _first_page(series: Any) -> Any:
     """The first plane of a series or of one of its levels; None if it has none."""
     page: Any = next((one for one in series.pages if one is not None), None)
     return page.aspage() if hasattr(page, "aspage") else page
+
+
+def _lower(series: Any, path: str, config: Config) -> Iterator[Page]:
+    """Its further levels, up to the first one that is of no use; nobody needs them."""
+    for level in series.levels[1:]:
+        try:
+            page = Page(_first_page(level), path, config)
+        except Exception:  # noqa: BLE001 - whatever is wrong with it, it is not copied
+            return
+        yield page
 
 
 def _left_out(series: Any) -> list[str]:
