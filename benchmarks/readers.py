@@ -185,7 +185,7 @@ def bare(format_id: str, path: str) -> None:
 
 def converted(format_id: str, path: str) -> None:
     """Write the pyramid as the stage does."""
-    from cytowatch.pyramid import source, writer
+    from cytowatch.pyramid import source, verify, writer
     from cytowatch.pyramid.readers import READERS
     from cytowatch.pyramid.virtual import VirtualTiff, as_image, is_plain
 
@@ -194,13 +194,16 @@ def converted(format_id: str, path: str) -> None:
     virtual, feed = as_image(scene)
     image, _ = source.normalised(virtual)
     target = f"{path}.tiff"
-    if scene.copied:
+    copied = scene.copied()
+    if copied:
         feed.close()
-        feed = VirtualTiff(scene.copied[-1].region)
+        feed = VirtualTiff(copied[-1])
     writer.write_pyramid(
         image, target, CONFIG.convert, scene.mpp, lambda _: None,
-        bands=feed.bands if is_plain(scene) else None, copied=scene.copied,
+        bands=feed.bands if is_plain(scene) else None, copied=copied,
     )  # fmt: skip
+    if copied:
+        assert verify.unreadable_level(target, copied, threads=_CORES) is None
     feed.close()
     opened.close()
     os.unlink(target)

@@ -9,6 +9,7 @@ directories end in an 8-byte pointer although the header is a classic one.
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 from collections.abc import Iterator
@@ -48,6 +49,7 @@ _CODES = {
     17: "q",
     18: "Q",
 }
+_INTEGERS = frozenset(_CODES) - {11, 12}
 _MOST_DIRECTORIES = 100_000
 _MOST_SUB_DIRECTORIES = 64
 _MOST_TAGS = 65_535
@@ -94,18 +96,19 @@ class Directory:
             They lie beyond the end of the file.
         """
         tag = self.tags.get(number)
-        if tag is None or tag.kind not in _CODES or tag.count > _MOST_VALUES:
+        if tag is None or tag.kind not in _INTEGERS or tag.count > _MOST_VALUES:
             return ()
         data = self.tiff.bytes(tag.offset, tag.count * _SIZES[tag.kind])
         return struct.unpack(f"{self.tiff.order}{tag.count}{_CODES[tag.kind]}", data)
 
     def number(self, number: int, default: int = 0) -> int:
-        """The first value of an integer tag."""
+        """The first value of a tag of numbers, as a whole one."""
         tag = self.tags.get(number)
         if tag is None or tag.count < 1 or tag.kind not in _CODES:
             return default
         data = self.tiff.bytes(tag.offset, _SIZES[tag.kind])
-        return int(struct.unpack(f"{self.tiff.order}{_CODES[tag.kind]}", data)[0])
+        value = struct.unpack(f"{self.tiff.order}{_CODES[tag.kind]}", data)[0]
+        return int(value) if math.isfinite(value) else default
 
     def ratio(self, number: int) -> float | None:
         """The first value of a rational tag; None if it is not there or not above zero."""

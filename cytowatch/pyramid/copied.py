@@ -8,68 +8,165 @@ Source: TIFF Technical Note 2; docs/decisions/017-levels-of-the-source.md
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
+
+import numpy as np
 
 from cytowatch.pyramid import jpeg
-from cytowatch.pyramid.regions import RegionReader
+from cytowatch.pyramid.regions import Pixels, each
 
-__all__ = ["CopiedLevel", "Unlike", "chain", "checked", "photometric", "usable"]
+__all__ = ["CopiedLevel", "Unlike", "chain", "is_bounded", "photometric", "usable"]
 
 #: PhotometricInterpretation.
 GREY, RGB, YCBCR = 1, 2, 6
 _END = b"\xff\xd9"
+_IDS_OF_RGB = b"RGB"
 #: Sides of a tile that every viewer takes.
 _TILE_SIDES = range(64, 2049, 16)
+#: Beside the pixels of a tile, each at most twice as many bytes: its head and its tables.
+_HEAD_BYTES = 1 << 16
 #: A step from level to level that leaves a viewer too much to scale is not one of a pyramid.
 _LARGEST_STEP = 4.5
 _SMALLEST_STEP = 1.4
 _CHROMA = frozenset({(1, 1), (2, 1), (2, 2)})
 
 
-class _Streams(Protocol):
-    def __call__(self, begin: int, end: int, *, decode: bool) -> list[bytes]: ...
-
-
 class Unlike(Exception):
-    """A tile is not like the first one of its level, so the level cannot be copied."""
+    """Level `number` cannot be copied after all: a tile is not like the first one, or not readable."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"level {number} cannot be copied")
+        self.number = number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopiedLevel:
-    """One level of a source.
+    """One level of a source, `number` 0 for the first one; its pixels can be had as of any region.
 
-    `streams` gives its tiles from one number to another, from any thread; with `decode` each of them
-    is decoded as well, so that nothing damaged is passed on. `tile` is (width, height) in pixels; `photometric`, `sampling` and `tables` are what its
-    directory says (tags 262, 530 and 347); `region` gives its pixels.
+    `tile` is (width, height) in pixels; `photometric` and `tables` are what its directory has to say
+    (tags 262 and 347), `head` is the head of every tile; `stream` reads one by its number, from any
+    thread.
     """
 
+    number: int
     width: int
     height: int
     tile: tuple[int, int]
-    tiles: int
     size_bytes: int
     photometric: int
-    sampling: tuple[int, int]
+    head: jpeg.Head
     tables: bytes
-    streams: _Streams
-    region: RegionReader
+    stream: Callable[[int], bytes]
+
+    @property
+    def across(self) -> int:
+        """Tiles in a row."""
+        return -(-self.width // self.tile[0])
+
+    @property
+    def tiles(self) -> int:
+        """Tiles in all."""
+        return self.across * -(-self.height // self.tile[1])
+
+    @property
+    def sampling(self) -> tuple[int, int]:
+        """YCbCrSubSampling (tag 530)."""
+        return self.head.sampling
+
+    @property
+    def samples(self) -> int:
+        """Samples a pixel, 1 or 3."""
+        return self.head.samples
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Eight bits."""
+        return np.dtype(np.uint8)
+
+    @property
+    def block_rows(self) -> int:
+        """The height of a tile."""
+        return self.tile[1]
+
+    def checked(self, index: int) -> bytes:
+        """A tile as it is, whole and with the head that all have.
+
+        Raises
+        ------
+        Unlike
+            It is another one.
+        """
+        try:
+            data = self.stream(index)
+            like = jpeg.head(data) == self.head
+        except (ValueError, OverflowError, OSError):
+            raise Unlike(self.number) from None
+        if not like or not data.rstrip(b"\0").endswith(_END):
+            raise Unlike(self.number)
+        return data
+
+    def rows(self, top: int, bottom: int) -> Pixels:
+        """Rows `top` to `bottom` (not included), in the colours that the directory says.
+
+        Raises
+        ------
+        Unlike
+            A tile cannot be decoded.
+        """
+        wide, tall = self.tile
+        found = np.empty((bottom - top, self.width, self.samples), np.uint8)
+
+        def place(index: int) -> None:
+            row, column = divmod(index, self.across)
+            pixels = self._decoded(index)
+            at, left = row * tall - top, column * wide
+            skip, until = max(0, -at), min(tall, len(found) - at)
+            found[at + skip : at + until, left : left + wide] = pixels[
+                skip:until, : self.width - left
+            ]
+
+        first, last = top // tall, -(-bottom // tall)
+        each(place, range(first * self.across, last * self.across), out_bytes=found.nbytes)
+        return found
+
+    def _decoded(self, index: int) -> Pixels:
+        import imagecodecs
+
+        colours = {RGB: ("RGB", "RGB"), YCBCR: ("YCBCR", "RGB")}.get(self.photometric, (None, None))
+        try:
+            pixels = imagecodecs.jpeg8_decode(
+                self.checked(index),
+                tables=self.tables or None,
+                colorspace=colours[0],
+                outcolorspace=colours[1],
+            )
+        except (ValueError, RuntimeError, TypeError):
+            raise Unlike(self.number) from None
+        if pixels.shape[:2] != self.tile[::-1]:
+            raise Unlike(self.number)
+        return np.asarray(pixels).reshape(*pixels.shape[:2], self.samples)
 
 
 def photometric(head: jpeg.Head, stated: int) -> int | None:
     """PhotometricInterpretation of a tile, whose directory has `stated`; None where it is doubtful.
 
     Viewers go by the directory alone. Some writers state RGB of what is JFIF, and so YCbCr; others
-    YCbCr of what says by Adobe's marker that it is RGB.
+    YCbCr of what says by Adobe's marker that it is RGB. Where two signs are against each other,
+    nobody can tell.
     """
     if head.samples == 1:
         return GREY if stated == GREY else None
-    if stated == YCBCR:
+    if head.jfif and head.adobe == 0:
+        return None
+    if stated == YCBCR and head.ids != _IDS_OF_RGB:
         return RGB if head.adobe == 0 else YCBCR
-    if stated == RGB and head.jfif:
+    if stated == RGB and head.jfif and head.ids != _IDS_OF_RGB:
         return YCBCR
-    return RGB if stated == RGB and head.adobe in (None, 0) else None
+    if stated == RGB and not head.jfif and head.adobe in (None, 0):
+        return RGB
+    return None
 
 
 def usable(head: jpeg.Head, tile: tuple[int, int], colours: int) -> bool:
@@ -81,24 +178,12 @@ def usable(head: jpeg.Head, tile: tuple[int, int], colours: int) -> bool:
     )
 
 
-def checked(data: bytes, first: jpeg.Head) -> bytes:
-    """`data`, if it is a whole JPEG like the first one of its level.
-
-    Raises
-    ------
-    Unlike
-        It is not.
-    """
-    try:
-        like = jpeg.head(data) == first
-    except ValueError:
-        like = False
-    if not like or not data.rstrip(b"\0").endswith(_END):
-        raise Unlike
-    return data
+def is_bounded(counts: Iterable[int], tile: tuple[int, int], samples: int) -> bool:
+    """Whether no tile takes more bytes than its pixels can explain."""
+    return max(counts) <= 2 * tile[0] * tile[1] * samples + _HEAD_BYTES
 
 
-def chain(levels: Sequence[CopiedLevel | None]) -> tuple[CopiedLevel, ...]:
+def chain(levels: Iterable[CopiedLevel | None]) -> tuple[CopiedLevel, ...]:
     """Those of the first on that make a pyramid: each smaller than the one before, by no large step."""
     found: list[CopiedLevel] = []
     for level in levels:
@@ -117,5 +202,5 @@ def _follows(level: CopiedLevel, before: CopiedLevel) -> bool:
     return (
         _SMALLEST_STEP <= step <= _LARGEST_STEP
         and off <= 2 + level.height / level.width
-        and (level.photometric == GREY) == (before.photometric == GREY)
+        and level.samples == before.samples
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import BinaryIO
@@ -29,6 +29,8 @@ _IN_FLIGHT_BYTES = 192 << 20
 _BUFFER_BYTES = 1 << 20
 #: One by one their passing between threads would take as long as a tenth of their encoding.
 _TILES_AT_ONCE = 8
+#: Of so many pixels each; fewer of larger ones are copied at once.
+_TILE_PIXELS = 256 * 256
 #: From here on chroma is not subsampled, as libvips has it.
 FULL_CHROMA = 90
 _JPEG = 7
@@ -72,6 +74,7 @@ def encode(
     path: str,
     settings: Settings,
     copied: Sequence[CopiedLevel] = (),
+    told: Callable[[int], None] = lambda _pixels: None,
 ) -> None:
     """Write the pyramid of an image to `path`.
 
@@ -85,6 +88,8 @@ def encode(
         1 or 3.
     copied
         The first levels, if they are there already.
+    told
+        Told of copied tiles, how many pixels were written.
 
     Raises
     ------
@@ -100,7 +105,7 @@ def encode(
         ThreadPoolExecutor(settings.threads, "encode") as pool,
     ):
         try:
-            _Pyramid(file, pool, width, height, samples, settings, copied).write(blocks)
+            _Pyramid(file, pool, width, height, samples, settings, copied, told).write(blocks)
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
@@ -138,7 +143,9 @@ class _Pyramid:
         samples: int,
         settings: Settings,
         copied: Sequence[CopiedLevel],
+        told: Callable[[int], None],
     ) -> None:
+        self._told = told
         self._file = file
         self._pool = pool
         self._samples = samples
@@ -165,8 +172,7 @@ class _Pyramid:
         for level in self._levels:
             if level.copied is not None:
                 # The rows of the one that is halved are decoded for that.
-                halved = self._made and level is self._levels[self._first]
-                self._copy(level, level.copied, decode=not halved)
+                self._copy(level, level.copied)
         if self._made:
             self._make(blocks)
         self._write_until(0)
@@ -184,13 +190,18 @@ class _Pyramid:
         if first.seen != first.height:
             raise ValueError(f"{first.seen:,} of {first.height:,} rows came")
 
-    def _copy(self, level: _Level, copied: CopiedLevel, *, decode: bool) -> None:
-        def streams(begin: int) -> tuple[bytes, list[bytes]]:
-            return copied.tables, copied.streams(begin, begin + _TILES_AT_ONCE, decode=decode)
+    def _copy(self, level: _Level, copied: CopiedLevel) -> None:
+        pixels = copied.tile[0] * copied.tile[1]
+        at_once = max(1, _TILES_AT_ONCE * _TILE_PIXELS // pixels)
+        most = max(2, _IN_FLIGHT_BYTES // (at_once * pixels * copied.samples))
 
-        for begin in range(0, copied.tiles, _TILES_AT_ONCE):
+        def streams(begin: int) -> tuple[bytes, list[bytes]]:
+            numbers = range(begin, min(begin + at_once, copied.tiles))
+            return copied.tables, [copied.checked(number) for number in numbers]
+
+        for begin in range(0, copied.tiles, at_once):
             self._waiting.append((level, self._pool.submit(streams, begin)))
-            self._write_until(self._most)
+            self._write_until(most)
 
     def _push(self, number: int, rows: Pixels) -> None:
         """Add rows to a level; whole rows of tiles are encoded, and halved for the next level."""
@@ -240,6 +251,8 @@ class _Pyramid:
                 level.offsets.append(self._at)
                 level.counts.append(len(data))
                 self._at += self._file.write(data)
+            if level.copied is not None:
+                self._told(len(tiles) * level.copied.tile[0] * level.copied.tile[1])
 
     def _directories(self) -> None:
         """The directories, behind all tiles, and in the header where the first of them is."""

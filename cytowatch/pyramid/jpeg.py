@@ -13,6 +13,7 @@ __all__ = ["TABLES", "Head", "head", "segments"]
 
 #: The markers of quantisation and Huffman tables.
 TABLES = frozenset({0xDB, 0xC4})
+_BEGIN = b"\xff\xd8"
 _JFIF, _ADOBE, _SCAN = 0xE0, 0xEE, 0xDA
 #: Frames with Huffman codes in one scan; progressive, lossless and arithmetic ones have others.
 _SEQUENTIAL = frozenset({0xC0, 0xC1})
@@ -23,14 +24,16 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 class Head:
     """Size in pixels, samples, and how colours are stored.
 
-    `sampling` is the share of chroma, (across, down): (2, 2) is 4:2:0. `adobe` is the transform that
-    an Adobe marker names: 0 for none, 1 for YCbCr; None without such a marker.
+    `sampling` is the share of chroma, (across, down): (2, 2) is 4:2:0. `ids` are the names of its
+    components. `adobe` is the transform that an Adobe marker names: 0 for none, 1 for YCbCr; None
+    without such a marker.
     """
 
     width: int
     height: int
     samples: int
     sampling: tuple[int, int]
+    ids: bytes
     jfif: bool
     adobe: int | None
 
@@ -43,7 +46,7 @@ def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     ValueError
         It is no JPEG, or ends before its scan.
     """
-    if data[:2] != b"\xff\xd8":
+    if data[:2] != _BEGIN:
         raise ValueError("no JPEG")
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
@@ -59,6 +62,8 @@ def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 def head(data: bytes) -> Head | None:
     """The head of a sequential JPEG of 8 bits with one or three samples; None of any other.
 
+    None as well where JFIF's mark is not the first: some libraries look for it there alone.
+
     Raises
     ------
     ValueError
@@ -68,6 +73,8 @@ def head(data: bytes) -> Head | None:
     for marker, at, end in segments(data):
         body = data[at + 4 : end]
         if marker == _JFIF and body.startswith(b"JFIF\0"):
+            if at != len(_BEGIN):
+                return None
             jfif = True
         elif marker == _ADOBE and body.startswith(b"Adobe") and len(body) >= 12:
             adobe = body[11]
@@ -86,5 +93,11 @@ def head(data: bytes) -> Head | None:
     if samples == 3 and factors[1:] != [(1, 1), (1, 1)]:
         return None
     return Head(
-        width=width, height=height, samples=samples, sampling=sampling, jfif=jfif, adobe=adobe
+        width=width,
+        height=height,
+        samples=samples,
+        sampling=sampling,
+        ids=frame[6 : 6 + 3 * samples : 3],
+        jfif=jfif,
+        adobe=adobe,
     )

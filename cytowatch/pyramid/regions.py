@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -42,12 +41,25 @@ class RegionReader(Protocol):
     `samples` is 1 to 4: grey, grey and alpha, RGB, RGBA; `dtype` any of 8 to 64 bits.
     """
 
-    width: int
-    height: int
-    samples: int
-    dtype: np.dtype[Any]
-    #: Rows that are cheap to read together: the height of a tile, say.
-    block_rows: int
+    @property
+    def width(self) -> int:
+        """In pixels."""
+
+    @property
+    def height(self) -> int:
+        """In pixels."""
+
+    @property
+    def samples(self) -> int:
+        """Samples a pixel."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """What a sample is."""
+
+    @property
+    def block_rows(self) -> int:
+        """Rows that are cheap to read together: the height of a tile, say."""
 
     def rows(self, top: int, bottom: int) -> Pixels:
         """Rows `top` to `bottom` (not included): (bottom - top, width, samples)."""
@@ -57,7 +69,7 @@ class RegionReader(Protocol):
 class Scene:
     """One image of a file, and what the file says of it; `done` is what a reader had to do.
 
-    With `cmyk` the four samples are inks. `copied` are the first of its levels, if they are JPEG
+    With `cmyk` the four samples are inks. `copied` tells the first of its levels, if they are JPEG
     that can be written as it is.
     """
 
@@ -70,7 +82,7 @@ class Scene:
     acquired_at: str | None = None
     cmyk: bool = False
     done: tuple[str, ...] = ()
-    copied: tuple[CopiedLevel, ...] = ()
+    copied: Callable[[], Sequence[CopiedLevel]] = field(default=lambda: ())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,16 +98,24 @@ class Opened:
 
 #: Pixels of so many bytes are decoded tile by tile in threads: hardly any others are decoded ahead.
 _IN_THREADS_BYTES = 128 << 20
+_SHARES_OF_A_THREAD = 4
 
 
-def each(do: Callable[[int], None], numbers: Iterable[int], *, out_bytes: int) -> None:
+def each(do: Callable[[int], None], numbers: range, *, out_bytes: int) -> None:
     """Do it with each of the tiles `numbers`, which fill `out_bytes` of pixels; in threads if those are many."""
-    if out_bytes < _IN_THREADS_BYTES:
-        for number in numbers:
+
+    def some(share: range) -> None:
+        for number in share:
             do(number)
-        return
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0)), "tiles") as pool:
-        deque(pool.map(do, numbers), maxlen=0)
+
+    if out_bytes < _IN_THREADS_BYTES:
+        return some(numbers)
+    cores = len(os.sched_getaffinity(0))
+    shares = cores * _SHARES_OF_A_THREAD
+    with ThreadPoolExecutor(cores, "tiles") as pool:
+        for _ in pool.map(some, (numbers[first::shares] for first in range(shares))):
+            pass
+    return None
 
 
 def swapped(pixels: Pixels) -> Pixels:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import openslide
 import pyvips
@@ -11,8 +12,9 @@ import pyvips
 from cytowatch.errors import DeploymentError
 from cytowatch.manifest import ImageEntry
 from cytowatch.model import Progress
+from cytowatch.pyramid.copied import CopiedLevel
 
-__all__ = ["read_levels", "read_pages", "sha256"]
+__all__ = ["read_levels", "read_pages", "sha256", "unreadable_level"]
 
 #: A pixel is enough to decode its tile; drawing more of it costs OpenSlide five times as long.
 _LOOK_PX = 16
@@ -74,6 +76,30 @@ def read_pages(path: str, image: ImageEntry) -> tuple[int, int]:
                 raise _unreadable(page, x, y, str(error)) from error
             regions += 1
     return len(image["levels"]), regions
+
+
+def unreadable_level(path: str, levels: Sequence[CopiedLevel], *, threads: int) -> int | None:
+    """The first of `levels`, which a pyramid begins with, of which OpenSlide cannot read every tile.
+
+    It refuses what libjpeg itself only warns of, such as a tile that ends early.
+    """
+    with openslide.OpenSlide(path) as slide, ThreadPoolExecutor(threads, "read") as pool:
+        for number, level in enumerate(levels):
+            scale = slide.level_downsamples[number]
+
+            def read(row: int, level: CopiedLevel = level, scale: float = scale) -> None:
+                wide, tall = level.tile
+                y = (row * tall + min((row + 1) * tall, level.height)) // 2
+                for column in range(level.across):
+                    x = (column * wide + min((column + 1) * wide, level.width)) // 2
+                    slide.read_region((int(x * scale), int(y * scale)), level.number, (1, 1))
+
+            try:
+                for _ in pool.map(read, range(level.tiles // level.across)):
+                    pass
+            except openslide.OpenSlideError:
+                return number
+    return None
 
 
 def sha256(path: str, progress: Progress, *, size_bytes: int) -> str:

@@ -25,6 +25,7 @@ __all__ = [
     "compression_of",
     "estimate_bytes",
     "level_image",
+    "threads_for",
     "write_pyramid",
     "write_thumbnail",
 ]
@@ -120,16 +121,22 @@ def _encode(
     profile = image.get("icc-profile-data") if image.get_typeof("icc-profile-data") else None
 
     tile = _tile_of(copied, settings)
-    rows = copied[-1].height if copied else height
     size = max(width * height * samples * 4 // 3, 2 * sum(level.size_bytes for level in copied))
     ycbcr = settings.colour == "ycbcr" or settings.quality < encoder.FULL_CHROMA
+    across = copied[-1].width if copied else width
+    rows = copied[-1].height if copied else height
+    pixels = across * rows + sum(level.width * level.height for level in copied)
+    done = 0
+
+    def told(more: int) -> None:
+        nonlocal done
+        done += more
+        progress(done / pixels)
 
     def blocks() -> Iterator[Pixels]:
-        done = 0
         for band in bands(tile):
             yield band
-            done += len(band)
-            progress(done / rows)
+            told(len(band) * across)
 
     encoder.encode(
         blocks(),
@@ -147,6 +154,7 @@ def _encode(
             threads=_threads(threads, width * height),
         ),
         copied,
+        told,
     )
 
 
@@ -174,6 +182,11 @@ def _by_libvips(image: Any) -> Bands:
             yield band
 
     return bands
+
+
+def threads_for(configured: str | int, image: Any) -> int:
+    """How many threads an image is worth, as `write_pyramid` has it."""
+    return _threads(configured, image.width * image.height)
 
 
 def _threads(configured: str | int, pixels: int) -> int:

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -67,13 +67,14 @@ def convert(file: UploadedFile) -> Outcome:
         one.entry["associated"] = sorted(pictures)
     settings = file.config.convert
     compression = written[0].compression
+    copied = any(one.copied for one in written)
     conversion = {
         "why": "a flat image: a viewer needs levels and tiles"
         if reader == "libvips"
         else "a format that viewers do not open by themselves",
         "reader": reader,
         "compression": compression,
-        "quality": settings.quality if compression == "jpeg" and not written[0].copied else None,
+        "quality": settings.quality if compression == "jpeg" and not copied else None,
         "tile": written[0].entry["levels"][0]["tile_width"] or settings.tile,
         "seconds": round(time.monotonic() - began, 3),
         "source_bytes": file.manifest["size_bytes"],
@@ -148,11 +149,7 @@ def _by_reader(
             region = scene.region
             decoded_bytes = region.width * region.height * region.samples * region.dtype.itemsize
             check_expansion(decoded_bytes, file.manifest["size_bytes"], file.config)
-            copied = _to_copy(scene, file)
-            try:
-                one = _scene(file, scene, path, share, copied)
-            except Unlike:
-                one = _scene(file, scene, path, share, ())
+            one = _copying(file, scene, path, share)
             one.entry["scene"] = scene.index
             one.entry["objective_power"] = scene.objective_power
             one.entry["acquired_at"] = scene.acquired_at
@@ -165,11 +162,19 @@ def _by_reader(
     return written, opened.reader, done, opened.pictures
 
 
-def _to_copy(scene: Scene, file: UploadedFile) -> Sequence[CopiedLevel]:
-    """The levels that are taken as they are."""
+def _copying(file: UploadedFile, scene: Scene, path: str, progress: Progress) -> _Written:
+    """A pyramid with as many of the scene's own levels in it as can be copied."""
     settings = file.config.convert
     wanted = settings.copy_tiles and settings.compression == "jpeg" and is_plain(scene)
-    return scene.copied if wanted else ()
+    copied = scene.copied() if wanted else ()
+    while True:
+        try:
+            return _scene(file, scene, path, progress, copied)
+        except Unlike as unlike:
+            copied = copied[: unlike.number]
+            # Or there would be less room for the next one.
+            with suppress(FileNotFoundError):
+                os.unlink(path)
 
 
 def _scene(
@@ -195,13 +200,30 @@ def _scene(
             copied=copied,
         )
         if copied:
-            also = [*also, _said_of(copied)]
+            _read_back(file, path, copied)
+            also = [*also, _said_of(scene, copied)]
         return _described(file, path, image, [*scene.done, *also], copied)
 
 
-def _said_of(copied: Sequence[CopiedLevel]) -> str:
-    levels = "its first level is" if len(copied) == 1 else f"its first {len(copied)} levels are"
-    return f"{levels} the source's own JPEG tiles, as they were"
+def _read_back(file: UploadedFile, path: str, copied: Sequence[CopiedLevel]) -> None:
+    """Let OpenSlide decode each tile that was copied: nothing else here has.
+
+    Raises
+    ------
+    Unlike
+        One of them is damaged.
+    """
+    threads = writer.threads_for(file.config.engine.threads_per_worker, copied[0])
+    bad = verify.unreadable_level(path, copied, threads=threads)
+    if bad is not None:
+        raise Unlike(bad)
+
+
+def _said_of(scene: Scene, copied: Sequence[CopiedLevel]) -> str:
+    of = f" of {scene.name}" if scene.name else ""
+    levels = "the first level" if len(copied) == 1 else f"the first {len(copied)} levels"
+    verb = "is" if len(copied) == 1 else "are"
+    return f"{levels}{of} {verb} the source's own JPEG tiles, as they were"
 
 
 @contextmanager
@@ -214,7 +236,7 @@ def _image(scene: Scene, copied: Sequence[CopiedLevel]) -> Iterator[tuple[Any, V
         image, virtual = as_image(scene)
         if copied:
             virtual.close()
-            virtual = VirtualTiff(copied[-1].region)
+            virtual = VirtualTiff(copied[-1])
     except pyvips.Error as error:
         _raise_if_full(error)
         raise ConversionError(
@@ -223,7 +245,9 @@ def _image(scene: Scene, copied: Sequence[CopiedLevel]) -> Iterator[tuple[Any, V
     try:
         yield image, virtual
     except pyvips.Error as error:
-        if virtual.error is not None and isinstance(virtual.error, (IngestError, MemoryError)):
+        if virtual.error is not None and isinstance(
+            virtual.error, (IngestError, MemoryError, Unlike)
+        ):
             raise virtual.error from error
         _raise_if_full(error)
         said = virtual.error or error

@@ -10,6 +10,7 @@ import os
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,6 @@ __all__ = ["Page", "open_ome", "open_page"]
 _UM = {"nm": 1e-3, "µm": 1.0, "um": 1.0, "μm": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6}
 _PICTURES = {"label": "label", "label image": "label", "macro": "macro", "macro image": "macro"}
 _LARGEST_PICTURE = 64_000_000
-#: As JPEG: four times what the largest tile that is copied has of pixels.
-_LARGEST_TILE_BYTES = 48 << 20
 _SEPARATED, _YCBCR, _CIELAB = 5, 6, 8
 #: PhotometricInterpretation: white or black is zero, RGB, palette.
 _PLAIN = frozenset({0, 1, 2, 3})
@@ -54,11 +53,11 @@ def _is_jpeg_ycc(page: Any) -> bool:
 
 
 class Page:
-    """One page; its tiles or strips are decoded when their rows are asked for."""
+    """One page; its tiles or strips are read from `descriptor` when their rows are asked for."""
 
-    def __init__(self, page: Any, path: str, config: Config) -> None:
+    def __init__(self, page: Any, descriptor: int, config: Config) -> None:
         self._page = page
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._descriptor = descriptor
         self.width, self.height = int(page.imagewidth), int(page.imagelength)
         check_size(self.width, self.height, config, samples=int(page.samplesperpixel))
         self._planar = int(page.planarconfig or 1) == 2 and int(page.samplesperpixel) > 1
@@ -74,6 +73,8 @@ class Page:
             )
         if self.lab and (page.dtype != np.uint8 or self._stored != 3):
             raise ConversionError("unsupported_samples", "its Lab colours have not 8 bits")
+        # tifffile makes it when it is used first, which must not be in several threads at a time.
+        page.decode  # noqa: B018
         if page.dtype is None:
             raise ConversionError("unsupported_samples", "its samples are of an unknown kind")
         self._bits = page.dtype == bool
@@ -91,10 +92,6 @@ class Page:
             raise damaged("its tiles have no width")
         need = 3 * self._tall * self._wide * self._stored * self.dtype.itemsize
         check_memory(need, config, "reading one of its strips")
-
-    def close(self) -> None:
-        """Let go of the file."""
-        os.close(self._descriptor)
 
     def rows(self, top: int, bottom: int) -> Pixels:
         raw = np.bool_ if self._bits else np.dtype(self._page.dtype).newbyteorder("=")
@@ -150,47 +147,40 @@ class Page:
         array: Pixels = np.asarray(pixels)[0]
         return array[: shape[1], : shape[2]]
 
-    def copied(self) -> CopiedLevel | None:
-        """Its tiles as they are; None where they are not JPEG, or not of a kind that can be copied."""
-        page = self._page
+    def copied(self, number: int) -> CopiedLevel | None:
+        """Its tiles as level `number`; None where they are not JPEG, or not of a kind that can be copied."""
+        page, size_bytes = self._page, os.fstat(self._descriptor).st_size
         if not (page.is_tiled and page.compression == _JPEG and page.dtype == np.uint8):
             return None
-        tiles = -(-self.width // self._wide) * -(-self.height // self._tall)
-        counts, offsets = page.databytecounts, page.dataoffsets
-        whole = len(counts) == len(offsets) == tiles and all(counts) and all(offsets)
-        if self._planar or not whole or max(counts) > _LARGEST_TILE_BYTES:
-            return None
-        try:
-            first = jpeg.head(self._data(0))
-        except (ValueError, OverflowError, OSError):
-            return None
-        colours = copied.photometric(first, int(page.photometric)) if first else None
         tile = (int(page.tilewidth), int(page.tilelength))
+        tables = page.jpegtables or b""
+        counts, offsets = page.databytecounts, page.dataoffsets
+        if self._planar or not isinstance(tables, bytes) or len(counts) != len(offsets):
+            return None
+        places = [*counts, *offsets]
+        if not all(isinstance(place, int) and 0 < place <= size_bytes for place in places):
+            return None
+        # What is there once and named often would grow with every name.
+        if sum(counts) > size_bytes or not copied.is_bounded(counts, tile, self._stored):
+            return None
+        first = jpeg.head(self._data(0))
+        colours = copied.photometric(first, int(page.photometric)) if first else None
         if first is None or colours is None or first.samples != self._stored:
             return None
         if not copied.usable(first, tile, colours):
             return None
-
-        def streams(begin: int, end: int, *, decode: bool) -> list[bytes]:
-            found: list[bytes] = []
-            for index in range(begin, min(end, tiles)):
-                found.append(copied.checked(self._data(index), first))
-                if decode:
-                    self._decoded(index, found[-1])
-            return found
-
-        return CopiedLevel(
+        level = CopiedLevel(
+            number=number,
             width=self.width,
             height=self.height,
             tile=tile,
-            tiles=tiles,
             size_bytes=sum(counts),
             photometric=colours,
-            sampling=first.sampling,
-            tables=bytes(page.jpegtables or b""),
-            streams=streams,
-            region=self,
+            head=first,
+            tables=tables,
+            stream=self._data,
         )
+        return level if level.tiles == len(counts) else None
 
     def _plain(self, pixels: Pixels) -> Pixels:
         if self._palette is not None:
@@ -256,10 +246,11 @@ def open_page(path: str, config: Config) -> Opened:
     """
     import tifffile
 
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         with _no_complaints():
             tiff = tifffile.TiffFile(path)
-            region = Page(tiff.pages[0], path, config)
+            region = Page(tiff.pages[0], descriptor, config)
             region.rows(0, min(region.height, region.block_rows))
     except (ConversionError, MemoryError):
         raise
@@ -267,7 +258,7 @@ def open_page(path: str, config: Config) -> Opened:
         raise damaged(error) from error
 
     def close() -> None:
-        region.close()
+        os.close(descriptor)
         tiff.close()
 
     done = ("converted from lab to sRGB",) if region.lab else ()
@@ -290,6 +281,7 @@ def open_ome(path: str, config: Config) -> Opened:
     """
     import tifffile
 
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         tiff = tifffile.TiffFile(path, _multifile=False)
         about = _images(tiff.ome_metadata or "")
@@ -299,22 +291,18 @@ def open_ome(path: str, config: Config) -> Opened:
     scenes: list[Scene] = []
     pictures: dict[str, Pixels] = {}
     done: list[str] = []
-    regions: list[Page] = []
     for number, one in enumerate(series):
         page = _first_page(one)
         if page is None:
             raise damaged(f"series {number} has no page")
         known = about[number] if number < len(about) else _Known()
-        region = Page(page, path, config)
-        regions.append(region)
+        region = Page(page, descriptor, config)
         role = _PICTURES.get(known.name.strip().lower())
         if role and region.dtype == np.uint8 and region.width * region.height < _LARGEST_PICTURE:
             pixels = region.rows(0, region.height)
             pictures[role] = pixels[:, :, :3] if region.samples >= 3 else np.repeat(pixels, 3, 2)
             continue
         done += _left_out(one)
-        lower = list(_lower(one, path, config))
-        regions += lower
         scenes.append(
             Scene(
                 region=region,
@@ -325,15 +313,14 @@ def open_ome(path: str, config: Config) -> Opened:
                 icc_profile=_profile(page),
                 cmyk=region.cmyk,
                 acquired_at=known.acquired_at,
-                copied=copied.chain([region.copied(), *(level.copied() for level in lower)]),
+                copied=partial(_copied, region, one, descriptor, config),
             )
         )
     if not scenes:
         raise damaged("it holds no image")
 
     def close() -> None:
-        for region in regions:
-            region.close()
+        os.close(descriptor)
         tiff.close()
 
     return Opened(
@@ -351,14 +338,18 @@ def _first_page(series: Any) -> Any:
     return page.aspage() if hasattr(page, "aspage") else page
 
 
-def _lower(series: Any, path: str, config: Config) -> Iterator[Page]:
-    """Its further levels, up to the first one that is of no use; nobody needs them."""
-    for level in series.levels[1:]:
+def _copied(first: Page, series: Any, descriptor: int, config: Config) -> tuple[CopiedLevel, ...]:
+    """The levels of a series that can be copied, from its first one on."""
+
+    def levels() -> Iterator[CopiedLevel | None]:
         try:
-            page = Page(_first_page(level), path, config)
-        except Exception:  # noqa: BLE001 - whatever is wrong with it, it is not copied
+            yield first.copied(0)
+            for number, one in enumerate(series.levels[1:], start=1):
+                yield Page(_first_page(one), descriptor, config).copied(number)
+        except Exception:  # noqa: BLE001 - whatever is wrong with a level, it is not copied
             return
-        yield page
+
+    return copied.chain(levels())
 
 
 def _left_out(series: Any) -> list[str]:
