@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,10 @@ import pyvips
 import tifffile
 from PIL import Image
 
-from cytowatch.pyramid import jpeg
+from cytowatch.config import Convert, from_mapping
+from cytowatch.pyramid import jpeg, writer
+from cytowatch.pyramid.readers.pages import open_ome
+from cytowatch.pyramid.virtual import VirtualTiff
 from tests.acceptance.conftest import Root, root
 from tests.builders import picture
 from tests.builders.others import ome_jpeg as ome
@@ -42,33 +46,61 @@ def by_libvips(path: Path, quality: int) -> Path:
     return path
 
 
+def rewritten(
+    path: Path, change: Callable[[bytes], bytes], *, stated: int | None = None, level: int = 0,
+    alone: int | None = None,
+) -> Path:  # fmt: skip
+    """Every tile from `level` on changed, or the one numbered `alone` of that level; `stated` is tag 262."""
+    raw = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        levels = tiff.series[0].levels[level:]
+        for one in levels if alone is None else levels[:1]:
+            page = one.pages[0].aspage()
+            offsets, counts = list(page.dataoffsets), list(page.databytecounts)
+            for number in range(len(offsets)) if alone is None else [alone]:
+                data = change(stream(tiff, page, number))
+                offsets[number], counts[number] = len(raw), len(data)
+                raw += data
+            page.tags[324].overwrite(offsets)
+            page.tags[325].overwrite(counts)
+            if stated is not None:
+                page.tags[262].overwrite(stated)
+    with path.open("r+b") as file:
+        at = file.seek(0, 2)
+        file.write(raw[at:])
+    return path
+
+
+JFIF = b"\xff\xe0\0\x10JFIF\0\1\2\0\0\1\0\1\0\0"
+ADOBE_RGB = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\0"
+
+
+def without_marks(data: bytes) -> bytes:
+    """A stream that says nothing of its colours."""
+    kept = [data[at:end] for marker, at, end in jpeg.segments(data) if marker not in (0xE0, 0xEE)]
+    last = max(end for _, _, end in jpeg.segments(data))
+    return b"\xff\xd8" + b"".join(kept) + data[last:]
+
+
+def marked(*marks: bytes) -> Callable[[bytes], bytes]:
+    return lambda data: data[:2] + b"".join(marks) + without_marks(data)[2:]
+
+
+def named_rgb(data: bytes) -> bytes:
+    """Its components are called R, G and B."""
+    made = bytearray(without_marks(data))
+    for marker, at, end in jpeg.segments(bytes(made)):
+        if marker == 0xC0:
+            made[at + 10 : end : 3] = b"RGB"
+            scan = end
+    scan = made.index(b"\xff\xda", scan)
+    made[scan + 5 : scan + 11 : 2] = b"RGB"
+    return bytes(made)
+
+
 def states_rgb(path: Path) -> Path:
     """YCbCr in JFIF of which the directory says that it is RGB, as Bio-Formats wrote it for years."""
-    ome(path)
-    with tifffile.TiffFile(path, mode="r+b") as tiff:
-        for level in tiff.series[0].levels:
-            level.pages[0].aspage().tags[262].overwrite(2)
-        assert tiff.pages[0].is_tiled
-        head = stream(tiff, tiff.pages[0], 0)
-    found = jpeg.head(head)
-    if found is None or not found.jfif:
-        # tifffile writes no JFIF marker: every tile gets one.
-        raw = bytearray(path.read_bytes())
-        with tifffile.TiffFile(path, mode="r+b") as tiff:
-            for level in tiff.series[0].levels:
-                page = level.pages[0].aspage()
-                places = []
-                for number in range(len(page.dataoffsets)):
-                    data = stream(tiff, page, number)
-                    marked = data[:2] + b"\xff\xe0\0\x10JFIF\0\1\2\0\0\1\0\1\0\0" + data[2:]
-                    places.append((len(raw), len(marked)))
-                    raw += marked
-                page.tags[324].overwrite([at for at, _ in places])
-                page.tags[325].overwrite([count for _, count in places])
-        with path.open("r+b") as file:
-            file.seek(0, 2)
-            file.write(raw[file.tell() :])
-    return path
+    return rewritten(ome(path), marked(JFIF), stated=2)
 
 
 def stream(tiff: Any, page: Any, number: int) -> bytes:
@@ -143,38 +175,57 @@ def test_tiles_are_copied(root: Root, tmp_path: Path, name: str) -> None:
 
 def one_unlike(path: Path) -> Path:
     """The last tile of the first level is of another kind of JPEG, as large and as readable."""
-    ome(path)
     pixels = np.full((128, 128, 3), 200, np.uint8)
-    other = imagecodecs.jpeg8_encode(pixels, level=90, subsampling="444")
-    _replace_last(path, bytes(other))
-    return path
+    other = bytes(imagecodecs.jpeg8_encode(pixels, level=90, subsampling="444"))
+    return rewritten(ome(path), lambda _data: other, alone=47)
 
 
 def one_missing(path: Path) -> Path:
+    """It is left out, as a writer may whose tile is empty."""
     ome(path)
-    _replace_last(path, b"")
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        page = tiff.pages[0].aspage()
+        page.tags[324].overwrite([*page.dataoffsets[:-1], 0])
+        page.tags[325].overwrite([*page.databytecounts[:-1], 0])
     return path
 
 
-def _replace_last(path: Path, data: bytes) -> None:
-    at = path.stat().st_size
+def one_for_all(path: Path) -> Path:
+    """Every place is that of the same, padded tile: a pyramid of them would be as large as they are many."""
+    padding = b"\xff\xfe\xff\xff" + bytes(65533)
+    data = b""
+
+    def first(found: bytes) -> bytes:
+        nonlocal data
+        data = data or found[:2] + padding + found[2:]
+        return data
+
+    rewritten(ome(path, width=3000, height=2000, subs=0), first)
     with tifffile.TiffFile(path, mode="r+b") as tiff:
         page = tiff.pages[0].aspage()
-        offsets, counts = list(page.dataoffsets), list(page.databytecounts)
-        page.tags[324].overwrite([*offsets[:-1], at if data else 0])
-        page.tags[325].overwrite([*counts[:-1], len(data)])
-    with path.open("ab") as file:
-        file.write(data)
+        page.tags[324].overwrite([page.dataoffsets[0]] * len(page.dataoffsets))
+    os.truncate(path, page.dataoffsets[0] + len(data))
+    return path
+
+
+#: Colours that are told in two ways that are against each other, or in one that viewers do not see.
+DOUBTFUL: list[Callable[[Path], Path]] = [
+    lambda path: rewritten(ome(path), marked(JFIF, ADOBE_RGB), stated=6),
+    lambda path: rewritten(by_libvips(path, 90), marked(ADOBE_RGB, JFIF)),
+    lambda path: rewritten(ome(path), named_rgb, stated=6),
+    lambda path: rewritten(by_libvips(path, 90), marked(JFIF, ADOBE_RGB), stated=2),
+]
 
 
 @pytest.mark.parametrize(("make", "more"), [
     (one_unlike, ""), (one_missing, ""), (ome, "copy_tiles = false"),
-    (ome, 'compression = "lossless"'), (lambda path: ome(path, tile=32), ""),
+    (ome, 'compression = "lossless"'), (lambda path: ome(path, tile=32), ""), (one_for_all, ""),
+    *((make, "") for make in DOUBTFUL),
 ])  # fmt: skip
 def test_all_is_encoded_where_tiles_cannot_be_copied(
     root: Root, tmp_path: Path, make: Callable[[Path], Path], more: str
 ) -> None:
-    """One tile of another kind, one that is left out, tiles too small for a viewer; or who says so."""
+    """A tile of another kind or left out, sizes or colours that cannot be trusted; or who says so."""
     root.configure(more=f"[convert]\n{more}")
     source = make(tmp_path / "slide.ome.tif")
     root.drop(source)
@@ -184,8 +235,11 @@ def test_all_is_encoded_where_tiles_cannot_be_copied(
     assert document["conversion"]["tile"] == 256
     with tifffile.TiffFile(source) as before:
         wanted = before.pages[0].asarray().astype(int)
-    shown = tifffile.imread(document["_path"] / document["images"][0]["file"], key=0).astype(int)
-    assert np.abs(shown - wanted).mean() < 2
+    with tifffile.TiffFile(document["_path"] / document["images"][0]["file"]) as after:
+        shown = [page.asarray().astype(int) for page in after.pages]
+    assert np.abs(shown[0] - wanted).mean() < 2
+    for one in shown:
+        assert np.abs(one.mean((0, 1)) - wanted.mean((0, 1))).max() < 4
     root.assert_clean()
 
 
@@ -205,6 +259,81 @@ def test_a_damaged_tile_is_no_pyramid(root: Root, tmp_path: Path) -> None:
     [document] = root.manifests().values()
     assert document["error"]["reason"] == "damaged"
     assert source.read_bytes() == next((document["_path"] / "source").iterdir()).read_bytes()
+
+
+def _cut(data: bytes) -> bytes:
+    """The last third of it is gone, and its end marker is there."""
+    return data[: 2 * len(data) // 3] + b"\xff\xd9"
+
+
+@pytest.mark.parametrize(("level", "said"), [(0, None), (1, "the first level is")])
+def test_a_tile_that_viewers_refuse_is_not_copied(
+    root: Root, tmp_path: Path, level: int, said: str | None
+) -> None:
+    """libjpeg itself only warns of it. What is above it is copied all the same; OpenSlide reads all."""
+    source = rewritten(ome(tmp_path / "slide.ome.tif"), _cut, level=level, alone=5)
+    root.drop(source)
+    assert root.run_until_idle() == 0, root.log.read_text()[-2000:]
+    [document] = root.manifests().values()
+    told = [line for line in document["warnings"] if "own JPEG tiles" in line]
+    assert len(told) == (0 if said is None else 1)
+    assert all(str(said) in line for line in told)
+    with openslide.OpenSlide(document["_path"] / document["images"][0]["file"]) as slide:
+        for number, size in enumerate(slide.level_dimensions):
+            slide.read_region((0, 0), number, size)
+    root.assert_clean()
+
+
+def test_of_several_images_each_is_told(root: Root, tmp_path: Path) -> None:
+    """One is copied, the other is not: the manifest says which, and no quality that holds for one alone."""
+    pixels = picture(700, 500)
+    options: dict[str, Any] = {"tile": (128, 128), "photometric": "ycbcr", "compression": "jpeg"}
+    with tifffile.TiffWriter(tmp_path / "two.ome.tif", ome=True) as tiff:
+        tiff.write(pixels, metadata={"axes": "YXS", "Name": "first"}, **options)
+        plain = {"photometric": "rgb", "compression": "zlib", "tile": (128, 128)}
+        tiff.write(pixels, metadata={"axes": "YXS", "Name": "second"}, **plain)
+    root.drop(tmp_path / "two.ome.tif")
+    assert root.run_until_idle() == 0, root.log.read_text()[-2000:]
+    [document] = root.manifests().values()
+    [told] = [line for line in document["warnings"] if "own JPEG tiles" in line]
+    assert told.startswith("the first level of first is")
+    assert document["conversion"]["quality"] is None
+    assert [image["levels"][0]["tile_width"] for image in document["images"]] == [128, 256]
+
+
+@pytest.mark.parametrize("levels", [2, 4])
+def test_progress_is_told_while_tiles_are_copied(tmp_path: Path, levels: int) -> None:
+    """From little to all of it, also where nothing is left to be made."""
+    opened = open_ome(
+        str(ome(tmp_path / "a.ome.tif", width=2100, height=1500, subs=levels - 1)), from_mapping({})
+    )
+    copied = opened.scenes[0].copied()
+    assert len(copied) == levels
+    image = pyvips.Image.black(2100, 1500, bands=3).copy(interpretation="srgb")
+    told: list[float] = []
+    feed = VirtualTiff(copied[-1])
+    path = str(tmp_path / "a.tiff")
+    writer.write_pyramid(image, path, Convert(), None, told.append, bands=feed.bands, copied=copied)
+    feed.close()
+    opened.close()
+    assert told == sorted(told)
+    assert told[0] < 0.3
+    assert told[-1] >= 0.99
+    assert len(told) > 5
+
+
+def test_a_file_of_many_images_is_one_descriptor(tmp_path: Path) -> None:
+    """A child may have a thousand of them open."""
+    with tifffile.TiffWriter(tmp_path / "many.ome.tif", ome=True) as tiff:
+        for _ in range(40):
+            tiff.write(picture(160, 140), tile=(128, 128), compression="jpeg", photometric="ycbcr")
+    before = len(os.listdir("/proc/self/fd"))
+    opened = open_ome(str(tmp_path / "many.ome.tif"), from_mapping({}))
+    assert len(opened.scenes) == 40
+    assert all(len(scene.copied()) == 1 for scene in opened.scenes)
+    assert len(os.listdir("/proc/self/fd")) <= before + 2
+    opened.close()
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_what_a_jpeg_says_of_itself() -> None:
