@@ -9,7 +9,8 @@ import logging
 import os
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -246,24 +247,29 @@ def open_page(path: str, config: Config) -> Opened:
     """
     import tifffile
 
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        with _no_complaints():
-            tiff = tifffile.TiffFile(path)
-            region = Page(tiff.pages[0], descriptor, config)
-            region.rows(0, min(region.height, region.block_rows))
-    except (ConversionError, MemoryError):
-        raise
-    except Exception as error:
-        raise damaged(error) from error
+    with _opened(path) as (opened, descriptor):
+        try:
+            with _no_complaints():
+                tiff = opened.enter_context(tifffile.TiffFile(path))
+                region = Page(tiff.pages[0], descriptor, config)
+                region.rows(0, min(region.height, region.block_rows))
+        except (ConversionError, MemoryError):
+            raise
+        except Exception as error:
+            raise damaged(error) from error
+        done = ("converted from lab to sRGB",) if region.lab else ()
+        profile = _profile(tiff.pages[0])
+        scene = Scene(region=region, icc_profile=profile, cmyk=region.cmyk, done=done)
+        return Opened(scenes=[scene], reader="tifffile", close=opened.pop_all().close)
 
-    def close() -> None:
-        os.close(descriptor)
-        tiff.close()
 
-    done = ("converted from lab to sRGB",) if region.lab else ()
-    scene = Scene(region=region, icc_profile=_profile(tiff.pages[0]), cmyk=region.cmyk, done=done)
-    return Opened(scenes=[scene], reader="tifffile", close=close)
+@contextmanager
+def _opened(path: str) -> Iterator[tuple[ExitStack, int]]:
+    """(what is closed unless someone takes it over, a descriptor for all pages)."""
+    with ExitStack() as opened:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        opened.callback(os.close, descriptor)
+        yield opened, descriptor
 
 
 def _profile(page: Any) -> bytes | None:
@@ -281,13 +287,18 @@ def open_ome(path: str, config: Config) -> Opened:
     """
     import tifffile
 
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        tiff = tifffile.TiffFile(path, _multifile=False)
-        about = _images(tiff.ome_metadata or "")
-        series = tiff.series
-    except Exception as error:
-        raise damaged(error) from error
+    with _opened(path) as (opened, descriptor):
+        try:
+            tiff = opened.enter_context(tifffile.TiffFile(path, _multifile=False))
+            about = _images(tiff.ome_metadata or "")
+            series = tiff.series
+        except Exception as error:
+            raise damaged(error) from error
+        found = _scenes(series, about, descriptor, config)
+        return replace(found, close=opened.pop_all().close)
+
+
+def _scenes(series: Any, about: list[_Known], descriptor: int, config: Config) -> Opened:
     scenes: list[Scene] = []
     pictures: dict[str, Pixels] = {}
     done: list[str] = []
@@ -319,16 +330,11 @@ def open_ome(path: str, config: Config) -> Opened:
     if not scenes:
         raise damaged("it holds no image")
 
-    def close() -> None:
-        os.close(descriptor)
-        tiff.close()
-
     return Opened(
         scenes=scenes,
         reader="tifffile",
         pictures=pictures,
         done=tuple(dict.fromkeys(done)),
-        close=close,
     )
 
 
