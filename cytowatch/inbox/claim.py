@@ -6,6 +6,9 @@ are compared; a lease that was broken meanwhile undoes it all; one more lease, o
 gone from the share, proves that no writer is left; only then does ``<id>/`` appear in
 ``stages/uploaded``.
 
+Each fsync of it is needed: left out, some state that a power cut may leave is a loss
+(test_power.py::test_every_fsync_is_needed).
+
 Source: fcntl(2) "Leases"; tried against Samba, whose clients wait for the lease and then write a
 new inode.
 """
@@ -310,11 +313,10 @@ def _make_durable(place: Path, held: list[_Held], config: Config) -> None:
         _set_modes(one.descriptor, config)
         # 40 GB of it may still be dirty: this is why claims do not run in the scan loop.
         os.fsync(one.descriptor)
-    # The new names first, then that the old ones are gone: cut between, it is there twice.
+    # With the new name the old one is gone as well, for a rename is one step; where it is two, a cut
+    # leaves both. The inbox, in which others write, need not be synced for that.
     for folder, _, _ in os.walk(place / "source"):
         durable.fsync_directory(Path(folder))
-    for descriptor in {one.folder_fd for one in held}:
-        os.fsync(descriptor)
 
 
 def _prepare(
@@ -350,10 +352,12 @@ def _prepare(
         "marker": parcel.marker.path if parcel.marker else None,
     }
     (place / JOURNAL).write_text(json.dumps(journal))
-    # A journal that a power cut tore, or folders that it took, could not put back what was moved.
+    # One that a power cut tore could not put back what was moved.
     durable.fsync_file(place / JOURNAL)
-    for below, _, _ in os.walk(place / "source"):
-        durable.fsync_directory(Path(below))
+    for below, folders, _ in os.walk(place / "source"):
+        # The names of folders that files of a set are moved into; that of source comes below.
+        if folders:
+            durable.fsync_directory(Path(below))
     files = [
         FileEntry(
             role=member.role,
