@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from cytowatch import durable
 from cytowatch.pyramid import jpeg
 from cytowatch.pyramid.regions import Pixels, each
 
-__all__ = ["CopiedLevel", "Unlike", "chain", "is_bounded", "photometric", "usable"]
+__all__ = ["CopiedLevel", "Unlike", "chain", "largest_tile", "photometric", "usable"]
 
 #: PhotometricInterpretation.
-GREY, RGB, YCBCR = 1, 2, 6
+RGB, YCBCR = 2, 6
 _END = b"\xff\xd9"
 _IDS_OF_RGB = b"RGB"
 #: Sides of a tile that every viewer takes.
@@ -34,11 +35,15 @@ _CHROMA = frozenset({(1, 1), (2, 1), (2, 2)})
 
 
 class Unlike(Exception):
-    """Level `number` cannot be copied after all: a tile is not like the first one, or not readable."""
+    """Level `number` cannot be copied after all: a tile is not like the first one, or not readable.
 
-    def __init__(self, number: int) -> None:
+    `said` is what its reader said of a tile that is not readable.
+    """
+
+    def __init__(self, number: int, said: str = "") -> None:
         super().__init__(f"level {number} cannot be copied")
         self.number = number
+        self.said = said
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,9 +81,14 @@ class CopiedLevel:
         return self.head.sampling
 
     @property
+    def largest_tile_bytes(self) -> int:
+        """No tile takes more than its pixels can explain."""
+        return 2 * self.tile[0] * self.tile[1] * self.samples + _HEAD_BYTES
+
+    @property
     def samples(self) -> int:
-        """Samples a pixel, 1 or 3."""
-        return self.head.samples
+        """Colours alone are copied."""
+        return 3
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -97,11 +107,15 @@ class CopiedLevel:
         ------
         Unlike
             It is another one.
+        OSError
+            A fault of the machine that may pass.
         """
         try:
             data = self.stream(index)
             like = jpeg.head(data) == self.head
-        except (ValueError, OverflowError, OSError):
+        except (ValueError, OverflowError, OSError) as error:
+            if isinstance(error, OSError) and durable.is_transient(error):
+                raise
             raise Unlike(self.number) from None
         if not like or not data.rstrip(b"\0").endswith(_END):
             raise Unlike(self.number)
@@ -134,19 +148,18 @@ class CopiedLevel:
     def _decoded(self, index: int) -> Pixels:
         import imagecodecs
 
-        colours = {RGB: ("RGB", "RGB"), YCBCR: ("YCBCR", "RGB")}.get(self.photometric, (None, None))
         try:
-            pixels = imagecodecs.jpeg8_decode(
+            pixels: Pixels = imagecodecs.jpeg8_decode(
                 self.checked(index),
                 tables=self.tables or None,
-                colorspace=colours[0],
-                outcolorspace=colours[1],
+                colorspace="RGB" if self.photometric == RGB else "YCBCR",
+                outcolorspace="RGB",
             )
         except (ValueError, RuntimeError, TypeError):
             raise Unlike(self.number) from None
-        if pixels.shape[:2] != self.tile[::-1]:
+        if pixels.shape != (*self.tile[::-1], self.samples):
             raise Unlike(self.number)
-        return np.asarray(pixels).reshape(*pixels.shape[:2], self.samples)
+        return pixels
 
 
 def photometric(head: jpeg.Head, stated: int) -> int | None:
@@ -154,11 +167,9 @@ def photometric(head: jpeg.Head, stated: int) -> int | None:
 
     Viewers go by the directory alone. Some writers state RGB of what is JFIF, and so YCbCr; others
     YCbCr of what says by Adobe's marker that it is RGB. Where two signs are against each other,
-    nobody can tell.
+    nobody can tell. Of grey OpenSlide would not tell damage.
     """
-    if head.samples == 1:
-        return GREY if stated == GREY else None
-    if head.jfif and head.adobe == 0:
+    if head.samples == 1 or (head.jfif and head.adobe == 0):
         return None
     if stated == YCBCR and head.ids != _IDS_OF_RGB:
         return RGB if head.adobe == 0 else YCBCR
@@ -169,18 +180,20 @@ def photometric(head: jpeg.Head, stated: int) -> int | None:
     return None
 
 
-def usable(head: jpeg.Head, tile: tuple[int, int], colours: int) -> bool:
-    """Whether tiles with this head can stand in a directory of these tiles and colours."""
+def usable(level: CopiedLevel) -> bool:
+    """Whether all its tiles can stand in a directory, as far as its own can tell."""
+    colours = level.head.sampling in (_CHROMA if level.photometric == YCBCR else {(1, 1)})
     return (
-        (head.width, head.height) == tile
-        and all(side in _TILE_SIDES for side in tile)
-        and head.sampling in (_CHROMA if colours == YCBCR else {(1, 1)})
+        colours
+        and (level.head.width, level.head.height) == level.tile
+        and all(side in _TILE_SIDES for side in level.tile)
+        and max(level.tile) <= largest_tile(level.width, level.height)
     )
 
 
-def is_bounded(counts: Iterable[int], tile: tuple[int, int], samples: int) -> bool:
-    """Whether no tile takes more bytes than its pixels can explain."""
-    return max(counts) <= 2 * tile[0] * tile[1] * samples + _HEAD_BYTES
+def largest_tile(width: int, height: int) -> int:
+    """The longest side of a tile that libvips takes in an image of so many pixels, as was tried."""
+    return max(256, 2 * 128 * -(-max(width, height) // 128))
 
 
 def chain(levels: Iterable[CopiedLevel | None]) -> tuple[CopiedLevel, ...]:
@@ -199,8 +212,4 @@ def _follows(level: CopiedLevel, before: CopiedLevel) -> bool:
     step = before.width / level.width
     # Sides are whole numbers: of a narrow level, one pixel across is many of them down.
     off = abs(level.height - before.height / step)
-    return (
-        _SMALLEST_STEP <= step <= _LARGEST_STEP
-        and off <= 2 + level.height / level.width
-        and level.samples == before.samples
-    )
+    return _SMALLEST_STEP <= step <= _LARGEST_STEP and off <= 2 + level.height / level.width

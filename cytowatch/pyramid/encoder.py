@@ -19,7 +19,7 @@ from typing import BinaryIO
 import numpy as np
 
 from cytowatch.pyramid import jpeg
-from cytowatch.pyramid.copied import GREY, RGB, YCBCR, CopiedLevel
+from cytowatch.pyramid.copied import RGB, YCBCR, CopiedLevel
 from cytowatch.pyramid.regions import Pixels
 
 __all__ = ["FULL_CHROMA", "Settings", "encode", "level_sizes"]
@@ -33,7 +33,7 @@ _TILES_AT_ONCE = 8
 _TILE_PIXELS = 256 * 256
 #: From here on chroma is not subsampled, as libvips has it.
 FULL_CHROMA = 90
-_JPEG = 7
+_GREY, _JPEG = 1, 7
 _REDUCED = 1
 
 
@@ -74,7 +74,7 @@ def encode(
     path: str,
     settings: Settings,
     copied: Sequence[CopiedLevel] = (),
-    told: Callable[[int], None] = lambda _pixels: None,
+    told: Callable[[float], None] = lambda _pixels: None,
 ) -> None:
     """Write the pyramid of an image to `path`.
 
@@ -143,7 +143,7 @@ class _Pyramid:
         samples: int,
         settings: Settings,
         copied: Sequence[CopiedLevel],
-        told: Callable[[int], None],
+        told: Callable[[float], None],
     ) -> None:
         self._told = told
         self._file = file
@@ -191,9 +191,8 @@ class _Pyramid:
             raise ValueError(f"{first.seen:,} of {first.height:,} rows came")
 
     def _copy(self, level: _Level, copied: CopiedLevel) -> None:
-        pixels = copied.tile[0] * copied.tile[1]
-        at_once = max(1, _TILES_AT_ONCE * _TILE_PIXELS // pixels)
-        most = max(2, _IN_FLIGHT_BYTES // (at_once * pixels * copied.samples))
+        at_once = max(1, _TILES_AT_ONCE * _TILE_PIXELS // (copied.tile[0] * copied.tile[1]))
+        most = max(2, _IN_FLIGHT_BYTES // (at_once * copied.largest_tile_bytes))
 
         def streams(begin: int) -> tuple[bytes, list[bytes]]:
             numbers = range(begin, min(begin + at_once, copied.tiles))
@@ -252,7 +251,7 @@ class _Pyramid:
                 level.counts.append(len(data))
                 self._at += self._file.write(data)
             if level.copied is not None:
-                self._told(len(tiles) * level.copied.tile[0] * level.copied.tile[1])
+                self._told(level.width * level.height * len(tiles) / level.copied.tiles)
 
     def _directories(self) -> None:
         """The directories, behind all tiles, and in the header where the first of them is."""
@@ -320,7 +319,7 @@ class _Pyramid:
     def _colours(self) -> int:
         """PhotometricInterpretation of what is encoded here."""
         if self._samples == 1:
-            return GREY
+            return _GREY
         return YCBCR if self._settings.ycbcr else RGB
 
     def _resolution(self, level: _Level) -> Iterator[tuple[int, int, bytes, int]]:

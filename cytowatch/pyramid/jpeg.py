@@ -17,6 +17,8 @@ _BEGIN = b"\xff\xd8"
 _JFIF, _ADOBE, _SCAN = 0xE0, 0xEE, 0xDA
 #: Frames with Huffman codes in one scan; progressive, lossless and arithmetic ones have others.
 _SEQUENTIAL = frozenset({0xC0, 0xC1})
+#: Markers without a length, which no writer puts here, and the byte that fills.
+_ALONE = frozenset({0x00, 0x01, 0xFF, *range(0xD0, 0xDA)})
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
@@ -53,6 +55,8 @@ def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         marker = data[at + 1]
         if marker == _SCAN:
             return
+        if marker in _ALONE:
+            break
         end = at + 2 + struct.unpack_from(">H", data, at + 2)[0]
         yield marker, at, end
         at = end

@@ -50,6 +50,20 @@ def open_strict(path: str, config: Config) -> Source:
     return image
 
 
+def refuse_lost(said: str) -> None:
+    """Refuse an image of whose pixels a reader says that some are lost.
+
+    Raises
+    ------
+    ConversionError
+        `damaged`.
+    """
+    if any(mark in said.lower() for mark in _LOST):
+        raise ConversionError(
+            "damaged", f"its pixels are incomplete or corrupt: {first_line(said)}"
+        )
+
+
 def open_second(path: str, config: Config, first_error: str) -> tuple[Opened, str]:
     """The image by another library, and a warning that says so.
 
@@ -59,8 +73,7 @@ def open_second(path: str, config: Config, first_error: str) -> tuple[Opened, st
         `damaged`: that one cannot read it either.
     """
     said = first_line(first_error)
-    if any(mark in first_error.lower() for mark in _LOST):
-        raise ConversionError("damaged", f"its pixels are incomplete or corrupt: {said}")
+    refuse_lost(first_error)
     with open(path, "rb") as file:
         head = file.read(4)
     kind = next((kind for magic, kind in _BY_HEAD if head.startswith(magic)), None)

@@ -12,9 +12,9 @@ import pyvips
 from cytowatch.errors import DeploymentError
 from cytowatch.manifest import ImageEntry
 from cytowatch.model import Progress
-from cytowatch.pyramid.copied import CopiedLevel
+from cytowatch.pyramid.copied import CopiedLevel, Unlike
 
-__all__ = ["read_levels", "read_pages", "sha256", "unreadable_level"]
+__all__ = ["read_levels", "read_pages", "read_tiles", "sha256"]
 
 #: A pixel is enough to decode its tile; drawing more of it costs OpenSlide five times as long.
 _LOOK_PX = 16
@@ -78,14 +78,25 @@ def read_pages(path: str, image: ImageEntry) -> tuple[int, int]:
     return len(image["levels"]), regions
 
 
-def unreadable_level(path: str, levels: Sequence[CopiedLevel], *, threads: int) -> int | None:
-    """The first of `levels`, which a pyramid begins with, of which OpenSlide cannot read every tile.
+def read_tiles(
+    path: str, levels: Sequence[CopiedLevel], progress: Progress, *, threads: int
+) -> None:
+    """Let OpenSlide read every tile of `levels`, which a pyramid begins with.
 
     It refuses what libjpeg itself only warns of, such as a tile that ends early.
+
+    Raises
+    ------
+    Unlike
+        It cannot; `said` is what it says.
     """
-    with openslide.OpenSlide(path) as slide, ThreadPoolExecutor(threads, "read") as pool:
-        for number, level in enumerate(levels):
-            scale = slide.level_downsamples[number]
+    try:
+        slide = openslide.OpenSlide(path)
+    except openslide.OpenSlideError as error:
+        raise Unlike(0, str(error)) from error
+    with slide, ThreadPoolExecutor(threads, "read") as pool:
+        for level in levels:
+            scale = slide.level_downsamples[level.number]
 
             def read(row: int, level: CopiedLevel = level, scale: float = scale) -> None:
                 wide, tall = level.tile
@@ -96,10 +107,10 @@ def unreadable_level(path: str, levels: Sequence[CopiedLevel], *, threads: int) 
 
             try:
                 for _ in pool.map(read, range(level.tiles // level.across)):
-                    pass
-            except openslide.OpenSlideError:
-                return number
-    return None
+                    # All of it is written; this says that something moves.
+                    progress(1.0)
+            except openslide.OpenSlideError as error:
+                raise Unlike(level.number, str(error)) from error
 
 
 def sha256(path: str, progress: Progress, *, size_bytes: int) -> str:

@@ -17,7 +17,7 @@ import pyvips
 from cytowatch.config import Convert
 from cytowatch.model import Mpp, Progress
 from cytowatch.pyramid import encoder, resolution
-from cytowatch.pyramid.copied import YCBCR, CopiedLevel
+from cytowatch.pyramid.copied import YCBCR, CopiedLevel, largest_tile
 from cytowatch.pyramid.regions import Pixels
 
 __all__ = [
@@ -120,18 +120,20 @@ def _encode(
     width, height, samples = image.width, image.height, image.bands
     profile = image.get("icc-profile-data") if image.get_typeof("icc-profile-data") else None
 
-    tile = _tile_of(copied, settings)
+    tile = _tile_of(image, copied, settings)
     size = max(width * height * samples * 4 // 3, 2 * sum(level.size_bytes for level in copied))
     ycbcr = settings.colour == "ycbcr" or settings.quality < encoder.FULL_CHROMA
     across = copied[-1].width if copied else width
     rows = copied[-1].height if copied else height
-    pixels = across * rows + sum(level.width * level.height for level in copied)
-    done = 0
+    pixels = float(sum(level.width * level.height for level in copied))
+    if not copied or max(across, rows) > tile:
+        pixels += across * rows
+    done = 0.0
 
-    def told(more: int) -> None:
+    def told(more: float) -> None:
         nonlocal done
         done += more
-        progress(done / pixels)
+        progress(min(1.0, done / pixels))
 
     def blocks() -> Iterator[Pixels]:
         for band in bands(tile):
@@ -158,11 +160,11 @@ def _encode(
     )
 
 
-def _tile_of(copied: Sequence[CopiedLevel], settings: Convert) -> int:
+def _tile_of(image: Any, copied: Sequence[CopiedLevel], settings: Convert) -> int:
     """The side of the tiles that are made: that of those which are copied, if they are square."""
     if copied and copied[-1].tile[0] == copied[-1].tile[1]:
         return copied[-1].tile[0]
-    return settings.tile
+    return min(settings.tile, largest_tile(image.width, image.height))
 
 
 def _by_libvips(image: Any) -> Bands:
@@ -210,11 +212,12 @@ def _write_lossless(
     image.set_progress(True)
     image.signal_connect("eval", lambda _image, told: progress(told.percent / 100))
     samples = 1 if image.format == "uchar" else 2
+    tile = _tile_of(image, (), settings)
     image.tiffsave(
         path,
         tile=True,
-        tile_width=settings.tile,
-        tile_height=settings.tile,
+        tile_width=tile,
+        tile_height=tile,
         pyramid=True,
         subifd=False,
         depth="onetile",

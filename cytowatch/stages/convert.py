@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pyvips
 
-from cytowatch import names
+from cytowatch import durable, names
 from cytowatch.errors import ConversionError, IngestError, TransientError
 from cytowatch.manifest import FileEntry, ImageEntry
 from cytowatch.model import Mpp, Outcome, Progress, UploadedFile
@@ -36,7 +36,7 @@ class _Written:
     path: str
     done: list[str]
     compression: str
-    copied: bool
+    copied_bytes: int = 0
 
 
 def convert(file: UploadedFile) -> Outcome:
@@ -67,7 +67,7 @@ def convert(file: UploadedFile) -> Outcome:
         one.entry["associated"] = sorted(pictures)
     settings = file.config.convert
     compression = written[0].compression
-    copied = any(one.copied for one in written)
+    copied = any(one.copied_bytes for one in written)
     conversion = {
         "why": "a flat image: a viewer needs levels and tiles"
         if reader == "libvips"
@@ -141,7 +141,7 @@ def _by_reader(
     file: UploadedFile, opened: Opened, said: list[str]
 ) -> tuple[list[_Written], str, list[str], dict[str, Pixels]]:
     done = [*said, *opened.done]
-    written = []
+    written: list[_Written] = []
     try:
         for number, scene in enumerate(opened.scenes):
             path = f"{file.out}/{_name(file, opened.scenes, scene)}.tiff"
@@ -149,7 +149,7 @@ def _by_reader(
             region = scene.region
             decoded_bytes = region.width * region.height * region.samples * region.dtype.itemsize
             check_expansion(decoded_bytes, file.manifest["size_bytes"], file.config)
-            one = _copying(file, scene, path, share)
+            one = _copying(file, scene, path, share, sum(one.copied_bytes for one in written))
             one.entry["scene"] = scene.index
             one.entry["objective_power"] = scene.objective_power
             one.entry["acquired_at"] = scene.acquired_at
@@ -162,19 +162,46 @@ def _by_reader(
     return written, opened.reader, done, opened.pictures
 
 
-def _copying(file: UploadedFile, scene: Scene, path: str, progress: Progress) -> _Written:
-    """A pyramid with as many of the scene's own levels in it as can be copied."""
+def _copying(
+    file: UploadedFile, scene: Scene, path: str, progress: Progress, spent_bytes: int
+) -> _Written:
+    """A pyramid with as many of the scene's own levels in it as can be copied.
+
+    `spent_bytes` were copied of its other scenes: bytes that are named again and again would become more.
+
+    Raises
+    ------
+    ConversionError
+        `damaged`: among others, where a tile of its first level ends early.
+    """
     settings = file.config.convert
     wanted = settings.copy_tiles and settings.compression == "jpeg" and is_plain(scene)
     copied = scene.copied() if wanted else ()
+    if spent_bytes + sum(level.size_bytes for level in copied) > file.manifest["size_bytes"]:
+        copied = ()
+    told = _forward(progress)
     while True:
         try:
-            return _scene(file, scene, path, progress, copied)
+            return _scene(file, scene, path, told, copied)
         except Unlike as unlike:
+            if unlike.number == 0:
+                source.refuse_lost(unlike.said)
             copied = copied[: unlike.number]
             # Or there would be less room for the next one.
             with suppress(FileNotFoundError):
                 os.unlink(path)
+
+
+def _forward(progress: Progress) -> Progress:
+    """The same, never back: what is tried anew was done before."""
+    most = 0.0
+
+    def told(share: float) -> None:
+        nonlocal most
+        most = max(most, share)
+        progress(most)
+
+    return told
 
 
 def _scene(
@@ -200,23 +227,11 @@ def _scene(
             copied=copied,
         )
         if copied:
-            _read_back(file, path, copied)
+            # Nothing else here has decoded them.
+            threads = writer.threads_for(file.config.engine.threads_per_worker, image)
+            verify.read_tiles(path, copied, progress, threads=threads)
             also = [*also, _said_of(scene, copied)]
         return _described(file, path, image, [*scene.done, *also], copied)
-
-
-def _read_back(file: UploadedFile, path: str, copied: Sequence[CopiedLevel]) -> None:
-    """Let OpenSlide decode each tile that was copied: nothing else here has.
-
-    Raises
-    ------
-    Unlike
-        One of them is damaged.
-    """
-    threads = writer.threads_for(file.config.engine.threads_per_worker, copied[0])
-    bad = verify.unreadable_level(path, copied, threads=threads)
-    if bad is not None:
-        raise Unlike(bad)
 
 
 def _said_of(scene: Scene, copied: Sequence[CopiedLevel]) -> str:
@@ -258,6 +273,11 @@ def _image(scene: Scene, copied: Sequence[CopiedLevel]) -> Iterator[tuple[Any, V
         virtual.close()
     if virtual.error is not None:
         raise ConversionError("damaged", f"it cannot be read: {virtual.error}"[:400])
+
+
+def _is_told_as_it_is(error: BaseException) -> bool:
+    passing = isinstance(error, OSError) and durable.is_transient(error)
+    return passing or isinstance(error, (IngestError, MemoryError, Unlike))
 
 
 def _name(file: UploadedFile, scenes: list[Scene], scene: Scene) -> str:
@@ -306,7 +326,13 @@ def _described(
     if (entry["width"], entry["height"]) != (image.width, image.height):
         raise ConversionError("damaged", "the pyramid has another size than the image")
     compression = writer.compression_of(image, file.config.convert)
-    return _Written(entry=entry, path=path, done=done, compression=compression, copied=bool(copied))
+    return _Written(
+        entry=entry,
+        path=path,
+        done=done,
+        compression=compression,
+        copied_bytes=sum(level.size_bytes for level in copied),
+    )
 
 
 def _small_level(written: _Written) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from cytowatch import durable
 from cytowatch.config import Config
 from cytowatch.errors import ConversionError
 from cytowatch.model import Mpp
@@ -162,13 +163,11 @@ class Page:
         if not all(isinstance(place, int) and 0 < place <= size_bytes for place in places):
             return None
         # What is there once and named often would grow with every name.
-        if sum(counts) > size_bytes or not copied.is_bounded(counts, tile, self._stored):
+        if sum(counts) > size_bytes:
             return None
         first = jpeg.head(self._data(0))
         colours = copied.photometric(first, int(page.photometric)) if first else None
         if first is None or colours is None or first.samples != self._stored:
-            return None
-        if not copied.usable(first, tile, colours):
             return None
         level = CopiedLevel(
             number=number,
@@ -181,7 +180,8 @@ class Page:
             tables=tables,
             stream=self._data,
         )
-        return level if level.tiles == len(counts) else None
+        whole = level.tiles == len(counts) and max(counts) <= level.largest_tile_bytes
+        return level if whole and copied.usable(level) else None
 
     def _plain(self, pixels: Pixels) -> Pixels:
         if self._palette is not None:
@@ -294,7 +294,12 @@ def open_ome(path: str, config: Config) -> Opened:
             series = tiff.series
         except Exception as error:
             raise damaged(error) from error
-        found = _scenes(series, about, descriptor, config)
+        try:
+            found = _scenes(series, about, descriptor, config)
+        except (ConversionError, MemoryError, OSError):
+            raise
+        except Exception as error:
+            raise damaged(error) from error
         return replace(found, close=opened.pop_all().close)
 
 
@@ -352,8 +357,9 @@ def _copied(first: Page, series: Any, descriptor: int, config: Config) -> tuple[
             yield first.copied(0)
             for number, one in enumerate(series.levels[1:], start=1):
                 yield Page(_first_page(one), descriptor, config).copied(number)
-        except Exception:  # noqa: BLE001 - whatever is wrong with a level, it is not copied
-            return
+        except Exception as error:
+            if isinstance(error, OSError) and durable.is_transient(error):
+                raise
 
     return copied.chain(levels())
 
