@@ -260,9 +260,7 @@ def _image(scene: Scene, copied: Sequence[CopiedLevel]) -> Iterator[tuple[Any, V
     try:
         yield image, virtual
     except pyvips.Error as error:
-        if virtual.error is not None and isinstance(
-            virtual.error, (IngestError, MemoryError, Unlike)
-        ):
+        if virtual.error is not None and _is_told_as_it_is(virtual.error):
             raise virtual.error from error
         _raise_if_full(error)
         said = virtual.error or error
@@ -272,6 +270,8 @@ def _image(scene: Scene, copied: Sequence[CopiedLevel]) -> Iterator[tuple[Any, V
     finally:
         virtual.close()
     if virtual.error is not None:
+        if _is_told_as_it_is(virtual.error):
+            raise virtual.error
         raise ConversionError("damaged", f"it cannot be read: {virtual.error}"[:400])
 
 

@@ -21,8 +21,10 @@ from PIL import Image
 from cytowatch.config import Convert, from_mapping
 from cytowatch.pyramid import jpeg, writer
 from cytowatch.pyramid.copied import Unlike
+from cytowatch.pyramid.readers import pages
 from cytowatch.pyramid.readers.pages import open_ome
 from cytowatch.pyramid.virtual import VirtualTiff
+from cytowatch.stages.convert import _image
 from tests.acceptance.conftest import Root, root
 from tests.builders import picture
 from tests.builders.others import ome_jpeg as ome
@@ -362,6 +364,35 @@ def test_a_fault_of_the_machine_is_none_of_the_file(
     with pytest.raises(raised):
         level.rows(0, 10)
     opened.close()
+
+
+@pytest.mark.parametrize("copy_tiles", [True, False])
+def test_a_share_that_goes_stale_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copy_tiles: bool
+) -> None:
+    """Wherever in the file it does: no slide is called damaged for it."""
+    ome(tmp_path / "a.ome.tif")
+    for until in (0, 3, 30):
+        left = iter(range(until))
+        real = pages.Page._data
+
+        def data(page: Any, index: int, left: Any = left, real: Any = real) -> bytes:
+            if next(left, None) is None:
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+            return bytes(real(page, index))
+
+        monkeypatch.setattr(pages.Page, "_data", data)
+        opened = open_ome(str(tmp_path / "a.ome.tif"), from_mapping({}))
+        [scene] = opened.scenes
+        with pytest.raises(OSError, match="Stale"):
+            copied = scene.copied() if copy_tiles else ()
+            with _image(scene, copied) as (image, feed):
+                writer.write_pyramid(
+                    image, str(tmp_path / "a.tiff"), Convert(), None, lambda _: None,
+                    bands=feed.bands, copied=copied,
+                )  # fmt: skip
+        opened.close()
+        monkeypatch.undo()
 
 
 def test_a_file_of_many_images_is_one_descriptor(tmp_path: Path) -> None:
