@@ -153,16 +153,18 @@ def states(
 ) -> Iterator[Tree]:
     """(the names in each directory, the files whose bytes are there) for one cut."""
     syncs = [one for n, one in enumerate(disk.syncs[:synced]) if n != left_out]
-    sure = [
-        any(inode == step.folder and at > number for at, inode, _ in syncs)
-        for number, step in enumerate(disk.steps[:until])
-    ]
     written = frozenset(inode for _, inode, data in syncs if data is not None)
-    doubtful = [number for number in range(until) if not sure[number]]
-    for choice in product((False, True), repeat=len(doubtful)):
-        done = {*(n for n in range(until) if sure[n])}
-        done |= {n for n, there in zip(doubtful, choice, strict=True) if there}
-        if not _in_order(disk, done, until, atomic=atomic):
+    of_folder: dict[int, list[int]] = {}
+    for number, step in enumerate(disk.steps[:until]):
+        of_folder.setdefault(step.folder, []).append(number)
+    ways = []
+    for folder, numbers in of_folder.items():
+        last = max((at for at, inode, _ in syncs if inode == folder), default=0)
+        sure = sum(number < last for number in numbers)
+        ways.append([numbers[:count] for count in range(sure, len(numbers) + 1)])
+    for way in product(*ways):
+        done = {number for numbers in way for number in numbers}
+        if not _paired(disk, done, until, atomic=atomic):
             continue
         folders = {inode: dict(names) for inode, names in disk.folders.items()}
         for number in sorted(done):
@@ -176,14 +178,10 @@ def states(
         yield folders, frozenset(disk.files)
 
 
-def _in_order(disk: Disk, done: set[int], until: int, *, atomic: bool) -> bool:
-    for number in range(until):
-        step = disk.steps[number]
-        for earlier in range(number):
-            other = disk.steps[earlier]
-            same = other.folder == step.folder
-            if same and number in done and earlier not in done:
-                return False
+def _paired(disk: Disk, done: set[int], until: int, *, atomic: bool) -> bool:
+    """Whether the halves of each rename are there together, or as far apart as they may be."""
+    for number, step in enumerate(disk.steps[:until]):
+        for earlier, other in enumerate(disk.steps[:number]):
             if other.pair == step.pair and (number in done) != (earlier in done):
                 # A directory with two names is for fsck to mend.
                 folder = {step.inode, other.inode} & disk.steps_of_folders
