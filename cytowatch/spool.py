@@ -284,9 +284,8 @@ class Spool:
             reached("stage.renamed")
             if not durably:
                 return moved
-            # The new name first: after a cut between the two it may be found twice, never not at all.
+            # With the new name the old one is gone as well: a rename is one step (decision 018).
             durable.fsync_directory(target)
-            durable.fsync_directory(path.parent)
         except OSError as error:
             # It has moved, and everyone sees it there. A power cut now may take the rename back:
             # then the step is done again, as after any other cut.

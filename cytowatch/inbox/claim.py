@@ -7,7 +7,7 @@ gone from the share, proves that no writer is left; only then does ``<id>/`` app
 ``stages/uploaded``.
 
 Each fsync of it is needed: left out, some state that a power cut may leave is a loss
-(test_power.py::test_every_fsync_is_needed).
+(test_power.py::test_every_fsync_of_a_claim_is_needed).
 
 Source: fcntl(2) "Leases"; tried against Samba, whose clients wait for the lease and then write a
 new inode.
