@@ -291,7 +291,8 @@ def write(directory: Path, manifest: Manifest) -> None:
     """Write it to a temporary name, fsync, rename over the old one, fsync the directory.
 
     Without the first fsync a power cut leaves an empty manifest on some filesystems, without the
-    second the old one, which has not counted the attempt that begins.
+    second the old one, which has not counted the attempt that begins (test_power.py fails without
+    either).
     """
     temporary = directory / f".{FILE_NAME}.{os.urandom(4).hex()}"
     data = json.dumps(manifest, indent=1, ensure_ascii=False).encode("utf-8", "replace") + b"\n"

@@ -252,7 +252,7 @@ class Spool:
         target = self.storage / user
         if not target.is_dir():
             target.mkdir(mode=0o750, exist_ok=True)
-            # What is published into a folder is as safe as that folder's own name.
+            # What is published into a folder is as safe as that folder's own name (test_power.py).
             durable.fsync_directory(self.storage)
         return self._move(path, target, durably=True)
 

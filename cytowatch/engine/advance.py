@@ -371,7 +371,8 @@ def _keep_output(place: Place, changed: Manifest, out: str, settings: Storage) -
         _check_tree(place.status, made, settings)
         if (place.path / "derived").exists():
             raise _refused(place.status, "there is a derived pyramid already")
-        # A pyramid that is published must have its bytes: a power cut would leave zeros under its name.
+        # A pyramid that is published must have its bytes: a power cut would leave zeros under its name
+        # (test_power.py fails without any of these).
         durable.fsync_tree(made)
         reached("output.synced")
         # The manifest, which names it, is written into the same directory, and synced with it.
