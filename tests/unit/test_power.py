@@ -159,6 +159,8 @@ def published(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Disk, dict
     )
     manifest.write(path, begun)
     monkeypatch.chdir(path)
+    # A stage sets it for its own process, which is this one here.
+    monkeypatch.setenv("TMPDIR", str(folder))
 
     def do() -> None:
         place = advance.Place(status=Status.CONVERTING, path=path, manifest=begun)
