@@ -39,8 +39,8 @@ FORMAT = Format(
     reader="OpenSlide, else tifffile",
     extension="ome.tif",
     oddities="Native where OpenSlide sees every level; of a pyramid in SubIFDs it sees one, so that "
-    "one is derived, and JPEG tiles are copied into it as they are. Each series becomes a pyramid; of its planes the first is taken and "
-    "the others are named. One that refers to other files is not supported, and says so.",
+    "one is derived, and JPEG tiles are copied into it as they are. Each series becomes a "
+    "pyramid; of its planes the first is taken and the others are named. One that refers to other files is not supported, and says so.",
     source="https://ome-model.readthedocs.io/en/stable/ome-tiff/specification.html",
     matches=marked("ome-tiff"),
     native=True,

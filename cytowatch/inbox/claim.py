@@ -274,7 +274,7 @@ def _take(
         reached("claim.prepared")
         trouble = _move_all(spool, parcel, held, place, moved)
         if trouble is None:
-            _make_durable(place, held, config)
+            _make_durable(place, held, config, marked=parcel.marker is not None)
             reached("claim.durable")
     except OSError:
         # Back to where it was; what cannot be put back now is put back by `recover`.
@@ -308,7 +308,7 @@ def _move_all(
     return None
 
 
-def _make_durable(place: Path, held: list[_Held], config: Config) -> None:
+def _make_durable(place: Path, held: list[_Held], config: Config, *, marked: bool) -> None:
     for one in held:
         _set_modes(one.descriptor, config)
         # 40 GB of it may still be dirty: this is why claims do not run in the scan loop.
@@ -317,6 +317,9 @@ def _make_durable(place: Path, held: list[_Held], config: Config) -> None:
     # leaves both. The inbox, in which others write, need not be synced for that.
     for folder, _, _ in os.walk(place / "source"):
         durable.fsync_directory(Path(folder))
+    if marked:
+        # Or the marker may be in the inbox again, and mark the next file of that name.
+        durable.fsync_directory(place)
 
 
 def _prepare(

@@ -87,7 +87,7 @@ class CopiedLevel:
 
     @property
     def samples(self) -> int:
-        """Colours alone are copied."""
+        """Samples a pixel: colours alone are copied."""
         return 3
 
     @property

@@ -158,7 +158,7 @@ class _Pyramid:
         made = level_sizes(width, height, settings.tile)
         self._levels += [_Level(*size) for size in (made[1:] if copied else made)]
         #: Whether there is any that must be made of rows.
-        self._made = len(self._levels) > len(copied)
+        self._derives = len(self._levels) > len(copied)
         self._waiting: deque[tuple[_Level, Future[tuple[bytes, list[bytes]]]]] = deque()
         self._halves: deque[tuple[int, Future[Pixels]]] = deque()
         task_bytes = settings.tile * settings.tile * samples * _TILES_AT_ONCE
@@ -171,14 +171,13 @@ class _Pyramid:
         self._at = self._file.write(bytes(16 if self._settings.big else 8))
         for level in self._levels:
             if level.copied is not None:
-                # The rows of the one that is halved are decoded for that.
                 self._copy(level, level.copied)
-        if self._made:
-            self._make(blocks)
+        if self._derives:
+            self._derive(blocks)
         self._write_until(0)
         self._directories()
 
-    def _make(self, blocks: Iterable[Pixels]) -> None:
+    def _derive(self, blocks: Iterable[Pixels]) -> None:
         for block in blocks:
             # What the one before it was halved to is fetched when this one keeps the threads busy.
             earlier = len(self._halves)

@@ -153,7 +153,7 @@ def _encode(
             big=size > _BIG_BYTES,
             per_cm=(10_000 / mpp.x, 10_000 / mpp.y) if mpp is not None else None,
             icc_profile=bytes(profile) if profile is not None else None,
-            threads=_threads(threads, width * height),
+            threads=threads_for(threads, width * height),
         ),
         copied,
         told,
@@ -186,12 +186,8 @@ def _by_libvips(image: Any) -> Bands:
     return bands
 
 
-def threads_for(configured: str | int, image: Any) -> int:
-    """How many threads an image is worth, as `write_pyramid` has it."""
-    return _threads(configured, image.width * image.height)
-
-
-def _threads(configured: str | int, pixels: int) -> int:
+def threads_for(configured: str | int, pixels: int) -> int:
+    """How many threads an image of so many pixels is worth."""
     if isinstance(configured, int):
         return configured
     return 1 if pixels < _ONE_THREAD_BELOW else len(os.sched_getaffinity(0))

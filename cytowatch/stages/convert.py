@@ -228,7 +228,8 @@ def _scene(
         )
         if copied:
             # Nothing else here has decoded them.
-            threads = writer.threads_for(file.config.engine.threads_per_worker, image)
+            pixels = image.width * image.height
+            threads = writer.threads_for(file.config.engine.threads_per_worker, pixels)
             verify.read_tiles(path, copied, progress, threads=threads)
             also = [*also, _said_of(scene, copied)]
         return _described(file, path, image, [*scene.done, *also], copied)

@@ -36,6 +36,7 @@ NOW = datetime(2026, 11, 23, 14, 15, 2, tzinfo=UTC)
 #: What is dropped, of each kind of parcel: where, and where it goes.
 DROPS = {
     "a file": {"ann/a.jpg": "source/a.jpg"},
+    "a marked file": {"ann/a.jpg": "source/a.jpg", "ann/a.jpg.done": ""},
     "a set": {"ann/a.mrxs": "source/a.mrxs", "ann/a/Index.dat": "source/a/Index.dat"},
 }
 
@@ -62,11 +63,12 @@ def claimed(names: dict[str, str], folder: Path, monkeypatch: pytest.MonkeyPatch
         (spool.inbox / name).write_bytes(content(name))
     device = os.stat(spool.root).st_dev
     drops = {drop.path: drop for drop, _ in inboxes.scan(spool.inbox, "ann", [], device=device)}
-    members = tuple(claim.Member(drop=drops[name], to=to) for name, to in names.items())
+    members = tuple(claim.Member(drop=drops[name], to=to) for name, to in names.items() if to)
+    marker = next((drops[name] for name, to in names.items() if not to), None)
 
     def do() -> None:
         claim.claim(
-            spool, claim.Parcel(members=members), config=Config(), now=NOW, software={},
+            spool, claim.Parcel(members=members, marker=marker), config=Config(), now=NOW, software={},
             overdue=False, make_id=lambda _now, _name: ID, quiet_for_s=10,
         )  # fmt: skip
 
@@ -74,10 +76,11 @@ def claimed(names: dict[str, str], folder: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def lost_of_a_claim(disk: Disk, names: dict[str, str], place: Path, **how: Any) -> list[str]:
-    wanted = {content(name) for name in names}
+    wanted = {content(name) for name, to in names.items() if to}
+    markers = {content(name) for name, to in names.items() if not to}
     slides = {inode for inode, (data, _) in disk.files.items() if data in wanted}
 
-    def check(root: Path, where: dict[int, Path], _end: bool) -> str | None:
+    def check(root: Path, where: dict[int, Path], end: bool) -> str | None:
         """None if the slide is whole in its inbox, or claimed and whole; once, where that can be."""
         for journal in root.glob("state/tmp/*/claim.json"):
             if data := journal.read_bytes():
@@ -93,6 +96,15 @@ def lost_of_a_claim(disk: Disk, names: dict[str, str], place: Path, **how: Any) 
             # One that claims to have a slide and has none would be an error of a slide that is elsewhere.
             found += [path / row["path"] for row in manifest.read(path)["files"]]
         there = Counter(path.read_bytes() for path in found)
+        if (
+            end
+            and how["atomic"]
+            and markers & there.keys()
+            and list((spool.stages / "uploaded").iterdir())
+        ):
+            return "its marker marks the next one"
+        for one in markers:
+            del there[one]
         if there.keys() != wanted or (how["atomic"] and max(there.values()) > 1):
             return f"{told}, {[str(path.relative_to(root)) for path in found]}"
         if any(said.startswith("kept") for said in told.values()):
