@@ -20,12 +20,14 @@ __all__ = [
     "fsync_directory",
     "fsync_file",
     "fsync_tree",
+    "make_directory",
     "is_local",
     "is_transient",
     "keeps_renames",
     "mount_of",
     "rename",
     "why_of",
+    "write_note",
 ]
 
 #: Faults of the machine, not of the file: what met them waits and is tried again.
@@ -155,7 +157,8 @@ def _kind(path: Path) -> str:
 
 def can_rename(folder: Path) -> bool:
     """Whether the filesystem of `folder` can rename without replacing; tried with a file there."""
-    probe = folder / f".rename-{os.getpid()}"
+    # Not the process's number: in a container that is always the same, and a crash leaves the file.
+    probe = folder / f".rename-{os.urandom(4).hex()}"
     target = folder / f"{probe.name}-done"
     try:
         probe.touch()
@@ -211,6 +214,25 @@ def fsync_directory(path: Path) -> None:
     """Make the names in the directory at `path` outlast a power cut."""
     with directory(path) as descriptor:
         os.fsync(descriptor)
+
+
+def make_directory(path: Path, *, mode: int = 0o750) -> None:
+    """Make `path`, and what is missing above it, so that each new name outlasts a power cut.
+
+    What is moved into a directory is as safe as that directory's own name.
+    """
+    if path.is_dir():
+        return
+    make_directory(path.parent, mode=mode)
+    path.mkdir(mode=mode, exist_ok=True)
+    fsync_directory(path.parent)
+
+
+def write_note(path: Path, text: str) -> None:
+    """Write a file of a few words that outlasts a power cut, with its name."""
+    path.write_text(text)
+    fsync_file(path)
+    fsync_directory(path.parent)
 
 
 def fsync_file(path: Path) -> None:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
 
+from cytowatch import durable
 from cytowatch.failpoints import reached
 from cytowatch.status import Status
 
@@ -287,12 +288,12 @@ def read(directory: Path) -> Manifest:
     return cast("Manifest", document)
 
 
-def write(directory: Path, manifest: Manifest) -> None:
+def write(directory: Path, manifest: Manifest, *, durably: bool = True) -> None:
     """Write it to a temporary name, fsync, rename over the old one, fsync the directory.
 
     Without the first fsync a power cut leaves an empty manifest on some filesystems, without the
     second the old one, which has not counted the attempt that begins (test_power.py fails without
-    either).
+    either). Not `durably` where the old one does as well, for what has changed is found again.
     """
     temporary = directory / f".{FILE_NAME}.{os.urandom(4).hex()}"
     data = json.dumps(manifest, indent=1, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
@@ -308,11 +309,8 @@ def write(directory: Path, manifest: Manifest) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-    parent = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(parent)
-    finally:
-        os.close(parent)
+    if durably:
+        durable.fsync_directory(directory)
 
 
 @functools.cache

@@ -55,14 +55,14 @@ def read(spool: Spool) -> Pauses:
 
 def _write(spool: Spool, pauses: Pauses) -> None:
     path = _path(spool)
-    if not pauses:
+    if pauses:
+        temporary = path.with_name(".paused.json")
+        temporary.write_text(json.dumps(pauses.document))
+        durable.fsync_file(temporary)
+        temporary.rename(path)
+    else:
         path.unlink(missing_ok=True)
-        return
-    temporary = path.with_name(".paused.json")
-    temporary.write_text(json.dumps(pauses.document))
-    # Whoever paused it, to move a disk perhaps, relies on it after a power cut too.
-    durable.fsync_file(temporary)
-    temporary.rename(path)
+    # Whoever paused it, to move a disk perhaps, or let it go on relies on that after a power cut too.
     durable.fsync_directory(spool.state)
 
 

@@ -74,8 +74,7 @@ class Spool:
                         "give an empty directory"
                     )
             spool._check_layout(missing_is_fine=True)
-            for path in spool._directories():
-                path.mkdir(exist_ok=True, mode=0o750)
+            spool._make_directories()
             if not marker.exists():
                 temporary = spool.tmp / "FORMAT"
                 temporary.write_text(LAYOUT)
@@ -128,6 +127,15 @@ class Spool:
         yield from (self.inbox, self.stages, self.storage, self.projects, self.status_dir)
         yield from (self.state, self.tmp, self.trash, self.requests)
         yield from (self.stage(status) for status in STAGE_STATUSES)
+
+    def _make_directories(self) -> None:
+        """Make what is missing, so that it outlasts a power cut once there is a FORMAT."""
+        made = [path for path in self._directories() if not path.is_dir()]
+        for path in made:
+            path.mkdir(exist_ok=True, mode=0o750)
+        # The root is synced with its FORMAT.
+        for parent in {path.parent for path in made} - {self.root}:
+            durable.fsync_directory(parent)
 
     def _check_layout(self, *, missing_is_fine: bool) -> None:
         try:
@@ -219,12 +227,12 @@ class Spool:
     def set_aside(self, path: Path, status: Status) -> Path:
         """Take the directory at `path` out of `status`, to where nothing of it is treated."""
         aside = self.state / "aside"
-        aside.mkdir(mode=0o750, exist_ok=True)
+        durable.make_directory(aside)
         target = aside / f"{path.name}.{status.name}"
         while target.exists():
             target = target.with_name(f"{target.name}.{os.urandom(2).hex()}")
+        # If a power cut takes it back, the next start does it again.
         durable.rename(path, target)
-        durable.fsync_directory(aside)
         return target
 
     def in_status(self, status: Status) -> list[UploadedFileId]:
@@ -250,10 +258,7 @@ class Spool:
     def publish(self, path: Path, user: str) -> Path:
         """Rename the directory at `path` into the storage of `user`, durably."""
         target = self.storage / user
-        if not target.is_dir():
-            target.mkdir(mode=0o750, exist_ok=True)
-            # What is published into a folder is as safe as that folder's own name (test_power.py).
-            durable.fsync_directory(self.storage)
+        durable.make_directory(target)
         return self._move(path, target, durably=True)
 
     def link(self, project: str, name: str, user: str, id: UploadedFileId) -> None:  # noqa: A002
@@ -263,7 +268,7 @@ class Spool:
         published: a crash between the two is mended by publishing, which a start goes on with.
         """
         folder = self.projects / project
-        folder.mkdir(mode=0o750, exist_ok=True)
+        durable.make_directory(folder)
         place = folder / f"{name}~{id.split('-')[2]}"
         with suppress(FileExistsError):
             place.symlink_to(Path("..", "..", "storage", user, id))
@@ -292,14 +297,19 @@ class Spool:
             _tell_not_synced(moved, error)
         return moved
 
+    def bury(self, path: Path) -> Path:
+        """Rename something of ours into the trash; gives its new place."""
+        grave = self.trash / f"{path.name}.{os.urandom(4).hex()}"
+        os.rename(path, grave)
+        return grave
+
     def discard(self, path: Path) -> None:
         """Remove something of ours: first out of the way by a rename, then for good.
 
         What cannot be removed now stays in the trash, and is removed with it.
         """
-        grave = self.trash / f"{path.name}.{os.urandom(4).hex()}"
         try:
-            os.rename(path, grave)
+            grave = self.bury(path)
         except FileNotFoundError:
             return
         with suppress(OSError):

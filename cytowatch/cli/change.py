@@ -6,13 +6,14 @@ import hashlib
 import os
 import shutil
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cytowatch import pauses, projects, tree
+from cytowatch import durable, pauses, projects, tree
 from cytowatch.cli.app import (
     ConfigOption,
     RootOption,
@@ -132,9 +133,11 @@ def export(
     entry = one(spool_of(root, config), wanted)
     become_caller_again()
     directory.mkdir(parents=True, exist_ok=True)
+    folders = {directory.absolute().parent}
     for row, name in after.originals(entry.manifest):
         target = directory / name
         target.parent.mkdir(parents=True, exist_ok=True)
+        folders |= {directory / folder for folder in Path(name).parents}
         if target.exists():
             raise RootError(f"{target} is there already; nothing is replaced")
         with open(entry.path / row["path"], "rb") as source, open(target, "xb") as copy:
@@ -146,6 +149,10 @@ def export(
                 if hashlib.file_digest(copy, "sha256").hexdigest() != row["sha256"]:
                     raise RootError(f"{target} has other bytes than the original had")
         console.print(f"{safe(str(target))}, {bytes_text(row['size_bytes'])}")
+    for folder in folders:
+        # So that a disk that is pulled out now has their names; not every filesystem can promise that.
+        with suppress(OSError):
+            durable.fsync_directory(folder)
 
 
 def _inside(spool: Spool, entry: tree.Entry) -> list[tree.Entry]:

@@ -73,8 +73,8 @@ def out_directories(path: Path) -> list[Path]:
 
 
 def begin(spool: Spool, place: Place, status: Status, *, now: datetime) -> Place:
-    """Enter the working `status` from UPLOADED, its first attempt counted before it begins."""
-    return _enter(spool, place, place.manifest, status, now=now, attempts=1)
+    """Enter the working `status` from UPLOADED; one that a power cut takes back is begun again."""
+    return _enter(spool, place, place.manifest, status, now=now, attempts=1, durably=False)
 
 
 def attempt(place: Place) -> Place:
@@ -147,16 +147,19 @@ def link(spool: Spool, place: Place, first: Place, *, now: datetime) -> Place:
     Its own copy of the same bytes goes. Doing it twice changes nothing.
     """
     first_id = first.path.name
+    graves = []
     for name in ("source", "derived"):
         own = place.path / name
         if own.is_symlink() or not (first.path / name).is_dir():
             continue
         if own.exists():
-            spool.discard(own)
+            graves.append(spool.bury(own))
         own.symlink_to(Path("..", first_id, name))
         reached("duplicate.linked")
-    # The links are all that shows the bytes, and the manifest says that they are there.
+    # Before its bytes go, or a power cut might bring back a source without them.
     durable.fsync_directory(place.path)
+    for grave in graves:
+        spool.discard(grave)
     shown = ("images", "conversion", "verification", "format", "sha256")
     same = {key: cast("dict[str, Any]", first.manifest)[key] for key in shown}
     changed = cast(
@@ -188,10 +191,8 @@ def _note_of(spool: Spool, id_: str) -> Path:
 
 def plan_to_lighten(spool: Spool, place: Place) -> None:
     """Note, before it is published, that its source is to be given up afterwards."""
-    note = _note_of(spool, place.manifest["id"])
-    note.write_text(place.manifest["user"])
     # Without it a power cut would leave a source that nobody gives up any more.
-    durable.fsync_directory(spool.requests)
+    durable.write_note(_note_of(spool, place.manifest["id"]), place.manifest["user"])
 
 
 def lighten(spool: Spool, place: Place) -> Place:
@@ -337,6 +338,7 @@ def _enter(
     now: datetime,
     attempts: int,
     error: ErrorEntry | None = None,
+    durably: bool = True,
 ) -> Place:
     written = manifest.at_status(changed, status, now=now, attempts=attempts, error=error)
     if status.is_final:
@@ -344,7 +346,7 @@ def _enter(
             spool.discard(leftover)
         (place.path / "worker").unlink(missing_ok=True)
         without_temporaries(place.path)
-    manifest.write(place.path, written)
+    manifest.write(place.path, written, durably=durably)
     if status.is_final:
         hooks.note(spool, spool.hooks, written, status, now=now)
         reached("hook.noted")
@@ -444,8 +446,10 @@ def _hand_out(
     for left in out_directories(place.path):
         for child in changed["children"]:
             if (left / "children" / child).is_dir():
-                spool.move(left / "children" / child, Status.UPLOADED)
+                spool.move(left / "children" / child, Status.UPLOADED, durably=False)
                 reached("child.published")
+    # All of them at once, before the folder that they were in goes.
+    durable.fsync_directory(spool.stage(Status.UPLOADED))
     if not place.manifest["format"]:
         raise _refused(place.status, "an archive without a format")
     return cast("Manifest", {**changed, "phase": None})

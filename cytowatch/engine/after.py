@@ -154,7 +154,7 @@ def _give_back(spool: Spool, place: Place, target: Path) -> None:
             if not source.exists():
                 continue
             wanted = target / name
-            wanted.parent.mkdir(parents=True, exist_ok=True)
+            durable.make_directory(wanted.parent, mode=0o777)
             stem, ending = os.path.splitext(wanted.name)
             for number in range(1000):
                 again = wanted if number == 0 else wanted.with_name(f"{stem} ({number}){ending}")

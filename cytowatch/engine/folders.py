@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import cast
 
-from cytowatch import durable, manifest, names
+from cytowatch import manifest, names
 from cytowatch.engine import advance
 from cytowatch.engine.advance import Place
 from cytowatch.engine.treat import Observer
@@ -121,8 +121,8 @@ class Folders:
             attempts=1,
         )
         manifest.write(path, extracting)
-        durable.fsync_tree(path)
-        path = self._spool.move(path, Status.EXTRACTING_DATA)
+        # The claim that names it syncs state/tmp, and so this.
+        path = self._spool.move(path, Status.EXTRACTING_DATA, durably=False)
         last = Place(status=Status.EXTRACTING_DATA, path=path, manifest=extracting)
         self._open[key] = _Open(last)
         self._observer.entered(first, last, 0.0)
@@ -147,7 +147,7 @@ class Folders:
             return
         # What cannot be written now is written with the next one, or with the last manifest.
         with suppress(OSError):
-            manifest.write(found.place.path, changed)
+            manifest.write(found.place.path, changed, durably=False)
             found.place = Place(status=found.place.status, path=found.place.path, manifest=changed)
             found.unnoted = []
 

@@ -38,9 +38,8 @@ def note(spool: Spool, found: Manifest) -> None:
         It cannot be written: the step is done again.
     """
     if any(row["sha256"] is None for row in found["files"]):
-        _note_of(spool, found["id"]).write_text(found["user"])
         # Or after a power cut it would be in storage without a hash for ever.
-        durable.fsync_directory(spool.requests)
+        durable.write_note(_note_of(spool, found["id"]), found["user"])
 
 
 def _note_of(spool: Spool, id_: str) -> Path:

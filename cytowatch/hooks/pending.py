@@ -78,7 +78,7 @@ def note(
     if not wanted:
         return
     folder = _folder(spool)
-    folder.mkdir(exist_ok=True, mode=0o750)
+    durable.make_directory(folder)
     for hook in wanted:
         one = Pending(
             hook=hook.name, id=found["id"], user=found["user"], status=status.name,
@@ -91,7 +91,11 @@ def note(
 
 def save(spool: Spool, one: Pending) -> None:
     """Write down how far a delivery is."""
-    path = _folder(spool) / one.file_name
+    _write(_folder(spool), one)
+
+
+def _write(folder: Path, one: Pending) -> None:
+    path = folder / one.file_name
     temporary = path.with_name(f".{path.name}")
     temporary.write_text(json.dumps(asdict(one)))
     durable.fsync_file(temporary)
@@ -101,15 +105,16 @@ def save(spool: Spool, one: Pending) -> None:
 def bury(spool: Spool, one: Pending) -> None:
     """Give it up: it stays as a dead letter until an admin has seen it."""
     save(spool, one)
-    _dead(spool).mkdir(exist_ok=True, mode=0o750)
+    durable.make_directory(_dead(spool))
     (_folder(spool) / one.file_name).replace(_dead(spool) / one.file_name)
 
 
 def revive(spool: Spool, one: Pending) -> None:
     """Let a dead letter be tried anew, from the beginning."""
     _folder(spool).mkdir(exist_ok=True, mode=0o750)
-    save(spool, replace(one, tries=0))
-    (_dead(spool) / one.file_name).unlink(missing_ok=True)
+    _write(_dead(spool), replace(one, tries=0))
+    # One rename, for of two steps a power cut may keep the second alone.
+    (_dead(spool) / one.file_name).replace(_folder(spool) / one.file_name)
 
 
 def _read(folder: Path) -> list[Pending]:

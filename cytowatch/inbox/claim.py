@@ -313,6 +313,10 @@ def _make_durable(place: Path, held: list[_Held], config: Config, *, marked: boo
         _set_modes(one.descriptor, config)
         # 40 GB of it may still be dirty: this is why claims do not run in the scan loop.
         os.fsync(one.descriptor)
+    _sync_names(place, marked=marked)
+
+
+def _sync_names(place: Path, *, marked: bool) -> None:
     # With the new name the old one is gone as well, for a rename is one step; where it is two, a cut
     # leaves both. The inbox, in which others write, need not be synced for that.
     for folder, _, _ in os.walk(place / "source"):
@@ -423,12 +427,16 @@ def _trouble(one: _Held, moved: Path) -> Waiting | None:
 
 def _undo(spool: Spool, place: Path, moved: list[_Held]) -> None:
     """Back to the inbox under their own names, or beside whatever has such a name by now."""
-    for one in reversed(moved):
-        _put_back(place / one.member.to, one.member.drop.name, one.folder_fd)
     if (place / _MARKER).exists():
         marker = json.loads((place / JOURNAL).read_bytes())["marker"]
         with durable.beneath(spool.inbox, os.path.dirname(marker)) as at:
+            # Beside its file, with which it is synced.
             _put_back(place / _MARKER, os.path.basename(marker), at)
+    for one in reversed(moved):
+        _put_back(place / one.member.to, one.member.drop.name, one.folder_fd)
+    # They are the only names that the files have now; what they had in state/tmp goes next.
+    for folder in {os.path.dirname(one.member.drop.path): one.folder_fd for one in moved}.values():
+        os.fsync(folder)
     spool.discard(place)
 
 
@@ -440,8 +448,6 @@ def _put_back(path: Path, name: str, folder_fd: int) -> None:
             durable.rename(path, name if number == 0 else other, target_fd=folder_fd)
         except FileExistsError:
             continue
-        # It is the only name that the file has now; what it had in state/tmp is removed next.
-        os.fsync(folder_fd)
         return
     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
 
@@ -498,11 +504,13 @@ def _recover_one(spool: Spool, place: Path) -> str:
     moved = [m for m in journal["members"] if _is(place / m["to"], m["inode"])]
     whole = len(moved) == len(journal["members"]) and _has_source(place)
     if whole and all(_untouched(place / m["to"], m) for m in moved):
-        durable.fsync_tree(place)
+        for member in moved:
+            durable.fsync_file(place / member["to"])
+        _sync_names(place, marked=(place / _MARKER).exists())
         _remove_empty(spool.inbox, journal.get("folder"))
         (place / _MARKER).unlink(missing_ok=True)
         (place / JOURNAL).unlink(missing_ok=True)
-        spool.move(place, Status.UPLOADED)
+        spool.move(place, Status.UPLOADED, durably=False)
         return "finished"
     back = [(place / member["to"], member["from"]) for member in moved]
     if (place / _MARKER).exists():
@@ -511,11 +519,13 @@ def _recover_one(spool: Spool, place: Path) -> str:
         folder, name = os.path.split(origin)
         try:
             # The folder of a set may be gone by now: it was removed when it was empty.
-            os.makedirs(spool.inbox / folder, exist_ok=True)
+            durable.make_directory(spool.inbox / folder, mode=0o777)
             with durable.beneath(spool.inbox, folder) as inbox_fd:
                 _put_back(path, name, inbox_fd)
         except OSError as error:
             return f"kept: {origin!r} cannot be put back ({error.strerror})"
+    for folder in {os.path.dirname(origin) for _, origin in back}:
+        durable.fsync_directory(spool.inbox / folder)
     if _has_source(place):
         return "kept: it holds files that no claim names"
     spool.discard(place)

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -43,16 +41,6 @@ DROPS = {
 
 def content(name: str) -> bytes:
     return f"\xff\xd8 {name} \xff\xd9".encode("latin-1") * 40
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """Where inodes are never used twice."""
-    found = Path("/dev/shm") / f"power-{os.getpid()}"
-    shutil.rmtree(found, ignore_errors=True)
-    found.mkdir()
-    yield found
-    shutil.rmtree(found)
 
 
 def claimed(names: dict[str, str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Disk:
