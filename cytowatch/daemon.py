@@ -22,6 +22,7 @@ from cytowatch.config import Config, reloaded
 from cytowatch.engine import after, requests
 from cytowatch.engine.child import Zygote
 from cytowatch.engine.cluster import Cluster
+from cytowatch.engine.contents import Contents
 from cytowatch.engine.engine import Engine, workers
 from cytowatch.engine.folders import Folders
 from cytowatch.engine.hashing import Hasher
@@ -168,6 +169,7 @@ class _Daemon:
                 zygote=self._zygote,
                 observer=self._ledger,
                 index=self._index,
+                contents=Contents(),
                 room=self._room,
                 now=_now,
                 monotonic=time.monotonic,

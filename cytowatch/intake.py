@@ -73,6 +73,9 @@ class DroppedFolders(Protocol):
     def open(self) -> list[str]:
         """The folders that are open."""
 
+    def is_open(self, folder: str) -> bool:
+        """Whether `folder` is."""
+
     def parent(self, folder: str, user: str, project: str | None) -> Manifest:
         """The manifest of the one of `folder`."""
 
@@ -81,6 +84,9 @@ class DroppedFolders(Protocol):
 
     def adopt(self, child: Manifest) -> None:
         """Note what came out of a folder, and was taken up again after a fault."""
+
+    def note(self) -> None:
+        """Write down what was claimed, where it is time."""
 
     def finish(self, folder: str, skipped: list[SkippedEntry]) -> None:
         """Nothing more comes."""
@@ -366,7 +372,7 @@ class Intake:
             for track in bundle.tracks
         )
         parent = None
-        if bundle.folder is not None and self._is_image(bundle):
+        if bundle.folder is not None and self._may_be_an_image(bundle):
             head = bundle.head.drop
             try:
                 parent = self._folders.parent(bundle.folder, head.user, head.project)
@@ -414,9 +420,12 @@ class Intake:
         self._ended.append(running)
         self._wake()
 
-    def _is_image(self, bundle: Bundle) -> bool:
-        """Whether a format claims its head: what else lies in a dropped folder stays there."""
-        if bundle.group.kind is not None:
+    def _may_be_an_image(self, bundle: Bundle) -> bool:
+        """Whether a format claims its head: what else lies in a dropped folder stays there.
+
+        In a folder that is open already its claim finds that out, in a thread of its own.
+        """
+        if bundle.group.kind is not None or self._folders.is_open(bundle.folder or ""):
             return True
         return self._gatherer.look_at(bundle.head, _looks_like_an_image)
 
@@ -499,24 +508,38 @@ class Intake:
 
     def _finish_folders(self, now: float) -> None:
         """Close the folders in which nothing has come, and nothing waits, for `folder_quiet_s`."""
-        for folder in self._folders.open:
-            if now >= (self._finish_at(folder, now) or float("inf")):
+        self._folders.note()
+        for folder, at in self._finish_times(now).items():
+            if now >= at:
                 marker = self._markers.pop(folder, None)
                 self._folders.finish(folder, self._left_in(folder))
                 self._active.pop(folder, None)
                 if marker is not None:
                     (self._spool.inbox / marker.path).unlink(missing_ok=True)
 
-    def _finish_at(self, folder: str, now: float) -> float | None:
-        """When `folder` may be finished; None while something in it can still be claimed."""
-        inside = [t for t in self._settler.tracks if t.drop.path.startswith(f"{folder}/")]
-        if any(track.claiming or track.due_at is not None for track in inside):
-            return None
-        active = self._active.setdefault(folder, now)
-        if folder in self._markers:
-            return active
-        newest = max((track.changed_at for track in inside), default=active)
-        return max(active, newest) + self._config.inbox.folder_quiet_s
+    def _finish_times(self, now: float) -> dict[str, float]:
+        """When each folder that is open may be finished, save those in which something can be claimed."""
+        newest = {folder: self._active.setdefault(folder, now) for folder in self._folders.open}
+        busy = set()
+        # All in one pass: a folder may hold a hundred thousand files.
+        for track in self._settler.tracks if newest else ():
+            parts = track.drop.path.split("/", 3)
+            for folder in ("/".join(parts[:2]), "/".join(parts[:3])):
+                if folder in newest and folder != track.drop.path:
+                    newest[folder] = max(newest[folder], track.changed_at)
+                    if track.claiming or track.due_at is not None or self._lacks_marker(track):
+                        busy.add(folder)
+        quiet_s = self._config.inbox.folder_quiet_s
+        return {
+            folder: self._active[folder] if folder in self._markers else at + quiet_s
+            for folder, at in newest.items()
+            if folder not in busy
+        }
+
+    def _lacks_marker(self, track: Track) -> bool:
+        """Whether it is an image that its scanner has not yet said to be done."""
+        waits = track.waiting is not None and track.waiting.why == "done_marker"
+        return waits and self._gatherer.look_at(track, _looks_like_an_image)
 
     def _left_in(self, folder: str) -> list[SkippedEntry]:
         cut = len(folder) + 1
@@ -532,7 +555,7 @@ class Intake:
     def next_due(self) -> float | None:
         """When a drop has been quiet long enough next, or a folder may be finished."""
         now = time.monotonic()
-        times = [self._settler.next_due(), *(self._finish_at(f, now) for f in self._folders.open)]
+        times = [self._settler.next_due(), *self._finish_times(now).values()]
         return min((one for one in times if one is not None), default=None)
 
     @property
@@ -548,7 +571,7 @@ class Intake:
         return (
             not self._under_way.total()
             and not self._to_mend
-            and not self._finishing(now)
+            and not self._finish_times(now)
             and not any(
                 track.due_at is not None
                 and track.waiting is not _PAUSED
@@ -557,9 +580,6 @@ class Intake:
                 for track in self._settler.tracks
             )
         )
-
-    def _finishing(self, now: float) -> bool:
-        return any(self._finish_at(folder, now) is not None for folder in self._folders.open)
 
     def waiting_counts(self, now: float) -> tuple[Counter[str], dict[str, float], int]:
         """How many drops wait and the oldest for how many seconds, by reason; all their bytes."""

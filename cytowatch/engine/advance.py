@@ -19,7 +19,7 @@ from typing import Any, cast
 from cytowatch import durable, formats, hooks, manifest, names
 from cytowatch.config import Storage
 from cytowatch.engine import hashing
-from cytowatch.errors import IngestError, stage_error
+from cytowatch.errors import FormatError, IngestError, stage_error
 from cytowatch.failpoints import reached
 from cytowatch.formats import directory
 from cytowatch.manifest import ErrorEntry, FileEntry, Manifest, ManifestError
@@ -44,6 +44,7 @@ __all__ = [
     "out_directories",
     "plan_to_lighten",
     "rebuilt",
+    "reject",
     "tidy",
     "withdraw",
     "without_temporaries",
@@ -114,15 +115,7 @@ def accept(
     OSError
         A fault of the machine; the step can be done again.
     """
-    if outcome.status not in FOLLOWERS[place.status] or outcome.status.is_error:
-        raise _refused(place.status, f"{outcome.status.name} cannot follow {place.status.name}")
-    if strange := set(outcome.changes) - _MAY_CHANGE[place.status]:
-        raise _refused(place.status, f"it may not set {', '.join(sorted(strange))}")
-    changed = cast("Manifest", {**place.manifest, **outcome.changes})
-    if duplicate_of is not None:
-        changed["duplicate_of"] = duplicate_of
-    if wrong := manifest.problems(changed):
-        raise _refused(place.status, wrong[0])
+    changed = _checked(place, outcome, duplicate_of)
     if place.status is Status.EXTRACTING_DATA:
         changed = _hand_out(spool, place, changed, out, settings)
     else:
@@ -131,6 +124,28 @@ def accept(
         changed = _name_source(place.path, changed)
     attempts = 0 if outcome.status.is_final else 1
     return _enter(spool, place, changed, outcome.status, now=now, attempts=attempts)
+
+
+def reject(spool: Spool, place: Place, outcome: Outcome, first: str, *, now: datetime) -> Place:
+    """End ERROR_FORMAT `duplicate`, with all that was detected: `first` has the same content."""
+    changed = _name_source(place.path, _checked(place, outcome, first))
+    wrong = FormatError("duplicate", f"the same content is there already, as {first}")
+    known = Place(status=place.status, path=place.path, manifest=changed)
+    return fail(spool, known, wrong, now=now)
+
+
+def _checked(place: Place, outcome: Outcome, duplicate_of: str | None) -> Manifest:
+    """The manifest as a stage wants it; what it may not say is refused."""
+    if outcome.status not in FOLLOWERS[place.status] or outcome.status.is_error:
+        raise _refused(place.status, f"{outcome.status.name} cannot follow {place.status.name}")
+    if strange := set(outcome.changes) - _MAY_CHANGE[place.status]:
+        raise _refused(place.status, f"it may not set {', '.join(sorted(strange))}")
+    changed = cast("Manifest", {**place.manifest, **outcome.changes})
+    if duplicate_of is not None or place.status is Status.DETECTING_FORMAT:
+        changed["duplicate_of"] = duplicate_of
+    if wrong := manifest.problems(changed):
+        raise _refused(place.status, wrong[0])
+    return changed
 
 
 def is_linked(place: Place) -> bool:

@@ -155,7 +155,7 @@ class Engine:
                 self._known.discard(id_)
                 self._pauses.pop(id_, None)
                 self.waiting.pop(id_, None)
-                self._hurry("disk")
+                self._hurry(("disk", "duplicate"))
             else:
                 seconds = min(_LONGEST_PAUSE_S, self._pauses.get(id_, _FIRST_PAUSE_S / 2) * 2)
                 self._pauses[id_] = seconds
@@ -165,11 +165,11 @@ class Engine:
                 heapq.heappush(self._paused, (self._treatment.monotonic() + seconds, user, id_))
         self._wake()
 
-    def _hurry(self, why: str) -> None:
-        """One is done: what waits for `why` may have room now."""
+    def _hurry(self, reasons: tuple[str, ...]) -> None:
+        """One is done: what waits for that may go on now."""
         now = self._treatment.monotonic()
         self._paused = [
-            (min(due, now) if self.waiting.get(id_, ("", ""))[0] == why else due, user, id_)
+            (min(due, now) if self.waiting.get(id_, ("", ""))[0] in reasons else due, user, id_)
             for due, user, id_ in self._paused
         ]
         heapq.heapify(self._paused)

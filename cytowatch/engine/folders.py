@@ -8,6 +8,7 @@ when nothing has come for ``folder_quiet_s``.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ from cytowatch.status import Status
 
 __all__ = ["Folders"]
 
+#: A manifest that names thousands is written at most in this part of the time.
+_NOTING_SHARE = 20.0
 #: So many files that became nothing are named; the rest is counted.
 _MOST_SKIPPED = 100
 _NOTHING = ExtractionError("no_image", "its images were taken away again before they were claimed")
@@ -37,8 +40,10 @@ _NOTHING = ExtractionError("no_image", "its images were taken away again before 
 @dataclass(slots=True)
 class _Open:
     place: Place
-    #: Children that a fault of the machine has kept from its manifest so far.
+    #: Children that are not in its manifest so far.
     unnoted: list[str] = field(default_factory=list)
+    #: When they may be written down next, on the monotonic clock.
+    note_at: float = 0.0
 
 
 class Folders:
@@ -66,6 +71,10 @@ class Folders:
     def open(self) -> list[str]:
         """The folders, relative to ``inbox/``, whose uploaded file is being extracted."""
         return list(self._open)
+
+    def is_open(self, folder: str) -> bool:
+        """Whether there is an uploaded file for `folder` already."""
+        return names.decode(os.fsencode(folder))[0] in self._open
 
     def recover(self) -> None:
         """Take up the folders that were open; their children are found by what they say."""
@@ -142,14 +151,21 @@ class Folders:
 
     def _add(self, found: _Open, children: list[str]) -> None:
         found.unnoted += [child for child in children if child not in found.unnoted]
-        changed = _with_children(found)
-        if changed == found.place.manifest:
+        began = time.monotonic()
+        if not found.unnoted or began < found.note_at:
             return
+        changed = _with_children(found)
         # What cannot be written now is written with the next one, or with the last manifest.
         with suppress(OSError):
             manifest.write(found.place.path, changed, durably=False)
             found.place = Place(status=found.place.status, path=found.place.path, manifest=changed)
             found.unnoted = []
+        found.note_at = began + _NOTING_SHARE * (time.monotonic() - began)
+
+    def note(self) -> None:
+        """Write down the children that are not yet in a manifest, where it is time."""
+        for found in self._open.values():
+            self._add(found, [])
 
     def finish(self, folder: str, skipped: list[SkippedEntry]) -> None:
         """Nothing more comes: `folder` is EXTRACTED, and goes if it is empty."""

@@ -18,8 +18,9 @@ from cytowatch.engine import advance
 from cytowatch.engine.advance import Place
 from cytowatch.engine.child import Child, ChildCrashed, ChildTimedOut, Stopped, Zygote, record
 from cytowatch.engine.cluster import Cluster, RemoteChild
+from cytowatch.engine.contents import Contents
 from cytowatch.engine.room import Room
-from cytowatch.errors import DeploymentError, FormatError, IngestError, TransientError, stage_error
+from cytowatch.errors import DeploymentError, IngestError, TransientError, stage_error
 from cytowatch.index import Index, content_key
 from cytowatch.manifest import FileEntry, ManifestError
 from cytowatch.model import Outcome
@@ -65,6 +66,7 @@ class Treatment:
     zygote: Zygote | Cluster
     observer: Observer
     index: Index
+    contents: Contents
     room: Room
     now: Callable[[], datetime]
     monotonic: Callable[[], float]
@@ -146,10 +148,12 @@ def _treat(with_: Treatment, place: Place) -> None:
                 place,
                 lambda at: advance.begin(with_.spool, at, Status.DETECTING_FORMAT, now=with_.now()),
             )
-        first = _first(with_, place) if _to_link(with_, place) else None
-        if first is not None:
-            _link(with_, place, first)
-            return
+        if _to_link(with_, place):
+            first = _first(with_, place)
+            if first is not None:
+                _link(with_, place, first)
+                return
+            _wait_for_first(with_, place)
         place = _with_child(with_, place)
 
 
@@ -164,7 +168,7 @@ def _with_child(with_: Treatment, place: Place) -> Place:
             while not place.status.is_final:
                 at = place
                 place = _move(with_, at, lambda at: _stage(with_, at, child, out))
-                if _to_link(with_, place) and _first(with_, place) is not None:
+                if _to_link(with_, place):
                     return place
                 if not place.status.is_final:
                     with_.between_stages()
@@ -217,8 +221,11 @@ def _stage(with_: Treatment, place: Place, child: Child | RemoteChild, out: str)
 
 def _accept(with_: Treatment, place: Place, outcome: Outcome, out: str) -> Place:
     duplicate_of = _duplicate(with_, place, outcome)
-    if duplicate_of is not None and _skips_conversion(with_, place, outcome, duplicate_of):
-        outcome = Outcome(status=Status.DEPLOYING, changes=outcome.changes)
+    refused = (
+        with_.config.storage.duplicates == "reject" and place.status is Status.DETECTING_FORMAT
+    )
+    if duplicate_of is not None and refused:
+        return advance.reject(with_.spool, place, outcome, duplicate_of, now=with_.now())
     heavy = _gives_up_source(with_.config, outcome.status)
     if heavy:
         advance.plan_to_lighten(with_.spool, place)
@@ -252,42 +259,52 @@ def _gives_up_source(config: Config, status: Status) -> bool:
             return False
 
 
-def _skips_conversion(with_: Treatment, place: Place, outcome: Outcome, first: str) -> bool:
-    """Whether no pyramid need be derived, for the one of `first` is shown by links."""
-    policy = with_.config.storage.duplicates == "link"
-    converting = place.status is Status.DETECTING_FORMAT and outcome.status is Status.CONVERTING
-    return policy and converting and _published(with_, place, first) is not None
-
-
 def _duplicate(with_: Treatment, place: Place, outcome: Outcome) -> str | None:
-    """The id of the first uploaded file of the user with the same content.
-
-    Raises
-    ------
-    FormatError
-        `duplicate`: the configuration rejects it.
-    """
+    """The id of the first uploaded file of the user with the same content, in storage or in work."""
+    detecting = place.status is Status.DETECTING_FORMAT
+    known = None if detecting else place.manifest["duplicate_of"]
     files: list[FileEntry] = outcome.changes.get("files", place.manifest["files"])
     key = content_key(files)
-    first = with_.index.first(place.manifest["user"], key) if key else None
-    if first is None or first == place.manifest["id"]:
-        return place.manifest["duplicate_of"]
-    detecting = place.status is Status.DETECTING_FORMAT
-    if with_.config.storage.duplicates == "reject" and detecting:
-        raise FormatError("duplicate", f"the same content is there already, as {first}")
-    return first
+    if key is None:
+        return known
+    user, id_ = place.manifest["user"], place.manifest["id"]
+    # In this order: whoever is not in work any more is in the index by then.
+    in_work = known or with_.contents.first(user, key, id_)
+    first = with_.index.first(user, key) or in_work
+    if first == id_:
+        first = in_work
+    return first if first != id_ else None
 
 
 def _to_link(with_: Treatment, place: Place) -> bool:
-    """Whether it is to be shown by links to the first one of its content."""
+    """Whether it is to be shown by links to the first one of its content, and nothing is derived."""
     fresh = with_.config.storage.duplicates == "link" and place.manifest["conversion"] is None
-    duplicate = place.status is Status.DEPLOYING and place.manifest["duplicate_of"] is not None
+    late = place.status in (Status.CONVERTING, Status.DEPLOYING)
+    duplicate = late and place.manifest["duplicate_of"] is not None
     return advance.is_linked(place) or (duplicate and fresh)
+
+
+def _wait_for_first(with_: Treatment, place: Place) -> None:
+    """Wait until the first one of its content is in storage; if it ended in an error, do not.
+
+    Raises
+    ------
+    TransientError
+        The first one is still in work.
+    """
+    first = place.manifest["duplicate_of"] or "-"
+    found = with_.spool.find(UploadedFileId(first))
+    if found is not None and not found[0].is_final:
+        advance.withdraw(place)
+        raise TransientError("duplicate", f"{first} has the same content and is still in work")
 
 
 def _link(with_: Treatment, place: Place, first: Place) -> None:
     for leftover in advance.out_directories(place.path):
         with_.spool.discard(leftover)
+    if place.status is Status.CONVERTING:
+        skip = Outcome(status=Status.DEPLOYING)
+        place = _move(with_, place, lambda at: _accept(with_, at, skip, "out.0"))
     _move(with_, place, lambda at: advance.link(with_.spool, at, first, now=with_.now()))
 
 
@@ -335,4 +352,6 @@ def _move(with_: Treatment, place: Place, step: Callable[[Place], Place]) -> Pla
     began = with_.monotonic()
     after = step(place)
     with_.observer.entered(place, after, with_.monotonic() - began)
+    if after.status.is_final:
+        with_.contents.release(after.manifest["id"])
     return after

@@ -50,7 +50,7 @@ EVENTS = (
           fields=("id", "status", "user", "name", "dropped", "parent_id", "format", "bytes", "output_bytes", "pixels", "reader",
                   "seconds", "seconds_by_stage", "attempts", "warnings", "skipped", "children", "reason", "detail"),
           admin="As for `stage`."),
-    Event(word="held_up", levels=("warning",), tells="A fault of the machine makes an uploaded file wait; it goes on by itself.",
+    Event(word="held_up", levels=("warning",), tells="A fault of the machine, or the same content that is still in work, makes an uploaded file wait; it goes on by itself.",
           fields=("id", "why", "detail"), admin="`disk`: [a full disk](how-to/full-disk.md). Else the detail names it."),
     Event(word="decoder_crashed", levels=("warning",), tells="The process that decoded an uploaded file died of a signal.",
           fields=("id", "status", "signal"),

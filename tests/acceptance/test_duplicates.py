@@ -147,3 +147,79 @@ def test_link_of_an_archive_links_what_is_in_it(root: Root, tmp_path: Path, kind
     )
     assert done.returncode == 0
     assert len(list((root.path / "projects" / "P").iterdir())) == 2
+
+
+@pytest.mark.parametrize("kind", ["a.svs", "b.jpg"])
+def test_rejected_though_dropped_together(root: Root, tmp_path: Path, kind: str) -> None:
+    """Whoever is the first to be hashed stays; the others say whose content they have, and what they are."""
+    policy(root, "reject")
+    make = builders.aperio_svs if kind == "a.svs" else builders.jpeg
+    slide = make(tmp_path / kind)
+    names = [f"{number}{slide.suffix}" for number in range(4)]
+    for name in names:
+        root.drop(slide, name)
+    root.run_until_idle()
+    found = root.by_name()
+    [good] = [one for one in found.values() if one["status"] in ("DEPLOYED", "CONVERTED")]
+    for one in (one for one in found.values() if one is not good):
+        assert (one["status"], one["error"]["reason"]) == ("ERROR_FORMAT", "duplicate")
+        assert one["duplicate_of"] == good["id"]
+        assert one["sha256"] == good["sha256"]
+        assert one["format"]["id"] == good["format"]["id"]
+        assert [row["path"] for row in one["files"]] == [
+            f"source/{one['id'].split('-')[3]}{slide.suffix}"
+        ]
+    root.check_hashes()
+    root.assert_clean()
+
+
+@pytest.mark.parametrize("kind", ["a.svs", "b.jpg"])
+def test_linked_though_dropped_together(root: Root, tmp_path: Path, kind: str) -> None:
+    """The others wait for the first, and nothing is derived but once."""
+    policy(root, "link")
+    make = builders.aperio_svs if kind == "a.svs" else builders.jpeg
+    slide = make(tmp_path / kind)
+    for number in range(4):
+        root.drop(slide, f"{number}{slide.suffix}")
+    assert root.run_until_idle() == 0
+    found = root.manifests().values()
+    [first] = [one for one in found if one["duplicate_of"] is None]
+    for one in found:
+        assert one["status"] in ("DEPLOYED", "CONVERTED")
+        assert (one["_path"] / "source").is_symlink() == (one is not first)
+        assert one["duplicate_of"] in (None, first["id"])
+    root.check_hashes()
+    root.assert_clean()
+
+
+def test_a_first_one_that_fails_holds_up_nobody(root: Root, tmp_path: Path) -> None:
+    """Copies of an image that is refused end as it does, each by itself."""
+    policy(root, "link")
+    root.config.write_text(root.config.read_text() + "\n[limits]\nmax_pixels = 10000\n")
+    large = builders.jpeg(tmp_path / "large.jpg")
+    for number in range(3):
+        root.drop(large, f"{number}.jpg")
+    root.run_until_idle()
+    found = root.by_name()
+    assert {one["status"] for one in found.values()} == {"ERROR_CONVERSION"}
+    assert {one["error"]["reason"] for one in found.values()} == {"too_many_pixels"}
+    root.assert_clean()
+
+
+def test_one_that_was_rejected_is_tried_again_when_the_first_is_gone(
+    root: Root, tmp_path: Path
+) -> None:
+    """`retry` looks anew: nothing is rejected because of what is not there."""
+    policy(root, "reject")
+    slide = builders.aperio_svs(tmp_path / "a.svs")
+    root.drop(slide, "one.svs")
+    assert root.run_until_idle() == 0
+    root.drop(slide, "two.svs")
+    root.run_until_idle()
+    found = root.by_name()
+    for words in (("remove", found["one.svs"]["id"]), ("retry", found["two.svs"]["id"])):
+        where = ("--root", str(root.path), "--config", str(root.config))
+        subprocess.run([*root.command(*words), *where], check=True, capture_output=True)
+    assert root.run_until_idle() == 0
+    two = root.by_name()["two.svs"]
+    assert (two["status"], two["duplicate_of"]) == ("DEPLOYED", None)

@@ -7,6 +7,7 @@ import itertools
 import os
 import shutil
 import tarfile
+import time
 import zipfile
 from pathlib import Path
 
@@ -278,6 +279,28 @@ def test_the_marker_alone_claims(root: Root, tmp_path: Path) -> None:
     root.wait(lambda: list((root.path / "inbox" / "ann").iterdir()) == [])
     root.wait(lambda: root.by_name().get("b.jpg", {}).get("status") == "CONVERTED")
     assert root.stop() == 0
+    root.assert_clean()
+
+
+def test_a_folder_waits_for_the_markers_of_its_images(root: Root, tmp_path: Path) -> None:
+    """However quiet it is: an image that lacks its marker is still to come; a note is not."""
+    root.configure(inbox='done_marker = ".done"\nfolder_quiet_s = 0.2')
+    case = root.path / "inbox" / "ann" / "case"
+    case.mkdir(parents=True)
+    (case / "notes.txt").write_text("for whom it may concern")
+    for name in ("a.jpg", "b.jpg"):
+        shutil.copyfile(builders.jpeg(tmp_path / name), case / name)
+    (case / "a.jpg.done").touch()
+    root.start()
+    root.wait(lambda: root.by_name().get("a.jpg", {}).get("status") == "CONVERTED")
+    # Longer than `folder_quiet_s`, and that has begun by now.
+    again = time.monotonic() + 1.5
+    root.wait(lambda: time.monotonic() > again)
+    assert root.by_name()["case"]["status"] == "EXTRACTING_DATA"
+    (case / "b.jpg.done").touch()
+    root.wait(lambda: root.by_name()["case"]["status"] == "EXTRACTED")
+    assert root.stop() == 0
+    assert sorted(one["name"] for one in root.manifests().values()) == ["a.jpg", "b.jpg", "case"]
     root.assert_clean()
 
 

@@ -19,6 +19,9 @@ from cytowatch.spool import Spool
 class NoFolders:
     open: tuple[str, ...] = ()
 
+    def note(self) -> None:
+        pass
+
 
 @pytest.fixture
 def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Spool:
