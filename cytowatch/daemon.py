@@ -151,8 +151,9 @@ class _Daemon:
         )
         self._random = random.Random()
         self._folders = Folders(
-            spool, self._ledger, self._index, now=_now, make_id=self._new_id, software=software()
-        )
+            spool, self._ledger, self._index, now=_now, make_id=self._new_id, software=software(),
+            settings=config.storage,
+        )  # fmt: skip
         self._intake = Intake(
             spool,
             config,

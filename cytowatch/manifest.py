@@ -9,6 +9,8 @@ from __future__ import annotations
 import functools
 import json
 import os
+import stat
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
@@ -288,12 +290,13 @@ def read(directory: Path) -> Manifest:
     return cast("Manifest", document)
 
 
-def write(directory: Path, manifest: Manifest, *, durably: bool = True) -> None:
+def write(directory: Path, manifest: Manifest, *, durably: bool = True, mode: int = 0o640) -> None:
     """Write it to a temporary name, fsync, rename over the old one, fsync the directory.
 
     Without the first fsync a power cut leaves an empty manifest on some filesystems, without the
     second the old one, which has not counted the attempt that begins (test_power.py fails without
     either). Not `durably` where the old one does as well, for what has changed is found again.
+    It gets the mode of the one that it replaces, the first one `mode`.
     """
     temporary = directory / f".{FILE_NAME}.{os.urandom(4).hex()}"
     data = json.dumps(manifest, indent=1, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
@@ -302,6 +305,9 @@ def write(directory: Path, manifest: Manifest, *, durably: bool = True) -> None:
         with open(descriptor, "wb") as file:
             file.write(data)
             file.flush()
+            with suppress(FileNotFoundError):
+                mode = stat.S_IMODE(os.stat(directory / FILE_NAME).st_mode)
+            os.fchmod(descriptor, mode)
             os.fsync(file.fileno())
         reached("manifest.synced")
         os.rename(temporary, directory / FILE_NAME)

@@ -115,7 +115,7 @@ class Spool:
         """
         try:
             number = grp.getgrnam(group).gr_gid
-            for path in (self.tmp, self.storage):
+            for path in (self.tmp, self.storage, self.projects):
                 os.chown(path, -1, number)
                 os.chmod(path, 0o2750)
         except KeyError:

@@ -410,14 +410,16 @@ def _check_row(place: Place, file: FileEntry) -> None:
 def _check_tree(status: Status, made: Path, settings: Storage) -> None:
     """Refuse what is neither a file nor a folder; give the rest the configured modes."""
     file_mode, dir_mode = int(settings.file_mode, 8), int(settings.dir_mode, 8)
-    os.chmod(made, dir_mode)
     for folder, folders, files in os.walk(made):
+        # What is made in it later has its group, as `storage.group` wants.
+        os.chmod(folder, dir_mode | os.lstat(folder).st_mode & stat.S_ISGID)
         for name in [*folders, *files]:
             found = os.lstat(os.path.join(folder, name))
             plain = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
             if not (plain or stat.S_ISDIR(found.st_mode)):
                 raise _refused(status, f"{name!r} is no regular file")
-            os.chmod(os.path.join(folder, name), file_mode if plain else dir_mode)
+            if plain:
+                os.chmod(os.path.join(folder, name), file_mode)
 
 
 def _name_source(path: Path, changed: Manifest) -> Manifest:

@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import cast
 
 from cytowatch import manifest, names
+from cytowatch.config import Storage
 from cytowatch.engine import advance
 from cytowatch.engine.advance import Place
 from cytowatch.engine.treat import Observer
@@ -58,8 +59,10 @@ class Folders:
         now: Callable[[], datetime],
         make_id: Callable[[datetime, str], UploadedFileId],
         software: dict[str, str],
+        settings: Storage,
     ) -> None:
         self._spool = spool
+        self._settings = settings
         self._observer = observer
         self._index = index
         self._now = now
@@ -108,7 +111,8 @@ class Folders:
         while self._spool.taken(id_, user):
             id_ = self._make_id(now, name)
         path = self._spool.tmp / id_
-        (path / "source").mkdir(parents=True, mode=0o750)
+        for below in (path, path / "source"):
+            below.mkdir(mode=int(self._settings.dir_mode, 8))
         made = manifest.new(
             id=id_, user=user, name=name, name_base64=name_base64, drop_path=key,
             projects=[project] if project else [], files=[], now=now, software=self._software,
@@ -129,7 +133,7 @@ class Folders:
             now=now,
             attempts=1,
         )
-        manifest.write(path, extracting)
+        manifest.write(path, extracting, mode=int(self._settings.file_mode, 8))
         # The claim that names it syncs state/tmp, and so this.
         path = self._spool.move(path, Status.EXTRACTING_DATA, durably=False)
         last = Place(status=Status.EXTRACTING_DATA, path=path, manifest=extracting)

@@ -389,6 +389,7 @@ def _prepare(
             software=software,
             parent=parcel.parent,
         ),
+        mode=int(config.storage.file_mode, 8),
     )
 
 

@@ -241,17 +241,27 @@ def test_what_is_deployed_can_be_read_by_the_configured_group(root: Root, tmp_pa
     text = root.config.read_text().replace(
         "reserve_bytes = 0", 'reserve_bytes = 0\ngroup = "daemon"\nfile_mode = "0440"'
     )
-    root.config.write_text(text)
+    root.config.write_text(text.replace("[inbox]", "[inbox]\nfolder_quiet_s = 0.2"))
+    with zipfile.ZipFile(tmp_path / "c.zip", "w") as archive:
+        archive.write(builders.png(tmp_path / "d.png", width=300), "d.png")
+        archive.write(builders.aperio_svs(tmp_path / "e.svs", width=900), "e.svs")
+    root.drop(tmp_path / "c.zip")
+    case = root.path / "inbox" / "ann" / "@study" / "case"
+    case.mkdir(parents=True)
+    builders.png(case / "f.png", width=310)
     root.drop(builders.png(tmp_path / "a.png"))
     root.drop(builders.aperio_svs(tmp_path / "b.svs"))
     assert root.run_until_idle() == 0
+    assert len(root.manifests()) == 7
     wanted = grp.getgrnam("daemon").gr_gid
-    for folder, _, files in os.walk(root.path / "storage"):
-        assert os.stat(folder).st_gid == wanted
-        for name in files:
-            found = os.stat(os.path.join(folder, name))
-            assert found.st_gid == wanted, name
-            assert found.st_mode & 0o777 == (0o640 if name == "manifest.json" else 0o440), name
+    for top in ("storage", "projects"):
+        for folder, _, files in os.walk(root.path / top):
+            assert os.stat(folder).st_gid == wanted, folder
+            assert os.stat(folder).st_mode & 0o777 == 0o750, folder
+            for name in files:
+                found = os.stat(os.path.join(folder, name))
+                assert found.st_gid == wanted, (folder, name)
+                assert found.st_mode & 0o777 == 0o440, (folder, name)
 
 
 def test_sources_go_only_where_the_configuration_says_so(root: Root, tmp_path: Path) -> None:

@@ -241,7 +241,8 @@ def a_folder() -> Case:
         index = Index(spool, memory=True)
         index.reconcile()
         return Folders(
-            spool, cast("Any", Nobody()), index, now=lambda: NOW, make_id=lambda *_: ID, software={}
+            spool, cast("Any", Nobody()), index, now=lambda: NOW, make_id=lambda *_: ID, software={},
+            settings=Storage(),
         )  # fmt: skip
 
     def before(spool: Spool) -> None:
