@@ -394,7 +394,7 @@ class Index:
     def select(
         self,
         *,
-        where: Mapping[str, str] | None = None,
+        where: Mapping[str, str | Sequence[str]] | None = None,
         name_has: str | None = None,
         since: str | None = None,
         until: str | None = None,
@@ -411,7 +411,7 @@ class Index:
         Parameters
         ----------
         where
-            Columns that must have a value: `user`, `status`, `format`, `reason`, `parent_id`.
+            Columns that must have a value, or one of several: `user`, `status`, `format`, `reason`, `parent_id`.
         since, until
             Limits of `received_at`, in ISO 8601, the second one excluded.
         after
@@ -423,8 +423,12 @@ class Index:
         limit
             At most so many; 0 means all.
         """
-        tests = [f"{column} = ?" for column in where or {}]
-        values: list[Any] = list((where or {}).values())
+        tests: list[str] = []
+        values: list[Any] = []
+        for column, wanted in (where or {}).items():
+            several = [wanted] if isinstance(wanted, str) else list(wanted)
+            tests.append(f"{column} IN ({_marks(several)})")
+            values += several
         if name_has is not None:
             tests.append("instr(lower(name), lower(?)) > 0")
             values.append(name_has)

@@ -14,6 +14,7 @@ from typing import NewType
 __all__ = [
     "ID_PATTERN",
     "UploadedFileId",
+    "alike",
     "decode",
     "file_name",
     "fold",
@@ -75,6 +76,15 @@ def new_id(now: datetime, name: str, source: random.Random) -> str:
 def fold(name: str) -> str:
     """The form in which users and projects are compared."""
     return unicodedata.normalize("NFC", name.casefold())
+
+
+def alike(known: Iterable[str], name: str) -> list[str]:
+    """Those of `known` that name the same user or project as `name` does.
+
+    >>> alike(["Ann", "bob"], "ann")
+    ['Ann']
+    """
+    return [one for one in known if fold(one) == fold(name)]
 
 
 def decode(name: bytes) -> tuple[str, str | None]:

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from cytowatch import durable
+from cytowatch import durable, names
 from cytowatch.errors import RootError
 from cytowatch.spool import Spool
 
@@ -19,7 +19,7 @@ class Pauses:
 
     Examples
     --------
-    >>> Pauses(users=frozenset({"ann"})).covers("ann"), Pauses().covers("ann")
+    >>> Pauses(users=frozenset({"ann"})).covers("Ann"), Pauses().covers("ann")
     (True, False)
     """
 
@@ -27,8 +27,8 @@ class Pauses:
     users: frozenset[str] = frozenset()
 
     def covers(self, user: str) -> bool:
-        """Whether `user` is held back."""
-        return self.everyone or user in self.users
+        """Whether `user` is held back, however it is spelled."""
+        return self.everyone or bool(self.users and names.alike(self.users, user))
 
     def __bool__(self) -> bool:
         return self.everyone or bool(self.users)
@@ -88,6 +88,7 @@ def resume(spool: Spool, user: str | None) -> Pauses:
     before = read(spool)
     if user is not None and before.everyone:
         raise RootError("everyone is paused: `cytowatch resume` without --user lets all go on")
-    after = Pauses(users=before.users - {user}) if user is not None else Pauses()
+    freed = names.alike(before.users, user or "")
+    after = Pauses(users=before.users.difference(freed)) if user is not None else Pauses()
     _write(spool, after)
     return after

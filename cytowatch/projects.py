@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import fcntl
-import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -37,11 +36,7 @@ def _spelled(spool: Spool, project: str) -> str:
     """The project as it is spelled already: names are compared casefolded and in NFC."""
     if not project or project != names.file_name(project):
         raise RootError(f"{names.printable(project)!r} cannot be the name of a project")
-    with suppress(FileNotFoundError):
-        for known in os.listdir(spool.projects):
-            if names.fold(known) == names.fold(project):
-                return known
-    return project
+    return spool.spelled(project)
 
 
 def link(spool: Spool, path: Path, project: str) -> str:

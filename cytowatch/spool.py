@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cytowatch import durable
+from cytowatch import durable, names
 from cytowatch.errors import RootError
 from cytowatch.failpoints import reached
 from cytowatch.names import UploadedFileId
@@ -260,6 +260,10 @@ class Spool:
         target = self.storage / user
         durable.make_directory(target)
         return self._move(path, target, durably=True)
+
+    def spelled(self, project: str) -> str:
+        """The project as its folder is spelled already: names are compared casefolded and in NFC."""
+        return next(iter(names.alike(sorted(os.listdir(self.projects)), project)), project)
 
     def link(self, project: str, name: str, user: str, id: UploadedFileId) -> None:  # noqa: A002
         """Show an uploaded file of `user` in `project`; a second time changes nothing.

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cytowatch import manifest
+from cytowatch import manifest, names
 from cytowatch.errors import RootError
 from cytowatch.index import Index, Row
 from cytowatch.manifest import Manifest, ManifestError
 from cytowatch.spool import Spool
 from cytowatch.status import STAGE_STATUSES, Status
 
-__all__ = ["Entry", "daemon_pid", "entries", "entry", "indexed", "live", "project_ids"]
+__all__ = ["Entry", "daemon_pid", "entries", "entry", "indexed", "live", "project_ids", "spellings"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,12 +95,16 @@ def _places(spool: Spool, row: Row) -> Iterator[tuple[Status | None, Path]]:
 
 
 def project_ids(spool: Spool, project: str) -> list[str]:
-    """The ids of all that a project shows, by its links."""
-    try:
-        links = list((spool.projects / project).iterdir())
-    except FileNotFoundError:
-        return []
+    """The ids of all that a project shows, by its links, however it is spelled."""
+    folders = names.alike(os.listdir(spool.projects), project)
+    links = [link for folder in folders for link in (spool.projects / folder).iterdir()]
     return [os.path.basename(os.readlink(link)) for link in links if link.is_symlink()]
+
+
+def spellings(spool: Spool, user: str) -> list[str]:
+    """How the folders of a user are spelled, which differ by case or accents alone."""
+    folders = [*os.listdir(spool.inbox), *os.listdir(spool.storage)]
+    return sorted({user, *names.alike(folders, user)})
 
 
 def entries(spool: Spool) -> Iterator[Entry]:

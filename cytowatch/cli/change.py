@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cytowatch import durable, pauses, projects, tree
+from cytowatch import durable, names, pauses, projects, tree
 from cytowatch.cli.app import (
     ConfigOption,
     RootOption,
@@ -220,6 +220,8 @@ def pause(
     """Hold back everyone, or one user: nothing new is claimed or begun until `resume`."""
     spool = spool_of(root, config)
     _tell_pauses(pauses.pause(spool, user))
+    if user is not None and not names.alike(os.listdir(spool.inbox), user):
+        console.print(f"there is no inbox of {safe(user)} so far")
     if wait:
         while _is_in_work(spool, user):
             time.sleep(0.2)
@@ -231,13 +233,15 @@ def _is_in_work(spool: Spool, user: str | None) -> bool:
     live = tree.live(spool)
     if tree.daemon_pid(spool) is None or live is None:
         return False
-    held = live["paused"]
-    if not (held["everyone"] or user in held["users"]):
+    users = frozenset(live["paused"]["users"])
+    held = pauses.Pauses(everyone=live["paused"]["everyone"], users=users)
+    if not (held.everyone if user is None else held.covers(user)):
         return True
     if user is None:
         return bool(live["workers"]["busy"])
     with tree.indexed(spool) as index:
-        return any(row.user == user for row in index.select(ids=list(live["progress"])))
+        rows = index.select(ids=list(live["progress"]))
+    return bool(names.alike((row.user for row in rows), user))
 
 
 @app.command()

@@ -89,7 +89,7 @@ def list_(
     """The uploaded files: in work, in storage and in error alike, newest first."""
     spool = spool_of(root, config)
     where = {
-        "user": user,
+        "user": tree.spellings(spool, user) if user else None,
         "status": status_named(wanted).name if wanted else None,
         "format": form,
         "reason": reason,

@@ -137,7 +137,7 @@ def _published(spool: Spool, state: dict[str, Any]) -> Iterator[Entry]:
     while True:
         with tree.indexed(spool) as index:
             rows = index.select(
-                where={"user": what["user"]} if what["user"] else {},
+                where={"user": tree.spellings(spool, what["user"])} if what["user"] else {},
                 ids=ids, after=after, ascending=True, limit=_PAGE,
             )  # fmt: skip
         for row in rows:

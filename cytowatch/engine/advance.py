@@ -355,6 +355,9 @@ def _enter(
     error: ErrorEntry | None = None,
     durably: bool = True,
 ) -> Place:
+    if status.is_final:
+        spelled = dict.fromkeys(spool.spelled(project) for project in changed["projects"])
+        changed = cast("Manifest", {**changed, "projects": list(spelled)})
     written = manifest.at_status(changed, status, now=now, attempts=attempts, error=error)
     if status.is_final:
         for leftover in out_directories(place.path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,7 +119,7 @@ def _folder(
             drop = Drop(user=user, path=path, project=project, fingerprint=fingerprint(found))
             yield drop, _never(found, device)
             continue
-        inner = name[1:] if depth == 0 and _is_project(name) else project
+        inner = _project(name) if depth == 0 else project
         if depth >= _DEEPEST or found.st_dev != device:
             drop = Drop(user=user, path=path, project=project, fingerprint=fingerprint(found))
             yield drop, _never(found, device)
@@ -132,9 +133,10 @@ def _folder(
                 raise
 
 
-def _is_project(name: str) -> bool:
-    """Whether what is dropped into a folder of that name belongs to a project."""
-    return len(name) > 1 and name[0] == "@" and name == f"@{names.file_name(name[1:])}"
+def _project(name: str) -> str | None:
+    """The project that what is dropped into a folder of that name belongs to, in NFC."""
+    project = unicodedata.normalize("NFC", name[1:])
+    return project if name[0] == "@" and project == names.file_name(project) else None
 
 
 def _never(found: os.stat_result, device: int) -> Waiting | None:

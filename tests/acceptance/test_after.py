@@ -6,6 +6,7 @@ import json
 import random
 import subprocess
 import threading
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -259,3 +260,26 @@ def test_commands_that_race_leave_a_right_tree(root: Root, tmp_path: Path) -> No
     root.assert_clean()
     shown = {link.name for link in root.path.glob("projects/*/*")}
     assert not {name for name in shown if name[0] in "012"}
+
+
+def test_users_and_projects_may_be_spelled_otherwise(root: Root, tmp_path: Path) -> None:
+    """They are compared casefolded and in NFC; a project keeps the spelling that came first."""
+    other = unicodedata.normalize("NFD", "STUDIE Ü")
+    for user, project, name in (("ann", "Studie ü", "a.png"), ("bob", other, "b.png")):
+        folder = root.path / "inbox" / user / f"@{project}"
+        folder.mkdir(parents=True)
+        builders.png(folder / name, width=300 + ord(name[0]))
+        assert root.run_until_idle() == 0
+    assert [path.name for path in (root.path / "projects").iterdir()] == ["Studie ü"]
+    assert {one["projects"][0] for one in root.manifests().values()} == {"Studie ü"}
+    for words, found in (
+        (("--project", "studie Ü"), ["a.png", "b.png"]),
+        (("--user", "ANN"), ["a.png"]),
+        (("--user", "Bob", "--project", "STUDIE ü"), ["b.png"]),
+        (("--user", "carl"), []),
+    ):
+        told = command(root, "list", *words, "--json")
+        assert sorted(one["name"] for one in json.loads(told.stdout)) == found, words
+    assert command(root, "pause", "--user", "Bob").stdout.startswith("paused: Bob")
+    assert "there is no inbox of carl" in command(root, "pause", "--user", "carl").stdout
+    assert "paused: carl" in command(root, "resume", "--user", "BOB").stdout

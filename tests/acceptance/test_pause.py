@@ -60,8 +60,8 @@ def test_one_user_is_paused(root: Root, tmp_path: Path) -> None:
     root.wait(lambda: list(root.path.glob("stages/converting/*")))
     root.drop(slide, "queued.svs")
     root.wait(lambda: list(root.path.glob("stages/uploaded/*")))
-    told = command(root, "pause", "--user", "ann")
-    assert "paused: ann" in told.stdout
+    told = command(root, "pause", "--user", "ANN")
+    assert "paused: ANN" in told.stdout
     time.sleep(0.6)
     root.drop(slide, "dropped.svs")
     root.drop(slide, "other.svs", user="bob")
