@@ -612,7 +612,7 @@ class _Daemon:
         if live == self._told and not force:
             return
         self._told = live
-        text = json.dumps({"at": _now().isoformat(), **live})
+        text = json.dumps({"at": manifest.utc(_now()), **live})
         temporary = self._spool.state / ".live.json"
         with self._told_of_faults("live"):
             temporary.write_text(text)

@@ -605,8 +605,8 @@ class Intake:
                 "why": track.waiting.why if track.waiting else "settling",
                 "detail": track.waiting.detail if track.waiting else "",
                 "size_bytes": track.drop.fingerprint.size_bytes,
-                "since": (wall - timedelta(seconds=now - track.first_seen)).isoformat(
-                    timespec="seconds"
+                "since": manifest.utc(
+                    (wall - timedelta(seconds=now - track.first_seen)).replace(microsecond=0)
                 ),
             }
             for track in longest[:_MOST_TOLD]

@@ -54,6 +54,7 @@ def broken(spool: Spool, *, at_rest: bool, hashes: bool = True) -> Iterator[str]
     if at_rest:
         yield from _leftovers(spool)
         yield from _index(spool)
+    yield from _strangers(spool)
 
 
 def _places(spool: Spool) -> Iterator[tuple[Status | None, Path]]:
@@ -163,6 +164,15 @@ def _index(spool: Spool) -> Iterator[str]:
     for row in sorted(rows ^ wanted, key=str):
         where = "tree" if row in wanted else "index"
         yield f"index and tree differ, the {where} alone says {row}: see `cytowatch reindex`"
+
+
+def _strangers(spool: Spool) -> Iterator[str]:
+    """What somebody put into a stage directory by hand: nothing treats it."""
+    for status in STAGE_STATUSES:
+        known = set(spool.in_status(status))
+        for path in sorted(spool.stage(status).iterdir()):
+            if path.name not in known:
+                yield f"{path} is no uploaded file, and nothing is done with it"
 
 
 def _leftovers(spool: Spool) -> Iterator[str]:

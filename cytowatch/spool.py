@@ -236,9 +236,9 @@ class Spool:
         return target
 
     def in_status(self, status: Status) -> list[UploadedFileId]:
-        """The uploaded files in `status`, oldest first."""
-        names = (entry.name for entry in os.scandir(self.stage(status)) if entry.is_dir())
-        return sorted(UploadedFileId(name) for name in names)
+        """The uploaded files in `status`, oldest first; what has no id is somebody else's."""
+        found = (entry.name for entry in os.scandir(self.stage(status)) if entry.is_dir())
+        return sorted(UploadedFileId(one) for one in found if names.ID_PATTERN.fullmatch(one))
 
     def taken(self, id: UploadedFileId, user: str) -> bool:  # noqa: A002
         """Whether `id` is used already by any uploaded file of `user` or by one in work."""

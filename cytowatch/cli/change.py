@@ -131,10 +131,13 @@ def export(
     from cytowatch.engine import after
 
     entry = one(spool_of(root, config), wanted)
+    originals = list(after.originals(entry.manifest))
+    if not originals:
+        raise RootError(f"{entry.manifest['id']} has no original of its own: {_why_none(entry)}")
     become_caller_again()
     directory.mkdir(parents=True, exist_ok=True)
     folders = {directory.absolute().parent}
-    for row, name in after.originals(entry.manifest):
+    for row, name in originals:
         target = directory / name
         target.parent.mkdir(parents=True, exist_ok=True)
         folders |= {directory / folder for folder in Path(name).parents}
@@ -153,6 +156,12 @@ def export(
         # So that a disk that is pulled out now has their names; not every filesystem can promise that.
         with suppress(OSError):
             durable.fsync_directory(folder)
+
+
+def _why_none(entry: tree.Entry) -> str:
+    if entry.manifest["children"]:
+        return f"export what came out of it (cytowatch list --parent {entry.manifest['id']})"
+    return "the configuration does not keep it"
 
 
 def _inside(spool: Spool, entry: tree.Entry) -> list[tree.Entry]:

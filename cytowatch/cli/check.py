@@ -15,6 +15,7 @@ from cytowatch.engine import sandbox
 from cytowatch.errors import RootError
 from cytowatch.inbox.claim import lease, prepare_process
 from cytowatch.spool import Spool
+from cytowatch.status import STAGE_STATUSES
 from cytowatch.tree import daemon_pid
 
 __all__ = ["Result", "run"]
@@ -43,7 +44,11 @@ def run(config: Config, *, deep: bool = False) -> list[Result]:
 def _tree(config: Config) -> Iterator[Result]:
     spool = Spool.open(Path(config.root))
     running = daemon_pid(spool) is not None
-    found = list(invariants.broken(spool, at_rest=not running))
+    working = (status for status in STAGE_STATUSES if not status.is_final)
+    begun = sum(len(spool.in_status(status)) for status in working)
+    if begun and not running:
+        yield Result("tree", None, f"{begun:,} in work, which the next start goes on with")
+    found = list(invariants.broken(spool, at_rest=not running and not begun))
     for problem in found[:100]:
         yield Result("tree", False, problem)
     if len(found) > 100:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from cytowatch.cli.app import (
     ConfigOption,
@@ -81,11 +80,11 @@ def check(
     if as_json:
         print_json([{"name": r.name, "good": r.good, "detail": r.detail} for r in results])
     else:
-        table = Table(box=None, show_header=False, pad_edge=False)
+        mark = {True: "[green]good [/]", False: "[red]wrong[/]", None: "[dim]note [/]"}
         for result in results:
-            mark = {True: "[green]good[/]", False: "[red]wrong[/]", None: "[dim]note[/]"}
-            table.add_row(mark[result.good], result.name, safe(result.detail))
-        console.print(table)
+            # No path is cut or broken: whoever reads it may want to look there.
+            line = f"{mark[result.good]}  {result.name:<13}  {safe(result.detail)}"
+            console.print(line, soft_wrap=True)
     raise typer.Exit(1 if any(result.good is False for result in results) else 0)
 
 

@@ -21,6 +21,7 @@ from cytowatch import tree
 from cytowatch.cli.app import ConfigOption, JsonOption, RootOption, app, print_json, spool_of
 from cytowatch.cli.page import bytes_text, colour, status_page
 from cytowatch.cli.show import console, safe
+from cytowatch.manifest import utc
 from cytowatch.spool import Spool
 from cytowatch.status import Status
 
@@ -266,7 +267,7 @@ def _live(spool: Spool, estimates: Estimates) -> None:
 
 def _lines(spool: Spool) -> None:
     """Where no terminal is: a line for each one that comes to its end, until it is interrupted."""
-    since = datetime.now(UTC).isoformat()
+    since = utc(datetime.now(UTC))
     with suppress(KeyboardInterrupt):
         while True:
             time.sleep(_EVERY_S)

@@ -6,6 +6,7 @@ lock because none runs.
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import os
 from collections.abc import Iterator
@@ -92,7 +93,11 @@ def originals(found: Manifest) -> Iterator[tuple[FileEntry, str]]:
 
     Head and folder of a set have their own names again, whatever they are called below ``source/``.
     """
-    name = names.printable(found["name"]).replace("/", "_")
+    coded = found["name_base64"]
+    name = os.fsdecode(base64.b64decode(coded)) if coded else found["name"]
+    # It is a name that somebody's disk had; only what no disk can have is written otherwise.
+    name = names.printable(name) if "/" in name or "\0" in name or name in ("", ".", "..") else name
+    name = name.replace("/", "_")
     stem, ending = os.path.splitext(name)
     rows = [row for row in found["files"] if row["role"] in ("source", "sidecar")]
     sources = [row for row in rows if row["role"] == "source"]

@@ -188,7 +188,8 @@ class Folders:
             else advance.fail(self._spool, place, _NOTHING, now=self._now())
         )
         del self._open[key]
-        self._observer.entered(place, after, 0.0)
+        began = datetime.fromisoformat(place.manifest["history"][-1]["at"])
+        self._observer.entered(place, after, (self._now() - began).total_seconds())
 
     def _remove_empty(self, folder: str) -> None:
         """Remove the folder and those in it, if no file is left: a technician sees that it is done."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import shutil
 import subprocess
 import threading
 import unicodedata
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -283,3 +286,52 @@ def test_users_and_projects_may_be_spelled_otherwise(root: Root, tmp_path: Path)
     assert command(root, "pause", "--user", "Bob").stdout.startswith("paused: Bob")
     assert "there is no inbox of carl" in command(root, "pause", "--user", "carl").stdout
     assert "paused: carl" in command(root, "resume", "--user", "BOB").stdout
+
+
+def test_exported_under_the_very_name_that_was_dropped(root: Root, tmp_path: Path) -> None:
+    """Whatever bytes it has; what has no original of its own says so."""
+    root.configure(inbox="folder_quiet_s = 0.2", more="[extract]\nkeep_archive = false")
+    odd = [b"lat\xe9in.png", b"two\nlines.png"]
+    inbox = os.fsencode(root.path / "inbox" / "ann")
+    os.makedirs(inbox, exist_ok=True)
+    for number, name in enumerate(odd):
+        builders.png(tmp_path / "a.png", width=300 + number)
+        shutil.copyfile(tmp_path / "a.png", os.path.join(inbox, name))
+    case = root.path / "inbox" / "ann" / "case"
+    case.mkdir()
+    builders.png(case / "b.png")
+    with zipfile.ZipFile(tmp_path / "c.zip", "w") as archive:
+        archive.write(builders.png(tmp_path / "d.png", width=310), "d.png")
+    root.drop(tmp_path / "c.zip")
+    assert root.run_until_idle() == 0
+    found = root.by_name()
+    for one in found.values():
+        refused = command(root, "export", one["id"], str(tmp_path / "out"))
+        assert refused.returncode == (2 if one["name"] in ("case", "c.zip") else 0), one["name"]
+        if refused.returncode:
+            assert (
+                f"has no original of its own: export what came out of it (cytowatch list --parent {one['id']})"
+                in " ".join(refused.stderr.split())
+            )
+    assert set(odd) <= set(os.listdir(os.fsencode(tmp_path / "out")))
+
+
+def test_a_folder_of_somebody_else_in_a_stage(root: Root, tmp_path: Path) -> None:
+    """Nothing is done with what has no id, and `check --deep` names it; work that waits is no fault."""
+    stray = root.path / "stages" / "uploaded" / "stray"
+    root.configure(inbox="folder_quiet_s = 60")
+    case = root.path / "inbox" / "ann" / "case"
+    case.mkdir(parents=True)
+    builders.png(case / "a.png")
+    root.start()
+    stray.mkdir()
+    root.wait(lambda: root.by_name().get("a.png", {}).get("status") == "CONVERTED")
+    assert root.stop() == 0
+    told = command(root, "check", "--deep")
+    assert (told.returncode, told.stdout.count("1 in work, which the next start goes on with")) == (
+        1,
+        1,
+    )
+    assert f"{stray} is no uploaded file" in told.stdout
+    stray.rmdir()
+    assert command(root, "check", "--deep").returncode == 0
