@@ -248,10 +248,15 @@ def _opened(path: str, shown: int, allowed: Limits) -> tuple[str | None, str | N
 
 
 def _is_small(path: str) -> bool:
+    """Whether it may stay as it is: small, and read by libvips without a word."""
     import pyvips
 
     try:
-        image = pyvips.Image.new_from_file(path)
+        image = pyvips.Image.new_from_file(path, fail_on="warning")
+        if max(image.width, image.height) > _SMALL_PX:
+            return False
+        # What is odd about it a conversion has a second reader for, and the words.
+        image.avg()
     except pyvips.Error:
         return False
-    return bool(max(image.width, image.height) <= _SMALL_PX)
+    return True
