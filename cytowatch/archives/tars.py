@@ -5,12 +5,13 @@ Source: POSIX.1-2001, pax interchange format; the attacks named for Python's tar
 
 from __future__ import annotations
 
+import gzip
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO, Literal
+from typing import BinaryIO, cast
 
 from cytowatch.archives.common import Budget, DamagedMember, Names, checked_path
 from cytowatch.errors import ExtractionError
@@ -18,6 +19,8 @@ from cytowatch.errors import ExtractionError
 __all__ = ["Member", "members", "opened", "unpack"]
 
 _CHUNK_BYTES = 1 << 20
+#: What Python's tarfile and its decompressor raise over damaged bytes.
+_DAMAGE = (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, ValueError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,16 +48,12 @@ def opened(file: BinaryIO) -> Iterator[tarfile.TarFile]:
     """
     packed = file.read(2) == b"\x1f\x8b"
     file.seek(0)
+    # A gzip may consist of several (RFC 1952, 2.2), of which tarfile itself reads the first alone.
+    stream = cast("BinaryIO", gzip.GzipFile(fileobj=file)) if packed else file
     try:
-        mode: Literal["r|gz", "r|"] = "r|gz" if packed else "r|"
-        archive = tarfile.open(fileobj=file, mode=mode, errorlevel=2)  # noqa: SIM115 - see below
-    except (tarfile.TarError, EOFError, zlib.error, ValueError, TypeError) as error:
-        # The last one is what tarfile makes of a gzip header that ends too soon.
-        raise ExtractionError("damaged_archive", f"the tar cannot be read: {error}") from error
-    try:
-        with archive:
+        with tarfile.open(fileobj=stream, mode="r|", errorlevel=2) as archive:
             yield archive
-    except (tarfile.TarError, EOFError, zlib.error, ValueError) as error:
+    except _DAMAGE as error:
         raise ExtractionError("damaged_archive", f"the tar cannot be read: {error}") from error
 
 
@@ -86,6 +85,19 @@ def members(archive: tarfile.TarFile, budget: Budget) -> Iterator[Member]:
             continue
         budget.check(budget.spent_bytes + info.size)
         yield Member(path=path, size_bytes=info.size, info=info)
+    _read_end(archive, budget)
+
+
+def _read_end(archive: tarfile.TarFile, budget: Budget) -> None:
+    """Read the rest, for the last checksum of a gzip is behind it; a block of zeros must begin it.
+
+    Where that block is missing the archive may have been cut between two members.
+    """
+    stream = cast("BinaryIO", archive.fileobj)
+    while chunk := stream.read(_CHUNK_BYTES):
+        budget.spend(len(chunk))
+    if stream.tell() < archive.offset + tarfile.BLOCKSIZE:
+        raise ExtractionError("damaged_archive", "the tar ends without its closing block of zeros")
 
 
 def unpack(

@@ -134,7 +134,8 @@ def members(archive: zipfile.ZipFile, budget: Budget) -> list[Member]:
     found = []
     for entry in entries:
         path = _path(entry)
-        is_folder = entry.filename.endswith("/")
+        # Programs of Windows may write "\\" between the parts of a name, and behind a folder's.
+        is_folder = entry.filename.endswith(("/", "\\"))
         names.add(path, is_folder=is_folder)
         if not is_folder:
             found.append(Member(path=path, size_bytes=entry.file_size, info=entry))

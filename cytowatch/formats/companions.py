@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from cytowatch import names
+from cytowatch.formats import dicom
 from cytowatch.formats.base import Probe
 from cytowatch.formats.marks import vendor
 
@@ -41,6 +42,8 @@ _VMS_PART = re.compile(
 _MIRAX_PART = re.compile(r"(Slidedat\.ini|Index\.dat|Data\d{4}\.dat)")
 _CELLSENS_FOLDER = re.compile(r"_(?P<stem>.+)_")
 _ETS = re.compile(r"stack\d+/frame_t.*\.ets", re.IGNORECASE)
+#: Of names that are UIDs, as a PACS gives them, the last number looks like an extension.
+_DICOM_ENDING = re.compile(r"(\.(dcm|dicom|\d+))?", re.IGNORECASE)
 _VMS_KEYS = ("imagefile", "mapfile", "optimisationfile", "macroimage")
 _SAFE = re.compile(r"[A-Za-z0-9_.(),][A-Za-z0-9 ._(),-]*")
 
@@ -265,33 +268,11 @@ def _dicom(free: dict[str, str], look: Look) -> list[Group]:
     """The files of one series are one slide, each of its levels a file."""
     series: dict[str, list[str]] = {}
     for name, path in list(free.items()):
-        if os.path.splitext(name)[1].lower() in ("", ".dcm", ".dicom"):
-            uid = look(path, _series)
+        if _DICOM_ENDING.fullmatch(os.path.splitext(name)[1]):
+            uid = look(path, dicom.series)
             if uid is not None:
                 series.setdefault(uid, []).append(free.pop(name))
     return [Group(kind="dicom", members=tuple(sorted(some))) for some in series.values()]
-
-
-def _series(probe: Probe) -> str | None:
-    if probe.head[128:132] != b"DICM":
-        return None
-    # Imported here: hardly any lab drops DICOM, and it takes a third of a second.
-    import pydicom
-
-    with open(os.dup(probe.descriptor), "rb") as file:
-        file.seek(0)
-        try:
-            found = pydicom.dcmread(
-                file, stop_before_pixels=True, specific_tags=["SeriesInstanceUID", "SOPClassUID"]
-            )
-            return str(found.SeriesInstanceUID) if _is_slide(str(found.SOPClassUID)) else None
-        except Exception:  # noqa: BLE001 - whatever it raises, the file is taken for a single one
-            return None
-
-
-def _is_slide(sop_class: str) -> bool:
-    """VL Whole Slide Microscopy Image Storage (DICOM PS3.4, table B.5-1)."""
-    return sop_class == "1.2.840.10008.5.1.4.1.1.77.1.6"
 
 
 def _singles(free: dict[str, str], look: Look) -> list[Group]:

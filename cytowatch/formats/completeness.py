@@ -45,7 +45,7 @@ def missing(descriptor: int, size_bytes: int) -> str | None:
     for magic, look in _LOOKS:
         if head.startswith(magic):
             return look(descriptor, size_bytes)
-    if head[257:262] == b"ustar":
+    if extents.tar_mark(head) is not None:
         return extents.tar(descriptor, size_bytes)
     if any(magic.startswith(head) for magic, _ in _LOOKS):
         return "all but its first bytes"

@@ -5,17 +5,45 @@ Source: https://openslide.org/formats/dicom/
 
 from __future__ import annotations
 
+import os
+
 from cytowatch.formats.base import Format, Probe
 from cytowatch.formats.marks import openslide_vendor
 
-__all__ = ["FORMAT"]
+__all__ = ["FORMAT", "series"]
+
+#: VL Whole Slide Microscopy Image Storage (DICOM PS3.4, table B.5-1).
+_WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
+
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
 
 
 def matches(probe: Probe) -> str | None:
-    """The evidence that it is a whole slide in DICOM."""
-    if probe.head[128:132] != b"DICM" or openslide_vendor(probe) != "dicom":
+    """The evidence that it is a whole slide in DICOM; where nothing may be decoded, by its class."""
+    if probe.head[128:132] != b"DICM":
         return None
-    return "DICM at 128, whole-slide pixels"
+    if probe.path is None:
+        return "DICM at 128, of the class of whole slides" if series(probe) else None
+    return "DICM at 128, whole-slide pixels" if openslide_vendor(probe) == "dicom" else None
+
+
+def series(probe: Probe) -> str | None:
+    """The UID of the series that a part of a whole slide belongs to; None if it is no such part."""
+    # What is deflated pydicom would inflate whole, and OpenSlide reads no such slide.
+    if probe.head[128:132] != b"DICM" or _DEFLATED in probe.head:
+        return None
+    # Imported here: hardly any lab drops DICOM, and it takes a third of a second.
+    import pydicom
+
+    with open(os.dup(probe.descriptor), "rb") as file:
+        file.seek(0)
+        try:
+            found = pydicom.dcmread(
+                file, stop_before_pixels=True, specific_tags=["SeriesInstanceUID", "SOPClassUID"]
+            )
+            return str(found.SeriesInstanceUID) if found.SOPClassUID == _WHOLE_SLIDE else None
+        except Exception:  # noqa: BLE001 - whatever it raises, it is taken for no part of a slide
+            return None
 
 
 FORMAT = Format(
@@ -26,7 +54,8 @@ FORMAT = Format(
     treated="native",
     reader="OpenSlide",
     extension="dcm",
-    oddities="Each level is a file; the files of one series in one folder are one slide. A DICOM "
+    oddities="Each level is a file; the files of one series in one folder are one slide, if they end in .dcm, "
+    ".dicom, in nothing or, as UIDs do, in a number. A DICOM "
     "file of another kind (a CT, a report) is no image here, and the error says so.",
     source="https://openslide.org/formats/dicom/",
     matches=matches,

@@ -11,8 +11,9 @@ from __future__ import annotations
 import os
 import re
 import struct
+import tarfile
 
-__all__ = ["bmp", "czi", "ets", "jp2", "jpeg2000_codestream", "pnm", "tar"]
+__all__ = ["bmp", "czi", "ets", "jp2", "jpeg2000_codestream", "pnm", "tar", "tar_mark"]
 
 _MOST_PARTS = 1_000_000
 _LARGEST_DIRECTORY = 512 << 20
@@ -175,6 +176,22 @@ def _parts(descriptor: int, at: int, end: int) -> str | None:
         if at > end:
             return f"a part of tile {number} (ends at {at:,}, the file has {end:,} bytes)"
     return None
+
+
+def tar_mark(head: bytes) -> str | None:
+    """By what the first block of a tar is told, as a phrase; None if it is none.
+
+    >>> tar_mark(bytes(512)) is None
+    True
+    """
+    if head[257:262] == b"ustar":
+        return "ustar at 257"
+    # Of before POSIX.1-1988, as `tar --format=v7` still writes.
+    try:
+        tarfile.TarInfo.frombuf(head[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
+    except (tarfile.HeaderError, ValueError):
+        return None
+    return "the checksum of a tar's first block"
 
 
 def tar(descriptor: int, size_bytes: int) -> str | None:

@@ -28,7 +28,9 @@ FORMAT = Format(
     reader="OpenSlide",
     extension="tif",
     oddities="Pages in strips among the levels are thumbnails, and passed over. Where OpenSlide "
-    "refuses it (JPEG 2000 tiles, 16 bits) a pyramid is derived.",
+    "refuses it (JPEG 2000 tiles), or would show it otherwise than it is meant (samples that are "
+    "not unsigned ones of 8 bits, an orientation, a fourth sample that is no transparency), a "
+    "pyramid is derived.",
     source="https://openslide.org/formats/generic-tiff/",
     matches=matches,
     native=True,

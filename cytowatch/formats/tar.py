@@ -6,30 +6,40 @@ Source: POSIX.1-2001, pax interchange format; RFC 1952
 from __future__ import annotations
 
 import zlib
+from tarfile import BLOCKSIZE
 
 from cytowatch.formats.base import Format, Probe
+from cytowatch.formats.extents import tar_mark
 
 __all__ = ["FORMAT"]
 
 
 def matches(probe: Probe) -> str | None:
     """The evidence that it is a tar."""
-    if probe.head[257:262] == b"ustar":
-        return "ustar at 257"
-    if probe.head.startswith(b"\x1f\x8b\x08"):
-        try:
-            inner = zlib.decompressobj(wbits=31).decompress(probe.head, 512)
-        except zlib.error:
-            return None
-        return "gzip with ustar at 257" if inner[257:262] == b"ustar" else None
-    return None
+    if not probe.head.startswith(b"\x1f\x8b\x08"):
+        return tar_mark(probe.head)
+    mark = tar_mark(_unpacked(probe.head))
+    return f"gzip with {mark}" if mark else None
+
+
+def _unpacked(packed: bytes) -> bytes:
+    """The first block of what is packed in one gzip or in several, one behind the other."""
+    block = b""
+    try:
+        while packed and len(block) < BLOCKSIZE:
+            one = zlib.decompressobj(wbits=31)
+            block += one.decompress(packed, BLOCKSIZE - len(block))
+            packed = one.unused_data
+    except zlib.error:
+        pass
+    return block
 
 
 FORMAT = Format(
     id="tar",
     name="Tar archive (tar, tar.gz)",
     samples="–",
-    marker="ustar at 257, or gzip over it",
+    marker="ustar at 257 or the checksum of its first block, or gzip over it",
     treated="extracted",
     reader="Python's tarfile, guarded",
     extension="tar",

@@ -68,7 +68,7 @@ def by_openslide(slide: openslide.OpenSlide, file: str) -> ImageEntry:
         objective_power=_positive(known.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER)),
         levels=levels,
         associated=sorted(slide.associated_images),
-        icc_profile=slide.color_profile is not None,
+        icc_profile="openslide.icc-size" in known,
         acquired_at=None,
         vendor=known.get(openslide.PROPERTY_NAME_VENDOR),
         properties={name: known[name][:200] for name in _TELLABLE if name in known},

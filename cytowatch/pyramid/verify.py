@@ -22,13 +22,15 @@ _LOOK_PX = 16
 _CHUNK_BYTES = 256 << 10
 
 
-def read_levels(slide: openslide.OpenSlide) -> tuple[int, int]:
+def read_levels(
+    slide: openslide.OpenSlide, *, reason: str = "verification_failed"
+) -> tuple[int, int]:
     """Read all levels of an open slide; gives how many, and how many regions.
 
     Raises
     ------
     DeploymentError
-        A region cannot be read.
+        A region cannot be read, for that `reason`.
     """
     regions = 0
     for level, (width, height) in enumerate(slide.level_dimensions):
@@ -41,18 +43,20 @@ def read_levels(slide: openslide.OpenSlide) -> tuple[int, int]:
                     (min(_LOOK_PX, width), min(_LOOK_PX, height)),
                 )
             except openslide.OpenSlideError as error:
-                raise _unreadable(level, x, y, str(error)) from error
+                raise _unreadable(reason, level, x, y, str(error)) from error
             regions += 1
     return slide.level_count, regions
 
 
-def read_pages(path: str, image: ImageEntry) -> tuple[int, int]:
+def read_pages(
+    path: str, image: ImageEntry, *, reason: str = "verification_failed"
+) -> tuple[int, int]:
     """The same for a TIFF that only libvips opens; each level is a page of it.
 
     Raises
     ------
     DeploymentError
-        A region cannot be read, or a level has another size than it should.
+        A region cannot be read, for that `reason`, or a level has another size than it should.
     """
     regions = 0
     for page, level in enumerate(image["levels"]):
@@ -64,7 +68,7 @@ def read_pages(path: str, image: ImageEntry) -> tuple[int, int]:
                 else pyvips.Image.tiffload(path, page=page)
             )
         except pyvips.Error as error:
-            raise _unreadable(page, 0, 0, str(error)) from error
+            raise _unreadable(reason, page, 0, 0, str(error)) from error
         if (found.width, found.height) != (level["width"], level["height"]):
             raise DeploymentError(
                 "verification_failed", f"level {page} is {found.width} x {found.height} pixels"
@@ -73,7 +77,7 @@ def read_pages(path: str, image: ImageEntry) -> tuple[int, int]:
             try:
                 found.crop(x, y, min(_LOOK_PX, found.width), min(_LOOK_PX, found.height)).avg()
             except pyvips.Error as error:
-                raise _unreadable(page, x, y, str(error)) from error
+                raise _unreadable(reason, page, x, y, str(error)) from error
             regions += 1
     return len(image["levels"]), regions
 
@@ -130,7 +134,7 @@ def _corners(width: int, height: int) -> Iterator[tuple[int, int]]:
     yield from sorted({(0, 0), (right, 0), (0, bottom), (right, bottom), (right // 2, bottom // 2)})
 
 
-def _unreadable(level: int, x: int, y: int, said: str) -> DeploymentError:
+def _unreadable(reason: str, level: int, x: int, y: int, said: str) -> DeploymentError:
     return DeploymentError(
-        "verification_failed", f"level {level} cannot be read at {x}, {y}: {said.strip()[:200]}"
+        reason, f"level {level} cannot be read at {x}, {y}: {said.strip()[:200]}"
     )

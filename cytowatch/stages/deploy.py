@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any, cast
 
 import openslide
 import pyvips
+from PIL import Image
 
 from cytowatch.errors import DeploymentError
 from cytowatch.manifest import FileEntry, ImageEntry, utc
@@ -17,7 +20,7 @@ from cytowatch.status import Status
 
 __all__ = ["deploy", "reopen"]
 
-_ASSOCIATED = ("label", "macro")
+_ASSOCIATED = frozenset({"label", "macro", "thumbnail"})
 #: Larger ones are no label and no overview; nothing is written that nobody looked for.
 _LARGEST_ASSOCIATED = 64_000_000
 #: What a thumbnail and the associated images take at most, as a rule.
@@ -30,7 +33,8 @@ def deploy(file: UploadedFile) -> Outcome:
     Raises
     ------
     DeploymentError
-        A level cannot be read back, or a size has changed since it was received.
+        A level cannot be read back, a native slide is `damaged`, or a size has changed since it
+        was received.
     """
     _check_sizes(file)
     file.check_room(_PICTURES_BYTES)
@@ -69,19 +73,20 @@ def _native(file: UploadedFile) -> Outcome:
         if file.manifest["format"] and file.manifest["format"]["openslide_vendor"]
         else None
     )
-    made: list[FileEntry] = []
+    warnings: list[str] = []
     if with_slide is None:
         image = describe.by_pyvips(path, path)
-        levels, regions = verify.read_pages(path, image)
-        made.append(_thumbnail(file, pyvips.Image.new_from_file(path)))
+        levels, regions = verify.read_pages(path, image, reason="damaged")
+        made = [_thumbnail(file, pyvips.Image.new_from_file(path))]
     else:
         with with_slide as slide:
-            levels, regions = verify.read_levels(slide)
+            levels, regions = verify.read_levels(slide, reason="damaged")
             image = describe.by_openslide(slide, path)
-            made = _pictures(file, slide)
-    return _outcome(
-        file, Status.DEPLOYED, [image], [*file.manifest["files"], *made], levels, regions
-    )
+            made, lost = _pictures(file, slide)
+        image["associated"] = [name for name in image["associated"] if name not in lost]
+        warnings = [f"its {name} is damaged, and was left out" for name in lost]
+    files = [*file.manifest["files"], *made]
+    return _outcome(file, Status.DEPLOYED, [image], files, levels, regions, warnings)
 
 
 def _derived(file: UploadedFile) -> Outcome:
@@ -127,13 +132,14 @@ def _outcome(
     files: list[FileEntry],
     levels: int,
     regions: int,
+    warnings: Sequence[str] = (),
 ) -> Outcome:
     verification = {"levels_read": levels, "tiles_read": regions, "at": utc(datetime.now(UTC))}
     changes = {
         "images": images,
         "files": files,
         "verification": verification,
-        "warnings": list(file.manifest["warnings"]),
+        "warnings": [*file.manifest["warnings"], *warnings],
     }
     return Outcome(status=status, changes=changes)
 
@@ -159,30 +165,52 @@ def _check_same(was: ImageEntry, image: ImageEntry) -> None:
         )
 
 
-def _pictures(file: UploadedFile, slide: openslide.OpenSlide) -> list[FileEntry]:
-    """The thumbnail, label and macro of a native slide, as files of their own."""
-    small = _overview(slide).convert("RGB")
+def _pictures(file: UploadedFile, slide: openslide.OpenSlide) -> tuple[list[FileEntry], list[str]]:
+    """The thumbnail, label and macro of a native slide as files of their own, and which are lost.
+
+    Raises
+    ------
+    DeploymentError
+        `damaged`: the slide itself cannot be shown.
+    """
+    with ExitStack() as again:
+        own: dict[str, Image.Image] = {}
+        lost: list[str] = []
+        # Asking openslide-python whether a name is in the mapping would decode the image.
+        for name in sorted(_ASSOCIATED & set(slide.associated_images)):
+            try:
+                own[name] = slide.associated_images[name]
+            except openslide.OpenSlideError:
+                lost.append(name)
+                # After an error OpenSlide reads nothing more through the same handle.
+                slide = again.enter_context(openslide.OpenSlide(file.source))
+        small = {name: one for name, one in own.items() if _is_small(one.size)}
+        try:
+            overview = _overview(slide, small.pop("thumbnail", None)).convert("RGB")
+        except openslide.OpenSlideError as error:
+            raise DeploymentError(
+                "damaged", f"its pixels are incomplete or corrupt: {str(error)[:200]}"
+            ) from error
     # Reduced by Pillow first: handing the pixels of a whole level to libvips costs 0.3 s.
-    small.thumbnail((writer.THUMBNAIL_PX, writer.THUMBNAIL_PX), reducing_gap=2.0)
-    made = [_thumbnail(file, pyvips.Image.new_from_array(small).copy(interpretation="srgb"))]
-    for name in _ASSOCIATED:
-        if name in slide.associated_images:
-            picture = slide.associated_images[name]
-            if picture.width * picture.height <= _LARGEST_ASSOCIATED:
-                picture.convert("RGB").save(f"{file.out}/{name}.jpg", quality=90)
-                made.append(_made(file, name, f"{name}.jpg"))
-    return made
+    overview.thumbnail((writer.THUMBNAIL_PX, writer.THUMBNAIL_PX), reducing_gap=2.0)
+    made = [_thumbnail(file, pyvips.Image.new_from_array(overview).copy(interpretation="srgb"))]
+    for name, picture in small.items():
+        picture.convert("RGB").save(f"{file.out}/{name}.jpg", quality=90)
+        made.append(_made(file, name, f"{name}.jpg"))
+    return made, lost
 
 
-def _overview(slide: openslide.OpenSlide) -> Any:
+def _is_small(size: tuple[int, int]) -> bool:
+    return size[0] * size[1] <= _LARGEST_ASSOCIATED
+
+
+def _overview(slide: openslide.OpenSlide, own: Image.Image | None) -> Any:
     """A picture of the whole slide: its own thumbnail, else its smallest level that is enough."""
-    if "thumbnail" in slide.associated_images:
-        own = slide.associated_images["thumbnail"]
-        if max(own.size) >= writer.THUMBNAIL_PX and own.width * own.height <= _LARGEST_ASSOCIATED:
-            return own
+    if own is not None and max(own.size) >= writer.THUMBNAIL_PX:
+        return own
     for level, size in reversed(list(enumerate(slide.level_dimensions))):
         if max(size) >= writer.THUMBNAIL_PX or level == 0:
-            if size[0] * size[1] <= _LARGEST_ASSOCIATED:
+            if _is_small(size):
                 return slide.read_region((0, 0), level, size)
             break
     return slide.get_thumbnail((writer.THUMBNAIL_PX, writer.THUMBNAIL_PX))

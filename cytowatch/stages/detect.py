@@ -13,7 +13,7 @@ import openslide
 from cytowatch import formats
 from cytowatch.config import Limits
 from cytowatch.errors import FormatError
-from cytowatch.formats import Format, Probe, companions, completeness, limits
+from cytowatch.formats import Format, Probe, companions, completeness, limits, shown
 from cytowatch.formats.companions import Group
 from cytowatch.formats.marks import levels
 from cytowatch.formats.ome_tiff import other_files
@@ -47,19 +47,24 @@ def detect(file: UploadedFile) -> Outcome:
         found, evidence = identify(probe)
         _check_structure(probe, file.config.limits)
         _check_supported(found, probe)
-        shown = _levels_in(probe)
+        levels_in_it = _levels_in(probe)
+        misread = shown.misread(probe.tiff) if probe.tiff is not None else None
+        unheeded = shown.unheeded(probe.tiff) if probe.tiff is not None else None
         looped = probe.tiff is not None and probe.tiff.loops
     native, slide_vendor = found.native, None
     warnings = list(file.manifest["warnings"])
     if looped:
         warnings.append("its list of directories leads back into itself: it was read once round")
     if found.native:
-        slide_vendor, refusal = _opened(path, shown, file.config.limits)
-        if found.id == "ome-tiff" and shown < 2:
-            slide_vendor, refusal = None, "it has one level"
-        if refusal is not None and found.id not in _ELSE_DERIVED:
-            raise FormatError("unreadable", f"{found.name}, but OpenSlide says: {refusal}")
+        slide_vendor, refusal = _opened(path, levels_in_it, file.config.limits)
+        if found.id not in _ELSE_DERIVED:
+            warnings += _judged(found, refusal, misread, unheeded)
+        elif misread or unheeded:
+            refusal = f"it has {misread or unheeded}, which it would not show as they are"
+        elif found.id == "ome-tiff" and levels_in_it < 2:
+            refusal = "it has one level"
         native = refusal is None
+        slide_vendor = slide_vendor if native else None
         # That an OME-TIFF is flat, or has its levels in SubIFDs, is nothing to be warned of.
         if refusal is not None and found.id != "ome-tiff":
             warnings.append(f"OpenSlide does not read it, so a pyramid is derived: {refusal}")
@@ -247,11 +252,35 @@ def _opened(path: str, shown: int, allowed: Limits) -> tuple[str | None, str | N
         return None, str(error)[:300] or type(error).__name__
 
 
+def _judged(
+    found: Format, refusal: str | None, misread: str | None, unheeded: str | None
+) -> list[str]:
+    """What is to be said of a vendor's slide, which nothing but OpenSlide reads.
+
+    Raises
+    ------
+    FormatError
+        `unreadable`, or `unsupported_format`: its samples would be shown as something else.
+    """
+    if refusal is not None:
+        raise FormatError("unreadable", f"{found.name}, but OpenSlide says: {refusal}")
+    if misread is not None:
+        raise FormatError(
+            "unsupported_format", f"{found.name} with {misread}: OpenSlide shows 8 bits alone"
+        )
+    return [f"it has {unheeded}: OpenSlide pays no heed to that"] if unheeded else []
+
+
 def _is_small(path: str) -> bool:
+    """Whether it may stay as it is: small, and read by libvips without a word."""
     import pyvips
 
     try:
-        image = pyvips.Image.new_from_file(path)
+        image = pyvips.Image.new_from_file(path, fail_on="warning")
+        if max(image.width, image.height) > _SMALL_PX:
+            return False
+        # What is odd about it a conversion has a second reader for, and the words.
+        image.avg()
     except pyvips.Error:
         return False
-    return bool(max(image.width, image.height) <= _SMALL_PX)
+    return True

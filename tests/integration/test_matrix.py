@@ -180,6 +180,28 @@ def test_dicom_folder(root: Root, tmp_path: Path) -> None:
     assert not (root.path / "inbox" / "ann" / "case").exists()
 
 
+def test_dicom_under_other_names(root: Root, tmp_path: Path) -> None:
+    """Named by UIDs, loose in a folder or in a zip it is one slide; one level alone in a folder, too."""
+    root.configure(inbox="folder_quiet_s = 1.0")
+    inbox = root.path / "inbox" / "ann"
+    case, alone = inbox / "case", inbox / "alone"
+    vendors.dicom_wsi(case)
+    for number in range(2):
+        (case / f"level{number}.dcm").rename(case / f"1.2.826.0.1.3680043.8.498.{number}7")
+    shutil.make_archive(str(inbox / "packed"), "zip", case)
+    vendors.dicom_wsi(alone)
+    (alone / "level1.dcm").unlink()
+    (alone / "level0.dcm").rename(alone / "level0.tif")
+    assert root.run_until_idle() == 0, root.log.read_text()[-3000:]
+    levels = [
+        (len(one["files"]) - 1, len(one["images"][0]["levels"]))
+        for one in root.manifests().values()
+        if one["format"]["id"] == "dicom"
+    ]
+    assert sorted(levels) == [(1, 1), (2, 2), (2, 2)]
+    assert list(inbox.iterdir()) == []
+
+
 def test_the_eighteen_are_all_there() -> None:
     """The contract's table, in its order."""
     assert [one.id for one in formats.FORMATS][:19] == [

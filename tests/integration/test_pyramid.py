@@ -188,6 +188,13 @@ def test_small_ones_stay_as_they_are_on_request(place: Path) -> None:
     for derive, status in (("always", Status.CONVERTING), ("large", Status.DEPLOYING)):
         config = from_mapping({"convert": {"derive": derive}})
         assert detect(UploadedFile(manifest=first, out="out.1", config=config)).status is status
+    # A damaged one goes where it is told in words.
+    data = bytearray((place / "source" / "a").read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    (place / "source" / "a").write_bytes(data)
+    assert detect(UploadedFile(manifest=first, out="out.1", config=config)).status is (
+        Status.CONVERTING
+    )
 
 
 def test_what_is_damaged_is_said_in_the_words_that_tell_something(place: Path) -> None:

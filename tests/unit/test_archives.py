@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import stat
 import struct
@@ -14,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from cytowatch import archives as room
-from cytowatch import manifest
+from cytowatch import formats, manifest
 from cytowatch.archives import tars
 from cytowatch.archives import zips as archives
 from cytowatch.config import from_mapping
 from cytowatch.errors import ExtractionError
+from cytowatch.formats import Probe, completeness
 from cytowatch.manifest import Manifest
 from cytowatch.model import UploadedFile
 from cytowatch.stages.extract import extract
@@ -86,6 +88,13 @@ def test_a_name_that_leads_elsewhere_refuses_the_whole(
 ) -> None:
     """Nothing is unpacked of an archive that has one such member."""
     assert refusal(made(("good.txt", b"x"), (name, b"x"))) == reason
+
+
+def test_folders_that_windows_wrote() -> None:
+    """With a backslash behind their name they are folders, and no files of that name."""
+    folder = zipfile.ZipInfo("a\\")
+    folder.external_attr = 0x10
+    assert names_of(made((folder, b""), ("a\\one.jpg", b"x"), ("b\\", b""))) == ["a/one.jpg"]
 
 
 def names_of(stream: io.BytesIO) -> list[str]:
@@ -323,3 +332,59 @@ def test_a_tar_that_is_cut_short() -> None:
     """It is an error of the archive, not an endless wait and not half of its images."""
     data = tarred((_info("a"), bytes(range(256)) * 2000), mode="w:gz").getvalue()
     assert tar_refusal(io.BytesIO(data[: len(data) // 2])) == "damaged_archive"
+
+
+def tar_members(data: bytes) -> dict[str, bytes]:
+    budget = room.Budget(limits=LIMITS.limits, archive_bytes=1000)
+    found = {}
+    with tars.opened(io.BytesIO(data)) as archive:
+        for member in tars.members(archive, budget):
+            out = io.BytesIO()
+            tars.unpack(archive, member, out, budget=budget, progress=lambda _: None)
+            found[member.path] = out.getvalue()
+    return found
+
+
+def _blocks(data: bytes, count: int) -> list[bytes]:
+    """Packed as bgzip does it: each so many bytes are a gzip of their own."""
+    return [gzip.compress(data[at : at + count]) for at in range(0, len(data), count)]
+
+
+@pytest.mark.parametrize("count", [100, 1536, 4000])
+def test_a_gzip_of_several_parts_is_read_to_its_end(count: int) -> None:
+    """As GNU tar reads it, wherever one part ends; zeros behind it are harmless."""
+    files = {"a": bytes(range(256)) * 4, "b": b"b" * 3000, "c": b"c"}
+    data = tarred(*((_info(name), data) for name, data in files.items())).getvalue()
+    assert tar_members(b"".join(_blocks(data, count)) + bytes(100)) == files
+
+
+def test_damage_and_size_of_a_gzip_of_several_parts() -> None:
+    """A part that is damaged or missing, the last checksum too, refuses it; so does what is a bomb."""
+    data = tarred((_info("a"), b"a" * 1000), (_info("b"), b"b" * 1000)).getvalue()
+    whole = _blocks(data, 1536)
+    damaged = bytearray(whole[1])
+    damaged[-6] ^= 0xFF
+    for parts in (
+        [*whole[:1], bytes(damaged), *whole[2:]],
+        whole[:1],
+        [*whole[:-1], whole[-1][:-3]],
+    ):
+        assert tar_refusal(io.BytesIO(b"".join(parts))) == "damaged_archive"
+    bomb = [*whole, *_blocks(bytes(100_000), 10_000) * 11]
+    assert tar_refusal(io.BytesIO(b"".join(bomb))) == "too_large"
+
+
+def test_a_tar_of_before_posix(tmp_path: Path) -> None:
+    """Without the word ustar its checksum tells it, packed or not; it is whole or not as any other."""
+    data = bytearray(tarred((_info("a"), b"x" * 600)).getvalue())
+    data[257:265] = bytes(8)
+    data[148:156] = b" " * 8
+    data[148:156] = b"%06o\0 " % sum(data[:512])
+    for number, packed in enumerate((bytes(data), b"".join(_blocks(bytes(data), 300)))):
+        (tmp_path / str(number)).write_bytes(packed)
+        with (tmp_path / str(number)).open("rb") as file:
+            [(found, evidence)] = formats.matching(Probe(file.fileno()))
+        assert (found.id, "checksum" in evidence) == ("tar", True)
+        assert tar_members(packed) == {"a": b"x" * 600}
+    with (tmp_path / "0").open("rb") as file:
+        assert completeness.missing(file.fileno(), 1000) == "the end of a member of the tar"

@@ -1,0 +1,61 @@
+"""What of a TIFF OpenSlide shows otherwise than the file means it, without an error.
+
+Source: found out against OpenSlide 4.0.1, which draws tiles by libtiff's TIFFRGBAImage as 8 bits
+and knows no orientation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cytowatch.formats.tiff import Directory, Tiff, TiffError
+
+__all__ = ["misread", "unheeded"]
+
+#: Samples that are colours, by the photometric interpretation; of the others three.
+_COLOURS = {0: 1, 1: 1, 3: 1, 4: 1, 5: 4}
+#: What is neither unsigned nor undefined, by the sample format.
+_KINDS = {2: "signed", 3: "floating", 5: "complex", 6: "complex"}
+
+
+def misread(tiff: Tiff) -> str | None:
+    """Which samples it has that are not shown as what they are; None if all are of 8 bits."""
+    return _first(_samples(one) for one in _levels(tiff))
+
+
+def unheeded(tiff: Tiff) -> str | None:
+    """What it states that is paid no heed to: a turn, or a sample that is no transparency."""
+    return _first(said for one in _levels(tiff) for said in (_turn(one), _further_samples(one)))
+
+
+def _first(said: Iterator[str | None]) -> str | None:
+    try:
+        return next((one for one in said if one is not None), None)
+    except TiffError:
+        # Of a tag that lies beyond the end another check tells.
+        return None
+
+
+def _levels(tiff: Tiff) -> Iterator[Directory]:
+    yield from (one for n, one in enumerate(tiff.directories) if n == 0 or one.tiled)
+
+
+def _samples(directory: Directory) -> str | None:
+    kind = next((_KINDS[one] for one in directory.numbers(339) if one in _KINDS), None)
+    if kind is not None:
+        return f"{kind} samples"
+    other = next((bits for bits in directory.numbers(258) or (1,) if bits != 8), None)
+    return None if other is None else f"samples of {other} bit" + "s" * (other != 1)
+
+
+def _turn(directory: Directory) -> str | None:
+    turn = directory.number(274, 1)
+    return f"an orientation tag of {turn}" if 1 < turn <= 8 else None
+
+
+def _further_samples(directory: Directory) -> str | None:
+    further = directory.number(277, 1) - _COLOURS.get(directory.number(262, 2), 3)
+    stated = directory.numbers(338)
+    if further > len(stated) or 0 in stated:
+        return "samples beside its colours that are no transparency"
+    return None

@@ -1,0 +1,165 @@
+"""Native slides: what is damaged, and what OpenSlide would show wrongly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from cytowatch.formats import shown
+from cytowatch.formats.tiff import Tiff
+from tests.acceptance.conftest import Root, root
+from tests.builders import picture
+
+__all__ = ["root"]
+
+PIXELS = picture(512, 512)
+ABOUT = "Aperio Image Library v1\r\n512x512 (128x128) JPEG/RGB Q=90|AppMag = 20|MPP = 0.5"
+
+
+def _svs(path: Path, *, icc: bytes | None = None) -> None:
+    """Two levels, and as pages 1, 3 and 4 a thumbnail, a label and a macro."""
+    tiles: dict[str, Any] = {
+        "tile": (128, 128), "compression": "jpeg", "photometric": "rgb", "metadata": None,
+        "description": ABOUT,
+    }  # fmt: skip
+    strips: dict[str, Any] = {"photometric": "rgb", "metadata": None, "rowsperstrip": 16}
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(PIXELS, **tiles, iccprofile=icc)
+        tiff.write(_halved(4), **strips, compression="jpeg", description=ABOUT)
+        tiff.write(_halved(2), **tiles)
+        label = {"compression": "lzw", "subfiletype": 1, "description": "Aperio\r\nlabel 90x100"}
+        tiff.write(picture(90, 100), **strips, **label)
+        macro = {"compression": "jpeg", "subfiletype": 9, "description": "Aperio\r\nmacro 200x100"}
+        tiff.write(picture(200, 100), **strips, **macro)
+
+
+def _halved(step: int) -> np.ndarray:
+    return np.ascontiguousarray(PIXELS[::step, ::step])
+
+
+def _damage(path: Path, page: int, segment: int) -> None:
+    with tifffile.TiffFile(path) as tiff:
+        one = tiff.pages[page].aspage()
+        at, count = one.dataoffsets[segment], one.databytecounts[segment]
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(b"\1" * count)
+
+
+def test_what_is_damaged_beside_the_slide_does_not_cost_it(root: Root, tmp_path: Path) -> None:
+    """A label, macro or thumbnail is left out and named; the others are there, and so is a profile."""
+    pages = {"thumbnail": 1, "label": 3, "macro": 4}
+    for name, page in pages.items():
+        _svs(tmp_path / f"{name}.svs")
+        _damage(tmp_path / f"{name}.svs", page, 2)
+        root.drop(tmp_path / f"{name}.svs")
+    _svs(tmp_path / "profile.svs", icc=b"no profile that any library reads")
+    root.drop(tmp_path / "profile.svs")
+    assert root.run_until_idle() == 0, root.log.read_text()[-3000:]
+    found = root.by_name()
+    for name in pages:
+        document = found[f"{name}.svs"]
+        assert document["warnings"] == [f"its {name} is damaged, and was left out"]
+        assert document["images"][0]["associated"] == sorted(pages.keys() - {name})
+        # A thumbnail is always made: of the slide itself if need be.
+        roles = [row["role"] for row in document["files"] if row["role"] != "source"]
+        assert sorted(roles) == sorted({*pages} - {name} | {"thumbnail"})
+    assert found["profile.svs"]["images"][0]["icc_profile"]
+
+
+def test_a_slide_that_is_damaged_is_an_error_in_plain_words(root: Root, tmp_path: Path) -> None:
+    """In a corner that is looked at first, or where only its thumbnail shows it."""
+    for name, tile in (("corner.tif", 0), ("inside.tif", 10)):
+        with tifffile.TiffWriter(tmp_path / name) as tiff:
+            for level in (1, 2):
+                tiff.write(
+                    _halved(level), tile=(64, 64), compression="jpeg", photometric="rgb",
+                    metadata=None, subfiletype=level - 1,
+                )  # fmt: skip
+        _damage(tmp_path / name, 0, tile)
+        root.drop(tmp_path / name)
+    assert root.run_until_idle() == 1
+    for document in root.by_name().values():
+        assert document["status"] == "ERROR_DEPLOYMENT"
+        assert document["error"]["reason"] == "damaged"
+        assert "Not a JPEG file" in document["error"]["detail"]
+    root.check_hashes()
+
+
+def _pyramid(path: Path, pixels: np.ndarray, **options: Any) -> None:
+    with tifffile.TiffWriter(path) as tiff:
+        for level in (1, 2):
+            part = np.ascontiguousarray(pixels[::level, ::level])
+            kind = {"subfiletype": level - 1, "metadata": None, **options}
+            tiff.write(part, tile=(128, 128), **kind)
+
+
+GREY = PIXELS[:, :, 1].astype(np.uint16) * 257
+RGBA = np.dstack([PIXELS, PIXELS[:, :, 0]])
+RGB: dict[str, Any] = {"photometric": "rgb"}
+NONE = "samples beside its colours that are no transparency"
+
+
+def test_what_openslide_would_show_otherwise_is_derived(root: Root, tmp_path: Path) -> None:
+    """Of 16 bits it would show eight, and of those that are signed others; it turns nothing."""
+    made: dict[str, tuple[np.ndarray, np.ndarray, dict[str, Any]]] = {
+        "wide.tif": (GREY, GREY, {}),
+        "signed.tif": ((GREY.astype(int) - 32768).astype(np.int16), GREY, {}),
+        "turned.tif": (PIXELS, np.rot90(PIXELS, -1), {**RGB, "extratags": [(274, 3, 1, 6, True)]}),
+    }
+    for name, (pixels, _, options) in made.items():
+        _pyramid(tmp_path / name, pixels, **options)
+        root.drop(tmp_path / name)
+    assert root.run_until_idle() == 0, root.log.read_text()[-3000:]
+    for name, document in root.by_name().items():
+        assert not document["format"]["native"]
+        assert "so a pyramid is derived: it has " in document["warnings"][0]
+        pixels = tifffile.imread(document["_path"] / document["images"][0]["file"], key=0)
+        assert pixels.dtype == made[name][1].dtype
+        assert np.abs(pixels.astype(int) - made[name][1].astype(int)).mean() < 1.5, name
+
+
+def test_a_vendors_slide_of_16_bits_is_refused(root: Root, tmp_path: Path) -> None:
+    """Nothing else reads its vendor's levels, and OpenSlide shows a part of each sample alone."""
+    about = {"description": ABOUT, **RGB}
+    _pyramid(tmp_path / "wide.svs", PIXELS.astype(np.uint16) * 257, **about)
+    _pyramid(tmp_path / "turned.svs", PIXELS, **about, extratags=[(274, 3, 1, 6, True)])
+    root.drop(tmp_path / "wide.svs")
+    root.drop(tmp_path / "turned.svs")
+    assert root.run_until_idle() == 1
+    found = root.by_name()
+    error = found["wide.svs"]["error"]
+    assert (error["reason"], "samples of 16 bits" in error["detail"]) == (
+        "unsupported_format",
+        True,
+    )
+    assert found["turned.svs"]["warnings"] == [
+        "it has an orientation tag of 6: OpenSlide pays no heed to that"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "options", "misread", "unheeded"),
+    [
+        (PIXELS, RGB, None, None),
+        (PIXELS[:, :, 0], {}, None, None),
+        (RGBA, {**RGB, "extrasamples": ["unassalpha"]}, None, None),
+        (RGBA, {**RGB, "extrasamples": ["unspecified"]}, None, NONE),
+        (RGBA, {"photometric": "separated"}, None, None),
+        (GREY.astype(np.float32), {}, "floating samples", None),
+        (GREY > 300, {}, "samples of 1 bit", None),
+    ],
+)
+def test_samples_that_openslide_shows_otherwise(
+    pixels: np.ndarray, options: dict[str, Any], misread: str | None, unheeded: str | None,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    """Told from the tags alone."""
+    _pyramid(tmp_path / "a.tif", pixels, **options)
+    with (tmp_path / "a.tif").open("rb") as file:
+        tiff = Tiff(file.fileno(), (tmp_path / "a.tif").stat().st_size)
+        assert (shown.misread(tiff), shown.unheeded(tiff)) == (misread, unheeded)
