@@ -13,7 +13,7 @@ import configparser
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 from cytowatch import names
@@ -106,10 +106,11 @@ def groups(sizes: Mapping[str, int], look: Look) -> list[Group]:
 
 def _walk(folder: _Folder, sizes: Mapping[str, int], look: Look, found: list[Group]) -> None:
     free = dict(folder.files)
+    here: list[Group] = []
     for name, inner in folder.folders.items():
         made = _mirax(name, inner, free, look) or _cellsens(name, inner, free, look)
         if made is not None:
-            found.append(made)
+            here.append(made)
             if not made.headless:
                 free.pop(os.path.basename(made.head), None)
         else:
@@ -118,10 +119,10 @@ def _walk(folder: _Folder, sizes: Mapping[str, int], look: Look, found: list[Gro
         lone = _lone(name, free[name], sizes, look)
         if lone is not None:
             del free[name]
-            found.append(lone)
-    found += _vms(free, sizes, look)
-    found += _dicom(free, look)
-    found += _singles(free, look)
+            here.append(lone)
+    here += _vms(free, sizes, look)
+    here += _dicom(free, look)
+    found += _singles(here, free, look)
 
 
 def _mirax(name: str, folder: _Folder, free: Mapping[str, str], look: Look) -> Group | None:
@@ -275,23 +276,35 @@ def _dicom(free: dict[str, str], look: Look) -> list[Group]:
     return [Group(kind="dicom", members=tuple(sorted(some))) for some in series.values()]
 
 
-def _singles(free: dict[str, str], look: Look) -> list[Group]:
+def _singles(sets: list[Group], free: dict[str, str], look: Look) -> list[Group]:
+    """The sets, and whatever is left by itself; each with the sidecars that share its stem."""
     sidecars = {name for name in free if os.path.splitext(name)[1].lower() in _SIDECARS}
-    by_name = {name: path for name, path in free.items() if name not in sidecars}
-    stems = {_stem(name): name for name in by_name}
+    heads = {os.path.basename(one.head): one.head for one in sets if not one.headless}
+    slides = {**heads, **{name: free[name] for name in sorted(free.keys() - sidecars)}}
+    by_stem: dict[str, list[str]] = {}
+    for name, path in slides.items():
+        by_stem.setdefault(_stem(name), []).append(path)
     joined: dict[str, list[str]] = {}
     alone = []
     for name in sorted(sidecars):
-        base = os.path.splitext(name)[0]
-        slide = base if base in by_name else stems.get(base)
+        base = _stem(name)
+        slide = slides.get(base) or _likeliest(by_stem.get(base, []), set(heads.values()), look)
         if slide is not None and look(free[name], _is_text):
             joined.setdefault(slide, []).append(free[name])
         else:
             alone.append(name)
+    left = [Group(kind=None, members=(free[name],)) for name in free if name not in sidecars]
     return [
-        Group(kind=None, members=(free[name],), sidecars=tuple(joined.get(name, ())))
-        for name in [*by_name, *alone]
+        *(replace(one, sidecars=tuple(joined.get(one.head, ()))) for one in [*sets, *left]),
+        *(Group(kind=None, members=(free[name],)) for name in alone),
     ]
+
+
+def _likeliest(paths: list[str], heads: set[str], look: Look) -> str | None:
+    """Of those that share a stem the slide: a table of results beside it has no sidecars of its own."""
+    if len(paths) < 2:
+        return paths[0] if paths else None
+    return next((path for path in paths if path in heads or not look(path, _is_text)), paths[0])
 
 
 def _is_jpeg(probe: Probe) -> bool:

@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import openslide
 import pytest
 from PIL import Image
 
@@ -299,6 +300,7 @@ def test_a_folder_waits_for_the_markers_of_its_images(root: Root, tmp_path: Path
     assert root.by_name()["case"]["status"] == "EXTRACTING_DATA"
     (case / "b.jpg.done").touch()
     root.wait(lambda: root.by_name()["case"]["status"] == "EXTRACTED")
+    root.wait(lambda: root.by_name()["b.jpg"]["status"] == "CONVERTED")
     assert root.stop() == 0
     assert sorted(one["name"] for one in root.manifests().values()) == ["a.jpg", "b.jpg", "case"]
     root.assert_clean()
@@ -422,4 +424,32 @@ def test_thousands_of_members(root: Root, tmp_path: Path) -> None:
     assert len(top["children"]) == 1
     assert len(top["skipped"]) == 101
     assert top["skipped"][-1]["count"] == 2900
+    root.assert_clean()
+
+
+@pytest.mark.parametrize("where", ["loose", "folder", "zip"])
+def test_a_set_keeps_its_sidecars(root: Root, tmp_path: Path, where: str) -> None:
+    """Loose, in a folder and in an archive alike; the slide opens beside them."""
+    root.configure(inbox="folder_quiet_s = 0.2")
+    inbox = root.path / "inbox" / "ann"
+    place = {"loose": inbox, "folder": inbox / "case", "zip": tmp_path / "z"}[where]
+    place.mkdir(parents=True)
+    vendors.mirax_mrxs(place, "M")
+    vendors.vms(place, "K")
+    (place / "M.xml").write_text("<annotations/>")
+    (place / "K.vms.ndpa").write_text("<annotations/>")
+    if where == "zip":
+        shutil.make_archive(str(tmp_path / "case"), "zip", root_dir=place)
+        root.drop(tmp_path / "case.zip")
+    assert root.run_until_idle() == 0
+    found = root.by_name()
+    for name, sidecar in (("M.mrxs", ".xml"), ("K.vms", ".ndpa")):
+        one = found[name]
+        assert one["status"] == "DEPLOYED"
+        [row] = [row for row in one["files"] if row["role"] == "sidecar"]
+        assert row["path"].endswith(sidecar)
+        with openslide.OpenSlide(one["_path"] / one["images"][0]["file"]) as slide:
+            slide.read_region((0, 0), 0, (10, 10))
+    assert len(found) == {"loose": 2, "folder": 3, "zip": 3}[where]
+    root.check_hashes()
     root.assert_clean()

@@ -98,6 +98,21 @@ def test_sidecars_stay_with_their_slide() -> None:
     assert found == {"a.svs": ("a.xml",), "b.ndpi": ("b.ndpi.ndpa",), "c.txt": ()}
 
 
+def test_sidecars_stay_with_sets_too() -> None:
+    """Beside the head, by its name or its stem, whatever else has that stem."""
+    ini = b"[GENERAL]\nSLIDE_CREATION_FINISHED=True\n[HIERARCHICAL]\nINDEXFILE=Index.dat\n[DATAFILE]\nFILE_COUNT=0\n"
+    files = {
+        "M.mrxs": JPEG, "M/Slidedat.ini": ini, "M/Index.dat": b"x", "M.xml": b"<a/>",
+        "v.vsi": b"II*\0" + bytes(12), "_v_/stack1/frame_t.ets": b"x", "v.txt": b"for v",
+        "a.vms": VMS, "a(0,0).jpg": JPEG, "a_map2.jpg": JPEG, "a.vms.ndpa": b"<b/>",
+        "s.csv": b"1,2", "s.svs": b"II*\0" + bytes(9), "s.xml": b"<c/>", "s.geojson": b"{}",
+    }  # fmt: skip
+    found = {group.head: group.sidecars for group in grouped(files) if group.sidecars}
+    assert found == {
+        "M.mrxs": ("M.xml",), "v.vsi": ("v.txt",), "a.vms": ("a.vms.ndpa",), "s.svs": ("s.xml",),
+    }  # fmt: skip
+
+
 @given(
     st.dictionaries(
         st.lists(
