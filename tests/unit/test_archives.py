@@ -17,7 +17,7 @@ from cytowatch import archives as room
 from cytowatch import manifest
 from cytowatch.archives import tars
 from cytowatch.archives import zips as archives
-from cytowatch.config import from_mapping
+from cytowatch.config import Config, from_mapping, render
 from cytowatch.errors import ExtractionError
 from cytowatch.manifest import Manifest
 from cytowatch.model import UploadedFile
@@ -323,3 +323,16 @@ def test_a_tar_that_is_cut_short() -> None:
     """It is an error of the archive, not an endless wait and not half of its images."""
     data = tarred((_info("a"), bytes(range(256)) * 2000), mode="w:gz").getvalue()
     assert tar_refusal(io.BytesIO(data[: len(data) // 2])) == "damaged_archive"
+
+
+def test_a_bomb_is_told_by_its_ratio_from_a_small_size_on() -> None:
+    """A blank image packs a thousandfold and is honest; the text of the key names the threshold."""
+    limits = Config().limits
+    budget = room.Budget(limits=limits, archive_bytes=100_000)
+    budget.check(48 << 20)
+    with pytest.raises(ExtractionError) as raised:
+        budget.check(80 << 20)
+    assert raised.value.reason == "ratio"
+    room.Budget(limits=limits, archive_bytes=1 << 20).check(80 << 20)
+    [line] = [line for line in render().splitlines() if "archive_max_ratio" in line]
+    assert "above 64 MiB unpacked" in line
