@@ -33,11 +33,9 @@ _MOST_SEGMENTS = 20_000_000
 _LISTS = frozenset({273, 324})
 _TAIL = 1 << 16
 _ZIP_END = b"PK\x05\x06"
-#: TIFF compressions whose data neither begins nor ends with many zeros: CCITT, LZW, JPEG, deflate,
-#: JPEG 2000, LZMA, Zstandard, WebP, JPEG XL.
-_NEVER_ZERO = frozenset(
-    {3, 4, 5, 7, 8, 32946, 33003, 33005, 34712, 34925, 50000, 50001, 50002, 52546}
-)
+#: TIFF compressions whose data neither begins nor ends with many zeros: CCITT group 4, LZW, JPEG,
+#: deflate, JPEG 2000, LZMA, Zstandard, WebP, JPEG XL.
+_NEVER_ZERO = frozenset({4, 5, 7, 8, 32946, 33003, 33005, 34712, 34925, 50000, 50001, 50002, 52546})
 #: Values of so many bytes stand in the directory itself.
 _INLINE_BYTES = 8
 _LONGEST_VALUES = 64 << 20
@@ -109,9 +107,7 @@ def _jpeg(descriptor: int, size_bytes: int) -> str | None:
     at = 2
     for _ in range(_MOST_CHUNKS):
         segment = os.pread(descriptor, 4, at)
-        if len(segment) < 4:
-            return lacking
-        if not any(segment):
+        if len(segment) < 4 or not any(segment):
             return lacking
         if segment[0] != 0xFF:
             return None
@@ -199,9 +195,10 @@ def _segments(directory: Directory, number: int, size_bytes: int) -> str | None:
                 )
             final = (offset, count)
             last = max(last, final)
-        if final[0] and not final[1] and directory.tiff.zeros_from < size_bytes - _INLINE_BYTES:
+        counts = directory.tags.get(325 if directory.tiled else 279)
+        if final[0] and not final[1] and counts and directory.tiff.is_zero_from(counts.end - 2):
             return f"the end of the list of {what}s of directory {number} (only zeros so far)"
-        if directory.number(259, 1) in _NEVER_ZERO and _is_zeroed(directory, *last):
+        if directory.number(259, 1) in _NEVER_ZERO and _is_packed_zero(directory, *last):
             return f"the content of a {what} of directory {number} (only zeros so far)"
     except TiffError as error:
         return f"the list of {what}s of directory {number} ({error})"
@@ -209,33 +206,33 @@ def _segments(directory: Directory, number: int, size_bytes: int) -> str | None:
 
 
 def _has_zeroed_tag(directory: Directory) -> bool:
-    """Whether values that lie outside of the directory are still to be written."""
-    tiff = directory.tiff
+    """Whether values outside of the directory are zeros that go on to the end of the file."""
     for number in (*_NEVER_ALL_ZERO, *_NEVER_ENDS_ZERO):
         tag = directory.tags.get(number)
         length = tag.end - tag.offset if tag is not None else 0
         if tag is None or not _INLINE_BYTES < length <= _LONGEST_VALUES:
             continue
-        if number in _NEVER_ENDS_ZERO:
-            # An empty one may be honest, but hardly with nothing behind it.
-            if min(length, _MOST_PADDING) <= tag.end - max(tag.offset, tiff.zeros_from):
-                return True
-        elif not any(tiff.bytes(tag.offset, length)):
+        zeros = min(length, _MOST_PADDING) if number in _NEVER_ENDS_ZERO else length
+        if _is_zeroed(directory, tag.end - zeros, zeros):
             return True
     levels = directory.numbers(SUB_IFDS)
     return any(levels) and not all(levels)
 
 
-def _is_zeroed(directory: Directory, offset: int, count: int) -> bool:
-    """Whether packed pixels begin or end with zeros: with what will be overwritten."""
+def _is_packed_zero(directory: Directory, offset: int, count: int) -> bool:
+    """Whether packed pixels begin with zeros, or end with some that go on to the end of the file."""
     if count < 8:
         return False
-    tiff = directory.tiff
-    if not any(tiff.bytes(offset, 8)):
+    if not any(directory.tiff.bytes(offset, 8)):
         return True
-    return count > _MOST_PADDING and not any(
-        tiff.bytes(offset + count - _MOST_PADDING, _MOST_PADDING)
-    )
+    zeros = _MOST_PADDING
+    return count > zeros and _is_zeroed(directory, offset + count - zeros, zeros)
+
+
+def _is_zeroed(directory: Directory, offset: int, count: int) -> bool:
+    """Whether nothing but zeros is there, and behind it."""
+    tiff = directory.tiff
+    return tiff.is_zero_from(offset) and not any(tiff.bytes(offset, count))
 
 
 def _zip(descriptor: int, size_bytes: int) -> str | None:

@@ -113,6 +113,6 @@ def ngr(descriptor: int, size_bytes: int) -> str | None:
 
 
 def index_file(descriptor: int, size_bytes: int) -> str | None:
-    """A text, in which no zero can be."""
-    tail = os.pread(descriptor, 64, max(0, size_bytes - 64))
-    return "the end of its text (only zeros so far)" if tail.endswith(b"\0") else None
+    """A text, which one zero may end, but not many."""
+    tail = os.pread(descriptor, 16, max(0, size_bytes - 16))
+    return None if any(tail) else "the end of its text (only zeros so far)"

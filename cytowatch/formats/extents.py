@@ -33,19 +33,29 @@ def short(need: int, size_bytes: int) -> str | None:
 def bmp(descriptor: int, size_bytes: int) -> str | None:
     """The rows of a bitmap, or its run-length codes if their length is stated."""
     head = os.pread(descriptor, 38, 0)
-    if len(head) < 38:
+    if len(head) < 26 or size_bytes < 26:
         return "its header"
     begin, second = struct.unpack_from("<II", head, 10)
     packing = packed_bytes = 0
     if second == _OS2_HEADER_BYTES:
         width, height, _, bits = struct.unpack_from("<HHHH", head, 18)
+    elif second >= 40 and len(head) < 38:
+        return "its header"
     elif second >= 40:
         width, height, _, bits, packing, packed_bytes = struct.unpack_from("<iiHHII", head, 18)
     else:
         return None
     if packing in _RUN_LENGTH:
-        return short(begin + packed_bytes, size_bytes)
-    if packing not in _PLAIN or width <= 0 or bits not in (1, 4, 8, 16, 24, 32):
+        # Some state a length that is not theirs; the codes end with 0 1.
+        ended = b"\0\1" in os.pread(descriptor, 4, max(0, size_bytes - 4))
+        return None if ended else short(begin + packed_bytes, size_bytes)
+    # In a header of OS/2 the number of the masks stands for another packing.
+    if (
+        packing not in _PLAIN
+        or (packing and second == 64)
+        or width <= 0
+        or bits not in (1, 4, 8, 16, 24, 32)
+    ):
         return None
     stride = (width * bits + 31) // 32 * 4
     # The padding of the last row may be absent.

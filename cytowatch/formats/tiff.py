@@ -188,6 +188,11 @@ class Tiff:
         if not self.directories:
             raise TiffError(self.broken or "it has no directory")
 
+    @functools.cached_property
+    def _tail(self) -> bytes:
+        begin = max(0, self.size_bytes - _TAIL_BYTES)
+        return self.bytes(begin, self.size_bytes - begin)
+
     def bytes(self, offset: int, count: int) -> bytes:
         """`count` bytes at `offset`.
 
@@ -208,11 +213,9 @@ class Tiff:
             data += more
         return data
 
-    @functools.cached_property
-    def zeros_from(self) -> int:
-        """Where the zeros begin that go on to the end of the file, as far as 64 KiB tell."""
-        begin = max(0, self.size_bytes - _TAIL_BYTES)
-        return begin + len(self.bytes(begin, self.size_bytes - begin).rstrip(b"\0"))
+    def is_zero_from(self, offset: int) -> bool:
+        """Whether there are only zeros from `offset` to the end, as far as the last 64 KiB tell."""
+        return not any(self._tail[max(0, offset - self.size_bytes + len(self._tail)) :])
 
     def _ndpi_first(self, first: int) -> int:
         """NDPI keeps the high half of the first pointer behind it, and marks its directories."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import struct
 import tarfile
 import tempfile
 import zipfile
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from cytowatch import formats
 from cytowatch.formats.completeness import missing
+from cytowatch.formats.tiff import Tiff
 from tests import builders
 from tests.builders import others, vendors
 
@@ -219,7 +221,52 @@ def test_a_text_that_begins_like_a_pnm(text: bytes) -> None:
     with tempfile.TemporaryFile() as file:
         file.write(text)
         file.flush()
-        assert formats.matching(formats.Probe(file.fileno())) == []
+        probe = formats.Probe(file.fileno())
+        assert formats.matching(probe) == []
+        assert formats.looks_like(probe) == "a text file"
+
+
+def test_a_run_length_coded_bitmap_that_is_cut() -> None:
+    """Its header states how long the codes are; where that is wrong, they end with 0 1."""
+    codes = b"\x04\x07\0\0" * 200 + b"\0\1"
+    info = struct.pack("<IiiHHIIiiII", 40, 4, 200, 1, 8, 1, len(codes), 0, 0, 256, 0)
+    data = struct.pack("<2sIHHI", b"BM", 0, 0, 0, 54 + 1024) + info + bytes(range(256)) * 4 + codes
+    assert lacking(data) is None
+    assert lacking(data[:-200])
+    overstated = data[:34] + struct.pack("<I", 10_000) + data[38:]
+    assert lacking(overstated) is None
+
+
+def test_a_directory_of_zeros_is_none_yet(tmp_path: Path) -> None:
+    """As the first, as the next, and as that of a lower level."""
+    data = others.ome_pyramid(tmp_path / "a.tif").read_bytes()
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        [sub, *_] = Tiff(file.fileno(), len(data)).directories[0].numbers(330)
+    first = int.from_bytes(data[4:8], "little")
+    for at in (first, sub):
+        assert lacking(data[:at] + bytes(1000) + data[at + 1000 :]), at
+    # A next one that lies in zeros.
+    made = builders.planar_tiff(tmp_path / "b.tif").read_bytes()
+    first = int.from_bytes(made[4:8], "little")
+    count = int.from_bytes(made[first : first + 2], "little")
+    link = first + 2 + 12 * count
+    linked = made[:link] + struct.pack("<I", len(made)) + made[link + 4 :] + bytes(100)
+    assert lacking(linked)
+
+
+def test_zeros_that_are_honest_stay(tmp_path: Path) -> None:
+    """A sparse tile has neither a place nor a length; an empty text with data behind it is one."""
+    data = bytearray(builders.pyramidal_tiff(tmp_path / "a.tif").read_bytes())
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        tags = Tiff(file.fileno(), len(data)).directories[0].tags
+    for tag in (tags[324], tags[325]):
+        size = (tag.end - tag.offset) // tag.count
+        data[tag.end - size : tag.end] = bytes(size)
+    assert lacking(bytes(data)) is None
 
 
 @pytest.mark.parametrize("make", [builders.jpeg, builders.png, builders.aperio_svs])
@@ -251,7 +298,26 @@ def test_what_nobody_knows_is_whole() -> None:
 @given(
     st.binary(max_size=400),
     st.sampled_from(
-        [b"II*\0", b"MM\0+", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"PK\x03\x04", b""]
+        [
+            b"II*\0",
+            b"MM\0+",
+            b"\xff\xd8\xff",
+            b"\x89PNG\r\n\x1a\n",
+            b"PK\x03\x04",
+            b"",
+            b"ZISRAWFILE",
+            b"\x00\x00\x00\x0cjP  ",
+            b"\xff\x4f\xff\x51",
+            b"SIS\0",
+            b"BM",
+            b"P2 ",
+            b"P5 ",
+            b"\x1f\x8b\x08\0\0\0\0\0\0\3",
+            b"SQLite format 3\0",
+            b"GN\x02\0",
+            bytes(127) + b"1DICM\2\0\x10\0UI\x16\x001.2.840.10008.1.2.4.50",
+            b"[GENERAL]",
+        ]
     ),
 )
 def test_garbage_never_raises(data: bytes, magic: bytes) -> None:
