@@ -62,17 +62,32 @@ def missing(descriptor: int, size_bytes: int) -> str | None:
     if not head.strip(b"\0"):
         return "its content (only zeros so far)"
     there = _written(descriptor, size_bytes)
+    lacking = _lacking(head, descriptor, there)
+    if there == size_bytes:
+        return lacking
+    if lacking is None and not _is_known(head):
+        # Data files of a set say nothing of their length.
+        lacking = "its end"
+    # Its size looks right to whoever sees it in a folder.
+    set_before = f"its size was set, and nothing was written behind the first {there:,} bytes"
+    return None if lacking is None else f"{lacking}; {set_before}"
+
+
+def _is_known(head: bytes) -> bool:
+    return any(head.startswith(magic) for magic, _ in _LOOKS) or head[257:262] == b"ustar"
+
+
+def _lacking(head: bytes, descriptor: int, size_bytes: int) -> str | None:
     for magic, look in _LOOKS:
         if head.startswith(magic):
-            return look(descriptor, there)
+            return look(descriptor, size_bytes)
     if head[257:262] == b"ustar":
-        return extents.tar(descriptor, there)
+        return extents.tar(descriptor, size_bytes)
     if head[128:132] == b"DICM":
-        return endings.dicom(descriptor, there)
+        return endings.dicom(descriptor, size_bytes)
     if any(magic.startswith(head) for magic, _ in _LOOKS):
         return "all but its first bytes"
-    # Data files of a set say nothing of their length.
-    return extents.short(size_bytes, there)
+    return None
 
 
 def _written(descriptor: int, size_bytes: int) -> int:

@@ -152,7 +152,9 @@ def test_black_that_was_written_is_there() -> None:
     """Zeros are pixels where nothing is packed."""
     assert lacking(b"P5 300 200 255\n" + bytes(60_000)) is None
     # A hole is none.
-    assert holed(b"P5 300 200 255\n" + bytes(60_000), 30_000)
+    said = holed(b"P5 300 200 255\n" + bytes(60_000), 30_000)
+    assert said
+    assert "its size was set, and nothing was written behind" in said
 
 
 @pytest.mark.skipif(not SAMPLES.is_dir(), reason="no ../shared/samples here")
