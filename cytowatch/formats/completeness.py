@@ -8,8 +8,8 @@ A client that sets the size first and is cut later leaves a hole: bytes up to th
 ever wrote. They count as not there. What was written counts, black pixels as well, but for zeros
 where a header, a directory or the end of packed pixels must be: those are told as missing too.
 
-What cannot be seen without decoding: a part that is missing in the middle, pixels that are not
-packed whose zeros were written, and the end of a JPEG tile that holds less than its neighbours.
+What cannot be seen without decoding: a part that is missing in the middle, and written zeros in
+the place of pixels that are not packed. docs/formats.md lists all of it.
 """
 
 from __future__ import annotations
