@@ -182,7 +182,9 @@ class Limits:
     )
     archive_max_bytes: int = _key(1_099_511_627_776, "bytes of an archive, unpacked", _whole(1))
     archive_max_entries: int = _key(100_000, "members of an archive", _whole(1))
-    archive_max_ratio: int = _key(200, "unpacked bytes for a packed one", _whole(1))
+    archive_max_ratio: int = _key(
+        200, "unpacked bytes for a packed one, of archives above 64 MiB unpacked", _whole(1)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ __all__ = [
     "is_local",
     "is_transient",
     "keeps_renames",
+    "leaves_holes",
     "mount_of",
     "rename",
     "why_of",
@@ -126,6 +127,7 @@ def beneath(top: Path, relative: str) -> Iterator[int]:
 
 
 _WITHOUT_JOURNAL = frozenset({"ext2", "vfat", "exfat", "msdos", "tmpfs", "ramfs", "minix"})
+_LEAVES_HOLES = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "tmpfs", "overlay"})
 _WITH_JOURNAL = frozenset({"xfs", "btrfs", "zfs", "f2fs", "bcachefs", "jfs"})
 
 
@@ -180,11 +182,14 @@ def mount_of(path: Path) -> tuple[int, int]:
     """
     descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
-        told = Path(f"/proc/self/fdinfo/{descriptor}").read_text()
-        mount = next(int(line.split()[1]) for line in told.splitlines() if "mnt_id" in line)
-        return os.fstat(descriptor).st_dev, mount
+        return os.fstat(descriptor).st_dev, _mount(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _mount(descriptor: int) -> int:
+    told = Path(f"/proc/self/fdinfo/{descriptor}").read_text()
+    return next(int(line.split()[1]) for line in told.splitlines() if "mnt_id" in line)
 
 
 def keeps_renames(path: Path) -> bool | None:
@@ -192,22 +197,31 @@ def keeps_renames(path: Path) -> bool | None:
 
     Source: proc(5), ``mountinfo``; ext4 shows its journal in ``/proc/fs/jbd2/``.
     """
-    mount = str(mount_of(path)[1])
+    kind, source = _filesystem(mount_of(path)[1])
+    if kind in _WITHOUT_JOURNAL:
+        return False
+    if kind not in ("ext3", "ext4"):
+        return True if kind in _WITH_JOURNAL else None
+    name = os.path.basename(os.path.realpath(source))
+    if not Path(f"/proc/fs/ext4/{name}").exists():
+        return None
+    journals = Path("/proc/fs/jbd2")
+    return any(one.name.startswith(f"{name}-") for one in journals.iterdir())
+
+
+def leaves_holes(descriptor: int) -> bool:
+    """Whether a hole in a file is what nobody wrote: ZFS makes them of zeros, and who knows what a server does."""
+    return _filesystem(_mount(descriptor))[0] in _LEAVES_HOLES
+
+
+def _filesystem(mount: int) -> tuple[str, str]:
+    """(kind, source) of what is mounted, by the number of the mount."""
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         before, _, after = line.partition(" - ")
-        if before.split(" ", 1)[0] != mount:
-            continue
-        kind, source = after.split(" ")[:2]
-        if kind in _WITHOUT_JOURNAL:
-            return False
-        if kind not in ("ext3", "ext4"):
-            return True if kind in _WITH_JOURNAL else None
-        name = os.path.basename(os.path.realpath(source))
-        if not Path(f"/proc/fs/ext4/{name}").exists():
-            return None
-        journals = Path("/proc/fs/jbd2")
-        return any(one.name.startswith(f"{name}-") for one in journals.iterdir())
-    return None
+        if before.split(" ", 1)[0] == str(mount):
+            kind, source = after.split(" ")[:2]
+            return kind, source
+    return "", ""
 
 
 def fsync_directory(path: Path) -> None:

@@ -32,6 +32,25 @@ taken over where the source states one that a scanner or a microscope can have, 
 what had to be done to the pixels is a line in the manifest's `warnings`. 8-bit samples become
 JPEG tiles (or lossless ones, by configuration), samples of more bits are kept without loss.
 What is none of these ends ERROR_FORMAT and says what it looks like.
+
+## When a file is whole
+
+A drop is taken when its structure is complete: headers, directories and ends are looked at, never
+pixels. Until then it waits as `incomplete`, and what is missing is told. A client that sets the size
+first and is cut leaves a hole, which nobody ever wrote: it counts as not there, whatever the format
+(on ext4, XFS, btrfs, F2FS and tmpfs; ZFS makes holes of zeros by itself, and of a server nobody knows).
+Zeros that were written are told where a header, a directory, an end or packed pixels must be.
+
+What cannot be seen before it is decoded or unpacked:
+
+- a part that is missing in the middle of a file, or of the last tile, strip or image;
+- less than a block of the disk (4 KiB) at the end of pixels that are not packed (BMP, PNM, plain
+  TIFF), or more of it where zeros were written in place of a hole: they are black pixels as well;
+- a cut through a tar.gz whose last four bytes happen to be a multiple of 512, and damage in it;
+- a cut through plain numbers (P2, P3) above 64 MiB, through run-length codes of a BMP without their
+  length, through DICOM whose pixels are not packed, through data files of MRXS and behind the TIFF in
+  a .vsi (a hole in data files is seen);
+- a file in which a program made holes of black pixels on purpose (`cp --sparse=always`) lacks them.
 """
 
 

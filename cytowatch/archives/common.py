@@ -10,9 +10,9 @@ from cytowatch.errors import ExtractionError
 
 __all__ = ["Budget", "DamagedMember", "Names", "checked_path"]
 
-#: Below this an archive may be as dense as it likes: a white image packs a thousandfold.
-_RATIO_FROM_BYTES = 256 << 20
-
+#: Below this an archive may be as dense as it likes: an honest blank image packs a thousandfold, and
+#: what it may take is soon unpacked. The text of `limits.archive_max_ratio` names it.
+_RATIO_FROM_BYTES = 64 << 20
 
 _DEEPEST = 64
 _LONGEST_NAME_BYTES = 255

@@ -3,16 +3,25 @@
 A connection that is cut while a slide is written looks exactly like a normal close, so quiet
 alone proves nothing. What cannot be understood counts as whole: its fate is an error with a
 reason, not an endless wait.
+
+A client that sets the size first and is cut later leaves a hole: bytes up to the end that nobody
+ever wrote. They count as not there. What was written counts, black pixels as well, but for zeros
+where a header, a directory or the end of packed pixels must be: those are told as missing too.
+
+What cannot be seen without decoding: a part that is missing in the middle, and written zeros in
+the place of pixels that are not packed. docs/formats.md lists all of it.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from collections.abc import Callable
 
-from cytowatch.formats import extents
-from cytowatch.formats.tiff import Directory, Tiff, TiffError
+from cytowatch import durable
+from cytowatch.formats import endings, extents, netpbm
+from cytowatch.formats.tiff import SUB_IFDS, Directory, Tiff, TiffError
 
 __all__ = ["missing"]
 
@@ -25,8 +34,19 @@ _MOST_SEGMENTS = 20_000_000
 _LISTS = frozenset({273, 324})
 _TAIL = 1 << 16
 _ZIP_END = b"PK\x05\x06"
-#: TIFF compressions whose data never begins with eight zeros: LZW, JPEG, deflate, JPEG 2000.
-_NEVER_ZERO = frozenset({5, 7, 8, 32946, 33003, 33005, 34712})
+#: TIFF compressions whose data neither begins nor ends with many zeros: CCITT group 4, LZW, JPEG,
+#: deflate, JPEG 2000, LZMA, Zstandard, WebP, JPEG XL.
+_NEVER_ZERO = frozenset({4, 5, 7, 8, 32946, 33003, 33005, 34712, 34925, 50000, 50001, 50002, 52546})
+#: Values of so many bytes stand in the directory itself.
+_INLINE_BYTES = 8
+_LONGEST_VALUES = 64 << 20
+#: Some writers round the length of a tile up.
+_MOST_PADDING = 32
+#: Tags without which nothing is decoded rightly, and whose values are never all zero: bits, offsets
+#: and lengths of strips and tiles, tables, the offsets of levels.
+_NEVER_ALL_ZERO = (258, 273, 279, 324, 325, 330, 347)
+#: Tags of text and of an ICC profile: more zeros at their end than padding are none of them.
+_NEVER_ENDS_ZERO = (270, 700, 34675)
 
 
 def missing(descriptor: int, size_bytes: int) -> str | None:
@@ -42,14 +62,59 @@ def missing(descriptor: int, size_bytes: int) -> str | None:
     head = os.pread(descriptor, _ZERO_LOOK, 0)
     if not head.strip(b"\0"):
         return "its content (only zeros so far)"
+    there = _written(descriptor, size_bytes)
+    lacking = _lacking(head, descriptor, there)
+    if there == size_bytes:
+        return lacking
+    if lacking is None and not _is_known(head):
+        # Data files of a set say nothing of their length.
+        lacking = "its end"
+    # Its size looks right to whoever sees it in a folder.
+    set_before = f"its size was set, and nothing was written behind the first {there:,} bytes"
+    return None if lacking is None else f"{lacking}; {set_before}"
+
+
+def _is_known(head: bytes) -> bool:
+    return any(head.startswith(magic) for magic, _ in _LOOKS) or head[257:262] == b"ustar"
+
+
+def _lacking(head: bytes, descriptor: int, size_bytes: int) -> str | None:
     for magic, look in _LOOKS:
         if head.startswith(magic):
             return look(descriptor, size_bytes)
     if extents.tar_mark(head) is not None:
         return extents.tar(descriptor, size_bytes)
+    if head[128:132] == b"DICM":
+        return endings.dicom(descriptor, size_bytes)
     if any(magic.startswith(head) for magic, _ in _LOOKS):
         return "all but its first bytes"
     return None
+
+
+def _written(descriptor: int, size_bytes: int) -> int:
+    """Where the bytes end that somebody wrote: before a hole that goes on to the end of the file.
+
+    The size where there is none, and on a filesystem that makes holes of zeros by itself.
+    """
+    if not _is_hole(descriptor, size_bytes - 1) or not durable.leaves_holes(descriptor):
+        return size_bytes
+    written, hole = 0, size_bytes - 1
+    while hole - written > 1:
+        middle = (written + hole) // 2
+        if _is_hole(descriptor, middle):
+            hole = middle
+        else:
+            written = middle
+    return hole
+
+
+def _is_hole(descriptor: int, at: int) -> bool:
+    """Whether nothing was written at `at` and behind it."""
+    try:
+        os.lseek(descriptor, at, os.SEEK_DATA)
+    except OSError as error:
+        return error.errno == errno.ENXIO
+    return False
 
 
 def _jpeg(descriptor: int, size_bytes: int) -> str | None:
@@ -58,7 +123,7 @@ def _jpeg(descriptor: int, size_bytes: int) -> str | None:
     at = 2
     for _ in range(_MOST_CHUNKS):
         segment = os.pread(descriptor, 4, at)
-        if len(segment) < 4:
+        if len(segment) < 4 or not any(segment):
             return lacking
         if segment[0] != 0xFF:
             return None
@@ -131,25 +196,59 @@ def _tiff(descriptor: int, size_bytes: int) -> str | None:
 
 def _segments(directory: Directory, number: int, size_bytes: int) -> str | None:
     what = "tile" if directory.tiled else "strip"
-    last = (0, 0)
+    last = final = (0, 0)
     try:
-        compressed = directory.number(259, 1) in _NEVER_ZERO
         for tag in directory.tags.values():
             if tag.end > size_bytes:
                 return f"the values of a tag of directory {number}"
+        if _has_zeroed_tag(directory):
+            return f"the values of a tag of directory {number} (only zeros so far)"
         for index, (offset, count) in enumerate(directory.segments()):
             if offset + count > size_bytes:
                 return (
                     f"{what} {index} of directory {number} "
                     f"(ends at {offset + count:,}, the file has {size_bytes:,} bytes)"
                 )
-            last = max(last, (offset, count))
-        # A client that sets the size first leaves zeros where the last of it will be.
-        if compressed and last[1] >= 8 and not any(directory.tiff.bytes(last[0], 8)):
+            final = (offset, count)
+            last = max(last, final)
+        counts = directory.tags.get(325 if directory.tiled else 279)
+        if final[0] and not final[1] and counts and directory.tiff.is_zero_from(counts.end - 2):
+            return f"the end of the list of {what}s of directory {number} (only zeros so far)"
+        if directory.number(259, 1) in _NEVER_ZERO and _is_packed_zero(directory, *last):
             return f"the content of a {what} of directory {number} (only zeros so far)"
     except TiffError as error:
         return f"the list of {what}s of directory {number} ({error})"
     return None
+
+
+def _has_zeroed_tag(directory: Directory) -> bool:
+    """Whether values outside of the directory are zeros that go on to the end of the file."""
+    for number in (*_NEVER_ALL_ZERO, *_NEVER_ENDS_ZERO):
+        tag = directory.tags.get(number)
+        length = tag.end - tag.offset if tag is not None else 0
+        if tag is None or not _INLINE_BYTES < length <= _LONGEST_VALUES:
+            continue
+        zeros = min(length, _MOST_PADDING) if number in _NEVER_ENDS_ZERO else length
+        if _is_zeroed(directory, tag.end - zeros, zeros):
+            return True
+    levels = directory.numbers(SUB_IFDS)
+    return any(levels) and not all(levels)
+
+
+def _is_packed_zero(directory: Directory, offset: int, count: int) -> bool:
+    """Whether packed pixels begin with zeros, or end with some that go on to the end of the file."""
+    if count < 8:
+        return False
+    if not any(directory.tiff.bytes(offset, 8)):
+        return True
+    zeros = _MOST_PADDING
+    return count > zeros and _is_zeroed(directory, offset + count - zeros, zeros)
+
+
+def _is_zeroed(directory: Directory, offset: int, count: int) -> bool:
+    """Whether nothing but zeros is there, and behind it."""
+    tiff = directory.tiff
+    return tiff.is_zero_from(offset) and not any(tiff.bytes(offset, count))
 
 
 def _zip(descriptor: int, size_bytes: int) -> str | None:
@@ -179,8 +278,10 @@ _LOOKS: tuple[tuple[bytes, Callable[[int, int], str | None]], ...] = (
     (b"\x00\x00\x00\x0cjP  ", extents.jp2),
     (b"\xff\x4f\xff\x51", extents.jpeg2000_codestream),
     (b"SIS\0", extents.ets),
-    (b"P4", extents.pnm),
-    (b"P5", extents.pnm),
-    (b"P6", extents.pnm),
+    *((b"P%d" % kind, netpbm.missing) for kind in range(1, 7)),
     (b"BM", extents.bmp),
+    (b"\x1f\x8b\x08", endings.tar_gz),
+    (b"SQLite format 3\0", endings.sqlite),
+    (b"GN\x02\0", endings.ngr),
+    *((text, endings.index_file) for text in endings.INDEX_FILES),
 )

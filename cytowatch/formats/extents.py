@@ -2,60 +2,65 @@
 
 Each function gives what a file lacks, as a phrase, or None; what it cannot understand is whole.
 
-Source: ISO/IEC 15444-1 (JPEG 2000); Zeiss, ZISRAW (CZI) 1.2; Microsoft, Bitmap Storage; netpbm;
+Source: ISO/IEC 15444-1 (JPEG 2000); Zeiss, ZISRAW (CZI) 1.2; Microsoft, Bitmap Storage;
 POSIX.1-2001 (ustar); the ETS container as Bio-Formats reads it.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import struct
 import tarfile
 
-__all__ = ["bmp", "czi", "ets", "jp2", "jpeg2000_codestream", "pnm", "tar", "tar_mark"]
+__all__ = ["bmp", "czi", "ets", "jp2", "jpeg2000_codestream", "short", "tar", "tar_mark"]
 
 _MOST_PARTS = 1_000_000
 _LARGEST_DIRECTORY = 512 << 20
-#: Nothing in it can match in two ways: a header of spaces must not take for ever. A number of
-#: more digits is none that an image can have.
-_PNM = re.compile(rb"P[456](?:\s|#[^\n]*\n)+(\d{1,18})(?:\s|#[^\n]*\n)+(\d{1,18})\s", re.DOTALL)
-_PNM_MOST = re.compile(rb"(?:\s|#[^\n]*\n)*(\d{1,18})\s", re.DOTALL)
+_OS2_HEADER_BYTES = 12
+#: Packings of a bitmap: none, by masks of bits, by masks with one for alpha.
+_PLAIN = frozenset({0, 3, 6})
+_RUN_LENGTH = frozenset({1, 2})
+#: Packings of an ETS whose data never begins with eight zeros: JPEG, JPEG 2000, lossless JPEG.
+_ETS_PACKED = (b"\x02", b"\x03", b"\x05")
 
 
-def _short(need: int, size_bytes: int) -> str | None:
+def short(need: int, size_bytes: int) -> str | None:
+    """The last bytes of a file that must have `need` of them."""
     if need <= size_bytes:
         return None
     return f"its last {need - size_bytes:,} bytes (it has {size_bytes:,} of {need:,})"
 
 
 def bmp(descriptor: int, size_bytes: int) -> str | None:
-    """The rows of an uncompressed bitmap; the size of the others is not stated anywhere."""
-    head = os.pread(descriptor, 34, 0)
-    if len(head) < 34:
+    """The rows of a bitmap, or its run-length codes if their length is stated."""
+    head = os.pread(descriptor, 38, 0)
+    if len(head) < 26 or size_bytes < 26:
         return "its header"
-    begin, second, width, height, _, bits, packing = struct.unpack_from("<IIiiHHI", head, 10)
-    if second < 40 or packing != 0 or width <= 0 or bits not in (1, 4, 8, 16, 24, 32):
+    begin, second = struct.unpack_from("<II", head, 10)
+    packing = packed_bytes = 0
+    if second == _OS2_HEADER_BYTES:
+        width, height, _, bits = struct.unpack_from("<HHHH", head, 18)
+    elif second >= 40 and len(head) < 38:
+        return "its header"
+    elif second >= 40:
+        width, height, _, bits, packing, packed_bytes = struct.unpack_from("<iiHHII", head, 18)
+    else:
+        return None
+    if packing in _RUN_LENGTH:
+        # Some state a length that is not theirs; the codes end with 0 1.
+        ended = b"\0\1" in os.pread(descriptor, 4, max(0, size_bytes - 4))
+        return None if ended else short(begin + packed_bytes, size_bytes)
+    # In a header of OS/2 the number of the masks stands for another packing.
+    if (
+        packing not in _PLAIN
+        or (packing and second == 64)
+        or width <= 0
+        or bits not in (1, 4, 8, 16, 24, 32)
+    ):
         return None
     stride = (width * bits + 31) // 32 * 4
     # The padding of the last row may be absent.
-    return _short(begin + stride * (abs(height) - 1) + (width * bits + 7) // 8, size_bytes)
-
-
-def pnm(descriptor: int, size_bytes: int) -> str | None:
-    """The rows of a binary PNM."""
-    head = os.pread(descriptor, 4096, 0)
-    sizes = _PNM.match(head)
-    if sizes is None:
-        return None
-    width, height = int(sizes[1]), int(sizes[2])
-    if head[1:2] == b"4":
-        return _short(sizes.end() + (width + 7) // 8 * height, size_bytes)
-    most = _PNM_MOST.match(head, sizes.end())
-    if most is None:
-        return None
-    samples = (3 if head[1:2] == b"6" else 1) * (2 if int(most[1]) > 255 else 1)
-    return _short(most.end() + width * height * samples, size_bytes)
+    return short(begin + stride * (abs(height) - 1) + (width * bits + 7) // 8, size_bytes)
 
 
 def czi(descriptor: int, size_bytes: int) -> str | None:
@@ -63,22 +68,37 @@ def czi(descriptor: int, size_bytes: int) -> str | None:
     head = os.pread(descriptor, 112, 0)
     if len(head) < 112:
         return "its header"
-    directory, metadata, pending = struct.unpack_from("<qqi", head, 84)
+    directory, metadata, pending, attachments = struct.unpack_from("<qqiq", head, 84)
     if pending:
         return "the end of its writing (its header says that an update is pending)"
     if directory <= 0:
         return "its directory of images (the writer has not closed it)"
-    for what, at in (("directory of images", directory), ("metadata", metadata)):
-        if at <= 0:
-            continue
-        segment = os.pread(descriptor, 32, at)
-        if len(segment) < 32:
-            return f"its {what} (at {at:,}, the file has {size_bytes:,} bytes)"
-        allocated, used = struct.unpack_from("<qq", segment, 16)
-        end = at + 32 + (used or allocated)
-        if segment.startswith(b"ZISRAW") and end > size_bytes:
-            return f"a part of its {what}"
-    return _last_image(descriptor, directory, size_bytes)
+    for what, at in (
+        ("directory of images", directory),
+        ("metadata", metadata),
+        ("directory of attachments", attachments),
+    ):
+        lacking = _segment(descriptor, at, size_bytes, f"its {what}") if at > 0 else None
+        if lacking is not None:
+            return lacking
+    return _last_image(descriptor, directory, size_bytes) or _last_attachment(
+        descriptor, attachments, size_bytes
+    )
+
+
+def _segment(descriptor: int, at: int, size_bytes: int, what: str) -> str | None:
+    """Whether the segment at `at` of a CZI is there to its end; `what` it holds."""
+    if at + 32 > size_bytes:
+        return f"{what} (at {at:,}, the file has {size_bytes:,} bytes)"
+    segment = os.pread(descriptor, 32, at).ljust(32, b"\0")
+    # Every segment has a length.
+    if not any(segment[16:32]):
+        return f"{what} (only zeros so far)"
+    allocated, used = struct.unpack_from("<qq", segment, 16)
+    end = at + 32 + (used or allocated)
+    if segment.startswith(b"ZISRAW") and end > size_bytes:
+        return f"a part of {what} (ends at {end:,}, the file has {size_bytes:,} bytes)"
+    return None
 
 
 def _last_image(descriptor: int, directory: int, size_bytes: int) -> str | None:
@@ -93,13 +113,25 @@ def _last_image(descriptor: int, directory: int, size_bytes: int) -> str | None:
         [position] = struct.unpack_from("<q", entries, at + 6)
         last = max(last, position)
         at += 32 + 20 * max(0, struct.unpack_from("<i", entries, at + 28)[0])
-    segment = os.pread(descriptor, 32, last)
-    if last >= size_bytes or (last and len(segment) < 32):
-        return f"an image (at {last:,}, the file has {size_bytes:,} bytes)"
-    if segment.startswith(b"ZISRAWSUBBLOCK"):
-        allocated, used = struct.unpack_from("<qq", segment, 16)
-        return _short(last + 32 + (used or allocated), size_bytes)
-    return None
+    return _segment(descriptor, last, size_bytes, "an image") if last else None
+
+
+def _last_attachment(descriptor: int, directory: int, size_bytes: int) -> str | None:
+    """The attachment that lies last in the file: a label, a preview, a list of times."""
+    listed = os.pread(descriptor, 36, directory) if directory > 0 else b""
+    if len(listed) < 36 or not listed.startswith(b"ZISRAWATTDIR"):
+        return None
+    count = max(0, min(struct.unpack_from("<i", listed, 32)[0], _MOST_PARTS))
+    entries = os.pread(descriptor, count * 128, directory + 32 + 256)
+    last = max(
+        (
+            struct.unpack_from("<q", entries, at + 12)[0]
+            for at in range(0, len(entries) - 127, 128)
+            if entries.startswith(b"A1", at)
+        ),
+        default=0,
+    )
+    return _segment(descriptor, last, size_bytes, "an attachment") if last > 0 else None
 
 
 def ets(descriptor: int, size_bytes: int) -> str | None:
@@ -114,12 +146,18 @@ def ets(descriptor: int, size_bytes: int) -> str | None:
         return None
     if where + count * entry > size_bytes:
         return "the list of its tiles"
+    inner = os.pread(descriptor, 24, struct.unpack_from("<I", head, 16)[0])
+    packed = inner.startswith(b"ETS\0") and inner[20:21] in _ETS_PACKED
     for number in {0, count // 2, count - 1} if count else set():
         offset, length = struct.unpack_from(
             "<QI", os.pread(descriptor, entry, where + number * entry), 4 + 4 * axes
         )
+        if not offset and not length:
+            return "the list of its tiles (only zeros so far)"
         if offset + length > size_bytes:
             return f"tile {number} (ends at {offset + length:,}, the file has {size_bytes:,} bytes)"
+        if packed and length >= 8 and not any(os.pread(descriptor, 8, offset)):
+            return f"the content of tile {number} (only zeros so far)"
     return None
 
 
@@ -134,13 +172,15 @@ def jp2(descriptor: int, size_bytes: int) -> str | None:
         inner = 8
         if length == 1 and len(head) == 16:
             length, inner = struct.unpack_from(">Q", head, 8)[0], 16
+        if not any(head[:8]):
+            return "the box with the codestream (only zeros so far)"
         length = length or size_bytes - at
         if length < inner:
             return None
         if at + length > size_bytes and kind != b"jp2c":
             return "the box with the codestream"
         if kind == b"jp2c":
-            return _short(at + length, size_bytes) or _parts(descriptor, at + inner, at + length)
+            return short(at + length, size_bytes) or _parts(descriptor, at + inner, at + length)
         at += length
     return None
 
@@ -158,6 +198,8 @@ def _parts(descriptor: int, at: int, end: int) -> str | None:
             return None
         if len(head) < 4 or at >= end:
             return "the end of the codestream (EOC marker)"
+        if not any(head[:2]):
+            return "a part of the codestream (only zeros so far)"
         if head[:2] != b"\xff\x90":
             # A marker of the main header; anything else is damage, and no lack.
             if head[0] != 0xFF or head[1] < 0x4F:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import puremagic
 
 from cytowatch.formats.base import Probe
@@ -31,6 +33,9 @@ def looks_like(probe: Probe) -> str:
         return "a DICOM file without whole-slide pixels"
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return "a damaged TIFF, whose first directory cannot be read"
+    if re.match(rb"P[1-6]\s", head):
+        # The library takes it for an image, but its header is none.
+        return _text_or_data(head)
     return _by_library(head) or _text_or_data(head)
 
 

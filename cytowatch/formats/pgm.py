@@ -6,14 +6,15 @@ Source: https://netpbm.sourceforge.net/doc/pgm.html
 from __future__ import annotations
 
 from cytowatch.formats.base import Format, Probe
+from cytowatch.formats.netpbm import is_header
 
 __all__ = ["FORMAT"]
 
 
 def matches(probe: Probe) -> str | None:
     """The evidence that it is a PGM."""
-    found = probe.head[:1] == b"P" and probe.head[1:2] in b"25" and probe.head[2:3].isspace()
-    return f"begins with {probe.head[:2].decode()}" if found and len(probe.head) > 2 else None
+    found = is_header(probe.head, kinds=b"25")
+    return f"begins with {probe.head[:2].decode()}" if found else None
 
 
 FORMAT = Format(
@@ -24,7 +25,7 @@ FORMAT = Format(
     treated="pyramid derived",
     reader="rows by pread, else Pillow",
     extension="pgm",
-    oddities="P5 of 8 and 16 bits is read row by row; a plain P2 by Pillow under a limit of memory. "
+    oddities="A text that merely begins with P5 is none: two numbers and a maximum must follow. P5 of 8 and 16 bits is read row by row; a plain P2 by Pillow under a limit of memory. "
     "Values are spread over 8 or 16 bits where their maximum is another.",
     source="https://netpbm.sourceforge.net/doc/pgm.html",
     matches=matches,

@@ -9,6 +9,7 @@ directories end in an 8-byte pointer although the header is a classic one.
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import struct
@@ -57,6 +58,7 @@ _MOST_TAGS = 65_535
 _MOST_TAGS_IN_ALL = 500_000
 _MOST_VALUES = 50_000_000
 _LONGEST_TEXT = 16 << 20
+_TAIL_BYTES = 1 << 16
 
 NDPI_MARK = 65420
 SUB_IFDS = 330
@@ -186,6 +188,11 @@ class Tiff:
         if not self.directories:
             raise TiffError(self.broken or "it has no directory")
 
+    @functools.cached_property
+    def _tail(self) -> bytes:
+        begin = max(0, self.size_bytes - _TAIL_BYTES)
+        return self.bytes(begin, self.size_bytes - begin)
+
     def bytes(self, offset: int, count: int) -> bytes:
         """`count` bytes at `offset`.
 
@@ -205,6 +212,10 @@ class Tiff:
                 raise TiffError("the file became shorter")
             data += more
         return data
+
+    def is_zero_from(self, offset: int) -> bool:
+        """Whether there are only zeros from `offset` to the end, as far as the last 64 KiB tell."""
+        return not any(self._tail[max(0, offset - self.size_bytes + len(self._tail)) :])
 
     def _ndpi_first(self, first: int) -> int:
         """NDPI keeps the high half of the first pointer behind it, and marks its directories."""
@@ -258,9 +269,13 @@ class Tiff:
         [count] = struct.unpack(f"{self.order}{count_format}", self.bytes(offset, count_bytes))
         if count > _MOST_TAGS:
             raise TiffError(f"{count:,} tags in one directory")
+        if not count:
+            raise TiffError("it has no tag yet")
         self._tags_left -= count
         begin = offset + count_bytes
         entries = self.bytes(begin, count * entry_bytes)
+        if not any(entries[-entry_bytes:]):
+            raise TiffError("its last tags are only zeros so far")
         next_bytes = 8 if wide or self.ndpi else 4
         [following] = struct.unpack(
             f"{self.order}{'Q' if next_bytes == 8 else 'I'}",

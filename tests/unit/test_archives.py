@@ -18,7 +18,7 @@ from cytowatch import archives as room
 from cytowatch import formats, manifest
 from cytowatch.archives import tars
 from cytowatch.archives import zips as archives
-from cytowatch.config import from_mapping
+from cytowatch.config import Config, from_mapping, render
 from cytowatch.errors import ExtractionError
 from cytowatch.formats import Probe, completeness
 from cytowatch.manifest import Manifest
@@ -388,3 +388,16 @@ def test_a_tar_of_before_posix(tmp_path: Path) -> None:
         assert tar_members(packed) == {"a": b"x" * 600}
     with (tmp_path / "0").open("rb") as file:
         assert completeness.missing(file.fileno(), 1000) == "the end of a member of the tar"
+
+
+def test_a_bomb_is_told_by_its_ratio_from_a_small_size_on() -> None:
+    """A blank image packs a thousandfold and is honest; the text of the key names the threshold."""
+    limits = Config().limits
+    budget = room.Budget(limits=limits, archive_bytes=100_000)
+    budget.check(48 << 20)
+    with pytest.raises(ExtractionError) as raised:
+        budget.check(80 << 20)
+    assert raised.value.reason == "ratio"
+    room.Budget(limits=limits, archive_bytes=1 << 20).check(80 << 20)
+    [line] = [line for line in render().splitlines() if "archive_max_ratio" in line]
+    assert "above 64 MiB unpacked" in line

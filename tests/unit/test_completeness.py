@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import os
+import struct
+import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cytowatch import formats
 from cytowatch.formats.completeness import missing
+from cytowatch.formats.tiff import Tiff
 from tests import builders
+from tests.builders import others, vendors
+
+SAMPLES = Path(__file__).resolve().parents[2].parent / "shared/samples"
 
 
 def lacking(data: bytes) -> str | None:
@@ -23,9 +32,41 @@ def lacking(data: bytes) -> str | None:
         return missing(file.fileno(), len(data))
 
 
+def holed(data: bytes, keep: int) -> str | None:
+    """What is missing of a file whose size was set, and of which `keep` bytes were written."""
+    with tempfile.TemporaryFile() as file:
+        file.write(data[:keep])
+        file.flush()
+        file.truncate(len(data))
+        return missing(file.fileno(), len(data))
+
+
 def zipped(path: Path) -> Path:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.txt", os.urandom(5000))
+    return path
+
+
+def tarred(path: Path) -> Path:
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(others.jp2(path.with_suffix(".jp2")), "a.jp2")
+    return path
+
+
+def plain(path: Path) -> Path:
+    numbers = b"\n".join(b"%d 7" % (number % 256) for number in range(6000))
+    path.write_bytes(b"P2\n# a comment 1 2 3\n120 100\n255\n" + numbers + b"\n")
+    return path
+
+
+def with_attachments(path: Path) -> Path:
+    label = others.czi(path.with_suffix(".label"), width=60, height=40)
+    return others.attach(others.czi(path), Label=label)
+
+
+def rows(path: Path) -> Path:
+    """White, so that no zero in it is honest."""
+    path.write_bytes(b"P5 300 200 255\n" + b"\xff" * 60_000)
     return path
 
 
@@ -38,6 +79,33 @@ MAKERS: list[Callable[[Path], Path]] = [
     builders.hamamatsu_ndpi,
     zipped,
 ]
+#: Of these a hole is seen, and zeros that were written as well unless they may be black pixels.
+MORE: list[Callable[[Path], Path]] = [
+    tarred, plain, with_attachments, others.jp2, others.jp2_tiled, others.czi, others.ome_jpeg,
+    others.ome_pyramid, vendors.ndpi, vendors.leica_scn, vendors.ventana_bif, vendors.trestle,
+]  # fmt: skip
+UNPACKED: list[Callable[[Path], Path]] = [
+    rows, others.bmp, others.pgm, others.ppm, others.ome_flat, builders.planar_tiff,
+    builders.hamamatsu_ndpi, vendors.sakura, vendors.huron_tiff, vendors.philips_tiff,
+]  # fmt: skip
+SETS: list[Callable[[Path], Path]] = [
+    vendors.vms, vendors.vmu, vendors.mirax_mrxs, vendors.dicom_wsi,
+]  # fmt: skip
+
+
+def whole_files(folder: Path) -> Iterator[Path]:
+    """Every file that is whole: made here, and the good and tricky samples where they are."""
+    for number, make in enumerate([*MAKERS, *MORE, *UNPACKED]):
+        yield make(folder / f"{number}")
+    for number, make in enumerate(SETS):
+        make(folder / f"set{number}")
+    yield from (path for path in folder.glob("set*/**/*") if path.is_file())
+    for mode in ("L", "P", "1"):
+        yield others.bmp(folder / f"bmp{mode}", mode=mode)
+    yield others.jp2(folder / "j2k", bare=True)
+    for path in SAMPLES.glob("*/**/*"):
+        if path.is_file() and "bad" not in path.parts:
+            yield path
 
 
 @pytest.mark.parametrize("make", MAKERS)
@@ -49,6 +117,158 @@ def test_whole_is_whole_and_cut_is_not(make: Callable[[Path], Path], tmp_path: P
         assert lacking(data[:keep]), keep
     if data[:1] in (b"\xff", b"\x89", b"P"):
         assert lacking(data[: len(data) // 2] + b"\0" * (len(data) // 2))
+
+
+def test_nothing_that_is_whole_is_called_incomplete(tmp_path: Path) -> None:
+    """Whatever the builders make, and real files."""
+    told = {path.name: lacking(path.read_bytes()) for path in whole_files(tmp_path)}
+    assert {name: said for name, said in told.items() if said} == {}
+
+
+@pytest.mark.parametrize("make", [*MAKERS[:-1], *MORE, *UNPACKED])
+def test_a_size_that_was_set_before_the_content(
+    make: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    """What nobody wrote is a hole and not there; packed pixels or a directory of zeros neither."""
+    data = make(tmp_path / "slide").read_bytes()
+    for share in (0.1, 0.3, 0.5, 0.6, 0.75, 0.9):
+        keep = int(len(data) * share)
+        assert lacking(data[:keep]), share
+        assert holed(data, keep), share
+        if make in MORE:
+            assert lacking(data[:keep] + bytes(len(data) - keep)), share
+
+
+@pytest.mark.parametrize("make", SETS)
+def test_a_hole_in_a_file_of_a_set(make: Callable[[Path], Path], tmp_path: Path) -> None:
+    """Data files say nothing of their length; that their end was never written is seen."""
+    make(tmp_path)
+    large = max((path for path in tmp_path.rglob("*")), key=lambda path: path.stat().st_size)
+    data = large.read_bytes()
+    assert holed(data, len(data) // 2)
+
+
+def test_black_that_was_written_is_there() -> None:
+    """Zeros are pixels where nothing is packed."""
+    assert lacking(b"P5 300 200 255\n" + bytes(60_000)) is None
+    # A hole is none.
+    said = holed(b"P5 300 200 255\n" + bytes(60_000), 30_000)
+    assert said
+    assert "its size was set, and nothing was written behind" in said
+
+
+@pytest.mark.skipif(not SAMPLES.is_dir(), reason="no ../shared/samples here")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "svs/libvips__CMU-1-Small-Region.svs", "tiff_pyramidal/openslide-python__boxes.tiff",
+        "jp2/pillow__test-card-lossy-tiled.jp2", "jp2/sharp__relax_tileparts.jp2",
+        "czi/aicspylibczi__RGB-8bit.czi", "czi/aicspylibczi__tiles.czi",
+        "ndpi/slideio-tutorial__test3-DAPI-2-(387).ndpi",
+        "ome_tiff/slideio-tutorial__4D-series.ome.tiff",
+        "ome_tiff/galaxy-image-analysis__res.ome.tiff",
+        "vsi/vsi-ets-test-jpg2k/_vsi-ets-test-jpg2k_/stack1/frame_t_0.ets",
+    ],
+)  # fmt: skip
+def test_real_slides_with_zeros_at_their_end(name: str) -> None:
+    """Written as zeros, not as a hole; what cannot be told from black pixels is left out."""
+    data = (SAMPLES / name).read_bytes()
+    for share in (0.1, 0.3, 0.6, 0.9, 0.99):
+        keep = int(len(data) * share)
+        assert lacking(data[:keep] + bytes(len(data) - keep)), share
+
+
+def test_a_cut_through_the_attachments_of_a_czi(tmp_path: Path) -> None:
+    """They lie behind all images."""
+    data = with_attachments(tmp_path / "a.czi").read_bytes()
+    for keep in (len(data) - 40, len(data) - 400, len(data) - 4000):
+        assert lacking(data[:keep]), keep
+        # The last name in the directory ends with zeros anyway.
+        if len(data) - keep > 128:
+            assert lacking(data[:keep] + bytes(len(data) - keep)), keep
+
+
+def test_a_gzip_of_several_members_with_padding(tmp_path: Path) -> None:
+    """The last member may hold any length; zeros behind it are what tapes leave."""
+    inner = gzip.decompress(tarred(tmp_path / "a.tgz").read_bytes())
+    several = gzip.compress(inner[:20_001]) + gzip.compress(inner[20_001:])
+    odd = several + gzip.compress(b"\0" * 777)
+    blocks = several + gzip.compress(b"")
+    for data in (several, odd, blocks):
+        assert lacking(data) is None
+        assert lacking(data + bytes(5000)) is None
+        assert lacking(data[: len(several) - 5000])
+    with io.BytesIO() as text, gzip.GzipFile(fileobj=text, mode="wb") as packed:
+        packed.write(b"no tar at all" * 100)
+        packed.flush()
+        assert lacking(text.getvalue()[:-4]) is None
+
+
+@pytest.mark.parametrize("kind", [1, 2, 3])
+def test_plain_numbers_are_counted(kind: int) -> None:
+    """One for each sample; those of a bitmap need nothing between them."""
+    samples = 12 * 10 * (3 if kind == 3 else 1)
+    head = b"P1 12 10\n" if kind == 1 else b"P%d\n12 10\n255\n" % kind
+    values = b"1" * samples if kind == 1 else b" ".join([b"128"] * samples)
+    assert lacking(head + values) is None
+    for share in (0.1, 0.6, 0.9):
+        assert lacking(head + values[: int(len(values) * share)]), share
+    assert lacking(head[:-2])
+
+
+@pytest.mark.parametrize("text", [b"P5 hello", b"P6 is a kind of image\n", b"P2 12 and more\n"])
+def test_a_text_that_begins_like_a_pnm(text: bytes) -> None:
+    """It is no image, and lacks nothing."""
+    assert lacking(text) is None
+    with tempfile.TemporaryFile() as file:
+        file.write(text)
+        file.flush()
+        probe = formats.Probe(file.fileno())
+        assert formats.matching(probe) == []
+        assert formats.looks_like(probe) == "a text file"
+
+
+def test_a_run_length_coded_bitmap_that_is_cut() -> None:
+    """Its header states how long the codes are; where that is wrong, they end with 0 1."""
+    codes = b"\x04\x07\0\0" * 200 + b"\0\1"
+    info = struct.pack("<IiiHHIIiiII", 40, 4, 200, 1, 8, 1, len(codes), 0, 0, 256, 0)
+    data = struct.pack("<2sIHHI", b"BM", 0, 0, 0, 54 + 1024) + info + bytes(range(256)) * 4 + codes
+    assert lacking(data) is None
+    assert lacking(data[:-200])
+    overstated = data[:34] + struct.pack("<I", 10_000) + data[38:]
+    assert lacking(overstated) is None
+
+
+def test_a_directory_of_zeros_is_none_yet(tmp_path: Path) -> None:
+    """As the first, as the next, and as that of a lower level."""
+    data = others.ome_pyramid(tmp_path / "a.tif").read_bytes()
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        [sub, *_] = Tiff(file.fileno(), len(data)).directories[0].numbers(330)
+    first = int.from_bytes(data[4:8], "little")
+    for at in (first, sub):
+        assert lacking(data[:at] + bytes(1000) + data[at + 1000 :]), at
+    # A next one that lies in zeros.
+    made = builders.planar_tiff(tmp_path / "b.tif").read_bytes()
+    first = int.from_bytes(made[4:8], "little")
+    count = int.from_bytes(made[first : first + 2], "little")
+    link = first + 2 + 12 * count
+    linked = made[:link] + struct.pack("<I", len(made)) + made[link + 4 :] + bytes(100)
+    assert lacking(linked)
+
+
+def test_zeros_that_are_honest_stay(tmp_path: Path) -> None:
+    """A sparse tile has neither a place nor a length; an empty text with data behind it is one."""
+    data = bytearray(builders.pyramidal_tiff(tmp_path / "a.tif").read_bytes())
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        tags = Tiff(file.fileno(), len(data)).directories[0].tags
+    for tag in (tags[324], tags[325]):
+        size = (tag.end - tag.offset) // tag.count
+        data[tag.end - size : tag.end] = bytes(size)
+    assert lacking(bytes(data)) is None
 
 
 @pytest.mark.parametrize("make", [builders.jpeg, builders.png, builders.aperio_svs])
@@ -80,7 +300,26 @@ def test_what_nobody_knows_is_whole() -> None:
 @given(
     st.binary(max_size=400),
     st.sampled_from(
-        [b"II*\0", b"MM\0+", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"PK\x03\x04", b""]
+        [
+            b"II*\0",
+            b"MM\0+",
+            b"\xff\xd8\xff",
+            b"\x89PNG\r\n\x1a\n",
+            b"PK\x03\x04",
+            b"",
+            b"ZISRAWFILE",
+            b"\x00\x00\x00\x0cjP  ",
+            b"\xff\x4f\xff\x51",
+            b"SIS\0",
+            b"BM",
+            b"P2 ",
+            b"P5 ",
+            b"\x1f\x8b\x08\0\0\0\0\0\0\3",
+            b"SQLite format 3\0",
+            b"GN\x02\0",
+            bytes(127) + b"1DICM\2\0\x10\0UI\x16\x001.2.840.10008.1.2.4.50",
+            b"[GENERAL]",
+        ]
     ),
 )
 def test_garbage_never_raises(data: bytes, magic: bytes) -> None:
