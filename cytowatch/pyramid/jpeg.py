@@ -9,11 +9,11 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["TABLES", "Head", "head", "segments"]
+__all__ = ["TABLES", "Head", "head", "segments", "with_tables"]
 
 #: The markers of quantisation and Huffman tables.
 TABLES = frozenset({0xDB, 0xC4})
-_BEGIN = b"\xff\xd8"
+_BEGIN, _END = b"\xff\xd8", b"\xff\xd9"
 _JFIF, _ADOBE, _SCAN = 0xE0, 0xEE, 0xDA
 #: Frames with Huffman codes in one scan; progressive, lossless and arithmetic ones have others.
 _SEQUENTIAL = frozenset({0xC0, 0xC1})
@@ -105,3 +105,9 @@ def head(data: bytes) -> Head | None:
         jfif=jfif,
         adobe=adobe,
     )
+
+
+def with_tables(data: bytes, tables: bytes) -> bytes:
+    """An abbreviated stream and the tables that its TIFF has for it (tag 347) as one."""
+    shared = tables.rstrip(b"\0").removesuffix(_END)
+    return shared + data[len(_BEGIN) :] if shared else data

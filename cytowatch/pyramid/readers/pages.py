@@ -5,7 +5,6 @@ Source: TIFF 6.0; https://ome-model.readthedocs.io/en/stable/ome-tiff/specificat
 
 from __future__ import annotations
 
-import logging
 import os
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from cytowatch.config import Config
 from cytowatch.errors import ConversionError
 from cytowatch.model import Mpp
 from cytowatch.pyramid import copied, jpeg, resolution
+from cytowatch.pyramid.complaints import heard, refuse_lost_of_jpeg
 from cytowatch.pyramid.copied import CopiedLevel
 from cytowatch.pyramid.regions import Opened, Pixels, Scene, check_memory, check_size, damaged, each
 
@@ -35,7 +35,7 @@ _PLAIN = frozenset({0, 1, 2, 3})
 #: Compression: JPEG of both kinds, JPEG 2000 and others that store YCbCr and give RGB.
 _JPEGS = frozenset({6, 7, 33003, 33004, 33005, 34712})
 _JPEG = 7
-_ICC_PROFILE = 34675
+_ORIENTATION, _ICC_PROFILE = 274, 34675
 _D50 = np.array([0.96422, 1.0, 0.82521], np.float32)
 #: XYZ of D50 to linear sRGB, adapted by Bradford's method (http://www.brucelindbloom.com).
 _RGB_OF_XYZ_D50 = np.array(
@@ -140,6 +140,8 @@ class Page:
 
     def _decoded(self, index: int, data: bytes) -> Pixels:
         page = self._page
+        if page.compression == _JPEG:
+            refuse_lost_of_jpeg(jpeg.with_tables(data, page.jpegtables or b""))
         try:
             pixels, _, shape = page.decode(data, index, jpegtables=page.jpegtables)
         except Exception as error:
@@ -212,29 +214,13 @@ def _rgb_of_lab(pixels: Pixels) -> Pixels:
     return found
 
 
-class _Complaints(logging.Handler):
-    """Collects what a library logs instead of raising."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.told: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.told.append(record.getMessage())
-
-
 @contextmanager
 def _no_complaints() -> Iterator[None]:
     """Take a warning of tifffile for an error: it stands for pixels that are not there."""
-    complaints = _Complaints()
-    logger = logging.getLogger("tifffile")
-    logger.addHandler(complaints)
-    try:
+    with heard("tifffile") as told:
         yield
-    finally:
-        logger.removeHandler(complaints)
-    if complaints.told:
-        raise damaged(complaints.told[0])
+    if told:
+        raise damaged(told[0])
 
 
 def open_page(path: str, config: Config) -> Opened:
@@ -259,7 +245,13 @@ def open_page(path: str, config: Config) -> Opened:
             raise damaged(error) from error
         done = ("converted from lab to sRGB",) if region.lab else ()
         profile = _profile(tiff.pages[0])
-        scene = Scene(region=region, icc_profile=profile, cmyk=region.cmyk, done=done)
+        scene = Scene(
+            region=region,
+            icc_profile=profile,
+            cmyk=region.cmyk,
+            orientation=_orientation(tiff.pages[0]),
+            done=done,
+        )
         return Opened(scenes=[scene], reader="tifffile", close=opened.pop_all().close)
 
 
@@ -275,6 +267,11 @@ def _opened(path: str) -> Iterator[tuple[ExitStack, int]]:
 def _profile(page: Any) -> bytes | None:
     tag = page.tags.get(_ICC_PROFILE)
     return bytes(tag.value) if tag is not None and page.photometric != _CIELAB else None
+
+
+def _orientation(page: Any) -> int:
+    tag = page.tags.get(_ORIENTATION)
+    return int(tag.value) if tag is not None and tag.value in range(1, 9) else 1
 
 
 def open_ome(path: str, config: Config) -> Opened:
@@ -328,6 +325,7 @@ def _scenes(series: Any, about: list[_Known], descriptor: int, config: Config) -
                 objective_power=known.power,
                 icc_profile=_profile(page),
                 cmyk=region.cmyk,
+                orientation=_orientation(page),
                 acquired_at=known.acquired_at,
                 copied=partial(_copied, region, one, descriptor, config),
             )
