@@ -20,6 +20,7 @@ _LOST = re.compile(
     "|instead of rst|extraneous bytes before marker 0xd[0-7]",
     re.IGNORECASE,
 )
+_CALLS = ("unable to call", "unable to fetch", "unable to write to memory")
 _END_OF_JPEG = b"\xff\xd9"
 
 
@@ -123,11 +124,5 @@ def _said_of_jpeg(body: bytes) -> str:
 def first_line(text: str) -> str:
     """The first of libvips' lines that says something, without those that say which call failed."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    told = (
-        next(
-            (line for line in lines if not line.startswith(("unable to call", "unable to fetch"))),
-            "",
-        )
-        or "it is not readable"
-    )
+    told = next((line for line in lines if not line.startswith(_CALLS)), "it is not readable")
     return told.replace(os.sep, "/")[:200]

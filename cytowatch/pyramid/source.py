@@ -10,9 +10,10 @@ import pyvips
 
 from cytowatch.config import Config
 from cytowatch.errors import ConversionError
+from cytowatch.formats.tiff import Tiff, TiffError, main_page, misplaced
 from cytowatch.pyramid import resolution
 from cytowatch.pyramid.complaints import first_line, noted, refuse_lost
-from cytowatch.pyramid.readers.pages import open_page
+from cytowatch.pyramid.readers.pages import open_page, told_of_pages
 from cytowatch.pyramid.readers.whole import Whole
 from cytowatch.pyramid.regions import (
     Opened,
@@ -21,6 +22,7 @@ from cytowatch.pyramid.regions import (
     check_expansion,
     check_memory,
     check_size,
+    damaged,
 )
 
 __all__ = ["Source", "normalised", "open_second", "open_strict", "orientation"]
@@ -30,19 +32,23 @@ Source = Any
 
 _BY_HEAD = ((b"\xff\xd8", "jpeg"), (b"\x89PNG", "png"), (b"II", "tiff"), (b"MM", "tiff"))
 _ICC_PROFILE = "icc-profile-data"
+#: Under this name an image keeps which page of its file it is.
+_PAGE = "cytowatch-page"
 
 
 def open_strict(path: str, config: Config) -> Source:
-    """The first image of `path`, read row by row; the slightest warning is an error.
+    """The main image of `path`, read row by row; the slightest warning is an error.
 
     Raises
     ------
     pyvips.Error
         It cannot be read, or only with a warning (which may come later, while it is read).
     ConversionError
-        It is larger than the limits allow.
+        It is larger than the limits allow, or a TIFF that does not say where its pixels are.
     """
-    image = pyvips.Image.new_from_file(path, access="sequential", fail_on="warning")
+    page = _checked_page(path)
+    options: dict[str, Any] = {"fail_on": "warning", **({"page": page} if page else {})}
+    image = pyvips.Image.new_from_file(path, access="sequential", **options)
     check_size(image.width, image.height, config, samples=image.bands)
     whole_bytes = image.width * image.height * image.bands * _bytes_per_sample(image)
     check_expansion(whole_bytes, os.stat(path).st_size, config)
@@ -54,8 +60,29 @@ def open_strict(path: str, config: Config) -> Source:
     if orientation(image) != 1:
         # Turning needs the pixels in another order than the file has them.
         check_memory(whole_bytes, config, "turning it upright")
-        image = pyvips.Image.new_from_file(path, access="random", fail_on="warning")
+        image = pyvips.Image.new_from_file(path, access="random", **options)
+    image = image.copy()
+    image.set_type(pyvips.GValue.gint_type, _PAGE, page)
     return image
+
+
+def _checked_page(path: str) -> int:
+    """The number of the page that is the image, 0 of what is no TIFF.
+
+    libvips shows other bytes of the file for a tile of which it does not know where it is.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        tiff = Tiff(descriptor, os.fstat(descriptor).st_size)
+        page = main_page(tiff)
+        directory = tiff.directories[page]
+        if said := misplaced(directory.segments(), tiled=directory.tiled):
+            raise damaged(said)
+        return page
+    except TiffError:
+        return 0
+    finally:
+        os.close(descriptor)
 
 
 def open_second(path: str, config: Config, first_error: str) -> tuple[Opened, str]:
@@ -149,9 +176,9 @@ def normalised(image: Source) -> tuple[Source, list[str]]:
     if turned != 1:
         image = image.autorot()
         done.append(f"turned upright: its orientation tag said {turned}")
-    pages = image.get("n-pages") if image.get_typeof("n-pages") else 1
-    if pages > 1:
-        done.append(f"it has {pages} pages: the first one is the pyramid")
+    if image.get_typeof("n-pages"):
+        page = image.get(_PAGE) if image.get_typeof(_PAGE) else 0
+        done += told_of_pages(image.get("n-pages"), page)
     if image.get_typeof("palette") or image.get_typeof("palette-bit-depth"):
         done.append("its palette was expanded to RGB")
     bits = image.get("bits-per-sample") if image.get_typeof("bits-per-sample") else 8

@@ -12,8 +12,10 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms
 
+from cytowatch.config import from_mapping
 from cytowatch.errors import ConversionError
 from cytowatch.pyramid import complaints, jpeg
+from cytowatch.pyramid.readers.pages import open_page
 from tests.acceptance.conftest import Root, root
 from tests.builders import picture
 
@@ -178,6 +180,101 @@ def test_the_second_reader_turns_it_as_the_first_does(root: Root) -> None:
         assert (image["mpp_x"], image["mpp_y"]) == pytest.approx((0.5, 0.25)), name
     [image] = found["exif.jpg"]["images"]
     assert image["icc_profile"]
+
+
+def test_a_jpeg_xr_that_is_cut_short(tmp_path: Path) -> None:
+    """Its decoder shows what it has, and says nothing."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, LARGE, photometric="rgb", compression="jpegxr", tile=(128, 128))
+    opened = open_page(str(path), from_mapping({}))
+    assert np.abs(opened.scenes[0].region.rows(0, 512) - LARGE.astype(float)).mean() < 3
+    opened.close()
+    _rewritten(path, lambda data: data[: 9 * len(data) // 10], 5)
+    opened = open_page(str(path), from_mapping({}))
+    with pytest.raises(ConversionError, match="tile or strip 5 is cut short"):
+        opened.scenes[0].region.rows(0, 512)
+    opened.close()
+
+
+def _places(path: Path, number: int | None, *, offset: int | None = None, count: int) -> None:
+    """State another place of a segment of the first page, or of all."""
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        page = tiff.pages[0].aspage()
+        offsets, counts = list(page.dataoffsets), list(page.databytecounts)
+        for index in range(len(offsets)) if number is None else [number]:
+            counts[index] = count
+            if offset is not None:
+                offsets[index] = offset
+        page.tags[324 if page.is_tiled else 273].overwrite(offsets)
+        page.tags[325 if page.is_tiled else 279].overwrite(counts)
+
+
+def test_a_strip_or_tile_that_is_not_there(root: Root) -> None:
+    """It is never shown as black without a word, and never as other bytes of the file."""
+    inbox = root.path / "inbox" / "ann"
+    inbox.mkdir()
+    plain = {"photometric": "rgb", "metadata": None}
+    for name, options in (("tiles", {"tile": (128, 128)}), ("strips", {"rowsperstrip": 128})):
+        for compression in ("none", "zlib"):
+            for wrong, places in (("place", {"offset": 0, "count": 9}), ("length", {"count": 0})):
+                path = inbox / f"{wrong} of {name} {compression}.tif"
+                tifffile.imwrite(path, LARGE, compression=compression, **plain, **options)
+                _places(path, 2, **places)
+    tifffile.imwrite(inbox / "empty.tif", LARGE, tile=(128, 128), **plain)
+    _places(inbox / "empty.tif", None, offset=0, count=0)
+    tifffile.imwrite(inbox / "strip.tif", LARGE, rowsperstrip=128, **plain)
+    _places(inbox / "strip.tif", 1, offset=0, count=0)
+    about = {"axes": "YXS"}
+    for name, more in (("left out.tif", {}), ("left out.ome.tif", {"ome": True, "metadata": about})):  # fmt: skip
+        tifffile.imwrite(inbox / name, LARGE, tile=(128, 128), **{**plain, **more})
+        _places(inbox / name, 2, offset=0, count=0)
+    assert root.run_until_idle() == 1
+    found = root.by_name()
+    assert len(found) == 12
+    for name, document in found.items():
+        if not name.startswith("left out"):
+            assert document["error"]["reason"] == "damaged", name
+            assert "not stated" in document["error"]["detail"] or name == "empty.tif", name
+            continue
+        assert any("empty: 1 of 16" in line for line in document["warnings"]), name
+        shown, there = _shown(document), LARGE.copy()
+        there[:128, 256:384] = 0
+        assert np.abs(shown - there.astype(float)).mean() < 2, name
+
+
+@pytest.mark.parametrize("compression", ["none", "zlib", "lzw"])
+def test_lengths_that_are_not_stated_at_all(tmp_path: Path, compression: str) -> None:
+    """Old writers did not; the strips are read as libtiff reads them, up to the next one."""
+    path = tmp_path / "a.tif"
+    for rows in (128, 512):
+        tifffile.imwrite(path, LARGE, photometric="rgb", compression=compression, rowsperstrip=rows, metadata=None)  # fmt: skip
+        _places(path, None, count=0)
+        opened = open_page(str(path), from_mapping({}))
+        assert np.array_equal(opened.scenes[0].region.rows(0, 512), LARGE)
+        opened.close()
+
+
+def test_a_reduced_page_is_not_the_image(root: Root) -> None:
+    """What calls itself a reduced image is passed over, by both readers, and so is a mask."""
+    inbox = root.path / "inbox" / "ann"
+    inbox.mkdir()
+    size = {"resolution": (40_000, 40_000), "resolutionunit": "CENTIMETER"}
+    mask = {"photometric": "minisblack", "subfiletype": 4, "metadata": None}
+    for compression in ("none", "zstd"):
+        options = {"photometric": "rgb", "metadata": None, "compression": compression}
+        with tifffile.TiffWriter(inbox / f"small {compression}.tif") as tiff:
+            tiff.write(LARGE[::8, ::8].copy(), subfiletype=1, **options)
+            tiff.write(LARGE, **options, **size)
+        with tifffile.TiffWriter(inbox / f"mask {compression}.tif") as tiff:
+            tiff.write(LARGE[:, :, 0] > 128, **mask)
+            tiff.write(LARGE, **options, **size)
+        tifffile.imwrite(inbox / f"pages {compression}.tif", np.stack([LARGE, 255 - LARGE]), **options)  # fmt: skip
+    assert root.run_until_idle() == 0
+    for name, document in root.by_name().items():
+        assert np.abs(_shown(document) - LARGE.astype(float)).mean() < 2, name
+        [told] = [line for line in document["warnings"] if "2 pages" in line]
+        assert ("page 2" in told) != name.startswith("pages"), name
+        assert document["images"][0]["mpp_x"] == (None if name.startswith("pages") else 0.25), name
 
 
 def test_inks_in_spite_of_a_warning(root: Root) -> None:
