@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pyvips
 
 from cytowatch.errors import ConversionError
+from cytowatch.pyramid import jpeg
 
 __all__ = ["first_line", "heard", "noted", "raised", "refuse_lost", "refuse_lost_of_jpeg"]
 
@@ -22,6 +24,7 @@ _LOST = re.compile(
 )
 _CALLS = ("unable to call", "unable to fetch", "unable to write to memory")
 _END_OF_JPEG = b"\xff\xd9"
+_noting = threading.Lock()
 
 
 class _Told(logging.Handler):
@@ -111,14 +114,19 @@ def refuse_lost_of_jpeg(stream: bytes) -> None:
 
 def _said_of_jpeg(body: bytes) -> str:
     """What libjpeg says of a JPEG without its end; at an eighth of its size it reads all codes too."""
-    try:
-        image = pyvips.Image.jpegload_buffer(
-            body + _END_OF_JPEG, shrink=8, access="sequential", fail_on="warning"
-        )
-        image.avg()
-    except pyvips.Error as error:
-        return str(error)
-    return ""
+    # libvips leaves out a last row of blocks that makes less than a pixel.
+    shrink = 8 if jpeg.height(body) % 8 == 0 else 1
+    # Of the last rows it only notes it, for whichever thread asks next.
+    with _noting:
+        noted()
+        try:
+            image = pyvips.Image.jpegload_buffer(
+                body + _END_OF_JPEG, shrink=shrink, access="sequential", fail_on="none"
+            )
+            image.avg()
+        except pyvips.Error as error:
+            return str(error)
+        return noted()
 
 
 def first_line(text: str) -> str:

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["TABLES", "Head", "head", "segments", "with_tables", "xr_is_cut"]
+__all__ = ["TABLES", "Head", "head", "height", "segments", "with_tables", "xr_is_cut"]
 
 #: The markers of quantisation and Huffman tables.
 TABLES = frozenset({0xDB, 0xC4})
@@ -108,6 +108,15 @@ def head(data: bytes) -> Head | None:
         jfif=jfif,
         adobe=adobe,
     )
+
+
+def height(data: bytes) -> int:
+    """Rows of pixels as the frame states them; 0 where there is none."""
+    try:
+        frame = next(at for marker, at, _ in segments(data) if marker in _FRAMES)
+        return int(struct.unpack_from(">H", data, frame + 5)[0])
+    except (ValueError, StopIteration, struct.error):
+        return 0
 
 
 def with_tables(data: bytes, tables: bytes) -> bytes:

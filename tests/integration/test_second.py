@@ -307,6 +307,18 @@ def test_a_stream_with_its_tables() -> None:
         complaints.refuse_lost_of_jpeg(_cut(joined))
 
 
+@pytest.mark.parametrize("height", [8, 9, 64, 65, 128])
+@pytest.mark.parametrize("subsampling", [0, 2])
+def test_the_last_bytes_of_a_jpeg_are_needed(height: int, subsampling: int) -> None:
+    """However few rows are in its last row of blocks."""
+    for pixels in (LARGE[:height], LARGE[:height, :, 1]):
+        stream = _jpeg(Image.fromarray(pixels), subsampling=subsampling)
+        complaints.refuse_lost_of_jpeg(stream)
+        for lost in (stream[:-4], stream[:-4] + stream[-2:]):
+            with pytest.raises(ConversionError, match="premature end"):
+                complaints.refuse_lost_of_jpeg(lost)
+
+
 @pytest.mark.parametrize("side", [8, 16, 64, 72])
 def test_a_flat_picture_that_ends_in_zeros_is_whole(side: int) -> None:
     """The commonest code is all zeros, and no padding need follow it."""
