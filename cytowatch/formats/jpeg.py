@@ -26,8 +26,8 @@ FORMAT = Format(
     reader="libvips",
     extension="jpg",
     oddities="EXIF orientation is applied, CMYK and YCCK are converted through their profile. 72 or "
-    "96 dpi of a camera is no pixel size. A warning of the decoder sends it to a second "
-    "one.",
+    "96 dpi of a camera is no pixel size. What the decoder warns of is told, "
+    "and is damage where pixels are lost.",
     source="ITU-T T.81, Annex B",
     matches=matches,
 )

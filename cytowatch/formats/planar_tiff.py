@@ -27,8 +27,9 @@ FORMAT = Format(
     reader="libvips, else tifffile",
     extension="tif",
     oddities="What libvips does not read (ZSTD, LZMA, LERC or JPEG 2000 in TIFF) goes to tifffile. "
-    "Of several pages the first is the pyramid. 16 bits and floating samples end in a "
-    "lossless pyramid of 16 bits.",
+    "Of several pages the first that is neither a reduced image nor a mask is the pyramid. Tiles that "
+    "the file leaves out are counted in a warning. 16 bits and floating samples end in a lossless "
+    "pyramid of 16 bits.",
     source="TIFF 6.0",
     matches=matches,
 )

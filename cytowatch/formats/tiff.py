@@ -13,10 +13,10 @@ import functools
 import math
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-__all__ = ["Directory", "Tiff", "TiffError"]
+__all__ = ["Directory", "Tiff", "TiffError", "main_page", "misplaced"]
 
 _SIZES = {
     1: 1,
@@ -142,10 +142,40 @@ class Directory:
         """Whether it calls itself a reduced version of another image (NewSubfileType bit 0)."""
         return bool(self.number(254) & 1)
 
+    @property
+    def mask(self) -> bool:
+        """Whether it calls itself the mask of another image (NewSubfileType bit 2)."""
+        return bool(self.number(254) & 4)
+
     def segments(self) -> Iterator[tuple[int, int]]:
         """(offset, byte count) of every tile or strip, as the file states them."""
         offsets, counts = (324, 325) if self.tiled else (273, 279)
         yield from zip(self.numbers(offsets), self.numbers(counts), strict=False)
+
+
+def misplaced(places: Iterable[tuple[int, int]], *, tiled: bool) -> str | None:
+    """What is wrong with the (offset, byte count) of some tiles or strips, as a phrase; None if nothing is.
+
+    A tile may be left out: both are 0 then. Of strips no length need be stated at all, for old
+    writers did not; readers estimate it.
+    """
+    what = "tile" if tiled else "strip"
+    known = list(places)
+    stated = any(count for _, count in known)
+    for index, (offset, count) in enumerate(known):
+        if offset == 0 and (count or not tiled):
+            return f"the place of its {what} {index} is not stated"
+        if count == 0 and offset and (stated or tiled):
+            return f"the length of its {what} {index} is not stated"
+    if known and not any(offset for offset, _ in known):
+        return "none of its tiles is in the file"
+    return None
+
+
+def main_page(tiff: Tiff) -> int:
+    """The number of the first directory that is neither a reduced image nor a mask; 0 if all are."""
+    pages = enumerate(tiff.directories)
+    return next((number for number, one in pages if not one.reduced and not one.mask), 0)
 
 
 class Tiff:

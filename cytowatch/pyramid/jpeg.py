@@ -1,6 +1,7 @@
 """What a JPEG says of itself before its pixels begin.
 
-Source: ITU-T T.81, annex B; JFIF 1.02; the Adobe marker as libjpeg reads it (Adobe TN 5116).
+Source: ITU-T T.81, annex B; JFIF 1.02; the Adobe marker as libjpeg reads it (Adobe TN 5116);
+ITU-T T.832, annex A, for JPEG XR.
 """
 
 from __future__ import annotations
@@ -9,16 +10,18 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["TABLES", "Head", "head", "segments"]
+__all__ = ["TABLES", "Head", "head", "height", "segments", "with_tables", "xr_is_cut"]
 
 #: The markers of quantisation and Huffman tables.
 TABLES = frozenset({0xDB, 0xC4})
-_BEGIN = b"\xff\xd8"
+_BEGIN, _END = b"\xff\xd8", b"\xff\xd9"
 _JFIF, _ADOBE, _SCAN = 0xE0, 0xEE, 0xDA
 #: Frames with Huffman codes in one scan; progressive, lossless and arithmetic ones have others.
 _SEQUENTIAL = frozenset({0xC0, 0xC1})
 #: Markers without a length, which no writer puts here, and the byte that fills.
 _ALONE = frozenset({0x00, 0x01, 0xFF, *range(0xD0, 0xDA)})
+#: IMAGE_OFFSET and IMAGE_BYTE_COUNT in the directory of a JPEG XR.
+_XR_OFFSET, _XR_COUNT = 0xBCC0, 0xBCC1
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
@@ -105,3 +108,30 @@ def head(data: bytes) -> Head | None:
         jfif=jfif,
         adobe=adobe,
     )
+
+
+def height(data: bytes) -> int:
+    """Rows of pixels as the frame states them; 0 where there is none."""
+    try:
+        frame = next(at for marker, at, _ in segments(data) if marker in _FRAMES)
+        return int(struct.unpack_from(">H", data, frame + 5)[0])
+    except (ValueError, StopIteration, struct.error):
+        return 0
+
+
+def with_tables(data: bytes, tables: bytes) -> bytes:
+    """An abbreviated stream and the tables that its TIFF has for it (tag 347) as one."""
+    shared = tables.rstrip(b"\0").removesuffix(_END)
+    return shared + data[len(_BEGIN) :] if shared else data
+
+
+def xr_is_cut(data: bytes) -> bool:
+    """Whether a JPEG XR ends before its own directory says it does; its decoder does not mind."""
+    try:
+        [at] = struct.unpack_from("<I", data, 4)
+        [entries] = struct.unpack_from("<H", data, at)
+        fields = (struct.unpack_from("<HHII", data, at + 2 + 12 * n) for n in range(entries))
+        values = {tag: value for tag, _, _, value in fields}
+    except struct.error:
+        return True
+    return int(values.get(_XR_OFFSET, 0)) + int(values.get(_XR_COUNT, 0)) > len(data)

@@ -69,8 +69,9 @@ class RegionReader(Protocol):
 class Scene:
     """One image of a file, and what the file says of it; `done` is what a reader had to do.
 
-    With `cmyk` the four samples are inks. `copied` tells the first of its levels, if they are JPEG
-    that can be written as it is.
+    With `cmyk` the four samples are inks. `orientation` is the tag of TIFF and EXIF: rows are as they
+    are stored, and so is `mpp`. `copied` tells the first of its levels, if they are JPEG that can be
+    written as it is.
     """
 
     region: RegionReader
@@ -81,6 +82,7 @@ class Scene:
     icc_profile: bytes | None = None
     acquired_at: str | None = None
     cmyk: bool = False
+    orientation: int = 1
     done: tuple[str, ...] = ()
     copied: Callable[[], Sequence[CopiedLevel]] = field(default=lambda: ())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 
-from cytowatch.formats.tiff import Tiff, TiffError
+from cytowatch.formats.tiff import Tiff, TiffError, main_page
 from cytowatch.model import Mpp
 
 __all__ = ["erase", "plausible", "stated"]
@@ -36,9 +36,10 @@ def stated(path: str, xres: float, yres: float) -> Mpp | None:
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        first = Tiff(descriptor, os.fstat(descriptor).st_size).directories[0]
-        unit = first.number(_RESOLUTION_UNIT, 2)
-        x, y = first.ratio(282), first.ratio(283)
+        tiff = Tiff(descriptor, os.fstat(descriptor).st_size)
+        page = tiff.directories[main_page(tiff)]
+        unit = page.number(_RESOLUTION_UNIT, 2)
+        x, y = page.ratio(282), page.ratio(283)
         um = _UM_PER_UNIT.get(unit)
         return plausible(um / x, um / y) if um and x and y else None
     except TiffError:

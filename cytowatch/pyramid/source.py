@@ -10,31 +10,45 @@ import pyvips
 
 from cytowatch.config import Config
 from cytowatch.errors import ConversionError
-from cytowatch.pyramid.readers.pages import open_page
+from cytowatch.formats.tiff import Tiff, TiffError, main_page, misplaced
+from cytowatch.pyramid import resolution
+from cytowatch.pyramid.complaints import first_line, noted, refuse_lost
+from cytowatch.pyramid.readers.pages import open_page, told_of_pages
 from cytowatch.pyramid.readers.whole import Whole
-from cytowatch.pyramid.regions import Opened, Scene, check_expansion, check_memory, check_size
+from cytowatch.pyramid.regions import (
+    Opened,
+    Pixels,
+    Scene,
+    check_expansion,
+    check_memory,
+    check_size,
+    damaged,
+)
 
-__all__ = ["Source", "first_line", "normalised", "open_second", "open_strict"]
+__all__ = ["Source", "normalised", "open_second", "open_strict", "orientation"]
 
 #: What libvips makes of a source.
 Source = Any
 
 _BY_HEAD = ((b"\xff\xd8", "jpeg"), (b"\x89PNG", "png"), (b"II", "tiff"), (b"MM", "tiff"))
-#: libjpeg says these of pixels that are not there; no second reader has them either.
-_LOST = ("premature end", "bad huffman", "truncated", "corrupt jpeg data: bad", "bad code word")
+_ICC_PROFILE = "icc-profile-data"
+#: Under this name an image keeps which page of its file it is.
+_PAGE = "cytowatch-page"
 
 
 def open_strict(path: str, config: Config) -> Source:
-    """The first image of `path`, read row by row; the slightest warning is an error.
+    """The main image of `path`, read row by row; the slightest warning is an error.
 
     Raises
     ------
     pyvips.Error
         It cannot be read, or only with a warning (which may come later, while it is read).
     ConversionError
-        It is larger than the limits allow.
+        It is larger than the limits allow, or a TIFF that does not say where its pixels are.
     """
-    image = pyvips.Image.new_from_file(path, access="sequential", fail_on="warning")
+    page = _checked_page(path)
+    options: dict[str, Any] = {"fail_on": "warning", **({"page": page} if page else {})}
+    image = pyvips.Image.new_from_file(path, access="sequential", **options)
     check_size(image.width, image.height, config, samples=image.bands)
     whole_bytes = image.width * image.height * image.bands * _bytes_per_sample(image)
     check_expansion(whole_bytes, os.stat(path).st_size, config)
@@ -43,29 +57,36 @@ def open_strict(path: str, config: Config) -> Source:
         check_memory(2 * whole_bytes, config, "it is a progressive JPEG, and holding it whole")
     if _is_set(image, "interlaced"):
         check_memory(whole_bytes, config, "it is interlaced, and holding it whole")
-    if _orientation(image) != 1:
+    if orientation(image) != 1:
         # Turning needs the pixels in another order than the file has them.
         check_memory(whole_bytes, config, "turning it upright")
-        image = pyvips.Image.new_from_file(path, access="random", fail_on="warning")
+        image = pyvips.Image.new_from_file(path, access="random", **options)
+    image = image.copy()
+    image.set_type(pyvips.GValue.gint_type, _PAGE, page)
     return image
 
 
-def refuse_lost(said: str) -> None:
-    """Refuse an image of whose pixels a reader says that some are lost.
+def _checked_page(path: str) -> int:
+    """The number of the page that is the image, 0 of what is no TIFF.
 
-    Raises
-    ------
-    ConversionError
-        `damaged`.
+    libvips shows other bytes of the file for a tile of which it does not know where it is.
     """
-    if any(mark in said.lower() for mark in _LOST):
-        raise ConversionError(
-            "damaged", f"its pixels are incomplete or corrupt: {first_line(said)}"
-        )
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        tiff = Tiff(descriptor, os.fstat(descriptor).st_size)
+        page = main_page(tiff)
+        directory = tiff.directories[page]
+        if said := misplaced(directory.segments(), tiled=directory.tiled):
+            raise damaged(said)
+        return page
+    except TiffError:
+        return 0
+    finally:
+        os.close(descriptor)
 
 
 def open_second(path: str, config: Config, first_error: str) -> tuple[Opened, str]:
-    """The image by another library, and a warning that says so.
+    """The image by another library, or by libvips in spite of a warning, and a line that says so.
 
     Raises
     ------
@@ -73,14 +94,16 @@ def open_second(path: str, config: Config, first_error: str) -> tuple[Opened, st
         `damaged`: that one cannot read it either.
     """
     said = first_line(first_error)
-    refuse_lost(first_error)
     with open(path, "rb") as file:
         head = file.read(4)
     kind = next((kind for magic, kind in _BY_HEAD if head.startswith(magic)), None)
+    # Of each JPEG in a TIFF it is asked again: the end marker alone may be absent.
+    if kind != "tiff" or "premature end" not in first_error.lower():
+        refuse_lost(first_error)
     if kind is None:
         raise ConversionError("damaged", f"it cannot be read: {said}")
     try:
-        opened = open_page(path, config) if kind == "tiff" else _by_imagecodecs(path, config)
+        opened = open_page(path, config) if kind == "tiff" else _whole(path, kind, config)
     except ConversionError as error:
         if error.reason != "damaged":
             raise
@@ -92,40 +115,70 @@ def open_second(path: str, config: Config, first_error: str) -> tuple[Opened, st
         raise ConversionError(
             "damaged", f"it cannot be read: libvips says {said!r}, another reader {second!r}"
         ) from error
+    if opened.reader == "libvips":
+        return opened, f"libvips said {said!r}, and read the whole image"
     return opened, f"libvips said {said!r}; {opened.reader} read the whole image"
 
 
-def _by_imagecodecs(path: str, config: Config) -> Opened:
-    import imagecodecs
-
-    with open(path, "rb") as file:
-        data = file.read()
-    decode = imagecodecs.png_decode if data.startswith(b"\x89PNG") else imagecodecs.jpeg_decode
+def _whole(path: str, kind: str, config: Config) -> Opened:
+    """A PNG or JPEG with what its head says of its pixels."""
     try:
-        header = pyvips.Image.new_from_file(path, fail_on="none")
+        header = pyvips.Image.new_from_file(path, access="sequential", fail_on="none")
         check_size(header.width, header.height, config)
         need = 2 * header.width * header.height * header.bands * _bytes_per_sample(header)
-        check_memory(need + len(data), config, "reading it whole")
-        pixels = np.asarray(decode(data))
+        check_memory(need + os.stat(path).st_size, config, "reading it whole")
+        pixels = _in_spite_of_warnings(header) if kind == "jpeg" else None
+        reader = "imagecodecs" if pixels is None else "libvips"
+        if pixels is None:
+            pixels = _by_imagecodecs(path, kind)
     except (ConversionError, MemoryError):
         raise
     except Exception as error:
         raise ConversionError("damaged", first_line(str(error))) from error
     if pixels.shape[:2] != (header.height, header.width):
         raise ConversionError("damaged", "two readers disagree about its size")
-    return Opened(scenes=[Scene(region=Whole(pixels))], reader="imagecodecs")
+    cmyk = header.interpretation == "cmyk"
+    if cmyk and reader != "libvips":
+        raise ConversionError("unsupported_samples", "its inks have not 8 bits")
+    scene = Scene(
+        region=Whole(pixels),
+        mpp=resolution.stated(path, header.xres, header.yres),
+        icc_profile=header.get(_ICC_PROFILE) if header.get_typeof(_ICC_PROFILE) else None,
+        cmyk=cmyk,
+        orientation=orientation(header),
+    )
+    return Opened(scenes=[scene], reader=reader)
+
+
+def _in_spite_of_warnings(image: Source) -> Pixels | None:
+    """The pixels of a JPEG that libvips reads, unless some are lost; None where it reads none."""
+    noted()
+    try:
+        pixels: Pixels = image.numpy()
+    except pyvips.Error:
+        return None
+    refuse_lost(noted())
+    return pixels
+
+
+def _by_imagecodecs(path: str, kind: str) -> Pixels:
+    import imagecodecs
+
+    decode = imagecodecs.png_decode if kind == "png" else imagecodecs.jpeg_decode
+    with open(path, "rb") as file:
+        return np.asarray(decode(file.read()))
 
 
 def normalised(image: Source) -> tuple[Source, list[str]]:
     """`image` with 8 or 16 unsigned bits and one or three samples, and what was done to it."""
     done: list[str] = []
-    orientation = _orientation(image)
-    if orientation != 1:
+    turned = orientation(image)
+    if turned != 1:
         image = image.autorot()
-        done.append(f"turned upright: its orientation tag said {orientation}")
-    pages = image.get("n-pages") if image.get_typeof("n-pages") else 1
-    if pages > 1:
-        done.append(f"it has {pages} pages: the first one is the pyramid")
+        done.append(f"turned upright: its orientation tag said {turned}")
+    if image.get_typeof("n-pages"):
+        page = image.get(_PAGE) if image.get_typeof(_PAGE) else 0
+        done += told_of_pages(image.get("n-pages"), page)
     if image.get_typeof("palette") or image.get_typeof("palette-bit-depth"):
         done.append("its palette was expanded to RGB")
     bits = image.get("bits-per-sample") if image.get_typeof("bits-per-sample") else 8
@@ -173,8 +226,10 @@ def _integral(image: Source, done: list[str]) -> Source:
             return scaled.rint().cast("ushort").copy(interpretation=grey)
 
 
-def _orientation(image: Source) -> int:
-    return int(image.get("orientation")) if image.get_typeof("orientation") else 1
+def orientation(image: Source) -> int:
+    """Which way it must be turned, 1 to 8 as in TIFF and EXIF: 1 not at all, from 5 on axes change places."""
+    found = int(image.get("orientation")) if image.get_typeof("orientation") else 1
+    return found if found in range(1, 9) else 1
 
 
 def _is_set(image: Source, name: str) -> bool:
@@ -183,16 +238,3 @@ def _is_set(image: Source, name: str) -> bool:
 
 def _bytes_per_sample(image: Source) -> int:
     return {"uchar": 1, "char": 1, "ushort": 2, "short": 2, "double": 8}.get(image.format, 4)
-
-
-def first_line(text: str) -> str:
-    """The first of libvips' lines that says something, without those that say which call failed."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    told = (
-        next(
-            (line for line in lines if not line.startswith(("unable to call", "unable to fetch"))),
-            "",
-        )
-        or "it is not readable"
-    )
-    return told.replace(os.sep, "/")[:200]

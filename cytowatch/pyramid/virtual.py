@@ -183,13 +183,16 @@ def _array_entry(
 
 
 def is_plain(scene: Scene) -> bool:
-    """Whether its samples are those of a pyramid already: 8 bits, grey or RGB."""
+    """Whether its pixels are those of a pyramid already: upright, 8 bits, grey or RGB."""
     region = scene.region
-    return region.dtype == np.uint8 and region.samples in (1, 3) and not scene.cmyk
+    colours = region.dtype == np.uint8 and region.samples in (1, 3) and not scene.cmyk
+    return colours and scene.orientation == 1
 
 
 def as_image(scene: Scene) -> tuple[Any, VirtualTiff]:
     """The scene as an image of libvips, to be read once from top to bottom, and what feeds it.
+
+    It says how it must be turned.
 
     Whoever gets it closes the second when the image has been read; a failed read is explained by
     its `error`.
@@ -205,14 +208,17 @@ def as_image(scene: Scene) -> tuple[Any, VirtualTiff]:
     source = pyvips.SourceCustom()
     source.on_read(virtual.read)
     source.on_seek(virtual.seek)
+    # Turning needs the rows in another order.
+    access = "sequential" if scene.orientation == 1 else "random"
     try:
-        image = pyvips.Image.new_from_source(source, "", access="sequential", fail_on="error")
+        image = pyvips.Image.new_from_source(source, "", access=access, fail_on="error")
     except pyvips.Error:
         virtual.close()
         if isinstance(virtual.error, IngestError):
             raise virtual.error from None
         raise
+    image = image.copy()
+    image.set_type(pyvips.GValue.gint_type, "orientation", scene.orientation)
     if scene.icc_profile:
-        image = image.copy()
         image.set_type(pyvips.GValue.blob_type, "icc-profile-data", scene.icc_profile)
     return image, virtual

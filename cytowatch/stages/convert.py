@@ -16,10 +16,10 @@ from cytowatch import durable, names
 from cytowatch.errors import ConversionError, IngestError, TransientError
 from cytowatch.manifest import FileEntry, ImageEntry
 from cytowatch.model import Mpp, Outcome, Progress, UploadedFile
-from cytowatch.pyramid import describe, resolution, source, verify, writer
+from cytowatch.pyramid import complaints, describe, resolution, source, verify, writer
 from cytowatch.pyramid.copied import CopiedLevel, Unlike
 from cytowatch.pyramid.readers import READERS
-from cytowatch.pyramid.regions import Opened, Pixels, Scene, check_expansion
+from cytowatch.pyramid.regions import Opened, Pixels, Scene, check_expansion, check_memory
 from cytowatch.pyramid.virtual import VirtualTiff, as_image, is_plain
 from cytowatch.status import Status
 
@@ -118,23 +118,30 @@ def _write(file: UploadedFile) -> tuple[list[_Written], str, list[str], dict[str
     if read is not None:
         return _by_reader(file, read(file.source, file.config), [])
     try:
-        image, done = source.normalised(source.open_strict(file.source, file.config))
-        mpp = _stated(file, image)
-        path = f"{file.out}/{file.slug}.tiff"
-        file.check_room(writer.estimate_bytes(image, file.config.convert))
-        writer.write_pyramid(
-            image,
-            path,
-            file.config.convert,
-            mpp,
-            file.progress,
-            threads=file.config.engine.threads_per_worker,
-        )
-        return [_described(file, path, image, done)], "libvips", done, {}
+        with complaints.raised():
+            written = _by_libvips(file)
     except pyvips.Error as error:
         _raise_if_full(error)
         second, said = source.open_second(file.source, file.config, str(error))
-    return _by_reader(file, second, [said])
+        return _by_reader(file, second, [said])
+    return [written], "libvips", written.done, {}
+
+
+def _by_libvips(file: UploadedFile) -> _Written:
+    stored = source.open_strict(file.source, file.config)
+    image, done = source.normalised(stored)
+    mpp = _upright(_stated(file, image), source.orientation(stored))
+    path = f"{file.out}/{file.slug}.tiff"
+    file.check_room(writer.estimate_bytes(image, file.config.convert))
+    writer.write_pyramid(
+        image,
+        path,
+        file.config.convert,
+        mpp,
+        file.progress,
+        threads=file.config.engine.threads_per_worker,
+    )
+    return _described(file, path, image, done)
 
 
 def _by_reader(
@@ -149,6 +156,8 @@ def _by_reader(
             region = scene.region
             decoded_bytes = region.width * region.height * region.samples * region.dtype.itemsize
             check_expansion(decoded_bytes, file.manifest["size_bytes"], file.config)
+            if scene.orientation != 1:
+                check_memory(decoded_bytes, file.config, "turning it upright")
             one = _copying(file, scene, path, share, sum(one.copied_bytes for one in written))
             one.entry["scene"] = scene.index
             one.entry["objective_power"] = scene.objective_power
@@ -185,7 +194,7 @@ def _copying(
             return _scene(file, scene, path, told, copied)
         except Unlike as unlike:
             if unlike.number == 0:
-                source.refuse_lost(unlike.said)
+                complaints.refuse_lost(unlike.said)
             copied = copied[: unlike.number]
             # Or there would be less room for the next one.
             with suppress(FileNotFoundError):
@@ -214,7 +223,7 @@ def _scene(
     settings = file.config.convert
     with _image(scene, copied) as (virtual, feed):
         image, also = source.normalised(virtual)
-        mpp = scene.mpp or _stated(file, image)
+        mpp = _upright(scene.mpp or _stated(file, image), scene.orientation)
         file.check_room(writer.estimate_bytes(image, settings, copied))
         writer.write_pyramid(
             image,
@@ -256,7 +265,7 @@ def _image(scene: Scene, copied: Sequence[CopiedLevel]) -> Iterator[tuple[Any, V
     except pyvips.Error as error:
         _raise_if_full(error)
         raise ConversionError(
-            "damaged", f"it cannot be converted: {source.first_line(str(error))}"
+            "damaged", f"it cannot be converted: {complaints.first_line(str(error))}"
         ) from error
     try:
         yield image, virtual
@@ -266,7 +275,7 @@ def _image(scene: Scene, copied: Sequence[CopiedLevel]) -> Iterator[tuple[Any, V
         _raise_if_full(error)
         said = virtual.error or error
         raise ConversionError(
-            "damaged", f"it cannot be converted: {source.first_line(str(said))}"
+            "damaged", f"it cannot be converted: {complaints.first_line(str(said))}"
         ) from error
     finally:
         virtual.close()
@@ -294,19 +303,12 @@ def _share(progress: Progress, number: int, of: int) -> Progress:
 
 
 def _stated(file: UploadedFile, image: Any) -> Mpp | None:
-    mpp = resolution.stated(file.source, image.xres, image.yres)
-    if mpp is not None and _is_turned(file.source):
-        mpp = type(mpp)(mpp.y, mpp.x)
-    return mpp
+    return resolution.stated(file.source, image.xres, image.yres)
 
 
-def _is_turned(path: str) -> bool:
-    """Whether turning it upright exchanges its axes (EXIF orientations 5 to 8)."""
-    try:
-        image = pyvips.Image.new_from_file(path)
-    except pyvips.Error:
-        return False
-    return bool(image.get_typeof("orientation")) and image.get("orientation") >= 5
+def _upright(mpp: Mpp | None, orientation: int) -> Mpp | None:
+    """The same where turning it upright has exchanged its axes (orientations 5 to 8)."""
+    return Mpp(mpp.y, mpp.x) if mpp is not None and orientation >= 5 else mpp
 
 
 def _raise_if_full(error: pyvips.Error) -> None:

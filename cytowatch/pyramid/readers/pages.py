@@ -5,7 +5,6 @@ Source: TIFF 6.0; https://ome-model.readthedocs.io/en/stable/ome-tiff/specificat
 
 from __future__ import annotations
 
-import logging
 import os
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
@@ -19,12 +18,14 @@ import numpy as np
 from cytowatch import durable
 from cytowatch.config import Config
 from cytowatch.errors import ConversionError
+from cytowatch.formats.tiff import Tiff, TiffError, main_page, misplaced
 from cytowatch.model import Mpp
 from cytowatch.pyramid import copied, jpeg, resolution
+from cytowatch.pyramid.complaints import heard, refuse_lost_of_jpeg
 from cytowatch.pyramid.copied import CopiedLevel
 from cytowatch.pyramid.regions import Opened, Pixels, Scene, check_memory, check_size, damaged, each
 
-__all__ = ["Page", "open_ome", "open_page"]
+__all__ = ["Page", "open_ome", "open_page", "told_of_pages"]
 
 _UM = {"nm": 1e-3, "µm": 1.0, "um": 1.0, "μm": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6}
 _PICTURES = {"label": "label", "label image": "label", "macro": "macro", "macro image": "macro"}
@@ -34,8 +35,9 @@ _SEPARATED, _YCBCR, _CIELAB = 5, 6, 8
 _PLAIN = frozenset({0, 1, 2, 3})
 #: Compression: JPEG of both kinds, JPEG 2000 and others that store YCbCr and give RGB.
 _JPEGS = frozenset({6, 7, 33003, 33004, 33005, 34712})
-_JPEG = 7
-_ICC_PROFILE = 34675
+_NONE, _JPEG = 1, 7
+_JPEGS_XR = frozenset({22610, 34934})
+_ORIENTATION, _ICC_PROFILE = 274, 34675
 _D50 = np.array([0.96422, 1.0, 0.82521], np.float32)
 #: XYZ of D50 to linear sRGB, adapted by Bradford's method (http://www.brucelindbloom.com).
 _RGB_OF_XYZ_D50 = np.array(
@@ -92,6 +94,9 @@ class Page:
         self.block_rows = self._tall
         if self._wide < 1:
             raise damaged("its tiles have no width")
+        self._places = list(zip(page.dataoffsets, page.databytecounts, strict=False))
+        if said := misplaced(self._places, tiled=bool(page.is_tiled)):
+            raise damaged(said)
         need = 3 * self._tall * self._wide * self._stored * self.dtype.itemsize
         check_memory(need, config, "reading one of its strips")
 
@@ -127,19 +132,35 @@ class Page:
 
     def _segment(self, index: int) -> Pixels | None:
         """(rows, columns, samples) of one tile or strip; None where the file leaves it out."""
-        page = self._page
-        if index >= len(page.dataoffsets):
+        if index >= len(self._places):
             raise damaged(f"tile or strip {index} is not in the file")
-        if page.databytecounts[index] == 0 or page.dataoffsets[index] == 0:
-            return None
-        return self._decoded(index, self._data(index))
+        return self._decoded(index, self._data(index)) if self._places[index][0] else None
 
     def _data(self, index: int) -> bytes:
-        page = self._page
-        return os.pread(self._descriptor, page.databytecounts[index], page.dataoffsets[index])
+        offset, count = self._places[index]
+        return os.pread(self._descriptor, count or self._estimated_bytes(offset), offset)
+
+    def _estimated_bytes(self, offset: int) -> int:
+        """How long a strip is at most whose length is not stated: up to the next one, as libtiff does it."""
+        ends = (other for other, _ in self._places if other > offset)
+        end = min(ends, default=os.fstat(self._descriptor).st_size)
+        bits = self.width * self._stored * int(self._page.bitspersample)
+        raw_bytes = self._tall * -(-bits // 8)
+        return min(end - offset, raw_bytes if self._page.compression == _NONE else 2 * raw_bytes)
+
+    @property
+    def absent(self) -> list[str]:
+        """How many of its tiles the file leaves out, as a line; empty if none."""
+        out = sum(offset == 0 for offset, _ in self._places)
+        said = f"tiles that are not in the file, and are empty: {out} of {len(self._places)}"
+        return [said] if out else []
 
     def _decoded(self, index: int, data: bytes) -> Pixels:
         page = self._page
+        if page.compression == _JPEG:
+            refuse_lost_of_jpeg(jpeg.with_tables(data, page.jpegtables or b""))
+        if page.compression in _JPEGS_XR and jpeg.xr_is_cut(data):
+            raise damaged(f"its tile or strip {index} is cut short")
         try:
             pixels, _, shape = page.decode(data, index, jpegtables=page.jpegtables)
         except Exception as error:
@@ -212,33 +233,17 @@ def _rgb_of_lab(pixels: Pixels) -> Pixels:
     return found
 
 
-class _Complaints(logging.Handler):
-    """Collects what a library logs instead of raising."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.told: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.told.append(record.getMessage())
-
-
 @contextmanager
 def _no_complaints() -> Iterator[None]:
     """Take a warning of tifffile for an error: it stands for pixels that are not there."""
-    complaints = _Complaints()
-    logger = logging.getLogger("tifffile")
-    logger.addHandler(complaints)
-    try:
+    with heard("tifffile") as told:
         yield
-    finally:
-        logger.removeHandler(complaints)
-    if complaints.told:
-        raise damaged(complaints.told[0])
+    if told:
+        raise damaged(told[0])
 
 
 def open_page(path: str, config: Config) -> Opened:
-    """The first page of a TIFF.
+    """The main page of a TIFF.
 
     Raises
     ------
@@ -251,16 +256,40 @@ def open_page(path: str, config: Config) -> Opened:
         try:
             with _no_complaints():
                 tiff = opened.enter_context(tifffile.TiffFile(path))
-                region = Page(tiff.pages[0], descriptor, config)
+                number = _main(descriptor)
+                page = tiff.pages[number]
+                region = Page(page, descriptor, config)
                 region.rows(0, min(region.height, region.block_rows))
         except (ConversionError, MemoryError):
             raise
         except Exception as error:
             raise damaged(error) from error
-        done = ("converted from lab to sRGB",) if region.lab else ()
-        profile = _profile(tiff.pages[0])
-        scene = Scene(region=region, icc_profile=profile, cmyk=region.cmyk, done=done)
+        done = [*told_of_pages(len(tiff.pages), number), *region.absent]
+        done += ["converted from lab to sRGB"] if region.lab else []
+        profile = _profile(page)
+        scene = Scene(
+            region=region,
+            icc_profile=profile,
+            cmyk=region.cmyk,
+            orientation=_orientation(page),
+            done=tuple(done),
+        )
         return Opened(scenes=[scene], reader="tifffile", close=opened.pop_all().close)
+
+
+def _main(descriptor: int) -> int:
+    try:
+        return main_page(Tiff(descriptor, os.fstat(descriptor).st_size))
+    except TiffError:
+        return 0
+
+
+def told_of_pages(pages: int, number: int) -> list[str]:
+    """That page `number` of so many is the pyramid, as a line; empty of one page."""
+    if pages < 2:
+        return []
+    which = f"page {number + 1}, the first that is whole," if number else "the first one"
+    return [f"it has {pages} pages: {which} is the pyramid"]
 
 
 @contextmanager
@@ -275,6 +304,11 @@ def _opened(path: str) -> Iterator[tuple[ExitStack, int]]:
 def _profile(page: Any) -> bytes | None:
     tag = page.tags.get(_ICC_PROFILE)
     return bytes(tag.value) if tag is not None and page.photometric != _CIELAB else None
+
+
+def _orientation(page: Any) -> int:
+    tag = page.tags.get(_ORIENTATION)
+    return int(tag.value) if tag is not None and tag.value in range(1, 9) else 1
 
 
 def open_ome(path: str, config: Config) -> Opened:
@@ -328,6 +362,8 @@ def _scenes(series: Any, about: list[_Known], descriptor: int, config: Config) -
                 objective_power=known.power,
                 icc_profile=_profile(page),
                 cmyk=region.cmyk,
+                orientation=_orientation(page),
+                done=tuple(region.absent),
                 acquired_at=known.acquired_at,
                 copied=partial(_copied, region, one, descriptor, config),
             )

@@ -1,0 +1,136 @@
+"""What decoders say of an image without failing, and whether pixels are lost by it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyvips
+
+from cytowatch.errors import ConversionError
+from cytowatch.pyramid import jpeg
+
+__all__ = ["first_line", "heard", "noted", "raised", "refuse_lost", "refuse_lost_of_jpeg"]
+
+#: Decoders say these of pixels that are not there; no second reader has them either.
+_LOST = re.compile(
+    "premature end|bad huffman|truncated|corrupt jpeg data: bad|bad code word"
+    "|instead of rst|extraneous bytes before marker 0xd[0-7]",
+    re.IGNORECASE,
+)
+_CALLS = ("unable to call", "unable to fetch", "unable to write to memory")
+_END_OF_JPEG = b"\xff\xd9"
+_noting = threading.Lock()
+
+
+class _Told(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+@contextmanager
+def heard(library: str) -> Iterator[list[str]]:
+    """Collect what `library` logs instead of raising."""
+    told = _Told()
+    logger = logging.getLogger(library)
+    logger.addHandler(told)
+    try:
+        yield told.lines
+    finally:
+        logger.removeHandler(told)
+
+
+def noted() -> str:
+    """What libvips has noted since it was asked last; it goes on after what libjpeg says of a tile."""
+    text = pyvips.ffi.string(pyvips.vips_lib.vips_error_buffer()).decode("utf-8", "replace")
+    pyvips.vips_lib.vips_error_clear()
+    return str(text)
+
+
+@contextmanager
+def raised() -> Iterator[None]:
+    """Raise what libvips only notes, and add to its errors what it logs: some have no words of their own.
+
+    Raises
+    ------
+    pyvips.Error
+        It has noted something, or failed.
+    """
+    noted()
+    with heard("pyvips") as told:
+        try:
+            yield
+        except pyvips.Error as error:
+            logged = "\n".join(line.removeprefix("VIPS: ") for line in told)
+            raise pyvips.Error(str(error), logged) from error
+    if said := noted():
+        raise pyvips.Error(said, "")
+
+
+def refuse_lost(said: str) -> None:
+    """Refuse an image of whose pixels a reader says that some are lost.
+
+    Raises
+    ------
+    ConversionError
+        `damaged`.
+    """
+    found = next((line for line in said.splitlines() if _LOST.search(line)), None)
+    if found is not None:
+        raise ConversionError(
+            "damaged", f"its pixels are incomplete or corrupt: {first_line(found)}"
+        )
+
+
+def refuse_lost_of_jpeg(stream: bytes) -> None:
+    """The same of a JPEG with all its tables, by libjpeg; that its end marker is absent is no loss.
+
+    Raises
+    ------
+    ConversionError
+        `damaged`.
+    """
+    body = stream
+    if stream.rstrip(b"\0").endswith(_END_OF_JPEG):
+        body = stream.rstrip(b"\0").removesuffix(_END_OF_JPEG)
+    without = body.rstrip(b"\0")
+    if without.endswith(b"\xff"):
+        # It is a code, and no marker, by the zero after it.
+        without += b"\0"
+    said = _said_of_jpeg(without)
+    # A flat picture can end in zeros, and needs each; what was overwritten by them has too many or too few.
+    if said and without != body and not _said_of_jpeg(body) and _said_of_jpeg(body[:-1]):
+        return
+    refuse_lost(said)
+
+
+def _said_of_jpeg(body: bytes) -> str:
+    """What libjpeg says of a JPEG without its end; at an eighth of its size it reads all codes too."""
+    # libvips leaves out a last row of blocks that makes less than a pixel.
+    shrink = 8 if jpeg.height(body) % 8 == 0 else 1
+    # Of the last rows it only notes it, for whichever thread asks next.
+    with _noting:
+        noted()
+        try:
+            image = pyvips.Image.jpegload_buffer(
+                body + _END_OF_JPEG, shrink=shrink, access="sequential", fail_on="none"
+            )
+            image.avg()
+        except pyvips.Error as error:
+            return str(error)
+        return noted()
+
+
+def first_line(text: str) -> str:
+    """The first of libvips' lines that says something, without those that say which call failed."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    told = next((line for line in lines if not line.startswith(_CALLS)), "it is not readable")
+    return told.replace(os.sep, "/")[:200]
