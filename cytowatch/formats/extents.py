@@ -13,13 +13,13 @@ import re
 import struct
 import tarfile
 
-__all__ = ["bmp", "czi", "ets", "jp2", "jpeg2000_codestream", "pnm", "tar", "tar_mark"]
+__all__ = ["bmp", "czi", "ets", "jp2", "jpeg2000_codestream", "pnm", "pnm_mark", "tar", "tar_mark"]
 
 _MOST_PARTS = 1_000_000
 _LARGEST_DIRECTORY = 512 << 20
 #: Nothing in it can match in two ways: a header of spaces must not take for ever. A number of
 #: more digits is none that an image can have.
-_PNM = re.compile(rb"P[456](?:\s|#[^\n]*\n)+(\d{1,18})(?:\s|#[^\n]*\n)+(\d{1,18})\s", re.DOTALL)
+_PNM = re.compile(rb"P[1-6](?:\s|#[^\n]*\n)+(\d{1,18})(?:\s|#[^\n]*\n)+(\d{1,18})\s", re.DOTALL)
 _PNM_MOST = re.compile(rb"(?:\s|#[^\n]*\n)*(\d{1,18})\s", re.DOTALL)
 
 
@@ -40,6 +40,17 @@ def bmp(descriptor: int, size_bytes: int) -> str | None:
     stride = (width * bits + 31) // 32 * 4
     # The padding of the last row may be absent.
     return _short(begin + stride * (abs(height) - 1) + (width * bits + 7) // 8, size_bytes)
+
+
+def pnm_mark(head: bytes, kinds: bytes) -> str | None:
+    """By what a PNM of one of the `kinds`, which are digits, is told; None if it is none.
+
+    >>> pnm_mark(b"P6 300 200 255 ", b"36"), pnm_mark(b"P6 is a road", b"36")
+    ('begins with P6 and a size', None)
+    """
+    if _PNM.match(head) is None or head[1] not in kinds:
+        return None
+    return f"begins with {head[:2].decode()} and a size"
 
 
 def pnm(descriptor: int, size_bytes: int) -> str | None:

@@ -6,14 +6,14 @@ Source: https://netpbm.sourceforge.net/doc/pnm.html
 from __future__ import annotations
 
 from cytowatch.formats.base import Format, Probe
+from cytowatch.formats.extents import pnm_mark
 
 __all__ = ["FORMAT"]
 
 
 def matches(probe: Probe) -> str | None:
     """The evidence that it is a PBM or PPM."""
-    found = probe.head[:1] == b"P" and probe.head[1:2] in b"1346" and probe.head[2:3].isspace()
-    return f"begins with {probe.head[:2].decode()}" if found and len(probe.head) > 2 else None
+    return pnm_mark(probe.head, b"1346")
 
 
 FORMAT = Format(
