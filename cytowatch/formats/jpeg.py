@@ -8,13 +8,26 @@ from __future__ import annotations
 from cytowatch.formats.base import Format, Probe
 from cytowatch.formats.marks import vendor
 
-__all__ = ["FORMAT"]
+__all__ = ["FORMAT", "is_jpeg_ls"]
+
+_JPEG_LS = 0xF7
 
 
 def matches(probe: Probe) -> str | None:
     """The evidence that it is a JPEG, and not the head of a set."""
-    jpeg = probe.head.startswith(b"\xff\xd8\xff")
+    jpeg = probe.head.startswith(b"\xff\xd8\xff") and not is_jpeg_ls(probe.head)
     return "begins with FF D8 FF" if jpeg and vendor(probe) is None else None
+
+
+def is_jpeg_ls(head: bytes) -> bool:
+    """Whether its frame is one of JPEG-LS, which shares its markers alone with JPEG (T.87, C.1)."""
+    at = 2
+    while head[at : at + 1] == b"\xff" and at + 4 <= len(head):
+        # Segments of applications, tables and comments may come before the frame.
+        if head[at + 1] not in (0xDB, 0xDD, 0xF8, 0xFE, *range(0xE0, 0xF0)):
+            return head[at + 1] == _JPEG_LS
+        at += 2 + int.from_bytes(head[at + 2 : at + 4])
+    return False
 
 
 FORMAT = Format(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import struct
 
 import puremagic
 
 from cytowatch.formats.base import Probe
+from cytowatch.formats.jpeg import is_jpeg_ls
 
 __all__ = ["looks_like"]
 
@@ -16,6 +18,7 @@ _LAB = (
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
     (b"%PDF", "a PDF document"),
     (b"BM", "a text or a damaged bitmap: it begins with BM"),
+    *((b"P%d" % n, f"a text or a damaged PNM: it begins with P{n}") for n in range(1, 7)),
 )
 
 
@@ -36,6 +39,10 @@ def looks_like(probe: Probe) -> str:
     if re.match(rb"P[1-6]\s", head):
         # The library takes it for an image, but its header is none.
         return _text_or_data(head)
+    if head.startswith(b"\xff\xd8") and is_jpeg_ls(head):
+        return "a JPEG-LS image"
+    if _is_targa(head):
+        return "a Targa image (TGA)"
     return _by_library(head) or _text_or_data(head)
 
 
@@ -57,11 +64,31 @@ def _article(name: str) -> str:
     return "an" if first[0].upper() in ("AEFHILMNORSX" if spelt else "AEIOU") else "a"
 
 
+def _is_targa(head: bytes) -> bool:
+    """By its header, which has no mark (Truevision TGA 2.0): puremagic takes it for a spreadsheet."""
+    if len(head) < 18:
+        return False
+    _, mapped, kind, _, colours, map_bits, _, _, width, height, bits, flags = struct.unpack_from(
+        "<3B2HB4H2B", head
+    )
+    plain = kind in (2, 3, 10, 11) and mapped == 0 and colours == map_bits == 0
+    palette = kind in (1, 9) and mapped == 1 and 0 < colours <= 256 and map_bits in (15, 16, 24, 32)
+    depth = bits in (8, 15, 16, 24, 32) and flags & 0xC0 == 0
+    return (plain or palette) and depth and width > 0 and height > 0
+
+
 def _text_or_data(head: bytes) -> str:
     try:
         text = head.decode("utf-8")
     except UnicodeDecodeError as error:
-        text = head[: error.start].decode() if error.start > len(head) - 4 else ""
+        text = head[: error.start].decode() if error.start > len(head) - 4 else _western(head)
     if text and all(char.isprintable() or char.isspace() for char in text):
         return "a text file"
     return "data of an unknown kind"
+
+
+def _western(head: bytes) -> str:
+    """`head` as text of Windows' code page 1252, if nearly all of it is ASCII; else empty."""
+    if sum(byte < 128 for byte in head) * 4 < len(head) * 3:
+        return ""
+    return head.decode("cp1252", "replace")

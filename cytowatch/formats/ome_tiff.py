@@ -12,22 +12,29 @@ from cytowatch.formats.marks import marked
 
 __all__ = ["FORMAT", "other_files"]
 
-_UUID = re.compile(r"<UUID\b[^>]*?(?:FileName=\"([^\"]*)\"[^>]*)?>\s*([^<\s]+)")
-_BINARY_ONLY = re.compile(r"<BinaryOnly\b[^>]*MetadataFile=\"([^\"]*)\"")
+#: Of XML: a value stands in quotes of either kind, and a name may have a prefix.
+_VALUE = r"\s*=\s*(?:\"([^\"]*)\"|'([^']*)')"
+_OWN = re.compile(rf"<(?:\w+:)?OME\b[^>]*\bUUID{_VALUE}")
+_UUID = re.compile(rf"<(?:\w+:)?UUID\b[^>]*?(?:\bFileName{_VALUE}[^>]*)?>\s*([^<\s]+)")
+_BINARY_ONLY = re.compile(rf"<(?:\w+:)?BinaryOnly\b[^>]*\bMetadataFile{_VALUE}")
 
 
 def other_files(description: str) -> list[str]:
     """The files, other than itself, that the OME-XML of one says its planes or metadata lie in.
 
     A file names itself by its UUID, with the name that it was written under.
+
+    >>> other_files("<OME><BinaryOnly MetadataFile='a.companion.ome' UUID='urn:uuid:1'/></OME>")
+    ['a.companion.ome']
     """
-    own = re.search(r"<OME\b[^>]*\bUUID=\"([^\"]+)\"", description)
-    named = {uuid: name or uuid for name, uuid in _UUID.findall(description)}
+    own = _OWN.search(description)
+    named = {uuid: one or other or uuid for one, other, uuid in _UUID.findall(description)}
     if own is not None:
-        named.pop(own[1], None)
+        named.pop(own[1] or own[2], None)
     elif len(named) == 1:
         named.clear()
-    return sorted({*named.values(), *_BINARY_ONLY.findall(description)})
+    elsewhere = (one or other for one, other in _BINARY_ONLY.findall(description))
+    return sorted({*named.values(), *elsewhere})
 
 
 FORMAT = Format(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,13 @@ __all__ = [
     "czi",
     "jp2",
     "jp2_tiled",
+    "jpeg_ls",
     "ome_flat",
     "ome_jpeg",
     "ome_pyramid",
     "pgm",
     "ppm",
+    "targa",
 ]
 
 
@@ -153,3 +156,16 @@ def ome_jpeg(path: Path, *, width: int = 1003, height: int = 700, samples: int =
             small = pixels[:: step**number * squeeze, :: step**number]
             tiff.write(np.ascontiguousarray(small), subfiletype=1, **options)
     return path
+
+
+def targa() -> bytes:
+    """The bytes of a TGA of 24 bits."""
+    stream = io.BytesIO()
+    Image.fromarray(picture(40, 30)).save(stream, "TGA")
+    return stream.getvalue()
+
+
+def jpeg_ls() -> bytes:
+    """The bytes of a JPEG-LS with a comment before its frame."""
+    data: bytes = imagecodecs.jpegls_encode(picture(40, 30))
+    return data[:2] + b"\xff\xfe\0\5abc" + data[2:]
