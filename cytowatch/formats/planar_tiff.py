@@ -28,7 +28,9 @@ FORMAT = Format(
     extension="tif",
     oddities="What libvips does not read (ZSTD, LZMA, LERC or JPEG 2000 in TIFF) goes to tifffile. "
     "Of several pages the first is the pyramid. 16 bits and floating samples end in a "
-    "lossless pyramid of 16 bits.",
+    "lossless pyramid of 16 bits; fewer bits are spread, wide, signed and floating samples scaled. "
+    "YCbCr, Lab and samples that ExtraSamples does not call transparency go to tifffile as well: "
+    "what is neither colour nor transparency is left out and named.",
     source="TIFF 6.0",
     matches=matches,
 )

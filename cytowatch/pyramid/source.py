@@ -10,9 +10,11 @@ import pyvips
 
 from cytowatch.config import Config
 from cytowatch.errors import ConversionError
+from cytowatch.pyramid import jpeg
 from cytowatch.pyramid.readers.pages import open_page
 from cytowatch.pyramid.readers.whole import Whole
 from cytowatch.pyramid.regions import Opened, Scene, check_expansion, check_memory, check_size
+from cytowatch.pyramid.samples import spread
 
 __all__ = ["Source", "first_line", "normalised", "open_second", "open_strict"]
 
@@ -111,13 +113,23 @@ def _by_imagecodecs(path: str, config: Config) -> Opened:
         raise
     except Exception as error:
         raise ConversionError("damaged", first_line(str(error))) from error
+    done: tuple[str, ...] = ()
+    if pixels.dtype == np.uint16 and decode is imagecodecs.jpeg_decode:
+        bits = jpeg.precision(data)
+        pixels, done = spread(pixels, bits), (f"its {bits}-bit samples were expanded to 16 bits",)
     if pixels.shape[:2] != (header.height, header.width):
         raise ConversionError("damaged", "two readers disagree about its size")
-    return Opened(scenes=[Scene(region=Whole(pixels))], reader="imagecodecs")
+    return Opened(scenes=[Scene(region=Whole(pixels), done=done)], reader="imagecodecs")
 
 
 def normalised(image: Source) -> tuple[Source, list[str]]:
-    """`image` with 8 or 16 unsigned bits and one or three samples, and what was done to it."""
+    """`image` with 8 or 16 unsigned bits and one or three samples, and what was done to it.
+
+    Raises
+    ------
+    ConversionError
+        `unsupported_samples`.
+    """
     done: list[str] = []
     orientation = _orientation(image)
     if orientation != 1:
@@ -139,10 +151,10 @@ def normalised(image: Source) -> tuple[Source, list[str]]:
         image = image.colourspace("srgb")
     if image.hasalpha():
         white = 65535 if image.format == "ushort" else 255
-        scale = 1.0 if image.format in ("float", "double") else white
-        image = image.flatten(background=[scale], max_alpha=scale)
+        image = image.flatten(background=[white], max_alpha=white)
         done.append("its transparency was laid over white")
-    image = _integral(image, done)
+    if image.format not in ("uchar", "ushort"):
+        raise ConversionError("unsupported_samples", f"its samples are of the kind {image.format}")
     if image.bands not in (1, 3):
         kept = 3 if image.bands > 3 else 1
         done.append(f"it has {image.bands} samples a pixel: the first {kept} are the pyramid")
@@ -150,27 +162,6 @@ def normalised(image: Source) -> tuple[Source, list[str]]:
     if image.format == "ushort":
         done.append("its 16-bit samples are kept, without loss")
     return image, done
-
-
-def _integral(image: Source, done: list[str]) -> Source:
-    """Signed, wide and floating samples as unsigned ones of 8 or 16 bits."""
-    match image.format:
-        case "uchar" | "ushort":
-            return image
-        case "float" if image.interpretation == "scrgb":
-            done.append("its linear floating samples were converted to 16-bit RGB")
-            return image.colourspace("rgb16")
-        case kind:
-            image = image.copy_memory()
-            least, most = image.min(), image.max()
-            grey = "grey16" if image.bands < 3 else "rgb16"
-            if kind in ("char", "short", "int", "uint") and least >= 0 and most <= 65535:
-                done.append(f"its {kind} samples are stored as 16-bit ones, unchanged")
-                return image.cast("ushort").copy(interpretation=grey)
-            span = (most - least) or 1.0
-            done.append(f"its {kind} samples, {least:g} to {most:g}, were scaled to 16 bits")
-            scaled = (image - least) * (65535.0 / span)
-            return scaled.rint().cast("ushort").copy(interpretation=grey)
 
 
 def _orientation(image: Source) -> int:
