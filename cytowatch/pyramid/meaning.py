@@ -64,8 +64,8 @@ def meaning(photometric: int, stored: int, extra: Sequence[int]) -> Meaning:
     Meaning(colours=3, alpha=None, premultiplied=False)
     """
     colours = _COLOURS.get(photometric, stored)
-    # Three samples of grey of which none is called an extra one are RGB by another name.
-    if colours == 1 and stored == 3 and not extra and photometric != PALETTE:
+    # Bio-Formats writes RGBA as four samples of grey of which none is called an extra one.
+    if colours == 1 and stored in (3, 4) and not extra and photometric != PALETTE:
         colours = 3
     for place, kind in enumerate(extra, start=stored - len(extra)):
         if place >= colours and kind in (_PREMULTIPLIED, _UNASSOCIATED):

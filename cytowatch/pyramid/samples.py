@@ -5,7 +5,7 @@ Source: TIFF 6.0; IEC 61966-2-1 (sRGB).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,9 +14,11 @@ import numpy as np
 from cytowatch.errors import ConversionError
 from cytowatch.pyramid.regions import Pixels, RegionReader, Scene, damaged
 
-__all__ = ["held", "inverted", "spread", "srgb", "unmultiplied"]
+__all__ = ["banded", "held", "inverted", "spread", "srgb", "unmultiplied"]
 
 _FULL = 65535
+#: Pixels that are converted together.
+_BAND_PIXELS = 1 << 20
 #: Rows that are looked at together to find the least and the greatest value.
 _LOOK_BYTES = 16 << 20
 
@@ -32,6 +34,19 @@ def spread(pixels: Pixels, bits: int) -> Pixels:
         return pixels
     table = (np.arange(most + 1, dtype=np.uint32) * full + most // 2) // most
     found: Pixels = table.astype(pixels.dtype)[np.minimum(pixels, most)]
+    return found
+
+
+def banded(convert: Callable[[Pixels], Pixels], pixels: Pixels) -> Pixels:
+    """`pixels` converted a few rows at a time: what that takes in between is many times as large."""
+    step = max(1, _BAND_PIXELS // pixels.shape[1])
+    first = convert(pixels[:step])
+    if len(pixels) <= step:
+        return first
+    found = np.empty((len(pixels), *first.shape[1:]), first.dtype)
+    found[:step] = first
+    for top in range(step, len(pixels), step):
+        found[top : top + step] = convert(pixels[top : top + step])
     return found
 
 
@@ -143,6 +158,9 @@ class _Levelled:
 
     def rows(self, top: int, bottom: int) -> Pixels:
         rows = self._region.rows(top, bottom).reshape(bottom - top, self.width, self.samples)
+        return banded(self._as_16_bits, rows)
+
+    def _as_16_bits(self, rows: Pixels) -> Pixels:
         found = np.empty(rows.shape, np.uint16)
         found[:, :, : self._colours] = self._levelled(rows[:, :, : self._colours])
         if self.samples > self._colours:

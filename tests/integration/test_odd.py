@@ -173,6 +173,7 @@ ODD = {
     "zstd.tif": Odd(_tiff(PIXELS, compression="zstd", photometric="rgb"), PIXELS, "tifffile"),
     "white is zero.tif": Odd(_tiff(GREY, photometric="miniswhite"), 255 - GREY),
     "pages.tif": Odd(_tiff(np.stack([PIXELS, PIXELS[::-1]]), photometric="rgb"), PIXELS, "2 pages"),
+    "pages zstd.tif": Odd(_tiff(np.stack([PIXELS, PIXELS[::-1]]), photometric="rgb", compression="zstd"), PIXELS, "2 pages"),
     "interlaced.png": Odd(lambda p: pyvips.Image.new_from_array(PIXELS).pngsave(str(p), interlace=True), PIXELS),
     "progressive.jpg": Odd(_pillow(IMAGE, "JPEG", quality=95, progressive=True, subsampling=0), PIXELS, None, 2),
     "inch.tif": Odd(_tiff(PIXELS, photometric="rgb", resolution=(50_800, 50_800), resolutionunit="INCH"), PIXELS, mpp=0.5),

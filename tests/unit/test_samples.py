@@ -10,7 +10,7 @@ from cytowatch.pyramid.colours import rgb_of_lab, rgb_of_ycbcr, ycbcr_of_units
 from cytowatch.pyramid.meaning import Meaning, meaning
 from cytowatch.pyramid.readers.whole import Whole
 from cytowatch.pyramid.regions import Pixels, Scene
-from cytowatch.pyramid.samples import held, inverted, spread, unmultiplied
+from cytowatch.pyramid.samples import banded, held, inverted, spread, unmultiplied
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,9 @@ from cytowatch.pyramid.samples import held, inverted, spread, unmultiplied
         (1, 2, (), Meaning(colours=1)),
         (1, 3, (), Meaning(colours=3)),
         (1, 3, (0, 0), Meaning(colours=1)),
+        (1, 4, (), Meaning(colours=3)),
+        (1, 4, (0, 0, 0), Meaning(colours=1)),
+        (1, 5, (), Meaning(colours=1)),
         (2, 3, (2,), Meaning(colours=3)),
         (2, 4, (), Meaning(colours=3)),
         (2, 5, (0, 1), Meaning(colours=3, alpha=4, premultiplied=True)),
@@ -92,6 +95,19 @@ def test_colours_before_they_were_multiplied() -> None:
     assert unmultiplied(colours, alpha).tolist() == [[[100, 0, 50], [50, 100, 200], [0, 0, 0]]]
     half = unmultiplied(np.full((1, 1, 3), 0.25, np.float32), np.full((1, 1, 1), 0.5, np.float32))
     assert half.tolist() == [[[0.5, 0.5, 0.5]]]
+
+
+def test_a_few_rows_at_a_time() -> None:
+    """The same as all at once, however the rows fall."""
+    pixels = np.arange(7 * 2**19, dtype=np.uint32).reshape(7, -1, 1)
+    seen: list[int] = []
+
+    def halves(rows: Pixels) -> Pixels:
+        seen.append(len(rows))
+        return (rows // 2).astype(np.uint16)
+
+    assert np.array_equal(banded(halves, pixels), (pixels // 2).astype(np.uint16))
+    assert seen == [2, 2, 2, 1]
 
 
 def test_ycbcr_by_its_tags() -> None:

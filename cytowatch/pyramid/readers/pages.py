@@ -19,6 +19,7 @@ import numpy as np
 from cytowatch import durable
 from cytowatch.config import Config
 from cytowatch.errors import ConversionError
+from cytowatch.formats.tiff import Tiff
 from cytowatch.model import Mpp
 from cytowatch.pyramid import copied, jpeg, resolution
 from cytowatch.pyramid.colours import LUMA, REFERENCE, rgb_of_lab, rgb_of_ycbcr, ycbcr_of_units
@@ -34,7 +35,7 @@ from cytowatch.pyramid.meaning import (
     meaning,
 )
 from cytowatch.pyramid.regions import Opened, Pixels, Scene, check_memory, check_size, damaged, each
-from cytowatch.pyramid.samples import inverted, spread, unmultiplied
+from cytowatch.pyramid.samples import banded, inverted, spread, unmultiplied
 
 __all__ = ["Page", "open_ome", "open_page"]
 
@@ -91,6 +92,7 @@ class Page:
         whole = 8 * self.dtype.itemsize
         self._bits = page.bitspersample if isinstance(page.bitspersample, int) else whole
         self.done = tuple(self._said())
+        self._converted = bool(self.done) or self._inverted or self._means.premultiplied
         self._tall = (
             int(page.tilelength) if page.is_tiled else int(page.rowsperstrip or self.height)
         )
@@ -120,7 +122,7 @@ class Page:
                 plane * down + row for row in (top // self._tall, -(-bottom // self._tall))
             )
             each(place, range(first * across, last * across), out_bytes=found.nbytes)
-        return self._plain(found)
+        return banded(self._plain, found) if self._converted else found
 
     def _place(self, found: Pixels, pixels: Pixels, plane: int, at: int, left: int) -> None:
         skip = max(0, -at)
@@ -210,7 +212,7 @@ class Page:
         kept, stored = self._means.colours, self._stored
         if self._palette is not None:
             yield "its palette was expanded to RGB"
-        elif self.dtype.kind == "u" and self._bits < 8 * self.dtype.itemsize:
+        elif self.dtype in (np.uint8, np.uint16) and self._bits < 8 * self.dtype.itemsize:
             yield f"its {self._bits}-bit samples were expanded to {8 * self.dtype.itemsize} bits"
         if self._lab:
             yield "converted from lab to sRGB"
@@ -254,7 +256,7 @@ class Page:
         return pixels
 
     def _spread(self, pixels: Pixels) -> Pixels:
-        narrow = pixels.dtype.kind == "u" and pixels.dtype.itemsize <= 2
+        narrow = pixels.dtype in (np.uint8, np.uint16)
         return spread(pixels, self._bits) if narrow else pixels
 
 
@@ -343,13 +345,19 @@ def open_page(path: str, config: Config) -> Opened:
                 tiff = opened.enter_context(tifffile.TiffFile(path))
                 region = Page(tiff.pages[0], descriptor, config)
                 region.rows(0, min(region.height, region.block_rows))
+            pages = _other_pages(descriptor)
         except (ConversionError, MemoryError):
             raise
         except Exception as error:
             raise damaged(error) from error
         profile = _profile(tiff.pages[0])
         scene = Scene(region=region, icc_profile=profile, cmyk=region.cmyk, done=region.done)
-        return Opened(scenes=[scene], reader="tifffile", close=opened.pop_all().close)
+        return Opened(scenes=[scene], reader="tifffile", done=pages, close=opened.pop_all().close)
+
+
+def _other_pages(descriptor: int) -> tuple[str, ...]:
+    count = len(Tiff(descriptor, os.fstat(descriptor).st_size).directories)
+    return (f"it has {count} pages: the first one is the pyramid",) if count > 1 else ()
 
 
 @contextmanager
