@@ -29,7 +29,7 @@ FORMAT = Format(
     extension="bmp",
     oddities="Plain 24 and 32 bit are read row by row, mostly from the bottom; run-length coded, "
     "palette and OS/2 kinds by Pillow, under a limit of memory that is told from the "
-    "header.",
+    "header. An alpha that is zero everywhere is no transparency, and left out.",
     source="Microsoft, Bitmap Storage",
     matches=matches,
 )

@@ -29,7 +29,9 @@ FORMAT = Format(
     oddities="What libvips does not read (ZSTD, LZMA, LERC or JPEG 2000 in TIFF) goes to tifffile. "
     "Of several pages the first that is neither a reduced image nor a mask is the pyramid. Tiles that "
     "the file leaves out are counted in a warning. 16 bits and floating samples end in a lossless "
-    "pyramid of 16 bits.",
+    "pyramid of 16 bits; fewer bits are spread, wide, signed and floating samples scaled. "
+    "YCbCr, Lab and samples that ExtraSamples does not call transparency go to tifffile as well: "
+    "what is neither colour nor transparency is left out and named.",
     source="TIFF 6.0",
     matches=matches,
 )

@@ -10,7 +10,16 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["TABLES", "Head", "head", "height", "segments", "with_tables", "xr_is_cut"]
+__all__ = [
+    "TABLES",
+    "Head",
+    "head",
+    "height",
+    "precision",
+    "segments",
+    "with_tables",
+    "xr_is_cut",
+]
 
 #: The markers of quantisation and Huffman tables.
 TABLES = frozenset({0xDB, 0xC4})
@@ -64,6 +73,20 @@ def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         yield marker, at, end
         at = end
     raise ValueError("a JPEG without a scan")
+
+
+def precision(data: bytes) -> int:
+    """How many bits its samples have.
+
+    Raises
+    ------
+    ValueError
+        It is no JPEG, or a damaged one.
+    """
+    for marker, at, end in segments(data):
+        if marker in _FRAMES and end > at + 4:
+            return data[at + 4]
+    raise ValueError("a JPEG without a frame")
 
 
 def head(data: bytes) -> Head | None:

@@ -38,7 +38,8 @@ Pixels = np.ndarray[Any, Any]
 class RegionReader(Protocol):
     """An image whose rows can be had in any order, from several threads at a time.
 
-    `samples` is 1 to 4: grey, grey and alpha, RGB, RGBA; `dtype` any of 8 to 64 bits.
+    `samples` is 1 to 4: grey, grey and alpha, RGB, RGBA, or of inks 4 and 5; `dtype` any of 8 to 64
+    bits. An alpha is one by which the colours are not multiplied.
     """
 
     @property
@@ -69,8 +70,8 @@ class RegionReader(Protocol):
 class Scene:
     """One image of a file, and what the file says of it; `done` is what a reader had to do.
 
-    With `cmyk` the four samples are inks. `orientation` is the tag of TIFF and EXIF: rows are as they
-    are stored, and so is `mpp`. `copied` tells the first of its levels, if they are JPEG that can be
+    With `cmyk` the first four samples are inks. `orientation` is the tag of TIFF and EXIF: rows are as
+    they are stored, and so is `mpp`. `copied` tells the first of its levels, if they are JPEG that can be
     written as it is.
     """
 

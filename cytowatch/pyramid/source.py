@@ -11,7 +11,7 @@ import pyvips
 from cytowatch.config import Config
 from cytowatch.errors import ConversionError
 from cytowatch.formats.tiff import Tiff, TiffError, main_page, misplaced
-from cytowatch.pyramid import resolution
+from cytowatch.pyramid import jpeg, resolution
 from cytowatch.pyramid.complaints import first_line, noted, refuse_lost
 from cytowatch.pyramid.readers.pages import open_page, told_of_pages
 from cytowatch.pyramid.readers.whole import Whole
@@ -24,6 +24,7 @@ from cytowatch.pyramid.regions import (
     check_size,
     damaged,
 )
+from cytowatch.pyramid.samples import spread
 
 __all__ = ["Source", "normalised", "open_second", "open_strict", "orientation"]
 
@@ -129,8 +130,9 @@ def _whole(path: str, kind: str, config: Config) -> Opened:
         check_memory(need + os.stat(path).st_size, config, "reading it whole")
         pixels = _in_spite_of_warnings(header) if kind == "jpeg" else None
         reader = "imagecodecs" if pixels is None else "libvips"
+        done: tuple[str, ...] = ()
         if pixels is None:
-            pixels = _by_imagecodecs(path, kind)
+            pixels, done = _by_imagecodecs(path, kind)
     except (ConversionError, MemoryError):
         raise
     except Exception as error:
@@ -146,6 +148,7 @@ def _whole(path: str, kind: str, config: Config) -> Opened:
         icc_profile=header.get(_ICC_PROFILE) if header.get_typeof(_ICC_PROFILE) else None,
         cmyk=cmyk,
         orientation=orientation(header),
+        done=done,
     )
     return Opened(scenes=[scene], reader=reader)
 
@@ -161,16 +164,29 @@ def _in_spite_of_warnings(image: Source) -> Pixels | None:
     return pixels
 
 
-def _by_imagecodecs(path: str, kind: str) -> Pixels:
+def _by_imagecodecs(path: str, kind: str) -> tuple[Pixels, tuple[str, ...]]:
+    """The pixels, and what was done to them."""
     import imagecodecs
 
-    decode = imagecodecs.png_decode if kind == "png" else imagecodecs.jpeg_decode
     with open(path, "rb") as file:
-        return np.asarray(decode(file.read()))
+        data = file.read()
+    if kind == "png":
+        return np.asarray(imagecodecs.png_decode(data)), ()
+    pixels = np.asarray(imagecodecs.jpeg_decode(data))
+    if pixels.dtype != np.uint16:
+        return pixels, ()
+    bits = jpeg.precision(data)
+    return spread(pixels, bits), (f"its {bits}-bit samples were expanded to 16 bits",)
 
 
 def normalised(image: Source) -> tuple[Source, list[str]]:
-    """`image` with 8 or 16 unsigned bits and one or three samples, and what was done to it."""
+    """`image` with 8 or 16 unsigned bits and one or three samples, and what was done to it.
+
+    Raises
+    ------
+    ConversionError
+        `unsupported_samples`.
+    """
     done: list[str] = []
     turned = orientation(image)
     if turned != 1:
@@ -192,10 +208,10 @@ def normalised(image: Source) -> tuple[Source, list[str]]:
         image = image.colourspace("srgb")
     if image.hasalpha():
         white = 65535 if image.format == "ushort" else 255
-        scale = 1.0 if image.format in ("float", "double") else white
-        image = image.flatten(background=[scale], max_alpha=scale)
+        image = image.flatten(background=[white], max_alpha=white)
         done.append("its transparency was laid over white")
-    image = _integral(image, done)
+    if image.format not in ("uchar", "ushort"):
+        raise ConversionError("unsupported_samples", f"its samples are of the kind {image.format}")
     if image.bands not in (1, 3):
         kept = 3 if image.bands > 3 else 1
         done.append(f"it has {image.bands} samples a pixel: the first {kept} are the pyramid")
@@ -203,27 +219,6 @@ def normalised(image: Source) -> tuple[Source, list[str]]:
     if image.format == "ushort":
         done.append("its 16-bit samples are kept, without loss")
     return image, done
-
-
-def _integral(image: Source, done: list[str]) -> Source:
-    """Signed, wide and floating samples as unsigned ones of 8 or 16 bits."""
-    match image.format:
-        case "uchar" | "ushort":
-            return image
-        case "float" if image.interpretation == "scrgb":
-            done.append("its linear floating samples were converted to 16-bit RGB")
-            return image.colourspace("rgb16")
-        case kind:
-            image = image.copy_memory()
-            least, most = image.min(), image.max()
-            grey = "grey16" if image.bands < 3 else "rgb16"
-            if kind in ("char", "short", "int", "uint") and least >= 0 and most <= 65535:
-                done.append(f"its {kind} samples are stored as 16-bit ones, unchanged")
-                return image.cast("ushort").copy(interpretation=grey)
-            span = (most - least) or 1.0
-            done.append(f"its {kind} samples, {least:g} to {most:g}, were scaled to 16 bits")
-            scaled = (image - least) * (65535.0 / span)
-            return scaled.rint().cast("ushort").copy(interpretation=grey)
 
 
 def orientation(image: Source) -> int:

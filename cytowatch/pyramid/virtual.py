@@ -142,10 +142,12 @@ def _header(region: RegionReader, row_bytes: int, *, cmyk: bool) -> tuple[bytes,
     bits = region.dtype.itemsize * 8
     kind = _SAMPLE_FORMATS[region.dtype.kind]
     samples = region.samples
+    # Of five values there is no room in an entry, and libtiff takes one for all.
+    each = samples if samples <= 4 else 1
     tags: list[tuple[int, int, list[int]]] = [
         (256, 4, [region.width]),
         (257, 4, [region.height]),
-        (258, 3, [bits] * samples),
+        (258, 3, [bits] * each),
         (259, 3, [1]),
         (262, 3, [5 if cmyk else 1 if samples < 3 else 2]),
         (273, 16, []),
@@ -153,8 +155,8 @@ def _header(region: RegionReader, row_bytes: int, *, cmyk: bool) -> tuple[bytes,
         (278, 4, [rows]),
         (279, 16, []),
         (284, 3, [1]),
-        *([(338, 3, [2])] if samples in (2, 4) and not cmyk else []),
-        (339, 3, [kind] * samples),
+        *([(338, 3, [2])] if samples in ((5,) if cmyk else (2, 4)) else []),
+        (339, 3, [kind] * each),
     ]
     arrays_at = 16 + 8 + 20 * len(tags) + 8
     data = -(-(arrays_at + 16 * strips) // 4096) * 4096

@@ -18,8 +18,11 @@ from cytowatch.manifest import FileEntry, ImageEntry
 from cytowatch.model import Mpp, Outcome, Progress, UploadedFile
 from cytowatch.pyramid import complaints, describe, resolution, source, verify, writer
 from cytowatch.pyramid.copied import CopiedLevel, Unlike
+from cytowatch.pyramid.meaning import is_odd
 from cytowatch.pyramid.readers import READERS
+from cytowatch.pyramid.readers.pages import open_page
 from cytowatch.pyramid.regions import Opened, Pixels, Scene, check_expansion, check_memory
+from cytowatch.pyramid.samples import held
 from cytowatch.pyramid.virtual import VirtualTiff, as_image, is_plain
 from cytowatch.status import Status
 
@@ -115,6 +118,8 @@ def _write(file: UploadedFile) -> tuple[list[_Written], str, list[str], dict[str
     """
     form = file.manifest["format"]
     read = READERS.get(form["id"]) if form else None
+    if read is None and is_odd(file.source):
+        read = open_page
     if read is not None:
         return _by_reader(file, read(file.source, file.config), [])
     try:
@@ -158,7 +163,7 @@ def _by_reader(
             check_expansion(decoded_bytes, file.manifest["size_bytes"], file.config)
             if scene.orientation != 1:
                 check_memory(decoded_bytes, file.config, "turning it upright")
-            one = _copying(file, scene, path, share, sum(one.copied_bytes for one in written))
+            one = _copying(file, held(scene), path, share, sum(one.copied_bytes for one in written))
             one.entry["scene"] = scene.index
             one.entry["objective_power"] = scene.objective_power
             one.entry["acquired_at"] = scene.acquired_at

@@ -9,7 +9,7 @@ import numpy as np
 import pyvips
 import tifffile
 
-__all__ = ["aperio_svs", "jpeg", "picture", "planar_tiff", "png", "pyramidal_tiff"]
+__all__ = ["aperio_svs", "bare_tiff", "jpeg", "picture", "planar_tiff", "png", "pyramidal_tiff"]
 
 
 def picture(width: int, height: int) -> np.ndarray:
@@ -36,6 +36,24 @@ def png(path: Path, *, width: int = 400, height: int = 300, **options: object) -
 def planar_tiff(path: Path, *, width: int = 400, height: int = 300, **options: object) -> Path:
     """A TIFF in strips."""
     tifffile.imwrite(path, picture(width, height), photometric="rgb", rowsperstrip=64, **options)
+    return path
+
+
+def bare_tiff(path: Path, strip: bytes, *, width: int, height: int, **tags: object) -> Path:
+    """A TIFF of one strip, as it is, with tags that no library would write: `tag_258=(4,)`."""
+    numbers = {int(name.removeprefix("tag_")): values for name, values in tags.items()}
+    numbers |= {256: (width,), 257: (height,), 273: (8,), 278: (height,), 279: (len(strip),)}
+    at = 8 + len(strip) + len(strip) % 2
+    entries, extra = b"", b""
+    for number, values in sorted(numbers.items()):
+        data = struct.pack(f"<{len(values)}I", *values)
+        if len(data) > 4:
+            where = at + 6 + 12 * len(numbers) + len(extra)
+            extra, data = extra + data, struct.pack("<I", where)
+        entries += struct.pack("<HHI", number, 4, len(values)) + data
+    directory = struct.pack("<H", len(numbers)) + entries + bytes(4) + extra
+    head = struct.pack("<2sHI", b"II", 42, at) + strip + bytes(len(strip) % 2)
+    path.write_bytes(head + directory)
     return path
 
 

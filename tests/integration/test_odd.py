@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import openslide
 import pytest
@@ -14,13 +16,15 @@ import tifffile
 from PIL import Image, ImageCms
 
 from tests.acceptance.conftest import Root, root
-from tests.builders import others, picture
+from tests.builders import bare_tiff, others, picture
 
 __all__ = ["root"]
 
 PIXELS = picture(300, 200)
 GREY = PIXELS[:, :, 1]
 LONG = 100_000
+#: Compression, which libvips does not read.
+ZSTD = 50000
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,78 @@ def _four_bits(path: Path) -> None:
         )  # fmt: skip
 
 
+def _packed(
+    pixels: np.ndarray, bits: int, photometric: int, compression: int = 1
+) -> Callable[[Path], object]:
+    """The highest `bits` of 8 or 16 bit samples, without gaps, in one strip."""
+    samples = 1 if pixels.ndim == 2 else pixels.shape[2]
+    few = pixels.reshape(200, -1).astype(np.uint32) >> (8 * pixels.dtype.itemsize - bits)
+    ones = (few[:, :, np.newaxis] >> np.arange(bits)[::-1]) & 1
+    data = np.packbits(ones.astype(np.uint8).reshape(200, -1), axis=1).tobytes()
+    return lambda path: bare_tiff(
+        path, imagecodecs.zstd_encode(data) if compression == ZSTD else data, width=300, height=200,
+        tag_258=(bits,) * samples, tag_259=(compression,), tag_262=(photometric,), tag_277=(samples,),
+    )  # fmt: skip
+
+
+def _high(pixels: np.ndarray, bits: int) -> np.ndarray:
+    """The highest `bits` of samples, spread again."""
+    full = np.iinfo(pixels.dtype).max
+    few = pixels.astype(np.uint64) >> (8 * pixels.dtype.itemsize - bits)
+    return np.rint(few * (full / ((1 << bits) - 1))).astype(pixels.dtype)
+
+
+def _subsampled(path: Path) -> None:
+    light, chroma = YCBCR[:, :, 0], YCBCR[:, :, 1:].astype(int)
+    fours = light.reshape(100, 2, 150, 2).swapaxes(1, 2).reshape(100, 150, 4)
+    means = chroma.reshape(100, 2, 150, 2, 2).mean(axis=(1, 3)).astype(np.uint8)
+    data = imagecodecs.zstd_encode(np.concatenate([fours, means], axis=2).tobytes())
+    bare_tiff(
+        path, data, width=300, height=200, tag_258=(8, 8, 8), tag_259=(ZSTD,), tag_262=(6,),
+        tag_277=(3,), tag_530=(2, 2),
+    )  # fmt: skip
+
+
+def _bmp_two_bits(path: Path) -> None:
+    few = GREY >> 6
+    data = few[:, ::4] << 6 | few[:, 1::4] << 4 | few[:, 2::4] << 2 | few[:, 3::4]
+    rows = np.pad(data, ((0, 0), (0, 1)))[::-1].tobytes()
+    palette = b"".join(bytes((n * 85, n * 85, n * 85, 0)) for n in range(4))
+    head = struct.pack("<IiiHHIIiiII", 40, 300, 200, 1, 2, 0, 0, 0, 0, 4, 0) + palette
+    path.write_bytes(b"BM" + struct.pack("<IHHI", 70 + len(rows), 0, 0, 70) + head + rows)
+
+
+def _bmp_unseen(path: Path) -> None:
+    rows = np.dstack([PIXELS[::-1, :, ::-1], np.zeros_like(GREY)]).tobytes()
+    head = struct.pack("<IiiHHIIiiII", 108, 300, 200, 1, 32, 3, 0, 0, 0, 0, 0)
+    head += struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + bytes(52)
+    path.write_bytes(b"BM" + struct.pack("<IHHI", 122 + len(rows), 0, 0, 122) + head + rows)
+
+
+def _icc_lab(bits: int) -> np.ndarray:
+    """The picture in ICC's Lab: a and b without a sign, of 16 bits in 256ths."""
+    plain = np.asarray(LAB) ^ np.array([0, 128, 128], np.uint8)
+    return plain if bits == 8 else plain.astype(np.uint16) << 8
+
+
+def _lab16() -> np.ndarray:
+    wide = np.asarray(LAB).astype(np.uint16)
+    return np.dstack([wide[:, :, 0] * 257, wide[:, :, 1] << 8, wide[:, :, 2] << 8])
+
+
+def _premultiplied() -> np.ndarray:
+    colours = np.rint(RGBA[:, :, :3] * (RGBA[:, :, 3:] / 255)).astype(np.uint8)
+    return np.dstack([colours, RGBA[:, :, 3]])
+
+
+YCBCR = np.asarray(IMAGE.convert("YCbCr"))
+LINEAR = np.where(PIXELS > 10, ((PIXELS / 255 + 0.055) / 1.055) ** 2.4, PIXELS / 255 / 12.92)
+SCALED = np.rint(PIXELS.astype(float) * (65535 / 255)).astype(np.uint16)
+INFINITE = np.where(GREY > 200, np.inf, np.where(GREY < 20, np.nan, GREY)).astype(np.float32)
+FINITE = np.rint(np.clip((GREY.astype(float) - 20) / 180, 0, 1) * 65535).astype(np.uint16)
+HUGE = 10**18 + GREY.astype(np.uint64)
+EIGHTS = np.tile(np.arange(256, dtype=np.uint16), (3, 1))
+
 ODD = {
     "rgb16.png": Odd(lambda p: pyvips.Image.new_from_array(WIDE).copy(interpretation="rgb16").pngsave(str(p), bitdepth=16), WIDE, "16-bit"),
     "grey16.tif": Odd(_tiff(WIDE[:, :, 1]), WIDE[:, :, 1], "16-bit", 0),
@@ -97,6 +173,7 @@ ODD = {
     "zstd.tif": Odd(_tiff(PIXELS, compression="zstd", photometric="rgb"), PIXELS, "tifffile"),
     "white is zero.tif": Odd(_tiff(GREY, photometric="miniswhite"), 255 - GREY),
     "pages.tif": Odd(_tiff(np.stack([PIXELS, PIXELS[::-1]]), photometric="rgb"), PIXELS, "2 pages"),
+    "pages zstd.tif": Odd(_tiff(np.stack([PIXELS, PIXELS[::-1]]), photometric="rgb", compression="zstd"), PIXELS, "2 pages"),
     "interlaced.png": Odd(lambda p: pyvips.Image.new_from_array(PIXELS).pngsave(str(p), interlace=True), PIXELS),
     "progressive.jpg": Odd(_pillow(IMAGE, "JPEG", quality=95, progressive=True, subsampling=0), PIXELS, None, 2),
     "inch.tif": Odd(_tiff(PIXELS, photometric="rgb", resolution=(50_800, 50_800), resolutionunit="INCH"), PIXELS, mpp=0.5),
@@ -111,6 +188,45 @@ ODD = {
     "tall.tif": Odd(_tiff(ROW.T.copy()), ROW.T, None, 3),
     "tall.pgm": Odd(lambda p: p.write_bytes(f"P5 1 {LONG} 255\n".encode() + ROW.tobytes()), ROW.T, None, 3),
     "tall.bmp": Odd(_pillow(Image.fromarray(ROW.T.copy()), "BMP"), ROW.T, None, 3),
+    "ycbcr.tif": Odd(_tiff(YCBCR, photometric="ycbcr"), PIXELS, "YCbCr", 2),
+    "ycbcr deflate.tif": Odd(_tiff(YCBCR, photometric="ycbcr", compression="deflate", predictor=True), PIXELS, "YCbCr", 2),
+    "ycbcr zstd.tif": Odd(_tiff(YCBCR, photometric="ycbcr", compression="zstd", tile=(64, 64)), PIXELS, "YCbCr", 2),
+    "ycbcr 2x2 zstd.tif": Odd(_subsampled, PIXELS, "YCbCr", 2),
+    "icc lab.tif": Odd(_tiff(_icc_lab(8), photometric="icclab"), PIXELS, "lab", 4),
+    "icc lab 16 zstd.tif": Odd(_tiff(_icc_lab(16), photometric="icclab", compression="zstd"), SCALED, "lab", 4 * 257),
+    "lab16.tif": Odd(_tiff(_lab16(), photometric="cielab"), SCALED, "lab", 4 * 257),
+    "lab16 zstd.tif": Odd(_tiff(_lab16(), photometric="cielab", compression="zstd"), SCALED, "lab", 4 * 257),
+    "infrared.tif": Odd(_tiff(RGBA, photometric="rgb", extrasamples=["unspecified"]), PIXELS, "4 samples a pixel: the first 3 are"),
+    "infrared zstd.tif": Odd(_tiff(RGBA, photometric="rgb", extrasamples=["unspecified"], compression="zstd"), PIXELS, "4 samples"),
+    "five.tif": Odd(_tiff(np.dstack([RGBA, GREY]), photometric="rgb", planarconfig="contig"), PIXELS, "5 samples"),
+    "two.tif": Odd(_tiff(RGBA[:, :, [1, 3]], photometric="minisblack", planarconfig="contig"), GREY, "2 samples a pixel: the first is"),
+    "four grey.tif": Odd(_tiff(RGBA, photometric="minisblack", planarconfig="contig"), PIXELS[:, :, 0], "4 samples"),
+    "two.ome.tif": Odd(_tiff(RGBA[:, :, [1, 3]], photometric="minisblack", planarconfig="contig", ome=True, metadata={"axes": "YXS"}), GREY, "2 samples"),
+    "premultiplied.tif": Odd(_tiff(_premultiplied(), photometric="rgb", extrasamples=["assocalpha"]), _over_white(RGBA), "white", 2),
+    "premultiplied zstd.tif": Odd(_tiff(_premultiplied(), photometric="rgb", extrasamples=["assocalpha"], compression="zstd"), _over_white(RGBA), "white", 2),
+    "alpha 32.tif": Odd(_tiff(RGBA.astype(np.uint32) * 0x1010101, photometric="rgb", extrasamples=["unassalpha"]), _over_white(RGBA).astype(np.uint16) * 257, "white", 200),
+    "alpha float.tif": Odd(_tiff(np.dstack([LINEAR, RGBA[:, :, 3] / 255]).astype(np.float32), photometric="rgb", extrasamples=["unassalpha"]), _over_white(RGBA).astype(np.uint16) * 257, "white", 200),
+    "cmyk alpha zstd.tif": Odd(_tiff(np.dstack([np.asarray(CMYK), np.full_like(GREY, 255)]), photometric="separated", planarconfig="contig", extrasamples=["unassalpha"], compression="zstd"), PIXELS, "CMYK", 30),
+    "4 bit zstd.tif": Odd(_packed(GREY, 4, 1, ZSTD), _high(GREY, 4), "4-bit", 2),
+    "4 bit white zstd.tif": Odd(_packed(GREY, 4, 0, ZSTD), 255 - _high(GREY, 4), "4-bit", 2),
+    "4 bit rgb.tif": Odd(_packed(PIXELS, 4, 2), _high(PIXELS, 4), "4-bit", 3),
+    "6 bit.tif": Odd(_packed(GREY, 6, 1), _high(GREY, 6), "6-bit", 2),
+    "12 bit.tif": Odd(_packed(WIDE[:, :, 1], 12, 1), _high(WIDE[:, :, 1], 12), "12-bit", 1),
+    "12 bit white zstd.tif": Odd(_packed(WIDE[:, :, 1], 12, 0, ZSTD), 65535 - _high(WIDE[:, :, 1], 12), "12-bit", 1),
+    "12 bit.jpg": Odd(lambda p: p.write_bytes(imagecodecs.jpeg_encode(WIDE >> 4, level=98, bitspersample=12)), WIDE, "12-bit", 300),
+    "palette of 8 bits zstd.tif": Odd(_tiff(GREY, photometric="palette", colormap=EIGHTS, compression="zstd"), GREY, "palette"),
+    "float 255.tif": Odd(_tiff(PIXELS.astype(np.float32), photometric="rgb"), SCALED, "scaled", 1),
+    "float 255 zstd.tif": Odd(_tiff(PIXELS.astype(np.float32), photometric="rgb", compression="zstd"), SCALED, "scaled", 1),
+    "linear.tif": Odd(_tiff(LINEAR.astype(np.float32), photometric="rgb"), SCALED, "linear", 100),
+    "infinite.tif": Odd(_tiff(INFINITE), FINITE, "infinite", 1),
+    "float64.tif": Odd(_tiff(FLOAT.astype(np.float64)), np.rint((FLOAT - FLOAT.min()) * 65535 / np.ptp(FLOAT)).astype(np.uint16), "scaled", 2),
+    "float64.ome.tif": Odd(_tiff(FLOAT.astype(np.float64), ome=True), np.rint((FLOAT - FLOAT.min()) * 65535 / np.ptp(FLOAT)).astype(np.uint16), "scaled", 2),
+    "uint64.tif": Odd(_tiff(HUGE), SCALED[:, :, 1], "scaled", 1),
+    "int16.tif": Odd(_tiff((WIDE[:, :, 1].astype(int) - 32768).astype(np.int16)), WIDE[:, :, 1], "scaled", 1),
+    "int32.tif": Odd(_tiff(WIDE[:, :, 1].astype(np.int32)), WIDE[:, :, 1], "unchanged", 0),
+    "int8.tif": Odd(_tiff((GREY >> 1).astype(np.int8)), _high(WIDE[:, :, 1], 7), "scaled", 1),
+    "2 bit.bmp": Odd(_bmp_two_bits, (GREY >> 6) * 85, "palette"),
+    "unseen.bmp": Odd(_bmp_unseen, PIXELS, "left out"),
     "12 bit.pgm": Odd(lambda p: others.pgm(p, width=300, height=200, most=4095), _spread(), "4095", 0),
 }  # fmt: skip
 
@@ -167,3 +283,20 @@ def test_an_icc_profile_survives(root: Root, tmp_path: Path) -> None:
         assert image["icc_profile"], document["name"]
         with tifffile.TiffFile(document["_path"] / image["file"]) as tiff:
             assert tiff.pages[0].tags[34675].value == profile
+
+
+@pytest.mark.parametrize(
+    ("kind", "word"), [("cfa", "camera's colour filters"), ("separated", "CMYK colours")]
+)
+def test_colours_that_nothing_reads_are_named(
+    root: Root, tmp_path: Path, kind: str, word: str
+) -> None:
+    """In words, and by the number in the file; they are not shown as grey or RGB."""
+    inbox = root.path / "inbox" / "ann"
+    inbox.mkdir()
+    pixels = GREY if kind == "cfa" else np.asarray(CMYK).astype(np.float32)
+    tifffile.imwrite(inbox / "a.tif", pixels, photometric=kind)
+    root.run_until_idle()
+    [document] = root.manifests().values()
+    assert document["error"]["reason"] == "unsupported_samples"
+    assert word in document["error"]["detail"]

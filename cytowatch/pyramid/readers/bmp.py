@@ -57,6 +57,10 @@ class _Rows:
             pixels = self._masked(lines) if self._masks else self._plain(lines)
         return pixels[::-1] if self._upward else pixels
 
+    def without_alpha(self) -> None:
+        """Leave its fourth sample out."""
+        self._masks, self.samples = self._masks[:3], 3
+
     def _plain(self, lines: Pixels) -> Pixels:
         return swapped(lines.reshape(len(lines), self.width, 3))
 
@@ -92,7 +96,7 @@ def open_bmp(path: str, config: Config) -> Opened:
     begin, second, width, height, _, bits, packing = struct.unpack_from("<IIiiHHI", head, 10)
     masks = _masks(head, second, bits, packing)
     palette = None
-    if packing == 0 and bits in (1, 4, 8) and second >= 40:
+    if packing == 0 and bits in (1, 2, 4, 8) and second >= 40:
         palette, masks = _palette(descriptor, 14 + second, begin, head, bits), ()
     stride = (width * bits + 31) // 32 * 4
     need = begin + stride * (abs(height) - 1) + width * bits // 8
@@ -104,6 +108,9 @@ def open_bmp(path: str, config: Config) -> Opened:
             palette=palette,
         )  # fmt: skip
         done = () if palette is None else ("its palette was expanded",)
+        if len(masks) == 4 and not _shows(region):
+            region.without_alpha()
+            done = ("its transparency would hide all of it, and was left out",)
         return Opened(
             scenes=[Scene(region=region, done=done)],
             reader="cytowatch",
@@ -111,6 +118,14 @@ def open_bmp(path: str, config: Config) -> Opened:
         )
     os.close(descriptor)
     return by_pillow(path, config)
+
+
+def _shows(region: _Rows) -> bool:
+    """Whether any pixel can be seen; writers that know of no transparency leave it zero."""
+    tops = range(0, region.height, region.block_rows)
+    return any(
+        region.rows(top, min(top + region.block_rows, region.height))[:, :, 3].any() for top in tops
+    )
 
 
 def _palette(descriptor: int, at: int, begin: int, head: bytes, bits: int) -> Pixels:

@@ -21,39 +21,43 @@ from cytowatch.errors import ConversionError
 from cytowatch.formats.tiff import Tiff, TiffError, main_page, misplaced
 from cytowatch.model import Mpp
 from cytowatch.pyramid import copied, jpeg, resolution
+from cytowatch.pyramid.colours import LUMA, REFERENCE, rgb_of_lab, rgb_of_ycbcr, ycbcr_of_units
 from cytowatch.pyramid.complaints import heard, refuse_lost_of_jpeg
 from cytowatch.pyramid.copied import CopiedLevel
+from cytowatch.pyramid.meaning import (
+    CIELAB,
+    DECODED,
+    ICCLAB,
+    PALETTE,
+    SEPARATED,
+    WHITE_IS_ZERO,
+    YCBCR,
+    meaning,
+)
 from cytowatch.pyramid.regions import Opened, Pixels, Scene, check_memory, check_size, damaged, each
+from cytowatch.pyramid.samples import banded, inverted, spread, unmultiplied
 
 __all__ = ["Page", "open_ome", "open_page", "told_of_pages"]
 
 _UM = {"nm": 1e-3, "µm": 1.0, "um": 1.0, "μm": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6}
 _PICTURES = {"label": "label", "label image": "label", "macro": "macro", "macro image": "macro"}
 _LARGEST_PICTURE = 64_000_000
-_SEPARATED, _YCBCR, _CIELAB = 5, 6, 8
-#: PhotometricInterpretation: white or black is zero, RGB, palette.
-_PLAIN = frozenset({0, 1, 2, 3})
-#: Compression: JPEG of both kinds, JPEG 2000 and others that store YCbCr and give RGB.
-_JPEGS = frozenset({6, 7, 33003, 33004, 33005, 34712})
+_KINDS = {
+    0: "grey", 1: "grey", 2: "RGB", 3: "a palette", 5: "CMYK", 6: "YCbCr", 8: "Lab", 9: "Lab",
+}  # fmt: skip
+#: PhotometricInterpretation of what nothing here turns into grey or RGB.
+_FOREIGN = {
+    4: "a mask",
+    10: "ITU Lab",
+    32803: "raw values of a camera's colour filters",
+    32844: "LogL",
+    32845: "LogLuv",
+    34892: "raw values of a camera",
+}
 _NONE, _JPEG = 1, 7
 _JPEGS_XR = frozenset({22610, 34934})
 _ORIENTATION, _ICC_PROFILE = 274, 34675
-_D50 = np.array([0.96422, 1.0, 0.82521], np.float32)
-#: XYZ of D50 to linear sRGB, adapted by Bradford's method (http://www.brucelindbloom.com).
-_RGB_OF_XYZ_D50 = np.array(
-    [
-        [3.1338561, -1.6168667, -0.4906146],
-        [-0.9787684, 1.9161415, 0.0334540],
-        [0.0719453, -0.2289914, 1.4052427],
-    ],
-    np.float32,
-)
 _PLANES = {"C": "channels", "Z": "focal planes", "T": "times"}
-
-
-def _is_jpeg_ycc(page: Any) -> bool:
-    """YCbCr that its own decoder turns into RGB; of any other, nobody here does."""
-    return page.photometric == _YCBCR and page.compression in _JPEGS
 
 
 class Page:
@@ -66,26 +70,30 @@ class Page:
         check_size(self.width, self.height, config, samples=int(page.samplesperpixel))
         self._planar = int(page.planarconfig or 1) == 2 and int(page.samplesperpixel) > 1
         self._stored = int(page.samplesperpixel)
-        self._palette = page.colormap if page.photometric == 3 else None
-        self._inverted = page.photometric == 0
-        self.samples = 3 if self._palette is not None else min(4, self._stored)
-        self.lab = page.photometric == _CIELAB
-        self.cmyk = page.photometric == _SEPARATED and self._stored == 4
-        if not (page.photometric in _PLAIN or self.cmyk or self.lab or _is_jpeg_ycc(page)):
-            raise ConversionError(
-                "unsupported_samples", f"its colours are of the kind {page.photometric!r}"
-            )
-        if self.lab and (page.dtype != np.uint8 or self._stored != 3):
-            raise ConversionError("unsupported_samples", "its Lab colours have not 8 bits")
+        kind = _photometric(page)
+        self._means = meaning(kind, self._stored, tuple(page.extrasamples))
+        self._palette = page.colormap if kind == PALETTE else None
+        self._inverted = kind == WHITE_IS_ZERO
+        self._lab = kind in (CIELAB, ICCLAB)
+        self._ycbcr = kind == YCBCR and page.compression not in DECODED
+        self._chroma = tuple(page.subsampling or (2, 2)) if self._ycbcr else (1, 1)
+        self.cmyk = kind == SEPARATED
+        _check_kind(page, kind, self._stored, self._means.colours)
+        colours = 3 if self._palette is not None else self._means.colours
+        self.samples = colours + (self._means.alpha is not None)
         # tifffile makes it when it is used first, which must not be in several threads at a time.
         page.decode  # noqa: B018
         if page.dtype is None:
             raise ConversionError("unsupported_samples", "its samples are of an unknown kind")
-        self._bits = page.dtype == bool
-        self.dtype = np.dtype(np.uint8) if self._bits or self._palette is not None else page.dtype
+        narrow = page.dtype == bool or self._palette is not None
+        self.dtype = np.dtype(np.uint8) if narrow else page.dtype
         self.dtype = np.dtype(self.dtype).newbyteorder("=")
         if self.dtype.kind not in "uif":
             raise ConversionError("unsupported_samples", f"its samples are {self.dtype}")
+        whole = 8 * self.dtype.itemsize
+        self._bits = page.bitspersample if isinstance(page.bitspersample, int) else whole
+        self.done = tuple(self._said())
+        self._converted = bool(self.done) or self._inverted or self._means.premultiplied
         self._tall = (
             int(page.tilelength) if page.is_tiled else int(page.rowsperstrip or self.height)
         )
@@ -101,7 +109,7 @@ class Page:
         check_memory(need, config, "reading one of its strips")
 
     def rows(self, top: int, bottom: int) -> Pixels:
-        raw = np.bool_ if self._bits else np.dtype(self._page.dtype).newbyteorder("=")
+        raw = np.dtype(self._page.dtype).newbyteorder("=")
         found = np.zeros((bottom - top, self.width, self._stored), raw)
         across = -(-self.width // self._wide)
         down = -(-self.height // self._tall)
@@ -118,7 +126,7 @@ class Page:
                 plane * down + row for row in (top // self._tall, -(-bottom // self._tall))
             )
             each(place, range(first * across, last * across), out_bytes=found.nbytes)
-        return self._plain(found)
+        return banded(self._plain, found) if self._converted else found
 
     def _place(self, found: Pixels, pixels: Pixels, plane: int, at: int, left: int) -> None:
         skip = max(0, -at)
@@ -161,6 +169,8 @@ class Page:
             refuse_lost_of_jpeg(jpeg.with_tables(data, page.jpegtables or b""))
         if page.compression in _JPEGS_XR and jpeg.xr_is_cut(data):
             raise damaged(f"its tile or strip {index} is cut short")
+        if self._chroma != (1, 1):
+            return self._subsampled(index, data)
         try:
             pixels, _, shape = page.decode(data, index, jpegtables=page.jpegtables)
         except Exception as error:
@@ -169,6 +179,19 @@ class Page:
             raise damaged(f"tile or strip {index} cannot be decoded")
         array: Pixels = np.asarray(pixels)[0]
         return array[: shape[1], : shape[2]]
+
+    def _subsampled(self, index: int, data: bytes) -> Pixels:
+        """YCbCr of a tile or strip whose chroma tifffile leaves as it is stored."""
+        from tifffile import TIFF
+
+        row = index // -(-self.width // self._wide)
+        rows = min(self._tall, self.height - row * self._tall)
+        try:
+            if self._page.compression != 1:
+                data = TIFF.DECOMPRESSORS[self._page.compression](data)
+            return ycbcr_of_units(data, rows, self._wide, self._chroma)
+        except Exception as error:
+            raise damaged(error) from error
 
     def copied(self, number: int) -> CopiedLevel | None:
         """Its tiles as level `number`; None where they are not JPEG, or not of a kind that can be copied."""
@@ -188,7 +211,7 @@ class Page:
             return None
         first = jpeg.head(self._data(0))
         colours = copied.photometric(first, int(page.photometric)) if first else None
-        if first is None or colours is None or first.samples != self._stored:
+        if first is None or colours is None or first.samples != self.samples:
             return None
         level = CopiedLevel(
             number=number,
@@ -204,33 +227,101 @@ class Page:
         whole = level.tiles == len(counts) and max(counts) <= level.largest_tile_bytes
         return level if whole and copied.usable(level) else None
 
-    def _plain(self, pixels: Pixels) -> Pixels:
+    def _said(self) -> Iterator[str]:
+        """What has to be done to its samples."""
+        kept, stored = self._means.colours, self._stored
         if self._palette is not None:
-            wide = self._palette[:, pixels[:, :, 0].astype(np.intp)]
-            found: Pixels = (np.moveaxis(wide, 0, -1) >> 8).astype(np.uint8)
+            yield "its palette was expanded to RGB"
+        elif self.dtype in (np.uint8, np.uint16) and self._bits < 8 * self.dtype.itemsize:
+            yield f"its {self._bits}-bit samples were expanded to {8 * self.dtype.itemsize} bits"
+        if self._lab:
+            yield "converted from lab to sRGB"
+        if self._ycbcr:
+            yield "converted from YCbCr to RGB"
+        if stored > kept + (self._means.alpha is not None):
+            first = "first is" if kept == 1 else f"first {kept} are"
+            yield f"it has {stored} samples a pixel: the {first} the pyramid"
+
+    def _plain(self, pixels: Pixels) -> Pixels:
+        """Its colours as grey, RGB or inks, and its transparency if it has one."""
+        if pixels.dtype == np.bool_:
+            pixels = pixels.view(np.uint8)
+        colours = self._coloured(pixels[:, :, : self._means.colours])
+        place = self._means.alpha
+        if place is None:
+            return colours
+        alpha = pixels[:, :, place : place + 1]
+        if self._palette is not None:
+            alpha = (alpha >> max(0, self._bits - 8)).astype(np.uint8)
+        alpha = self._spread(alpha)
+        if self._means.premultiplied:
+            colours = unmultiplied(colours, alpha)
+        return np.concatenate([colours, alpha], axis=2)
+
+    def _coloured(self, pixels: Pixels) -> Pixels:
+        if self._palette is not None:
+            wide = np.moveaxis(self._palette[:, pixels[:, :, 0].astype(np.intp)], 0, -1)
+            # Some writers put 8 bits where 16 are meant.
+            shift = 8 if self._palette.max() > 255 else 0
+            found: Pixels = (wide >> shift).astype(np.uint8)
             return found
-        if self._bits:
-            pixels = pixels.astype(np.uint8) * 255
-        if self._inverted and pixels.dtype.kind == "u":
-            pixels = np.iinfo(pixels.dtype).max - pixels
-        if self.lab:
-            return _rgb_of_lab(pixels)
-        return pixels[:, :, : self.samples]
+        if self._inverted:
+            pixels = inverted(pixels, self._bits)
+        pixels = self._spread(pixels)
+        if self._lab:
+            return rgb_of_lab(pixels, icc=self._page.photometric == ICCLAB)
+        if self._ycbcr:
+            luma = _rationals(self._page, 529, LUMA)
+            return rgb_of_ycbcr(pixels, luma, _rationals(self._page, 532, REFERENCE))
+        return pixels
+
+    def _spread(self, pixels: Pixels) -> Pixels:
+        narrow = pixels.dtype in (np.uint8, np.uint16)
+        return spread(pixels, self._bits) if narrow else pixels
 
 
-def _rgb_of_lab(pixels: Pixels) -> Pixels:
-    """CIE L*a*b* of D50 as sRGB: L in 255ths of 100, a and b signed (TIFF 6.0, section 23)."""
-    light = pixels[:, :, 0].astype(np.float32) * (100 / 255)
-    a, b = (pixels[:, :, n].view(np.int8).astype(np.float32) for n in (1, 2))
-    y = (light + 16) / 116
-    parts = np.stack([y + a / 500, y, y - b / 200], axis=-1)
-    xyz = np.where(parts > 6 / 29, parts**3, (parts - 4 / 29) * (108 / 841)) * _D50
-    linear = np.clip(xyz @ _RGB_OF_XYZ_D50.T, 0, 1)
-    bright = 1.055 * linear ** (1 / 2.4) - 0.055
-    found: Pixels = np.rint(255 * np.where(linear <= 0.0031308, 12.92 * linear, bright)).astype(
-        np.uint8
-    )
-    return found
+def _photometric(page: Any) -> int:
+    """PhotometricInterpretation; where it is absent, grey or RGB, as libtiff has it."""
+    if 262 in page.tags or page.photometric == YCBCR:
+        return int(page.photometric)
+    return 2 if page.samplesperpixel >= 3 else 1
+
+
+def _check_kind(page: Any, kind: int, stored: int, colours: int) -> None:
+    """Refuse what nothing here turns into grey or RGB.
+
+    Raises
+    ------
+    ConversionError
+        `unsupported_samples`.
+    """
+    if kind not in _KINDS:
+        name = _FOREIGN.get(kind, "of a kind that is not known")
+        raise ConversionError(
+            "unsupported_samples",
+            f"its colours are {name}, which nothing here reads (PhotometricInterpretation {kind})",
+        )
+    name = _KINDS[kind]
+    if stored < colours:
+        raise damaged(f"{name} takes {colours} samples a pixel, it has {stored}")
+    if kind in (0, 1, 2, PALETTE) or (kind == YCBCR and page.compression in DECODED):
+        return
+    bits, plain = ("8", [np.uint8]) if kind == YCBCR else ("8 or 16", [np.uint8, np.uint16])
+    if kind == YCBCR and page.is_subsampled and (page.planarconfig == 2 or page.predictor != 1):
+        raise ConversionError(
+            "unsupported_samples", "its YCbCr colours are subsampled, with planes or a predictor"
+        )
+    if page.dtype not in plain:
+        raise ConversionError("unsupported_samples", f"its {name} colours have not {bits} bits")
+
+
+def _rationals(page: Any, number: int, default: tuple[float, ...]) -> tuple[float, ...]:
+    """The values of a tag of rationals; `default` where they are absent or make no sense."""
+    tag = page.tags.get(number)
+    parts = tag.value if tag is not None and isinstance(tag.value, tuple) else ()
+    if len(parts) != 2 * len(default) or not all(parts[1::2]):
+        return default
+    return tuple(up / down for up, down in zip(parts[::2], parts[1::2], strict=True))
 
 
 @contextmanager
@@ -256,7 +347,7 @@ def open_page(path: str, config: Config) -> Opened:
         try:
             with _no_complaints():
                 tiff = opened.enter_context(tifffile.TiffFile(path))
-                number = _main(descriptor)
+                number, count = _main(descriptor)
                 page = tiff.pages[number]
                 region = Page(page, descriptor, config)
                 region.rows(0, min(region.height, region.block_rows))
@@ -264,24 +355,24 @@ def open_page(path: str, config: Config) -> Opened:
             raise
         except Exception as error:
             raise damaged(error) from error
-        done = [*told_of_pages(len(tiff.pages), number), *region.absent]
-        done += ["converted from lab to sRGB"] if region.lab else []
-        profile = _profile(page)
+        done = (*told_of_pages(count, number), *region.done, *region.absent)
         scene = Scene(
             region=region,
-            icc_profile=profile,
+            icc_profile=_profile(page),
             cmyk=region.cmyk,
             orientation=_orientation(page),
-            done=tuple(done),
+            done=done,
         )
         return Opened(scenes=[scene], reader="tifffile", close=opened.pop_all().close)
 
 
-def _main(descriptor: int) -> int:
+def _main(descriptor: int) -> tuple[int, int]:
+    """(the number of the main page, how many there are)."""
     try:
-        return main_page(Tiff(descriptor, os.fstat(descriptor).st_size))
+        tiff = Tiff(descriptor, os.fstat(descriptor).st_size)
     except TiffError:
-        return 0
+        return 0, 1
+    return main_page(tiff), len(tiff.directories)
 
 
 def told_of_pages(pages: int, number: int) -> list[str]:
@@ -303,7 +394,9 @@ def _opened(path: str) -> Iterator[tuple[ExitStack, int]]:
 
 def _profile(page: Any) -> bytes | None:
     tag = page.tags.get(_ICC_PROFILE)
-    return bytes(tag.value) if tag is not None and page.photometric != _CIELAB else None
+    return (
+        bytes(tag.value) if tag is not None and page.photometric not in (CIELAB, ICCLAB) else None
+    )
 
 
 def _orientation(page: Any) -> int:
@@ -350,7 +443,9 @@ def _scenes(series: Any, about: list[_Known], descriptor: int, config: Config) -
         role = _PICTURES.get(known.name.strip().lower())
         if role and region.dtype == np.uint8 and region.width * region.height < _LARGEST_PICTURE:
             pixels = region.rows(0, region.height)
-            pictures[role] = pixels[:, :, :3] if region.samples >= 3 else np.repeat(pixels, 3, 2)
+            pictures[role] = (
+                pixels[:, :, :3] if region.samples >= 3 else np.repeat(pixels[:, :, :1], 3, 2)
+            )
             continue
         done += _left_out(one)
         scenes.append(
@@ -363,7 +458,7 @@ def _scenes(series: Any, about: list[_Known], descriptor: int, config: Config) -
                 icc_profile=_profile(page),
                 cmyk=region.cmyk,
                 orientation=_orientation(page),
-                done=tuple(region.absent),
+                done=(*region.done, *region.absent),
                 acquired_at=known.acquired_at,
                 copied=partial(_copied, region, one, descriptor, config),
             )
