@@ -252,6 +252,12 @@ def test_lengths_that_are_not_stated_at_all(tmp_path: Path, compression: str) ->
         opened = open_page(str(path), from_mapping({}))
         assert np.array_equal(opened.scenes[0].region.rows(0, 512), LARGE)
         opened.close()
+    planes = np.moveaxis(LARGE, -1, 0)
+    tifffile.imwrite(path, planes, photometric="rgb", planarconfig="separate", compression=compression, rowsperstrip=128, metadata=None)  # fmt: skip
+    _places(path, None, count=0)
+    opened = open_page(str(path), from_mapping({}))
+    assert np.array_equal(opened.scenes[0].region.rows(0, 512), LARGE)
+    opened.close()
 
 
 def test_a_reduced_page_is_not_the_image(root: Root) -> None:

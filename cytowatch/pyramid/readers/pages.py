@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import xml.etree.ElementTree as ET
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,7 @@ _FOREIGN = {
     32845: "LogLuv",
     34892: "raw values of a camera",
 }
-_NONE, _JPEG = 1, 7
+_NONE, _OLD_JPEG, _JPEG = 1, 6, 7
 _JPEGS_XR = frozenset({22610, 34934})
 _ORIENTATION, _ICC_PROFILE = 274, 34675
 _PLANES = {"C": "channels", "Z": "focal planes", "T": "times"}
@@ -150,11 +151,16 @@ class Page:
 
     def _estimated_bytes(self, offset: int) -> int:
         """How long a strip is at most whose length is not stated: up to the next one, as libtiff does it."""
-        ends = (other for other, _ in self._places if other > offset)
-        end = min(ends, default=os.fstat(self._descriptor).st_size)
-        bits = self.width * self._stored * int(self._page.bitspersample)
+        after = bisect_right(self._ends, offset)
+        end = self._ends[min(after, len(self._ends) - 1)]
+        bits = self.width * int(self._page.bitspersample) * (1 if self._planar else self._stored)
         raw_bytes = self._tall * -(-bits // 8)
-        return min(end - offset, raw_bytes if self._page.compression == _NONE else 2 * raw_bytes)
+        most = raw_bytes if self._page.compression == _NONE else 2 * raw_bytes
+        return max(0, min(end - offset, most))
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        return sorted((*(offset for offset, _ in self._places), os.fstat(self._descriptor).st_size))
 
     @property
     def absent(self) -> list[str]:
@@ -165,7 +171,7 @@ class Page:
 
     def _decoded(self, index: int, data: bytes) -> Pixels:
         page = self._page
-        if page.compression == _JPEG:
+        if page.compression in (_OLD_JPEG, _JPEG):
             refuse_lost_of_jpeg(jpeg.with_tables(data, page.jpegtables or b""))
         if page.compression in _JPEGS_XR and jpeg.xr_is_cut(data):
             raise damaged(f"its tile or strip {index} is cut short")
