@@ -123,8 +123,12 @@ def _jpeg(descriptor: int, size_bytes: int) -> str | None:
     at = 2
     for _ in range(_MOST_CHUNKS):
         segment = os.pread(descriptor, 4, at)
-        if len(segment) < 4 or not any(segment):
+        if len(segment) < 4:
             return lacking
+        if not any(segment):
+            # libjpeg passes over stray bytes; zeros up to the end of the file are none.
+            tail = os.pread(descriptor, _ZERO_LOOK, max(at, size_bytes - _ZERO_LOOK))
+            return None if any(tail) else lacking
         if segment[0] != 0xFF:
             return None
         marker, length = segment[1], struct.unpack(">H", segment[2:])[0]

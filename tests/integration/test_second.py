@@ -77,7 +77,8 @@ def _rewritten(path: Path, change: Callable[[bytes], bytes], number: int | None)
         page.tags[325 if page.is_tiled else 279].overwrite(counts)
     with path.open("r+b") as file:
         at = file.seek(0, 2)
-        file.write(raw[at:])
+        # What ends with the file would be waited for.
+        file.write(raw[at:] + b"\xff" * 64)
 
 
 KINDS: dict[str, dict[str, object]] = {

@@ -225,7 +225,7 @@ def test_a_text_that_begins_like_a_pnm(text: bytes) -> None:
         file.flush()
         probe = formats.Probe(file.fileno())
         assert formats.matching(probe) == []
-        assert formats.looks_like(probe) == "a text file"
+    assert formats.looks_like(probe).startswith("a text or a damaged PNM")
 
 
 def test_a_run_length_coded_bitmap_that_is_cut() -> None:
