@@ -187,3 +187,70 @@ def test_a_tile_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "b.jp2").write_bytes(data[:at] + data[at + length :])
     with pytest.raises(ConversionError, match="is not in the file"):
         ours(tmp_path / "b.jp2")
+
+
+def boxed(path: Path, colours: int, *channels: tuple[int, int, int]) -> Path:
+    """The codestream of a JP2 again, with these colours (EnumCS) and channels (number, use, place)."""
+    data = path.read_bytes()
+    stream = data[data.index(b"jp2c") - 4 :]
+    [size] = struct.unpack_from(">I", data, data.index(b"jp2h") - 4)
+    old = data[data.index(b"jp2h") + 4 : data.index(b"jp2h") - 4 + size]
+    kept = b"".join(box for box in apart(old) if box[4:8] not in (b"colr", b"cdef"))
+    kept += struct.pack(">I4sBBBI", 15, b"colr", 1, 0, 0, colours)
+    if channels:
+        told = b"".join(struct.pack(">HHH", *one) for one in channels)
+        kept += struct.pack(">I4sH", 10 + len(told), b"cdef", len(channels)) + told
+    head = data[: data.index(b"jp2h") - 4]
+    path.write_bytes(head + struct.pack(">I4s", 8 + len(kept), b"jp2h") + kept + stream)
+    return path
+
+
+def apart(data: bytes) -> list[bytes]:
+    found, at = [], 0
+    while at < len(data):
+        [size] = struct.unpack_from(">I", data, at)
+        found.append(data[at : at + size])
+        at += size
+    return found
+
+
+COLOUR = [(0, 0, 1), (1, 0, 2), (2, 0, 3)]
+
+
+@needs_tools
+@pytest.mark.parametrize("tiles", [(), ("-t", "128,128")])
+def test_what_is_no_colour_is_no_transparency(tmp_path: Path, tiles: tuple[str, ...]) -> None:
+    """Only a channel that is said to be opacity is; others are left out."""
+    pixels = picture(300, 200)
+    more = np.concatenate([pixels, pixels[:, :, :1], pixels[:, :, 1:2]], axis=2)
+    for count in (2, 4, 5):
+        path = raw(tmp_path, more[:, :, :count], f"300,200,{count},8,u", "-mct", "0", *tiles)
+        path = boxed(path, 16 if count > 2 else 17)
+        assert np.array_equal(ours(path), more[:, :, : 3 if count > 2 else 1]), count
+    path = raw(tmp_path, more[:, :, :4], "300,200,4,8,u", "-mct", "0", *tiles)
+    assert np.array_equal(ours(boxed(path, 16, *COLOUR, (3, 65535, 65535))), pixels)
+    assert np.array_equal(ours(boxed(path, 16, *COLOUR, (3, 1, 0))), more[:, :, :4])
+    [scene] = open_jp2(str(boxed(path, 12)), CONFIG).scenes
+    assert (scene.cmyk, scene.region.samples) == (True, 4)
+
+
+@needs_tools
+def test_colours_that_were_multiplied_by_their_opacity(tmp_path: Path) -> None:
+    """They are divided by it again, so that it is not laid over white twice."""
+    pixels = picture(300, 200)
+    opacity = np.full((200, 300, 1), 128, np.uint8)
+    multiplied = np.rint(pixels * (128 / 255)).astype(np.uint8)
+    data = np.concatenate([multiplied, opacity], axis=2)
+    path = raw(tmp_path, data, "300,200,4,8,u", "-mct", "0")
+    found = ours(boxed(path, 16, *COLOUR, (3, 2, 0)))
+    assert np.abs(found[:, :, :3].astype(int) - pixels).max() <= 1
+    assert np.array_equal(found[:, :, 3:], opacity)
+
+
+@needs_tools
+def test_colours_that_nothing_converts(tmp_path: Path) -> None:
+    """They are refused by name, and never shown as RGB."""
+    path = raw(tmp_path, picture(300, 200), "300,200,3,8,u", "-mct", "0")
+    with pytest.raises(ConversionError, match="CIELab") as caught:
+        open_jp2(str(boxed(path, 14)), CONFIG)
+    assert caught.value.reason == "unsupported_samples"

@@ -16,6 +16,8 @@ import numpy as np
 from cytowatch.config import Config
 from cytowatch.errors import ConversionError
 from cytowatch.pyramid import resolution
+from cytowatch.pyramid.readers import subblocks
+from cytowatch.pyramid.readers.subblocks import SubBlock
 from cytowatch.pyramid.regions import Opened, Pixels, Scene, check_size, damaged, swapped
 
 __all__ = ["open_czi"]
@@ -87,22 +89,29 @@ def open_czi(path: str, config: Config) -> Opened:
 
 
 def _opened(reader: Any, path: str, config: Config, manager: Any) -> Opened:
+    blocks = subblocks.read(path)
+    if subblocks.is_misread(path, blocks):
+        raise ConversionError(
+            "unsupported_samples",
+            "it has 16-bit colours whose high and low bytes are packed apart (zstd), which Zeiss' "
+            "library reads wrongly: export it again without that, or with another compression",
+        )
     box = reader.total_bounding_box
-    plane = {name: int(box[name][0]) for name in _PLANES if name in box}
     done = [
         f"it has {count} {what}: the first is the pyramid"
         for name, what in _PLANES.items()
         if name in box and (count := int(box[name][1]) - int(box[name][0])) > 1
     ]
-    kind = reader.get_channel_pixel_type(plane.get("C", 0))
-    if kind not in _KINDS:
-        raise ConversionError("unsupported_samples", f"its pixels are of the kind {kind}")
     about = _About(_metadata(reader))
     areas = dict(reader.scenes_bounding_rectangle) or {None: reader.total_bounding_rectangle}
     names = about.scenes
     scenes = []
     for index, (number, area) in enumerate(sorted(areas.items(), key=lambda one: one[0] or 0)):
         check_size(area.w, area.h, config)
+        plane = _first_plane(blocks, number, [name for name in _PLANES if name in box])
+        kind = reader.get_channel_pixel_type(plane.get("C", 0))
+        if kind not in _KINDS:
+            raise ConversionError("unsupported_samples", f"its pixels are of the kind {kind}")
         region = _Region(reader, kind, area, plane)
         region.scene = number
         scenes.append(
@@ -122,6 +131,18 @@ def _opened(reader: Any, path: str, config: Config, manager: Any) -> Opened:
         done=tuple(done),
         close=lambda: manager.__exit__(None, None, None),
     )
+
+
+def _first_plane(
+    blocks: list[SubBlock], scene: int | None, dimensions: list[str]
+) -> dict[str, int]:
+    """The first plane of a scene: of its first channel the first time, of that the first focal plane."""
+    here = [one.start for one in blocks if scene is None or one.start.get("S", scene) == scene]
+    plane = {}
+    for name in sorted(dimensions, key="CTZ".index):
+        plane[name] = min((one.get(name, 0) for one in here), default=0)
+        here = [one for one in here if one.get(name, 0) == plane[name]]
+    return plane
 
 
 def _metadata(reader: Any) -> Any:

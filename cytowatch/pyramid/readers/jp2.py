@@ -12,21 +12,26 @@ import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from cytowatch.config import Config
+from cytowatch.errors import ConversionError
+from cytowatch.pyramid.meaning import Meaning
 from cytowatch.pyramid.readers.whole import Whole
 from cytowatch.pyramid.regions import (
     Opened,
     Pixels,
+    RegionReader,
     Scene,
     check_memory,
     check_size,
     damaged,
     each,
 )
+from cytowatch.pyramid.samples import unmultiplied
 
 __all__ = ["open_jp2"]
 
@@ -35,6 +40,13 @@ _SOT, _SOD, _EOC, _SIZ = 0xFF90, 0xFF93, 0xFFD9, 0xFF51
 _LENGTHS, _PACKED_HEADERS = frozenset({0xFF55, 0xFF57}), 0xFF60
 _SIGNATURE = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
 _LARGEST_HEADER = 64 << 20
+_CMYK, _SRGB = 12, 16
+#: Samples of colours that have not three, by EnumCS.
+_COLOURS = {15: 1, 17: 1}
+#: EnumCS of ISO 15444-2 that it does not convert.
+_FOREIGN = {1: "YCbCr(1)", 3: "YCbCr(2)", 4: "YCbCr(3)", 13: "YCCK", 14: "CIELab", 19: "CIEJab"}
+#: Of a channel, in cdef.
+_OPACITY, _PREMULTIPLIED = 1, 2
 _MOST_PARTS = 10_000_000
 
 
@@ -102,12 +114,15 @@ class _Codestream:
 class _Tiles:
     """Rows of a tiled image: each row of tiles is decoded once, by whoever comes first."""
 
-    def __init__(self, stream: _Codestream, wrap: _Wrap, sample: Pixels, bits: int) -> None:
+    def __init__(
+        self, stream: _Codestream, wrap: _Wrap, means: Meaning, sample: Pixels, bits: int
+    ) -> None:
         self._stream = stream
         self._bits = bits
         self._wrap = wrap
+        self._means = means
         self.width, self.height = stream.pixels
-        self.samples = 1 if sample.ndim == 2 else sample.shape[2]
+        self.samples = sample.shape[2]
         self.dtype = sample.dtype
         self.block_rows = stream.tile[1]
 
@@ -135,10 +150,8 @@ class _Tiles:
     def _decode(self, number: int, width: int, height: int) -> Pixels:
         if number not in self._stream.parts:
             raise damaged(f"tile {number} is not in the file")
-        pixels = _decoded(
-            self._wrap.around(self._stream.alone(number), width, height), self._bits, threads=1
-        )
-        pixels = pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]
+        alone = self._wrap.around(self._stream.alone(number), width, height)
+        pixels = _plain(_decoded(alone, self._bits, threads=1), self._means)
         if pixels.shape != (height, width, self.samples):
             raise damaged(f"tile {number} is {pixels.shape[1]} x {pixels.shape[0]} pixels")
         return pixels
@@ -178,6 +191,11 @@ def open_jp2(path: str, config: Config) -> Opened:
         stream = _main_header(descriptor, begin, end)
         check_size(*stream.pixels, config)
         done = _told(stream, wrap)
+        stored = _stored(stream, wrap)
+        means = _meaning(wrap, stored)
+        if stored > means.colours + (means.alpha is not None):
+            first = "first is" if means.colours == 1 else f"first {means.colours} are"
+            done += (f"it has {stored} samples a pixel: the {first} the pyramid",)
         # The colours of a palette have eight bits, however few its indices have.
         depth = (stream.components[0][0] & 0x7F) + 1
         bits = 8 if b"pclr" in wrap.header else depth
@@ -185,30 +203,86 @@ def open_jp2(path: str, config: Config) -> Opened:
             _find_parts(stream, end)
             left, upper, right, lower = stream.area(0)
             alone = wrap.around(stream.alone(0), right - left, lower - upper)
-            first = _decoded(alone, bits, threads=1)
-            scene = Scene(region=_Tiles(stream, wrap, first, bits), done=done)
-            return Opened(scenes=[scene], reader="imagecodecs", close=lambda: os.close(descriptor))
-        return _whole(descriptor, size_bytes, stream, config, done, bits)
+            sample = _plain(_decoded(alone, bits, threads=1), means)
+            region: RegionReader = _Tiles(stream, wrap, means, sample, bits)
+        else:
+            pixels = _whole(descriptor, size_bytes, stream, config, bits)
+            region = Whole(_plain(pixels, means))
+        scene = Scene(region=region, cmyk=means.colours == 4, done=done)
+        close = partial(os.close, descriptor)
+        return Opened(scenes=[scene], reader="imagecodecs", close=close)
     except (struct.error, ValueError, IndexError) as error:
         os.close(descriptor)
         raise damaged(error) from error
 
 
 def _whole(
-    descriptor: int,
-    size_bytes: int,
-    stream: _Codestream,
-    config: Config,
-    done: tuple[str, ...],
-    bits: int,
-) -> Opened:
+    descriptor: int, size_bytes: int, stream: _Codestream, config: Config, bits: int
+) -> Pixels:
     width, height = stream.pixels
     # OpenJPEG holds four bytes a sample, imagecodecs copies them out.
     need = width * height * len(stream.components) * 6 + size_bytes
     check_memory(need, config, "it has no tiles, and decoding it whole")
-    pixels = _decoded(_pread(descriptor, size_bytes, 0), bits, threads=None)
-    os.close(descriptor)
-    return Opened(scenes=[Scene(region=Whole(pixels), done=done)], reader="imagecodecs")
+    return _decoded(_pread(descriptor, size_bytes, 0), bits, threads=None)
+
+
+def _stored(stream: _Codestream, wrap: _Wrap) -> int:
+    """How many samples a pixel has once it is decoded: a palette makes several of one."""
+    at = wrap.header.find(b"cmap")
+    return (
+        len(stream.components)
+        if at < 0
+        else (struct.unpack_from(">I", wrap.header, at - 4)[0] - 8) // 4
+    )
+
+
+def _meaning(wrap: _Wrap, stored: int) -> Meaning:
+    """Which samples are colours, and which one is transparency (Annex I, colr and cdef).
+
+    Raises
+    ------
+    ConversionError
+        `unsupported_samples`: colours that the decoder leaves as they are, and nothing here converts.
+    """
+    at = wrap.header.find(b"colr\x01")
+    kind = struct.unpack_from(">I", wrap.header, at + 7)[0] if at >= 0 else None
+    if kind in _FOREIGN:
+        raise ConversionError(
+            "unsupported_samples", f"its colours are {_FOREIGN[kind]}, which nothing here converts"
+        )
+    colours = 4 if kind == _CMYK else min(_COLOURS.get(kind or _SRGB, 3), stored)
+    if stored < colours:
+        raise ConversionError("unsupported_samples", f"CMYK takes 4 samples, it has {stored}")
+    colours = 1 if colours == 2 else colours
+    for place, use in _channels(wrap):
+        if use in (_OPACITY, _PREMULTIPLIED) and stored > colours:
+            # The decoder puts the colours first, in their order.
+            alpha = max(place, colours)
+            if alpha < stored:
+                return Meaning(colours=colours, alpha=alpha, premultiplied=use == _PREMULTIPLIED)
+    return Meaning(colours=colours)
+
+
+def _channels(wrap: _Wrap) -> Iterator[tuple[int, int]]:
+    """(number, use) of every channel that the header tells of."""
+    at = wrap.header.find(b"cdef")
+    if at >= 0:
+        [count] = struct.unpack_from(">H", wrap.header, at + 4)
+        for number in range(count):
+            place, use, _ = struct.unpack_from(">HHH", wrap.header, at + 6 + 6 * number)
+            yield place, use
+
+
+def _plain(pixels: Pixels, means: Meaning) -> Pixels:
+    """The colours, and behind them the transparency."""
+    pixels = pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]
+    colours = pixels[:, :, : means.colours]
+    if means.alpha is None:
+        return colours
+    alpha = pixels[:, :, means.alpha : means.alpha + 1]
+    if means.premultiplied:
+        colours = unmultiplied(colours, alpha)
+    return np.concatenate([colours, alpha], axis=2)
 
 
 def _decoded(data: bytes, bits: int, *, threads: int | None) -> Pixels:
