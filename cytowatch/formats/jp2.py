@@ -29,8 +29,9 @@ FORMAT = Format(
     extension="jp2",
     oddities="A tiled one is read tile by tile: the main header and one tile's parts are a "
     "codestream of their own. One without tiles is decoded whole, and refused from its "
-    "header where memory does not allow that. sYCC, palettes, subsampling and signed "
-    "samples become RGB or grey.",
+    "header where memory does not allow that. sYCC, CMYK, palettes, subsampling and "
+    "signed samples become RGB or grey; CIELab and other YCbCr are refused. Only opacity is "
+    "transparency, other samples are left out and named.",
     source="ISO/IEC 15444-1, Annexes A and I",
     matches=matches,
 )
