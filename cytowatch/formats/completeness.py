@@ -216,7 +216,9 @@ def _segments(directory: Directory, number: int, size_bytes: int) -> str | None:
             final = (offset, count)
             last = max(last, final)
         counts = directory.tags.get(325 if directory.tiled else 279)
-        if final[0] and not final[1] and counts and directory.tiff.is_zero_from(counts.end - 2):
+        # Of a single strip some writers leave the length out; readers take the rest of the file.
+        listed = counts if counts is not None and counts.count > 1 else None
+        if listed and final[0] and not final[1] and directory.tiff.is_zero_from(listed.end - 2):
             return f"the end of the list of {what}s of directory {number} (only zeros so far)"
         if directory.number(259, 1) in _NEVER_ZERO and _is_packed_zero(directory, *last):
             return f"the content of a {what} of directory {number} (only zeros so far)"

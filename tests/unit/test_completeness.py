@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -326,3 +327,13 @@ def test_garbage_never_raises(data: bytes, magic: bytes) -> None:
     """Whatever the bytes claim, the answer is a phrase or None."""
     found = lacking(magic + data)
     assert found is None or found
+
+
+def test_a_single_strip_whose_length_is_left_out(tmp_path: Path) -> None:
+    """Its directory is whole, and readers take the rest of the file."""
+    path = tmp_path / "a.tif"
+    options = {"photometric": "rgb", "metadata": None, "rowsperstrip": 40}
+    tifffile.imwrite(path, builders.picture(60, 40), **options)
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        tiff.pages[0].aspage().tags[279].overwrite(0)
+    assert lacking(path.read_bytes()) is None
