@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -179,8 +180,10 @@ def _by_imagecodecs(path: str, kind: str) -> tuple[Pixels, tuple[str, ...]]:
     return spread(pixels, bits), (f"its {bits}-bit samples were expanded to 16 bits",)
 
 
-def normalised(image: Source) -> tuple[Source, list[str]]:
+def normalised(image: Source, before: Sequence[str] = ()) -> tuple[Source, list[str]]:
     """`image` with 8 or 16 unsigned bits and one or three samples, and what was done to it.
+
+    `before` is what a reader has done to it already.
 
     Raises
     ------
@@ -216,7 +219,8 @@ def normalised(image: Source) -> tuple[Source, list[str]]:
         kept = 3 if image.bands > 3 else 1
         done.append(f"it has {image.bands} samples a pixel: the first {kept} are the pyramid")
         image = image.extract_band(0, n=kept)
-    if image.format == "ushort":
+    changed = any("16 bits" in line or "16-bit" in line for line in before)
+    if image.format == "ushort" and not changed:
         done.append("its 16-bit samples are kept, without loss")
     return image, done
 

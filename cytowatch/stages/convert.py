@@ -227,7 +227,7 @@ def _scene(
 ) -> _Written:
     settings = file.config.convert
     with _image(scene, copied) as (virtual, feed):
-        image, also = source.normalised(virtual)
+        image, also = source.normalised(virtual, scene.done)
         mpp = _upright(scene.mpp or _stated(file, image), scene.orientation)
         file.check_room(writer.estimate_bytes(image, settings, copied))
         writer.write_pyramid(
