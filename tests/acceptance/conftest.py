@@ -204,7 +204,9 @@ def root(tmp_path: Path) -> Iterator[Root]:
 
 def json_lines(path: Path) -> list[dict[str, Any]]:
     """The log as its lines."""
-    return [json.loads(line) for line in path.read_text().splitlines() if line.startswith("{")]
+    # The last line may be under way.
+    lines = path.read_text().rpartition("\n")[0].splitlines()
+    return [json.loads(line) for line in lines if line.startswith("{")]
 
 
 def free_port() -> int:
