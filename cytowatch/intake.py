@@ -525,7 +525,7 @@ class Intake:
         for track in self._settler.tracks if newest else ():
             parts = track.drop.path.split("/", 3)
             for folder in ("/".join(parts[:2]), "/".join(parts[:3])):
-                if folder in newest and folder != track.drop.path:
+                if folder in newest and folder not in busy and folder != track.drop.path:
                     newest[folder] = max(newest[folder], track.changed_at)
                     if track.claiming or track.due_at is not None or self._lacks_marker(track):
                         busy.add(folder)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from cytowatch import manifest
+from cytowatch import manifest, names
 from cytowatch.index import Index
 from cytowatch.manifest import Manifest, ManifestError
 from cytowatch.spool import Spool
@@ -169,10 +169,10 @@ def _index(spool: Spool) -> Iterator[str]:
 def _strangers(spool: Spool) -> Iterator[str]:
     """What somebody put into a stage directory by hand: nothing treats it."""
     for status in STAGE_STATUSES:
-        known = set(spool.in_status(status))
-        for path in sorted(spool.stage(status).iterdir()):
-            if path.name not in known:
-                yield f"{path} is no uploaded file, and nothing is done with it"
+        # In one look: an uploaded file may come or go between two.
+        for entry in os.scandir(spool.stage(status)):
+            if not (entry.is_dir() and names.ID_PATTERN.fullmatch(entry.name)):
+                yield f"{entry.path} is no uploaded file, and nothing is done with it"
 
 
 def _leftovers(spool: Spool) -> Iterator[str]:

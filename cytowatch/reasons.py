@@ -127,6 +127,8 @@ REASONS = (
            admin="A client kept it open and wrote on; `inbox.quiet_s` may be too short for its software."),
     Reason(word="manifest_damaged", stages=_DEPLOY, means="Its manifest could not be read, and was made anew.",
            technician=_ASK, admin="A fault of the disk: run `cytowatch check --deep`. The original is untouched, the old manifest lies beside the new one."),
+    Reason(word="first_gone", stages=_DEPLOY, means="The one of the same content that it was to be linked to is gone.",
+           technician=_AGAIN, admin="It was removed meanwhile: `cytowatch retry` derives a pyramid of its own."),
     Reason(word="crashed_repeatedly", stages=_ANY, means="The decoder, or cytowatch itself, ended several times while it was in this stage.",
            technician=_AGAIN, admin="The detail names the signal. After an update of the decoders `cytowatch retry --reason crashed_repeatedly` may do."),
     Reason(word="out_of_memory", stages=_ANY, means="It needs more memory than a decoder may have.",

@@ -249,7 +249,8 @@ def _is_in_work(spool: Spool, user: str | None) -> bool:
     if user is None:
         return bool(live["workers"]["busy"])
     with tree.indexed(spool) as index:
-        rows = index.select(ids=list(live["progress"]))
+        # What is held up is not being treated, and may be so for long.
+        rows = index.select(ids=list(live["progress"].keys() - live["held_up"].keys()))
     return bool(names.alike((row.user for row in rows), user))
 
 

@@ -189,6 +189,10 @@ def remove(spool: Spool, id_: UploadedFileId, index: Index, *, even_linked: bool
             f"{id_} is in the project {found['projects'][0]}: unlink it first, or say --anyway"
         )
     for other in index.linked_to(id_):
+        staged = spool.find(UploadedFileId(other.id))
+        if staged is not None and not staged[0].is_final:
+            # It may be about to give up its own bytes for links to these.
+            raise RootError(f"{other.id} has the same content and is in work: try again later")
         source = spool.storage / other.user / other.id / "source"
         if source.is_symlink() and Path(os.readlink(source)).parts[1:2] == (id_,):
             raise RootError(f"{other.id} has the same content and is shown by links to it")

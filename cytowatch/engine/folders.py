@@ -154,7 +154,7 @@ class Folders:
                 self._add(found, [child["id"]])
 
     def _add(self, found: _Open, children: list[str]) -> None:
-        found.unnoted += [child for child in children if child not in found.unnoted]
+        found.unnoted = list(dict.fromkeys([*found.unnoted, *children]))
         began = time.monotonic()
         if not found.unnoted or began < found.note_at:
             return
@@ -203,5 +203,6 @@ class Folders:
 
 def _with_children(found: _Open) -> Manifest:
     known = found.place.manifest["children"]
-    new = [child for child in found.unnoted if child not in set(known)]
+    there = set(known)
+    new = [child for child in found.unnoted if child not in there]
     return cast("Manifest", {**found.place.manifest, "children": [*known, *new]})

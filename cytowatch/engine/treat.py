@@ -31,6 +31,9 @@ from cytowatch.status import Status
 __all__ = ["Observer", "Treatment", "treat"]
 
 
+_GONE = DeploymentError(
+    "first_gone", "the one of the same content that it was to be linked to is gone", retryable=True
+)
 #: So many times more often than a decoder may crash on it a file may be cut off by the daemon's end.
 _CUT_OFF_FACTOR = 10
 
@@ -110,8 +113,19 @@ def _treat_found(with_: Treatment, id_: UploadedFileId) -> None:
         wrong = DeploymentError("manifest_damaged", str(error), retryable=True)
         _move(with_, place, lambda at: advance.fail(with_.spool, at, wrong, now=with_.now()))
         return
-    if not advance.is_folder(place.manifest):
-        _treat(with_, _taken_up(with_, place))
+    if advance.is_folder(place.manifest):
+        return
+    _register(with_, place)
+    if _to_link(with_, place):
+        _wait_for_first(with_, place)
+    _treat(with_, _taken_up(with_, place))
+
+
+def _register(with_: Treatment, place: Place) -> None:
+    """Whoever was the first of its content before a restart, or a retry, still is."""
+    key = content_key(place.manifest["files"])
+    if key is not None and place.manifest["duplicate_of"] is None:
+        with_.contents.first(place.manifest["user"], key, place.manifest["id"])
 
 
 def _taken_up(with_: Treatment, place: Place) -> Place:
@@ -149,11 +163,21 @@ def _treat(with_: Treatment, place: Place) -> None:
                 lambda at: advance.begin(with_.spool, at, Status.DETECTING_FORMAT, now=with_.now()),
             )
         if _to_link(with_, place):
+            try:
+                # In this order: it may be published between the two looks, and never goes back.
+                _wait_for_first(with_, place)
+            except TransientError:
+                advance.withdraw(place)
+                raise
             first = _first(with_, place)
             if first is not None:
                 _link(with_, place, first)
                 return
-            _wait_for_first(with_, place)
+            if _lacks_pyramid(place):
+                _move(
+                    with_, place, lambda at: advance.fail(with_.spool, at, _GONE, now=with_.now())
+                )
+                return
         place = _with_child(with_, place)
 
 
@@ -284,6 +308,14 @@ def _to_link(with_: Treatment, place: Place) -> bool:
     return advance.is_linked(place) or (duplicate and fresh)
 
 
+def _lacks_pyramid(place: Place) -> bool:
+    """Whether its conversion was passed over for a first one that is gone since."""
+    form = place.manifest["format"]
+    flat = form is not None and not form["native"]
+    deploying = place.status is Status.DEPLOYING and place.manifest["conversion"] is None
+    return flat and deploying and not advance.is_linked(place)
+
+
 def _wait_for_first(with_: Treatment, place: Place) -> None:
     """Wait until the first one of its content is in storage; if it ended in an error, do not.
 
@@ -295,7 +327,6 @@ def _wait_for_first(with_: Treatment, place: Place) -> None:
     first = place.manifest["duplicate_of"] or "-"
     found = with_.spool.find(UploadedFileId(first))
     if found is not None and not found[0].is_final:
-        advance.withdraw(place)
         raise TransientError("duplicate", f"{first} has the same content and is still in work")
 
 
