@@ -29,9 +29,10 @@ FORMAT = Format(
     extension="jp2",
     oddities="A tiled one is read tile by tile: the main header and one tile's parts are a "
     "codestream of their own. One without tiles is decoded whole, and refused from its "
-    "header where memory does not allow that. sYCC, CMYK, palettes, subsampling and "
-    "signed samples become RGB or grey; CIELab and other YCbCr are refused. Only opacity is "
-    "transparency, other samples are left out and named.",
+    "header where memory does not allow that, as is one whose tiles begin between two samples "
+    "of subsampled colours. sYCC, CMYK, palettes, subsampling, signed samples and those of other "
+    "than 8 or 16 bits become RGB or grey; CIELab, other YCbCr and components of different "
+    "depths are refused. Only opacity is transparency, other samples are left out and named.",
     source="ISO/IEC 15444-1, Annexes A and I",
     matches=matches,
 )

@@ -25,8 +25,9 @@ FORMAT = Format(
     extension="czi",
     oddities="Every scene becomes a pyramid of its own. Of more channels, focal planes or times than "
     "a viewer shows the first is the pyramid and the others are named. Label and preview "
-    "are kept as files. 16 bits are kept. What a mosaic does not cover is black. Colours "
-    "of 16 bits whose bytes are packed apart with zstd are refused: Zeiss' library reads them wrongly.",
+    "are kept as files. 16 bits are kept. What a mosaic does not cover is black, and said where another "
+    "plane covers it. Colours of 16 bits whose bytes are packed apart with zstd are read by "
+    "cytowatch itself: Zeiss' library reads them wrongly.",
     source="Zeiss, ZISRAW (CZI) file format 1.2",
     matches=matches,
 )

@@ -11,7 +11,8 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 import pytest
-from PIL import Image
+import pyvips
+from PIL import Image, ImageCms
 
 from cytowatch.config import from_mapping
 from cytowatch.errors import ConversionError
@@ -98,12 +99,13 @@ def test_grey(tmp_path: Path) -> None:
 @needs_tools
 @pytest.mark.parametrize("bits", [8, 12, 16])
 def test_signed(tmp_path: Path, bits: int) -> None:
-    """The middle of the range is shifted to half of it; 12 bits stay 12 bits."""
+    """The middle of the range is shifted to half of it; 12 bits are spread over 16."""
     grey = picture(120, 90)[:, :, 1:2].astype(np.int32)
     signed = (grey - 128) * (1 << (bits - 8))
     stored = signed.astype(np.int8 if bits == 8 else ">i2")
     path = raw(tmp_path, stored, f"120,90,1,{bits},s", "-t", "64,64")
-    assert np.array_equal(ours(path), grey << (bits - 8))
+    wanted = grey << (bits - 8)
+    assert np.array_equal(ours(path), wanted if bits != 12 else (wanted * 65535 + 2047) // 4095)
 
 
 @needs_tools
@@ -253,4 +255,90 @@ def test_colours_that_nothing_converts(tmp_path: Path) -> None:
     path = raw(tmp_path, picture(300, 200), "300,200,3,8,u", "-mct", "0")
     with pytest.raises(ConversionError, match="CIELab") as caught:
         open_jp2(str(boxed(path, 14)), CONFIG)
+    assert caught.value.reason == "unsupported_samples"
+
+
+@needs_tools
+@pytest.mark.parametrize("tile", ["63,49", "63,48", "64,49"])
+def test_tiles_that_begin_between_two_samples_of_colour(tmp_path: Path, tile: str) -> None:
+    """At the edges of such tiles the colours are those of the whole."""
+    rgb = picture(128, 96)
+    ycc = np.asarray(Image.fromarray(rgb).convert("YCbCr").resize((64, 48)))
+    luma = np.asarray(Image.fromarray(rgb).convert("L"))
+    source, path = tmp_path / "x.raw", tmp_path / "x.jp2"
+    planes = (luma, ycc[:, :, 1], ycc[:, :, 2])
+    source.write_bytes(b"".join(np.ascontiguousarray(one).tobytes() for one in planes))
+    form = "128,96,3,8,u@1x1:2x2:2x2"
+    subprocess.run(
+        ["opj_compress", "-i", source, "-o", path, "-F", form, "-mct", "0", "-t", tile],
+        check=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert np.array_equal(ours(path), imagecodecs.jpeg2k_decode(path.read_bytes()))
+
+
+@needs_tools
+def test_twelve_bits_and_their_opacity(tmp_path: Path) -> None:
+    """White is white, and what is opaque is: both have 12 bits, and become 16."""
+    pixels = picture(120, 90).astype(np.uint32) * 4095 // 255
+    data = np.concatenate([pixels, np.full((90, 120, 1), 4095, np.uint32)], axis=2)
+    path = raw(tmp_path, data.astype(">u2"), "120,90,4,12,u", "-mct", "0")
+    found = ours(boxed(path, 16, *COLOUR, (3, 1, 0)))
+    assert np.array_equal(found, (data * 65535 + 2047) // 4095)
+
+
+@needs_tools
+@pytest.mark.parametrize("number", [11, 21, 24, 99])
+def test_colours_of_any_other_number(tmp_path: Path, number: int) -> None:
+    """CMY, ROMM-RGB, e-sYCC and what nobody knows are no sRGB."""
+    path = raw(tmp_path, picture(60, 50), "60,50,3,8,u", "-mct", "0")
+    with pytest.raises(ConversionError) as caught:
+        open_jp2(str(boxed(path, number)), CONFIG)
+    assert caught.value.reason == "unsupported_samples"
+
+
+def test_profiles_of_other_colours(tmp_path: Path) -> None:
+    """One of inks says that they are inks, and goes with them; one of Lab is refused."""
+    grey = pyvips.Image.black(8, 8, bands=3).copy(interpretation="srgb")
+    inks = bytes(grey.icc_transform("cmyk").get("icc-profile-data"))
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    pixels = np.dstack([picture(60, 50), picture(60, 50)[:, :, 0]])
+    path = tmp_path / "i.jp2"
+    for profile, count in ((inks, 4), (lab, 3)):
+        told = np.ascontiguousarray(pixels[:, :, :count])
+        stream = imagecodecs.jpeg2k_encode(told, level=0, codecformat="j2k", mct=False)
+        header = boxes((b"colr", b"\x02\0\0" + profile))
+        path.write_bytes(wrapped(stream, size=(60, 50), count=count, header=header))
+        if profile is lab:
+            with pytest.raises(ConversionError, match="an ICC profile for Lab"):
+                open_jp2(str(path), CONFIG)
+        else:
+            [scene] = open_jp2(str(path), CONFIG).scenes
+            assert (scene.cmyk, scene.icc_profile) == (True, inks)
+            assert np.array_equal(scene.region.rows(0, 50), pixels)
+
+
+def test_a_palette_of_more_than_8_bits(tmp_path: Path) -> None:
+    """Its colours have bits of their own, and are spread."""
+    indices = (np.indices((90, 120)).sum(axis=0) % 16).astype(np.uint8)
+    colours = np.random.default_rng(1).integers(0, 4096, (16, 3), dtype=np.uint16)
+    pclr = struct.pack(">HB3B", 16, 3, 11, 11, 11) + colours.astype(">u2").tobytes()
+    cmap = b"".join(struct.pack(">HBB", 0, 1, channel) for channel in range(3))
+    colr = struct.pack(">BBBI", 1, 0, 0, 16)
+    stream = imagecodecs.jpeg2k_encode(indices, level=0, codecformat="j2k")
+    path = tmp_path / "p.jp2"
+    header = boxes((b"colr", colr), (b"pclr", pclr), (b"cmap", cmap))
+    path.write_bytes(wrapped(stream, size=(120, 90), count=1, header=header))
+    assert np.array_equal(ours(path), (colours[indices].astype(int) * 65535 + 2047) // 4095)
+
+
+@needs_tools
+def test_components_of_different_depths(tmp_path: Path) -> None:
+    """They are not called damaged: nothing here reads them."""
+    path = raw(tmp_path, picture(60, 50) // 32, "60,50,3,8,u", "-mct", "0")
+    data = bytearray(path.read_bytes())
+    # The last component of SIZ, whose first is 40 bytes behind the marker.
+    data[data.index(b"\xff\x51") + 40 + 6] = 3
+    path.write_bytes(bytes(data))
+    with pytest.raises(ConversionError, match="8, 8, 4 bits") as caught:
+        open_jp2(str(path), CONFIG)
     assert caught.value.reason == "unsupported_samples"

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,16 @@ from cytowatch.config import Config
 from cytowatch.errors import ConversionError
 from cytowatch.pyramid import resolution
 from cytowatch.pyramid.readers import subblocks
-from cytowatch.pyramid.readers.subblocks import SubBlock
-from cytowatch.pyramid.regions import Opened, Pixels, Scene, check_size, damaged, swapped
+from cytowatch.pyramid.readers.subblocks import Mosaic, SubBlock
+from cytowatch.pyramid.regions import (
+    Opened,
+    Pixels,
+    RegionReader,
+    Scene,
+    check_size,
+    damaged,
+    swapped,
+)
 
 __all__ = ["open_czi"]
 
@@ -74,46 +83,44 @@ def open_czi(path: str, config: Config) -> Opened:
     """
     from pylibCZIrw import czi
 
-    try:
-        # The context manager's own closing is what pylibCZIrw offers.
-        manager = czi.open_czi(path)
-        reader = manager.__enter__()
-    except Exception as error:
-        raise damaged(error) from error
-    try:
-        return _opened(reader, path, config, manager)
-    except ConversionError:
-        raise
-    except Exception as error:
-        raise damaged(error) from error
+    with ExitStack() as closing:
+        try:
+            reader = closing.enter_context(czi.open_czi(path))
+            file = closing.enter_context(open(path, "rb"))
+            opened = _opened(reader, file.fileno(), path, config)
+        except ConversionError:
+            raise
+        except Exception as error:
+            raise damaged(error) from error
+        return replace(opened, close=closing.pop_all().close)
 
 
-def _opened(reader: Any, path: str, config: Config, manager: Any) -> Opened:
+def _opened(reader: Any, descriptor: int, path: str, config: Config) -> Opened:
     blocks = subblocks.read(path)
-    if subblocks.is_misread(path, blocks):
-        raise ConversionError(
-            "unsupported_samples",
-            "it has 16-bit colours whose high and low bytes are packed apart (zstd), which Zeiss' "
-            "library reads wrongly: export it again without that, or with another compression",
-        )
     box = reader.total_bounding_box
+    dimensions = [name for name in _PLANES if name in box]
     done = [
-        f"it has {count} {what}: the first is the pyramid"
-        for name, what in _PLANES.items()
-        if name in box and (count := int(box[name][1]) - int(box[name][0])) > 1
+        f"it has {count} {_PLANES[name]}: the first is the pyramid"
+        for name in dimensions
+        if (count := int(box[name][1]) - int(box[name][0])) > 1
     ]
     about = _About(_metadata(reader))
-    areas = dict(reader.scenes_bounding_rectangle) or {None: reader.total_bounding_rectangle}
+    areas = subblocks.areas(blocks)
+    if blocks and not areas:
+        raise ConversionError("no_pixels", "it has reduced images alone, and not their original")
+    areas = areas or {None: reader.total_bounding_rectangle}
     names = about.scenes
     scenes = []
     for index, (number, area) in enumerate(sorted(areas.items(), key=lambda one: one[0] or 0)):
         check_size(area.w, area.h, config)
-        plane = _first_plane(blocks, number, [name for name in _PLANES if name in box])
-        kind = reader.get_channel_pixel_type(plane.get("C", 0))
-        if kind not in _KINDS:
-            raise ConversionError("unsupported_samples", f"its pixels are of the kind {kind}")
-        region = _Region(reader, kind, area, plane)
-        region.scene = number
+        here = [one for one in blocks if not one.is_reduced and one.start.get("S") == number]
+        plane, pieces = _first_plane(here, dimensions)
+        which = f"scene {index + 1}" if len(areas) > 1 else "it"
+        region: RegionReader
+        if subblocks.is_misread(descriptor, pieces):
+            region = Mosaic(descriptor, pieces, area)
+        else:
+            region = _library(reader, number, area, plane)
         scenes.append(
             Scene(
                 region=region,
@@ -122,6 +129,7 @@ def _opened(reader: Any, path: str, config: Config, manager: Any) -> Opened:
                 mpp=resolution.plausible(about.scale("X"), about.scale("Y")),
                 objective_power=about.magnification,
                 acquired_at=about.acquired_at,
+                done=tuple(_lacking(which, blocks, here, pieces, plane)),
             )
         )
     return Opened(
@@ -129,20 +137,41 @@ def _opened(reader: Any, path: str, config: Config, manager: Any) -> Opened:
         reader="pylibCZIrw",
         pictures=dict(_pictures(path, config)),
         done=tuple(done),
-        close=lambda: manager.__exit__(None, None, None),
     )
 
 
+def _library(reader: Any, scene: int | None, area: Any, plane: dict[str, int]) -> _Region:
+    kind = reader.get_channel_pixel_type(plane.get("C", 0))
+    if kind not in _KINDS:
+        raise ConversionError("unsupported_samples", f"its pixels are of the kind {kind}")
+    region = _Region(reader, kind, area, plane)
+    region.scene = scene
+    return region
+
+
 def _first_plane(
-    blocks: list[SubBlock], scene: int | None, dimensions: list[str]
-) -> dict[str, int]:
-    """The first plane of a scene: of its first channel the first time, of that the first focal plane."""
-    here = [one.start for one in blocks if scene is None or one.start.get("S", scene) == scene]
+    blocks: list[SubBlock], dimensions: list[str]
+) -> tuple[dict[str, int], list[SubBlock]]:
+    """The first plane, and its pieces: of the first channel the first time, of that the first focal plane."""
     plane = {}
     for name in sorted(dimensions, key="CTZ".index):
-        plane[name] = min((one.get(name, 0) for one in here), default=0)
-        here = [one for one in here if one.get(name, 0) == plane[name]]
-    return plane
+        plane[name] = min((one.start.get(name, 0) for one in blocks), default=0)
+        blocks = [one for one in blocks if one.start.get(name, 0) == plane[name]]
+    return plane, blocks
+
+
+def _lacking(
+    which: str,
+    blocks: list[SubBlock],
+    scene: list[SubBlock],
+    pieces: list[SubBlock],
+    plane: dict[str, int],
+) -> Iterator[str]:
+    """What `scene` has not in the plane that is shown of it, of whose `pieces` it is made."""
+    if any(one.start.get(name, 0) < first for name, first in plane.items() for one in blocks):
+        yield f"{which} has nothing in the first plane: the first that it has is the pyramid"
+    if subblocks.leaves_out(pieces, scene):
+        yield f"{which} is not covered by its first plane alone: what only others have is black"
 
 
 def _metadata(reader: Any) -> Any:

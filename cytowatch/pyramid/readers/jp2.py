@@ -19,7 +19,7 @@ import numpy as np
 
 from cytowatch.config import Config
 from cytowatch.errors import ConversionError
-from cytowatch.pyramid.meaning import Meaning
+from cytowatch.pyramid.readers.jp2_colours import Samples, samples
 from cytowatch.pyramid.readers.whole import Whole
 from cytowatch.pyramid.regions import (
     Opened,
@@ -31,7 +31,6 @@ from cytowatch.pyramid.regions import (
     damaged,
     each,
 )
-from cytowatch.pyramid.samples import unmultiplied
 
 __all__ = ["open_jp2"]
 
@@ -40,13 +39,6 @@ _SOT, _SOD, _EOC, _SIZ = 0xFF90, 0xFF93, 0xFFD9, 0xFF51
 _LENGTHS, _PACKED_HEADERS = frozenset({0xFF55, 0xFF57}), 0xFF60
 _SIGNATURE = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
 _LARGEST_HEADER = 64 << 20
-_CMYK, _SRGB = 12, 16
-#: Samples of colours that have not three, by EnumCS.
-_COLOURS = {15: 1, 17: 1}
-#: EnumCS of ISO 15444-2 that it does not convert.
-_FOREIGN = {1: "YCbCr(1)", 3: "YCbCr(2)", 4: "YCbCr(3)", 13: "YCCK", 14: "CIELab", 19: "CIEJab"}
-#: Of a channel, in cdef.
-_OPACITY, _PREMULTIPLIED = 1, 2
 _MOST_PARTS = 10_000_000
 
 
@@ -78,6 +70,19 @@ class _Codestream:
     def pixels(self) -> tuple[int, int]:
         """(width, height) of the image."""
         return self.size[0] - self.offset[0], self.size[1] - self.offset[1]
+
+    @property
+    def is_taken_apart(self) -> bool:
+        """Whether a tile of it can be decoded alone.
+
+        One that begins between two samples of a subsampled component has no colours at its edge.
+        """
+        begins = (*self.tile, *self.tile_offset)
+        return not self.packed_headers and all(
+            begin % step == 0
+            for _, dx, dy in self.components
+            for begin, step in zip(begins, (dx, dy, dx, dy), strict=True)
+        )
 
     def area(self, number: int) -> tuple[int, int, int, int]:
         """(left, top, right, bottom) of a tile on the reference grid."""
@@ -114,13 +119,10 @@ class _Codestream:
 class _Tiles:
     """Rows of a tiled image: each row of tiles is decoded once, by whoever comes first."""
 
-    def __init__(
-        self, stream: _Codestream, wrap: _Wrap, means: Meaning, sample: Pixels, bits: int
-    ) -> None:
+    def __init__(self, stream: _Codestream, wrap: _Wrap, stored: Samples, sample: Pixels) -> None:
         self._stream = stream
-        self._bits = bits
         self._wrap = wrap
-        self._means = means
+        self._stored = stored
         self.width, self.height = stream.pixels
         self.samples = sample.shape[2]
         self.dtype = sample.dtype
@@ -151,7 +153,7 @@ class _Tiles:
         if number not in self._stream.parts:
             raise damaged(f"tile {number} is not in the file")
         alone = self._wrap.around(self._stream.alone(number), width, height)
-        pixels = _plain(_decoded(alone, self._bits, threads=1), self._means)
+        pixels = _decoded(alone, self._stored, threads=1)
         if pixels.shape != (height, width, self.samples):
             raise damaged(f"tile {number} is {pixels.shape[1]} x {pixels.shape[0]} pixels")
         return pixels
@@ -190,138 +192,58 @@ def open_jp2(path: str, config: Config) -> Opened:
         wrap, begin, end = _boxes(descriptor, size_bytes)
         stream = _main_header(descriptor, begin, end)
         check_size(*stream.pixels, config)
-        done = _told(stream, wrap)
-        stored = _stored(stream, wrap)
-        means = _meaning(wrap, stored)
-        if stored > means.colours + (means.alpha is not None):
-            first = "first is" if means.colours == 1 else f"first {means.colours} are"
-            done += (f"it has {stored} samples a pixel: the {first} the pyramid",)
-        # The colours of a palette have eight bits, however few its indices have.
-        depth = (stream.components[0][0] & 0x7F) + 1
-        bits = 8 if b"pclr" in wrap.header else depth
-        if stream.across * stream.down > 1 and not stream.packed_headers:
+        stored = samples(wrap.header, [depth for depth, _, _ in stream.components])
+        if stream.across * stream.down > 1 and stream.is_taken_apart:
             _find_parts(stream, end)
             left, upper, right, lower = stream.area(0)
             alone = wrap.around(stream.alone(0), right - left, lower - upper)
-            sample = _plain(_decoded(alone, bits, threads=1), means)
-            region: RegionReader = _Tiles(stream, wrap, means, sample, bits)
+            sample = _decoded(alone, stored, threads=1)
+            region: RegionReader = _Tiles(stream, wrap, stored, sample)
         else:
-            pixels = _whole(descriptor, size_bytes, stream, config, bits)
-            region = Whole(_plain(pixels, means))
-        scene = Scene(region=region, cmyk=means.colours == 4, done=done)
-        close = partial(os.close, descriptor)
-        return Opened(scenes=[scene], reader="imagecodecs", close=close)
+            region = Whole(_whole(descriptor, size_bytes, stream, config, stored))
     except (struct.error, ValueError, IndexError) as error:
         os.close(descriptor)
         raise damaged(error) from error
+    except ConversionError:
+        os.close(descriptor)
+        raise
+    scene = Scene(
+        region=region,
+        cmyk=stored.means.colours == 4,
+        icc_profile=stored.profile,
+        done=(*_enlarged(stream), *stored.done),
+    )
+    return Opened(scenes=[scene], reader="imagecodecs", close=partial(os.close, descriptor))
 
 
 def _whole(
-    descriptor: int, size_bytes: int, stream: _Codestream, config: Config, bits: int
+    descriptor: int, size_bytes: int, stream: _Codestream, config: Config, stored: Samples
 ) -> Pixels:
     width, height = stream.pixels
     # OpenJPEG holds four bytes a sample, imagecodecs copies them out.
     need = width * height * len(stream.components) * 6 + size_bytes
     check_memory(need, config, "it has no tiles, and decoding it whole")
-    return _decoded(_pread(descriptor, size_bytes, 0), bits, threads=None)
+    return _decoded(_pread(descriptor, size_bytes, 0), stored, threads=None)
 
 
-def _stored(stream: _Codestream, wrap: _Wrap) -> int:
-    """How many samples a pixel has once it is decoded: a palette makes several of one."""
-    at = wrap.header.find(b"cmap")
-    return (
-        len(stream.components)
-        if at < 0
-        else (struct.unpack_from(">I", wrap.header, at - 4)[0] - 8) // 4
-    )
-
-
-def _meaning(wrap: _Wrap, stored: int) -> Meaning:
-    """Which samples are colours, and which one is transparency (Annex I, colr and cdef).
-
-    Raises
-    ------
-    ConversionError
-        `unsupported_samples`: colours that the decoder leaves as they are, and nothing here converts.
-    """
-    at = wrap.header.find(b"colr\x01")
-    kind = struct.unpack_from(">I", wrap.header, at + 7)[0] if at >= 0 else None
-    if kind in _FOREIGN:
-        raise ConversionError(
-            "unsupported_samples", f"its colours are {_FOREIGN[kind]}, which nothing here converts"
-        )
-    colours = 4 if kind == _CMYK else min(_COLOURS.get(kind or _SRGB, 3), stored)
-    if stored < colours:
-        raise ConversionError("unsupported_samples", f"CMYK takes 4 samples, it has {stored}")
-    colours = 1 if colours == 2 else colours
-    for place, use in _channels(wrap):
-        if use in (_OPACITY, _PREMULTIPLIED) and stored > colours:
-            # The decoder puts the colours first, in their order.
-            alpha = max(place, colours)
-            if alpha < stored:
-                return Meaning(colours=colours, alpha=alpha, premultiplied=use == _PREMULTIPLIED)
-    return Meaning(colours=colours)
-
-
-def _channels(wrap: _Wrap) -> Iterator[tuple[int, int]]:
-    """(number, use) of every channel that the header tells of."""
-    at = wrap.header.find(b"cdef")
-    if at >= 0:
-        [count] = struct.unpack_from(">H", wrap.header, at + 4)
-        for number in range(count):
-            place, use, _ = struct.unpack_from(">HHH", wrap.header, at + 6 + 6 * number)
-            yield place, use
-
-
-def _plain(pixels: Pixels, means: Meaning) -> Pixels:
-    """The colours, and behind them the transparency."""
-    pixels = pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]
-    colours = pixels[:, :, : means.colours]
-    if means.alpha is None:
-        return colours
-    alpha = pixels[:, :, means.alpha : means.alpha + 1]
-    if means.premultiplied:
-        colours = unmultiplied(colours, alpha)
-    return np.concatenate([colours, alpha], axis=2)
-
-
-def _decoded(data: bytes, bits: int, *, threads: int | None) -> Pixels:
-    """Pixels of 8 or 16 unsigned bits, of samples that have `bits`.
-
-    Signed ones are shifted by half of their range, as opj_decompress does; fewer than 8 bits are
-    spread over 8, more than 8 are kept as they are.
-    """
+def _decoded(data: bytes, stored: Samples, *, threads: int | None) -> Pixels:
+    """What a pyramid needs of the pixels: (rows, columns, samples)."""
     import imagecodecs
 
     try:
         pixels: Pixels = np.asarray(imagecodecs.jpeg2k_decode(data, numthreads=threads))
     except Exception as error:
         raise damaged(error) from error
-    if pixels.dtype.kind == "i":
-        unsigned = np.dtype(f"u{pixels.dtype.itemsize}")
-        pixels = (pixels.astype(np.int64) + (1 << (bits - 1))).astype(unsigned)
-    if bits < 8:
-        pixels = (pixels.astype(np.uint16) * 255 // ((1 << bits) - 1)).astype(np.uint8)
-    if pixels.dtype.itemsize > 2:
-        pixels = (pixels >> max(0, bits - 16)).astype(np.uint16)
-    return pixels
+    pixels = pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]
+    if pixels.shape[2] != stored.stored:
+        raise damaged(f"it has {pixels.shape[2]} samples a pixel, not {stored.stored}")
+    return stored.plain(pixels)
 
 
-def _told(stream: _Codestream, wrap: _Wrap) -> tuple[str, ...]:
-    depths = sorted({(ssiz & 0x7F) + 1 for ssiz, _, _ in stream.components})
-    done = []
-    if any(ssiz & 0x80 for ssiz, _, _ in stream.components):
-        done.append("its signed samples were shifted to unsigned ones")
-    if any((dx, dy) != (1, 1) for _, dx, dy in stream.components):
-        done.append("its subsampled components were enlarged")
-    if b"colr\x02" in wrap.header:
-        # imagecodecs does it by itself, so the profile is not embedded once more.
-        done.append("its colours were converted to sRGB through its ICC profile")
-    if b"pclr" in wrap.header:
-        done.append("its palette was expanded")
-    if depths not in ([8], [16]):
-        done.append(f"its samples have {', '.join(map(str, depths))} bits")
-    return tuple(done)
+def _enlarged(stream: _Codestream) -> tuple[str, ...]:
+    if all((dx, dy) == (1, 1) for _, dx, dy in stream.components):
+        return ()
+    return ("its subsampled components were enlarged",)
 
 
 def _boxes(descriptor: int, size_bytes: int) -> tuple[_Wrap, int, int]:
