@@ -42,11 +42,11 @@ _INLINE_BYTES = 8
 _LONGEST_VALUES = 64 << 20
 #: Some writers round the length of a tile up.
 _MOST_PADDING = 32
-#: Tags without which nothing is decoded rightly, and whose values are never all zero: bits, offsets
-#: and lengths of strips and tiles, tables, the offsets of levels.
-_NEVER_ALL_ZERO = (258, 273, 279, 324, 325, 330, 347)
-#: Tags of text and of an ICC profile: more zeros at their end than padding are none of them.
-_NEVER_ENDS_ZERO = (270, 700, 34675)
+#: Tags whose values are never all zero: bits, offsets and lengths of strips and tiles, tables, the
+#: offsets of levels, an ICC profile (which may well end with a hundred of them).
+_NEVER_ALL_ZERO = (258, 273, 279, 324, 325, 330, 347, 34675)
+#: Tags of text, which may be padded, but not with a whole page of zeros.
+_TEXTS = (270, 700)
 
 
 def missing(descriptor: int, size_bytes: int) -> str | None:
@@ -229,13 +229,13 @@ def _segments(directory: Directory, number: int, size_bytes: int) -> str | None:
 
 def _has_zeroed_tag(directory: Directory) -> bool:
     """Whether values outside of the directory are zeros that go on to the end of the file."""
-    for number in (*_NEVER_ALL_ZERO, *_NEVER_ENDS_ZERO):
+    for number in (*_NEVER_ALL_ZERO, *_TEXTS):
         tag = directory.tags.get(number)
         length = tag.end - tag.offset if tag is not None else 0
         if tag is None or not _INLINE_BYTES < length <= _LONGEST_VALUES:
             continue
-        zeros = min(length, _MOST_PADDING) if number in _NEVER_ENDS_ZERO else length
-        if _is_zeroed(directory, tag.end - zeros, zeros):
+        zeros = _ZERO_LOOK if number in _TEXTS else length
+        if length >= zeros and _is_zeroed(directory, tag.end - zeros, zeros):
             return True
     levels = directory.numbers(SUB_IFDS)
     return any(levels) and not all(levels)

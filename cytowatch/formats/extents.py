@@ -245,6 +245,9 @@ def tar(descriptor: int, size_bytes: int) -> str | None:
             return "the end of the tar"
         if not any(head):
             return None
+        if tar_mark(head) is None:
+            # Of more than 8 GiB the length may stand in a record before it, so this is no header.
+            return None
         field = head[124:136]
         try:
             length = (

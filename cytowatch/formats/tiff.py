@@ -304,7 +304,8 @@ class Tiff:
         self._tags_left -= count
         begin = offset + count_bytes
         entries = self.bytes(begin, count * entry_bytes)
-        if not any(entries[-entry_bytes:]):
+        last = begin + (count - 1) * entry_bytes
+        if not any(entries[-entry_bytes:]) and self.is_zero_from(last):
             raise TiffError("its last tags are only zeros so far")
         next_bytes = 8 if wide or self.ndpi else 4
         [following] = struct.unpack(

@@ -174,7 +174,8 @@ def test_black_that_was_written_is_there() -> None:
 def test_real_slides_with_zeros_at_their_end(name: str) -> None:
     """Written as zeros, not as a hole; what cannot be told from black pixels is left out."""
     data = (SAMPLES / name).read_bytes()
-    for share in (0.1, 0.3, 0.6, 0.9, 0.99):
+    # The one with an ICC profile at its end: such a profile may end in a hundred zeros.
+    for share in (0.1, 0.3, 0.6, 0.9, *([] if "boxes" in name else [0.99])):
         keep = int(len(data) * share)
         assert lacking(data[:keep] + bytes(len(data) - keep)), share
 
@@ -337,3 +338,22 @@ def test_a_single_strip_whose_length_is_left_out(tmp_path: Path) -> None:
     with tifffile.TiffFile(path, mode="r+b") as tiff:
         tiff.pages[0].aspage().tags[279].overwrite(0)
     assert lacking(path.read_bytes()) is None
+
+
+def test_what_may_end_in_zeros(tmp_path: Path) -> None:
+    """An ICC profile whose last text has no Unicode, a last tag that is blank, a tar of more than 8 GiB."""
+    path = tmp_path / "a.tif"
+    options = {"photometric": "rgb", "metadata": None, "compression": "zlib"}
+    profile = (34675, 7, 300, bytes(range(1, 223)) + bytes(78), True)
+    tifffile.imwrite(path, builders.picture(60, 40), extratags=[profile], **options)
+    data = bytearray(path.read_bytes())
+    at = data.index(struct.pack("<HHI", 34675, 7, 300))
+    struct.pack_into("<I", data, at + 8, len(data))
+    assert lacking(bytes(data) + profile[3]) is None
+    member = tarfile.TarInfo("a.jpg")
+    member.size = 300
+    head = bytearray(member.tobuf(tarfile.USTAR_FORMAT))
+    head[124:136] = b"00000000000\0"
+    head[148:156] = b"        "
+    head[148:156] = b"%06o\0 " % sum(head)
+    assert lacking(bytes(head) + b"\xff\xd8" + bytes([0x80]) * 3000) is None
