@@ -263,7 +263,8 @@ class Spool:
 
     def spelled(self, project: str) -> str:
         """The project as its folder is spelled already: names are compared casefolded and in NFC."""
-        return next(iter(names.alike(sorted(os.listdir(self.projects)), project)), project)
+        known = sorted(os.listdir(self.projects))
+        return project if project in known else next(iter(names.alike(known, project)), project)
 
     def link(self, project: str, name: str, user: str, id: UploadedFileId) -> None:  # noqa: A002
         """Show an uploaded file of `user` in `project`; a second time changes nothing.

@@ -177,6 +177,7 @@ def link(spool: Spool, place: Place, first: Place, *, now: datetime) -> Place:
         spool.discard(grave)
     shown = ("images", "conversion", "verification", "format", "sha256")
     same = {key: cast("dict[str, Any]", first.manifest)[key] for key in shown}
+    said = f"the same content as {first_id}: linked"
     changed = cast(
         "Manifest",
         {
@@ -184,7 +185,7 @@ def link(spool: Spool, place: Place, first: Place, *, now: datetime) -> Place:
             **same,
             "duplicate_of": first_id,
             "files": first.manifest["files"],
-            "warnings": [*place.manifest["warnings"], f"the same content as {first_id}: linked"],
+            "warnings": list(dict.fromkeys([*place.manifest["warnings"], said])),
         },
     )
     return _enter(spool, place, changed, first.status, now=now, attempts=0)

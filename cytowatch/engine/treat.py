@@ -333,7 +333,7 @@ def _wait_for_first(with_: Treatment, place: Place) -> None:
 def _link(with_: Treatment, place: Place, first: Place) -> None:
     for leftover in advance.out_directories(place.path):
         with_.spool.discard(leftover)
-    if place.status is Status.CONVERTING:
+    if place.status is Status.CONVERTING and not advance.is_linked(place):
         skip = Outcome(status=Status.DEPLOYING)
         place = _move(with_, place, lambda at: _accept(with_, at, skip, "out.0"))
     _move(with_, place, lambda at: advance.link(with_.spool, at, first, now=with_.now()))

@@ -75,15 +75,16 @@ def missing(descriptor: int, size_bytes: int) -> str | None:
 
 
 def _is_known(head: bytes) -> bool:
-    return any(head.startswith(magic) for magic, _ in _LOOKS) or head[257:262] == b"ustar"
+    return any(head.startswith(magic) for magic, _ in _LOOKS) or bool(extents.tar_mark(head))
 
 
 def _lacking(head: bytes, descriptor: int, size_bytes: int) -> str | None:
+    # First of all: a tar begins with the name of its first member, which may look like anything.
+    if extents.tar_mark(head) is not None:
+        return extents.tar(descriptor, size_bytes)
     for magic, look in _LOOKS:
         if head.startswith(magic):
             return look(descriptor, size_bytes)
-    if extents.tar_mark(head) is not None:
-        return extents.tar(descriptor, size_bytes)
     if head[128:132] == b"DICM":
         return endings.dicom(descriptor, size_bytes)
     if any(magic.startswith(head) for magic, _ in _LOOKS):

@@ -10,7 +10,7 @@ import os
 import struct
 import zlib
 
-from cytowatch.formats.extents import short
+from cytowatch.formats.extents import short, tar_mark
 
 __all__ = ["INDEX_FILES", "dicom", "index_file", "ngr", "sqlite", "tar_gz"]
 
@@ -47,8 +47,9 @@ def tar_gz(descriptor: int, size_bytes: int) -> str | None:
         return None
     lacking = "the end of the tar.gz"
     if len(inner) < _BLOCK_BYTES and size_bytes <= len(head):
+        # Of a first block that is not all there the checksum cannot be held against it.
         return lacking if inner[257:262] in (b"", b"ustar") else None
-    if inner[257:262] != b"ustar":
+    if tar_mark(inner) is None:
         return None
     begin = max(0, size_bytes - _TAIL_BYTES)
     tail = os.pread(descriptor, size_bytes - begin, begin)

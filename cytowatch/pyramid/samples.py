@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from cytowatch.errors import ConversionError
+from cytowatch.model import Progress
 from cytowatch.pyramid.regions import Pixels, RegionReader, Scene, damaged
 
 __all__ = ["banded", "held", "inverted", "spread", "srgb", "unmultiplied"]
@@ -80,8 +81,10 @@ def srgb(linear: Pixels) -> Pixels:
     return found
 
 
-def held(scene: Scene) -> Scene:
+def held(scene: Scene, progress: Progress) -> Scene:
     """The scene, with samples of 16 bits if it had others than a pyramid holds; and what was done.
+
+    All rows are read once for that; `progress` is told that it goes on, not how far: 0.0.
 
     Raises
     ------
@@ -93,7 +96,7 @@ def held(scene: Scene) -> Scene:
         return scene
     colours = region.samples - (region.samples in (2, 4))
     try:
-        range_ = _range(region, colours)
+        range_ = _range(region, colours, progress)
     except (ConversionError, MemoryError, OSError):
         raise
     except Exception as error:
@@ -112,9 +115,10 @@ class _Range:
     endless: bool = False
 
 
-def _range(region: RegionReader, colours: int) -> _Range:
+def _range(region: RegionReader, colours: int, progress: Progress) -> _Range:
     found = _Range()
     for rows in _rows(region):
+        progress(0.0)
         values, alpha = rows[:, :, :colours], rows[:, :, colours:]
         if region.dtype.kind == "f":
             finite = np.isfinite(values)

@@ -163,7 +163,8 @@ def _by_reader(
             check_expansion(decoded_bytes, file.manifest["size_bytes"], file.config)
             if scene.orientation != 1:
                 check_memory(decoded_bytes, file.config, "turning it upright")
-            one = _copying(file, held(scene), path, share, sum(one.copied_bytes for one in written))
+            spent_bytes = sum(one.copied_bytes for one in written)
+            one = _copying(file, held(scene, share), path, share, spent_bytes)
             one.entry["scene"] = scene.index
             one.entry["objective_power"] = scene.objective_power
             one.entry["acquired_at"] = scene.acquired_at
@@ -318,7 +319,8 @@ def _upright(mpp: Mpp | None, orientation: int) -> Mpp | None:
 
 def _raise_if_full(error: pyvips.Error) -> None:
     text = str(error).lower()
-    if any(mark in text for mark in _FULL):
+    # libvips has one buffer for what all threads say: another may have cleared it meanwhile.
+    if any(mark in text for mark in _FULL) or os.statvfs(".").f_bavail == 0:
         raise TransientError("disk", text.strip()[:200]) from error
 
 

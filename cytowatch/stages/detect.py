@@ -17,9 +17,11 @@ from cytowatch.formats import Format, Probe, companions, completeness, limits, s
 from cytowatch.formats.companions import Group
 from cytowatch.formats.marks import levels
 from cytowatch.formats.ome_tiff import other_files
+from cytowatch.formats.tiff import main_page
 from cytowatch.manifest import FileEntry, FormatEntry
 from cytowatch.model import Outcome, UploadedFile
 from cytowatch.pyramid import verify
+from cytowatch.pyramid.meaning import is_odd
 from cytowatch.status import Status
 
 __all__ = ["detect", "identify"]
@@ -50,6 +52,7 @@ def detect(file: UploadedFile) -> Outcome:
         levels_in_it = _levels_in(probe)
         misread = shown.misread(probe.tiff) if probe.tiff is not None else None
         unheeded = shown.unheeded(probe.tiff) if probe.tiff is not None else None
+        is_first = probe.tiff is None or main_page(probe.tiff) == 0
         looped = probe.tiff is not None and probe.tiff.loops
     native, slide_vendor = found.native, None
     warnings = list(file.manifest["warnings"])
@@ -69,7 +72,7 @@ def detect(file: UploadedFile) -> Outcome:
         if refusal is not None and found.id != "ome-tiff":
             warnings.append(f"OpenSlide does not read it, so a pyramid is derived: {refusal}")
     elif not found.extract and file.config.convert.derive == "large":
-        native = _is_small(path)
+        native = is_first and not is_odd(path) and _is_small(path)
     status = _next(found, native=native)
     entry = FormatEntry(
         id=found.id,

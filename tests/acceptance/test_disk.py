@@ -13,7 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import pyvips
 
+from cytowatch.errors import TransientError
+from cytowatch.stages.convert import _raise_if_full
 from tests import builders
 from tests.acceptance.conftest import Root
 from tests.acceptance.disks import MB, Disk, fill, needs_mounts, rooted
@@ -221,3 +224,14 @@ def test_a_log_on_the_full_disk_ends_nothing(root: Root, disk: Disk, tmp_path: P
     root.wait(lambda: [o for o in root.manifests().values() if o["status"] == "CONVERTED"], 90)
     assert root.stop() == 0
     root.assert_clean()
+
+
+def test_a_full_disk_is_one_without_words_too(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """libvips' own may have been cleared by another thread, and the image would be called damaged."""
+    monkeypatch.chdir(disk.place)
+    _raise_if_full(pyvips.Error("", ""))
+    filler = fill(disk, 0)
+    with pytest.raises(TransientError, match="disk"):
+        _raise_if_full(pyvips.Error("", ""))
+    filler.unlink()
+    monkeypatch.undo()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -223,3 +225,74 @@ def test_one_that_was_rejected_is_tried_again_when_the_first_is_gone(
     assert root.run_until_idle() == 0
     two = root.by_name()["two.svs"]
     assert (two["status"], two["duplicate_of"]) == ("DEPLOYED", None)
+
+
+def test_a_restart_knows_who_was_first(root: Root, tmp_path: Path) -> None:
+    """Whoever was being converted then; the copy that comes meanwhile is the second one."""
+    policy(root, "reject")
+    root.environment = {"CYTOWATCH_TEST_STAGES": "tests.acceptance.stages_for_tests"}
+    flat = builders.jpeg(tmp_path / "a.jpg")
+    root.drop(flat, "slow-CONVERTING.jpg")
+    root.start()
+    root.wait(lambda: list(root.path.glob("stages/converting/*")))
+    root.kill()
+    root.drop(flat, "later.jpg")
+    root.run_until_idle()
+    found = root.by_name()
+    first, second = found["slow-CONVERTING.jpg"], found["later.jpg"]
+    assert (first["status"], first["duplicate_of"]) == ("CONVERTED", None)
+    assert (second["error"]["reason"], second["duplicate_of"]) == ("duplicate", first["id"])
+    root.assert_clean()
+
+
+def half_linked(root: Root, tmp_path: Path) -> tuple[dict, dict]:  # type: ignore[type-arg]
+    """A first one, and a copy of it whose conversion was passed over, as a kill leaves it before it is linked."""
+    policy(root, "link")
+    flat = builders.jpeg(tmp_path / "a.jpg")
+    for name in ("one.jpg", "two.jpg"):
+        root.drop(flat, name)
+        assert root.run_until_idle() == 0
+    one, two = (root.by_name()[name] for name in ("one.jpg", "two.jpg"))
+    back = root.path / "stages" / "deploying" / two["id"]
+    two["_path"].rename(back)
+    for name in ("source", "derived"):
+        (back / name).unlink()
+    shutil.copytree(one["_path"] / "source", back / "source")
+    document = json.loads((back / "manifest.json").read_text())
+    document |= {
+        "status": "DEPLOYING", "status_code": 40, "images": [], "conversion": None,
+        "verification": None, "history": document["history"][:-1],
+        "files": [row for row in document["files"] if row["role"] == "source"],
+    }  # fmt: skip
+    (back / "manifest.json").write_text(json.dumps(document))
+    return one, two
+
+
+def test_a_first_one_is_not_removed_while_it_is_linked_to(root: Root, tmp_path: Path) -> None:
+    """Its copy may have given up its own bytes by then."""
+    one, _ = half_linked(root, tmp_path)
+    words = [*root.command("remove", one["id"]), "--root", str(root.path)]
+    told = subprocess.run(words, check=False, capture_output=True, text=True)
+    assert told.returncode == 2
+    assert "has the same content and is in work: try again later" in " ".join(told.stderr.split())
+    assert root.run_until_idle() == 0
+    assert root.by_name()["two.jpg"]["status"] == "CONVERTED"
+    root.check_hashes()
+    root.assert_clean()
+
+
+def test_a_copy_whose_first_one_is_gone(root: Root, tmp_path: Path) -> None:
+    """It is not published without a pyramid: it says so, and `retry` derives one."""
+    one, two = half_linked(root, tmp_path)
+    shutil.rmtree(one["_path"])
+    root.run_until_idle()
+    found = root.by_name()["two.jpg"]
+    assert (found["status"], found["error"]["reason"]) == ("ERROR_DEPLOYMENT", "first_gone")
+    words = [*root.command("retry", two["id"]), "--root", str(root.path)]
+    subprocess.run(words, check=True, capture_output=True)
+    assert root.run_until_idle() == 0
+    found = root.by_name()["two.jpg"]
+    assert found["status"] == "CONVERTED"
+    assert not (found["_path"] / "source").is_symlink()
+    root.check_hashes()
+    root.assert_clean()

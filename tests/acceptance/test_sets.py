@@ -7,7 +7,6 @@ import itertools
 import os
 import shutil
 import tarfile
-import time
 import zipfile
 from pathlib import Path
 
@@ -294,15 +293,20 @@ def test_a_folder_waits_for_the_markers_of_its_images(root: Root, tmp_path: Path
     (case / "a.jpg.done").touch()
     root.start()
     root.wait(lambda: root.by_name().get("a.jpg", {}).get("status") == "CONVERTED")
-    # Longer than `folder_quiet_s`, and that has begun by now.
-    again = time.monotonic() + 1.5
-    root.wait(lambda: time.monotonic() > again)
+    # One that came later, and has been quiet for less time, is at its end before it.
+    later = root.path / "inbox" / "ann" / "later"
+    later.mkdir()
+    shutil.copyfile(tmp_path / "a.jpg", later / "c.jpg")
+    (later / "c.jpg.done").touch()
+    root.wait(lambda: root.by_name().get("later", {}).get("status") == "EXTRACTED")
     assert root.by_name()["case"]["status"] == "EXTRACTING_DATA"
     (case / "b.jpg.done").touch()
     root.wait(lambda: root.by_name()["case"]["status"] == "EXTRACTED")
-    root.wait(lambda: root.by_name()["b.jpg"]["status"] == "CONVERTED")
+    for name in ("b.jpg", "c.jpg"):
+        root.wait(lambda name=name: root.by_name()[name]["status"] == "CONVERTED")
     assert root.stop() == 0
-    assert sorted(one["name"] for one in root.manifests().values()) == ["a.jpg", "b.jpg", "case"]
+    names = ["a.jpg", "b.jpg", "c.jpg", "case", "later"]
+    assert sorted(one["name"] for one in root.manifests().values()) == names
     root.assert_clean()
 
 

@@ -22,7 +22,7 @@ from cytowatch.config import Convert, from_mapping
 from cytowatch.pyramid import jpeg, writer
 from cytowatch.pyramid.copied import Unlike
 from cytowatch.pyramid.readers import pages
-from cytowatch.pyramid.readers.pages import open_ome
+from cytowatch.pyramid.readers.ome import open_ome
 from cytowatch.pyramid.virtual import VirtualTiff
 from cytowatch.stages.convert import _image
 from tests.acceptance.conftest import Root, root

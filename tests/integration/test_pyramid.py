@@ -197,6 +197,34 @@ def test_small_ones_stay_as_they_are_on_request(place: Path) -> None:
     )
 
 
+def test_small_ones_that_would_be_shown_otherwise_are_derived(place: Path) -> None:
+    """Whatever ``derive`` says: a first page that is not the image, samples that libvips misreads."""
+    config = from_mapping({"convert": {"derive": "large"}})
+    pixels = builders.picture(300, 200)
+    plain = {"photometric": "rgb", "metadata": None}
+
+    def status() -> Status:
+        file = manifest.FileEntry(
+            role="source", path="source/a", size_bytes=os.stat("source/a").st_size, sha256=None,
+            status="DETECTING_FORMAT",
+        )  # fmt: skip
+        first = manifest.new(
+            id="20261123-141502-k3f9-a", user="ann", name="a", drop_path="ann/a", files=[file],
+            now=datetime.now(UTC), software={},
+        )  # fmt: skip
+        return detect(UploadedFile(manifest=first, out="out.1", config=config)).status
+
+    tifffile.imwrite("source/a", pixels, **plain)
+    assert status() is Status.DEPLOYING
+    more = np.concatenate([pixels, pixels[:, :, :1]], axis=2)
+    tifffile.imwrite("source/a", more, extrasamples=[0], **plain)
+    assert status() is Status.CONVERTING
+    with tifffile.TiffWriter("source/a") as tiff:
+        tiff.write(pixels[::4, ::4].copy(), subfiletype=1, **plain)
+        tiff.write(np.tile(pixels, (10, 10, 1)), **plain)
+    assert status() is Status.CONVERTING
+
+
 def test_what_is_damaged_is_said_in_the_words_that_tell_something(place: Path) -> None:
     """libjpeg's own, and not which call of libvips failed."""
     builders.jpeg(place / "source" / "a", width=900, height=700)

@@ -243,6 +243,17 @@ def test_a_strip_or_tile_that_is_not_there(root: Root) -> None:
         assert np.abs(shown - there.astype(float)).mean() < 2, name
 
 
+def test_what_is_left_out_of_ycbcr_is_black(tmp_path: Path) -> None:
+    """And no green, which zeros of its chroma would be."""
+    path = tmp_path / "a.tif"
+    ycbcr = np.asarray(Image.fromarray(LARGE).convert("YCbCr"))
+    tifffile.imwrite(path, ycbcr, photometric="ycbcr", subsampling=(1, 1), tile=(128, 128), compression="zlib", metadata=None)  # fmt: skip
+    _places(path, 2, offset=0, count=0)
+    opened = open_page(str(path), from_mapping({}))
+    assert opened.scenes[0].region.rows(0, 128)[:, 256:384].max() == 0
+    opened.close()
+
+
 @pytest.mark.parametrize("compression", ["none", "zlib", "lzw"])
 def test_lengths_that_are_not_stated_at_all(tmp_path: Path, compression: str) -> None:
     """Old writers did not; the strips are read as libtiff reads them, up to the next one."""

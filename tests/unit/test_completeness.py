@@ -357,3 +357,17 @@ def test_what_may_end_in_zeros(tmp_path: Path) -> None:
     head[148:156] = b"        "
     head[148:156] = b"%06o\0 " % sum(head)
     assert lacking(bytes(head) + b"\xff\xd8" + bytes([0x80]) * 3000) is None
+
+
+@pytest.mark.parametrize("name", ["BM_scan.tif", "P5 100 100 255 a.tif"])
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT])
+def test_a_tar_is_one_whatever_its_first_member_is_called(name: str, form: int) -> None:
+    """Its name is what the tar begins with; a cut is seen in it all the same."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=form) as archive:
+        member = tarfile.TarInfo(name)
+        member.size = 5000
+        archive.addfile(member, io.BytesIO(bytes(range(250)) * 20))
+    data = out.getvalue()
+    assert lacking(data) is None
+    assert lacking(data[:3000]) == "the end of a member of the tar"

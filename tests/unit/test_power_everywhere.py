@@ -317,13 +317,15 @@ def links_to_the_same_content() -> Case:
     return Case(before, do, holds)
 
 
+def told(spool: Spool, place: advance.Place) -> str | None:
+    """What is wrong with the deliveries of its end."""
+    list(hooks.drop_untrue(spool))
+    noted = [one.status for one in hooks.pending(spool)]
+    return None if noted == [place.status.name] else f"{place.status} is told as {noted}"
+
+
 @case
 def a_hook() -> Case:
-    def told(spool: Spool, place: advance.Place) -> str | None:
-        list(hooks.drop_untrue(spool))
-        noted = [one.status for one in hooks.pending(spool)]
-        return None if noted == [place.status.name] else f"{place.status} is told as {noted}"
-
     def do(spool: Spool) -> None:
         spool.hooks = (HOOK,)
         accept(spool, Status.DEPLOYED)
@@ -333,11 +335,6 @@ def a_hook() -> Case:
 
 @case
 def an_error_and_its_hook() -> Case:
-    def told(spool: Spool, place: advance.Place) -> str | None:
-        list(hooks.drop_untrue(spool))
-        noted = [one.status for one in hooks.pending(spool)]
-        return None if noted == [place.status.name] else f"{place.status} is told as {noted}"
-
     def do(spool: Spool) -> None:
         spool.hooks = (HOOK,)
         place = cast("Any", place_in(spool))

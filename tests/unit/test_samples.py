@@ -50,7 +50,9 @@ def test_the_ends_of_a_scale_stay_its_ends(bits: int) -> None:
 
 def _held(values: list[object], kind: object) -> tuple[Pixels, tuple[str, ...]]:
     pixels = np.array(values, kind).reshape(1, -1, 1)
-    scene = held(Scene(region=Whole(pixels)))
+    told: list[float] = []
+    scene = held(Scene(region=Whole(pixels)), told.append)
+    assert told == [0.0]
     assert scene.region.dtype == np.uint16
     return scene.region.rows(0, 1).reshape(-1), scene.done
 
@@ -76,7 +78,7 @@ def test_any_samples_as_16_bits(values: list[object], kind: object, found: list[
 
 def test_what_a_pyramid_holds_is_left_alone() -> None:
     scene = Scene(region=Whole(np.zeros((2, 2, 4), np.uint8)))
-    assert held(scene) is scene
+    assert held(scene, lambda _: None) is scene
 
 
 def test_a_reader_that_fails_is_a_damaged_image() -> None:
@@ -85,7 +87,7 @@ def test_a_reader_that_fails_is_a_damaged_image() -> None:
             raise IndexError("no such tile")
 
     with pytest.raises(ConversionError, match="no such tile"):
-        held(Scene(region=Broken(np.zeros((2, 2, 1), np.float32))))
+        held(Scene(region=Broken(np.zeros((2, 2, 1), np.float32))), lambda _: None)
 
 
 def test_colours_before_they_were_multiplied() -> None:

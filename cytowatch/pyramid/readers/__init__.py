@@ -9,7 +9,7 @@ from cytowatch.config import Config
 from cytowatch.pyramid.readers.bmp import open_bmp
 from cytowatch.pyramid.readers.czi import open_czi
 from cytowatch.pyramid.readers.jp2 import open_jp2
-from cytowatch.pyramid.readers.pages import open_ome
+from cytowatch.pyramid.readers.ome import open_ome
 from cytowatch.pyramid.readers.pnm import open_pnm
 from cytowatch.pyramid.readers.vsi import open_vsi
 from cytowatch.pyramid.regions import Opened

@@ -1,27 +1,23 @@
-"""Pages of a TIFF by tifffile, segment by segment: what libvips has no decoder for, and OME-TIFF.
+"""Pages of a TIFF by tifffile, segment by segment: what libvips has no decoder for, or misreads.
 
-Source: TIFF 6.0; https://ome-model.readthedocs.io/en/stable/ome-tiff/specification.html
+Source: TIFF 6.0
 """
 
 from __future__ import annotations
 
 import os
-import xml.etree.ElementTree as ET
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from cytowatch import durable
 from cytowatch.config import Config
 from cytowatch.errors import ConversionError
 from cytowatch.formats.tiff import Tiff, TiffError, main_page, misplaced
-from cytowatch.model import Mpp
-from cytowatch.pyramid import copied, jpeg, resolution
+from cytowatch.pyramid import copied, jpeg
 from cytowatch.pyramid.colours import LUMA, REFERENCE, rgb_of_lab, rgb_of_ycbcr, ycbcr_of_units
 from cytowatch.pyramid.complaints import heard, refuse_lost_of_jpeg
 from cytowatch.pyramid.copied import CopiedLevel
@@ -38,11 +34,8 @@ from cytowatch.pyramid.meaning import (
 from cytowatch.pyramid.regions import Opened, Pixels, Scene, check_memory, check_size, damaged, each
 from cytowatch.pyramid.samples import banded, inverted, spread, unmultiplied
 
-__all__ = ["Page", "open_ome", "open_page", "told_of_pages"]
+__all__ = ["Page", "open_page", "opened_file", "orientation", "profile", "told_of_pages"]
 
-_UM = {"nm": 1e-3, "µm": 1.0, "um": 1.0, "μm": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6}
-_PICTURES = {"label": "label", "label image": "label", "macro": "macro", "macro image": "macro"}
-_LARGEST_PICTURE = 64_000_000
 _KINDS = {
     0: "grey", 1: "grey", 2: "RGB", 3: "a palette", 5: "CMYK", 6: "YCbCr", 8: "Lab", 9: "Lab",
 }  # fmt: skip
@@ -58,7 +51,8 @@ _FOREIGN = {
 _NONE, _OLD_JPEG, _JPEG = 1, 6, 7
 _JPEGS_XR = frozenset({22610, 34934})
 _ORIENTATION, _ICC_PROFILE = 274, 34675
-_PLANES = {"C": "channels", "Z": "focal planes", "T": "times"}
+#: Of 8 bits, which YCbCr has here.
+_NO_CHROMA = 128
 
 
 class Page:
@@ -112,6 +106,9 @@ class Page:
     def rows(self, top: int, bottom: int) -> Pixels:
         raw = np.dtype(self._page.dtype).newbyteorder("=")
         found = np.zeros((bottom - top, self.width, self._stored), raw)
+        if self._ycbcr:
+            # What the file leaves out is black, and no green.
+            found[:, :, 1:3] = _NO_CHROMA
         across = -(-self.width // self._wide)
         down = -(-self.height // self._tall)
 
@@ -349,7 +346,7 @@ def open_page(path: str, config: Config) -> Opened:
     """
     import tifffile
 
-    with _opened(path) as (opened, descriptor):
+    with opened_file(path) as (opened, descriptor):
         try:
             with _no_complaints():
                 tiff = opened.enter_context(tifffile.TiffFile(path))
@@ -364,9 +361,9 @@ def open_page(path: str, config: Config) -> Opened:
         done = (*told_of_pages(count, number), *region.done, *region.absent)
         scene = Scene(
             region=region,
-            icc_profile=_profile(page),
+            icc_profile=profile(page),
             cmyk=region.cmyk,
-            orientation=_orientation(page),
+            orientation=orientation(page),
             done=done,
         )
         return Opened(scenes=[scene], reader="tifffile", close=opened.pop_all().close)
@@ -390,7 +387,7 @@ def told_of_pages(pages: int, number: int) -> list[str]:
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[tuple[ExitStack, int]]:
+def opened_file(path: str) -> Iterator[tuple[ExitStack, int]]:
     """(what is closed unless someone takes it over, a descriptor for all pages)."""
     with ExitStack() as opened:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -398,170 +395,15 @@ def _opened(path: str) -> Iterator[tuple[ExitStack, int]]:
         yield opened, descriptor
 
 
-def _profile(page: Any) -> bytes | None:
+def profile(page: Any) -> bytes | None:
+    """Its ICC profile; None of Lab, which is converted without it."""
     tag = page.tags.get(_ICC_PROFILE)
     return (
         bytes(tag.value) if tag is not None and page.photometric not in (CIELAB, ICCLAB) else None
     )
 
 
-def _orientation(page: Any) -> int:
+def orientation(page: Any) -> int:
+    """Its tag 274, 1 to 8: how it must be turned; 1 where it says nothing."""
     tag = page.tags.get(_ORIENTATION)
     return int(tag.value) if tag is not None and tag.value in range(1, 9) else 1
-
-
-def open_ome(path: str, config: Config) -> Opened:
-    """Every series of an OME-TIFF: the first plane of its largest level.
-
-    Raises
-    ------
-    ConversionError
-        It is damaged, or it refers to other files.
-    """
-    import tifffile
-
-    with _opened(path) as (opened, descriptor):
-        try:
-            tiff = opened.enter_context(tifffile.TiffFile(path, _multifile=False))
-            about = _images(tiff.ome_metadata or "")
-            series = tiff.series
-        except Exception as error:
-            raise damaged(error) from error
-        try:
-            found = _scenes(series, about, descriptor, config)
-        except (ConversionError, MemoryError, OSError):
-            raise
-        except Exception as error:
-            raise damaged(error) from error
-        return replace(found, close=opened.pop_all().close)
-
-
-def _scenes(series: Any, about: list[_Known], descriptor: int, config: Config) -> Opened:
-    scenes: list[Scene] = []
-    pictures: dict[str, Pixels] = {}
-    done: list[str] = []
-    for number, one in enumerate(series):
-        page = _first_page(one)
-        if page is None:
-            raise damaged(f"series {number} has no page")
-        known = about[number] if number < len(about) else _Known()
-        region = Page(page, descriptor, config)
-        role = _PICTURES.get(known.name.strip().lower())
-        if role and region.dtype == np.uint8 and region.width * region.height < _LARGEST_PICTURE:
-            pixels = region.rows(0, region.height)
-            pictures[role] = (
-                pixels[:, :, :3] if region.samples >= 3 else np.repeat(pixels[:, :, :1], 3, 2)
-            )
-            continue
-        done += _left_out(one)
-        scenes.append(
-            Scene(
-                region=region,
-                index=len(scenes),
-                name=known.name if len(series) > 1 else "",
-                mpp=known.mpp,
-                objective_power=known.power,
-                icc_profile=_profile(page),
-                cmyk=region.cmyk,
-                orientation=_orientation(page),
-                done=(*region.done, *region.absent),
-                acquired_at=known.acquired_at,
-                copied=partial(_copied, region, one, descriptor, config),
-            )
-        )
-    if not scenes:
-        raise damaged("it holds no image")
-
-    return Opened(
-        scenes=scenes,
-        reader="tifffile",
-        pictures=pictures,
-        done=tuple(dict.fromkeys(done)),
-    )
-
-
-def _first_page(series: Any) -> Any:
-    """The first plane of a series or of one of its levels; None if it has none."""
-    page: Any = next((one for one in series.pages if one is not None), None)
-    return page.aspage() if hasattr(page, "aspage") else page
-
-
-def _copied(first: Page, series: Any, descriptor: int, config: Config) -> tuple[CopiedLevel, ...]:
-    """The levels of a series that can be copied, from its first one on."""
-
-    def levels() -> Iterator[CopiedLevel | None]:
-        try:
-            yield first.copied(0)
-            for number, one in enumerate(series.levels[1:], start=1):
-                yield Page(_first_page(one), descriptor, config).copied(number)
-        except Exception as error:
-            if isinstance(error, OSError) and durable.is_transient(error):
-                raise
-
-    return copied.chain(levels())
-
-
-def _left_out(series: Any) -> list[str]:
-    shape = dict(zip(series.axes, series.shape, strict=False))
-    return [
-        f"it has {shape[axis]} {what}: the first is the pyramid"
-        for axis, what in _PLANES.items()
-        if shape.get(axis, 1) > 1
-    ]
-
-
-class _Known:
-    """What the OME-XML says of one image."""
-
-    def __init__(self) -> None:
-        self.name = ""
-        self.mpp: Mpp | None = None
-        self.power: float | None = None
-        self.acquired_at: str | None = None
-
-
-def _images(xml: str) -> list[_Known]:
-    # Entities could refer to files or grow without end; no OME-XML has any.
-    if "<!ENTITY" in xml or "<!DOCTYPE" in xml:
-        return []
-    try:
-        top = ET.fromstring(xml)
-    except ET.ParseError:
-        return []
-    powers = {
-        one.get("ID"): one.get("NominalMagnification")
-        for one in top.iter()
-        if _is(one, "Objective")
-    }
-    found = []
-    for image in (one for one in top if _is(one, "Image")):
-        known = _Known()
-        known.name = image.get("Name") or ""
-        for part in image:
-            if _is(part, "Pixels"):
-                x, y = _micrometres(part, "X"), _micrometres(part, "Y")
-                known.mpp = resolution.plausible(x, y)
-            elif _is(part, "AcquisitionDate"):
-                known.acquired_at = (part.text or "")[:40] or None
-            elif _is(part, "ObjectiveSettings"):
-                known.power = _number(powers.get(part.get("ID")))
-        found.append(known)
-    return found
-
-
-def _is(element: Any, name: str) -> bool:
-    return str(element.tag).rpartition("}")[2] == name
-
-
-def _micrometres(pixels: Any, axis: str) -> float | None:
-    unit = _UM.get(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
-    value = _number(pixels.get(f"PhysicalSize{axis}"))
-    return value * unit if value and unit else None
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        value = float(text) if text else 0.0
-    except ValueError:
-        return None
-    return value if 0 < value < float("inf") else None
