@@ -28,6 +28,7 @@ from cytowatch.status import Status
 
 __all__ = ["convert"]
 
+_NEARLY_FULL_BYTES = 1 << 20
 _FULL = ("no space left", "disk quota", "write error", "input/output error")
 
 
@@ -320,8 +321,10 @@ def _upright(mpp: Mpp | None, orientation: int) -> Mpp | None:
 def _raise_if_full(error: pyvips.Error) -> None:
     text = str(error).lower()
     # libvips has one buffer for what all threads say: another may have cleared it meanwhile.
-    if any(mark in text for mark in _FULL) or os.statvfs(".").f_bavail == 0:
-        raise TransientError("disk", text.strip()[:200]) from error
+    disk = os.statvfs(".")
+    if any(mark in text for mark in _FULL) or disk.f_bavail * disk.f_frsize < _NEARLY_FULL_BYTES:
+        said = text.strip()[:200] or "no space left on the disk"
+        raise TransientError("disk", said) from error
 
 
 def _described(

@@ -230,7 +230,7 @@ def test_a_full_disk_is_one_without_words_too(disk: Disk, monkeypatch: pytest.Mo
     """libvips' own may have been cleared by another thread, and the image would be called damaged."""
     monkeypatch.chdir(disk.place)
     _raise_if_full(pyvips.Error("", ""))
-    filler = fill(disk, 0)
+    filler = fill(disk, 500_000)
     with pytest.raises(TransientError, match="disk"):
         _raise_if_full(pyvips.Error("", ""))
     filler.unlink()
