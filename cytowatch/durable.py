@@ -1,5 +1,8 @@
 """The few file-system calls that everything rests on: renames that never replace, and fsync.
 
+Whoever asks for an fsync has a case in ``tests/unit/test_power.py`` or ``test_power_everywhere.py`` that
+fails without it, and a test there finds whoever has none.
+
 Source: rename(2), renameat2(2), fsync(2); what ext4 keeps after a power cut was tried.
 """
 
