@@ -21,7 +21,7 @@ from cytowatch.errors import ConfigError, ConversionError, ExtractionError, Form
 from cytowatch.formats import Probe, companions, completeness, limits
 from cytowatch.manifest import ManifestError
 from cytowatch.pyramid import copied, jpeg
-from cytowatch.pyramid.readers import bmp, czi, jp2, pages, pnm
+from cytowatch.pyramid.readers import bmp, czi, jp2, ome, pnm
 from cytowatch.stages.detect import identify
 
 __all__ = ["TARGETS", "seeds"]
@@ -172,7 +172,7 @@ def attachments(data: bytes) -> None:
 
 def omexml(data: bytes) -> None:
     """What an OME-XML says of its images."""
-    for known in pages._images(data.decode("utf-8", "replace")):
+    for known in ome._images(data.decode("utf-8", "replace")):
         assert known.acquired_at is None or len(known.acquired_at) <= 40
 
 
@@ -189,7 +189,7 @@ def jpegs(data: bytes) -> None:
 def tiles(data: bytes) -> None:
     """An OME-TIFF whose JPEG tiles are copied: what leaves it is whole, or refused."""
     with _file(data) as (_, path), suppress(ConversionError):
-        opened = pages.open_ome(path, _CONFIG)
+        opened = ome.open_ome(path, _CONFIG)
         for level in opened.scenes[0].copied():
             with suppress(copied.Unlike):
                 assert level.checked(0).startswith(b"\xff\xd8")
