@@ -3,6 +3,10 @@
 ``CYTOWATCH_FAILPOINTS="claim.renamed=kill@2,manifest.written=EIO"`` arms them when the process
 starts: the second time that ``claim.renamed`` is reached the process kills itself as a power cut
 would, and the first time that ``manifest.written`` is reached the call seems to fail with EIO.
+
+``CYTOWATCH_POISON="drop:bad.svs=ValueError@/tmp/poison"`` poisons one thing of many: where something
+whose name contains ``bad.svs`` enters a loop as a *drop* (see `cytowatch.aside`), a ValueError is raised
+as long as the file ``/tmp/poison`` is there.
 """
 
 from __future__ import annotations
@@ -12,9 +16,26 @@ import os
 import signal
 import threading
 
-__all__ = ["NAMES", "VARIABLE", "reached"]
+__all__ = ["NAMES", "POISON", "POISONS", "VARIABLE", "poisoned", "reached"]
 
 VARIABLE = "CYTOWATCH_FAILPOINTS"
+POISON = "CYTOWATCH_POISON"
+
+#: What may be raised at a place where one thing enters a loop over many.
+POISONS: dict[str, type[Exception]] = {
+    kind.__name__: kind
+    for kind in (
+        ValueError,
+        TypeError,
+        KeyError,
+        RecursionError,
+        OverflowError,
+        UnicodeError,
+        MemoryError,
+        AssertionError,
+        OSError,
+    )
+}
 
 #: Every place, in the order of the way of an uploaded file.
 NAMES = (
@@ -51,6 +72,19 @@ def _armed(text: str) -> dict[str, tuple[str, int]]:
     return found
 
 
+def _poisons(text: str) -> list[tuple[str, str, str, str]]:
+    found = []
+    for part in filter(None, text.split(",")):
+        head, _, cause = part.partition("@")
+        place, _, kind = head.rpartition("=")
+        where, _, which = place.partition(":")
+        if kind not in POISONS:
+            raise ValueError(f"{POISON}: there is no poison {kind!r}")
+        found.append((where, which, kind, cause))
+    return found
+
+
+_POISONED = _poisons(os.environ.get(POISON, ""))
 _ARMED = _armed(os.environ.get(VARIABLE, ""))
 _lock = threading.Lock()
 _seen: dict[str, int] = {}
@@ -76,3 +110,18 @@ def reached(name: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     code = getattr(errno, action)
     raise OSError(code, os.strerror(code))
+
+
+def poisoned(where: str, which: str) -> None:
+    """Say that `which` enters the loop named `where`.
+
+    Raises
+    ------
+    Exception
+        A test has asked for it: one of `POISONS`.
+    """
+    for place, part, kind, cause in _POISONED:
+        if place == where and part in which and (not cause or os.path.exists(cause)):
+            if kind == "UnicodeError":
+                "\udce4".encode()
+            raise POISONS[kind](f"poisoned {where}")
