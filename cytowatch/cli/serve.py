@@ -15,6 +15,7 @@ from cytowatch.cli.app import (
     become_caller_again,
     become_owner,
     configuration,
+    configuration_file,
     print_json,
 )
 from cytowatch.cli.show import console, safe
@@ -33,12 +34,15 @@ def run(
         bool, typer.Option("--until-idle", help="Ingest what is there, then exit.")
     ] = False,
 ) -> None:
-    """Be the daemon."""
+    """Run the daemon."""
     # Imported here: the other commands need neither watchdog nor Prometheus.
     from cytowatch import daemon
 
+    chosen = configuration_file(root, config)
+
     def again() -> Config:
-        return configuration(root, config)
+        # A file that was there and is gone is refused, and not taken for the defaults.
+        return configuration(root, config or chosen)
 
     found = again()
     become_owner(Path(found.root))
@@ -46,7 +50,13 @@ def run(
 
 
 @app.command()
-def init(directory: Path, config: ConfigOption = None) -> None:
+def init(
+    directory: Path,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="Write a configuration that explains itself to this file."),
+    ] = None,
+) -> None:
     """Make the tree in DIRECTORY; with --config also write a configuration that explains itself."""
     absolute = directory.absolute()
     become_owner(absolute)
