@@ -442,8 +442,8 @@ def _section(cls: Any, document: dict[str, Any], prefix: str, problems: list[str
     for name, value in document.items():
         if name not in fields:
             known = ", ".join(sorted(fields))
-            given = f"{prefix}{outside.text(name, most=80)} = {_shown(value)}"
-            problems.append(f"{given}: unknown key, expected one of {known}")
+            line = f"{prefix}{outside.text(name, most=80)} = {_shown(value)}"
+            problems.append(f"{line}: unknown key, expected one of {known}")
         elif "rule" in fields[name].metadata:
             given = tuple(value) if isinstance(value, list) else value
             if wanted := fields[name].metadata["rule"](given):
