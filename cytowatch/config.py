@@ -203,6 +203,11 @@ class Storage:
     reserve_bytes: int = _key(
         1_073_741_824, "bytes that stay free: below it nothing new is started", _whole(0)
     )
+    reserve_inodes: int = _key(
+        1000,
+        "inodes that stay free, at most a tenth of all: below it nothing new is started",
+        _whole(0),
+    )
     keep_errors_days: float = _key(0, "days; 0: for ever", _number(0))
     hash: str = _key(
         "before",
@@ -472,7 +477,8 @@ RELOADABLE = frozenset(
         *(f"convert.{one.name}" for one in fields(Convert)),
         "extract.keep_archive",
         *(f"limits.{one.name}" for one in fields(Limits)),
-        *(f"storage.{key}" for key in ("duplicates", "reserve_bytes", "keep_errors_days")),
+        *(f"storage.{key}" for key in ("duplicates", "reserve_bytes", "reserve_inodes")),
+        "storage.keep_errors_days",
         *(f"engine.{key}" for key in ("max_attempts", "stage_timeout_s", "no_progress_s")),
         "log.level",
         "hooks",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cytowatch import durable, invariants
 from cytowatch.config import Config
-from cytowatch.engine import sandbox
+from cytowatch.engine import room, sandbox
 from cytowatch.errors import RootError
 from cytowatch.inbox.claim import lease, prepare_process
 from cytowatch.spool import Spool
@@ -69,15 +69,21 @@ def _root(config: Config) -> Iterator[Result]:
     except OSError as error:
         yield Result("root", False, f"{error.filename}: {error.strerror}")
         return
-    free = os.statvfs(spool.root)
-    left = free.f_bavail * free.f_frsize
-    enough = left >= config.storage.reserve_bytes
     yield Result("root", True, f"{spool.root}, one filesystem")
-    yield Result("disk", enough, f"{left:,} bytes free, {config.storage.reserve_bytes:,} reserved")
+    yield _disk(config, spool)
     pid = daemon_pid(spool)
     yield Result("daemon", None, f"running, process {pid}" if pid is not None else "not running")
     yield _power(spool)
     yield _lease(spool)
+
+
+def _disk(config: Config, spool: Spool) -> Result:
+    there = room.free(spool.root)
+    kept = room.spare(config.storage, there)
+    said = f"{there.bytes:,} bytes free, {kept.bytes:,} reserved"
+    if there.inodes is not None:
+        said += f"; {there.inodes:,} inodes free, {kept.inodes:,} reserved"
+    return Result("disk", room.too_little(there, room.Amount(), kept) is None, said)
 
 
 def _power(spool: Spool) -> Result:

@@ -44,9 +44,15 @@ def run(
         # A file that was there and is gone is refused, and not taken for the defaults.
         return configuration(root, config or chosen)
 
-    found = again()
-    become_owner(Path(found.root))
-    raise typer.Exit(daemon.run(found, until_idle=until_idle, reload=again))
+    raise typer.Exit(
+        daemon.run(
+            again(),
+            until_idle=until_idle,
+            reload=again,
+            # The owner of a root whose disk is mounted later is known later.
+            prepare=lambda config: become_owner(Path(config.root)),
+        )
+    )
 
 
 @app.command()
