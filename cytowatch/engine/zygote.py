@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import Any
 
 from cytowatch.config import Config, from_mapping
-from cytowatch.engine import sandbox
+from cytowatch.engine import sandbox, seccomp
 from cytowatch.engine.stagehand import serve
 
 __all__ = ["main", "start_time"]
@@ -58,6 +58,7 @@ def main(descriptor: int, stages: str) -> None:
     for name in _PRELOADED:
         importlib.import_module(name)
     table = importlib.import_module(stages).STAGES
+    seccomp.prepare()
     # What is loaded stays: a collection in a child would touch, and so copy, all of its pages.
     gc.freeze()
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -37,6 +37,8 @@ def answer(machine: str, number: int, *arguments: int, audit: int | None = None)
         match operation:
             case 0x20:
                 held = struct.unpack_from("=I", data, value)[0]
+            case 0x05:
+                at += value
             case 0x54:
                 held &= value
             case 0x15 | 0x25 | 0x35:
