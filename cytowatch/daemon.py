@@ -673,12 +673,13 @@ class _Daemon:
         if live == self._told and not force:
             return
         self._told = live
-        text = json.dumps({"at": manifest.utc(_now()), **live})
-        temporary = self._spool.state / ".live.json"
-        with self._parts.fenced("live"):
-            temporary.write_text(text)
-            temporary.rename(self._spool.state / "live.json")
+        self._parts.do("live", partial(self._write_live, live), None)
         systemd.notify(f"STATUS={self._summary()}")
+
+    def _write_live(self, live: dict[str, Any]) -> None:
+        temporary = self._spool.state / ".live.json"
+        temporary.write_text(json.dumps({"at": manifest.utc(_now()), **live}))
+        temporary.rename(self._spool.state / "live.json")
 
     def _write_notes(self, waiting: list[dict[str, Any]]) -> None:
         """Tell those who see only the share; a fault there holds up no slide."""
@@ -688,8 +689,7 @@ class _Daemon:
                 notes[drop["path"]] = feedback.of_drop(
                     drop["user"], drop["path"], drop["why"], drop["detail"], drop["size_bytes"]
                 )
-        with self._parts.fenced("feedback"):
-            self._notes.show(notes)
+        self._parts.do("feedback", partial(self._notes.show, notes), None)
 
     def _summary(self) -> str:
         counts, _, _ = self._intake.waiting_counts(time.monotonic())
@@ -697,12 +697,11 @@ class _Daemon:
 
     def _end_work(self) -> None:
         self._stop.set()
-        with self._parts.fenced("ending"):
-            self._intake.stop()
-            self._collect_claimed(time.monotonic())
+        do = self._parts.do
+        do("putting down", self._intake.stop, None)
+        do("collecting", partial(self._collect_claimed, time.monotonic()), None)
         self._engine.stop()
-        with self._parts.fenced("ending"):
-            self._index.look(finish(self._spool))
+        do("finishing", lambda: self._index.look(finish(self._spool)), None)
 
     def _new_id(self, now: datetime, name: str) -> UploadedFileId:
         return UploadedFileId(names.new_id(now, name, self._random))

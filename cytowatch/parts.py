@@ -9,8 +9,7 @@ Source: docs/decisions/019-bulkheads.md
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +30,7 @@ class Parts:
         self._health = health
         self._log = log
         self._defects = defects
+        self._report: str | None = None
         #: Whether a part has failed, or was left out, since this was set to False.
         self.ailing = False
 
@@ -39,37 +39,39 @@ class Parts:
         if not aside.may_try("part", name):
             self.ailing = True
             return otherwise
-        with self.fenced(name):
-            return part()
-        return otherwise
-
-    @contextmanager
-    def fenced(self, name: str) -> Iterator[None]:
-        """A context whose exceptions are reported in the log and ``/healthz`` as those of `name`."""
         try:
-            with aside.fence("part", name, but=(OSError,)) as fenced, self._reported(name):
-                yield
+            with aside.fence("part", name, but=(OSError,)) as fenced:
+                found = self._reporting(name, part)
         except OSError as error:
             self._fault(name, f"{error.strerror or error}: {error.filename or ''}")
-        else:
-            if not fenced.failed:
-                self._health.clear(name)
+            return otherwise
+        if fenced.failed:
+            self._defect(name)
+            return otherwise
+        self._health.clear(name)
+        return found
 
-    @contextmanager
-    def _reported(self, name: str) -> Iterator[None]:
+    def _reporting(self, name: str, part: Callable[[], T]) -> T:
+        """What `part` gives; of a defect the traceback is kept, for whoever mends it."""
+        self._report = None
         try:
-            yield
+            return part()
         except OSError:
             raise
         except Exception as error:
-            self.ailing = True
-            said = f"unexpected error: {type(error).__name__}: {error}"[:500]
-            if self._health.reasons().get(name) != said:
+            # The same one is met again and again, and one file is enough.
+            if name not in self._health.reasons():
                 text = "".join(traceback.format_exception(error))
-                report = reports.keep(self._defects, name, text, now=datetime.now(UTC))
-                self._log.error("part_failed", part=name, error=said, report=report)
-            self._health.fault(name, said)
+                self._report = reports.keep(self._defects, name, text, now=datetime.now(UTC))
             raise
+
+    def _defect(self, name: str) -> None:
+        self.ailing = True
+        why = next((one.why for one in aside.all_of("part") if one.which == name), "")
+        said = f"unexpected error: {why}"
+        if self._health.reasons().get(name) != said:
+            self._log.error("part_failed", part=name, error=said, report=self._report)
+        self._health.fault(name, said)
 
     def _fault(self, name: str, said: str) -> None:
         self.ailing = True

@@ -166,7 +166,7 @@ class Engine:
     def _run(self, user: str, id_: UploadedFileId) -> None:
         pause: TransientError | None = None
         try:
-            failpoints.poisoned("treatment", id_)
+            failpoints.poisoned("treatment", id_, depth=1)
             treat(self._treatment, id_)
         except TransientError as fault:
             pause = fault
