@@ -341,7 +341,7 @@ class _Daemon:
             do("mending", partial(self._mend, now), None)
             do("requests", partial(self._requests, now), None)
             if self._asked.take_reload():
-                do("reload", self._reload_configuration, None)
+                self._reload_configuration()
             do("processes", self._zygote.ensure_alive, None)
             do("listening", partial(self._listener.ensure, now), None)
             do("watching", partial(self._keep_watching, now), None)

@@ -21,6 +21,7 @@ from cytowatch.failpoints import POISONS
 from tests import builders
 from tests.acceptance.conftest import Root, free_port, health, json_lines, metric
 from tests.acceptance.disks import MB, Disk, fill, needs_mounts, rooted
+from tests.unit.test_config import BAD
 
 FEW = ("mkfs.ext4", "-q", "-F", "-m", "0", "-N", "300")
 
@@ -371,7 +372,8 @@ def test_every_step_of_the_loop_is_a_part() -> None:
         if isinstance(node, ast.FunctionDef) and node.name == "_loop"
     ]
     harmless = {"do", "partial", "time.monotonic", "self._asked.take_reload", "self._sleep"}
-    harmless |= {"systemd.notify", "self._pulse.beat"}
+    # A reload has a fence of its own: what fails there is refused, and the old configuration stays.
+    harmless |= {"systemd.notify", "self._pulse.beat", "self._reload_configuration"}
     called = {ast.unparse(node.func) for node in ast.walk(loop) if isinstance(node, ast.Call)}
     assert called == harmless
 
@@ -386,18 +388,38 @@ def test_a_part_that_raises_costs_only_itself(
     kind = sorted(POISONS)[number % len(POISONS)]
     root.environment = {"CYTOWATCH_POISON": f"part:{part}={kind}@{cause}"}
     port = begin(root)
-    if part == "reload":
-        root.wait(lambda: ready(root))
-        assert root.process
-        os.kill(root.process.pid, signal.SIGHUP)
-        root.wait(lambda: health(port).get("reload"))
-    else:
-        reason(root, port, part)
+    reason(root, port, part)
     assert root.process
     assert root.process.poll() is None
     cause.unlink()
     goes_on(root, port)
     assert '"ended_in_error": 0' in root.log.read_text()
+
+
+@pytest.mark.parametrize("kind", [*BAD, "poisoned"])
+def test_a_reload_that_cannot_be_used_is_refused(root: Root, tmp_path: Path, kind: str) -> None:
+    """In words; the old configuration holds, health is good, and the next reload is taken."""
+    root.environment = {"CYTOWATCH_POISON": f"part:reload=KeyError@{tmp_path / 'poison'}"}
+    port = begin(root)
+    root.wait(lambda: ready(root))
+    assert root.process
+    good = root.config.read_text()
+    if kind == "poisoned":
+        (tmp_path / "poison").touch()
+    else:
+        root.config.unlink()
+        BAD[kind][0](root.config)
+    os.kill(root.process.pid, signal.SIGHUP)
+    root.wait(lambda: '"reload_refused"' in root.log.read_text())
+    assert health(port) == {}
+    peak = Path(f"/proc/{root.process.pid}/status").read_text()
+    assert int(re.search(r"VmHWM:\s*(\d+) kB", peak)[1]) < 500_000
+    (tmp_path / "poison").unlink(missing_ok=True)
+    root.config.rmdir() if root.config.is_dir() else root.config.unlink()
+    root.config.write_text(good.replace("quiet_s = 0.3", "quiet_s = 0.2"))
+    os.kill(root.process.pid, signal.SIGHUP)
+    root.wait(lambda: '"reloaded"' in root.log.read_text())
+    assert root.stop() == 0
 
 
 def test_a_run_until_idle_ends_when_it_can_tell_that_it_is(root: Root, tmp_path: Path) -> None:
