@@ -74,9 +74,11 @@ _listeners: list[Callable[[SetAside], None]] = []
 
 @dataclass(slots=True)
 class Fenced:
-    """Whether what is inside a `fence` was set aside."""
+    """Whether what is inside a `fence` was set aside; why, and when it is tried next (monotonic)."""
 
     failed: bool = False
+    why: str = ""
+    next_at: float = 0.0
 
 
 @contextmanager
@@ -99,8 +101,8 @@ def fence(where: str, which: str, *, but: tuple[type[Exception], ...] = ()) -> I
     except but:
         raise
     except Exception as error:  # noqa: BLE001 - this is the one place for what nobody foresaw
-        fenced.failed = True
-        _set_aside(where, which, error)
+        one = _set_aside(where, which, error)
+        fenced.failed, fenced.why, fenced.next_at = True, one.why, one.next_at
     else:
         if _kept:
             clear(where, which)
@@ -155,7 +157,7 @@ def reset() -> None:
     _listeners.clear()
 
 
-def _set_aside(where: str, which: str, error: Exception) -> None:
+def _set_aside(where: str, which: str, error: Exception) -> SetAside:
     why = _words(error)
     key = (where, which)
     with _lock:
@@ -171,6 +173,7 @@ def _set_aside(where: str, which: str, error: Exception) -> None:
     if fresh:
         for told in list(_listeners):
             told(one)
+    return one
 
 
 def _words(error: Exception) -> str:

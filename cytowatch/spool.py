@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import grp
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -349,7 +348,7 @@ def _tell_not_synced(path: Path, error: OSError) -> None:
 
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
+        durable.remove_tree(path)
     else:
         with suppress(OSError):
             path.unlink()

@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from cytowatch import durable
 from cytowatch.errors import TransientError
 
 __all__ = ["Room", "free_bytes", "written_bytes"]
@@ -26,12 +28,12 @@ def free_bytes(path: Path) -> int:
 def written_bytes(path: Path) -> int:
     """What the tree at `path` takes of the disk, in bytes; 0 if there is none."""
     total = 0
-    for folder, _, names in os.walk(path):
-        for name in names:
-            try:
-                total += 512 * os.lstat(os.path.join(folder, name)).st_blocks
-            except FileNotFoundError:
-                continue
+    # A tree that a decoder has nested too deeply is counted as far as it is looked into.
+    with suppress(OSError):
+        for folder, _, names in durable.walk(path):
+            for name in names:
+                with suppress(FileNotFoundError):
+                    total += 512 * os.lstat(os.path.join(folder, name)).st_blocks
     return total
 
 
