@@ -82,7 +82,9 @@ class Fenced:
 
 
 @contextmanager
-def fence(where: str, which: str, *, but: tuple[type[Exception], ...] = ()) -> Iterator[Fenced]:
+def fence(
+    where: str, which: str, *, but: tuple[type[Exception], ...] = (), clears: bool = True
+) -> Iterator[Fenced]:
     """A context in which an exception of any kind costs `which` alone: it is set aside, nothing is raised.
 
     Parameters
@@ -93,6 +95,8 @@ def fence(where: str, which: str, *, but: tuple[type[Exception], ...] = ()) -> I
         Names the thing: a path in an inbox, an id, a file's name.
     but
         Exceptions that mean something to the caller, and go through.
+    clears
+        Whether `which` has gone on if nothing is raised; not where this is only its first step.
     """
     fenced = Fenced()
     try:
@@ -104,7 +108,7 @@ def fence(where: str, which: str, *, but: tuple[type[Exception], ...] = ()) -> I
         one = _set_aside(where, which, error)
         fenced.failed, fenced.why, fenced.next_at = True, one.why, one.next_at
     else:
-        if _kept:
+        if clears and _kept:
             clear(where, which)
 
 
