@@ -96,7 +96,7 @@ class Rooms:
     def _gather(self, room: Room) -> None:
         """In a thread of `Turns`."""
         began = time.monotonic()
-        with suppress(Stopped), aside.fence("user", room.name, but=(Stopped,)) as fenced:
+        with suppress(Stopped), aside.fence("user", f"{room.name}/", but=(Stopped,)) as fenced:
             here = [
                 track
                 for track in self._settler.of_user(room.user)

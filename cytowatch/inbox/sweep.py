@@ -103,7 +103,11 @@ class Sweep:
         self._now = now
         self._young_ns = time.time_ns() - (0 if events_lost else _EVENT_LATENCY_NS)
         users = scan.users(self._inbox)
-        aside.keep_only("user", users)
+        known = set(users)
+        rooms = [one.which for one in aside.all_of("user") if one.which.split("/", 1)[0] in known]
+        aside.keep_only("user", rooms)
+        # Of an event nothing is left to be tried: the scan sees what it told of.
+        aside.keep_only("event", ())
         for user in self._settler.users - {*users, _NOBODY}:
             self._settler.forget_missing(user, set())
         for user in (_NOBODY, *users):
