@@ -6,6 +6,7 @@ claims are made, in threads of their own, since an fsync of 40 GB takes its time
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections import Counter, deque
@@ -273,6 +274,11 @@ class Intake:
         parent = None
         if bundle.folder is not None and self._may_be_an_image(bundle):
             head = bundle.head.drop
+            if not os.access(self._spool.inbox / os.path.dirname(head.path), os.W_OK | os.X_OK):
+                # Or an uploaded file would stand for a folder out of which nothing can be taken.
+                refused = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+                self._put_off(bundle, waits.fault(refused), now)
+                return
             try:
                 parent = self._folders.parent(bundle.folder, head.user, head.project)
             except OSError as error:

@@ -13,7 +13,9 @@ from collections.abc import Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from cytowatch import aside
+import structlog
+
+from cytowatch import aside, names
 from cytowatch.config import Inbox
 from cytowatch.inbox import scan
 from cytowatch.inbox.markers import Markers
@@ -31,6 +33,9 @@ _TURN_S = 0.2
 _EVENT_LATENCY_NS = 250_000_000
 #: Two changes within a tick of the filesystem's clock have one time; the coarsest has two seconds.
 _CLOCK_TICK_NS = 3_000_000_000
+#: What the log tells of as well, once; `set_aside` has a line of its own.
+_LOGGED = frozenset({"unreadable", "too_deep"})
+_MOST_LOGGED = 20
 #: What lies in ``inbox/`` itself belongs to a user of this name.
 _NOBODY = ""
 
@@ -190,6 +195,7 @@ class Sweep:
         present: set[str] = set()
         markers: dict[str, Drop] = {}
         new: list[int] = []
+        refused = 0
         ending = self.settings.done_marker
         try:
             for found in self._drops(user):
@@ -203,6 +209,9 @@ class Sweep:
                 present.add(drop.path)
                 if self._settler.see(drop, waiting, self._now):
                     new.append(drop.fingerprint.ctime_ns)
+                    if waiting is not None and waiting.why in _LOGGED:
+                        refused += 1
+                        _log(drop, waiting, refused)
         except FileNotFoundError:
             # The inbox went away under the scan: what was in it is not "deleted" until it is back.
             return new
@@ -254,6 +263,14 @@ class Sweep:
             old_enough = time.time_ns() - seen[2] > _CLOCK_TICK_NS
             if old_enough and not os.listdir(path) and seen == _identity(path):
                 self._empty[user] = seen
+
+
+def _log(drop: Drop, waiting: Waiting, count: int) -> None:
+    """Tell of what somebody has to mend: of very many in one inbox only the first ones."""
+    if count <= _MOST_LOGGED:
+        structlog.get_logger().warning(
+            "waits", path=names.printable(drop.path), why=waiting.why, detail=waiting.detail
+        )
 
 
 def _identity(path: str | Path) -> tuple[int, int, int]:
