@@ -14,7 +14,7 @@ from typing import Any
 
 from cytowatch import durable, invariants, names
 from cytowatch.config import Config
-from cytowatch.engine import sandbox
+from cytowatch.engine import sandbox, walls
 from cytowatch.errors import RootError
 from cytowatch.inbox import scan
 from cytowatch.inbox.claim import lease, prepare_process
@@ -152,12 +152,13 @@ def _lease(spool: Spool) -> Result:
 
 def _sandbox(config: Config) -> Iterator[Result]:
     found = sandbox.enforced()
-    good = bool(found["files"])
-    said = f"Landlock ABI {found['landlock_abi']}: files {'held' if good else 'not held'}, " + (
-        "network held" if found["network"] else "network not held"
-    )
     needed = False if config.sandbox.require else None
-    yield Result("sandbox", True if good else needed, said)
+    version = found["landlock_abi"] if found["files"] else 0
+    walls_there = f"Landlock ABI {version}" if version else "no Landlock"
+    walls_there += ", filter of system calls" if found["calls"] else ", no filter of system calls"
+    left = walls.open_deeds(found)
+    said = "; a decoder can still " + ", ".join(deed.says for deed in left) if left else ""
+    yield Result("sandbox", True if found["holds"] else needed, walls_there + said)
 
 
 def _metrics(config: Config) -> Iterator[Result]:

@@ -120,8 +120,8 @@ class Zygote:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
-        #: Whether the children are held by Landlock.
-        self.sandboxed = bool(sandbox.enforced()["files"])
+        #: Whether both walls hold the decoders: Landlock and seccomp.
+        self.sandboxed = bool(sandbox.enforced()["holds"])
 
     @property
     def pid(self) -> int | None:

@@ -194,9 +194,16 @@ def test_every_format_is_read_under_the_restrictions_of_the_unit(
         f"{sys.executable} {HOUSE}/tests/acceptance/unit_sandbox.py /run/cytowatch.service -- "
         "/bin/sh -c 'cat /proc/self/status; touch /etc/x || true; "
         "touch /srv/cytowatch/x && rm /srv/cytowatch/x; /opt/cytowatch/bin/cytowatch check'\n",
+        # A decoder that was taken over, as the unit's user and under the unit's restrictions.
+        f"install -m 0644 {HOUSE}/tests/acceptance/probe.py /opt/probe.py\n"
+        "install -d -o cytowatch /srv/cytowatch/probe\n"
+        f"{sys.executable} {HOUSE}/tests/acceptance/unit_sandbox.py /run/cytowatch.service -- "
+        f"/opt/cytowatch/bin/python /opt/probe.py /srv/cytowatch/probe > {tmp_path}/probe.json\n",
     ]
     done = lab(wheels, "".join(script))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    probed = json.loads((tmp_path / "probe.json").read_text())["both"]
+    assert {word for word, came in probed.items() if came != "denied"} == set()
     found = {one["name"]: one for one in json.loads((tmp_path / "list.json").read_text())}
     wrong = {name: one["error"] for name, one in found.items() if one["error"]}
     assert wrong == {}
