@@ -333,7 +333,7 @@ class _Daemon:
                 continue
             if self._scan_now or now - self._scanned_at >= self._config.inbox.rescan_s:
                 do("inbox", partial(self._scan, now), None)
-            put_off = do("hints", partial(self._intake.scan_hinted, now), None)
+            put_off = do("hints", partial(self._look_on, now), None)
             # A fault that is reported, and a full disk, are moves as well.
             self._pulse.beat("scheduler", now)
             do("claims", partial(self._begin_some, now), None)
@@ -421,7 +421,7 @@ class _Daemon:
 
     def _rescan_found_nothing(self, now: float) -> bool:
         """One more look before going: an event may not have come through yet."""
-        self._scan(now)
+        self._scan(now, whole=True)
         return self._intake.idle(now, patience_s=_PATIENCE_S)
 
     def _events_were_lost(self) -> None:
@@ -430,14 +430,22 @@ class _Daemon:
         self._scan_now = True
         self._wake()
 
-    def _scan(self, now: float) -> None:
+    def _look_on(self, now: float) -> float | None:
+        """Go on with the scan, which looks at each inbox for a moment in each turn."""
+        more_at = self._intake.scan_some(now)
+        found, whole = self._intake.seen()
+        self._metrics.rescan_found.inc(found)
+        if whole:
+            self._pulse.beat("scanner", now)
+            self._metrics.last_scan.set(time.time())
+        return more_at
+
+    def _scan(self, now: float, *, whole: bool = False) -> None:
+        """Begin to scan all inboxes, and end it with `whole`."""
         lost, self._scan_now = self._scan_now, False
         self._pulse.beat("scanner", now)
-        found = self._intake.scan_all(now, events_lost=lost)
-        if self._scanned_at > float("-inf"):
-            self._metrics.rescan_found.inc(found)
+        self._intake.scan_all(now, events_lost=lost, whole=whole)
         self._scanned_at = now
-        self._metrics.last_scan.set(time.time())
         began = time.monotonic()
         if now >= self._look_for_unwatched_at:
             self._parts.do("unwatched", self._look_for_unwatched, None)

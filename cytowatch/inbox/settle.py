@@ -66,6 +66,10 @@ class Settler:
         """Those in whose inboxes something lies."""
         return set(self._tracks)
 
+    def has_any(self, user: str) -> bool:
+        """Whether something lies in the inbox of `user`."""
+        return bool(self._tracks.get(user))
+
     def of_user(self, user: str) -> list[Track]:
         """What lies in the inbox of `user`; with "" what lies beside the inboxes."""
         return list(self._tracks.get(user, {}).values())

@@ -25,6 +25,7 @@ WAITING = (
     "not_a_regular_file",
     "other_filesystem",
     "unreadable",
+    "set_aside",
     "input_output",
     "not_permitted",
     "disk",
