@@ -74,9 +74,10 @@ _listeners: list[Callable[[SetAside], None]] = []
 
 @dataclass(slots=True)
 class Fenced:
-    """Whether what is inside a `fence` was set aside."""
+    """Whether what is inside a `fence` was set aside, and why, in words."""
 
     failed: bool = False
+    why: str = ""
 
 
 @contextmanager
@@ -99,8 +100,8 @@ def fence(where: str, which: str, *, but: tuple[type[Exception], ...] = ()) -> I
     except but:
         raise
     except Exception as error:  # noqa: BLE001 - this is the one place for what nobody foresaw
-        fenced.failed = True
-        _set_aside(where, which, error)
+        fenced.failed, fenced.why = True, _words(error)
+        _set_aside(where, which, fenced.why)
     else:
         if _kept:
             clear(where, which)
@@ -155,8 +156,7 @@ def reset() -> None:
     _listeners.clear()
 
 
-def _set_aside(where: str, which: str, error: Exception) -> None:
-    why = _words(error)
+def _set_aside(where: str, which: str, why: str) -> None:
     key = (where, which)
     with _lock:
         before = _kept.get(key)

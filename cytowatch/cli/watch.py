@@ -207,7 +207,7 @@ def _ended(rows: list[dict[str, Any]], width: int) -> RenderableType:
             safe(row["name"]),
             safe(row["user"]),
             f"[{colour(status)}]{status.label}[/]",
-            f"[red]{row['reason'] or ''}[/]",
+            f"[red]{safe(row['reason'] or '')}[/]",
         )
     return table
 
