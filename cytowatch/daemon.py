@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cytowatch import __version__, formats, manifest, names, pauses
+from cytowatch import __version__, aside, formats, manifest, names, pauses
 from cytowatch.config import Config, reloaded
 from cytowatch.engine import after, requests
 from cytowatch.engine.child import Zygote
@@ -446,26 +446,34 @@ class _Daemon:
 
     def _requests(self, now: float) -> None:
         """Do what commands have asked for, and take up what they sent back to a stage."""
-        for request, answer, before in requests.answer_all(self._spool, self._index, now=_now()):
-            self._log.info("requested", **request, **answer)
-            if request.get("do") == "reindex":
-                self._indexing.begin()
-            if "error" in answer or before is None:
-                continue
-            self._ledger.left(before, request["id"])
-            if request["do"] == "retry" and answer["said"] != "inbox":
-                id_ = UploadedFileId(request["id"])
-                self._ledger.arrived([id_], Status[answer["said"]])
-                found = self._spool.find(id_)
-                if found is not None:
-                    self._engine.submit(manifest.read(found[1])["user"], id_)
-        if self._config.storage.keep_errors_days and now - self._pruned_at > _PRUNE_EVERY_S:
-            self._pruned_at = now
-            days = self._config.storage.keep_errors_days
-            for status, id_ in list(after.expired(self._spool, now=_now(), days=days)):
+        for done in requests.answer_all(self._spool, self._index, now=_now()):
+            self._log.info("requested", **done.request, **done.answer)
+            with aside.fence("request", done.name):
+                self._follow(done)
+        if now - self._pruned_at <= _PRUNE_EVERY_S:
+            return
+        self._pruned_at = now
+        requests.sweep(self._spool, now_s=time.time())
+        days = self._config.storage.keep_errors_days
+        for status, id_ in list(after.expired(self._spool, now=_now(), days=days)):
+            with aside.fence("uploaded_file", id_):
                 after.remove(self._spool, id_, self._index, even_linked=True)
                 self._log.info("expired", id=id_, days=days)
                 self._ledger.left(status, id_)
+
+    def _follow(self, done: requests.Answered) -> None:
+        """Take note of what was done to an uploaded file, and take it up if it was sent back."""
+        if done.request.get("do") == "reindex":
+            self._indexing.begin()
+        if "error" in done.answer or done.before is None:
+            return
+        id_ = UploadedFileId(done.request["id"])
+        self._ledger.left(done.before, id_)
+        if done.request["do"] == "retry" and done.answer["said"] != "inbox":
+            self._ledger.arrived([id_], Status[done.answer["said"]])
+            found = self._spool.find(id_)
+            if found is not None:
+                self._engine.submit(manifest.read(found[1])["user"], id_)
 
     def _recover(self) -> None:
         for id_, outcome in claim.recover(self._spool).items():
