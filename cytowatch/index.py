@@ -309,12 +309,17 @@ class Index:
             self._doubted = False
         return wrong
 
-    def again(self) -> None:
-        """Look once more at what could not be read, each with a growing pause."""
+    def due(self) -> list[str]:
+        """What could not be read or written and may be tried again: ids, and folders of ``storage/``."""
         ids = [row[0] for row in self._ask("SELECT id FROM unread LIMIT ?", (_TICK_EVERY,))]
-        self.look([id_ for id_ in ids if aside.may_try("row", id_)])
-        if any(aside.may_try("row", one.which) for one in aside.all_of("row") if "/" in one.which):
-            # A whole folder; what is in the others was found to be right.
+        known = {*ids, *(one.which for one in aside.all_of("row"))}
+        return sorted(one for one in known if aside.may_try("row", one))
+
+    def again(self, due: Sequence[str]) -> None:
+        """Look once more at what is `due`."""
+        self.look([one for one in due if "/" not in one])
+        if any("/" in one for one in due):
+            # Of the folders only those are looked at whose rows were not found to be right.
             self.reconcile()
 
     def _unread(self, tick: Callable[[int], None]) -> int:

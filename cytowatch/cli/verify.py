@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cytowatch import aside, manifest, outside, tree
+from cytowatch import aside, durable, manifest, outside, tree
 from cytowatch.cli.app import (
     ConfigOption,
     JsonOption,
@@ -158,8 +158,8 @@ def _check(state: dict[str, Any]) -> None:
 
 def _note(spool: Spool, state: dict[str, Any]) -> None:
     temporary = spool.state / f".{_STATE}"
-    temporary.write_text(json.dumps(state))
-    temporary.rename(spool.state / _STATE)
+    durable.write_fresh(temporary, json.dumps(state))
+    durable.move_over(temporary, spool.state / _STATE)
 
 
 def _published(spool: Spool, state: dict[str, Any]) -> Iterator[Entry]:

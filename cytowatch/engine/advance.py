@@ -241,7 +241,7 @@ def lighten_the_rest(spool: Spool) -> Iterator[str]:
     Gives the ids of those whose manifest may have changed. Nothing may be in work meanwhile.
     """
     for note, id_ in notes.there(spool, _LIGHTEN):
-        with aside.fence("uploaded_file", id_) as fenced:
+        with aside.fence("request", note.name) as fenced:
             path = notes.place_of(spool, note, id_)
             if path is not None and not (path / "source").is_symlink():
                 found = manifest.read(path)
