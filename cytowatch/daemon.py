@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cytowatch import __version__, aside, formats, manifest, names, pauses
+from cytowatch import __version__, aside, durable, formats, manifest, names, pauses
 from cytowatch.config import Config, reloaded
 from cytowatch.engine import after, requests
 from cytowatch.engine.child import Zygote
@@ -38,8 +38,9 @@ from cytowatch.index import Index
 from cytowatch.indexing import Indexing
 from cytowatch.intake import Claimed, Intake
 from cytowatch.ledger import Ledger
+from cytowatch.live import FILE_NAME
 from cytowatch.names import UploadedFileId
-from cytowatch.observe import feedback, health, logs, systemd
+from cytowatch.observe import feedback, health, logs, reports, systemd
 from cytowatch.observe.feedback import Notes
 from cytowatch.observe.health import Health
 from cytowatch.observe.metrics import Metrics
@@ -124,6 +125,8 @@ class _Daemon:
         self._config = config
         self._until_idle = until_idle
         self._log = logs.get()
+        aside.reset()
+        aside.listen(self._set_aside_told)
         self._metrics = Metrics((one.id, end) for one in formats.FORMATS for end in one.ends)
         self._health = Health()
         self._wakeups: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -390,6 +393,7 @@ class _Daemon:
             pause_s = 0.0 if self._unwatched else _UNWATCHED_EVERY * took_s
             self._look_for_unwatched_at = now + pause_s
         self._indexing.look()
+        self._ledger.again(self._spool)
 
     def _look_for_unwatched(self) -> None:
         """Say so if folders are watched by the scan alone; one that is just made may not be yet."""
@@ -475,11 +479,17 @@ class _Daemon:
             if found is not None:
                 self._engine.submit(manifest.read(found[1])["user"], id_)
 
+    def _set_aside_told(self, one: aside.SetAside) -> None:
+        """Called from any thread, when something is set aside first or for another reason."""
+        self._metrics.set_aside.labels(one.where).inc()
+        which = names.printable(one.which)
+        self._log.warning("set_aside", where=one.where, which=which, why=one.why)
+
     def _recover(self) -> None:
         for id_, outcome in claim.recover(self._spool).items():
             self._log.warning("claim_recovered", id=id_, outcome=outcome)
         for id_, status, place in set_doubles_aside(self._spool):
-            self._log.warning("set_aside", id=id_, status=status.name, path=str(place))
+            self._log.warning("second_copy", id=id_, status=status.name, path=str(place))
         for number, (user, id_) in enumerate(recover(self._spool, now=_now())):
             if number % 100 == 0:
                 # Each of them costs a look at its files: systemd must not take it for hanging.
@@ -614,17 +624,18 @@ class _Daemon:
             "watcher": {"mode": self._watcher.mode, "alive": self._watcher.alive},
             "sandbox": self._zygote.sandboxed,
             "health": self._health.reasons(),
+            "set_aside": reports.set_aside(),
         }
         if self._ledger.take_changed() or live != self._told or force:
             self._write_notes(waiting)
         if live == self._told and not force:
             return
         self._told = live
-        text = json.dumps({"at": manifest.utc(_now()), **live})
-        temporary = self._spool.state / ".live.json"
+        text = json.dumps({"at": manifest.utc(_now()), **live}, ensure_ascii=False)
+        temporary = self._spool.state / f".{FILE_NAME}"
         with self._told_of_faults("live"):
-            temporary.write_text(text)
-            temporary.rename(self._spool.state / "live.json")
+            durable.write_fresh(temporary, text)
+            durable.move_over(temporary, self._spool.state / FILE_NAME)
         systemd.notify(f"STATUS={self._summary()}")
 
     def _write_notes(self, waiting: list[dict[str, Any]]) -> None:

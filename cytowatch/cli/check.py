@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cytowatch import durable, invariants
+from cytowatch.cli.page import aside_text
 from cytowatch.config import Config
-from cytowatch.engine import sandbox, walls
+from cytowatch.engine import notes, sandbox, walls
 from cytowatch.errors import RootError
 from cytowatch.inbox.claim import lease, prepare_process
 from cytowatch.spool import Spool
 from cytowatch.status import STAGE_STATUSES
-from cytowatch.tree import daemon_pid
+from cytowatch.tree import daemon_pid, live
 
 __all__ = ["Result", "run"]
 
@@ -78,6 +79,20 @@ def _root(config: Config) -> Iterator[Result]:
     yield Result("daemon", None, f"running, process {pid}" if pid is not None else "not running")
     yield _power(spool)
     yield _lease(spool)
+    yield from _set_aside(spool)
+
+
+def _set_aside(spool: Spool) -> Iterator[Result]:
+    """What a running daemon has set aside, and what it refused."""
+    told = live(spool) if daemon_pid(spool) is not None else None
+    for one in (told or {}).get("set_aside", []):
+        said = aside_text(one["where"], one["which"], one["why"], one["tries"])
+        yield Result("set aside", False, said)
+    if count := notes.refused(spool):
+        said = (
+            f"{count:,} could not be used and lie in {spool.requests / notes.REFUSED}: delete them"
+        )
+        yield Result("requests", False, said)
 
 
 def _power(spool: Spool) -> Result:
