@@ -231,7 +231,7 @@ def lighten(spool: Spool, place: Place) -> Place:
                 path.unlink()
         # Before the note goes, which is what remembers that something may be left here.
         durable.fsync_directory(Path(folder))
-    _note_of(spool, place.manifest["id"]).unlink(missing_ok=True)
+    spool.discard(_note_of(spool, place.manifest["id"]))
     return Place(status=place.status, path=place.path, manifest=changed)
 
 

@@ -99,7 +99,7 @@ class Hasher:
                     # A fault of the machine, or it is removed right now: not read again at once.
                     with aside.fence("uploaded_file", path.name, but=(_StoppedError,)) as fenced:
                         self._hash(path)
-                        one.unlink(missing_ok=True)
+                        self._spool.discard(one)
                 except _StoppedError:
                     return
                 if not fenced.failed:

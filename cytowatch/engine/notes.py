@@ -39,18 +39,18 @@ def there(spool: Spool, ending: str) -> Iterator[tuple[Path, UploadedFileId]]:
 def place_of(spool: Spool, note: Path, id_: UploadedFileId) -> Path | None:
     """Where in storage the uploaded file of `note` is; None if it is not there.
 
-    A note that is damaged is about it all the same: then every user's folder is looked into.
+    A note that is damaged is about it all the same: the folders of all users are looked into.
     """
+    said = ""
     try:
-        users = [outside.read_file(note, most_bytes=outside.SMALL_BYTES).decode()]
+        said = outside.read_file(note, most_bytes=outside.SMALL_BYTES).decode()
     except FileNotFoundError:
         return None
     except (OutsideError, UnicodeDecodeError):
-        users = os.listdir(spool.storage)
-    for user in users:
-        path = spool.storage / user / id_
-        if "/" not in user and "\0" not in user and path.is_dir():
-            return path
+        pass
+    for user in sorted(os.listdir(spool.storage), key=lambda user: user != said):
+        if (spool.storage / user / id_).is_dir():
+            return spool.storage / user / id_
     return None
 
 
