@@ -367,7 +367,8 @@ def write(directory: Path, manifest: Manifest, *, durably: bool = True, mode: in
             file.write(data)
             file.flush()
             with suppress(FileNotFoundError):
-                mode = stat.S_IMODE(os.stat(directory / FILE_NAME).st_mode)
+                before = os.lstat(directory / FILE_NAME).st_mode
+                mode = stat.S_IMODE(before) if stat.S_ISREG(before) else mode
             os.fchmod(descriptor, mode)
             os.fsync(file.fileno())
         reached("manifest.synced")

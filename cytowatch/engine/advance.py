@@ -506,7 +506,7 @@ def _refused(status: Status, detail: str) -> IngestError:
 def rebuilt(path: Path, id_: UploadedFileId, damaged: str, *, now: datetime) -> Manifest:
     """A manifest for an ``<id>/`` whose own cannot be read any more; the old one is kept beside it."""
     broken = path / manifest.FILE_NAME
-    if broken.exists():
+    if os.path.lexists(broken):
         shutil.move(broken, path / f"{manifest.FILE_NAME}.damaged")
     files = [
         FileEntry(
