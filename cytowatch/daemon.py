@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cytowatch import __version__, aside, formats, manifest, names, pauses, starting
+from cytowatch import __version__, aside, durable, formats, manifest, names, pauses, starting
 from cytowatch.config import Config, reloaded
 from cytowatch.engine import after, requests
 from cytowatch.engine.child import Zygote
@@ -37,6 +37,7 @@ from cytowatch.index import Index
 from cytowatch.indexing import Indexing
 from cytowatch.intake import Claimed, Intake
 from cytowatch.ledger import Ledger
+from cytowatch.live import FILE_NAME
 from cytowatch.names import UploadedFileId
 from cytowatch.observe import feedback, logs, reports, systemd
 from cytowatch.observe.feedback import Notes
@@ -196,6 +197,8 @@ class _Daemon:
         self._config = config
         self._until_idle = until_idle
         self._log = logs.get()
+        aside.reset()
+        aside.listen(self._set_aside_told)
         self._metrics = metrics
         self._health = told
         self._asked = asked
@@ -454,6 +457,7 @@ class _Daemon:
             pause_s = 0.0 if self._unwatched else _UNWATCHED_EVERY * took_s
             self._look_for_unwatched_at = now + pause_s
         self._parts.do("indexing", self._indexing.look, None)
+        self._parts.do("indexing again", partial(self._ledger.again, self._spool), None)
 
     def _look_for_unwatched(self) -> None:
         """Say so if folders are watched by the scan alone; one that is just made may not be yet."""
@@ -518,32 +522,46 @@ class _Daemon:
 
     def _requests(self, now: float) -> None:
         """Do what commands have asked for, and take up what they sent back to a stage."""
-        for request, answer, before in requests.answer_all(self._spool, self._index, now=_now()):
-            self._log.info("requested", **request, **answer)
-            if request.get("do") == "reindex":
-                self._indexing.begin()
-            if "error" in answer or before is None:
-                continue
-            self._ledger.left(before, request["id"])
-            if request["do"] == "retry" and answer["said"] != "inbox":
-                id_ = UploadedFileId(request["id"])
-                self._ledger.arrived([id_], Status[answer["said"]])
-                found = self._spool.find(id_)
-                if found is not None:
-                    self._engine.submit(manifest.read(found[1])["user"], id_)
-        if self._config.storage.keep_errors_days and now - self._pruned_at > _PRUNE_EVERY_S:
-            self._pruned_at = now
-            days = self._config.storage.keep_errors_days
-            for status, id_ in list(after.expired(self._spool, now=_now(), days=days)):
+        for done in requests.answer_all(self._spool, self._index, now=_now()):
+            self._log.info("requested", **done.request, **done.answer)
+            with aside.fence("request", done.name):
+                self._follow(done)
+        if now - self._pruned_at <= _PRUNE_EVERY_S:
+            return
+        self._pruned_at = now
+        requests.sweep(self._spool, now_s=time.time())
+        days = self._config.storage.keep_errors_days
+        for status, id_ in list(after.expired(self._spool, now=_now(), days=days)):
+            with aside.fence("uploaded_file", id_):
                 after.remove(self._spool, id_, self._index, even_linked=True)
                 self._log.info("expired", id=id_, days=days)
                 self._ledger.left(status, id_)
+
+    def _follow(self, done: requests.Answered) -> None:
+        """Take note of what was done to an uploaded file, and take it up if it was sent back."""
+        if done.request.get("do") == "reindex":
+            self._indexing.begin()
+        if "error" in done.answer or done.before is None:
+            return
+        id_ = UploadedFileId(done.request["id"])
+        self._ledger.left(done.before, id_)
+        if done.request["do"] == "retry" and done.answer["said"] != "inbox":
+            self._ledger.arrived([id_], Status[done.answer["said"]])
+            found = self._spool.find(id_)
+            if found is not None:
+                self._engine.submit(manifest.read(found[1])["user"], id_)
+
+    def _set_aside_told(self, one: aside.SetAside) -> None:
+        """Called from any thread, when something is set aside first or for another reason."""
+        self._metrics.set_aside.labels(one.where).inc()
+        which = names.printable(one.which)
+        self._log.warning("set_aside", where=one.where, which=which, why=one.why)
 
     def _recover(self) -> None:
         for id_, outcome in claim.recover(self._spool).items():
             self._log.warning("claim_recovered", id=id_, outcome=outcome)
         for id_, status, place in set_doubles_aside(self._spool):
-            self._log.warning("set_aside", id=id_, status=status.name, path=str(place))
+            self._log.warning("second_copy", id=id_, status=status.name, path=str(place))
         for number, (user, id_) in enumerate(recover(self._spool, now=_now())):
             if number % 100 == 0:
                 # Each of them costs a look at its files: systemd must not take it for hanging.
@@ -675,6 +693,7 @@ class _Daemon:
             "watcher": {"mode": self._watcher.mode, "alive": self._watcher.alive},
             "sandbox": self._zygote.sandboxed,
             "health": self._health.reasons(),
+            "set_aside": reports.set_aside(),
         }
         if self._ledger.take_changed() or live != self._told or force:
             self._write_notes(waiting)
@@ -685,9 +704,10 @@ class _Daemon:
         systemd.notify(f"STATUS={self._summary()}")
 
     def _write_live(self, live: dict[str, Any]) -> None:
-        temporary = self._spool.state / ".live.json"
-        temporary.write_text(json.dumps({"at": manifest.utc(_now()), **live}))
-        temporary.rename(self._spool.state / "live.json")
+        temporary = self._spool.state / f".{FILE_NAME}"
+        text = json.dumps({"at": manifest.utc(_now()), **live}, ensure_ascii=False)
+        durable.write_fresh(temporary, text)
+        durable.move_over(temporary, self._spool.state / FILE_NAME)
 
     def _write_notes(self, waiting: list[dict[str, Any]]) -> None:
         """Tell those who see only the share; a fault there holds up no slide."""

@@ -29,11 +29,13 @@ __all__ = [
     "leaves_holes",
     "make_directory",
     "mount_of",
+    "move_over",
     "remove_empty",
     "remove_tree",
     "rename",
     "walk",
     "why_of",
+    "write_fresh",
     "write_note",
 ]
 
@@ -363,9 +365,36 @@ def make_directory(path: Path, *, mode: int = 0o750) -> None:
 
 def write_note(path: Path, text: str) -> None:
     """Write a file of a few words that outlasts a power cut, with its name."""
-    path.write_text(text)
+    write_fresh(path, text)
     fsync_file(path)
     fsync_directory(path.parent)
+
+
+def write_fresh(path: Path, text: str) -> None:
+    """Write a file of ours in the place of whatever lies at `path`.
+
+    Nothing is written through a link or into a FIFO that somebody left there, and a folder goes to
+    another name.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except IsADirectoryError:
+        _out_of_the_way(path)
+    with open(path, "x", encoding="utf-8", errors="replace") as file:
+        file.write(text)
+
+
+def move_over(source: Path, target: Path) -> None:
+    """Rename a file of ours over whatever lies at `target`; a folder there goes to another name."""
+    try:
+        os.rename(source, target)
+    except IsADirectoryError:
+        _out_of_the_way(target)
+        os.rename(source, target)
+
+
+def _out_of_the_way(path: Path) -> None:
+    os.rename(path, f"{path}.{os.urandom(4).hex()}")
 
 
 def fsync_file(path: Path) -> None:

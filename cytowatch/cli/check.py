@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from cytowatch import durable, invariants, names
+from cytowatch.cli.page import aside_text
 from cytowatch.config import Config
-from cytowatch.engine import room, sandbox, walls
+from cytowatch.engine import notes, room, sandbox, walls
 from cytowatch.errors import RootError
 from cytowatch.inbox import scan
 from cytowatch.inbox.claim import lease, prepare_process
@@ -85,6 +86,20 @@ def _root(config: Config) -> Iterator[Result]:
     yield from _inboxes(spool, config, running=pid is not None)
     yield _power(spool)
     yield _lease(spool)
+    yield from _set_aside(spool)
+
+
+def _set_aside(spool: Spool) -> Iterator[Result]:
+    """What a running daemon has set aside, and what it refused."""
+    told = live(spool) if daemon_pid(spool) is not None else None
+    for one in (told or {}).get("set_aside", []):
+        said = aside_text(one["where"], one["which"], one["why"], one["tries"])
+        yield Result("set aside", False, said)
+    if count := notes.refused(spool):
+        said = (
+            f"{count:,} could not be used and lie in {spool.requests / notes.REFUSED}: delete them"
+        )
+        yield Result("requests", False, said)
 
 
 def _disk(config: Config, spool: Spool) -> Result:
