@@ -53,7 +53,9 @@ __all__ = ["run"]
 
 #: The longest the loop sleeps: so often it looks after watcher, zygote and watchdog.
 _TICK_S = 0.5
-#: The same with nothing in the inboxes and nothing in work: what comes wakes the loop.
+#: The longest that it leaves to those who do the work when something waits for it.
+_LEFT_S = 0.1
+#: The longest the loop sleeps with nothing in the inboxes and nothing in work: what comes wakes the loop.
 _TICK_AT_REST_S = 2.0
 #: The least time between two tellings, as a multiple of what the last one took.
 _TELL_EVERY = 10.0
@@ -341,7 +343,7 @@ class _Daemon:
         try:
             self._wakeups.get(timeout=max(0.001, min(times) - time.monotonic()))
             # A turn costs more the more there is: half of the time is left to those who do the work.
-            self._stop.wait(min(_TICK_S, worked_s))
+            self._stop.wait(min(_LEFT_S, worked_s))
             while True:
                 self._wakeups.get_nowait()
         except queue.Empty:
