@@ -55,7 +55,9 @@ __all__ = ["run"]
 
 #: The longest the loop sleeps: so often it looks after watcher, zygote and watchdog.
 _TICK_S = 0.5
-#: The same with nothing in the inboxes and nothing in work: what comes wakes the loop.
+#: The longest that it leaves to those who do the work when something waits for it.
+_LEFT_S = 0.1
+#: The longest the loop sleeps with nothing in the inboxes and nothing in work: what comes wakes the loop.
 _TICK_AT_REST_S = 2.0
 #: The least time between two tellings, as a multiple of what the last one took.
 _TELL_EVERY = 10.0
@@ -397,7 +399,7 @@ class _Daemon:
         self._asked.sleep(due_at - time.monotonic())
         # A turn costs more the more there is: half of the time is left to those who do the work. And a
         # part that fails must not be tried as fast as this machine can.
-        self._stop.wait(_TICK_S if self._parts.ailing else min(_TICK_S, worked_s))
+        self._stop.wait(_TICK_S if self._parts.ailing else min(_LEFT_S, worked_s))
         self._asked.forget_wakeups()
 
     def _due_at(self, now: float, put_off: float | None) -> float:

@@ -37,10 +37,12 @@ __all__ = ["Claimed", "DroppedFolders", "Intake"]
 
 _CLAIMS_AT_A_TIME = 5
 _CLAIMS_OF_ONE = 4
-#: So many claims of a user may wait for their turn at least.
-_LEAST_UNDER_WAY = 1000
+#: So many that were claimed are taken up in one turn of the main loop.
+_ENDED_AT_A_TIME = 40
 #: What cannot be claimed because of how the machine is set up is tried again so much later.
 _LOOK_AGAIN_S = 60.0
+#: The least time between two counts of what waits, as a multiple of what the last one took.
+_COUNT_SHARE = 20.0
 _PAUSED = Waiting(why="paused", detail="the administrator has paused it; it is taken later")
 _LOOK_FOR_RESUME_S = 0.5
 #: What was set aside is tried again after this time at the earliest.
@@ -105,11 +107,11 @@ class Intake:
         )
         self._leases = durable.is_local(spool.inbox)
         self._markers = Markers()
+        self._gatherer = Gatherer(spool.inbox)
         self._sweep = Sweep(
             spool.inbox, self._settler, self._markers, settings=config.inbox,
-            device=os.stat(spool.root).st_dev, local=self._leases,
+            device=os.stat(spool.root).st_dev, local=self._leases, looked=self._gatherer.forget,
         )  # fmt: skip
-        self._gatherer = Gatherer(spool.inbox)
         self._rooms = Rooms(self._settler, self._gatherer, wake)
         self._dropped = Dropped(
             spool.inbox, self._settler, self._markers, folders,
@@ -120,6 +122,8 @@ class Intake:
         self._under_way: Counter[str] = Counter()
         self._ended: deque[_Running] = deque()
         self._to_mend = False
+        self._counts: tuple[Counter[str], dict[str, float], int] = (Counter(), {}, 0)
+        self._count_at = float("-inf")
         #: What a fault left in ``state/tmp`` and could not be put right yet, by id: why.
         self.kept: dict[str, str] = {}
 
@@ -147,10 +151,9 @@ class Intake:
         self._to_mend |= bool(self.kept)
         self._sweep.begin(now, events_lost=events_lost)
         self._sweep.go_on(now, whole=whole)
-        paths = [track.drop.path for track in self._settler.tracks]
-        self._gatherer.forget(paths)
-        aside.keep_only("drop", paths)
-        aside.keep_only("claim", [*paths, *self.kept])
+        for where in ("drop", "claim"):
+            there = [one.which for one in aside.all_of(where) if self._settler.knows(one.which)]
+            aside.keep_only(where, [*there, *self.kept])
 
     def scan_some(self, now: float) -> float | None:
         """Look on, also at what events named; gives when there is more to look at."""
@@ -183,7 +186,7 @@ class Intake:
     def _take_up(self, room: Room, bundle: Bundle, now: float) -> bool:
         """Claim `bundle`, if it is ready; says whether more may be claimed for its user."""
         # Of very many a part, for each takes memory.
-        if self._under_way[room.user] >= max(_LEAST_UNDER_WAY, room.size // 10):
+        if self._under_way[room.user] >= room.most:
             return False
         if any(track.claiming for track in bundle.tracks):
             return True
@@ -338,7 +341,7 @@ class Intake:
         """What the claims that ended since have brought."""
         claimed: list[Claimed] = []
         children: dict[str, list[str]] = {}
-        while self._ended:
+        while self._ended and len(claimed) < _ENDED_AT_A_TIME:
             running = self._ended.popleft()
             bundle = running.bundle
             self._under_way[bundle.head.drop.user] -= 1
@@ -424,7 +427,7 @@ class Intake:
 
     def next_due(self) -> float | None:
         """When a drop has been quiet long enough next, or a folder may be finished."""
-        more = time.monotonic() if self._rooms.has_more else None
+        more = time.monotonic() if self._rooms.has_more or self._ended else None
         times = [self._settler.next_due(), self._dropped.next_at(), more]
         return min((one for one in times if one is not None), default=None)
 
@@ -455,7 +458,11 @@ class Intake:
 
     def waiting_counts(self, now: float) -> tuple[Counter[str], dict[str, float], int]:
         """How many drops wait and the oldest for how many seconds, by reason; all their bytes."""
-        return waits.counts(self._settler, now)
+        if now >= self._count_at:
+            began = time.monotonic()
+            self._counts = waits.counts(self._settler, now)
+            self._count_at = now + _COUNT_SHARE * (time.monotonic() - began)
+        return self._counts
 
     def waiting(self, now: float) -> list[dict[str, Any]]:
         """What lies in the inboxes longest, why, and since when, ready for JSON."""

@@ -62,7 +62,8 @@ class Gatherer:
 
     def __init__(self, inbox: Path) -> None:
         self._inbox = inbox
-        self._seen: dict[str, tuple[Fingerprint, dict[str, Any]]] = {}
+        #: By user and path.
+        self._seen: dict[str, dict[str, tuple[Fingerprint, dict[str, Any]]]] = {}
         self._stopped = False
 
     def stop(self) -> None:
@@ -78,6 +79,7 @@ class Gatherer:
             After `stop`.
         """
         faults: dict[str, str] = {}
+        of_empty: dict[str, Any] = {}
         cut = len(room) + 1
         here = {track.drop.path[cut:]: track for track in tracks}
         sizes = {path: track.drop.fingerprint.size_bytes for path, track in here.items()}
@@ -86,6 +88,13 @@ class Gatherer:
             if self._stopped:
                 raise Stopped
             track = here[path]
+            if not sizes[path]:
+                # Of very many empty files none needs to be opened, or remembered.
+                name = function.__qualname__
+                if name not in of_empty:
+                    of_empty[name] = look.of_nothing(function)
+                empty: T = of_empty[name]
+                return empty
             with aside.fence("claim", track.drop.path, clears=False) as fenced:
                 return self._look(track, function)
             faults[track.drop.path] = fenced.why
@@ -102,22 +111,25 @@ class Gatherer:
             found.append(Bundle(group=group, room=room, tracks=inside, folder=folder))
         return found, faults
 
-    def forget(self, present: Iterable[str]) -> None:
-        """Drop what was seen of files that are not there any more."""
-        there = set(present)
-        # Others may look meanwhile.
-        for path in [path for path in list(self._seen) if path not in there]:
-            self._seen.pop(path, None)
+    def forget(self, user: str, present: set[str]) -> None:
+        """Drop what was seen of files of `user` that are not there any more."""
+        seen = self._seen.get(user, {})
+        # A thread may look meanwhile.
+        for path in [path for path in list(seen) if path not in present]:
+            seen.pop(path, None)
+        if not seen:
+            self._seen.pop(user, None)
 
     def look_at(self, track: Track, function: Callable[[Probe], T]) -> T:
         """What `function` makes of the file of `track` as it is now."""
         return self._look(track, function)
 
     def _look(self, track: Track, function: Callable[[Probe], T]) -> T:
-        seen, results = self._seen.get(track.drop.path, (None, {}))
+        of_user = self._seen.setdefault(track.drop.user, {})
+        seen, results = of_user.get(track.drop.path, (None, {}))
         if seen != track.drop.fingerprint:
             results = {}
-            self._seen[track.drop.path] = (track.drop.fingerprint, results)
+            of_user[track.drop.path] = (track.drop.fingerprint, results)
         name = function.__qualname__
         if name not in results:
             results[name] = self._opened(track.drop.path, function)

@@ -6,6 +6,7 @@ So one thread does it for one user while the main loop serves the others.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -19,15 +20,18 @@ from cytowatch.inbox.turns import Turns
 
 __all__ = ["Room", "Rooms"]
 
+#: So many claims of a user may wait for their turn at least.
+_LEAST_UNDER_WAY = 1000
 #: So many users' files are put together at a time.
 _THREADS = 4
 #: What is due and cannot be taken up now is looked at again so much later, in seconds.
 _AGAIN_S = 1.0
+_FOR_EACH_S = 1e-4
 #: The least time between two times that one room is put together, as a multiple of what it took.
 _SHARE = 5.0
 #: So long the bundles of one room are taken up in a turn, and those of all rooms together, in seconds.
 _SLICE_S = 0.05
-_TURN_S = 0.15
+_TURN_S = 0.1
 
 
 @dataclass(slots=True, kw_only=True)
@@ -35,7 +39,8 @@ class Room:
     """A room in which something is due: the paths of what is, and what was put together.
 
     `faults` says of each file that could not be looked into why; `why` is set where the room as a whole
-    could not be put together, and `retry_at` when it is tried again.
+    could not be put together, and `retry_at` when it is tried again. So many claims as `most` may be
+    under way for its user; `is_part` says that there is more than `bundles`.
     """
 
     name: str
@@ -46,7 +51,8 @@ class Room:
     why: str | None = None
     retry_at: float = 0.0
     took_s: float = 0.0
-    size: int = 0
+    most: int = 0
+    is_part: bool = False
 
 
 class Rooms:
@@ -83,10 +89,12 @@ class Rooms:
         for track in due:
             rooms.setdefault((track.drop.room, track.drop.user), []).append(track)
         for (name, user), tracks in rooms.items():
+            begins = name not in self._gathering and not skip(user)
+            # By then its room has been put together: the loop would not sleep for a moment else.
+            later = now + _AGAIN_S + (len(tracks) * _FOR_EACH_S if begins else 0.0)
             for track in tracks:
-                # Until its room has been put together: the loop would not sleep for a moment else.
-                track.due_at = now + _AGAIN_S
-            if name in self._gathering or skip(user):
+                track.due_at = later
+            if not begins:
                 continue
             self._gathering.add(name)
             self._turns.put(
@@ -102,11 +110,12 @@ class Rooms:
                 for track in self._settler.of_user(room.user)
                 if track.claimable and not track.claiming and track.drop.room == room.name
             ]
-            room.size = len(here)
+            # Of very many a part, for each takes memory; the others are due again afterwards.
+            room.most = max(_LEAST_UNDER_WAY, len(here) // 10)
             bundles, room.faults = self._gatherer.bundles(room.name, here)
-            room.bundles = deque(
-                one for one in bundles if any(track.drop.path in room.due for track in one.tracks)
-            )
+            due = (one for one in bundles if any(t.drop.path in room.due for t in one.tracks))
+            room.bundles = deque(itertools.islice(due, room.most))
+            room.is_part = next(due, None) is not None
         if fenced.failed:
             room.why, room.retry_at = fenced.why, fenced.next_at
         room.took_s = time.monotonic() - began
@@ -140,16 +149,20 @@ class Rooms:
         while room.bundles:
             if not do(room, room.bundles[0]):
                 break
-            room.bundles.popleft()
+            room.due.difference_update(t.drop.path for t in room.bundles.popleft().tracks)
             if time.monotonic() >= end:
                 return not room.bundles
-        # What could not be taken up: by then something else may have come that belongs to it.
-        pause_s = max(_AGAIN_S, _SHARE * room.took_s)
-        for bundle in room.bundles:
-            for track in bundle.tracks:
-                if track.due_at is not None:
-                    track.due_at = time.monotonic() + pause_s
+        if room.bundles or room.is_part:
+            self._put_off_rest(room)
         return True
+
+    def _put_off_rest(self, room: Room) -> None:
+        """What could not be taken up is put together again: something that belongs to it may have come."""
+        now = time.monotonic()
+        pause_s = max(_AGAIN_S, _SHARE * room.took_s)
+        for track in self._settler.of_user(room.user):
+            if track.due_at is not None and not track.claiming and track.drop.path in room.due:
+                track.due_at = now + pause_s
 
     def stop(self) -> None:
         """Let what is being put together come to its end; nothing new begins."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,7 +28,7 @@ __all__ = ["Sweep"]
 _SHARE = 5.0
 #: So long one inbox is looked at in a turn, and all of them together, in seconds.
 _SLICE_S = 0.05
-_TURN_S = 0.2
+_TURN_S = 0.1
 #: An event comes within a moment, or not at all.
 _EVENT_LATENCY_NS = 250_000_000
 #: Two changes within a tick of the filesystem's clock have one time; the coarsest has two seconds.
@@ -49,6 +49,8 @@ class Sweep:
         The filesystem of the root.
     local
         Whether the times of folders can be believed: not where other machines write as well.
+    looked
+        Called at the end of each look with the user and the paths of all that lies there.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Sweep:
         settings: Inbox,
         device: int,
         local: bool,
+        looked: Callable[[str, set[str]], None],
     ) -> None:
         self._inbox = inbox
         #: As text: a thousand inboxes are a thousand paths in every scan.
@@ -68,6 +71,7 @@ class Sweep:
         self._markers = markers
         self._device = device
         self._local = local
+        self._looked = looked
         self.settings = settings
         self._hints: set[str] = set()
         #: Who is to be looked at in this turn and the next ones; None where it has not begun.
@@ -115,6 +119,7 @@ class Sweep:
         aside.keep_only("event", ())
         for user in self._settler.users - {*users, _NOBODY}:
             self._settler.forget_missing(user, set())
+            self._looked(user, set())
         for user in (_NOBODY, *users):
             if user not in self._queue and not self._is_empty_still(user):
                 self._queue[user] = None
@@ -216,6 +221,7 @@ class Sweep:
             # The inbox went away under the scan: what was in it is not "deleted" until it is back.
             return new
         self._settler.forget_missing(user, present)
+        self._looked(user, present)
         yield None
         if ending and user:
             self._markers.put(user, markers)
