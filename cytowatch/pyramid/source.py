@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyvips
+from PIL import ImageCms
 
 from cytowatch.config import Config
 from cytowatch.errors import ConversionError
@@ -204,8 +206,8 @@ def normalised(image: Source, before: Sequence[str] = ()) -> tuple[Source, list[
     if bits < 8:
         done.append(f"its {bits}-bit samples were expanded to 8 bits")
     if image.interpretation == "cmyk":
-        image = image.icc_transform("srgb", embedded=True, input_profile="cmyk", intent="relative")
-        done.append("converted from CMYK to sRGB through its profile")
+        image, said = _rgb_of_inks(image)
+        done.append(said)
     elif image.interpretation in ("lab", "labs", "xyz", "hsv", "lch"):
         done.append(f"converted from {image.interpretation} to sRGB")
         image = image.colourspace("srgb")
@@ -223,6 +225,40 @@ def normalised(image: Source, before: Sequence[str] = ()) -> tuple[Source, list[
     if image.format == "ushort" and not changed:
         done.append("its 16-bit samples are kept, without loss")
     return image, done
+
+
+def _rgb_of_inks(image: Source) -> tuple[Source, str]:
+    """CMYK, and behind it the transparency if it has one, as 8-bit sRGB; and what was done to it."""
+    inks = image.extract_band(0, n=4)
+    own = _profile_of_inks(image)
+    if own is None and inks.get_typeof(_ICC_PROFILE):
+        # libvips would complain of one that is not for inks, and then leave it in.
+        inks = inks.copy()
+        inks.remove(_ICC_PROFILE)
+    colours = inks.icc_transform(
+        "srgb", embedded=own is not None, input_profile="cmyk", intent="relative"
+    )
+    through = (
+        "through its profile" if own else "through a general profile, as it has none of its own"
+    )
+    fewer = " of 8 bits" if image.format == "ushort" else ""
+    if image.bands > 4:
+        # Here, because a transform would keep the numbers of an alpha of 16 bits, and cut them off.
+        alpha = image[4] >> 8 if image.format == "ushort" else image[4]
+        colours = colours.bandjoin(alpha.cast("uchar"))
+    return colours, f"converted from CMYK to sRGB{fewer} {through}"
+
+
+def _profile_of_inks(image: Source) -> bytes | None:
+    """Its ICC profile, if that can turn CMYK into other colours."""
+    profile = bytes(image.get(_ICC_PROFILE)) if image.get_typeof(_ICC_PROFILE) else b""
+    if profile[16:20] != b"CMYK":
+        return None
+    try:
+        ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    except OSError:
+        return None
+    return profile
 
 
 def orientation(image: Source) -> int:
