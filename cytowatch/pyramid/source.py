@@ -16,6 +16,7 @@ from cytowatch.errors import ConversionError
 from cytowatch.formats.tiff import Tiff, TiffError, main_page, misplaced
 from cytowatch.pyramid import jpeg, resolution
 from cytowatch.pyramid.complaints import first_line, noted, refuse_lost
+from cytowatch.pyramid.orientation import of_file
 from cytowatch.pyramid.readers.pages import open_page, told_of_pages
 from cytowatch.pyramid.readers.whole import Whole
 from cytowatch.pyramid.regions import (
@@ -61,11 +62,13 @@ def open_strict(path: str, config: Config) -> Source:
         check_memory(2 * whole_bytes, config, "it is a progressive JPEG, and holding it whole")
     if _is_set(image, "interlaced"):
         check_memory(whole_bytes, config, "it is interlaced, and holding it whole")
-    if orientation(image) != 1:
+    turn = _orientation_of(path, image)
+    if turn != 1:
         # Turning needs the pixels in another order than the file has them.
         check_memory(whole_bytes, config, "turning it upright")
         image = pyvips.Image.new_from_file(path, access="random", **options)
     image = image.copy()
+    image.set_type(pyvips.GValue.gint_type, "orientation", turn)
     image.set_type(pyvips.GValue.gint_type, _PAGE, page)
     return image
 
@@ -150,7 +153,7 @@ def _whole(path: str, kind: str, config: Config) -> Opened:
         mpp=resolution.stated(path, header.xres, header.yres),
         icc_profile=header.get(_ICC_PROFILE) if header.get_typeof(_ICC_PROFILE) else None,
         cmyk=cmyk,
-        orientation=orientation(header),
+        orientation=_orientation_of(path, header),
         done=done,
     )
     return Opened(scenes=[scene], reader=reader)
@@ -265,6 +268,11 @@ def orientation(image: Source) -> int:
     """Which way it must be turned, 1 to 8 as in TIFF and EXIF: 1 not at all, from 5 on axes change places."""
     found = int(image.get("orientation")) if image.get_typeof("orientation") else 1
     return found if found in range(1, 9) else 1
+
+
+def _orientation_of(path: str, image: Source) -> int:
+    """The same, and what else the file at `path` says than libvips knows."""
+    return of_file(path) or orientation(image)
 
 
 def _is_set(image: Source, name: str) -> bool:
