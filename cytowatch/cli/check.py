@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cytowatch import durable, invariants
+from cytowatch.cli import python
 from cytowatch.config import Config
 from cytowatch.engine import room, sandbox, walls
 from cytowatch.errors import RootError
@@ -149,3 +150,7 @@ def _versions(_config: Config) -> Iterator[Result]:
     packages = ("pyvips-binary", "openslide-bin", "tifffile", "watchdog")
     told = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
     yield Result("versions", None, told)
+    if path := python.is_at_home(python.parts()):
+        said = f"{path} lies in a home directory, which the systemd unit hides (ProtectHome=yes): "
+        said += "for the service install cytowatch elsewhere, with /usr/bin/python3"
+        yield Result("python", None, said)
