@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cytowatch import __version__, aside, formats, manifest, names, pauses, starting
+from cytowatch import __version__, aside, durable, formats, manifest, names, pauses, starting
 from cytowatch.config import Config, reloaded
 from cytowatch.engine import after, requests
 from cytowatch.engine.child import Zygote
@@ -37,6 +37,7 @@ from cytowatch.index import Index
 from cytowatch.indexing import Indexing
 from cytowatch.intake import Claimed, Intake
 from cytowatch.ledger import Ledger
+from cytowatch.live import FILE_NAME
 from cytowatch.names import UploadedFileId
 from cytowatch.observe import feedback, logs, reports, systemd
 from cytowatch.observe.feedback import Notes
@@ -54,7 +55,9 @@ __all__ = ["run"]
 
 #: The longest the loop sleeps: so often it looks after watcher, zygote and watchdog.
 _TICK_S = 0.5
-#: The same with nothing in the inboxes and nothing in work: what comes wakes the loop.
+#: The longest that it leaves to those who do the work when something waits for it.
+_LEFT_S = 0.1
+#: The longest the loop sleeps with nothing in the inboxes and nothing in work: what comes wakes the loop.
 _TICK_AT_REST_S = 2.0
 #: The least time between two tellings, as a multiple of what the last one took.
 _TELL_EVERY = 10.0
@@ -198,6 +201,8 @@ class _Daemon:
         self._config = config
         self._until_idle = until_idle
         self._log = logs.get()
+        aside.reset()
+        aside.listen(self._set_aside_told)
         self._metrics = metrics
         self._health = told
         self._asked = asked
@@ -335,7 +340,7 @@ class _Daemon:
                 continue
             if self._scan_now or now - self._scanned_at >= self._config.inbox.rescan_s:
                 do("inbox", partial(self._scan, now), None)
-            put_off = do("hints", partial(self._intake.scan_hinted, now), None)
+            put_off = do("hints", partial(self._look_on, now), None)
             # A fault that is reported, and a full disk, are moves as well.
             self._pulse.beat("scheduler", now)
             do("claims", partial(self._begin_some, now), None)
@@ -396,7 +401,7 @@ class _Daemon:
         self._asked.sleep(due_at - time.monotonic())
         # A turn costs more the more there is: half of the time is left to those who do the work. And a
         # part that fails must not be tried as fast as this machine can.
-        self._stop.wait(_TICK_S if self._parts.ailing else min(_TICK_S, worked_s))
+        self._stop.wait(_TICK_S if self._parts.ailing else min(_LEFT_S, worked_s))
         self._asked.forget_wakeups()
 
     def _due_at(self, now: float, put_off: float | None) -> float:
@@ -423,7 +428,7 @@ class _Daemon:
 
     def _rescan_found_nothing(self, now: float) -> bool:
         """One more look before going: an event may not have come through yet."""
-        self._scan(now)
+        self._scan(now, whole=True)
         return self._intake.idle(now, patience_s=_PATIENCE_S)
 
     def _events_were_lost(self) -> None:
@@ -432,14 +437,22 @@ class _Daemon:
         self._scan_now = True
         self._wake()
 
-    def _scan(self, now: float) -> None:
+    def _look_on(self, now: float) -> float | None:
+        """Go on with the scan, which looks at each inbox for a moment in each turn."""
+        more_at = self._intake.scan_some(now)
+        found, whole = self._intake.seen()
+        self._metrics.rescan_found.inc(found)
+        if whole:
+            self._pulse.beat("scanner", now)
+            self._metrics.last_scan.set(time.time())
+        return more_at
+
+    def _scan(self, now: float, *, whole: bool = False) -> None:
+        """Begin to scan all inboxes, and end it with `whole`."""
         lost, self._scan_now = self._scan_now, False
         self._pulse.beat("scanner", now)
-        found = self._intake.scan_all(now, events_lost=lost)
-        if self._scanned_at > float("-inf"):
-            self._metrics.rescan_found.inc(found)
+        self._intake.scan_all(now, events_lost=lost, whole=whole)
         self._scanned_at = now
-        self._metrics.last_scan.set(time.time())
         began = time.monotonic()
         if now >= self._look_for_unwatched_at:
             self._parts.do("unwatched", self._look_for_unwatched, None)
@@ -448,6 +461,7 @@ class _Daemon:
             pause_s = 0.0 if self._unwatched else _UNWATCHED_EVERY * took_s
             self._look_for_unwatched_at = now + pause_s
         self._parts.do("indexing", self._indexing.look, None)
+        self._parts.do("indexing again", partial(self._ledger.again, self._spool), None)
 
     def _look_for_unwatched(self) -> None:
         """Say so if folders are watched by the scan alone; one that is just made may not be yet."""
@@ -512,32 +526,46 @@ class _Daemon:
 
     def _requests(self, now: float) -> None:
         """Do what commands have asked for, and take up what they sent back to a stage."""
-        for request, answer, before in requests.answer_all(self._spool, self._index, now=_now()):
-            self._log.info("requested", **request, **answer)
-            if request.get("do") == "reindex":
-                self._indexing.begin()
-            if "error" in answer or before is None:
-                continue
-            self._ledger.left(before, request["id"])
-            if request["do"] == "retry" and answer["said"] != "inbox":
-                id_ = UploadedFileId(request["id"])
-                self._ledger.arrived([id_], Status[answer["said"]])
-                found = self._spool.find(id_)
-                if found is not None:
-                    self._engine.submit(manifest.read(found[1])["user"], id_)
-        if self._config.storage.keep_errors_days and now - self._pruned_at > _PRUNE_EVERY_S:
-            self._pruned_at = now
-            days = self._config.storage.keep_errors_days
-            for status, id_ in list(after.expired(self._spool, now=_now(), days=days)):
+        for done in requests.answer_all(self._spool, self._index, now=_now()):
+            self._log.info("requested", **done.request, **done.answer)
+            with aside.fence("request", done.name):
+                self._follow(done)
+        if now - self._pruned_at <= _PRUNE_EVERY_S:
+            return
+        self._pruned_at = now
+        requests.sweep(self._spool, now_s=time.time())
+        days = self._config.storage.keep_errors_days
+        for status, id_ in list(after.expired(self._spool, now=_now(), days=days)):
+            with aside.fence("uploaded_file", id_):
                 after.remove(self._spool, id_, self._index, even_linked=True)
                 self._log.info("expired", id=id_, days=days)
                 self._ledger.left(status, id_)
+
+    def _follow(self, done: requests.Answered) -> None:
+        """Take note of what was done to an uploaded file, and take it up if it was sent back."""
+        if done.request.get("do") == "reindex":
+            self._indexing.begin()
+        if "error" in done.answer or done.before is None:
+            return
+        id_ = UploadedFileId(done.request["id"])
+        self._ledger.left(done.before, id_)
+        if done.request["do"] == "retry" and done.answer["said"] != "inbox":
+            self._ledger.arrived([id_], Status[done.answer["said"]])
+            found = self._spool.find(id_)
+            if found is not None:
+                self._engine.submit(manifest.read(found[1])["user"], id_)
+
+    def _set_aside_told(self, one: aside.SetAside) -> None:
+        """Called from any thread, when something is set aside first or for another reason."""
+        self._metrics.set_aside.labels(one.where).inc()
+        which = names.printable(one.which)
+        self._log.warning("set_aside", where=one.where, which=which, why=one.why)
 
     def _recover(self) -> None:
         for id_, outcome in claim.recover(self._spool).items():
             self._log.warning("claim_recovered", id=id_, outcome=outcome)
         for id_, status, place in set_doubles_aside(self._spool):
-            self._log.warning("set_aside", id=id_, status=status.name, path=str(place))
+            self._log.warning("second_copy", id=id_, status=status.name, path=str(place))
         for number, (user, id_) in enumerate(recover(self._spool, now=_now())):
             if number % 100 == 0:
                 # Each of them costs a look at its files: systemd must not take it for hanging.
@@ -669,6 +697,7 @@ class _Daemon:
             "watcher": {"mode": self._watcher.mode, "alive": self._watcher.alive},
             "sandbox": self._zygote.sandboxed,
             "health": self._health.reasons(),
+            "set_aside": reports.set_aside(),
         }
         if self._ledger.take_changed() or live != self._told or force:
             self._write_notes(waiting)
@@ -679,9 +708,10 @@ class _Daemon:
         systemd.notify(f"STATUS={self._summary()}")
 
     def _write_live(self, live: dict[str, Any]) -> None:
-        temporary = self._spool.state / ".live.json"
-        temporary.write_text(json.dumps({"at": manifest.utc(_now()), **live}))
-        temporary.rename(self._spool.state / "live.json")
+        temporary = self._spool.state / f".{FILE_NAME}"
+        text = json.dumps({"at": manifest.utc(_now()), **live}, ensure_ascii=False)
+        durable.write_fresh(temporary, text)
+        durable.move_over(temporary, self._spool.state / FILE_NAME)
 
     def _write_notes(self, waiting: list[dict[str, Any]]) -> None:
         """Tell those who see only the share; a fault there holds up no slide."""

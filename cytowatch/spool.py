@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import grp
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -219,7 +218,7 @@ class Spool:
             probe.mkdir(mode=0o750)
             durable.write_note(probe / "written", "x" * _PROBE_BYTES)
         finally:
-            shutil.rmtree(probe, ignore_errors=True)
+            durable.remove_tree(probe)
 
     def is_there(self) -> bool:
         """Whether what lies at the root is still the tree that `lock` holds."""
@@ -377,7 +376,7 @@ def _tell_not_synced(path: Path, error: OSError) -> None:
 
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
+        durable.remove_tree(path)
     else:
         with suppress(OSError):
             path.unlink()

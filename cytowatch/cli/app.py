@@ -32,6 +32,7 @@ __all__ = [
     "configuration_file",
     "one",
     "print_json",
+    "readable",
     "spool_of",
     "status_named",
 ]
@@ -180,6 +181,22 @@ def one(spool: Spool, wanted: str) -> tree.Entry:
         said = "nothing is" if not found else f"{len(found)} uploaded files are"
         raise RootError(f"{said} called {wanted!r}: `cytowatch list` shows the ids")
     return found[0]
+
+
+def readable(entry: tree.Entry) -> tree.Entry:
+    """`entry`, if its manifest can be read.
+
+    Raises
+    ------
+    RootError
+        It cannot; the message says why, and what to do.
+    """
+    if entry.damaged is None:
+        return entry
+    raise RootError(
+        f"the manifest of {entry.manifest['id']} is damaged: restore its manifest.json from a backup; "
+        f"the files themselves lie in {entry.path} ({entry.damaged})"
+    )
 
 
 def status_named(wanted: str) -> Status:

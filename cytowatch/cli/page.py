@@ -28,6 +28,7 @@ from cytowatch.status import Status
 from cytowatch.tree import Entry
 
 __all__ = [
+    "aside_text",
     "bytes_text",
     "colour",
     "free_text",
@@ -152,9 +153,36 @@ def status_page(
         "dead_letters": [asdict(one) for one in dead(spool)],
         "last_hour": _ended(index, hours=1),
         "health": told.get("health", {}) if pid is not None else {},
+        "set_aside": told.get("set_aside", []) if pid is not None else [],
         "disk_free_bytes": there.bytes,
         "inodes_free": there.inodes,
     }
+
+
+#: A word for each of `aside.WHERES`.
+_WHERES = {
+    "user": "inbox of", "drop": "drop", "claim": "claim of", "folder": "folder",
+    "uploaded_file": "uploaded file", "row": "index of", "request": "request", "note": "note on",
+    "hook": "hook", "event": "event", "part": "daemon's",
+}  # fmt: skip
+
+
+def aside_text(where: str, which: str, why: str, tries: int = 1) -> str:
+    """One thing that is set aside: what it is, why, and how often it was tried.
+
+    >>> aside_text("drop", "ann/a.svs", "ValueError: x", 3)
+    'drop ann/a.svs: ValueError: x (3 tries)'
+    """
+    said = printable(f"{_WHERES.get(where, where)} {which}: {why}")
+    return said if tries == 1 else f"{said} ({tries:,} tries)"
+
+
+def _aside_lines(found: list[dict[str, Any]]) -> Iterator[str]:
+    for one in found[:_MOST_SHOWN]:
+        said = aside_text(one["where"], one["which"], one["why"], one["tries"])
+        yield f"{styled('aside', 'yellow')}    {said}"
+    if len(found) > _MOST_SHOWN:
+        yield styled(f"         and {len(found) - _MOST_SHOWN:,} more are set aside", dim=True)
 
 
 def status_lines(page: dict[str, Any]) -> Iterator[str]:
@@ -171,6 +199,7 @@ def status_lines(page: dict[str, Any]) -> Iterator[str]:
         yield f"{styled('paused', 'yellow')}   {printable(', '.join(page['paused']['users']))}"
     for name, reason in page["health"].items():
         yield f"{styled(name, 'red')}  {printable(reason)}"
+    yield from _aside_lines(page["set_aside"])
     for one in page["dead_letters"][:_MOST_SHOWN]:
         said = f"{one['hook']} of {one['id']} {one['status']}: {one['said']}"
         yield f"{styled('untold', 'red')}   {printable(said)}"

@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cytowatch import durable
 from cytowatch.errors import TransientError
 
 if TYPE_CHECKING:
@@ -95,13 +97,13 @@ def too_little(there: Free, need: Amount, kept: Amount, others: Amount | None = 
 def written(path: Path) -> Amount:
     """What the tree at `path` takes of the disk; nothing if there is none."""
     size = count = 0
-    for folder, _, names in os.walk(path):
-        count += 1 + len(names)
-        for name in names:
-            try:
-                size += 512 * os.lstat(os.path.join(folder, name)).st_blocks
-            except FileNotFoundError:
-                continue
+    # A tree that a decoder has nested too deeply is counted as far as it is looked into.
+    with suppress(OSError):
+        for folder, _, names in durable.walk(path):
+            count += 1 + len(names)
+            for name in names:
+                with suppress(FileNotFoundError):
+                    size += 512 * os.lstat(os.path.join(folder, name)).st_blocks
     return Amount(bytes=size, inodes=count)
 
 

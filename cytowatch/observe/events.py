@@ -65,7 +65,7 @@ EVENTS = (
     # Recovery.
     Event(word="claim_recovered", levels=("warning",), tells="A claim was cut off by the last end, and was finished or undone.",
           fields=("id", "outcome"), admin="`kept`: both copies are there; `cytowatch check --deep` names them."),
-    Event(word="set_aside", levels=("warning",), tells="An uploaded file was there twice, as after a restore; the copy that is less far on was put away.",
+    Event(word="second_copy", levels=("warning",), tells="An uploaded file was there twice, as after a restore; the copy that is less far on was put away.",
           fields=("id", "status", "path"), admin="Look at both, then delete the one at `path`."),
     Event(word="taken_up", levels=("info",), tells="An uploaded file that was in work goes on.", fields=("id", "user")),
     Event(word="indexing", levels=("info",), tells="The index is being made; so many so far.", fields=("files",)),
@@ -90,6 +90,8 @@ EVENTS = (
     Event(word="root_offline", levels=("error",), tells="The tree is not there any more, or another one lies there.", fields=("root",),
           admin="Mount it again; cytowatch goes on by itself."),
     Event(word="root_back", levels=("info",), tells="The tree is there again.", fields=("root",)),
+    Event(word="set_aside", levels=("warning",), tells="One thing met an unexpected error, or is damaged; all others go on, and it is tried again with a growing pause.",
+          fields=("where", "which", "why"), admin="[What is set aside](how-to/set-aside.md)."),
     # Hooks.
     Event(word="hook", levels=("info", "warning"), tells="A delivery arrived, failed and is tried again, or was given up (`dead`).",
           fields=("hook", "outcome", "id", "status", "tries", "said"),
