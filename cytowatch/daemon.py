@@ -625,6 +625,7 @@ class _Daemon:
 
     def _feel_pulse(self, now: float) -> None:
         """Let systemd know that all goes on, as long as it does."""
+        self._parts.hear_others()
         still = self._pulse.still(now)
         if not still:
             systemd.notify("WATCHDOG=1")
