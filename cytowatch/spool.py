@@ -216,7 +216,13 @@ class Spool:
         probe = self.tmp / f".writing-{os.urandom(4).hex()}"
         try:
             probe.mkdir(mode=0o750)
-            durable.write_note(probe / "written", "x" * _PROBE_BYTES)
+            # Some filesystems report only here that they are full; nothing of it has to last.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_DSYNC | os.O_CLOEXEC
+            descriptor = os.open(probe / "written", flags, 0o640)
+            try:
+                os.write(descriptor, b"x" * _PROBE_BYTES)
+            finally:
+                os.close(descriptor)
         finally:
             durable.remove_tree(probe)
 
