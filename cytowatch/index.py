@@ -247,7 +247,7 @@ class Index:
             if self._database is None:
                 return
             with self._transaction():
-                with aside.fence("row", found["id"], but=(sqlite3.Error, OSError)):
+                with aside.fence("row", found["id"], but=(sqlite3.Error,)):
                     self._write(found, status)
                 if status.is_success:
                     self._note_folder(found["user"])
