@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from cytowatch import aside, manifest, names
+from cytowatch import aside, durable, manifest, names
 from cytowatch.index import Index
 from cytowatch.manifest import Manifest, ManifestError
 from cytowatch.spool import Spool
@@ -112,7 +112,7 @@ def _unnamed(path: Path, found: Manifest) -> Iterator[str]:
         # A link leads to another one's files, which that one's manifest names.
         if (path / top).is_symlink():
             continue
-        for folder, _, files in os.walk(path / top):
+        for folder, _, files in durable.walk(path / top):
             for file in files:
                 if os.path.relpath(os.path.join(folder, file), path) not in named:
                     yield f"{os.path.join(folder, file)} is named by no manifest"

@@ -44,13 +44,17 @@ class OutsideError(ValueError):
     """What came from outside cannot be used; the message says why, in words."""
 
 
-def read_file(path: str | bytes | Path, *, most_bytes: int, at: int | None = None) -> bytes:
+def read_file(
+    path: str | bytes | Path, *, most_bytes: int, at: int | None = None, follow: bool = False
+) -> bytes:
     """The bytes of the regular file at `path`, which is neither followed nor waited for.
 
     Parameters
     ----------
     at
         A directory descriptor that a relative `path` starts from.
+    follow
+        Follow a link: an administrator's own file may be one.
 
     Raises
     ------
@@ -60,7 +64,8 @@ def read_file(path: str | bytes | Path, *, most_bytes: int, at: int | None = Non
         It is not there, or cannot be read.
     """
     name = os.path.basename(os.fsdecode(path))
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+    flags |= 0 if follow else os.O_NOFOLLOW
     try:
         descriptor = os.open(path, flags, dir_fd=at)
     except OSError as error:

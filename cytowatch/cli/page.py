@@ -7,7 +7,6 @@ load than a million rows take to search.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import unicodedata
 from collections import Counter
@@ -19,6 +18,7 @@ from typing import Any
 import typer
 
 from cytowatch import pauses
+from cytowatch.engine import room
 from cytowatch.hooks.pending import dead
 from cytowatch.index import Index
 from cytowatch.manifest import utc
@@ -31,6 +31,7 @@ __all__ = [
     "aside_text",
     "bytes_text",
     "colour",
+    "free_text",
     "list_lines",
     "status_lines",
     "status_page",
@@ -113,6 +114,18 @@ def list_lines(found: list[Entry], columns: int | None) -> Iterator[str]:
         yield from line(row, colour(entry.status))
 
 
+def free_text(page: dict[str, Any]) -> str:
+    """What is free, in bytes, and in inodes where they are counted.
+
+    >>> free_text({"disk_free_bytes": 1_938_955, "inodes_free": None})
+    '1.9 MB'
+    >>> free_text({"disk_free_bytes": 1_938_955, "inodes_free": 1200})
+    '1.9 MB and 1,200 inodes'
+    """
+    size, inodes = bytes_text(page["disk_free_bytes"]), page["inodes_free"]
+    return size if inodes is None else f"{size} and {inodes:,} inodes"
+
+
 def _ended(index: Index, *, hours: float) -> dict[str, int]:
     """How many came to each end in the last `hours`."""
     since = datetime.now(UTC) - timedelta(hours=hours)
@@ -124,6 +137,7 @@ def status_page(
     spool: Spool, index: Index, pid: int | None, live: dict[str, Any] | None
 ) -> dict[str, Any]:
     """All that ``status`` tells, ready for JSON."""
+    there = room.free(spool.root)
     counts = index.counts()
     told = live if live is not None else {}
     return {
@@ -140,7 +154,8 @@ def status_page(
         "last_hour": _ended(index, hours=1),
         "health": told.get("health", {}) if pid is not None else {},
         "set_aside": told.get("set_aside", []) if pid is not None else [],
-        "disk_free_bytes": shutil.disk_usage(spool.root).free,
+        "disk_free_bytes": there.bytes,
+        "inodes_free": there.inodes,
     }
 
 
@@ -177,7 +192,7 @@ def status_lines(page: dict[str, Any]) -> Iterator[str]:
         f"running, process {page['daemon']['pid']}" if running else styled("not running", "yellow")
     )
     yield f"daemon   {told}"
-    yield f"disk     {bytes_text(page['disk_free_bytes'])} free"
+    yield f"disk     {free_text(page)} free"
     if page["paused"]["everyone"]:
         yield f"{styled('paused', 'yellow')}   everyone"
     elif page["paused"]["users"]:

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from cytowatch import tree
 from cytowatch.cli.app import ConfigOption, JsonOption, RootOption, app, print_json, spool_of
-from cytowatch.cli.page import bytes_text, colour, status_page
+from cytowatch.cli.page import bytes_text, colour, free_text, status_page
 from cytowatch.cli.show import console, safe
 from cytowatch.manifest import utc
 from cytowatch.spool import Spool
@@ -118,7 +118,7 @@ def _head(page: dict[str, Any]) -> Text:
             line.append(f"  {watcher['mode']}", style="" if watcher["alive"] else "red")
     else:
         line.append("  no daemon runs", style="bold yellow")
-    line.append(f"  {bytes_text(page['disk_free_bytes'])} free")
+    line.append(f"  {free_text(page)} free")
     paused = page["paused"]
     if paused["everyone"] or paused["users"]:
         who = "everyone" if paused["everyone"] else ", ".join(paused["users"])

@@ -224,7 +224,7 @@ def lighten(spool: Spool, place: Place) -> Place:
         manifest.write(place.path, changed)
     reached("source.given_up")
     kept = {row["path"] for row in files}
-    for folder, _, found in os.walk(place.path / "source"):
+    for folder, _, found in durable.walk(place.path / "source"):
         for name in found:
             path = Path(folder, name)
             if str(path.relative_to(place.path)) not in kept:
@@ -417,7 +417,7 @@ def _check_row(place: Place, file: FileEntry) -> None:
 def _check_tree(status: Status, made: Path, settings: Storage) -> None:
     """Refuse what is neither a file nor a folder; give the rest the configured modes."""
     file_mode, dir_mode = int(settings.file_mode, 8), int(settings.dir_mode, 8)
-    for folder, folders, files in os.walk(made):
+    for folder, folders, files in durable.walk(made):
         # What is made in it later has its group, as `storage.group` wants.
         os.chmod(folder, dir_mode | os.lstat(folder).st_mode & stat.S_ISGID)
         for name in [*folders, *files]:
@@ -516,7 +516,7 @@ def rebuilt(path: Path, id_: UploadedFileId, damaged: str, *, now: datetime) -> 
             sha256=None,
             status=Status.UPLOADED.name,
         )
-        for folder, _, found in os.walk(path / "source")
+        for folder, _, found in durable.walk(path / "source")
         for name in sorted(found)
     ]
     made = manifest.new(

@@ -168,9 +168,9 @@ def _give_back(spool: Spool, place: Place, target: Path) -> None:
                     break
             # Its old name goes with its directory, below.
             durable.fsync_directory(wanted.parent)
-        left = [path for path in (place.path / "source").rglob("*") if path.is_file()]
+        left = next((top for top, _, files in durable.walk(place.path / "source") if files), None)
         if left:
-            raise RootError(f"{left[0]} could not be handed back, and stays where it is")
+            raise RootError(f"a file in {left} could not be handed back, and stays where it is")
         spool.discard(place.path)
 
 

@@ -26,7 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from cytowatch import aside
+from cytowatch import aside, outside
 from cytowatch.config import Hook
 from cytowatch.hooks.pending import Pending, bury, pending, place_of, save
 from cytowatch.manifest import Manifest
@@ -38,6 +38,7 @@ _FIRST_PAUSE_S = 2.0
 _LONGEST_PAUSE_S = 600.0
 _LOOK_EVERY_S = 0.5
 _MOST_OUTPUT_BYTES = 4096
+_MOST_SECRET_BYTES = 4096
 
 
 class DeliveryError(Exception):
@@ -84,8 +85,8 @@ def _secret(hook: Hook) -> bytes | None:
     if not hook.secret_file:
         return None
     try:
-        text = Path(hook.secret_file).read_text().strip()
-        return base64.b64decode(text.removeprefix("whsec_"), validate=True)
+        said = outside.read_file(hook.secret_file, most_bytes=_MOST_SECRET_BYTES, follow=True)
+        return base64.b64decode(said.strip().removeprefix(b"whsec_"), validate=True)
     except (OSError, ValueError) as error:
         raise DeliveryError(f"its secret_file cannot be used: {error}") from error
 

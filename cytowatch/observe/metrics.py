@@ -25,6 +25,7 @@ WAITING = (
     "not_a_regular_file",
     "other_filesystem",
     "unreadable",
+    "set_aside",
     "input_output",
     "not_permitted",
     "disk",
@@ -99,6 +100,10 @@ class Metrics:
         )
         self.disk_free = self._gauge("disk_free_bytes", "Free bytes of the root's filesystem.")
         self.disk_reserved = self._gauge("disk_reserved_bytes", "Bytes that are kept free.")
+        self.inodes_free = self._gauge(
+            "inodes_free", "Free inodes of the root's filesystem; 0 of 0 where it counts none."
+        )
+        self.inodes_reserved = self._gauge("inodes_reserved", "Inodes that are kept free.")
         self.sandbox_enabled = self._gauge("sandbox_enabled", "1 where Landlock holds decoders.")
         self._gauge("build_info", "The version.", "version").labels(__version__).set(1)
         self._zero()
@@ -163,6 +168,16 @@ class Metrics:
         other = sum(count for why, count in counts.items() if why not in WAITING)
         self.waiting_files.labels("other").set(counts.get("other", 0) + other)
         self.waiting_bytes.set(size_bytes)
+
+    def set_free(self, size_bytes: int, inodes: int) -> None:
+        """What the disk has left."""
+        self.disk_free.set(size_bytes)
+        self.inodes_free.set(inodes)
+
+    def set_reserved(self, size_bytes: int, inodes: int) -> None:
+        """What is kept free, and reserved for what is in work."""
+        self.disk_reserved.set(size_bytes)
+        self.inodes_reserved.set(inodes)
 
     def set_watcher_mode(self, mode: str) -> None:
         """How the inboxes are watched."""

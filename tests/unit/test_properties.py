@@ -86,7 +86,7 @@ def test_any_configuration_is_taken_or_refused_in_words(document: dict[str, Any]
 
 
 @given(st.dictionaries(st.text(), JSON, max_size=4))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_what_a_later_version_wrote_is_kept(more: dict[str, Any]) -> None:
     """Unknown keys survive reading and writing; what is not JSON, such as Infinity, is refused."""
     made = manifest.new(
