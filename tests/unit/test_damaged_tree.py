@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 
-from cytowatch import aside, hooks, invariants, manifest, tree
+from cytowatch import aside, hooks, invariants, manifest, outside, tree
 from cytowatch.cli.page import list_lines
 from cytowatch.config import Hook
 from cytowatch.engine import advance, after, hashing, recover
@@ -240,4 +241,37 @@ def test_a_folder_of_storage_that_is_no_text_is_passed_over(spool: Spool) -> Non
     assert [row.id for row in index.select()] == [SOUND]
     assert [one.which for one in aside.all_of("row")] == ["storage/\udce4nn"]
     assert index.find("\udce4") == []
+    index.close()
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE, errno.ENAMETOOLONG])
+def test_one_that_cannot_be_read_now_is_listed_by_its_id(
+    code: int, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that errs at one place, or a file of somebody else: the others are indexed, and it later."""
+    put(spool, SOUND, Status.DEPLOYED)
+    put(spool, BAD, Status.DEPLOYED)
+    read = outside.read_file
+
+    def failing(path: Any, **how: Any) -> bytes:
+        if BAD in str(path):
+            raise OSError(code, os.strerror(code), str(path))
+        return read(path, **how)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(outside, "read_file", failing)
+        index = Index(spool)
+        index.reconcile()
+        assert index.fault is None
+        assert {row.id: row.reason for row in index.select()} == {
+            SOUND: None,
+            BAD: manifest.DAMAGED,
+        }
+        [one] = aside.all_of("row")
+        assert os.strerror(code) in one.why
+        assert [said for said in invariants.broken(spool, at_rest=False) if BAD in said]
+        list(recover.recover(spool, now=NOW))
+    aside.reset()
+    index.again(index.due())
+    assert {row.id: row.reason for row in index.select()} == {SOUND: None, BAD: None}
     index.close()
