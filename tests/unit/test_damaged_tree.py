@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,9 +14,10 @@ from typing import Any, cast
 import pytest
 
 from cytowatch import aside, hooks, invariants, manifest, outside, tree
+from cytowatch.cli import change
 from cytowatch.cli.page import list_lines
 from cytowatch.config import Hook
-from cytowatch.engine import advance, after, hashing, recover
+from cytowatch.engine import advance, after, hashing, recover, verification
 from cytowatch.engine.hashing import Hasher
 from cytowatch.errors import RootError
 from cytowatch.index import Index
@@ -23,6 +25,7 @@ from cytowatch.ledger import Ledger
 from cytowatch.manifest import Manifest
 from cytowatch.names import UploadedFileId
 from cytowatch.observe.metrics import Metrics
+from cytowatch.outside import OutsideError
 from cytowatch.spool import Spool
 from cytowatch.status import Status
 from tests.builders import damage
@@ -275,3 +278,59 @@ def test_one_that_cannot_be_read_now_is_listed_by_its_id(
     index.again(index.due())
     assert {row.id: row.reason for row in index.select()} == {SOUND: None, BAD: None}
     index.close()
+
+
+@pytest.mark.parametrize("ending", ["", "-wal", "-shm"])
+@pytest.mark.parametrize("kind", [kind for kind in damage.FILES if kind != "huge"])
+def test_a_damaged_index_is_made_again(kind: str, ending: str, spool: Spool) -> None:
+    """Whatever lies in the place of one of its files; a command beside it answers from the tree."""
+    put(spool, SOUND, Status.DEPLOYED)
+    first = Index(spool)
+    first.reconcile()
+    first.close()
+    place = Path(f"{spool.state / 'index.sqlite3'}{ending}")
+    damage._gone(place)
+    damage.FILES[kind](place)
+    with tree.indexed(spool) as beside:
+        assert [row.id for row in beside.select()] == [SOUND]
+    index = Index(spool)
+    index.reconcile()
+    if index.fault is not None:
+        index.reconcile(anew=index.damaged)
+    assert index.fault is None
+    assert [row.id for row in index.select()] == [SOUND]
+    index.put(manifest.read(put(spool, BAD, Status.DEPLOYED)), Status.DEPLOYED)
+    assert len(index.select()) == 2
+    index.close()
+
+
+@pytest.mark.parametrize("kind", ["fifo", "socket", "folder", "link to a device"])
+def test_a_file_in_storage_that_is_none_is_waited_at_by_nobody(
+    kind: str, spool: Spool, tmp_path: Path
+) -> None:
+    """Verifying, hashing and exporting say so."""
+    path = put(spool, BAD, Status.DEPLOYED)
+    found = manifest.read(path)
+    damage._gone(path / "source" / "a.jpg")
+    damage.FILES[kind](path / "source" / "a.jpg")
+    findings = verification.verify(
+        path, found, cast("Any", None), throttle=verification.Throttle(0), progress=lambda _: None,
+        stop=threading.Event(),
+    )  # fmt: skip
+    assert findings.problems == ["source/a.jpg is not a regular file"]
+    hasher = Hasher(spool, Index(spool, memory=True), Log("x"), lambda: None)
+    with pytest.raises((OutsideError, OSError)):
+        hasher._digest(path / "source" / "a.jpg")
+    with pytest.raises((RootError, OSError)):
+        change.export(BAD, tmp_path / "out", root=spool.root)
+    assert [said for said in invariants.broken(spool, at_rest=True) if BAD in said]
+
+
+def test_pausing_one_whose_name_is_no_text_holds_back_the_others_still(spool: Spool) -> None:
+    """It is spelled as the daemon does, so that the file can be read again."""
+    from cytowatch import pauses
+
+    pauses.pause(spool, "ann")
+    pauses.pause(spool, "b\udce4b")
+    assert pauses.read(spool).users == {"ann", "b\ufffdb"}
+    assert pauses.resume(spool, "b\udce4b").users == {"ann"}
