@@ -38,6 +38,7 @@ from cytowatch.indexing import Indexing
 from cytowatch.intake import Claimed, Intake
 from cytowatch.ledger import Ledger
 from cytowatch.live import FILE_NAME
+from cytowatch.manifest import ManifestError
 from cytowatch.names import UploadedFileId
 from cytowatch.observe import feedback, logs, reports, systemd
 from cytowatch.observe.feedback import Notes
@@ -553,7 +554,14 @@ class _Daemon:
             self._ledger.arrived([id_], Status[done.answer["said"]])
             found = self._spool.find(id_)
             if found is not None:
-                self._engine.submit(manifest.read(found[1])["user"], id_)
+                self._engine.submit(self._user_of(found[1]), id_)
+
+    def _user_of(self, path: Path) -> str:
+        try:
+            return manifest.read(path)["user"]
+        except (OSError, ManifestError):
+            # Whose turn it is does not matter so much as that it comes.
+            return "unknown"
 
     def _set_aside_told(self, one: aside.SetAside) -> None:
         """Called from any thread, when something is set aside first or for another reason."""

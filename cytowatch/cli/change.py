@@ -6,14 +6,15 @@ import hashlib
 import os
 import shutil
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import typer
 
-from cytowatch import durable, names, pauses, projects, tree
+from cytowatch import durable, names, outside, pauses, projects, tree
 from cytowatch.cli.app import (
     ConfigOption,
     RootOption,
@@ -36,6 +37,7 @@ from cytowatch.cli.options import (
 from cytowatch.cli.page import bytes_text
 from cytowatch.cli.show import console, safe
 from cytowatch.errors import RootError
+from cytowatch.outside import OutsideError
 from cytowatch.spool import Spool
 from cytowatch.status import Status
 
@@ -160,7 +162,7 @@ def export(
         folders |= {directory / folder for folder in Path(name).parents}
         if target.exists():
             raise RootError(f"{target} is there already; nothing is replaced")
-        with open(entry.path / row["path"], "rb") as source, open(target, "xb") as copy:
+        with _original(entry.path / row["path"]) as source, open(target, "xb") as copy:
             shutil.copyfileobj(source, copy, 4 << 20)
             copy.flush()
             os.fsync(copy.fileno())
@@ -173,6 +175,15 @@ def export(
         # So that a disk that is pulled out now has their names; not every filesystem can promise that.
         with suppress(OSError):
             durable.fsync_directory(folder)
+
+
+@contextmanager
+def _original(path: Path) -> Iterator[BinaryIO]:
+    try:
+        with outside.regular_file(path) as file:
+            yield file
+    except OutsideError as error:
+        raise RootError(f"{path} cannot be copied: {error}") from error
 
 
 def _why_none(entry: tree.Entry) -> str:

@@ -214,13 +214,13 @@ def expired(spool: Spool, *, now: datetime, days: float) -> Iterator[tuple[Statu
         if not status.is_error:
             continue
         for id_ in spool.in_status(status):
-            late = False
+            path, late = spool.stage(status) / id_, False
+            # By its path: whoever then removes it speaks of the same id.
+            which = os.fspath(path.relative_to(spool.root))
             # It may be removed right now, or be damaged: then its age is unknown.
-            with (
-                suppress(FileNotFoundError, ManifestError),
-                aside.fence("uploaded_file", id_, but=(FileNotFoundError, ManifestError)),
-            ):
-                found = manifest.read(spool.stage(status) / id_)
+            gone = (FileNotFoundError, ManifestError)
+            with suppress(*gone), aside.fence("uploaded_file", which, but=gone):
+                found = manifest.read(path)
                 at = datetime.fromisoformat(found["history"][-1]["at"])
                 late = (now - at).total_seconds() > days * 86_400
             if late:

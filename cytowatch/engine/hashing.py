@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
-from cytowatch import aside, durable, manifest, threads
+from cytowatch import aside, durable, manifest, outside, threads
 from cytowatch.engine import notes
 from cytowatch.index import Index, content_key
 from cytowatch.manifest import FileEntry, Manifest
@@ -142,7 +142,7 @@ class Hasher:
 
     def _digest(self, path: Path) -> str:
         digest = hashlib.sha256()
-        with open(path, "rb", buffering=0) as file:
+        with outside.regular_file(path) as file:
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)
                 if self._stop.is_set():

@@ -214,15 +214,17 @@ class Courier:
 
     def _serve(self, hook: Hook, stop: threading.Event) -> None:
         while not stop.wait(_LOOK_EVERY_S):
-            waiting: list[Pending] = []
             with aside.fence("part", f"hook {hook.name}"):
-                waiting = pending(self._spool)
-            for one in waiting:
-                if stop.is_set():
-                    return
-                if one.hook == hook.name and self._is_due(one):
-                    with aside.fence("hook", one.file_name):
-                        self._try(hook, one)
+                self._deliver(hook, stop)
+
+    def _deliver(self, hook: Hook, stop: threading.Event) -> None:
+        """Try all deliveries of `hook` that are due."""
+        for one in pending(self._spool):
+            if stop.is_set():
+                return
+            if one.hook == hook.name and self._is_due(one):
+                with aside.fence("hook", one.file_name):
+                    self._try(hook, one)
 
     def _is_due(self, one: Pending) -> bool:
         now = time.monotonic()

@@ -98,10 +98,16 @@ class Notes:
         for key, note in sorted(notes.items(), key=lambda one: one[0]):
             with aside.fence("note", key):
                 wanted.setdefault(note.user, {})[self._name(note, key, wanted)] = note.text
+        fault: OSError | None = None
         for user, files in wanted.items():
-            # A disk that is full is reported by whoever called this.
             with aside.fence("note", user, but=(OSError,)):
-                self._write(user, files)
+                try:
+                    self._write(user, files)
+                except OSError as error:
+                    # A folder of one user, or a disk that is full: the others have their notes first.
+                    fault = fault or error
+        if fault is not None:
+            raise fault
 
     def _name(self, note: Note, key: str, wanted: Mapping[str, Mapping[str, str]]) -> str:
         about = names.printable(names.file_name(note.about))
