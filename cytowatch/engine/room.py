@@ -12,9 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from cytowatch import trees
 from cytowatch.errors import TransientError
 
-__all__ = ["Room", "free_bytes", "written_bytes"]
+__all__ = ["Room", "can_never_fit", "free_bytes", "written_bytes"]
 
 
 def free_bytes(path: Path) -> int:
@@ -25,14 +26,13 @@ def free_bytes(path: Path) -> int:
 
 def written_bytes(path: Path) -> int:
     """What the tree at `path` takes of the disk, in bytes; 0 if there is none."""
-    total = 0
-    for folder, _, names in os.walk(path):
-        for name in names:
-            try:
-                total += 512 * os.lstat(os.path.join(folder, name)).st_blocks
-            except FileNotFoundError:
-                continue
-    return total
+    return trees.disk_bytes(path)
+
+
+def can_never_fit(path: Path, need_bytes: int) -> bool:
+    """Whether the whole filesystem of `path`, emptied, would be too small for `need_bytes`."""
+    found = os.statvfs(path)
+    return need_bytes > found.f_blocks * found.f_frsize
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
