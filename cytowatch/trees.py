@@ -62,7 +62,7 @@ def move_away(path: Path, target: Path) -> None:
 
 
 def disk_bytes(path: Path, *, deepest: int = 70, most_entries: int = 200_000) -> int:
-    """What the tree at `path` takes of the disk, in bytes; 0 if there is none.
+    """What the files in the tree at `path` take of the disk, in bytes; 0 if there is none.
 
     What lies deeper than `deepest` or comes after `most_entries` is not counted: no stage makes such trees,
     and a look at one must end.
@@ -78,9 +78,10 @@ def disk_bytes(path: Path, *, deepest: int = 70, most_entries: int = 200_000) ->
                     return total
                 with suppress(OSError):
                     found = entry.stat(follow_symlinks=False)
-                    total += 512 * found.st_blocks
                     inside = f"{folder}/{entry.name}" if folder else entry.name
-                    if stat.S_ISDIR(found.st_mode) and inside.count("/") < deepest:
+                    if not stat.S_ISDIR(found.st_mode):
+                        total += 512 * found.st_blocks
+                    elif inside.count("/") < deepest:
                         waiting.append(inside)
     return total
 
@@ -110,19 +111,18 @@ def _taken_apart(top: int, name: str, end: float | None) -> bool:
     """Remove the directory `name`, after its directories were moved to the top; whether anything moved."""
     moved = False
     _make_accessible(name, at=top)
-    with durable.directory(name, at=top) as folder:
-        with os.scandir(folder) as entries:
-            for count, entry in enumerate(entries, 1):
-                if end is not None and count % _LOOK_AT_CLOCK_EVERY == 0 and time.monotonic() > end:
-                    return moved
-                with suppress(OSError):
-                    if entry.is_dir(follow_symlinks=False):
-                        _make_accessible(entry.name, at=folder)
-                        fresh = f".{os.urandom(8).hex()}"
-                        os.rename(entry.name, fresh, src_dir_fd=folder, dst_dir_fd=top)
-                    else:
-                        os.unlink(entry.name, dir_fd=folder)
-                    moved = True
+    with durable.directory(name, at=top) as folder, os.scandir(folder) as entries:
+        for count, entry in enumerate(entries, 1):
+            if end is not None and count % _LOOK_AT_CLOCK_EVERY == 0 and time.monotonic() > end:
+                return moved
+            with suppress(OSError):
+                if entry.is_dir(follow_symlinks=False):
+                    _make_accessible(entry.name, at=folder)
+                    fresh = f".{os.urandom(8).hex()}"
+                    os.rename(entry.name, fresh, src_dir_fd=folder, dst_dir_fd=top)
+                else:
+                    os.unlink(entry.name, dir_fd=folder)
+                moved = True
     with suppress(OSError):
         os.rmdir(name, dir_fd=top)
         moved = True

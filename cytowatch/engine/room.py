@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cytowatch import trees
-from cytowatch.errors import TransientError
+from cytowatch.errors import IngestError, TransientError, stage_error
+from cytowatch.status import Status
 
-__all__ = ["Room", "can_never_fit", "free_bytes", "written_bytes"]
+__all__ = ["Room", "can_never_fit", "free_bytes", "never_fits", "written_bytes"]
 
 
 def free_bytes(path: Path) -> int:
@@ -33,6 +34,15 @@ def can_never_fit(path: Path, need_bytes: int) -> bool:
     """Whether the whole filesystem of `path`, emptied, would be too small for `need_bytes`."""
     found = os.statvfs(path)
     return need_bytes > found.f_blocks * found.f_frsize
+
+
+def never_fits(status: Status, need_bytes: int) -> IngestError:
+    """The error of a stage that asks for more room than the disk has."""
+    return stage_error(status)(
+        "larger_than_disk",
+        f"it may need {need_bytes:,} bytes of room, which is more than the whole disk has",
+        retryable=True,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
