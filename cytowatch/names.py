@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import fnmatch
+import functools
 import random
 import re
 import unicodedata
@@ -105,8 +106,13 @@ def ignored(name: str, extra: Iterable[str]) -> bool:
     >>> ignored("Thumbs.db", []), ignored("a.PART", []), ignored("a.svs", ["*.svs"]), ignored("a", [])
     (True, True, True, False)
     """
-    lower = name.lower()
-    return any(fnmatch.fnmatchcase(lower, pattern.lower()) for pattern in (*_IGNORED, *extra))
+    return _matching((*_IGNORED, *extra)).fullmatch(name.lower()) is not None
+
+
+@functools.lru_cache(maxsize=64)
+def _matching(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    """All of them at once: every file of every scan is compared."""
+    return re.compile("|".join(fnmatch.translate(pattern.lower()) for pattern in patterns))
 
 
 def file_name(name: str) -> str:

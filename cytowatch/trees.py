@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cytowatch import durable
 
-__all__ = ["disk_bytes", "move_away", "remove"]
+__all__ = ["disk_use", "move_away", "remove"]
 
 _ACCESSIBLE = 0o700
 _LOOK_AT_CLOCK_EVERY = 256
@@ -61,29 +61,30 @@ def move_away(path: Path, target: Path) -> None:
         os.rename(path, target)
 
 
-def disk_bytes(path: Path, *, deepest: int = 70, most_entries: int = 200_000) -> int:
-    """What the files in the tree at `path` take of the disk, in bytes; 0 if there is none.
+def disk_use(path: Path, *, deepest: int = 70, most_entries: int = 200_000) -> tuple[int, int]:
+    """(bytes, inodes) that the tree at `path` takes of the disk; nothing if there is none.
 
     What lies deeper than `deepest` or comes after `most_entries` is not counted: no stage makes such trees,
     and a look at one must end.
     """
-    total, left = 0, most_entries
+    size_bytes = inodes = 0
     waiting = deque([""])
     while waiting:
         folder = waiting.popleft()
         with suppress(OSError), durable.beneath(path, folder) as at, os.scandir(at) as entries:
+            inodes += not folder
             for entry in entries:
-                left -= 1
-                if left < 0:
-                    return total
+                if inodes > most_entries:
+                    return size_bytes, inodes
                 with suppress(OSError):
                     found = entry.stat(follow_symlinks=False)
+                    inodes += 1
                     inside = f"{folder}/{entry.name}" if folder else entry.name
                     if not stat.S_ISDIR(found.st_mode):
-                        total += 512 * found.st_blocks
+                        size_bytes += 512 * found.st_blocks
                     elif inside.count("/") < deepest:
                         waiting.append(inside)
-    return total
+    return size_bytes, inodes
 
 
 def _emptied(top: int, end: float | None) -> bool:

@@ -68,8 +68,8 @@ _LONGEST_TRACE = 8000
 _MOST_WARNINGS = 1000
 #: ext4 holds no larger file.
 _LARGEST_FILE_BYTES = 1 << 44
-#: The room that anything can ask for: more than any filesystem has.
-_MOST_ROOM_BYTES = 1 << 60
+#: The room that anything can ask for, in bytes or inodes: more than any filesystem has.
+_MOST_ROOM = 1 << 60
 
 
 class ClaimedFaultError(TransientError):
@@ -107,17 +107,21 @@ def share(said: object) -> float:
     return outside.number(said, least=0.0, most=1.0)
 
 
-def room_asked_for(said: object) -> int:
-    """How many bytes a stage may write.
+def room_asked_for(message: Mapping[str, Any]) -> tuple[int, int]:
+    """(bytes, inodes) that a stage may write.
 
     Raises
     ------
     OutsideError
-        It is not a number of bytes that any disk can have.
+        They are not numbers that any disk can have.
     """
-    if not isinstance(said, int):
-        raise OutsideError("not a number of bytes")
-    return int(outside.number(said, least=0, most=_MOST_ROOM_BYTES))
+    found = []
+    for key in ("need_bytes", "need_inodes"):
+        said = message.get(key, 0)
+        if not isinstance(said, int):
+            raise OutsideError(f"{key} is not a whole number")
+        found.append(int(outside.number(said, least=0, most=_MOST_ROOM)))
+    return found[0], found[1]
 
 
 def understood(status: Status, message: Mapping[str, Any], *, of_worker: bool = False) -> Outcome:

@@ -23,7 +23,7 @@ from cytowatch.engine.pace import ChildTimedOut, Pace
 from cytowatch.engine.recorded import kill_recorded, record
 from cytowatch.errors import CytowatchError, TransientError, stage_error
 from cytowatch.manifest import Manifest
-from cytowatch.model import Outcome, Progress
+from cytowatch.model import CheckRoom, Outcome, Progress
 from cytowatch.outside import OutsideError
 from cytowatch.status import Status
 
@@ -295,7 +295,7 @@ class Child:
         *,
         out: Path,
         progress: Progress,
-        check_room: Callable[[int], None] = lambda _need_bytes: None,
+        check_room: CheckRoom = lambda _need_bytes, _need_inodes=0: None,
         stop: threading.Event | None = None,
     ) -> Outcome:
         """Let the child do the stage of `status`; it may ask for room on the disk.
@@ -349,7 +349,7 @@ class Child:
         manifest: Manifest,
         pace: Pace,
         progress: Progress,
-        check_room: Callable[[int], None],
+        check_room: CheckRoom,
         stop: threading.Event | None,
     ) -> dict[str, Any]:
         """The message that ends the stage; what comes before it is dealt with."""
@@ -386,17 +386,16 @@ class Child:
                 pace.moved(share, time.monotonic())
                 progress(share)
             elif "need_bytes" in message:
-                self._say_of_room(
-                    check_room, answers.room_asked_for(message["need_bytes"]), give_up
-                )
+                need = answers.room_asked_for(message)
+                self._say_of_room(check_room, need, give_up)
             else:
                 return message
 
     def _say_of_room(
-        self, check_room: Callable[[int], None], need_bytes: int, give_up: Callable[[], bool]
+        self, check_room: CheckRoom, need: tuple[int, int], give_up: Callable[[], bool]
     ) -> None:
         try:
-            check_room(need_bytes)
+            check_room(*need)
         except TransientError as error:
             self._refused = True
             answer = {"refused": error.detail}

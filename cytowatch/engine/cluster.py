@@ -16,7 +16,6 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from cytowatch.engine.child import ChildCrashed, Stopped, settings_of
 from cytowatch.engine.pace import ChildTimedOut
 from cytowatch.errors import RootError, TransientError
 from cytowatch.manifest import Manifest
-from cytowatch.model import Outcome, Progress
+from cytowatch.model import CheckRoom, Outcome, Progress
 from cytowatch.status import Status
 
 __all__ = ["Cluster"]
@@ -199,7 +198,7 @@ class RemoteChild:
         *,
         out: Path,
         progress: Progress,
-        check_room: Callable[[int], None] = lambda _need_bytes: None,
+        check_room: CheckRoom = lambda _need_bytes, _need_inodes=0: None,
         stop: threading.Event | None = None,
     ) -> Outcome:
         """As `Child.run`; room on the disk is looked for by the worker itself.

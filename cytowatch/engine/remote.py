@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from cytowatch.config import Config, from_mapping
-from cytowatch.engine import answers
+from cytowatch.engine import answers, room
 from cytowatch.engine.child import ChildCrashed, Zygote
 from cytowatch.engine.pace import ChildTimedOut
-from cytowatch.engine.room import can_never_fit, never_fits
+from cytowatch.engine.room import Amount
 from cytowatch.errors import IngestError, TransientError
 from cytowatch.status import Status
 
@@ -97,7 +97,9 @@ def run_stage(request: dict[str, Any]) -> dict[str, Any]:
                 request["manifest"],
                 out=directory / out,
                 progress=told,
-                check_room=lambda need_bytes: _check_room(directory, status, need_bytes, config),
+                check_room=lambda need_bytes, need_inodes=0: _check_room(
+                    directory, status, need_bytes, need_inodes, config
+                ),
             )
     except ChildCrashed as crash:
         return {"crashed": crash.wait_status}
@@ -127,17 +129,15 @@ def _mark(directory: Path, token: str) -> None:
         raise BegunBefore(directory.name) from None
 
 
-def _check_room(directory: Path, status: Status, need_bytes: int, config: Config) -> None:
-    if can_never_fit(directory, need_bytes):
-        raise never_fits(status, need_bytes)
-    found = os.statvfs(directory)
-    free = found.f_bavail * found.f_frsize
-    if free - need_bytes < config.storage.reserve_bytes:
-        raise TransientError(
-            "disk",
-            f"up to {need_bytes:,} bytes are needed, {free:,} are free, of which "
-            f"{config.storage.reserve_bytes:,} are kept in reserve",
-        )
+def _check_room(
+    directory: Path, status: Status, need_bytes: int, need_inodes: int, config: Config
+) -> None:
+    there = room.free(directory)
+    need = Amount(bytes=need_bytes, inodes=max(room.FEW_INODES, need_inodes))
+    if room.can_never_fit(directory, need):
+        raise room.never_fits(status, need)
+    if lacks := room.too_little(there, need, room.spare(config.storage, there)):
+        raise TransientError("disk", lacks)
 
 
 class _Told:

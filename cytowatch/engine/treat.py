@@ -17,7 +17,7 @@ from cytowatch.engine.child import Child, ChildCrashed, Stopped, record
 from cytowatch.engine.cluster import RemoteChild
 from cytowatch.engine.doubts import is_real
 from cytowatch.engine.pace import ChildTimedOut
-from cytowatch.engine.room import can_never_fit, never_fits
+from cytowatch.engine.room import FEW_INODES, Amount, can_never_fit, never_fits
 from cytowatch.engine.treatment import Observer, Treatment
 from cytowatch.errors import DeploymentError, IngestError, TransientError, stage_error
 from cytowatch.index import content_key
@@ -26,7 +26,7 @@ from cytowatch.model import Outcome
 from cytowatch.names import UploadedFileId
 from cytowatch.status import Status
 
-__all__ = ["Observer", "Treatment", "treat"]
+__all__ = ["Observer", "Treatment", "give_up", "treat"]
 
 
 _GONE = DeploymentError(
@@ -107,6 +107,35 @@ def _treat_found(with_: Treatment, id_: UploadedFileId) -> None:
     if _to_link(with_, place):
         _wait_for_first(with_, place)
     _treat(with_, _taken_up(with_, place))
+
+
+def give_up(with_: Treatment, id_: UploadedFileId, said: str) -> None:
+    """End the uploaded file `id_` as an error: whatever is done with it meets an unexpected error, `said`.
+
+    Raises
+    ------
+    OSError
+        The machine does not let it; it is tried again later.
+    """
+    found = with_.spool.find(id_)
+    if found is None or found[0].is_final:
+        return
+    status, path = found
+    kind = DeploymentError if status is Status.UPLOADED else stage_error(status)
+    wrong = kind("unexpected", said, retryable=True)
+
+    def fail(at: Place) -> Place:
+        return advance.fail(with_.spool, at, wrong, now=with_.now())
+
+    try:
+        _move(with_, Place(status=status, path=path, manifest=manifest.read(path)), fail)
+    except OSError:
+        raise
+    except Exception:  # noqa: BLE001 - what its manifest says may be the very cause
+        if (found := with_.spool.find(id_)) is None or found[0] is not status:
+            return
+        rebuilt = advance.rebuilt(path, id_, said, now=with_.now())
+        _move(with_, Place(status=status, path=path, manifest=rebuilt), fail)
 
 
 def _register(with_: Treatment, place: Place) -> None:
@@ -210,7 +239,9 @@ def _stage(with_: Treatment, place: Place, child: Child | RemoteChild, out: str)
             place.manifest,
             out=place.path / out,
             progress=lambda share: with_.observer.progressed(place, share),
-            check_room=lambda need_bytes: _reserve(with_, place, out, need_bytes),
+            check_room=lambda need_bytes, need_inodes=0: _reserve(
+                with_, place, out, Amount(bytes=need_bytes, inodes=max(FEW_INODES, need_inodes))
+            ),
             stop=with_.stop,
         )
         answers.check(place.status, place.manifest, outcome, most_children=most_children)
@@ -233,15 +264,10 @@ def _stage(with_: Treatment, place: Place, child: Child | RemoteChild, out: str)
         with_.room.release(place.manifest["id"])
 
 
-def _reserve(with_: Treatment, place: Place, out: str, need_bytes: int) -> None:
-    if can_never_fit(place.path, need_bytes):
-        raise never_fits(place.status, need_bytes)
-    with_.room.reserve(
-        place.manifest["id"],
-        place.path / out,
-        need_bytes,
-        spare_bytes=with_.config.storage.reserve_bytes,
-    )
+def _reserve(with_: Treatment, place: Place, out: str, need: Amount) -> None:
+    if can_never_fit(place.path, need):
+        raise never_fits(place.status, need)
+    with_.room.reserve(place.manifest["id"], place.path / out, need, settings=with_.config.storage)
 
 
 def _doubted(with_: Treatment, place: Place, fault: ClaimedFaultError) -> Place:
