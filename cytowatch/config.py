@@ -6,6 +6,7 @@ Each key is one dataclass field: its default, unit and rule stand here and nowhe
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import re
 from collections.abc import Callable, Iterator
@@ -82,6 +83,22 @@ def _auto(value: Any) -> str | None:
     return None if value == "auto" or good else '"auto" or a whole number from 1 to 1024'
 
 
+#: Encodings of ASCII that spell other characters with it.
+_SPELLED = frozenset(("hz", "idna", "punycode", "raw-unicode-escape", "unicode-escape", "utf-7"))
+
+
+def _encoding(value: Any) -> str | None:
+    """Whether in an encoding every character of ASCII is itself."""
+    ascii_ = bytes(range(32, 127))
+    try:
+        good = value == "auto" or (
+            codecs.lookup(value).name not in _SPELLED and ascii_.decode(value) == ascii_.decode()
+        )
+    except (LookupError, UnicodeError, TypeError, ValueError):
+        good = False
+    return None if good else '"auto", or an encoding such as "cp932", "gbk" or "cp850"'
+
+
 _MODE = _text("0[0-7]{3}", 'an octal mode in quotes, such as "0640"')
 
 
@@ -118,6 +135,11 @@ class Extract:
     """What becomes of archives."""
 
     keep_archive: bool = _key(True, "keep the archive beside its manifest in storage", _flag)
+    names: str = _key(
+        "auto",
+        '"auto" (UTF-8 if valid, else a guess), or "cp932", "cp437", …: how names in a zip are read that state no encoding',
+        _encoding,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,8 +212,9 @@ class Limits:
     )
     archive_max_bytes: int = _key(1_099_511_627_776, "bytes of an archive, unpacked", _whole(1))
     archive_max_entries: int = _key(100_000, "members of an archive", _whole(1))
+    # The Finder's deflate packs a picture of one grey 229 times, so 200 refused a slide of a Mac.
     archive_max_ratio: int = _key(
-        200, "unpacked bytes for a packed one, of archives above 64 MiB unpacked", _whole(1)
+        250, "unpacked bytes for a packed one, of archives above 64 MiB unpacked", _whole(1)
     )
 
 
@@ -475,7 +498,7 @@ RELOADABLE = frozenset(
         *(f"inbox.{key}" for key in ("quiet_s", "fallback_quiet_s", "folder_quiet_s", "rescan_s")),
         *(f"inbox.{key}" for key in ("incomplete_after_s", "ignore")),
         *(f"convert.{one.name}" for one in fields(Convert)),
-        "extract.keep_archive",
+        *(f"extract.{one.name}" for one in fields(Extract)),
         *(f"limits.{one.name}" for one in fields(Limits)),
         *(f"storage.{key}" for key in ("duplicates", "reserve_bytes", "reserve_inodes")),
         "storage.keep_errors_days",

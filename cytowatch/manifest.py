@@ -38,6 +38,8 @@ __all__ = [
     "ManifestError",
     "SkippedEntry",
     "at_status",
+    "is_loss",
+    "losses",
     "new",
     "problems",
     "read",
@@ -235,6 +237,20 @@ def new(
 def status_of(manifest: Manifest) -> Status:
     """The status that the manifest itself names."""
     return Status[manifest["status"]]
+
+
+#: With these a reason begins if a member of an archive was lost; anything else was no image anyway.
+_LOST = ("damaged", "unsupported_packing", "nested_too_deep")
+
+
+def is_loss(skipped: SkippedEntry) -> bool:
+    """Whether what was skipped may have been a slide."""
+    return skipped["reason"].partition(":")[0] in _LOST
+
+
+def losses(manifest: Manifest) -> int:
+    """How many members an archive lost: this, and nothing else, makes its success a partial one."""
+    return sum(one.get("count", 1) for one in manifest["skipped"] if is_loss(one))
 
 
 def at_status(

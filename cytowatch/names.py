@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import NewType
 
+from anyascii import anyascii
+
 __all__ = [
     "ID_PATTERN",
     "UploadedFileId",
@@ -20,6 +22,7 @@ __all__ = [
     "file_name",
     "fold",
     "ignored",
+    "kept",
     "new_id",
     "printable",
     "slug",
@@ -54,11 +57,15 @@ _IGNORED = (
 def slug(name: str) -> str:
     """`name` without its extension in letters, digits, ``.``, ``_`` and ``-``; never empty.
 
+    Other scripts are transliterated, so that a slide can be found by eye.
+
+    >>> slug("検体 1.jpg"), slug("Гастрит.svs")
+    ('JianTi-1', 'Gastrit')
     >>> slug("CMU-1.svs"), slug("Fälle 2024 [page=3].ome.tiff"), slug("-rf"), slug("...")
     ('CMU-1', 'Falle-2024-page-3', 'rf', 'unnamed')
     """
     stem = _EXTENSION.sub("", name) or name
-    plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()
+    plain = anyascii(unicodedata.normalize("NFC", stem))
     safe = re.sub(r"[^A-Za-z0-9._]+", "-", plain)
     safe = re.sub(r"[-.]*-[-.]*|\.{2,}", "-", safe)
     return safe.strip("-._")[:_LONGEST_SLUG].strip("-._") or "unnamed"
@@ -98,6 +105,18 @@ def decode(name: bytes) -> tuple[str, str | None]:
         return name.decode("utf-8"), None
     except UnicodeDecodeError:
         return name.decode("utf-8", "replace"), base64.b64encode(name).decode("ascii")
+
+
+def kept(text: str, raw: bytes) -> str | None:
+    """In base64 the bytes of a name, if its `text` cannot give them back.
+
+    >>> kept("a.svs", b"a.svs"), kept("é", b"\\x82")
+    (None, 'gg==')
+    """
+    try:
+        return None if text.encode() == raw else base64.b64encode(raw).decode("ascii")
+    except UnicodeEncodeError:
+        return base64.b64encode(raw).decode("ascii")
 
 
 def ignored(name: str, extra: Iterable[str]) -> bool:

@@ -95,7 +95,7 @@ REASONS = (
            technician=_HOSTILE, admin="Two archives that were joined, or an attack that shows a scanner one content and us another."),
     Reason(word="overlapping_entries", stages=_EXTRACT, means="Members share the same bytes, as in a bomb.",
            technician=_HOSTILE, admin="No ordinary program makes such a zip."),
-    Reason(word="link", stages=_EXTRACT, means="A member is a link.",
+    Reason(word="link", stages=_EXTRACT, means="A member is a link, and not one to an earlier member.",
            technician=_PACK, admin="Links are never followed and never made."),
     Reason(word="special_file", stages=_EXTRACT, means="A member is a device or a pipe.",
            technician=_PACK, admin="An attack, or a backup of a whole system."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from dataclasses import dataclass
 
@@ -101,7 +102,7 @@ class Names:
             other = ascii(self._files[folded])[1:-1][:200]
             said = f"two members are called {shown}"
             if other != shown:
-                said = f"the members {other} and {shown} differ by case or accents alone"
+                said = f"the members {other} and {shown} differ only by case or accents"
             raise ExtractionError("duplicate_names", said)
         else:
             self._files[folded] = path
@@ -116,8 +117,15 @@ class Names:
                 )
 
 
-def checked_path(stated: str) -> str:
+def checked_path(stated: str, *, guessed: bool = False) -> str:
     """The path of a member with ``/`` between its parts.
+
+    Parameters
+    ----------
+    stated
+        What could not be decoded may stand in it as lone surrogates, as `os.fsdecode` gives them.
+    guessed
+        It was in a code page, in which it is shorter than in UTF-8.
 
     Raises
     ------
@@ -128,10 +136,10 @@ def checked_path(stated: str) -> str:
     shown = ascii(stated)[1:-1][:200]
     if any(ord(char) < 32 or 127 <= ord(char) < 160 for char in stated):
         raise ExtractionError("control_characters", f"the name {shown} holds control characters")
-    path = stated.replace("\\", "/")
-    if path.startswith("/") or path[1:2] == ":":
+    path = _with_slashes(stated)
+    if path.startswith(("/", "\\")) or path[1:2] == ":":
         raise ExtractionError("absolute_path", f"the member {shown} has an absolute path")
-    if ".." in path.split("/"):
+    if ".." in re.split(r"[/\\]", path):
         raise ExtractionError("path_traversal", f"the member {shown} leads out of the archive")
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if len(parts) > _DEEPEST:
@@ -139,7 +147,9 @@ def checked_path(stated: str) -> str:
             "nested_too_deep", f"the member {shown} lies {len(parts)} folders deep"
         )
     for part in parts:
-        if len(part.encode("utf-8", "surrogateescape")) > _LONGEST_NAME_BYTES:
+        # Windows counts characters, of which Japanese ones have three bytes in UTF-8.
+        length = len(part if guessed else part.encode("utf-8", "surrogateescape"))
+        if length > _LONGEST_NAME_BYTES:
             raise ExtractionError("name_too_long", f"the name {shown} has more than 255 bytes")
         # Source: learn.microsoft.com, "Naming Files, Paths, and Namespaces".
         if part.split(".")[0].rstrip(" ").upper() in _RESERVED or ":" in part:
@@ -147,3 +157,13 @@ def checked_path(stated: str) -> str:
                 "reserved_name", f"the name {shown} stands for a device on Windows"
             )
     return "/".join(parts)
+
+
+def _with_slashes(stated: str) -> str:
+    """`stated` with ``/`` for each backslash that separates parts, as programs of Windows write it."""
+    try:
+        stated.encode()
+    except UnicodeEncodeError:
+        # Bytes of an unknown encoding: a backslash may be the second byte of a character.
+        return stated
+    return stated.replace("\\", "/")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gzip
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, cast
@@ -25,16 +25,15 @@ _DAMAGE = (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, ValueError)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """One file in a tar; `path` is as stated, checked."""
+    """One file in a tar; `path` is as stated, checked.
+
+    A hard link is a `copy_of` the earlier member at that path.
+    """
 
     path: str
     size_bytes: int
     info: tarfile.TarInfo
-
-    @property
-    def name(self) -> str:
-        """The last part of the path."""
-        return self.path.rpartition("/")[2]
+    copy_of: str | None = None
 
 
 @contextmanager
@@ -51,7 +50,9 @@ def opened(file: BinaryIO) -> Iterator[tarfile.TarFile]:
     # A gzip may consist of several (RFC 1952, 2.2), of which tarfile itself reads the first alone.
     stream = cast("BinaryIO", gzip.GzipFile(fileobj=file)) if packed else file
     try:
-        with tarfile.open(fileobj=stream, mode="r|", errorlevel=2) as archive:
+        with tarfile.open(
+            fileobj=stream, mode="r|", errorlevel=2, encoding="utf-8", errors="surrogateescape"
+        ) as archive:
             yield archive
     except _DAMAGE as error:
         raise ExtractionError("damaged_archive", f"the tar cannot be read: {error}") from error
@@ -66,26 +67,46 @@ def members(archive: tarfile.TarFile, budget: Budget) -> Iterator[Member]:
         It is hostile, or larger than the limits allow; the reason says in which way.
     """
     names = Names()
+    sizes: dict[str, int] = {}
     most = budget.limits.archive_max_entries
     for number, info in enumerate(archive):
         # In a stream tarfile keeps every header that it has seen.
         archive.members = []  # type: ignore[attr-defined]
         if number >= most:
             raise ExtractionError(
-                "too_many_entries", f"it holds more than {most:,} members, which are allowed"
+                "too_many_entries", f"it holds more than the {most:,} members allowed"
             )
         shown = ascii(info.name)[1:-1][:200]
-        if info.issym() or info.islnk():
-            raise ExtractionError("link", f"the member {shown} is a link")
-        if not (info.isreg() or info.isdir()):
-            raise ExtractionError("special_file", f"the member {shown} is no regular file")
+        if info.issym():
+            raise ExtractionError("link", f"the member {shown} is a symbolic link")
+        if not (info.isreg() or info.isdir() or info.islnk()):
+            raise ExtractionError("special_file", f"the member {shown} is not a regular file")
         path = checked_path(info.name)
         names.add(path, is_folder=info.isdir())
         if info.isdir():
             continue
-        budget.check(budget.spent_bytes + info.size)
-        yield Member(path=path, size_bytes=info.size, info=info)
+        copy_of = _linked(info, sizes) if info.islnk() else None
+        sizes[path] = info.size if copy_of is None else sizes[copy_of]
+        budget.check(budget.spent_bytes + sizes[path])
+        yield Member(path=path, size_bytes=sizes[path], info=info, copy_of=copy_of)
     _read_end(archive, budget)
+
+
+def _linked(info: tarfile.TarInfo, earlier: Mapping[str, int]) -> str:
+    """The path of the earlier member that a hard link is another name of.
+
+    Source: POSIX.1-2001, ustar: the linkname of type 1 is a file that was archived before it.
+    """
+    try:
+        path = checked_path(info.linkname)
+    except ExtractionError:
+        path = ""
+    if path not in earlier:
+        shown = ascii(info.name)[1:-1][:200]
+        raise ExtractionError(
+            "link", f"the member {shown} is a link to something that is not before it in the tar"
+        )
+    return path
 
 
 def _read_end(archive: tarfile.TarFile, budget: Budget) -> None:
@@ -108,7 +129,7 @@ def unpack(
     budget: Budget,
     progress: Callable[[int], None],
 ) -> int:
-    """Write the bytes of `member` to `target`; gives how many there were.
+    """Write the bytes of `member`, which is no copy, to `target`; gives how many there were.
 
     Raises
     ------
@@ -122,7 +143,7 @@ def unpack(
     written = 0
     source = archive.extractfile(member.info)
     if source is None:
-        raise DamagedMember("no regular file")
+        raise DamagedMember("damaged: it is not a regular file")
     while chunk := source.read(_CHUNK_BYTES):
         written += len(chunk)
         budget.spend(len(chunk))

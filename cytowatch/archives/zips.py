@@ -7,213 +7,140 @@ Source: PKWARE APPNOTE 6.3.10; the attacks known as zip slip, overlap bomb and q
 
 from __future__ import annotations
 
+import bisect
 import itertools
-import lzma
 import stat
-import struct
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, BinaryIO
+from typing import BinaryIO
 
-from cytowatch.archives.common import Budget, DamagedMember, Names, checked_path
+from cytowatch.archives import directory, encodings, packed
+from cytowatch.archives.common import Budget, Names, checked_path
+from cytowatch.archives.directory import LOCAL_BYTES, WRAP, Entry
 from cytowatch.errors import ExtractionError
 
-__all__ = ["Member", "members", "opened", "unpack"]
+__all__ = ["Archive", "Member", "members", "opened", "unpack"]
 
-_CHUNK_BYTES = 1 << 20
-#: What Python's zipfile and its decompressors raise over damaged bytes.
-_DAMAGE = (
-    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, struct.error, OverflowError,
-)  # fmt: skip
-_LOCAL_HEADER_BYTES = 30
 _ENCRYPTED = 0x1
-_END = b"PK\5\6"
-_END_BYTES = 22
-#: The end of the directory with the longest comment.
-_LONGEST_TAIL_BYTES = _END_BYTES + 0xFFFF
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Archive:
+    """A zip in `file`; `encoding` is how names are read that state none."""
+
+    file: BinaryIO
+    encoding: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """One file in an archive; `path` is as stated, checked, with ``/`` between its parts."""
+    """One file in an archive; `path` is checked, with ``/`` between its parts.
+
+    `raw` is how the zip writes the last part of the path, and no other member lies before `end`.
+    """
 
     path: str
+    raw: bytes
     size_bytes: int
-    info: zipfile.ZipInfo
-
-    @property
-    def name(self) -> str:
-        """The last part of the path."""
-        return self.path.rpartition("/")[2]
+    entry: Entry
+    end: int
 
 
-def opened(file: BinaryIO) -> zipfile.ZipFile:
-    """The archive in `file`.
-
-    Raises
-    ------
-    ExtractionError
-        `damaged_archive`: it has no readable directory. `spanned`: it is one part of several.
-        `doubled_directory`: it has two, and programs differ in which they believe.
-    """
-    try:
-        archive = zipfile.ZipFile(file)
-    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
-        raise ExtractionError("damaged_archive", f"the zip cannot be read: {error}") from error
-    _check_end(file, archive)
-    return archive
+@contextmanager
+def opened(file: BinaryIO, *, encoding: str = encodings.AUTO) -> Iterator[Archive]:
+    """The zip in `file`, whose names are read as `extract.names` says."""
+    yield Archive(file=file, encoding=encoding)
 
 
-def _check_end(file: BinaryIO, archive: zipfile.ZipFile) -> None:
-    """There is one end of one directory, wherever no member's data lie."""
-    size = file.seek(0, 2)
-    tail_at = max(0, size - _LONGEST_TAIL_BYTES)
-    tail = _read(file, tail_at, size)
-    # As zipfile looks for it: an end without a comment first, else the last mark of one.
-    plain = tail[-_END_BYTES:].startswith(_END) and tail.endswith(b"\0\0")
-    end = tail_at + (len(tail) - _END_BYTES if plain else tail.rfind(_END))
-    _, this_disk, directory_disk = struct.unpack_from("<4sHH", tail, end - tail_at)
-    if this_disk not in (0, 0xFFFF) or directory_disk not in (0, 0xFFFF):
-        raise ExtractionError("spanned", "it is one part of an archive that is split over several")
-    entries = archive.infolist()
-    if any(entry.header_offset < 0 for entry in entries):
-        raise ExtractionError("damaged_archive", "a member of the zip lies before its beginning")
-    begin = min((entry.header_offset for entry in entries), default=archive.start_dir)
-    last = begin
-    if entries:
-        final = max(entries, key=lambda entry: entry.header_offset)
-        local = _read(file, final.header_offset, final.header_offset + _LOCAL_HEADER_BYTES)
-        if len(local) == _LOCAL_HEADER_BYTES:
-            data_at = final.header_offset + len(local) + sum(struct.unpack_from("<HH", local, 26))
-            last = data_at + final.compress_size
-    for start, stop in ((0, begin), (last, end), (end + 4, size)):
-        near = max(start, stop - _LONGEST_TAIL_BYTES)
-        if _has_end(_read(file, near, stop)):
-            raise ExtractionError(
-                "doubled_directory", "it has two directories, and programs differ in which they use"
-            )
-
-
-def _read(file: BinaryIO, start: int, stop: int) -> bytes:
-    file.seek(start)
-    return file.read(max(0, stop - start))
-
-
-def _has_end(data: bytes) -> bool:
-    """Whether the end of a directory is in `data`, right behind that directory."""
-    at = data.find(_END)
-    while at >= 0:
-        if len(data) - at >= _END_BYTES:
-            directory_bytes, comment_bytes = struct.unpack_from("<I4xH", data, at + 12)
-            begins = at - directory_bytes
-            empty = directory_bytes == 0 and at + _END_BYTES + comment_bytes <= len(data)
-            if empty or (begins >= 0 and data.startswith(b"PK\1\2", begins)):
-                return True
-        at = data.find(_END, at + 1)
-    return False
-
-
-def members(archive: zipfile.ZipFile, budget: Budget) -> list[Member]:
+def members(archive: Archive, budget: Budget) -> list[Member]:
     """Every file of `archive`, in the order of its directory.
 
     Raises
     ------
     ExtractionError
-        It is hostile, or larger than the limits allow; the reason says in which way.
+        It is hostile, damaged as a whole, or larger than the limits allow; the reason says which.
     """
-    entries = archive.infolist()
-    most = budget.limits.archive_max_entries
-    if len(entries) > most:
-        raise ExtractionError(
-            "too_many_entries", f"it holds {len(entries):,} members, {most:,} are allowed"
-        )
-    _check_overlap(entries)
+    found = directory.read(archive.file, most_entries=budget.limits.archive_max_entries)
+    _check_overlap(found.entries)
+    decoded = encodings.decoded(found.entries, archive.encoding)
+    bounds = sorted([*(entry.at for entry in found.entries), found.at, archive.file.seek(0, 2)])
     names = Names()
-    found = []
-    for entry in entries:
-        path = _path(entry)
+    files = []
+    for entry, name in zip(found.entries, decoded, strict=True):
+        shown = ascii(name.text)[1:-1][:200]
+        _check_kind(entry, shown)
+        path = checked_path(name.text, guessed=name.guessed)
         # Programs of Windows may write "\\" between the parts of a name, and behind a folder's.
-        is_folder = entry.filename.endswith(("/", "\\"))
+        ends = ("/", "\\") if not entry.size_bytes else "/"
+        is_folder = name.text.endswith(ends)
         names.add(path, is_folder=is_folder)
         if not is_folder:
-            found.append(Member(path=path, size_bytes=entry.file_size, info=entry))
-    budget.check(sum(one.size_bytes for one in found))
-    return found
+            # What begins behind every bound has none of its own.
+            after = bisect.bisect_right(bounds, entry.at)
+            files.append(
+                Member(
+                    path=path,
+                    raw=name.tail(path.rpartition("/")[2]),
+                    size_bytes=entry.size_bytes,
+                    entry=entry,
+                    end=bounds[min(after, len(bounds) - 1)],
+                )
+            )
+    budget.check(sum(one.size_bytes for one in files))
+    return files
 
 
 def unpack(
-    archive: zipfile.ZipFile,
+    archive: Archive,
     member: Member,
     target: BinaryIO,
     *,
     budget: Budget,
     progress: Callable[[int], None],
+    room: Callable[[int], None] = lambda _: None,
 ) -> int:
     """Write the bytes of `member` to `target`; gives how many there were.
+
+    Parameters
+    ----------
+    room
+        Asked for each 4 GiB that come out beyond what is stated.
 
     Raises
     ------
     ExtractionError
         With those before it is more than the limits allow, whatever it stated.
     DamagedMember
-        It is cut short, does not fit its checksum, or is packed in an unknown way.
+        It is cut short, does not fit its checksum, or is packed in a way that is not supported.
     OSError
         It cannot be written.
     """
     written = 0
-    try:
-        with archive.open(member.info) as source:
-            while chunk := _next(source):
-                written += len(chunk)
-                budget.spend(len(chunk))
-                target.write(chunk)
-                progress(budget.spent_bytes)
-    except _DAMAGE as error:
-        raise DamagedMember(f"damaged: {error}") from error
-    except (NotImplementedError, RuntimeError) as error:
-        raise DamagedMember(f"packed in an unknown way: {error}") from error
+    allowed = member.size_bytes
+    for chunk in packed.chunks(archive.file, member.entry, member.end):
+        written += len(chunk)
+        budget.spend(len(chunk))
+        while written > allowed:
+            room(WRAP)
+            allowed += WRAP
+        target.write(chunk)
+        progress(budget.spent_bytes)
     return written
 
 
-def _next(source: IO[bytes]) -> bytes:
-    """The next bytes of a member.
-
-    Raises
-    ------
-    DamagedMember
-        bz2 says so by an OSError without a number, which no disk ever gives.
-    """
-    try:
-        return source.read(_CHUNK_BYTES)
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise DamagedMember(f"damaged: {error}") from error
-
-
-def _path(entry: zipfile.ZipInfo) -> str:
-    stated = entry.orig_filename
-    shown = ascii(stated)[1:-1][:200]
-    kind = stat.S_IFMT(entry.external_attr >> 16)
-    if entry.flag_bits & _ENCRYPTED:
+def _check_kind(entry: Entry, shown: str) -> None:
+    kind = stat.S_IFMT(entry.mode)
+    if entry.flags & _ENCRYPTED:
         raise ExtractionError("encrypted", f"the member {shown} is encrypted: send it without")
     if kind == stat.S_IFLNK:
         raise ExtractionError("link", f"the member {shown} is a symbolic link")
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise ExtractionError("special_file", f"the member {shown} is no regular file")
-    return checked_path(stated)
+        raise ExtractionError("special_file", f"the member {shown} is not a regular file")
 
 
-def _check_overlap(entries: list[zipfile.ZipInfo]) -> None:
+def _check_overlap(entries: tuple[Entry, ...]) -> None:
     """Members that share bytes unpack to far more than the archive holds."""
-    for before, after in _pairs(sorted(entries, key=lambda entry: entry.header_offset)):
-        if before.header_offset + _LOCAL_HEADER_BYTES + before.compress_size > after.header_offset:
+    for before, after in itertools.pairwise(sorted(entries, key=lambda entry: entry.at)):
+        if before.at + LOCAL_BYTES + before.packed_bytes > after.at:
             raise ExtractionError("overlapping_entries", "two of its members share the same bytes")
-
-
-def _pairs(
-    entries: list[zipfile.ZipInfo],
-) -> Iterator[tuple[zipfile.ZipInfo, zipfile.ZipInfo]]:
-    yield from itertools.pairwise(entries)

@@ -43,7 +43,8 @@ FORMAT = Format(
     treated="extracted",
     reader="Python's tarfile, guarded",
     extension="tar",
-    oddities="Links, devices and names that lead out refuse the whole archive, as in a zip. "
+    oddities="Symbolic links, devices and names that lead out refuse the whole archive, as in a zip. A hard link to an "
+    "earlier member is a copy of it. "
     "Whether a tar.gz is whole is told by the length that stands at its end, a multiple of 512: one cut "
     "in some two hundred is not seen before it is unpacked.",
     source="POSIX.1-2001, pax interchange format; RFC 1952",

@@ -22,9 +22,10 @@ FORMAT = Format(
     samples="–",
     marker="PK 03 04",
     treated="extracted",
-    reader="Python's zipfile, guarded",
+    reader="cytowatch itself: its own records, the standard library's decompressors",
     extension="zip",
-    oddities="Hostile ones are refused whole, a damaged member is passed over. A zip in a zip is "
+    oddities="Hostile ones are refused whole; a damaged member is passed over, and the archive is shown with what it "
+    "lost. Zips of the macOS Finder above 4 GiB are unpacked to their true end. A zip in a zip is "
     "unpacked once.",
     source="PKWARE APPNOTE 6.3.10, section 4.3",
     matches=matches,

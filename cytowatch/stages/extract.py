@@ -48,6 +48,7 @@ def extract(file: UploadedFile) -> Outcome:
         wanted=lambda path: not _is_ignored(path, file),
         room=file.check_room,
         progress=file.progress,
+        encoding=file.config.extract.names,
     )
     skipped = [_skipped(path, why) for path, why in passed]
     children: list[str] = []
@@ -64,8 +65,26 @@ def extract(file: UploadedFile) -> Outcome:
         told = "; ".join(f"{one['name']}: {one['reason']}" for one in skipped[:5])
         raise ExtractionError("no_image", f"it holds no image ({told or 'it is empty'})")
     return Outcome(
-        status=Status.EXTRACTED, changes={"children": children, "skipped": _capped(skipped)}
+        status=Status.EXTRACTED,
+        changes={
+            "children": children,
+            "skipped": _capped(skipped),
+            "warnings": [*file.manifest["warnings"], *_warnings(skipped)],
+        },
     )
+
+
+def _warnings(skipped: list[SkippedEntry]) -> list[str]:
+    """One that says what was lost, if anything was."""
+    lost = [one["name"] for one in skipped if manifest.is_loss(one)]
+    if not lost:
+        return []
+    members, some = ("1 member", lost) if len(lost) == 1 else (f"{len(lost):,} members", lost[:5])
+    more = " and others" if len(lost) > len(some) else ""
+    return [
+        f"{members} of the archive could not be unpacked: {', '.join(some)}{more}. Pack them again "
+        "with an ordinary program and drop that; the reasons are listed under what was skipped"
+    ]
 
 
 def _is_ignored(path: str, file: UploadedFile) -> bool:
@@ -76,7 +95,12 @@ def _is_ignored(path: str, file: UploadedFile) -> bool:
 
 
 def _skipped(path: str, reason: str) -> SkippedEntry:
-    return SkippedEntry(name=names.printable(path), reason=reason)
+    return SkippedEntry(name=names.printable(_text(path)), reason=reason)
+
+
+def _text(path: str) -> str:
+    """`path` as text, with a mark for each byte that could not be decoded."""
+    return names.decode(os.fsencode(path))[0]
 
 
 def _groups(found: dict[str, Unpacked]) -> list[Group]:
@@ -125,7 +149,7 @@ def _refusal(group: Group, found: dict[str, Unpacked], file: UploadedFile) -> st
 def _child(file: UploadedFile, group: Group, found: dict[str, Unpacked]) -> str:
     """Make the uploaded file of `group`, below ``out.<attempt>/children``; gives its id."""
     now = datetime.now(UTC)
-    name = group.head.rpartition("/")[2]
+    name = _text(group.head.rpartition("/")[2])
     child = names.new_id(now, name, random.SystemRandom())
     place = f"{file.out}/children/{child}"
     rows = []
@@ -146,7 +170,8 @@ def _child(file: UploadedFile, group: Group, found: dict[str, Unpacked]) -> str:
         id=child,
         user=file.manifest["user"],
         name=name,
-        drop_path=f"{file.manifest['drop_path']}/{group.head}",
+        name_base64=names.kept(name, found[group.head].raw),
+        drop_path=f"{file.manifest['drop_path']}/{_text(group.head)}",
         projects=file.manifest["projects"],
         files=rows,
         now=now,
@@ -160,8 +185,15 @@ def _child(file: UploadedFile, group: Group, found: dict[str, Unpacked]) -> str:
 
 
 def _capped(skipped: list[SkippedEntry]) -> list[SkippedEntry]:
-    if len(skipped) <= _MOST_SKIPPED:
-        return skipped
-    rest = len(skipped) - _MOST_SKIPPED
-    more = SkippedEntry(name="", reason="and more, not named here", count=rest)
-    return [*skipped[:_MOST_SKIPPED], more]
+    """Those that were lost first, by name as far as there is room, and the number of the others."""
+    ordered = sorted(skipped, key=lambda one: not manifest.is_loss(one))
+    named, rest = ordered[:_MOST_SKIPPED], ordered[_MOST_SKIPPED:]
+    lost = sum(manifest.is_loss(one) for one in rest)
+    counts = (
+        ("damaged: and more, not named here", lost),
+        ("and more, not named here", len(rest) - lost),
+    )
+    return [
+        *named,
+        *(SkippedEntry(name="", reason=reason, count=count) for reason, count in counts if count),
+    ]
