@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cytowatch import aside, durable, manifest
+from cytowatch import aside, durable, manifest, missing
 from cytowatch.manifest import FileEntry, Manifest, ManifestError
+from cytowatch.missing import Missing
 from cytowatch.names import ID_PATTERN, UploadedFileId
 from cytowatch.outside import LARGEST
 from cytowatch.spool import Spool
@@ -31,7 +32,7 @@ from cytowatch.status import STAGE_STATUSES, Status
 __all__ = ["SORTS", "Index", "Row", "content_key"]
 
 #: Another version is deleted and made anew.
-_VERSION = 3
+_VERSION = 4
 _SCHEMA = """
 CREATE TABLE uploaded (
     id TEXT PRIMARY KEY, parent_id TEXT, user TEXT, name TEXT, status TEXT, format TEXT,
@@ -226,13 +227,16 @@ class Index:
         """An empty one in the place of whatever is there."""
         if self._database is not None:
             self._database.close()
+        self._keep_what_was()
         for path in self._files():
             if path.is_dir() and not path.is_symlink():
                 self._spool.discard(path)
             else:
                 path.unlink(missing_ok=True)
         self._database = self._connected()
-        self._database.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+        self._database.executescript(
+            f"BEGIN; {_SCHEMA} {missing.SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;"
+        )
 
     def _files(self) -> list[Path]:
         return [Path(f"{self._path}{ending}") for ending in _ENDINGS] if self._path else []
@@ -326,6 +330,7 @@ class Index:
             self.fault = f"{error}"
         if self.fault is None:
             self._doubted = False
+            self._recall()
         return wrong
 
     def due(self) -> list[str]:
@@ -402,6 +407,74 @@ class Index:
             wrong += len(rows)
             self._ask("DELETE FROM folder WHERE user = ?", (user,))
         return wrong
+
+    # What vanished
+
+    def missing(self) -> list[Missing]:
+        """What was in storage and is not there, though no command removed it."""
+        with self._guarded():
+            return list(missing.rows(self._database)) if self._database is not None else []
+        return []
+
+    def held(self) -> Iterator[Row]:
+        """Every row of what is in storage, by id, a page at a time."""
+        after: str | None = None
+        while page := self.select(
+            where={"status": _HELD}, after=after, ascending=True, limit=_TICK_EVERY
+        ):
+            yield from page
+            after = page[-1].id
+
+    def expect_removal(self, id_: str) -> None:
+        """A command is about to remove `id_`, so its absence is meant."""
+        with self._guarded():
+            if self._database is not None:
+                missing.expect(self._database, id_)
+
+    def forget(self, id_: str) -> bool:
+        """Miss `id_` no longer; gives whether it was missing."""
+        with self._guarded():
+            return self._database is not None and missing.forget(self._database, id_)
+        return False
+
+    def look_for_vanished(self, *, thoroughly: bool) -> None:
+        """Take note of what is no longer in storage, where a folder has changed without a put.
+
+        Every `put` notes the time of its folder, and hides with it what vanished just before; only a
+        `thorough` look, which reads the names in every folder, finds that.
+        """
+        if not (self._spool.is_there() and self._spool.storage.is_dir()):
+            return
+        try:
+            for (user,) in self._ask("SELECT user FROM folder"):
+                with aside.fence("row", f"storage/{user}", but=(sqlite3.Error,)):
+                    if thoroughly:
+                        self._ask("UPDATE folder SET mtime_ns = 0 WHERE user = ?", (user,))
+                    if (self._spool.storage / user).is_dir():
+                        self._storage(self._spool.storage / user, lambda _: None)
+            self._gone(lambda _: None)
+        except OSError as error:
+            self.fault = f"{error}"
+
+    def _keep_what_was(self) -> None:
+        """Keep an index that is made again beside the new one, which takes over what is missing."""
+        usable = self._path is not None and self._path.is_file() and not self._path.is_symlink()
+        if usable and self._path is not None and not os.path.lexists(self._before):
+            self._path.rename(self._before)
+
+    def _recall(self) -> None:
+        if self._path is None or not self._before.is_file():
+            return
+        with self._guarded():
+            # Of one that is damaged, or older than this, as much as can be read.
+            with suppress(sqlite3.Error):
+                assert self._database is not None
+                missing.recall(self._database, self._before)
+            self._before.unlink()
+
+    @property
+    def _before(self) -> Path:
+        return self._spool.state / "index.before.sqlite3"
 
     def _look_at(
         self,

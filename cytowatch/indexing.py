@@ -13,6 +13,12 @@ from cytowatch.observe.health import Health
 
 __all__ = ["Indexing"]
 
+#: How often every name in storage is looked at.
+_THOROUGH_EVERY_S = 600.0
+_PATIENCE_S = 10.0
+#: So many that vanished at once are named in the log.
+_MOST_TOLD = 100
+
 
 class Indexing:
     """Guards that at most one thread makes the index right, and that nothing waits for it."""
@@ -22,6 +28,8 @@ class Indexing:
         self._health = health
         self._log = log
         self._thread = threading.Thread()
+        self._missed: set[str] = set()
+        self._thorough_at = float("-inf")
 
     def reconcile(self, *, anew: bool = False, starting: bool = True) -> None:
         """Let the index agree with the tree, here and now; the first time it takes its time.
@@ -53,6 +61,30 @@ class Indexing:
             said = f"state/index.sqlite3: {self._index.fault}; it is being made right"
             self._health.fault("index", said)
             self.begin(anew=self._index.damaged)
+
+    def look_for_vanished(self, now: float) -> None:
+        """Begin to look for what is no longer in storage, and report what was found before."""
+        known = {one.id: one for one in self._index.missing()}
+        for id_ in sorted(known.keys() - self._missed)[:_MOST_TOLD]:
+            self._log.warning("vanished", id=id_, user=known[id_].user, status=known[id_].status)
+        self._missed = set(known)
+        if self._thread.is_alive():
+            return
+        thoroughly = now - self._thorough_at >= _THOROUGH_EVERY_S
+        if thoroughly:
+            self._thorough_at = now
+        self._thread = threading.Thread(
+            target=self._index.look_for_vanished,
+            kwargs={"thoroughly": thoroughly},
+            name="index",
+            daemon=True,
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Wait for what is under way, so that the index can be closed."""
+        if self._thread.is_alive():
+            self._thread.join(_PATIENCE_S)
 
     def begin(self, *, anew: bool = True) -> None:
         """Make it right in a thread: with a large storage that takes minutes."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from cytowatch import aside, durable, manifest, names
 from cytowatch.index import Index
 from cytowatch.manifest import Manifest, ManifestError
+from cytowatch.names import UploadedFileId
 from cytowatch.spool import Spool
 from cytowatch.status import STAGE_STATUSES, Status
 
@@ -37,6 +38,7 @@ def broken(spool: Spool, *, at_rest: bool, hashes: bool = True) -> Iterator[str]
         yield from _fenced(path.name, path, _all_of_one(status, path, known, at_rest, hashes))
     yield from _fenced("children", spool.root, _children(known, at_rest=at_rest))
     yield from _links(spool, known, at_rest=at_rest)
+    yield from _missing(spool)
     if at_rest:
         yield from _fenced("leftovers", spool.root, _leftovers(spool))
         yield from _fenced("index", spool.root, _index(spool))
@@ -181,6 +183,27 @@ def _index(spool: Spool) -> Iterator[str]:
     for row in sorted(rows ^ wanted, key=str):
         where = "tree" if row in wanted else "index"
         yield f"index and tree differ, the {where} alone says {row}: see `cytowatch reindex`"
+
+
+def _missing(spool: Spool) -> Iterator[str]:
+    """What the index knows to be in storage and storage no longer has."""
+    told = Index.read(spool)
+    if told is None:
+        return
+    try:
+        gone = {one.id: (one.user, one.name) for one in told.missing()}
+        for row in told.held():
+            if not (spool.storage / row.user / row.id).is_dir():
+                gone[row.id] = (row.user, row.name)
+    finally:
+        told.close()
+    for id_, (user, name) in sorted(gone.items()):
+        # It may have been published, or removed, since the index was read.
+        if not list(spool.storage.glob(f"*/{id_}")) and spool.find(UploadedFileId(id_)) is None:
+            yield (
+                f"{id_} ({names.printable(name)} of {names.printable(user)}) vanished from storage: "
+                "restore it from a backup, or forget it with `cytowatch remove`"
+            )
 
 
 def _strangers(spool: Spool) -> Iterator[str]:

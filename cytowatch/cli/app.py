@@ -177,6 +177,12 @@ def one(spool: Spool, wanted: str) -> tree.Entry:
     """
     with tree.indexed(spool) as index:
         found = [entry for row in index.find(wanted) if (entry := tree.entry(spool, row))]
+        gone = [one for one in index.missing() if wanted in (one.id, one.name)]
+    if gone and not found:
+        raise RootError(
+            f"{gone[0].id} vanished from storage: restore it from a backup, or forget it with "
+            f"`cytowatch remove {gone[0].id}`"
+        )
     if len(found) != 1:
         said = "nothing is" if not found else f"{len(found)} uploaded files are"
         raise RootError(f"{said} called {wanted!r}: `cytowatch list` shows the ids")

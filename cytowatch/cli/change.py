@@ -136,7 +136,13 @@ def remove(
 ) -> None:
     """Remove uploaded files that came to their end, with their originals, for good."""
     spool = spool_of(root, config)
-    _ask_each(spool, "remove", [one(spool, name) for name in wanted], "is", anyway=anyway)
+    with tree.indexed(spool) as index:
+        gone = {one.id: one for one in index.missing() if one.id in wanted}
+    for id_, vanished in gone.items():
+        _asked(spool, "remove", id_)
+        console.print(f"{safe(vanished.name)}, which vanished from storage, is forgotten")
+    there = [one(spool, name) for name in wanted if name not in gone]
+    _ask_each(spool, "remove", there, "is", anyway=anyway)
 
 
 @app.command()

@@ -57,7 +57,7 @@ def verify(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Hash everything in storage again and reopen every pyramid; exits 1 with what is damaged."""
+    """Hash everything in storage again and reopen every pyramid; exits 1 with what is damaged or missing."""
     # Imported here: it starts a process that decodes, as the daemon does.
     from cytowatch.engine import verification
     from cytowatch.engine.child import Stopped, Zygote
@@ -96,11 +96,12 @@ def verify(
     finally:
         zygote.stop()
     if not broken_off:
+        state["missing"] = _missing(spool, state)
         (spool.state / _STATE).unlink(missing_ok=True)
     _tell(state, broken_off, as_json=as_json)
     if broken_off:
         raise typer.Exit(130)
-    raise typer.Exit(1 if state["damaged"] else 0)
+    raise typer.Exit(1 if state["damaged"] or state["missing"] else 0)
 
 
 def _be_gentle() -> None:
@@ -129,14 +130,14 @@ def _begun(spool: Spool, what: dict[str, Any], *, resume: bool) -> dict[str, Any
         return found
     return {
         "what": what, "began": manifest.utc(datetime.now(UTC)), "after": "", "files": 0,
-        "read_bytes": 0, "unhashed": 0, "damaged": [],
+        "read_bytes": 0, "unhashed": 0, "damaged": [], "missing": [],
     }  # fmt: skip
 
 
 _NAMES = ("id", "user", "name", "path")
 _KINDS = {
     "what": dict, "began": str, "after": str, "files": int, "read_bytes": int, "unhashed": int,
-    "damaged": list,
+    "damaged": list, "missing": list,
 }  # fmt: skip
 
 
@@ -183,6 +184,23 @@ def _published(spool: Spool, state: dict[str, Any]) -> Iterator[Entry]:
         if not rows:
             return
         after = rows[-1].id
+
+
+def _missing(spool: Spool, state: dict[str, Any]) -> list[dict[str, str]]:
+    """What is asked for, was in storage, and is not there; what a project showed is not known any more."""
+    what = state["what"]
+    users = tree.spellings(spool, what["user"]) if what["user"] else None
+    with tree.indexed(spool) as index:
+        gone = {one.id: one.document for one in index.missing()}
+        for row in index.held():
+            if not (spool.storage / row.user / row.id).is_dir() and tree.entry(spool, row) is None:
+                about = {"id": row.id, "user": row.user, "name": row.name}
+                gone[row.id] = {**about, "status": row.status.name}
+    return [
+        one
+        for id_, one in sorted(gone.items())
+        if (not what["ids"] or id_ in what["ids"]) and (users is None or one["user"] in users)
+    ]
 
 
 def _changed(entry: Entry) -> bool:
@@ -232,7 +250,10 @@ def _bar(as_json: bool) -> Iterator[Any]:
 
 
 def _tell(state: dict[str, Any], broken_off: bool, *, as_json: bool) -> None:
-    document = {key: state[key] for key in ("began", "files", "read_bytes", "unhashed", "damaged")}
+    document = {
+        key: state[key]
+        for key in ("began", "files", "read_bytes", "unhashed", "damaged", "missing")
+    }
     if as_json:
         print_json({**document, "broken_off": broken_off})
         return
@@ -241,12 +262,17 @@ def _tell(state: dict[str, Any], broken_off: bool, *, as_json: bool) -> None:
         for problem in one_["problems"]:
             console.print(f"         {safe(problem)}")
         console.print(f"         it lies in {safe(one_['path'])}")
+    for gone in state["missing"]:
+        console.print(
+            f"[red]missing[/]  {safe(gone['name'])}  {safe(gone['id'])}  of {safe(gone['user'])}"
+        )
     looked = f"{state['files']:,} uploaded files, {bytes_text(state['read_bytes'])} read"
     if broken_off:
         console.print(f"{looked}; broken off: `cytowatch verify --resume` goes on")
-    elif state["damaged"]:
+    elif state["damaged"] or state["missing"]:
+        counts = [f"{len(state[what])} {what}" for what in ("damaged", "missing") if state[what]]
         console.print(
-            f"{looked}, [red]{len(state['damaged'])} damaged[/]: restore them from a backup, or drop "
+            f"{looked}, [red]{', '.join(counts)}[/]: restore them from a backup, or drop "
             "the slides again"
         )
     else:

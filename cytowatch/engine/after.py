@@ -29,6 +29,7 @@ from cytowatch.status import Status
 __all__ = ["expired", "hand_back", "originals", "remove", "retry", "status_of"]
 
 _RETURNED = "_returned"
+_LONGEST_NAME_BYTES = 255
 _NOT_A_FOLDER = frozenset({errno.ELOOP, errno.ENOTDIR, errno.ENXIO})
 
 
@@ -98,7 +99,11 @@ def originals(found: Manifest) -> Iterator[tuple[FileEntry, str]]:
     Head and folder of a set have their own names again, whatever they are called below ``source/``.
     """
     coded = found["name_base64"]
-    name = os.fsdecode(base64.b64decode(coded)) if coded else found["name"]
+    name = found["name"]
+    # What came from an archive's code page is text; only what is no text, or is too long as UTF-8, goes
+    # back as its bytes.
+    if coded and ("\ufffd" in name or len(name.encode("utf-8", "replace")) > _LONGEST_NAME_BYTES):
+        name = os.fsdecode(base64.b64decode(coded))
     # It is a name that somebody's disk had; only what no disk can have is written otherwise.
     name = names.printable(name) if "/" in name or "\0" in name or name in ("", ".", "..") else name
     name = name.replace("/", "_")
@@ -176,12 +181,20 @@ def _give_back(spool: Spool, place: Place, folder: str) -> None:
 def remove(spool: Spool, id_: UploadedFileId, index: Index, *, even_linked: bool = False) -> None:
     """Remove an uploaded file for good: one rename into the trash, then its links, then its bytes.
 
+    Of one that vanished from storage, what is still known.
+
     Raises
     ------
     RootError
         A project shows it and `even_linked` is not set, or another one is shown by links to it.
     """
-    place = _place(spool, id_)
+    try:
+        place = _place(spool, id_)
+    except RootError:
+        if spool.find(id_) is None and index.forget(id_):
+            _unlink_everywhere(spool, id_)
+            return
+        raise
     found = place.manifest
     if found["projects"] and not even_linked:
         raise RootError(
@@ -197,6 +210,7 @@ def remove(spool: Spool, id_: UploadedFileId, index: Index, *, even_linked: bool
             raise RootError(f"{other.id} has the same content and is shown by links to it")
     shown = names.file_name(found["name"])
     with _held(place.path):
+        index.expect_removal(id_)
         grave = spool.trash / place.path.name
         durable.rename(place.path, grave)
         # What was said to be removed does not come back.
@@ -204,6 +218,13 @@ def remove(spool: Spool, id_: UploadedFileId, index: Index, *, even_linked: bool
     for project in found["projects"]:
         spool.unlink(project, shown, id_)
     spool.discard(grave)
+
+
+def _unlink_everywhere(spool: Spool, id_: UploadedFileId) -> None:
+    """Remove the links to what is gone, whose manifest would have named its projects."""
+    for link in spool.projects.glob(f"*/*~{id_.split('-')[2]}"):
+        if link.is_symlink() and os.path.basename(os.readlink(link)) == id_:
+            link.unlink()
 
 
 def expired(spool: Spool, *, now: datetime, days: float) -> Iterator[tuple[Status, UploadedFileId]]:
