@@ -107,8 +107,8 @@ def run(
     Returns
     -------
     int
-        0; with `until_idle` 1 if anything of this run ended in an error, or it was asked to end before
-        it could start.
+        0; with `until_idle` 1 if anything of this run ended in an error, an archive lost members, or it
+        was asked to end before it could start.
 
     Raises
     ------
@@ -302,6 +302,7 @@ class _Daemon:
         threading.excepthook = self._thread_died
         with ExitStack() as stack:
             stack.callback(self._index.close)
+            stack.callback(self._indexing.stop)
             # An attempt to start that fails leaves no threads behind.
             stack.callback(self._engine.stop)
             stack.callback(self._intake.stop)
@@ -325,8 +326,9 @@ class _Daemon:
             self._log.info("stopping", signal=self._asked.end)
             systemd.notify("STOPPING=1")
         self._parts.do("telling", partial(self._tell, time.monotonic(), force=True), None)
-        self._log.info("stopped", ended_in_error=self._ledger.errors)
-        return 1 if self._until_idle and self._ledger.errors else 0
+        errors, with_losses = self._ledger.errors, self._ledger.with_losses
+        self._log.info("stopped", ended_in_error=errors, with_losses=with_losses)
+        return 1 if self._until_idle and (errors or with_losses) else 0
 
     def _loop(self) -> None:
         do = self._parts.do
@@ -463,6 +465,7 @@ class _Daemon:
             self._look_for_unwatched_at = now + pause_s
         self._parts.do("indexing", self._indexing.look, None)
         self._parts.do("indexing again", partial(self._ledger.again, self._spool), None)
+        self._parts.do("missing", partial(self._indexing.look_for_vanished, now), None)
 
     def _look_for_unwatched(self) -> None:
         """Say so if folders are watched by the scan alone; one that is just made may not be yet."""
@@ -690,6 +693,7 @@ class _Daemon:
         self._metrics.set_reserved(kept.bytes, kept.inodes)
         if now >= self._set_ages_at:
             self._ledger.set_ages(_now())
+            self._metrics.storage_missing.set(len(self._index.missing()))
             self._set_ages_at = now + _AGES_EVERY_S
         waiting = self._intake.waiting(now)
         live: dict[str, Any] = {

@@ -44,6 +44,8 @@ class Ledger:
         self._recent: dict[str, tuple[Note, datetime]] = {}
         #: How many uploaded files of this run ended in an error.
         self.errors = 0
+        #: How many archives of this run were unpacked with members lost.
+        self.with_losses = 0
 
     def count_tree(self, spool: Spool, now: datetime) -> None:
         """Take the counts, and what has ended lately, from the index, which agrees with the tree."""
@@ -144,6 +146,7 @@ class Ledger:
                 self._counts[Status.UPLOADED] += len(children)
                 self._children += [(found["user"], child) for child in children]
             self.errors += after.status.is_error
+            self.with_losses += _has_losses(after)
             self._publish()
         self._count(before, after, seconds)
         logs.stage_line(
@@ -171,6 +174,8 @@ class Ledger:
         if after.status.is_final:
             format_id = found["format"]["id"] if found["format"] else "unknown"
             self._metrics.uploads.labels(format_id, after.status.name).inc()
+        if _has_losses(after):
+            self._metrics.archives_with_losses.inc()
         if found["error"] and after.status.is_error:
             self._metrics.error(found["error"]["stage"], found["error"]["reason"])
         if before.status is Status.CONVERTING and after.status is Status.DEPLOYING:
@@ -253,6 +258,10 @@ class Ledger:
     def _publish(self) -> None:
         self._changed = True
         self._metrics.set_files({status: self._counts[status] for status in Status})
+
+
+def _has_losses(place: Place) -> bool:
+    return place.status is Status.EXTRACTED and manifest.losses(place.manifest) > 0
 
 
 def _pixels(found: Manifest) -> int:

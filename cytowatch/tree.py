@@ -39,6 +39,7 @@ class Entry:
             "status": self.status.name,
             "status_code": self.status.code,
             "path": str(self.path),
+            "lost": manifest.losses(self.manifest),
         }
 
 

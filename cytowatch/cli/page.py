@@ -21,7 +21,7 @@ from cytowatch import pauses
 from cytowatch.engine import room
 from cytowatch.hooks.pending import dead
 from cytowatch.index import Index
-from cytowatch.manifest import utc
+from cytowatch.manifest import losses, utc
 from cytowatch.names import printable
 from cytowatch.spool import Spool
 from cytowatch.status import Status
@@ -35,6 +35,7 @@ __all__ = [
     "list_lines",
     "status_lines",
     "status_page",
+    "status_text",
     "styled",
 ]
 
@@ -79,6 +80,12 @@ def _cells(text: str) -> int:
     return len(text) + wide - sum(unicodedata.combining(letter) != 0 for letter in text)
 
 
+def status_text(entry: Entry) -> str:
+    """The status as a list shows it, with what an archive lost."""
+    lost = losses(entry.manifest) if entry.status is Status.EXTRACTED else 0
+    return f"{entry.status.label}, {lost:,} lost" if lost else entry.status.label
+
+
 def list_lines(found: list[Entry], columns: int | None) -> Iterator[str]:
     """One line an uploaded file, with a head; an id that has no room within `columns` is folded."""
     head = ("ID", "USER", "STATUS", "FORMAT", "SIZE")
@@ -86,7 +93,7 @@ def list_lines(found: list[Entry], columns: int | None) -> Iterator[str]:
         (
             about["id"],
             printable(about["user"]),
-            entry.status.label,
+            status_text(entry),
             about["format"]["id"] if about["format"] else "–",
             bytes_text(about["size_bytes"]),
         )
@@ -154,6 +161,7 @@ def status_page(
         "last_hour": _ended(index, hours=1),
         "health": told.get("health", {}) if pid is not None else {},
         "set_aside": told.get("set_aside", []) if pid is not None else [],
+        "missing": len(index.missing()),
         "disk_free_bytes": there.bytes,
         "inodes_free": there.inodes,
     }
@@ -199,6 +207,9 @@ def status_lines(page: dict[str, Any]) -> Iterator[str]:
         yield f"{styled('paused', 'yellow')}   {printable(', '.join(page['paused']['users']))}"
     for name, reason in page["health"].items():
         yield f"{styled(name, 'red')}  {printable(reason)}"
+    if page["missing"]:
+        said = f"{page['missing']:,} vanished from storage: `cytowatch verify` lists them"
+        yield f"{styled('missing', 'red')}  {said}"
     yield from _aside_lines(page["set_aside"])
     for one in page["dead_letters"][:_MOST_SHOWN]:
         said = f"{one['hook']} of {one['id']} {one['status']}: {one['said']}"

@@ -30,7 +30,7 @@ from urllib.parse import urlsplit
 from cytowatch import aside, outside, threads
 from cytowatch.config import Hook
 from cytowatch.hooks.pending import Pending, bury, pending, place_of, save
-from cytowatch.manifest import Manifest
+from cytowatch.manifest import Manifest, losses
 from cytowatch.spool import Spool
 
 __all__ = ["Courier", "DeliveryError", "event", "headers"]
@@ -58,6 +58,8 @@ def event(one: Pending, found: Manifest) -> bytes:
             "time": found["history"][-1]["at"],
             "subject": one.id,
             "datacontenttype": "application/json",
+            # An extension attribute: how many members of an archive could not be unpacked.
+            "lost": losses(found),
             "data": found,
         }
     ).encode()
@@ -128,6 +130,7 @@ def _run(hook: Hook, one: Pending, path: Path, found: Manifest) -> str:
         "CYTOWATCH_STATUS": one.status,
         "CYTOWATCH_USER": one.user,
         "CYTOWATCH_PATH": os.fspath(path),
+        "CYTOWATCH_LOST": str(losses(found)),
     }
     try:
         process = subprocess.Popen(

@@ -41,7 +41,7 @@ EVENTS = (
     Event(word="requested", levels=("info",), tells="What a command asked for was done, or why not (`error`).",
           fields=("do", "id", "said", "error", "anyway")),
     Event(word="stopping", levels=("info",), tells="A signal came; what is in work is put down.", fields=("signal",)),
-    Event(word="stopped", levels=("info",), tells="It has ended.", fields=("ended_in_error",)),
+    Event(word="stopped", levels=("info",), tells="It has ended.", fields=("ended_in_error", "with_losses")),
     # Uploaded files.
     Event(word="claimed", levels=("info",), tells="A drop became an uploaded file; `seconds` is how long it settled.",
           fields=("id", "user", "name", "bytes", "seconds")),
@@ -50,7 +50,7 @@ EVENTS = (
           admin="[Reasons](reasons.md) has what to do for each."),
     Event(word="ended", levels=("info", "warning"), tells="One line for each upload at its end, with all that support needs.",
           fields=("id", "status", "user", "name", "dropped", "parent_id", "format", "bytes", "output_bytes", "pixels", "reader",
-                  "seconds", "seconds_by_stage", "attempts", "warnings", "skipped", "children", "reason", "detail"),
+                  "seconds", "seconds_by_stage", "attempts", "warnings", "skipped", "lost", "children", "reason", "detail"),
           admin="As for `stage`."),
     Event(word="held_up", levels=("warning",), tells="A fault of the machine, or the same content that is still in work, makes an uploaded file wait; it goes on by itself.",
           fields=("id", "why", "detail"), admin="`disk`: [a full disk](how-to/full-disk.md). Else the detail names it."),
@@ -75,6 +75,8 @@ EVENTS = (
           fields=("files", "seconds")),
     Event(word="index_fault", levels=("warning",), tells="The index cannot be read or written; it is made right, nothing waits for it.",
           fields=("error",), admin="If it comes again: look for a full or failing disk below `state/`."),
+    Event(word="vanished", levels=("warning",), tells="An uploaded file is no longer in storage, and no command removed it.",
+          fields=("id", "user", "status"), admin="Restore it from a backup; `cytowatch remove ID` says that it is gone for good. `cytowatch verify` lists all of them."),
     # Watching.
     Event(word="events_lost", levels=("warning",), tells="The kernel dropped events; all inboxes are scanned.", fields=("detail",),
           admin="Often: raise `fs.inotify.max_queued_events`."),

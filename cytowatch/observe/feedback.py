@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cytowatch import aside, durable, names, reasons
-from cytowatch.manifest import Manifest
+from cytowatch.manifest import Manifest, losses
 from cytowatch.status import Status
 
 __all__ = ["Note", "Notes", "bytes_text", "of_drop", "of_uploaded"]
@@ -59,6 +59,8 @@ def of_uploaded(found: Manifest, status: Status, share: float) -> Note:
     """Of an uploaded file; `share` of its stage is done."""
     step = int(share * 10) * 10
     says = status.label + (f" {step}%" if step and not status.is_final else "")
+    if status is Status.EXTRACTED and (lost := losses(found)):
+        says += f", {lost:,} LOST"
     lines = [found["name"], f"is {status.label}.", f"id: {found['id']}"]
     if found["error"] is not None:
         reason = found["error"]["reason"]

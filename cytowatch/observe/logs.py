@@ -10,7 +10,7 @@ from typing import Any, TextIO, cast
 
 import structlog
 
-from cytowatch.manifest import Manifest
+from cytowatch.manifest import Manifest, losses
 from cytowatch.names import printable
 
 __all__ = ["configure", "ended_line", "get", "stage_line"]
@@ -121,8 +121,8 @@ def ended_line(log: Any, found: Manifest) -> None:
     seconds: dict[str, float] = {}
     for entry in found["history"]:
         seconds[entry["status"]] = seconds.get(entry["status"], 0.0) + (entry["seconds"] or 0.0)
-    error, conversion = found["error"], found["conversion"]
-    tell = log.warning if error else log.info
+    error, conversion, lost = found["error"], found["conversion"], losses(found)
+    tell = log.warning if error or lost else log.info
     tell(
         "ended",
         id=found["id"],
@@ -141,6 +141,7 @@ def ended_line(log: Any, found: Manifest) -> None:
         attempts=max((entry["attempt"] for entry in found["history"]), default=0),
         warnings=len(found["warnings"]),
         skipped=len(found["skipped"]),
+        lost=lost,
         children=len(found["children"]),
         reason=error["reason"] if error else None,
         detail=error["detail"] if error else None,
