@@ -648,7 +648,8 @@ class _Daemon:
         self._stop.set()
         self._intake.stop()
         now = time.monotonic()
-        self._collect(self._intake.collect(now), now)
+        while arrived := self._intake.collect(now):
+            self._collect(arrived, now)
         self._engine.stop()
         self._index.look(finish(self._spool))
 

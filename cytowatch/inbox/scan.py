@@ -24,6 +24,7 @@ __all__ = [
     "is_user",
     "scan",
     "set_aside",
+    "steps",
     "stray",
     "users",
 ]
@@ -150,11 +151,10 @@ class _Folder:
 
 def scan(
     inbox: Path, user: str, ignore: Sequence[str], *, device: int
-) -> Iterator[tuple[Drop, Waiting | None] | None]:
+) -> Iterator[tuple[Drop, Waiting | None]]:
     """Every drop in the inbox of `user`, each with the reason why it can never be claimed as it is.
 
-    None is given now and then between them: a good moment to let others have their turn. No
-    descriptor is open then. A folder that cannot be looked into is given as a drop of its own.
+    A folder that cannot be looked into is given as a drop of its own.
 
     Parameters
     ----------
@@ -165,6 +165,16 @@ def scan(
     ------
     FileNotFoundError
         The inbox is gone.
+    """
+    return (one for one in steps(inbox, user, ignore, device=device) if one is not None)
+
+
+def steps(
+    inbox: Path, user: str, ignore: Sequence[str], *, device: int
+) -> Iterator[tuple[Drop, Waiting | None] | None]:
+    """As `scan`, with None now and then: a good moment to let others have their turn.
+
+    No descriptor is open then.
     """
     try:
         found = os.stat(inbox / user, follow_symlinks=False)

@@ -232,7 +232,7 @@ class Sweep:
     def _drops(self, user: str) -> Iterator[tuple[Drop, Waiting | None] | None]:
         if user == _NOBODY:
             return scan.stray(self._inbox, self.settings.ignore)
-        return scan.scan(self._inbox, user, self.settings.ignore, device=self._device)
+        return scan.steps(self._inbox, user, self.settings.ignore, device=self._device)
 
     def _mark(self, user: str) -> Generator[None, None, None]:
         """Let what its copier has called done be due at once, and nothing else ever."""
