@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,11 +30,13 @@ __all__ = [
     "leaves_holes",
     "make_directory",
     "mount_of",
+    "move_over",
     "remove_empty",
     "remove_tree",
     "rename",
     "walk",
     "why_of",
+    "write_fresh",
     "write_note",
 ]
 
@@ -363,9 +366,36 @@ def make_directory(path: Path, *, mode: int = 0o750) -> None:
 
 def write_note(path: Path, text: str) -> None:
     """Write a file of a few words that outlasts a power cut, with its name."""
-    path.write_text(text)
+    write_fresh(path, text)
     fsync_file(path)
     fsync_directory(path.parent)
+
+
+def write_fresh(path: Path, text: str) -> None:
+    """Write a file of ours in the place of whatever lies at `path`.
+
+    Nothing is written through a link or into a FIFO that somebody left there, and a folder goes to
+    another name.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except IsADirectoryError:
+        _out_of_the_way(path)
+    with open(path, "x", encoding="utf-8", errors="replace") as file:
+        file.write(text)
+
+
+def move_over(source: Path, target: Path) -> None:
+    """Rename a file of ours over whatever lies at `target`; a folder there goes to another name."""
+    try:
+        os.rename(source, target)
+    except IsADirectoryError:
+        _out_of_the_way(target)
+        os.rename(source, target)
+
+
+def _out_of_the_way(path: Path) -> None:
+    os.rename(path, f"{path}.{os.urandom(4).hex()}")
 
 
 def fsync_file(path: Path) -> None:
@@ -380,17 +410,27 @@ def fsync_file(path: Path) -> None:
 def fsync_tree(path: Path) -> None:
     """Make every file and directory below `path` outlast a power cut, and `path` itself.
 
-    Raises
-    ------
-    OSError
-        It cannot be done, or the tree is nested more deeply than any of ours.
+    A decoder process may still be at work in it: nothing is followed, and only regular files are waited for.
     """
-    for folder, _, files in reversed(list(walk(path))):
-        with directory(folder) as descriptor:
-            for name in files:
-                file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=descriptor)
-                try:
-                    os.fsync(file)
-                finally:
-                    os.close(file)
+    # Not `os.walk`, which recurses: the deepest directory comes last, and is synced first.
+    folders = [""]
+    for folder in folders:
+        with beneath(path, folder) as descriptor, os.scandir(descriptor) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(f"{folder}/{entry.name}" if folder else entry.name)
+                elif entry.is_file(follow_symlinks=False):
+                    _fsync_at(descriptor, entry.name)
+    for folder in reversed(folders):
+        with beneath(path, folder) as descriptor:
             os.fsync(descriptor)
+
+
+def _fsync_at(folder: int, name: str) -> None:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(name, flags, dir_fd=folder)
+    try:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from cytowatch import durable, names
+from cytowatch import durable, names, outside
 from cytowatch.errors import RootError
+from cytowatch.outside import OutsideError
 from cytowatch.spool import Spool
 
 __all__ = ["Pauses", "pause", "read", "resume"]
@@ -46,20 +49,30 @@ def _path(spool: Spool) -> Path:
 def read(spool: Spool) -> Pauses:
     """What is held back now; a file that cannot be understood holds back nobody."""
     try:
-        found = json.loads(_path(spool).read_bytes())
-        users = frozenset(str(user) for user in found["users"])
-        return Pauses(everyone=bool(found["everyone"]), users=users)
-    except (OSError, ValueError, KeyError, TypeError):
+        return _checked(outside.read_json(_path(spool)))
+    except (OSError, OutsideError):
         return Pauses()
+
+
+def _checked(found: dict[str, Any]) -> Pauses:
+    everyone, users = found.get("everyone"), found.get("users")
+    if type(everyone) is not bool or type(users) is not list:
+        raise OutsideError("everyone or users is missing, or of another type")
+    if any(type(user) is not str for user in users):
+        raise OutsideError("users holds something else than names")
+    return Pauses(everyone=everyone, users=frozenset(users))
 
 
 def _write(spool: Spool, pauses: Pauses) -> None:
     path = _path(spool)
     if pauses:
         temporary = path.with_name(".paused.json")
-        temporary.write_text(json.dumps(pauses.document))
+        durable.write_fresh(temporary, json.dumps(pauses.document))
         durable.fsync_file(temporary)
-        temporary.rename(path)
+        durable.move_over(temporary, path)
+    elif path.is_dir():
+        # What nobody paused by: nothing lies in its place from now on.
+        spool.discard(path)
     else:
         path.unlink(missing_ok=True)
     # Whoever paused it, to move a disk perhaps, or let it go on relies on that after a power cut too.
@@ -69,6 +82,9 @@ def _write(spool: Spool, pauses: Pauses) -> None:
 def pause(spool: Spool, user: str | None) -> Pauses:
     """Hold back `user`, or everyone for None; gives what is held back now."""
     before = read(spool)
+    if user is not None:
+        # As the daemon spells a folder whose name is not UTF-8.
+        user = names.decode(os.fsencode(user))[0]
     after = Pauses(
         everyone=before.everyone or user is None,
         users=before.users | ({user} if user is not None else set()),
@@ -88,7 +104,7 @@ def resume(spool: Spool, user: str | None) -> Pauses:
     before = read(spool)
     if user is not None and before.everyone:
         raise RootError("everyone is paused: `cytowatch resume` without --user lets all go on")
-    freed = names.alike(before.users, user or "")
+    freed = names.alike(before.users, names.decode(os.fsencode(user or ""))[0])
     after = Pauses(users=before.users.difference(freed)) if user is not None else Pauses()
     _write(spool, after)
     return after

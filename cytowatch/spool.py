@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cytowatch import durable, names
+from cytowatch import durable, names, outside, trees
 from cytowatch.errors import RootError
 from cytowatch.failpoints import reached
 from cytowatch.names import UploadedFileId
@@ -24,6 +24,10 @@ __all__ = ["LAYOUT", "Spool"]
 
 #: The version of the layout on disk, written to ``FORMAT``.
 LAYOUT = "cytowatch 1\n"
+#: What cannot be removed in this time waits in the trash: whoever removes it has other things to do.
+_PATIENCE_S = 1.0
+#: As much, in blocks of 4 KiB, as a start writes before it has come to anything that can wait.
+_PROBE_BLOCKS = 4
 
 
 class Spool:
@@ -55,6 +59,9 @@ class Spool:
         """
         spool = cls(root)
         try:
+            if root.exists() and not root.is_dir():
+                raise RootError(f"{root} is not a directory: name the one that holds the tree")
+            # A link to a disk that is not mounted yet leads nowhere, and is waited for.
             root.mkdir(parents=True, exist_ok=True)
             marker = root / "FORMAT"
             if not marker.exists():
@@ -138,7 +145,7 @@ class Spool:
 
     def _check_layout(self, *, missing_is_fine: bool) -> None:
         try:
-            found = (self.root / "FORMAT").read_text()
+            found = outside.read_file(self.root / "FORMAT", most_bytes=1000).decode()
         except FileNotFoundError:
             if missing_is_fine:
                 return
@@ -179,18 +186,49 @@ class Spool:
         RootError
             Another process holds it; it is named.
         """
-        descriptor = os.open(self.state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            descriptor = os.open(self.state / "lock", flags, 0o640)
+        except OSError as error:
+            raise RootError(f"{error.filename}: {error.strerror}") from error
         try:
             if not _locked(descriptor, patience_s):
                 holder = os.pread(descriptor, 64, 0).decode("ascii", "replace").strip() or "unknown"
                 raise RootError(f"{self.root} is in use by process {holder}")
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            try:
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            except OSError as error:
+                raise RootError(f"{self.state / 'lock'}: {error.strerror}") from error
             self._lock = descriptor
             yield
         finally:
             self._lock = None
             os.close(descriptor)
+
+    def try_writing(self) -> None:
+        """Make a directory with a file in ``state/tmp``, as a claim does, and remove both.
+
+        Raises
+        ------
+        OSError
+            The filesystem takes no writes now: it is full, read-only, or fails.
+        """
+        # A crash may leave it; the name is not that of an <id>/, so nothing takes it for a claim.
+        probe = self.tmp / f".writing-{os.urandom(4).hex()}"
+        try:
+            probe.mkdir(mode=0o750)
+            # Some filesystems report only here that they are full; nothing of it has to last.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_DSYNC | os.O_CLOEXEC
+            descriptor = os.open(probe / "written", flags, 0o640)
+            try:
+                # The last blocks of a full disk are written before it says that it is full.
+                for _ in range(_PROBE_BLOCKS):
+                    os.write(descriptor, b"x" * 4096)
+            finally:
+                os.close(descriptor)
+        finally:
+            durable.remove_tree(probe)
 
     def is_there(self) -> bool:
         """Whether what lies at the root is still the tree that `lock` holds."""
@@ -304,13 +342,13 @@ class Spool:
     def bury(self, path: Path) -> Path:
         """Rename something of ours into the trash; gives its new place."""
         grave = self.trash / f"{path.name}.{os.urandom(4).hex()}"
-        os.rename(path, grave)
+        trees.move_away(path, grave)
         return grave
 
     def discard(self, path: Path) -> None:
         """Remove something of ours: first out of the way by a rename, then for good.
 
-        What cannot be removed now stays in the trash, and is removed with it.
+        What cannot be removed now, or not soon, stays in the trash, and is removed with it.
         """
         try:
             grave = self.bury(path)
@@ -318,12 +356,16 @@ class Spool:
             return
         with suppress(OSError):
             reached("trash.renamed")
-            _remove(grave)
+            trees.remove(grave, patience_s=_PATIENCE_S)
 
-    def empty_trash(self) -> None:
-        """Remove what `discard` could not; another thread may be about the same at that moment."""
+    def empty_trash(self, *, patience_s: float = 3 * _PATIENCE_S) -> None:
+        """Remove what `discard` could not; another thread may be about the same at that moment.
+
+        What is left after `patience_s` seconds is left for the next time.
+        """
+        end = time.monotonic() + patience_s
         for grave in self.trash.iterdir():
-            _remove(grave)
+            trees.remove(grave, patience_s=max(0.0, end - time.monotonic()))
 
 
 def _locked(descriptor: int, patience_s: float) -> bool:
@@ -344,11 +386,3 @@ def _tell_not_synced(path: Path, error: OSError) -> None:
     import structlog
 
     structlog.get_logger().warning("not_synced", path=os.fspath(path), error=error.strerror)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        durable.remove_tree(path)
-    else:
-        with suppress(OSError):
-            path.unlink()

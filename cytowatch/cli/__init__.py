@@ -9,6 +9,8 @@ from cytowatch.errors import ConfigError, CytowatchError
 
 __all__ = ["main"]
 
+_MOST_ASIDE = 20
+
 
 def main() -> None:
     """Run the command in ``sys.argv``; whatever happens, nobody sees a traceback."""
@@ -20,7 +22,7 @@ def main() -> None:
         # Whoever read our output has gone, as `head` does; there is nothing left to say.
         code = _close_output()
     except PermissionError as error:
-        code = _say(f"{error.filename}: {error.strerror}", 2)
+        code = _say(_of_python(error) or f"{error.filename}: {error.strerror}", 2)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else "the output cannot be written: "
         code = _say(f"{where}{error.strerror or error}", 1)
@@ -28,7 +30,8 @@ def main() -> None:
     except KeyboardInterrupt:
         code = _say("broken off", 130)
     except Exception as error:  # noqa: BLE001 - the last word: a file to send instead of a traceback
-        code = _report(error)
+        code = _say(said, 2) if (said := _of_python(error)) else _report(error)
+    _say_what_was_set_aside()
     if sys.argv[1:2] in (["list"], ["status"]):
         # They hold nothing any more, and Python would take a seventh of their time to say so.
         sys.stderr.flush()
@@ -59,10 +62,34 @@ def _say(text: str, code: int) -> int:
     return code
 
 
+def _say_what_was_set_aside() -> None:
+    """What this command passed over; a daemon has told the log, and a shell that completes nobody."""
+    if sys.argv[1:2] == ["run"] or "_CYTOWATCH_COMPLETE" in os.environ:
+        return
+    from cytowatch import aside
+
+    found = aside.all_of()
+    if not found:
+        return
+    from cytowatch.cli.page import aside_text
+
+    for one in found[:_MOST_ASIDE]:
+        _say(f"set aside: {aside_text(one.where, one.which, one.why)}", 0)
+    if len(found) > _MOST_ASIDE:
+        _say(f"{len(found) - _MOST_ASIDE:,} more were set aside", 0)
+
+
 def _close_output() -> int:
     """Let nothing more go where nothing can be written, not even at the end of the process."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1
+
+
+def _of_python(error: Exception) -> str | None:
+    """What is wrong with this Python, if the owner of the tree cannot read it and `error` came of that."""
+    python = sys.modules.get("cytowatch.cli.python")
+    found = python.complaint if python else None
+    return found if isinstance(error, ImportError | PermissionError) else None
 
 
 def _report(error: Exception) -> int:
@@ -74,7 +101,7 @@ def _report(error: Exception) -> int:
     ) as file:
         traceback.print_exc(file=file)
     return _say(
-        f"an error that nobody foresaw ({type(error).__name__}: {error}). "
+        f"unexpected error ({type(error).__name__}: {error}). "
         f"Please send {file.name} with a word on what you did.",
         1,
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cytowatch import __version__, tree
+from cytowatch.cli import python
 from cytowatch.errors import RootError
 from cytowatch.spool import Spool
 from cytowatch.status import Status
@@ -28,8 +29,10 @@ __all__ = [
     "become_caller_again",
     "become_owner",
     "configuration",
+    "configuration_file",
     "one",
     "print_json",
+    "readable",
     "spool_of",
     "status_named",
 ]
@@ -43,12 +46,24 @@ app = typer.Typer(
 )
 
 _SYSTEM_CONFIG = Path("/etc/cytowatch/cytowatch.toml")
+#: The configuration of a tree that is named on the command line, in that tree.
+_OF_A_TREE = "cytowatch.toml"
 
 RootOption = Annotated[
-    Path | None, typer.Option("--root", help="The tree; overrides the configuration.")
+    Path | None,
+    typer.Option(
+        "--root",
+        help="The tree; overrides the configuration. Without --config, its own cytowatch.toml "
+        "is read if there is one, and no other file.",
+    ),
 ]
 ConfigOption = Annotated[
-    Path | None, typer.Option("--config", help="The configuration file; none is fine as well.")
+    Path | None,
+    typer.Option(
+        "--config",
+        help="The configuration file; without it and --root, "
+        "/etc/cytowatch/cytowatch.toml if there is one.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -68,8 +83,25 @@ def _main(
     """A drop folder that turns whole-slide images into deployed pyramids."""
 
 
+def configuration_file(root: Path | None, config: Path | None) -> Path | None:
+    """The file that the command line and the environment mean; None for the defaults.
+
+    A root that is named on the command line brings its own configuration, ``ROOT/cytowatch.toml``, or
+    none: hooks of this machine's own service must never fire for a trial tree.
+
+    Source: docs/reference/configuration.md
+    """
+    if config is not None:
+        return config
+    if root is None and (named := os.environ.get("CYTOWATCH_CONFIG")):
+        return Path(named)
+    given = _root_given(root)
+    usual = given / _OF_A_TREE if given else _SYSTEM_CONFIG
+    return usual if os.path.lexists(usual) else None
+
+
 def configuration(root: Path | None, config: Path | None) -> Config:
-    """What `--root`, `--config` and the environment say, in this order of weight.
+    """The configuration that the command line and the environment mean.
 
     Raises
     ------
@@ -79,11 +111,7 @@ def configuration(root: Path | None, config: Path | None) -> Config:
     # Imported here: whoever says the root needs nothing else of it, and it takes a tenth of a `list`.
     from cytowatch.config import from_mapping, load, to_mapping
 
-    if config is None and (named := os.environ.get("CYTOWATCH_CONFIG")):
-        config = Path(named)
-    if config is None and _SYSTEM_CONFIG.exists():
-        config = _SYSTEM_CONFIG
-    found = load(config)
+    found = load(configuration_file(root, config))
     if given := _root_given(root):
         found = from_mapping({**to_mapping(found), "root": str(given)})
     return found
@@ -95,22 +123,28 @@ def _root_given(root: Path | None) -> Path | None:
     return Path(said).absolute() if said else None
 
 
-def become_owner(root: Path) -> None:
+def become_owner(root: Path) -> str | None:
     """As root, act as whoever owns the tree at `root`: what is made in it must be his.
 
     A file of root's in ``state/`` is one that the daemon cannot write to. The way back stays
-    open, for a command that writes elsewhere as well.
+    open, for a command that writes elsewhere as well. Gives what is wrong, in words, if the owner
+    cannot read this Python: then what is not loaded yet cannot be.
     """
     try:
         owner = os.stat(root)
     except OSError:
-        return
+        return None
     if os.geteuid() != 0 or owner.st_uid == 0:
-        return
+        return None
+    needed = python.parts()
+    name = f"the user {owner.st_uid}"
     with suppress(KeyError):
-        os.initgroups(pwd.getpwuid(owner.st_uid).pw_name, owner.st_gid)
+        name = pwd.getpwuid(owner.st_uid).pw_name
+        os.initgroups(name, owner.st_gid)
     os.setresgid(owner.st_gid, owner.st_gid, 0)
     os.setresuid(owner.st_uid, owner.st_uid, 0)
+    path = python.unreadable(needed)
+    return python.advice(name, path) if path else None
 
 
 def become_caller_again() -> None:
@@ -147,6 +181,22 @@ def one(spool: Spool, wanted: str) -> tree.Entry:
         said = "nothing is" if not found else f"{len(found)} uploaded files are"
         raise RootError(f"{said} called {wanted!r}: `cytowatch list` shows the ids")
     return found[0]
+
+
+def readable(entry: tree.Entry) -> tree.Entry:
+    """`entry`, if its manifest can be read.
+
+    Raises
+    ------
+    RootError
+        It cannot; the message says why, and what to do.
+    """
+    if entry.damaged is None:
+        return entry
+    raise RootError(
+        f"the manifest of {entry.manifest['id']} is damaged: restore its manifest.json from a backup; "
+        f"the files themselves lie in {entry.path} ({entry.damaged})"
+    )
 
 
 def status_named(wanted: str) -> Status:

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from cytowatch import durable, invariants, names
+from cytowatch.cli import python
+from cytowatch.cli.page import aside_text
 from cytowatch.config import Config
-from cytowatch.engine import sandbox, walls
+from cytowatch.engine import notes, room, sandbox, walls
 from cytowatch.errors import RootError
 from cytowatch.inbox import scan
 from cytowatch.inbox.claim import lease, prepare_process
@@ -78,16 +80,36 @@ def _root(config: Config) -> Iterator[Result]:
     except OSError as error:
         yield Result("root", False, f"{error.filename}: {error.strerror}")
         return
-    free = os.statvfs(spool.root)
-    left = free.f_bavail * free.f_frsize
-    enough = left >= config.storage.reserve_bytes
     yield Result("root", True, f"{spool.root}, one filesystem")
-    yield Result("disk", enough, f"{left:,} bytes free, {config.storage.reserve_bytes:,} reserved")
+    yield _disk(config, spool)
     pid = daemon_pid(spool)
     yield Result("daemon", None, f"running, process {pid}" if pid is not None else "not running")
     yield from _inboxes(spool, config, running=pid is not None)
     yield _power(spool)
     yield _lease(spool)
+    yield from _set_aside(spool)
+
+
+def _set_aside(spool: Spool) -> Iterator[Result]:
+    """What a running daemon has set aside, and what it refused."""
+    told = live(spool) if daemon_pid(spool) is not None else None
+    for one in (told or {}).get("set_aside", []):
+        said = aside_text(one["where"], one["which"], one["why"], one["tries"])
+        yield Result("set aside", False, said)
+    if count := notes.refused(spool):
+        said = (
+            f"{count:,} could not be used and lie in {spool.requests / notes.REFUSED}: delete them"
+        )
+        yield Result("requests", False, said)
+
+
+def _disk(config: Config, spool: Spool) -> Result:
+    there = room.free(spool.root)
+    kept = room.spare(config.storage, there)
+    said = f"{there.bytes:,} bytes free, {kept.bytes:,} reserved"
+    if there.inodes is not None:
+        said += f"; {there.inodes:,} inodes free, {kept.inodes:,} reserved"
+    return Result("disk", room.too_little(there, room.Amount(), kept) is None, said)
 
 
 def _inboxes(spool: Spool, config: Config, *, running: bool) -> Iterator[Result]:
@@ -181,3 +203,7 @@ def _versions(_config: Config) -> Iterator[Result]:
     packages = ("pyvips-binary", "openslide-bin", "tifffile", "watchdog")
     told = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
     yield Result("versions", None, told)
+    if path := python.is_at_home(python.parts()):
+        said = f"{path} lies in a home directory, which the systemd unit hides (ProtectHome=yes): "
+        said += "for the service install cytowatch elsewhere, with /usr/bin/python3"
+        yield Result("python", None, said)

@@ -14,10 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from cytowatch.engine.child import ChildCrashed, ChildTimedOut, Stopped, Zygote
+from cytowatch import outside
+from cytowatch.engine.child import ChildCrashed, Stopped, Zygote
+from cytowatch.engine.pace import ChildTimedOut
 from cytowatch.errors import IngestError, TransientError
 from cytowatch.manifest import Manifest
 from cytowatch.model import Outcome, UploadedFile
+from cytowatch.outside import OutsideError
 from cytowatch.stages.deploy import reopen
 from cytowatch.status import Status
 
@@ -66,6 +69,7 @@ def verify(
     throttle: Throttle,
     progress: Callable[[int], None],
     stop: threading.Event,
+    findings: Findings | None = None,
 ) -> Findings:
     """Look at the uploaded file that is published at `path`.
 
@@ -79,7 +83,7 @@ def verify(
     Stopped
         `stop` was set.
     """
-    findings = Findings()
+    findings = findings or Findings()
     for row in found["files"]:
         top = path / row["path"].split("/", 1)[0]
         if top.is_symlink():
@@ -104,7 +108,7 @@ def _hash(
     digest = hashlib.sha256()
     read = 0
     try:
-        with open(file, "rb", buffering=0) as opened:
+        with outside.regular_file(file) as opened:
             while chunk := opened.read(_CHUNK_BYTES):
                 if stop.is_set():
                     raise Stopped("asked to stop")
@@ -114,6 +118,9 @@ def _hash(
                 throttle.read(len(chunk))
     except FileNotFoundError:
         findings.problems.append(f"{name} is not there")
+        return
+    except OutsideError:
+        findings.problems.append(f"{name} is not a regular file")
         return
     except OSError as error:
         findings.problems.append(f"{name} cannot be read: {error.strerror}")
@@ -132,7 +139,9 @@ def _reopen(
 ) -> None:
     try:
         with zygote.fork(path, "/dev/null") as child:
-            child.run(Status.DEPLOYING, found, progress=lambda _: None, stop=stop)
+            child.run(
+                Status.DEPLOYING, found, out=Path("/dev/null"), progress=lambda _: None, stop=stop
+            )
     except IngestError as error:
         findings.problems.append(error.detail)
     except ChildCrashed as crash:

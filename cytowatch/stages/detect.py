@@ -15,6 +15,7 @@ from cytowatch.config import Limits
 from cytowatch.errors import FormatError
 from cytowatch.formats import Format, Probe, companions, completeness, limits, shown
 from cytowatch.formats.companions import Group
+from cytowatch.formats.doubles import has_zip_behind
 from cytowatch.formats.marks import levels
 from cytowatch.formats.ome_tiff import other_files
 from cytowatch.formats.tiff import main_page
@@ -22,6 +23,7 @@ from cytowatch.manifest import FileEntry, FormatEntry
 from cytowatch.model import Outcome, UploadedFile
 from cytowatch.pyramid import verify
 from cytowatch.pyramid.meaning import is_odd
+from cytowatch.pyramid.readers import dicom
 from cytowatch.status import Status
 
 __all__ = ["detect", "identify"]
@@ -54,13 +56,22 @@ def detect(file: UploadedFile) -> Outcome:
         unheeded = shown.unheeded(probe.tiff) if probe.tiff is not None else None
         is_first = probe.tiff is None or main_page(probe.tiff) == 0
         looped = probe.tiff is not None and probe.tiff.loops
+        ascending = shown.ascending(probe.tiff) if probe.tiff is not None else None
+        zipped = not found.extract and has_zip_behind(probe.descriptor, probe.size_bytes)
     native, slide_vendor = found.native, None
     warnings = list(file.manifest["warnings"])
     if looped:
         warnings.append("its list of directories leads back into itself: it was read once round")
+    if zipped:
+        warnings.append("a zip archive is appended to it, which was not unpacked")
     if found.native:
         slide_vendor, refusal = _opened(path, levels_in_it, file.config.limits)
-        if found.id not in _ELSE_DERIVED:
+        derived = _derived_instead(found, path, refusal, ascending)
+        if derived is not None:
+            refusal = derived
+        elif found.id == "dicom":
+            warnings += _judged_dicom(found, path, refusal)
+        elif found.id not in _ELSE_DERIVED:
             warnings += _judged(found, refusal, misread, unheeded)
         elif misread or unheeded:
             refusal = f"it has {misread or unheeded}, which it would not show as they are"
@@ -70,7 +81,8 @@ def detect(file: UploadedFile) -> Outcome:
         slide_vendor = slide_vendor if native else None
         # That an OME-TIFF is flat, or has its levels in SubIFDs, is nothing to be warned of.
         if refusal is not None and found.id != "ome-tiff":
-            warnings.append(f"OpenSlide does not read it, so a pyramid is derived: {refusal}")
+            how = "would show wrong colours" if found.id == "dicom" else "does not read it"
+            warnings.append(f"OpenSlide {how}, so a pyramid is derived: {refusal}")
     elif not found.extract and file.config.convert.derive == "large":
         native = is_first and not is_odd(path) and _is_small(path)
     status = _next(found, native=native)
@@ -272,6 +284,41 @@ def _judged(
             "unsupported_format", f"{found.name} with {misread}: OpenSlide shows 8 bits alone"
         )
     return [f"it has {unheeded}: OpenSlide pays no heed to that"] if unheeded else []
+
+
+def _derived_instead(
+    found: Format, path: str, refusal: str | None, ascending: str | None
+) -> str | None:
+    """Why a pyramid is derived of a vendor's slide that something else reads too; None if it is not."""
+    if found.id == "aperio-svs" and refusal is not None:
+        return ascending
+    if found.id == "dicom" and refusal is None:
+        parts = dicom.parts(path)
+        return dicom.contradiction(parts) if dicom.is_placed(parts) else None
+    return None
+
+
+def _judged_dicom(found: Format, path: str, refusal: str | None) -> list[str]:
+    """What is to be said of a slide in DICOM that is deployed as it is.
+
+    Raises
+    ------
+    FormatError
+        `unreadable`, in the words of a person where they are known.
+    """
+    parts = dicom.parts(path)
+    if refusal is not None and (pair := dicom.twice(parts)) is not None:
+        one, other = (os.path.basename(part.path) for part in pair)
+        wide, tall = pair[0].size
+        raise FormatError(
+            "unreadable",
+            f"two of its files hold the same level of {wide} x {tall} pixels, {one} and {other}: send it "
+            f"once more with one of them. OpenSlide says: {refusal}",
+        )
+    warnings = _judged(found, refusal, None, None)
+    if said := dicom.contradiction(parts):
+        warnings.append(f"its colours may be shown wrongly: {said}")
+    return warnings
 
 
 def _is_small(path: str) -> bool:

@@ -15,28 +15,32 @@ import pytest
 from tests import builders
 from tests.builders import vendors
 from tests.integration.test_matrix import ROWS, VSI
+from tests.needs import lacking, needs, unless
 
 HOUSE = Path(__file__).parents[2]
 DOCS = HOUSE / "docs"
 
-_TOOLS = ("unshare", "setpriv", "useradd", "rsync", "smbd", "smbclient", "systemd-analyze")
+_TOOLS = (
+    "bash", "mount", "rsync", "setpriv", "smbclient", "smbd", "systemd-analyze", "unshare", "useradd",
+)  # fmt: skip
 
 
-def lacking() -> str:
-    """What this machine lacks to be a lab of its own; nothing in CI, where that is a failure."""
-    if os.environ.get("CI"):
-        return ""
-    if os.geteuid() != 0:
-        return "namespaces of its own need root"
-    if missing := [tool for tool in _TOOLS if not shutil.which(tool)]:
-        return f"missing: {', '.join(missing)}"
+def no_lab() -> str | None:
+    """What this machine lacks to be a lab of its own."""
+    if why := lacking(*_TOOLS, root=True):
+        return why
     found = subprocess.run(
         ["/usr/bin/python3", "-c", "import ensurepip"], check=False, stderr=subprocess.DEVNULL
     ) if Path("/usr/bin/python3").exists() else None  # fmt: skip
-    return "" if found and found.returncode == 0 else "Debian: apt install python3-venv"
+    good = found is not None and found.returncode == 0
+    return (
+        None
+        if good
+        else "missing: ensurepip of /usr/bin/python3 (Debian: apt install python3-venv)"
+    )
 
 
-needs_root = pytest.mark.skipif(bool(lacking()), reason=lacking() or "nothing is missing")
+needs_root = unless(no_lab())
 
 
 def sections(page: Path) -> dict[str, list[str]]:
@@ -84,11 +88,12 @@ def test_every_page_with_commands_is_run() -> None:
     """A page that gets commands later must be added to the test below."""
     found = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md") if sections(path)}
     run = {"tutorial.md", "how-to/install.md", "how-to/new-user.md", "how-to/project.md",
-           "how-to/stuck-slide.md"}  # fmt: skip
+           "how-to/stuck-slide.md", "how-to/set-aside.md"}  # fmt: skip
     assert found == run
     assert list(sections(HOUSE / "README.md")) == ["Running it"]
 
 
+@needs("bash")
 def test_the_commands_of_the_readme(tmp_path: Path) -> None:
     """As somebody types them who has just run `make demo`."""
     [block] = sections(HOUSE / "README.md")["Running it"]
@@ -134,7 +139,7 @@ def test_a_lab_is_installed_by_the_documents(wheels: Path) -> None:
         *(block for blocks in tutorial.values() for block in blocks),
         *(
             block
-            for name in ("new-user", "project", "stuck-slide")
+            for name in ("new-user", "project", "stuck-slide", "set-aside")
             for blocks in sections(DOCS / "how-to" / f"{name}.md").values()
             for block in blocks
         ),
