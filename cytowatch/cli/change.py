@@ -52,6 +52,27 @@ def _asked(spool: Spool, what: str, id_: str | None = None, **more: Any) -> str:
     return str(requests.ask(spool, request, now=lambda: datetime.now(UTC))["said"])
 
 
+def _ask_each(spool: Spool, what: str, entries: list[tree.Entry], says: str, **more: Any) -> None:
+    """Ask it for each; one that is refused costs no other.
+
+    Raises
+    ------
+    RootError
+        Some were refused: it names each, with its reason.
+    """
+    refused = []
+    for entry in entries:
+        name = safe(entry.manifest["name"])
+        try:
+            said = _asked(spool, what, entry.manifest["id"], **more)
+        except RootError as error:
+            refused.append(str(error))
+            continue
+        console.print(f"{name} {says} {safe(said)}".rstrip())
+    if refused:
+        raise RootError("\n".join(refused))
+
+
 def _in_error(spool: Spool, status: Status | None, reason: str | None) -> list[tree.Entry]:
     where = {"status": status.name} if status else {}
     if reason:
@@ -81,9 +102,10 @@ def retry(
     root: RootOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Send what ended in an error back to the stage that failed, or an incomplete one to its inbox.
+    """Send what ended in an error back to the stage that failed, or an incomplete drop to its inbox.
 
-    Of an archive or a folder, all that came out of it and failed.
+    Of an archive or a folder, all that came out of it and failed. An incomplete part of an archive or a
+    folder does not go back by itself: that must be sent again.
     """
     spool = spool_of(root, config)
     entries = [entry for name in wanted or [] for entry in _failed(spool, name)]
@@ -91,9 +113,7 @@ def retry(
         entries += _in_error(spool, status_named(status_) if status_ else None, reason)
     if not entries:
         raise RootError("nothing to retry: give an ID, --status or --reason")
-    for entry in entries:
-        said = _asked(spool, "retry", entry.manifest["id"])
-        console.print(f"{safe(entry.manifest['name'])} goes back to {safe(said)}")
+    _ask_each(spool, "retry", entries, "goes back to")
 
 
 @app.command("return")
@@ -103,9 +123,8 @@ def return_(wanted: IdArguments, root: RootOption = None, config: ConfigOption =
     Of an archive or a folder, all that came out of it and failed.
     """
     spool = spool_of(root, config)
-    for entry in [entry for name in wanted for entry in _failed(spool, name)]:
-        said = _asked(spool, "return", entry.manifest["id"])
-        console.print(f"{safe(entry.manifest['name'])} is in {safe(said)}")
+    entries = [entry for name in wanted for entry in _failed(spool, name)]
+    _ask_each(spool, "return", entries, "is in")
 
 
 @app.command()
@@ -117,10 +136,7 @@ def remove(
 ) -> None:
     """Remove uploaded files that came to their end, with their originals, for good."""
     spool = spool_of(root, config)
-    for name in wanted:
-        entry = one(spool, name)
-        _asked(spool, "remove", entry.manifest["id"], anyway=anyway)
-        console.print(f"{safe(entry.manifest['name'])} is removed")
+    _ask_each(spool, "remove", [one(spool, name) for name in wanted], "is", anyway=anyway)
 
 
 @app.command()

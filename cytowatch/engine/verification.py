@@ -15,7 +15,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from cytowatch import outside
-from cytowatch.engine.child import ChildCrashed, ChildTimedOut, Stopped, Zygote
+from cytowatch.engine.child import ChildCrashed, Stopped, Zygote
+from cytowatch.engine.pace import ChildTimedOut
 from cytowatch.errors import IngestError, TransientError
 from cytowatch.manifest import Manifest
 from cytowatch.model import Outcome, UploadedFile
@@ -138,7 +139,9 @@ def _reopen(
 ) -> None:
     try:
         with zygote.fork(path, "/dev/null") as child:
-            child.run(Status.DEPLOYING, found, progress=lambda _: None, stop=stop)
+            child.run(
+                Status.DEPLOYING, found, out=Path("/dev/null"), progress=lambda _: None, stop=stop
+            )
     except IngestError as error:
         findings.problems.append(error.detail)
     except ChildCrashed as crash:

@@ -23,10 +23,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from cytowatch import aside, outside
+from cytowatch import aside, outside, threads
 from cytowatch.config import Hook
 from cytowatch.hooks.pending import Pending, bury, pending, place_of, save
 from cytowatch.manifest import Manifest
@@ -178,9 +179,11 @@ class Courier:
     def start(self) -> None:
         """Begin to deliver."""
         for hook in self._hooks:
-            self._stops[hook] = threading.Event()
+            stop = self._stops[hook] = threading.Event()
             threading.Thread(
-                target=self._serve, args=(hook, self._stops[hook]), name=f"hook-{hook.name}",
+                target=threads.forever,
+                args=(f"hook {hook.name}", partial(self._serve, hook, stop), stop),
+                name=f"hook-{hook.name}",
                 daemon=True,
             ).start()  # fmt: skip
 
