@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import os
 
+import _pytest.pathlib
 import pytest
 from hypothesis import HealthCheck, settings
 
+from cytowatch import durable
 from tests.needs import CI
 
 # On a busy machine the same example takes ten times as long, and no test of ours is about time.
 settings.register_profile("cytowatch", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("cytowatch")
+
+# Some tests leave folders of a thousand levels. At the end of a later run pytest removes them with a
+# recursion that fails there, and with it the whole run, though every test has passed.
+_pytest.pathlib.rm_rf = durable.remove_tree
 
 for _variable in ("CYTOWATCH_CONFIG", "CYTOWATCH_ROOT"):
     os.environ.pop(_variable, None)
