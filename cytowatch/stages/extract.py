@@ -125,7 +125,9 @@ def _refusal(group: Group, found: dict[str, Unpacked], file: UploadedFile) -> st
 def _child(file: UploadedFile, group: Group, found: dict[str, Unpacked]) -> str:
     """Make the uploaded file of `group`, below ``out.<attempt>/children``; gives its id."""
     now = datetime.now(UTC)
-    name = group.head.rpartition("/")[2]
+    # Of a set without its head nothing but the folder names it.
+    called = group.folder if group.headless and group.folder else group.head
+    name = called.rpartition("/")[2]
     child = names.new_id(now, name, random.SystemRandom())
     place = f"{file.out}/children/{child}"
     rows = []
@@ -146,7 +148,7 @@ def _child(file: UploadedFile, group: Group, found: dict[str, Unpacked]) -> str:
         id=child,
         user=file.manifest["user"],
         name=name,
-        drop_path=f"{file.manifest['drop_path']}/{group.head}",
+        drop_path=f"{file.manifest['drop_path']}/{called}",
         projects=file.manifest["projects"],
         files=rows,
         now=now,
