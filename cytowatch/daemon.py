@@ -362,6 +362,11 @@ class _Daemon:
     def _collect_claimed(self, now: float) -> None:
         self._collect(self._intake.collect(now), now)
 
+    def _collect_all(self, now: float) -> None:
+        """In a turn only some are taken up."""
+        while arrived := self._intake.collect(now):
+            self._collect(arrived, now)
+
     def _begin_some(self, now: float) -> None:
         if self._disk_has_room():
             self._pauses = pauses.read(self._spool)
@@ -740,7 +745,7 @@ class _Daemon:
         self._stop.set()
         do = self._parts.do
         do("putting down", self._intake.stop, None)
-        do("collecting", partial(self._collect_claimed, time.monotonic()), None)
+        do("collecting", partial(self._collect_all, time.monotonic()), None)
         self._engine.stop()
         do("finishing", lambda: self._index.look(finish(self._spool)), None)
 

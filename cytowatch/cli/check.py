@@ -136,7 +136,7 @@ def _refused(spool: Spool, config: Config) -> Iterator[tuple[str, str]]:
     for user in scan.users(spool.inbox):
         with suppress(FileNotFoundError):
             for one in scan.scan(spool.inbox, user, config.inbox.ignore, device=device):
-                if one is not None and one[1] is not None and one[1].why in _TO_MEND:
+                if one[1] is not None and one[1].why in _TO_MEND:
                     yield one[0].path, one[1].detail
 
 
