@@ -12,12 +12,13 @@ from __future__ import annotations
 import configparser
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 from cytowatch import names
-from cytowatch.formats import dicom
+from cytowatch.formats import dicom, identity
 from cytowatch.formats.base import Probe
 from cytowatch.formats.marks import vendor
 
@@ -39,8 +40,9 @@ _LARGEST_INDEX = 1 << 20
 _VMS_PART = re.compile(
     r"(?P<stem>.+?)(\(\d+,\d+(,\d+)?\)\.jpg|_macro\.jpg|_map2?\.jpg|\.opt)", re.IGNORECASE
 )
-_MIRAX_PART = re.compile(r"(Slidedat\.ini|Index\.dat|Data\d{4}\.dat)")
+_MIRAX_PART = re.compile(r"(Slidedat\.ini|Index\.dat|Data\d{4}\.dat)", re.IGNORECASE)
 _CELLSENS_FOLDER = re.compile(r"_(?P<stem>.+)_")
+_FRAME_TIFF = re.compile(r"stack\d+/frame_t.*\.tiff?", re.IGNORECASE)
 _ETS = re.compile(r"stack\d+/frame_t.*\.ets", re.IGNORECASE)
 #: Of names that are UIDs, as a PACS gives them, the last number looks like an extension.
 _DICOM_ENDING = re.compile(r"(\.(dcm|dicom|\d+))?", re.IGNORECASE)
@@ -54,7 +56,9 @@ class Group:
 
     `kind` is the id of the set's format, None of a single file. The first of `members` is the
     head, by which it is opened; a set without one has `headless`. `missing` says what it lacks.
-    `folder` is the folder that belongs to the set alone.
+    `folder` is the folder that belongs to the set alone. `mixed` says which of its files bear the
+    identity of another slide. `spelled` gives the name that its index has for a file, by path, where
+    that differs in case.
     """
 
     kind: str | None
@@ -63,6 +67,8 @@ class Group:
     missing: str | None = None
     headless: bool = False
     folder: str | None = None
+    mixed: str | None = None
+    spelled: tuple[tuple[str, str], ...] = ()
 
     @property
     def head(self) -> str:
@@ -120,12 +126,12 @@ def _in_folder(
     # Or every folder would be compared with every file.
     by_stem: dict[str, list[str]] = {}
     for name in free if folder.folders else ():
-        by_stem.setdefault(_stem(name), []).append(name)
+        by_stem.setdefault(_stem(name).lower(), []).append(name)
+    alike = Counter(name.lower() for name in folder.folders)
+    near = _Near(free=free, by_stem=by_stem, alike=alike)
     here: list[Group] = []
     for name, inner in folder.folders.items():
-        made = _mirax(name, inner, _Near(free, by_stem), look) or _cellsens(
-            name, inner, _Near(free, by_stem), look
-        )
+        made = _mirax(name, inner, near, look) or _cellsens(name, inner, near, look)
         if made is None:
             below.append(inner)
             continue
@@ -144,37 +150,85 @@ def _in_folder(
 
 @dataclass(frozen=True, slots=True)
 class _Near:
-    """The files beside a folder that are free still, found by their stem."""
+    """The files beside a folder that are free still, found by their stem; and the other folders."""
 
     free: Mapping[str, str]
     by_stem: Mapping[str, list[str]]
+    alike: Mapping[str, int]
 
-    def with_stem(self, stem: str) -> list[tuple[str, str]]:
-        """Name and path of those that differ at most by their extension."""
-        return [(name, self.free[name]) for name in self.by_stem.get(stem, ()) if name in self.free]
+    def with_stem(self, folder: str, stem: str) -> list[tuple[str, str]]:
+        """Name and path of those that differ from `stem`, of `folder`, at most by their extension.
+
+        And in case, as Windows has it, where no other folder could be meant.
+        """
+        there = [name for name in self.by_stem.get(stem.lower(), ()) if name in self.free]
+        exact = [name for name in there if _stem(name) == stem]
+        if not exact and self.alike[folder.lower()] == 1:
+            exact = there
+        return [(name, self.free[name]) for name in exact]
 
 
 def _mirax(name: str, folder: _Folder, near: _Near, look: Look) -> Group | None:
     own = f"{name}.mrxs"
     parts = [part for part in folder.files if _MIRAX_PART.fullmatch(part)]
-    beside = near.with_stem(name)
-    head = next((path for other, path in beside if _same(other, own)), None)
+    beside = near.with_stem(name, name)
+    head = next((path for other, path in beside if other.lower() == own.lower()), None)
     if not parts and (head is None or not look(head, _is_jpeg)):
         return None
     if head is None:
         # Under another name: a JPEG that bears the folder's name.
         head = next((path for _, path in beside if look(path, _is_jpeg)), None)
     inside = folder.inside()
-    missing = _mirax_missing(name, inside, look)
+    spelled = _mirax_spelled(inside, look)
+    named = {**inside, **{wanted: path for path, wanted in spelled}}
+    missing = _mirax_missing(name, named, look)
+    mixed = _mirax_mixed(name, named, look)
     members = sorted(inside.values())
     if head is None:
         missing = own
+    elif mixed and missing is None:
+        missing = f"{mixed} of this slide (the file of that name is of another slide)"
     return Group(
         kind="mirax-mrxs",
         members=tuple([head, *members] if head else members),
         missing=missing,
         headless=head is None,
         folder=folder.path,
+        mixed=mixed,
+        spelled=spelled,
+    )
+
+
+def _mirax_spelled(inside: Mapping[str, str], look: Look) -> tuple[tuple[str, str], ...]:
+    """Path and wanted name of the files whose names differ from the index's in case alone."""
+    lower: dict[str, list[str]] = {}
+    for name in inside:
+        lower.setdefault(name.lower(), []).append(name)
+
+    def one(wanted: str) -> str | None:
+        there = lower.get(wanted.lower(), [])
+        return there[0] if wanted not in inside and len(there) == 1 else None
+
+    ini = inside.get("Slidedat.ini") or inside.get(one("Slidedat.ini") or "")
+    wanted = ("Slidedat.ini", *look(ini, referred)) if ini else ()
+    return tuple((inside[there], name) for name in wanted if (there := one(name)))
+
+
+def _mirax_mixed(name: str, inside: Mapping[str, str], look: Look) -> str | None:
+    """The first file that bears the identity of another slide than Slidedat.ini does."""
+    ini = look(inside["Slidedat.ini"], _ini) if "Slidedat.ini" in inside else None
+    if ini is None:
+        return None
+    slide_id = (ini.get("GENERAL", "SLIDE_ID", fallback=None) or "").strip()
+    wanted = look(inside["Slidedat.ini"], referred)
+    return next(
+        (
+            f"{name}/{one}"
+            for one in wanted
+            if one in inside
+            and identity.is_of_another(slide_id, look(inside[one], identity.header))
+        ),
+        None,
     )
 
 
@@ -196,10 +250,13 @@ def _cellsens(name: str, folder: _Folder, near: _Near, look: Look) -> Group | No
         return None
     stem = found["stem"]
     inside = folder.inside()
-    beside = near.with_stem(stem)
-    head = next((path for other, path in beside if _same(other, f"{stem}.vsi")), None)
+    beside = near.with_stem(name, stem)
+    head = next((path for other, path in beside if other.lower() == f"{stem}.vsi".lower()), None)
     frames = [path for relative, path in inside.items() if _ETS.fullmatch(relative)]
     if head is None and not frames:
+        return None
+    if not frames and any(_FRAME_TIFF.fullmatch(relative) for relative in inside):
+        # Its pixels are TIFFs, each of which is an image by itself.
         return None
     if head is None:
         head = next((path for _, path in beside if look(path, _is_tiff)), None)
@@ -249,6 +306,11 @@ def _vms(free: dict[str, str], sizes: Mapping[str, int], look: Look) -> list[Gro
     for name, stem in parts.items():
         if name in free:
             waiting.setdefault(stem, []).append(free.pop(name))
+    for stem, some in waiting.items():
+        # The first tile has no number, and is not a picture of its own beside the others.
+        for name in (f"{stem}.jpg", f"{stem}.JPG"):
+            if name in free and look(free[name], _is_jpeg):
+                some.append(free.pop(name))
     made += [
         Group(
             kind="hamamatsu-vms", members=tuple(sorted(some)), missing=f"{stem}.vms", headless=True
@@ -367,11 +429,6 @@ def _stem(name: str) -> str:
     return os.path.splitext(name)[0]
 
 
-def _same(name: str, other: str) -> bool:
-    """Whether they differ at most in the case of the extension."""
-    return _stem(name) == _stem(other) and name.lower() == other.lower()
-
-
 def placed(group: Group, name: str) -> dict[str, str]:
     """Where each file of `group` goes below ``source/``; `name` is what the head was called.
 
@@ -384,6 +441,7 @@ def placed(group: Group, name: str) -> dict[str, str]:
     safe = stem if _SAFE.fullmatch(stem) else names.slug(stem)
     extensions = {"mirax-mrxs": ".mrxs", "olympus-vsi": ".vsi", "hamamatsu-vms": ".vms"}
     extensions["hamamatsu-vmu"] = ".vmu"
+    spelled = dict(group.spelled)
     for number, path in enumerate([*group.members, *group.sidecars]):
         own = os.path.basename(path)
         if group.kind is None and number == 0:
@@ -393,7 +451,7 @@ def placed(group: Group, name: str) -> dict[str, str]:
         elif group.folder is not None and path.startswith(f"{group.folder}/"):
             folder = os.path.basename(group.folder)
             base = folder if group.headless else f"_{safe}_" if folder.startswith("_") else safe
-            parts = path[len(group.folder) + 1 :].split("/")
+            parts = spelled.get(path, path[len(group.folder) + 1 :]).split("/")
             inside = "/".join([_safe(base), *(_safe(part) for part in parts)])
         elif group.kind in ("hamamatsu-vms", "hamamatsu-vmu") and own.isprintable():
             # The index names them so, and no decoder but OpenSlide's opens them.

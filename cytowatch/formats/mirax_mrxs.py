@@ -20,7 +20,9 @@ FORMAT = Format(
     extension="mrxs",
     oddities="The .mrxs is a small JPEG; the slide is in the folder: Slidedat.ini names Index.dat "
     "and every Data file. SLIDE_CREATION_FINISHED = False in it means that the scanner is "
-    "still at work. File and folder are renamed together.",
+    "still at work. File and folder are renamed together, "
+    "and may differ in case. An index or a data file that bears another SLIDE_ID is of another slide: "
+    "mixed_slides.",
     source="https://openslide.org/formats/mirax/",
     matches=marked("mirax-mrxs"),
     native=True,

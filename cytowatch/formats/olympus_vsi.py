@@ -19,7 +19,8 @@ FORMAT = Format(
     reader="slideio",
     extension="vsi",
     oddities="The .vsi is a small TIFF with a preview, the slide is in the .ets files; file and "
-    "folder are renamed together. slideio has wheels for x86_64 only: elsewhere it is an "
+    "folder are renamed together. Without any .ets it is taken for the TIFF that it is when the wait is "
+    "over. slideio has wheels for x86_64 only: elsewhere it is an "
     "error of its own, reader_missing.",
     source="https://bio-formats.readthedocs.io/en/latest/formats/cellsens-vsi.html",
     matches=marked("olympus-vsi"),

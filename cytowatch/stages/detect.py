@@ -47,7 +47,7 @@ def detect(file: UploadedFile) -> Outcome:
     """
     path = file.source
     with _probed(path, _beside(file)) as probe:
-        _check_whole(file)
+        promised = _check_whole(file)
         found, evidence = identify(probe)
         _check_structure(probe, file.config.limits)
         _check_supported(found, probe)
@@ -59,7 +59,7 @@ def detect(file: UploadedFile) -> Outcome:
         ascending = shown.ascending(probe.tiff) if probe.tiff is not None else None
         zipped = not found.extract and has_zip_behind(probe.descriptor, probe.size_bytes)
     native, slide_vendor = found.native, None
-    warnings = list(file.manifest["warnings"])
+    warnings = [*file.manifest["warnings"], *promised]
     if looped:
         warnings.append("its list of directories leads back into itself: it was read once round")
     if zipped:
@@ -149,13 +149,15 @@ def _beside(file: UploadedFile) -> frozenset[str]:
     return frozenset(_own(file))
 
 
-def _check_whole(file: UploadedFile) -> None:
-    """Every file of a set is there, and each is whole by its own structure.
+def _check_whole(file: UploadedFile) -> list[str]:
+    """Every file of a set is there, and each is whole by its own structure; gives warnings.
+
+    A single file that only its name makes a part of a set is taken for what it holds.
 
     Raises
     ------
     FormatError
-        `incomplete`, or `unsafe_reference`: an index file names what is not of the set.
+        `incomplete`, `mixed_slides`, or `unsafe_reference`: an index file names what is not of the set.
     """
     own = _own(file)
     for path in own:
@@ -165,9 +167,21 @@ def _check_whole(file: UploadedFile) -> None:
                 raise FormatError(
                     "unsafe_reference", f"{path} names {stray!r}, which is not in its own folder"
                 )
+    promised: list[str] = []
     for group in companions.groups(own, _look):
-        if group.missing is not None:
+        if group.mixed is not None:
+            raise FormatError(
+                "mixed_slides",
+                f"it holds files of two slides: {group.mixed} bears another SLIDE_ID than Slidedat.ini",
+            )
+        if group.missing is None:
+            continue
+        if len(own) > 1 or not _is_only_named_so(group):
             raise _incomplete(f"missing {group.missing}", group)
+        promised.append(
+            f"its name looks like a part of a slide of {_kind_of(group)}, of which "
+            f"{group.missing} never came: it was taken for what it is by itself"
+        )
     for path in own:
         lacking = _look(
             path, lambda probe: completeness.missing(probe.descriptor, probe.size_bytes)
@@ -175,10 +189,25 @@ def _check_whole(file: UploadedFile) -> None:
         if lacking is not None:
             named = f"{path}: " if len(own) > 1 else ""
             raise _incomplete(f"{named}missing {lacking}", None)
+    return promised
+
+
+def _is_only_named_so(group: Group) -> bool:
+    """Whether nothing but its name makes a file a part of a set, and it is an image by itself.
+
+    A photograph may be called like a macro, and CellSens exports images without a folder. An .mrxs
+    alone is only the preview of a slide.
+    """
+    part = group.kind == "hamamatsu-vms" and group.headless
+    return (part or group.kind == "olympus-vsi") and bool(_look(group.head, formats.matching))
+
+
+def _kind_of(group: Group | None) -> str | None:
+    return formats.by_id(group.kind).name if group is not None and group.kind else None
 
 
 def _incomplete(what: str, group: Group | None) -> FormatError:
-    kind = formats.by_id(group.kind).name if group is not None and group.kind else None
+    kind = _kind_of(group)
     said = f"it looks like a part of a slide of {kind}, and is" if kind else "it is"
     return FormatError("incomplete", f"{said} not whole: {what}", retryable=True)
 

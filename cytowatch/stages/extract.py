@@ -149,7 +149,10 @@ def _refusal(group: Group, found: dict[str, Unpacked], file: UploadedFile) -> st
 def _child(file: UploadedFile, group: Group, found: dict[str, Unpacked]) -> str:
     """Make the uploaded file of `group`, below ``out.<attempt>/children``; gives its id."""
     now = datetime.now(UTC)
-    name = _text(group.head.rpartition("/")[2])
+    # Of a set without its head nothing but the folder names it.
+    called = group.folder if group.headless and group.folder else group.head
+    raw = found[group.head].raw
+    name = _text(called.rpartition("/")[2])
     child = names.new_id(now, name, random.SystemRandom())
     place = f"{file.out}/children/{child}"
     rows = []
@@ -170,8 +173,8 @@ def _child(file: UploadedFile, group: Group, found: dict[str, Unpacked]) -> str:
         id=child,
         user=file.manifest["user"],
         name=name,
-        name_base64=names.kept(name, found[group.head].raw),
-        drop_path=f"{file.manifest['drop_path']}/{_text(group.head)}",
+        name_base64=names.kept(name, raw) if called == group.head else None,
+        drop_path=f"{file.manifest['drop_path']}/{_text(called)}",
         projects=file.manifest["projects"],
         files=rows,
         now=now,

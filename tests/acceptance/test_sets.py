@@ -192,6 +192,39 @@ def test_what_never_comes_is_named(root: Root, tmp_path: Path) -> None:
     root.assert_clean()
 
 
+def test_a_slide_of_two_drops_is_never_deployed(root: Root, tmp_path: Path) -> None:
+    """Members of another slide's set that lie under its names are refused, loose and in a zip."""
+    root.configure(inbox="incomplete_after_s = 1.0")
+    made = tmp_path / "made"
+    vendors.mirax_mrxs(made, "1")
+    stray = made / "1" / "Data0001.dat"
+    own = b"0123456789abcdef0123456789ABCDEF"
+    stray.write_bytes(stray.read_bytes().replace(own, b"B" * 32))
+    packed(made, tmp_path / "1.zip")
+    root.drop(tmp_path / "1.zip")
+    shutil.copytree(made, root.path / "inbox" / "bob")
+    assert root.run_until_idle() == 1
+    found = [one for one in root.manifests().values() if one["name"] == "1.mrxs"]
+    assert [one["error"]["reason"] for one in found] == ["mixed_slides"] * 2
+    assert all("Data0001.dat" in one["error"]["detail"] for one in found)
+    root.assert_clean()
+
+
+def test_a_name_that_promises_more_is_taken_by_its_content(root: Root, tmp_path: Path) -> None:
+    """When the wait is over: images that are whole by themselves, each with a warning."""
+    root.configure(inbox="incomplete_after_s = 1.0")
+    inbox = root.path / "inbox" / "ann"
+    inbox.mkdir(parents=True, exist_ok=True)
+    for name in ("S26-1_macro.jpg", "tile(0,1).jpg", "S26-2_map2.jpg"):
+        builders.jpeg(inbox / name)
+    builders.planar_tiff(inbox / "Export_01.vsi")
+    assert root.run_until_idle() == 0
+    found = root.by_name()
+    assert {one["status"] for one in found.values()} == {"CONVERTED"}
+    assert all("by itself" in one["warnings"][0] for one in found.values()), found
+    root.assert_clean()
+
+
 def test_a_scanner_at_work_is_waited_for(root: Root, tmp_path: Path) -> None:
     """SLIDE_CREATION_FINISHED = False in Slidedat.ini."""
     made = tmp_path / "made"

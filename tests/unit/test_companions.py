@@ -65,6 +65,66 @@ def test_mirax_in_every_state() -> None:
     assert "still at work" in str(only({**part, "S/Slidedat.ini": at_work}).missing)
 
 
+INI = (
+    b"[GENERAL]\nSLIDE_ID=" + b"A" * 32 + b"\n[HIERARCHICAL]\nINDEXFILE=Index.dat\n"
+    b"[DATAFILE]\nFILE_COUNT=2\nFILE_0=Data0000.dat\nFILE_1=Data0001.dat\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("changed", "data"),
+    [
+        ("Index.dat", b"01.02" + b"B" * 32),
+        ("Data0000.dat", b"B" * 32 + JPEG),
+        ("Data0001.dat", b"01.02" + b"B" * 32 + b"001"),
+    ],
+)
+def test_files_of_two_slides_are_not_one(changed: str, data: bytes) -> None:
+    """SLIDE_ID stands in the index, and in the header of a data file where that has one."""
+    own = b"A" * 32
+    files = {
+        "S.mrxs": JPEG, "S/Slidedat.ini": INI, "S/Index.dat": b"01.02" + own,
+        "S/Data0000.dat": own + JPEG, "S/Data0001.dat": JPEG + bytes(90),
+    }  # fmt: skip
+    assert (only(files).missing, only(files).mixed) == (None, None)
+    found = only({**files, f"S/{changed}": data})
+    assert found.mixed == f"S/{changed}"
+    assert f"S/{changed}" in str(found.missing)
+
+
+def test_case_is_no_difference_where_one_folder_can_be_meant() -> None:
+    """As on Windows; the decoder gets the names that the index has."""
+    files = {
+        "case.mrxs": JPEG, "Case/SLIDEDAT.INI": INI, "Case/INDEX.DAT": b"01.02",
+        "Case/data0000.dat": b"x", "Case/Data0001.dat": b"x",
+    }  # fmt: skip
+    found = only(files)
+    assert (found.missing, found.head, found.headless) == (None, "case.mrxs", False)
+    assert set(companions.placed(found, "case.mrxs").values()) == {
+        "case.mrxs", "case/Slidedat.ini", "case/Index.dat", "case/Data0000.dat", "case/Data0001.dat",
+    }  # fmt: skip
+    two = grouped({**files, "CASE/Data0000.dat": b"y"})
+    assert all("case.mrxs" not in group.members or len(group.members) == 1 for group in two)
+
+
+def test_the_first_tile_of_a_vms_waits_with_the_others() -> None:
+    """It has no number; by itself such a name means nothing."""
+    parts = {"a.jpg": JPEG, "a(0,1).jpg": JPEG, "a_macro.jpg": JPEG, "a.opt": b"x"}
+    found = only(parts)
+    assert (set(found.members), found.missing) == (set(parts), "a.vms")
+    assert only({"a.jpg": JPEG}).kind is None
+    index = VMS.replace(b"a(0,0).jpg", b"a.jpg").replace(b"a_map2", b"a_macro")
+    named = {group.head: group for group in grouped({**parts, "a.vms": index})}
+    assert "a.jpg" in named["a.vms"].members
+
+
+def test_tiffs_in_the_place_of_frames_are_images_by_themselves() -> None:
+    """CellSens writes some stacks so; no .ets ever comes."""
+    tiff = b"II*\0" + bytes(12)
+    found = grouped({"f.vsi": tiff, "_f_/stack1/frame_t_0.tif": tiff})
+    assert {group.members for group in found} == {("f.vsi",), ("_f_/stack1/frame_t_0.tif",)}
+
+
 def test_vms_in_every_state() -> None:
     """Its JPEGs wait for the index, the index for its JPEGs."""
     assert only({"a(0,0).jpg": JPEG, "a_map2.jpg": JPEG}).missing == "a.vms"

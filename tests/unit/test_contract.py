@@ -107,7 +107,7 @@ def test_metrics_are_there_from_the_start_and_labels_stay_bounded() -> None:
         metrics.error("CONVERTING", f"reason_{'x' * number}")
     metrics.error("CONVERTING", "Robert'); DROP TABLE")
     told = [line for line in metrics.text().decode().splitlines() if "errors_total{" in line]
-    assert len(told) < 80
+    assert len(told) < 100
     assert any('reason="other"' in line for line in told)
 
 
