@@ -40,7 +40,7 @@ REASONS = (
     Reason(word="unknown_format", stages=_DETECT, means="No format matches its content.",
            technician="Only slides and images can be taken; see the list of formats.",
            admin="`cytowatch detect FILE` says what it looks like."),
-    Reason(word="unsupported_format", stages=_DETECT, means="It is known, and not of a kind that can be taken.",
+    Reason(word="unsupported_format", stages=(*_DETECT, *_CONVERT), means="It is known, and not of a kind that can be taken.",
            technician="Export it in another format from the scanner's software.",
            admin="`cytowatch formats` lists what can be taken."),
     Reason(word="ambiguous_format", stages=_DETECT, means="Several formats match, and a guess could show a wrong image.",

@@ -33,8 +33,9 @@ from cytowatch.formats import (
 from cytowatch.formats.base import Format, Probe
 from cytowatch.formats.doubles import is_whole_slide
 from cytowatch.formats.looks import looks_like
+from cytowatch.formats.strangers import known
 
-__all__ = ["FORMATS", "Format", "Probe", "by_id", "looks_like", "matching"]
+__all__ = ["FORMATS", "Format", "Probe", "by_id", "known", "looks_like", "matching"]
 
 #: The table; its order means nothing, for exactly one may match.
 FORMATS: tuple[Format, ...] = (

@@ -29,7 +29,8 @@ FORMAT = Format(
     extension="bmp",
     oddities="Plain 24 and 32 bit are read row by row, mostly from the bottom; run-length coded, "
     "palette and OS/2 kinds by Pillow, under a limit of memory that is told from the "
-    "header. An alpha that is zero everywhere is no transparency, and left out.",
+    "header. An alpha that is zero everywhere is no transparency, and left out. Where its pixels are said to begin "
+    "inside of its header or palette, they are read behind it if the length of the file agrees, else it is refused.",
     source="Microsoft, Bitmap Storage",
     matches=matches,
 )

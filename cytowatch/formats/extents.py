@@ -201,6 +201,10 @@ def _parts(descriptor: int, at: int, end: int) -> str | None:
         if not any(head[:2]):
             return "a part of the codestream (only zeros so far)"
         if head[:2] != b"\xff\x90":
+            if head[0] == 0xFF and 0x30 <= head[1] < 0x40:
+                # These have no length (table A.2).
+                at += 2
+                continue
             # A marker of the main header; anything else is damage, and no lack.
             if head[0] != 0xFF or head[1] < 0x4F:
                 return None

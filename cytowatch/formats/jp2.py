@@ -32,7 +32,9 @@ FORMAT = Format(
     "header where memory does not allow that, as is one whose tiles begin between two samples "
     "of subsampled colours. sYCC, CMYK, palettes, subsampling, signed samples and those of other "
     "than 8 or 16 bits become RGB or grey; CIELab, other YCbCr and components of different "
-    "depths are refused. Only opacity is transparency, other samples are left out and named.",
+    "depths are refused. Where components have steps of their own it is decoded whole; where all have the same, "
+    "it has as many pixels as samples. Opacity is transparency, and so is one sample more than there are colours of which "
+    "nothing is said; other samples are left out and named.",
     source="ISO/IEC 15444-1, Annexes A and I",
     matches=matches,
 )

@@ -9,6 +9,7 @@ import puremagic
 
 from cytowatch.formats.base import Probe
 from cytowatch.formats.jpeg import is_jpeg_ls
+from cytowatch.formats.strangers import known
 
 __all__ = ["looks_like"]
 
@@ -16,7 +17,6 @@ __all__ = ["looks_like"]
 _LAB = (
     (b"SQLite format 3\x00", "an SQLite database, and no slide of Sakura's"),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
-    (b"%PDF", "a PDF document"),
     (b"BM", "a text or a damaged bitmap: it begins with BM"),
     *((b"P%d" % n, f"a text or a damaged PNM: it begins with P{n}") for n in range(1, 7)),
 )
@@ -29,6 +29,8 @@ def looks_like(probe: Probe) -> str:
     head = probe.head
     if not head.strip(b"\0"):
         return "a file whose beginning holds only zeros"
+    if stranger := known(head):
+        return stranger[0]
     for magic, phrase in _LAB:
         if head.startswith(magic):
             return phrase

@@ -6,6 +6,7 @@ Source: PKWARE APPNOTE 6.3.10, section 4.3
 from __future__ import annotations
 
 from cytowatch.formats.base import Format, Probe
+from cytowatch.formats.strangers import office_document
 
 __all__ = ["FORMAT"]
 
@@ -13,7 +14,7 @@ __all__ = ["FORMAT"]
 def matches(probe: Probe) -> str | None:
     """The evidence that it is a zip; an empty one has only its end record."""
     begins = probe.head.startswith((b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08PK\x03\x04"))
-    return "begins with a zip header" if begins else None
+    return "begins with a zip header" if begins and not office_document(probe.head) else None
 
 
 FORMAT = Format(
@@ -26,7 +27,7 @@ FORMAT = Format(
     extension="zip",
     oddities="Hostile ones are refused whole; a damaged member is passed over, and the archive is shown with what it "
     "lost. Zips of the macOS Finder above 4 GiB are unpacked to their true end. A zip in a zip is "
-    "unpacked once.",
+    "unpacked once. The package of an Office document is not an archive.",
     source="PKWARE APPNOTE 6.3.10, section 4.3",
     matches=matches,
     extract=True,

@@ -114,6 +114,9 @@ def identify(probe: Probe) -> tuple[Format, str]:
     match formats.matching(probe):
         case [only]:
             return only
+        case [] if stranger := formats.known(probe.head):
+            what, how = stranger
+            raise FormatError("unsupported_format", f"it is {what}, which is not supported: {how}")
         case []:
             looks = formats.looks_like(probe)
             raise FormatError("unknown_format", f"no supported format matches; it is {looks}")

@@ -14,14 +14,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
+
 from cytowatch import config, formats, manifest, names
 from cytowatch.archives import Budget, DamagedMember, tars, zips
 from cytowatch.engine import wire
 from cytowatch.errors import ConfigError, ConversionError, ExtractionError, FormatError
 from cytowatch.formats import Probe, companions, completeness, limits
 from cytowatch.manifest import ManifestError
-from cytowatch.pyramid import copied, jpeg
-from cytowatch.pyramid.readers import bmp, czi, jp2, ome, ome_xml, pnm
+from cytowatch.pyramid import copied, jpeg, orientation, resolution
+from cytowatch.pyramid.readers import bmp, czi, jp2, jp2_boxes, jp2_colours, ome, ome_xml, pnm
 from cytowatch.stages.detect import identify
 
 __all__ = ["TARGETS", "seeds"]
@@ -118,9 +120,13 @@ def codestream(data: bytes) -> None:
         _file(data) as (descriptor, _),
         suppress(struct.error, ValueError, IndexError, ConversionError),
     ):
-        _, begin, end = jp2._boxes(descriptor, len(data))
+        boxes, begin, end = jp2_boxes.read(descriptor, len(data))
         stream = jp2._main_header(descriptor, begin, end)
         jp2._find_parts(stream, end)
+        depths = [depth for depth, _, _ in stream.components]
+        stored = jp2_colours.samples(boxes.inside, depths)
+        kind = np.uint8 if stored.bits <= 8 else np.uint16 if stored.bits <= 16 else np.uint32
+        stored.plain(np.zeros((2, 3, stored.stored), kind))
 
 
 def sidecar(data: bytes) -> None:
@@ -178,6 +184,19 @@ def omexml(data: bytes) -> None:
         assert known.acquired_at is None or len(known.acquired_at) <= 40
 
 
+def turned(data: bytes) -> None:
+    """Which way a JPEG or PNG says that it must be turned."""
+    with _file(data) as (_, path):
+        assert orientation.of_file(path) in (None, *range(1, 9))
+
+
+def calibrated(data: bytes) -> None:
+    """The pixel size that a TIFF states, in the tags of the standard or elsewhere."""
+    with _file(data) as (_, path):
+        found = resolution.stated(path, 1, 1)
+        assert found is None or found == resolution.plausible(found.x, found.y)
+
+
 def jpegs(data: bytes) -> None:
     """What a JPEG says of itself, and how its colours are told."""
     with suppress(ValueError):
@@ -215,8 +234,19 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "attachments": attachments,
     "omexml": omexml,
     "jpegs": jpegs,
+    "turned": turned,
+    "calibrated": calibrated,
     "tiles": tiles,
 }
+
+
+def _turned(path: Path, kind: str) -> Path:
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.new("RGB", (8, 8)).save(path, kind, exif=exif.tobytes())
+    return path
 
 
 def seeds(folder: Path) -> None:
@@ -237,6 +267,8 @@ def seeds(folder: Path) -> None:
         "netpbm": [others.pgm(made / "l.pgm"), others.ppm(made / "m.ppm")],
         "codestream": [others.jp2(made / "n.jp2")],
         "attachments": [others.czi(made / "o.czi")],
+        "turned": [_turned(made / "r.png", "PNG"), _turned(made / "s.jpg", "JPEG")],
+        "calibrated": [builders.planar_tiff(made / "t.tif", width=8, height=8, description="ImageJ=1\nunit=um\n", metadata=None)],
         "jpegs": [builders.jpeg(made / "p.jpg", width=16, height=16)],
         "tiles": [others.ome_jpeg(made / "q.ome.tif", width=100, height=70, tile=64, level=30)],
     }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import subprocess
 from pathlib import Path
@@ -10,13 +11,19 @@ import imagecodecs
 import numpy as np
 import pytest
 import pyvips
+import tifffile
 from PIL import Image, ImageCms
 
 from cytowatch.config import from_mapping
 from cytowatch.errors import ConversionError
+from cytowatch.formats.completeness import missing
+from cytowatch.pyramid.readers import jp2_planes
 from cytowatch.pyramid.readers.jp2 import open_jp2
+from tests.acceptance.conftest import Root, root
 from tests.builders import others, picture
 from tests.needs import needs
+
+__all__ = ["root"]
 
 CONFIG = from_mapping({})
 
@@ -218,17 +225,23 @@ COLOUR = [(0, 0, 1), (1, 0, 2), (2, 0, 3)]
 @needs_tools
 @pytest.mark.parametrize("tiles", [(), ("-t", "128,128")])
 def test_what_is_no_colour_is_no_transparency(tmp_path: Path, tiles: tuple[str, ...]) -> None:
-    """Only a channel that is said to be opacity is; others are left out."""
+    """A channel that is said to be opacity is, or one that nothing is said of; others are left out."""
     pixels = picture(300, 200)
     more = np.concatenate([pixels, pixels[:, :, :1], pixels[:, :, 1:2]], axis=2)
     for count in (2, 4, 5):
         path = raw(tmp_path, more[:, :, :count], f"300,200,{count},8,u", "-mct", "0", *tiles)
         path = boxed(path, 16 if count > 2 else 17)
-        assert np.array_equal(ours(path), more[:, :, : 3 if count > 2 else 1]), count
+        # One more than there are colours is opacity for OpenJPEG, Pillow and libvips.
+        assert np.array_equal(ours(path), more[:, :, : 3 if count == 5 else count]), count
+        [scene] = open_jp2(str(path), CONFIG).scenes
+        assert any("taken for transparency" in line for line in scene.done) == (count < 5)
+    path = raw(tmp_path, more[:, :, :2], "300,200,2,8,u", "-mct", "0", *tiles)
+    assert np.array_equal(ours(boxed(path, 17, (0, 0, 1), (1, 65535, 65535))), more[:, :, :1])
     path = raw(tmp_path, more[:, :, :4], "300,200,4,8,u", "-mct", "0", *tiles)
     assert np.array_equal(ours(boxed(path, 16, *COLOUR, (3, 65535, 65535))), pixels)
     assert np.array_equal(ours(boxed(path, 16, *COLOUR, (3, 1, 0))), more[:, :, :4])
     [scene] = open_jp2(str(boxed(path, 12)), CONFIG).scenes
+    assert not any("transparency" in line for line in scene.done)
     assert (scene.cmyk, scene.region.samples) == (True, 4)
 
 
@@ -338,3 +351,190 @@ def test_components_of_different_depths(tmp_path: Path) -> None:
     with pytest.raises(ConversionError, match="8, 8, 4 bits") as caught:
         open_jp2(str(path), CONFIG)
     assert caught.value.reason == "unsupported_samples"
+
+
+def _subsampled(folder: Path, steps: str, *options: str, colours: int | None = None) -> tuple[Path, list[np.ndarray]]:  # fmt: skip
+    """Planes of the picture (of its YCbCr where there are three), each with its steps, and the file."""
+    size = (120, 96)
+    rgb = picture(*size)
+    ycc = np.asarray(Image.fromarray(rgb).convert("YCbCr"))
+    each = steps.split(":")
+    source = ycc if len(each) > 2 else rgb
+    planes = []
+    for number, step in enumerate(each):
+        across, down = map(int, step.split("x"))
+        planes.append(np.ascontiguousarray(source[::down, ::across, min(number, 2)]))
+    raw_file, path = folder / "x.raw", folder / "x.jp2"
+    raw_file.write_bytes(b"".join(one.tobytes() for one in planes))
+    form = f"{size[0]},{size[1]},{len(each)},8,u@{steps}"
+    subprocess.run(
+        ["opj_compress", "-i", raw_file, "-o", path, "-F", form, "-mct", "0", *options],
+        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    return (path if colours is None else boxed(path, colours)), planes
+
+
+TILES = [(), ("-t", "48,48")]
+
+
+@needs_tools
+@pytest.mark.parametrize("tiles", TILES, ids=["whole", "tiles"])
+@pytest.mark.parametrize(
+    "steps", ["2x2", "2x1", "1x2", "4x4", "2x2:2x2:2x2", "1x2:1x2:1x2", "3x3:3x3:3x3"]
+)
+def test_all_components_with_the_same_steps(tmp_path: Path, steps: str, tiles: tuple[str, ...]) -> None:  # fmt: skip
+    """It has as many pixels as samples: none is made up, tile by tile or whole."""
+    path, planes = _subsampled(tmp_path, steps, *tiles, colours=16 if ":" in steps else 17)
+    assert np.array_equal(ours(path), np.dstack(planes))
+
+
+@needs_tools
+@pytest.mark.parametrize("tiles", TILES, ids=["whole", "tiles"])
+@pytest.mark.parametrize(
+    "steps",
+    [
+        "1x1:1x2:1x2",
+        "1x1:4x1:4x1",
+        "1x1:4x4:4x4",
+        "2x2:1x1:1x1",
+        "1x1:2x2:2x1",
+        "1x1:1x1:2x2",
+        "1x1:2x2:2x2",
+    ],
+)
+def test_components_with_steps_of_their_own(tmp_path: Path, steps: str, tiles: tuple[str, ...]) -> None:  # fmt: skip
+    """Each is enlarged, and YCbCr becomes RGB, as OpenJPEG reads it."""
+    path, _ = _subsampled(tmp_path, steps, *tiles, colours=18)
+    found = ours(path)
+    assert found.shape == (96, 120, 3)
+    assert np.abs(found.astype(int) - picture(120, 96)).mean() < 4
+    [scene] = open_jp2(str(path), CONFIG).scenes
+    assert scene.done[0] == "its subsampled components were enlarged"
+
+
+@needs_tools
+def test_components_that_are_no_colours_of_ycbcr(tmp_path: Path) -> None:
+    """Of four the last two are half as large: they are enlarged, and stay what they are."""
+    path, planes = _subsampled(tmp_path, "1x1:1x1:2x2:2x2", colours=16)
+    found = ours(boxed(path, 16, *COLOUR, (3, 65535, 65535)))
+    assert np.array_equal(found[:, :, :2], np.dstack(planes[:2]))
+    assert np.array_equal(found[:, :, 2], planes[2].repeat(2, 0).repeat(2, 1))
+
+
+@needs_tools
+def test_what_the_decoder_cannot_do_is_not_called_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where OpenJPEG itself is not to be found the file is whole, and its kind is not supported."""
+    path, _ = _subsampled(tmp_path, "1x1:4x4:4x4", colours=18)
+    monkeypatch.setattr(jp2_planes, "_library", lambda: None)
+    with pytest.raises(ConversionError) as caught:
+        open_jp2(str(path), CONFIG)
+    assert caught.value.reason == "unsupported_format"
+
+
+@needs_tools
+@pytest.mark.parametrize("tiles", TILES, ids=["whole", "tiles"])
+def test_markers_without_a_length(tmp_path: Path, tiles: tuple[str, ...]) -> None:
+    """FF30 to FF3F stand alone (table A.2): what follows them is the next marker."""
+    path = compressed(tmp_path, *tiles)
+    data = path.read_bytes()
+    begin = data.index(b"\xff\x4f\xff\x51")
+    [length] = struct.unpack_from(">H", data, begin + 4)
+    at = begin + 4 + length
+    alone = b"\xff\x30\xff\x3f\xff\x37"
+    [size] = struct.unpack_from(">I", data, begin - 8)
+    wider = struct.pack(">I", size and size + len(alone))
+    path.write_bytes(data[: begin - 8] + wider + data[begin - 4 : at] + alone + data[at:])
+    assert np.array_equal(ours(path), picture(403, 300))
+    with path.open("rb") as file:
+        assert missing(file.fileno(), path.stat().st_size) is None
+        cut = path.stat().st_size - 200
+    path.write_bytes(path.read_bytes()[:cut])
+    with path.open("rb") as file:
+        assert missing(file.fileno(), cut) is not None
+
+
+INDICES = (np.indices((90, 120)).sum(axis=0) % 16).astype(np.uint8)
+ENTRIES = np.random.default_rng(1).integers(0, 256, (16, 3), dtype=np.uint8)
+MAP = b"".join(struct.pack(">HBB", 0, 1, channel) for channel in range(3))
+
+
+def _palette(path: Path, *, inside: bytes, beside: bytes = b"", data: np.ndarray = INDICES) -> Path:
+    pclr = struct.pack(">HB3B", 16, 3, 7, 7, 7) + ENTRIES.tobytes()
+    header = boxes((b"colr", struct.pack(">BBBI", 1, 0, 0, 16)), (b"pclr", pclr)) + inside
+    stream = imagecodecs.jpeg2k_encode(data, level=0, codecformat="j2k", mct=False)
+    count = 1 if data.ndim == 2 else data.shape[2]
+    made = wrapped(stream, size=(120, 90), count=count, header=header)
+    at = made.index(b"jp2c") - 4
+    path.write_bytes(made[:at] + beside + made[at:])
+    return path
+
+
+def test_a_palette_whose_map_lies_elsewhere(tmp_path: Path) -> None:
+    """Beside its header, or nowhere at all: then each column is a channel."""
+    for inside, beside in (
+        (boxes((b"cmap", MAP)), b""), (b"", boxes((b"cmap", MAP))), (b"", b""),
+    ):  # fmt: skip
+        path = _palette(tmp_path / "p.jp2", inside=inside, beside=beside)
+        assert np.array_equal(ours(path), ENTRIES[INDICES])
+
+
+def test_a_palette_beside_a_component_of_opacity(tmp_path: Path) -> None:
+    """The component goes past the palette; OpenJPEG refuses such a map."""
+    opacity = picture(120, 90)[:, :, 1]
+    channels = [(0, 0, 1), (1, 0, 2), (2, 0, 3), (3, 1, 0)]
+    cdef = struct.pack(">H", 4) + b"".join(struct.pack(">HHH", *one) for one in channels)
+    inside = boxes((b"cmap", MAP + struct.pack(">HBB", 1, 0, 0)), (b"cdef", cdef))
+    path = _palette(tmp_path / "p.jp2", inside=inside, data=np.dstack([INDICES, opacity]))
+    assert np.array_equal(ours(path), np.dstack([ENTRIES[INDICES], opacity]))
+
+
+def _grey_profile() -> bytes:
+    """Of gamma 2.2, with no more than ICC.1:2001 asks for."""
+    white = struct.pack(">4s4x3i", b"XYZ ", 63190, 65536, 54061)
+    curve = struct.pack(">4s4xIH2x", b"curv", 1, 563)
+    name = struct.pack(">4s4xI5s78x", b"desc", 5, b"grey")
+    name += bytes(-len(name) % 4)
+    tags = [(b"desc", name), (b"wtpt", white), (b"kTRC", curve), (b"cprt", b"text\0\0\0\0x\0\0\0")]
+    at, table, body = 132 + 12 * len(tags), struct.pack(">I", len(tags)), b""
+    for kind, data in tags:
+        table += struct.pack(">4sII", kind, at + len(body), len(data))
+        body += data
+    head = struct.pack(">I4sI4s4s4s12x4s28x3i", at + len(body), b"lcms", 0x2100000, b"mntr", b"GRAY", b"XYZ ", b"acsp", 63190, 65536, 54061)  # fmt: skip
+    return head.ljust(128, b"\0") + table + body
+
+
+@pytest.mark.parametrize("with_opacity", [False, True])
+def test_one_component_with_a_profile_of_grey(tmp_path: Path, with_opacity: bool) -> None:
+    """It stays one component, as it is stored, and the profile goes with it."""
+    pixels = picture(120, 90)[:, :, : 2 if with_opacity else 1]
+    profile = _grey_profile()
+    assert ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.xcolor_space.strip() == "GRAY"
+    told = np.ascontiguousarray(pixels if with_opacity else pixels[:, :, 0])
+    stream = imagecodecs.jpeg2k_encode(told, level=0, codecformat="j2k", mct=False)
+    header = boxes((b"colr", b"\x02\0\0" + profile))
+    path = tmp_path / "g.jp2"
+    path.write_bytes(wrapped(stream, size=(120, 90), count=pixels.shape[2], header=header))
+    assert np.array_equal(ours(path), pixels)
+    [scene] = open_jp2(str(path), CONFIG).scenes
+    assert scene.icc_profile == profile
+
+
+def test_opacity_is_laid_over_white(root: Root) -> None:
+    """As of every other format: by Pillow's JP2, which says it, and by a bare codestream, which does not."""
+    inbox = root.path / "inbox" / "ann"
+    inbox.mkdir()
+    colours = picture(300, 200)
+    opacity = np.tile(np.linspace(0, 255, 300).astype(np.uint8), (200, 1))
+    pixels = np.dstack([colours, opacity])
+    Image.fromarray(pixels).save(inbox / "said.jp2")
+    bare = imagecodecs.jpeg2k_encode(pixels, level=0, codecformat="j2k")
+    (inbox / "bare.j2k").write_bytes(bare)
+    assert root.run_until_idle() == 0, root.log.read_text()[-2000:]
+    share = opacity[:, :, np.newaxis] / 255
+    wanted = colours * share + 255 * (1 - share)
+    for name, document in root.by_name().items():
+        shown = tifffile.imread(document["_path"] / document["images"][0]["file"], key=0)
+        assert np.abs(shown - wanted).mean() < 2, name
+        assert "its transparency was laid over white" in document["warnings"]

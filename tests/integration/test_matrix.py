@@ -251,10 +251,11 @@ def test_what_is_of_a_known_kind_and_not_supported(root: Root, tmp_path: Path) -
     assert {status for status, _, _ in told.values()} == {"ERROR_FORMAT"}
     assert told["first.ome.tif"][1] == "unsupported_format"
     assert "other.ome.tif" in told["first.ome.tif"][2]
+    assert told["a.pdf"][1] == "unsupported_format"
+    assert "it is a PDF document" in told["a.pdf"][2]
     for name, words in (
         ("ct.dcm", "a DICOM file without whole-slide pixels"),
         ("some.db", "an SQLite database"),
-        ("a.pdf", "a PDF document"),
         ("empty", "an empty file"),
     ):
         assert told[name][1] == "unknown_format"

@@ -11,10 +11,13 @@ import struct
 import numpy as np
 
 from cytowatch.config import Config
+from cytowatch.errors import ConversionError
 from cytowatch.pyramid.readers.whole import by_pillow
-from cytowatch.pyramid.regions import Opened, Pixels, Scene, check_size, swapped
+from cytowatch.pyramid.regions import Opened, Pixels, Scene, check_size, damaged, swapped
 
 __all__ = ["open_bmp"]
+
+_OS2_HEADER_BYTES = 12
 
 
 class _Rows:
@@ -94,6 +97,17 @@ def open_bmp(path: str, config: Config) -> Opened:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     head = os.pread(descriptor, 70, 0).ljust(70, b"\0")
     begin, second, width, height, _, bits, packing = struct.unpack_from("<IIiiHHI", head, 10)
+    moved: tuple[str, ...] = ()
+    try:
+        least = _least_begin(head, second, bits, packing)
+        if begin < least:
+            begin = _begin(descriptor, head, begin, least)
+            moved = ("its pixels begin behind its palette, and not where it states",) * (
+                begin == least
+            )
+    except ConversionError:
+        os.close(descriptor)
+        raise
     masks = _masks(head, second, bits, packing)
     palette = None
     if packing == 0 and bits in (1, 2, 4, 8) and second >= 40:
@@ -107,10 +121,10 @@ def open_bmp(path: str, config: Config) -> Opened:
             descriptor, begin=begin, width=width, height=height, bits=bits, masks=masks,
             palette=palette,
         )  # fmt: skip
-        done = () if palette is None else ("its palette was expanded",)
+        done = moved + (() if palette is None else ("its palette was expanded",))
         if len(masks) == 4 and not _shows(region):
             region.without_alpha()
-            done = ("its transparency would hide all of it, and was left out",)
+            done = (*moved, "its transparency would hide all of it, and was left out")
         return Opened(
             scenes=[Scene(region=region, done=done)],
             reader="cytowatch",
@@ -118,6 +132,58 @@ def open_bmp(path: str, config: Config) -> Opened:
         )
     os.close(descriptor)
     return by_pillow(path, config)
+
+
+def _least_begin(head: bytes, second: int, bits: int, packing: int) -> int:
+    """Where its pixels can begin at the earliest: behind its header, its masks and its palette."""
+    if second == _OS2_HEADER_BYTES:
+        # It states no number of colours: its palette goes up to its pixels.
+        [bits] = struct.unpack_from("<H", head, 24)
+        return 14 + second + (3 if bits <= 8 else 0)
+    # Behind a header of 40 bytes the masks have a place of their own.
+    masks = {3: 12, 6: 16}.get(packing, 0) if second == 40 else 0
+    [stated] = struct.unpack_from("<I", head, 46) if second >= 40 else (0,)
+    colours = min(stated or 1 << bits, 1 << bits) if bits <= 8 else 0
+    return 14 + second + masks + 4 * colours
+
+
+def _begin(descriptor: int, head: bytes, begin: int, least: int) -> int:
+    """Where the pixels begin that are said to do so before `least`, inside of the header or the palette.
+
+    A palette may be shorter than it should be, if no pixel is a colour that it lacks; or the statement is wrong, and
+    the file is as long as it is where they begin behind it.
+
+    Raises
+    ------
+    ConversionError
+        `damaged`: neither of them is so, and what is shown would be black, or the palette.
+    """
+    second, width, height, _, bits, packing = struct.unpack_from("<IiiHHI", head, 14)
+    size_bytes = os.fstat(descriptor).st_size
+    plain = second >= 40 and packing in (0, 3, 6) and bits in (1, 2, 4, 8, 16, 24, 32)
+    if plain and width > 0 and height != 0:
+        rows = (width * bits + 31) // 32 * 4 * abs(height)
+        room = begin - (14 + second)
+        if size_bytes == least + rows:
+            return least
+        if bits <= 8 and room >= 4 and begin + rows <= size_bytes:
+            palette = np.arange(256, dtype=np.uint8)[:, np.newaxis]
+            region = _Rows(
+                descriptor, begin=begin, width=width, height=height, bits=bits, palette=palette
+            )
+            if _highest(region) < room // 4:
+                return begin
+    raise damaged(
+        f"its pixels are said to begin at {begin}, inside of its header or palette, which ends at {least}"
+    )
+
+
+def _highest(region: _Rows) -> int:
+    """The highest index into its palette."""
+    tops = range(0, region.height, region.block_rows)
+    return max(
+        int(region.rows(top, min(top + region.block_rows, region.height)).max()) for top in tops
+    )
 
 
 def _shows(region: _Rows) -> bool:

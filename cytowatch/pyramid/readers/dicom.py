@@ -124,9 +124,6 @@ def open_dicom(path: str, config: Config) -> Opened:
             mpp=mpp,
             objective_power=power or None,
             icc_profile=profile,
-            done=(
-                f"{contradiction(level) or 'its frames have other colours than it states'}: they were read as what they are",
-            ),
         )
         pictures = dict(_pictures(found, config))
         return Opened(

@@ -11,14 +11,15 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from cytowatch.config import Config
 from cytowatch.errors import ConversionError
+from cytowatch.pyramid.readers import jp2_boxes, jp2_planes
+from cytowatch.pyramid.readers.jp2_boxes import Boxes, pread
 from cytowatch.pyramid.readers.jp2_colours import Samples, samples
 from cytowatch.pyramid.readers.whole import Whole
 from cytowatch.pyramid.regions import (
@@ -37,7 +38,10 @@ __all__ = ["open_jp2"]
 _SOT, _SOD, _EOC, _SIZ = 0xFF90, 0xFF93, 0xFFD9, 0xFF51
 #: Markers of the main header that speak of all tiles at once.
 _LENGTHS, _PACKED_HEADERS = frozenset({0xFF55, 0xFF57}), 0xFF60
-_SIGNATURE = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
+#: These have no length (ISO/IEC 15444-1, table A.2).
+_ALONE = range(0xFF30, 0xFF40)
+#: What the decoder says of what it cannot do.
+_UNSUPPORTED = ("not supported", "unsupported", "not implemented")
 _LARGEST_HEADER = 64 << 20
 _MOST_PARTS = 10_000_000
 
@@ -84,6 +88,16 @@ class _Codestream:
             for begin, step in zip(begins, (dx, dy, dx, dy), strict=True)
         )
 
+    @property
+    def is_sampled_as_imagecodecs_has_it(self) -> bool:
+        """Whether no component is subsampled, or the two of colour as in 4:2:2 and 4:2:0."""
+        [*steps] = ((dx, dy) for _, dx, dy in self.components)
+        full = (1, 1)
+        if all(step == full for step in steps):
+            return True
+        colour = len(steps) >= 3 and steps[1] == steps[2] and steps[1] in ((2, 1), (2, 2))
+        return colour and steps[0] == full and all(step == full for step in steps[3:])
+
     def area(self, number: int) -> tuple[int, int, int, int]:
         """(left, top, right, bottom) of a tile on the reference grid."""
         row, column = divmod(number, self.across)
@@ -109,7 +123,7 @@ class _Codestream:
         struct.pack_into(">8I", main, 8, right, bottom, left, top, *self.tile, *grid)
         found = [bytes(main)]
         for begin, length in self.parts.get(number, []):
-            part = bytearray(_pread(self.descriptor, length, begin))
+            part = bytearray(pread(self.descriptor, length, begin))
             struct.pack_into(">H", part, 4, 0)
             struct.pack_into(">I", part, 6, length)
             found.append(bytes(part))
@@ -119,7 +133,7 @@ class _Codestream:
 class _Tiles:
     """Rows of a tiled image: each row of tiles is decoded once, by whoever comes first."""
 
-    def __init__(self, stream: _Codestream, wrap: _Wrap, stored: Samples, sample: Pixels) -> None:
+    def __init__(self, stream: _Codestream, wrap: Boxes, stored: Samples, sample: Pixels) -> None:
         self._stream = stream
         self._wrap = wrap
         self._stored = stored
@@ -152,29 +166,13 @@ class _Tiles:
     def _decode(self, number: int, width: int, height: int) -> Pixels:
         if number not in self._stream.parts:
             raise damaged(f"tile {number} is not in the file")
-        alone = self._wrap.around(self._stream.alone(number), width, height)
+        alone = self._stream.alone(number)
+        if not self._stored.bare:
+            alone = self._wrap.around(alone, width, height)
         pixels = _decoded(alone, self._stored, threads=1)
         if pixels.shape != (height, width, self.samples):
             raise damaged(f"tile {number} is {pixels.shape[1]} x {pixels.shape[0]} pixels")
         return pixels
-
-
-@dataclass(frozen=True, slots=True)
-class _Wrap:
-    """The boxes around a codestream, which say what its components mean; empty for a bare one."""
-
-    header: bytes
-
-    def around(self, codestream: bytes, width: int, height: int) -> bytes:
-        """`codestream` with these boxes, its size corrected in them."""
-        if not self.header:
-            return codestream
-        header = bytearray(self.header)
-        at = header.find(b"ihdr")
-        if at >= 0:
-            struct.pack_into(">II", header, at + 4, height, width)
-        box = struct.pack(">I4s", len(codestream) + 8, b"jp2c")
-        return bytes(header) + box + codestream
 
 
 def open_jp2(path: str, config: Config) -> Opened:
@@ -187,20 +185,12 @@ def open_jp2(path: str, config: Config) -> Opened:
         the limits allow.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    size_bytes = os.fstat(descriptor).st_size
     try:
-        wrap, begin, end = _boxes(descriptor, size_bytes)
+        boxes, begin, end = jp2_boxes.read(descriptor, os.fstat(descriptor).st_size)
         stream = _main_header(descriptor, begin, end)
         check_size(*stream.pixels, config)
-        stored = samples(wrap.header, [depth for depth, _, _ in stream.components])
-        if stream.across * stream.down > 1 and stream.is_taken_apart:
-            _find_parts(stream, end)
-            left, upper, right, lower = stream.area(0)
-            alone = wrap.around(stream.alone(0), right - left, lower - upper)
-            sample = _decoded(alone, stored, threads=1)
-            region: RegionReader = _Tiles(stream, wrap, stored, sample)
-        else:
-            region = Whole(_whole(descriptor, size_bytes, stream, config, stored))
+        stored = samples(boxes.inside, [depth for depth, _, _ in stream.components])
+        region = _region(path, stream, boxes, stored, end, config)
     except (struct.error, ValueError, IndexError) as error:
         os.close(descriptor)
         raise damaged(error) from error
@@ -216,14 +206,36 @@ def open_jp2(path: str, config: Config) -> Opened:
     return Opened(scenes=[scene], reader="imagecodecs", close=partial(os.close, descriptor))
 
 
-def _whole(
-    descriptor: int, size_bytes: int, stream: _Codestream, config: Config, stored: Samples
-) -> Pixels:
+def _region(
+    path: str, stream: _Codestream, boxes: Boxes, stored: Samples, end: int, config: Config
+) -> RegionReader:
+    if not stream.is_sampled_as_imagecodecs_has_it:
+        return Whole(
+            jp2_planes.decoded(
+                path, stream.components, stream.offset, stream.pixels, stored, config
+            )
+        )
+    if stream.across * stream.down > 1 and stream.is_taken_apart:
+        _find_parts(stream, end)
+        left, upper, right, lower = stream.area(0)
+        alone = stream.alone(0)
+        if not stored.bare:
+            alone = boxes.around(alone, right - left, lower - upper)
+        sample = _decoded(alone, stored, threads=1)
+        return _Tiles(stream, boxes, stored, sample)
+    return Whole(_whole(stream, boxes, end, config, stored))
+
+
+def _whole(stream: _Codestream, boxes: Boxes, end: int, config: Config, stored: Samples) -> Pixels:
     width, height = stream.pixels
+    [(begin, _)] = stream.parts[-1]
     # OpenJPEG holds four bytes a sample, imagecodecs copies them out.
-    need = width * height * len(stream.components) * 6 + size_bytes
+    need = width * height * len(stream.components) * 6 + 2 * (end - begin)
     check_memory(need, config, "it has no tiles, and decoding it whole")
-    return _decoded(_pread(descriptor, size_bytes, 0), stored, threads=None)
+    data = stream.main + pread(stream.descriptor, end - begin, begin)
+    return _decoded(
+        data if stored.bare else boxes.around(data, width, height), stored, threads=None
+    )
 
 
 def _decoded(data: bytes, stored: Samples, *, threads: int | None) -> Pixels:
@@ -233,6 +245,10 @@ def _decoded(data: bytes, stored: Samples, *, threads: int | None) -> Pixels:
     try:
         pixels: Pixels = np.asarray(imagecodecs.jpeg2k_decode(data, numthreads=threads))
     except Exception as error:
+        if any(word in str(error).lower() for word in _UNSUPPORTED):
+            raise ConversionError(
+                "unsupported_format", f"its kind of JPEG 2000 cannot be read: {error}"
+            ) from error
         raise damaged(error) from error
     pixels = pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]
     if pixels.shape[2] != stored.stored:
@@ -246,46 +262,24 @@ def _enlarged(stream: _Codestream) -> tuple[str, ...]:
     return ("its subsampled components were enlarged",)
 
 
-def _boxes(descriptor: int, size_bytes: int) -> tuple[_Wrap, int, int]:
-    """(the boxes before the codestream, where it begins, where it ends)."""
-    if os.pread(descriptor, 12, 0) != _SIGNATURE:
-        return _Wrap(b""), 0, size_bytes
-    at = 0
-    kept = b""
-    while at + 8 <= size_bytes:
-        length, kind = struct.unpack(">I4s", _pread(descriptor, 8, at))
-        head = 8
-        if length == 1:
-            [length] = struct.unpack(">Q", _pread(descriptor, 8, at + 8))
-            head = 16
-        length = length or size_bytes - at
-        if length < head:
-            raise ValueError(f"a box of {length} bytes")
-        if kind == b"jp2c":
-            return _Wrap(kept), at + head, min(size_bytes, at + length)
-        if kind in (b"jP  ", b"ftyp", b"jp2h"):
-            if length > _LARGEST_HEADER:
-                raise ValueError(f"a header of {length:,} bytes")
-            kept += _pread(descriptor, length, at)
-        at += length
-    raise ValueError("it has no codestream")
-
-
 def _main_header(descriptor: int, begin: int, end: int) -> _Codestream:
     at = begin
-    if _pread(descriptor, 2, at) != b"\xff\x4f":
+    if pread(descriptor, 2, at) != b"\xff\x4f":
         raise ValueError("the codestream does not begin with SOC")
     at += 2
     kept = bytearray(b"\xff\x4f")
     packed = False
     siz: bytes | None = None
     while at + 4 <= end:
-        marker, length = struct.unpack(">HH", _pread(descriptor, 4, at))
+        marker, length = struct.unpack(">HH", pread(descriptor, 4, at))
         if marker == _SOT:
             break
+        if marker in _ALONE:
+            at += 2
+            continue
         if length < 2 or len(kept) + length > _LARGEST_HEADER:
             raise ValueError("a damaged main header")
-        segment = _pread(descriptor, 2 + length, at)
+        segment = pread(descriptor, 2 + length, at)
         if marker == _SIZ:
             siz = segment
         packed = packed or marker == _PACKED_HEADERS
@@ -300,7 +294,7 @@ def _main_header(descriptor: int, begin: int, end: int) -> _Codestream:
     components = [tuple(siz[40 + 3 * i : 43 + 3 * i]) for i in range(count)]
     if not components or any(len(one) != 3 or not one[1] or not one[2] for one in components):
         raise ValueError("a damaged list of components")
-    return _Codestream(
+    stream = _Codestream(
         descriptor=descriptor,
         main=bytes(kept),
         size=(x, y),
@@ -310,6 +304,41 @@ def _main_header(descriptor: int, begin: int, end: int) -> _Codestream:
         components=components,  # type: ignore[arg-type]
         packed_headers=packed,
         parts={-1: [(at, 0)]},
+    )
+    return _on_its_own_grid(stream)
+
+
+def _on_its_own_grid(stream: _Codestream) -> _Codestream:
+    """The same where all components have one step on the grid that is not 1: the grid of the samples."""
+    [*steps] = {(dx, dy) for _, dx, dy in stream.components}
+    if len(steps) != 1 or steps[0] == (1, 1):
+        return stream
+
+    def on_it(place: tuple[int, int]) -> tuple[int, int]:
+        return -(-place[0] // steps[0][0]), -(-place[1] // steps[0][1])
+
+    ends, begin, first, tile = map(
+        on_it, (stream.size, stream.offset, stream.tile_offset, stream.tile)
+    )
+    if stream.across * stream.down == 1:
+        tile = ends[0] - first[0], ends[1] - first[1]
+    elif not stream.is_taken_apart:
+        # Its tiles begin between two samples: they would be others on that grid.
+        return stream
+    if ends[0] <= begin[0] or ends[1] <= begin[1]:
+        return stream
+    main = bytearray(stream.main)
+    struct.pack_into(">8I", main, 8, *ends, *begin, *tile, *first)
+    for number in range(len(stream.components)):
+        main[42 + 3 * number + 1 : 42 + 3 * number + 3] = b"\1\1"
+    return replace(
+        stream,
+        main=bytes(main),
+        size=ends,
+        offset=begin,
+        tile=tile,
+        tile_offset=first,
+        components=[(depth, 1, 1) for depth, _, _ in stream.components],
     )
 
 
@@ -336,13 +365,3 @@ def _walk(descriptor: int, at: int, end: int) -> Iterator[tuple[int, int, int]]:
             raise ValueError(f"a part of tile {number} ends beyond the file")
         yield number, at, length
         at += length
-
-
-def _pread(descriptor: int, count: int, at: int) -> bytes:
-    data = os.pread(descriptor, count, at)
-    while len(data) < count:
-        more: Any = os.pread(descriptor, count - len(data), at + len(data))
-        if not more:
-            raise ValueError("the file ends too early")
-        data += more
-    return data

@@ -1,4 +1,4 @@
-"""What the samples of a JPEG 2000 mean, by the boxes around its codestream.
+"""What the samples of a JPEG 2000 mean, by the boxes around its codestream, and their colours as RGB or grey.
 
 Source: ISO/IEC 15444-1, Annex I.5.3 (colr, pclr, cmap, cdef); ISO/IEC 15444-2, table M.25 (EnumCS).
 """
@@ -6,23 +6,24 @@ Source: ISO/IEC 15444-1, Annex I.5.3 (colr, pclr, cmap, cdef); ISO/IEC 15444-2, 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from cytowatch.errors import ConversionError
+from cytowatch.pyramid.colours import rgb_of_ycbcr
 from cytowatch.pyramid.meaning import Meaning
 from cytowatch.pyramid.regions import Pixels
 from cytowatch.pyramid.samples import banded, spread, unmultiplied
 
-__all__ = ["Samples", "samples"]
+__all__ = ["Palette", "Samples", "samples"]
 
 #: What OpenJPEG writes where it knows nothing of the colours.
 _UNSAID = 0
-_CMYK = 12
+_CMYK, _SYCC = 12, 18
 #: Samples that are colours, by EnumCS and by the colour space of an ICC profile.
-_BY_NUMBER = {_CMYK: 4, 15: 1, 16: 3, 17: 1, 18: 3}
+_BY_NUMBER = {_CMYK: 4, 15: 1, 16: 3, 17: 1, _SYCC: 3}
 _BY_PROFILE = {b"CMYK": 4, b"GRAY": 1, b"RGB ": 3}
 #: EnumCS of ISO 15444-2 that the decoder leaves as they are.
 _FOREIGN = {
@@ -41,13 +42,40 @@ _FOREIGN = {
 _SIGNED = 0x80
 #: Of a channel, in cdef.
 _COLOUR, _OPACITY, _PREMULTIPLIED = 0, 1, 2
+#: Of a channel, in cmap: a component as it is, or through a column of the palette.
+_DIRECT = 0
+#: A palette has at most so many entries; more would be an index of more than 10 bits.
+_MOST_ENTRIES = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Palette:
+    """`channels` are (component, column), of which the column is None for a component as it is."""
+
+    columns: tuple[Pixels, ...]
+    channels: tuple[tuple[int, int | None], ...]
+
+    def expanded(self, pixels: Pixels, bits: int) -> Pixels:
+        """The channels of pixels that are indices, spread over 8 or 16 bits; a component has `bits`."""
+        wide = self.columns[0].dtype
+        found = np.empty((*pixels.shape[:2], len(self.channels)), wide)
+        for number, (component, column) in enumerate(self.channels):
+            plane = pixels[:, :, component]
+            if column is None:
+                full, most = (1 << 8 * wide.itemsize) - 1, (1 << bits) - 1
+                found[:, :, number] = np.rint(plane * (full / most))
+                continue
+            table = self.columns[column]
+            found[:, :, number] = table[np.minimum(plane, len(table) - 1)]
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
     """A decoded pixel has `stored` samples of `bits`, and what `means` says of them.
 
-    `profile` is the one of its inks, which the decoder does not apply.
+    `profile` is one that the decoder does not apply. With `bare` the decoder is not given the boxes:
+    it has samples in the order of the codestream, which `order` and `palette` turn into colours.
     """
 
     stored: int
@@ -55,14 +83,25 @@ class Samples:
     means: Meaning
     profile: bytes | None
     done: tuple[str, ...]
+    bare: bool = False
+    order: tuple[int, ...] = ()
+    palette: Palette | None = None
+    ycc: bool = False
 
     def plain(self, pixels: Pixels) -> Pixels:
         """The colours of decoded pixels, and behind them the transparency, of 8 or 16 unsigned bits."""
         return banded(self._plain, pixels)
 
     def _plain(self, pixels: Pixels) -> Pixels:
-        pixels = spread(_unsigned(pixels, self.bits), self.bits)
+        if self.palette is not None:
+            pixels = self.palette.expanded(_unsigned(pixels, self.bits), self.bits)
+        else:
+            pixels = spread(_unsigned(pixels, self.bits), self.bits)
+        if self.bare:
+            pixels = pixels[:, :, self.order]
         colours = pixels[:, :, : self.means.colours]
+        if self.bare and self.ycc:
+            colours = rgb_of_ycbcr(colours)
         if self.means.alpha is None:
             return colours
         alpha = pixels[:, :, self.means.alpha : self.means.alpha + 1]
@@ -81,8 +120,8 @@ def _unsigned(pixels: Pixels, bits: int) -> Pixels:
     return pixels
 
 
-def samples(header: bytes, depths: Sequence[int]) -> Samples:
-    """What they are, by the boxes of `header`; `depths` are those of the components, as SIZ has them.
+def samples(boxes: Sequence[tuple[bytes, bytes]], depths: Sequence[int]) -> Samples:
+    """What they are, by the `boxes` of the header; `depths` are those of the components, as SIZ has them.
 
     Raises
     ------
@@ -90,39 +129,51 @@ def samples(header: bytes, depths: Sequence[int]) -> Samples:
         `unsupported_samples`: the decoder leaves their colours as they are, and nothing here converts
         them, or their components differ.
     """
-    inside = [one for kind, data in _boxes(header) if kind == b"jp2h" for one in _boxes(data)]
-    found = dict(inside)
+    found = dict(reversed(boxes))
     if len(set(depths)) > 1:
         bits = ", ".join(str(_bits(one)) for one in depths)
         raise ConversionError(
             "unsupported_samples", f"its components are of different kinds: {bits} bits"
         )
+    palette = (
+        _palette(found[b"pclr"], found.get(b"cmap"), len(depths)) if b"pclr" in found else None
+    )
     # The colours of a palette have bits of their own, however few its indices have.
-    depth = found[b"pclr"][3] if b"pclr" in found else depths[0]
-    stored = len(found[b"cmap"]) // 4 if b"cmap" in found else len(depths)
-    colours, profile = _colours(inside, stored)
-    means = _meaning(colours, stored, found.get(b"cdef", b""))
+    depth = depths[0] if palette is None else found[b"pclr"][3]
+    count = len(depths) if palette is None else len(palette.channels)
+    colours, profile, number = _colours(boxes, count)
+    grey = profile is not None and profile[16:20] == b"GRAY"
+    bare = palette is not None or grey
+    means, order = _meaning(colours, count, found.get(b"cdef", b""))
     done = []
     if depth & _SIGNED:
         done.append("its signed samples were shifted to unsigned ones")
-    if profile and colours != _BY_PROFILE[b"CMYK"]:
-        # imagecodecs does it by itself, so the profile is not embedded once more.
-        done.append("its colours were converted to sRGB through its ICC profile")
-    if b"pclr" in found:
+    if profile and not bare and colours != _BY_PROFILE[b"CMYK"]:
+        if colours == _BY_PROFILE[b"RGB "]:
+            # imagecodecs does it by itself, so the profile is not embedded once more.
+            done.append("its colours were converted to sRGB through its ICC profile")
+        profile = None
+    if palette is not None:
         done.append("its palette was expanded")
     if _bits(depth) not in (8, 16):
         whole = 8 if _bits(depth) < 8 else 16
         how = "expanded" if _bits(depth) < 16 else "reduced"
         done.append(f"its {_bits(depth)}-bit samples were {how} to {whole} bits")
-    if stored > means.colours + (means.alpha is not None):
+    if means.alpha is not None and b"cdef" not in found:
+        done.append("its last sample was taken for transparency: nothing in it says what it is")
+    if count > means.colours + (means.alpha is not None):
         first = "first is" if means.colours == 1 else f"first {means.colours} are"
-        done.append(f"it has {stored} samples a pixel: the {first} the pyramid")
+        done.append(f"it has {count} samples a pixel: the {first} the pyramid")
     return Samples(
-        stored=stored,
-        bits=_bits(depth),
+        stored=len(depths),
+        bits=_bits(depths[0]),
         means=means,
-        profile=profile if colours == _BY_PROFILE[b"CMYK"] else None,
+        profile=profile,
         done=tuple(done),
+        bare=bare,
+        order=order,
+        palette=palette,
+        ycc=number == _SYCC,
     )
 
 
@@ -130,28 +181,52 @@ def _bits(depth: int) -> int:
     return (depth & ~_SIGNED) + 1
 
 
-def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """(kind, content) of each box."""
+def _palette(stored: bytes, mapped: bytes | None, components: int) -> Palette:
+    """The palette; without a map each of its columns is a channel, by the first component.
+
+    Raises
+    ------
+    ValueError
+        It is damaged.
+    ConversionError
+        `unsupported_samples`: its columns have a sign, or more than 16 bits.
+    """
+    entries, count = struct.unpack_from(">HB", stored)
+    depths = stored[3 : 3 + count]
+    if any(depth & _SIGNED or _bits(depth) > 16 for depth in depths):
+        raise ConversionError("unsupported_samples", "its palette has a sign, or more than 16 bits")
+    if not count or not 0 < entries <= _MOST_ENTRIES or len(depths) < count:
+        raise ValueError(f"a palette of {entries} entries in {count} columns")
+    sizes = [1 if _bits(depth) <= 8 else 2 for depth in depths]
+    row = np.frombuffer(stored, np.uint8, entries * sum(sizes), 3 + count).reshape(entries, -1)
+    whole = np.dtype(np.uint16 if max(sizes) == 2 else np.uint8)
+    columns = []
     at = 0
-    while at + 8 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, at)
-        head = 8
-        if length == 1:
-            [length] = struct.unpack_from(">Q", data, at + 8)
-            head = 16
-        length = length or len(data) - at
-        if length < head:
-            raise ValueError(f"a box of {length} bytes")
-        yield kind, data[at + head : at + length]
-        at += length
+    for depth, size in zip(depths, sizes, strict=True):
+        part = np.ascontiguousarray(row[:, at : at + size]).view(f">u{size}")[:, 0].astype(float)
+        full = (1 << 8 * whole.itemsize) - 1
+        columns.append(
+            np.rint(part * (full / ((1 << _bits(depth)) - 1))).clip(0, full).astype(whole)
+        )
+        at += size
+    channels: tuple[tuple[int, int | None], ...] = tuple((0, n) for n in range(count))
+    if mapped is not None:
+        told = [struct.unpack_from(">HBB", mapped, n) for n in range(0, len(mapped) - 3, 4)]
+        channels = tuple((one, None if how == _DIRECT else column) for one, how, column in told)
+    if not channels or any(one >= components or (column or 0) >= count for one, column in channels):
+        raise ValueError("a palette whose map leads beyond it")
+    return Palette(columns=tuple(columns), channels=channels)
 
 
-def _colours(boxes: Sequence[tuple[bytes, bytes]], stored: int) -> tuple[int, bytes | None]:
-    """(how many samples are colours, their ICC profile), by the first box that tells it, as the decoder does."""
+def _colours(
+    boxes: Sequence[tuple[bytes, bytes]], stored: int
+) -> tuple[int, bytes | None, int | None]:
+    """(how many samples are colours, their ICC profile, EnumCS), by the first box that tells it."""
     colours: int | None = None
     profile: bytes | None = None
+    number: int | None = None
     for kind, data in boxes:
-        if kind != b"colr" or data[0] not in (1, 2):
+        if kind != b"colr" or not data or data[0] not in (1, 2):
             continue
         if data[0] == 1:
             [number] = struct.unpack_from(">I", data, 3)
@@ -171,16 +246,19 @@ def _colours(boxes: Sequence[tuple[bytes, bytes]], stored: int) -> tuple[int, by
         raise ConversionError("unsupported_samples", f"CMYK takes 4 samples, it has {stored}")
     if colours is None or colours > stored:
         colours = 3 if stored >= 3 else 1
-    return colours, profile
+    return colours, profile, number
 
 
-def _meaning(colours: int, stored: int, definitions: bytes) -> Meaning:
-    """Which samples are colours, and which one is transparency.
+def _meaning(colours: int, stored: int, definitions: bytes) -> tuple[Meaning, tuple[int, ...]]:
+    """Which samples are colours and which one is transparency, and the place of each sample.
 
-    The decoder puts each colour into its place, and what was there into that of the colour.
+    The decoder puts each colour into its place, and what was there into that of the colour. Where nothing is
+    defined, one sample more than there are colours is transparency for all programs that read JPEG 2000.
     """
     order = list(range(stored))
     alpha: tuple[int, int] | None = None
+    if not definitions and stored == colours + 1:
+        alpha = stored - 1, _OPACITY
     for at in range(2, len(definitions) - 5, 6):
         number, use, of = struct.unpack_from(">HHH", definitions, at)
         if number >= stored:
@@ -191,6 +269,7 @@ def _meaning(colours: int, stored: int, definitions: bytes) -> Meaning:
         if use in (_OPACITY, _PREMULTIPLIED):
             alpha = number, use
     if alpha is None or order.index(alpha[0]) < colours:
-        return Meaning(colours=colours)
+        return Meaning(colours=colours), tuple(order)
     number, use = alpha
-    return Meaning(colours=colours, alpha=order.index(number), premultiplied=use == _PREMULTIPLIED)
+    means = Meaning(colours=colours, alpha=order.index(number), premultiplied=use == _PREMULTIPLIED)
+    return means, tuple(order)

@@ -1,0 +1,90 @@
+"""Kinds of files that labs have and nothing here reads: what they are called, and what to do with them.
+
+Source: the readers of OpenSlide's issue tracker and Bio-Formats for KFB, SDPC, MDS, ND2 and LIF; Philips, iSyntax SDK;
+ISO/IEC 14496-12 (brands); ECMA-376, part 2; OpenDocument 1.3, part 2
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable
+
+__all__ = ["known", "office_document"]
+
+_AS_IMAGE = "export it as TIFF, PNG or JPEG"
+_AS_SLIDE = "export it as TIFF or SVS from the scanner's software"
+_AS_OME = "export it as OME-TIFF from the microscope's software"
+_PICTURES = "it is a document, so save the pictures in it as TIFF, PNG or JPEG"
+_AVIF = frozenset({b"avif", b"avis"})
+_HEIC = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"})
+_OLE = bytes.fromhex("D0CF11E0A1B11AE1")
+_ZIP_ENTRY = b"PK\x03\x04"
+#: With which member the packages of Office begin, whoever wrote them.
+_OF_OFFICE = (
+    b"[Content_Types].xml", b"_rels/.rels", b"docProps/app.xml", b"docProps/core.xml",
+    b"word/document.xml", b"xl/workbook.xml", b"ppt/presentation.xml",
+)  # fmt: skip
+_OF_DOCUMENTS = (b"application/vnd.oasis.opendocument", b"application/epub+zip")
+_ISYNTAX = re.compile(
+    rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?<DataObject\s+ObjectType=[\"']DPUfsImport"
+)
+_LIF = b"\x70\x00\x00\x00"
+
+
+def known(head: bytes) -> tuple[str, str] | None:
+    """(what a file that begins so is, what to do with it); None of any other.
+
+    >>> known(b"%PDF-1.7")[0]
+    'a PDF document'
+    """
+    return next(((what, how) for is_it, what, how in _KINDS if is_it(head)), None)
+
+
+def office_document(head: bytes) -> bool:
+    """Whether a zip is the package of a document, whose pictures are no slides."""
+    if not head.startswith(_ZIP_ENTRY) or len(head) < 30:
+        return False
+    length, extra = struct.unpack_from("<HH", head, 26)
+    name = head[30 : 30 + length]
+    content = head[30 + length + extra :]
+    return name in _OF_OFFICE or (name == b"mimetype" and content.startswith(_OF_DOCUMENTS))
+
+
+def _brand(brands: frozenset[bytes]) -> Callable[[bytes], bool]:
+    return lambda head: head[4:8] == b"ftyp" and head[8:12] in brands
+
+
+def _begins(*magics: bytes) -> Callable[[bytes], bool]:
+    return lambda head: head.startswith(magics)
+
+
+def _is_avif(head: bytes) -> bool:
+    """By its first brand, or by one that it is compatible with: encoders put mif1 first."""
+    size = int.from_bytes(head[:4])
+    return head[4:8] == b"ftyp" and any(
+        head[at : at + 4] in _AVIF for at in (8, *range(16, min(size, 256), 4))
+    )
+
+
+def _is_binary(magic: bytes, head: bytes) -> bool:
+    """These letters and then numbers: a text may begin with the letters as well."""
+    return head.startswith(magic) and b"\0" in head[len(magic) : 64]
+
+
+def _is_sdpc(head: bytes) -> bool:
+    return _is_binary(b"SQ", head) and not head.startswith(b"SQLite")
+
+
+_KINDS: tuple[tuple[Callable[[bytes], bool], str, str], ...] = (
+    (lambda head: bool(_ISYNTAX.match(head)), "a Philips iSyntax slide", "export it as TIFF from Philips' software"),
+    (lambda head: _is_binary(b"KFB", head), "a KFBIO slide (KFB)", "export it as TIFF or SVS from K-Viewer"),
+    (_is_sdpc, "a Sqray slide (SDPC)", _AS_SLIDE),
+    (_is_avif, "an AVIF image", _AS_IMAGE),
+    (_brand(_HEIC), "an HEIC image", _AS_IMAGE),
+    (_begins(bytes.fromhex("DACEBE0A")), "a Nikon ND2 file", _AS_OME),
+    (lambda head: head.startswith(_LIF) and b"\x2a" in (head[4:5], head[8:9]), "a Leica LIF file", _AS_OME),
+    (_begins(_OLE), "a Microsoft Office document of the old kind, or a Motic slide (MDS)", "save the pictures of a document, or export the slide, as TIFF"),
+    (office_document, "an Office document", _PICTURES),
+    (_begins(b"%PDF"), "a PDF document", _PICTURES),
+)  # fmt: skip

@@ -1,0 +1,115 @@
+"""The boxes around a JPEG 2000 codestream, which say what its components mean.
+
+Source: ISO/IEC 15444-1, Annex I
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Boxes", "pread", "read"]
+
+_SIGNATURE = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
+_TYPE = struct.pack(">I4s4sI4s", 20, b"ftyp", b"jp2 ", 0, b"jp2 ")
+_LARGEST_HEADER = 64 << 20
+#: Boxes of colour, which some writers put beside the header that they belong into.
+_OF_COLOUR = frozenset({b"colr", b"pclr", b"cmap", b"cdef", b"bpcc"})
+
+
+@dataclass(frozen=True, slots=True)
+class Boxes:
+    """What is inside of the header of a JP2, in its order; nothing of a bare codestream."""
+
+    inside: tuple[tuple[bytes, bytes], ...]
+
+    def around(self, codestream: bytes, width: int, height: int) -> bytes:
+        """`codestream` with these boxes, its size corrected in them."""
+        if not self.inside:
+            return codestream
+        header = b"".join(
+            _box(kind, struct.pack(">II", height, width) + data[8:] if kind == b"ihdr" else data)
+            for kind, data in self.inside
+        )
+        return _SIGNATURE + _TYPE + _box(b"jp2h", header) + _box(b"jp2c", codestream)
+
+
+def read(descriptor: int, size_bytes: int) -> tuple[Boxes, int, int]:
+    """(the boxes of the header, where the codestream begins, where it ends).
+
+    Raises
+    ------
+    ValueError
+        A box has a length that cannot be, or there is no codestream.
+    """
+    if os.pread(descriptor, 12, 0) != _SIGNATURE:
+        return Boxes(()), 0, size_bytes
+    at = 0
+    inside: list[tuple[bytes, bytes]] = []
+    while at + 8 <= size_bytes:
+        length, kind = struct.unpack(">I4s", pread(descriptor, 8, at))
+        head = 8
+        if length == 1:
+            [length] = struct.unpack(">Q", pread(descriptor, 8, at + 8))
+            head = 16
+        length = length or size_bytes - at
+        if length < head:
+            raise ValueError(f"a box of {length} bytes")
+        if kind == b"jp2c":
+            return Boxes(tuple(_first_of_each(inside))), at + head, min(size_bytes, at + length)
+        if kind == b"jp2h" or kind in _OF_COLOUR:
+            if length > _LARGEST_HEADER:
+                raise ValueError(f"a header of {length:,} bytes")
+            data = pread(descriptor, length - head, at + head)
+            inside += _apart(data) if kind == b"jp2h" else [(kind, data)]
+        at += length
+    raise ValueError("it has no codestream")
+
+
+def pread(descriptor: int, count: int, at: int) -> bytes:
+    """`count` bytes at `at`.
+
+    Raises
+    ------
+    ValueError
+        They are not all there.
+    """
+    data = os.pread(descriptor, count, at)
+    while len(data) < count:
+        more: Any = os.pread(descriptor, count - len(data), at + len(data))
+        if not more:
+            raise ValueError("the file ends too early")
+        data += more
+    return data
+
+
+def _first_of_each(boxes: Sequence[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    """What stands in the header first counts; of colours there may be several."""
+    seen: set[bytes] = set()
+    for kind, data in boxes:
+        if kind == b"colr" or kind not in seen:
+            yield kind, data
+        seen.add(kind)
+
+
+def _box(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I4s", len(data) + 8, kind) + data
+
+
+def _apart(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """(kind, content) of each box."""
+    at = 0
+    while at + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        head = 8
+        if length == 1:
+            [length] = struct.unpack_from(">Q", data, at + 8)
+            head = 16
+        length = length or len(data) - at
+        if length < head:
+            raise ValueError(f"a box of {length} bytes")
+        yield kind, data[at + head : at + length]
+        at += length

@@ -1,0 +1,86 @@
+"""What labs have and nothing here reads is named, with what to do; what looks alike is not."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from cytowatch.errors import FormatError
+from cytowatch.formats import Probe, looks_like
+from cytowatch.stages.detect import identify
+
+
+def _zip(*members: tuple[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, data in members:
+            archive.writestr(name, data)
+    return stream.getvalue()
+
+
+def _box(brand: bytes, *others: bytes) -> bytes:
+    inside = b"ftyp" + brand + bytes(4) + b"".join(others)
+    return (len(inside) + 4).to_bytes(4) + inside + bytes(range(256))
+
+
+STRANGERS = {
+    "isyntax": (b'<DataObject ObjectType="DPUfsImport">\r\n<Attribute Name="PIM"' + bytes(900), "Philips iSyntax"),
+    "isyntax with a declaration": (b'<?xml version="1.0"?>\n<DataObject ObjectType="DPUfsImport">', "Philips iSyntax"),
+    "kfb": (b"KFB\0" + bytes(range(256)), "KFBIO"),
+    "sdpc": (b"SQ" + b"\0\1" * 40, "SDPC"),
+    "avif": (_box(b"avif", b"avif", b"mif1"), "AVIF"),
+    "avif behind": (_box(b"mif1", b"mif1", b"avif"), "AVIF"),
+    "heic": (_box(b"heic", b"mif1"), "HEIC"),
+    "nd2": (bytes.fromhex("DACEBE0A") + bytes(400), "ND2"),
+    "lif": (b"\x70\0\0\0\x10\0\0\0\x2a" + bytes(400), "LIF"),
+    "doc": (bytes.fromhex("D0CF11E0A1B11AE1") + bytes(504), "Motic slide (MDS)"),
+    "docx": (_zip(("[Content_Types].xml", b"<Types/>"), ("word/media/image1.jpeg", b"a")), "an Office document"),
+    "docx of another program": (_zip(("_rels/.rels", b"<a/>"), ("word/document.xml", b"<b/>")), "an Office document"),
+    "odt": (_zip(("mimetype", b"application/vnd.oasis.opendocument.text")), "an Office document"),
+    "pdf": (b"%PDF-1.7\n1 0 obj", "a PDF document"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STRANGERS)
+def test_each_is_named_with_what_to_do(tmp_path: Path, name: str) -> None:
+    """As a format that is known and not supported."""
+    data, words = STRANGERS[name]
+    path = tmp_path / "a"
+    path.write_bytes(data)
+    with path.open("rb") as file:
+        probe = Probe(file.fileno(), name="a")
+        assert words in looks_like(probe)
+        with pytest.raises(FormatError) as caught:
+            identify(probe)
+    assert caught.value.reason == "unsupported_format"
+    assert words in caught.value.detail
+    assert any(word in caught.value.detail for word in ("export", "save"))
+
+
+@pytest.mark.parametrize(
+    ("data", "format_id"),
+    [
+        (b"SQUARES: 1 2 3\n" * 20, None),
+        (b"KFB is a format\n" * 20, None),
+        (b"SQLite format 3\0" + bytes(100), None),
+        (b'<DataObject ObjectType="Other">', None),
+        (_zip(("a/mimetype", b"application/epub+zip")), "zip"),
+        (_zip(("slides/1.jpg", b"a"), ("[Content_Types].xml", b"a")), "zip"),
+        (_zip(("mimetype", b"image/jpeg")), "zip"),
+    ],
+)
+def test_what_looks_alike(tmp_path: Path, data: bytes, format_id: str | None) -> None:
+    """Texts, databases and plain zips are what they were."""
+    path = tmp_path / "a"
+    path.write_bytes(data)
+    with path.open("rb") as file:
+        probe = Probe(file.fileno(), name="a")
+        if format_id is not None:
+            assert identify(probe)[0].id == format_id
+            return
+        with pytest.raises(FormatError) as caught:
+            identify(probe)
+    assert caught.value.reason == "unknown_format"
