@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import openslide
@@ -117,13 +117,20 @@ def read_tiles(
                 raise Unlike(level.number, str(error)) from error
 
 
-def sha256(path: str, progress: Progress, *, size_bytes: int) -> str:
-    """The SHA-256 of the file at `path`, in hexadecimal."""
+def sha256(
+    path: str,
+    progress: Progress,
+    *,
+    size_bytes: int,
+    look: Callable[[bytes], None] = lambda _chunk: None,
+) -> str:
+    """The SHA-256 of the file at `path`, in hexadecimal; `look` is shown every chunk, in order."""
     digest = hashlib.sha256()
     done = 0
     with open(path, "rb", buffering=0) as file:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
+            look(chunk)
             done += len(chunk)
             progress(done / max(1, size_bytes))
     return digest.hexdigest()

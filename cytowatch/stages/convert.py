@@ -14,6 +14,7 @@ import pyvips
 
 from cytowatch import durable, names
 from cytowatch.errors import ConversionError, IngestError, TransientError
+from cytowatch.formats import arrival
 from cytowatch.manifest import FileEntry, ImageEntry
 from cytowatch.model import Mpp, Outcome, Progress, UploadedFile
 from cytowatch.pyramid import complaints, describe, resolution, source, verify, writer
@@ -49,7 +50,7 @@ def convert(file: UploadedFile) -> Outcome:
     Raises
     ------
     ConversionError
-        It is damaged, too large, or of samples that no pyramid can hold.
+        It is incomplete, damaged, too large, or of samples that no pyramid can hold.
     TransientError
         The disk is full, or too full for what may come.
     """
@@ -58,7 +59,12 @@ def convert(file: UploadedFile) -> Outcome:
     os.environ["TMPDIR"] = file.out
     with ThreadPoolExecutor(1) as beside:
         hashing = beside.submit(_hashes, file)
-        written, reader, done, pictures = _write(file)
+        try:
+            written, reader, done, pictures = _write(file)
+        except ConversionError:
+            # Bytes that never came are the cause, and not what the decoder makes of their lack.
+            hashing.result()
+            raise
         digests = hashing.result()
     thumbnail = f"{file.out}/thumbnail.jpg"
     writer.write_thumbnail(_small_level(written[0]), thumbnail)
@@ -98,12 +104,29 @@ def convert(file: UploadedFile) -> Outcome:
 
 
 def _hashes(file: UploadedFile) -> dict[str, str]:
-    """The hash of each source by its path, unless it is known already."""
-    return {
-        row["path"]: row["sha256"]
-        or verify.sha256(row["path"], lambda _: None, size_bytes=row["size_bytes"])
-        for row in file.manifest["files"]
-    }
+    """The hash of each source by its path, unless it is known already.
+
+    Raises
+    ------
+    ConversionError
+        `incomplete`: bytes of it never came, whatever a decoder made of them.
+    """
+    digests: dict[str, str] = {}
+    for row in file.manifest["files"]:
+        path, known = row["path"], row["sha256"]
+        if known is not None:
+            digests[path] = known
+            continue
+        watch = arrival.watch(path)
+        digests[path] = verify.sha256(
+            path, lambda _: None, size_bytes=row["size_bytes"], look=watch.feed
+        )
+        lacks = watch.verdict().lacks
+        if lacks is not None:
+            named = f"{path.removeprefix('source/')}: " if len(file.manifest["files"]) > 1 else ""
+            said = f"it is not whole: {named}missing {lacks}"
+            raise ConversionError("incomplete", said, retryable=True)
+    return digests
 
 
 def _with_hashes(file: UploadedFile, digests: dict[str, str]) -> list[FileEntry]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -13,7 +13,8 @@ import openslide
 from cytowatch import formats
 from cytowatch.config import Limits
 from cytowatch.errors import FormatError
-from cytowatch.formats import Format, Probe, companions, completeness, limits, shown
+from cytowatch.formats import Format, Probe, arrival, companions, completeness, limits, shown
+from cytowatch.formats.arrival import Watch
 from cytowatch.formats.companions import Group
 from cytowatch.formats.marks import levels
 from cytowatch.formats.ome_tiff import other_files
@@ -45,7 +46,7 @@ def detect(file: UploadedFile) -> Outcome:
     """
     path = file.source
     with _probed(path, _beside(file)) as probe:
-        _check_whole(file)
+        warnings = [*file.manifest["warnings"], *_check_whole(file)]
         found, evidence = identify(probe)
         _check_structure(probe, file.config.limits)
         _check_supported(found, probe)
@@ -55,7 +56,6 @@ def detect(file: UploadedFile) -> Outcome:
         is_first = probe.tiff is None or main_page(probe.tiff) == 0
         looped = probe.tiff is not None and probe.tiff.loops
     native, slide_vendor = found.native, None
-    warnings = list(file.manifest["warnings"])
     if looped:
         warnings.append("its list of directories leads back into itself: it was read once round")
     if found.native:
@@ -86,8 +86,15 @@ def detect(file: UploadedFile) -> Outcome:
     # otherwise it is computed beside the conversion, where it costs a fraction of the time.
     settings = file.config.storage
     later = status is Status.CONVERTING or (status is Status.DEPLOYING and settings.hash == "after")
+    watches = _watches(file, native=native)
     if not later or settings.duplicates != "keep":
-        changes |= _hashed(file)
+        changes |= _hashed(file, watches)
+        warnings += _arrived(file, watches)
+    elif status is Status.DEPLOYING:
+        # It is hashed when it is published already; what a viewer would meet is looked at now.
+        for watch in watches.values():
+            watch.look()
+        _arrived(file, watches)
     return Outcome(status=status, changes=changes)
 
 
@@ -137,8 +144,37 @@ def _beside(file: UploadedFile) -> frozenset[str]:
     return frozenset(_own(file))
 
 
-def _check_whole(file: UploadedFile) -> None:
-    """Every file of a set is there, and each is whole by its own structure.
+def _watches(file: UploadedFile, *, native: bool) -> dict[str, Watch]:
+    """A watch over each of its files, by its path."""
+    paths = [row["path"] for row in file.manifest["files"]]
+    watches = {path: arrival.watch(path) for path in paths}
+    if native and len(paths) == 1:
+        watches[paths[0]] = arrival.of_native(paths[0])
+    return watches | arrival.of_sets(paths)
+
+
+def _arrived(file: UploadedFile, watches: Mapping[str, Watch]) -> list[str]:
+    """What is to be said of pictures beside the slide, after every file was looked through.
+
+    Raises
+    ------
+    FormatError
+        `incomplete` or `damaged`: OpenSlide, or a decoder, would show something else without a word.
+    """
+    said: list[str] = []
+    for path, watch in watches.items():
+        found = watch.verdict()
+        named = f"{path.removeprefix('source/')}: " if len(watches) > 1 else ""
+        if found.lacks is not None:
+            raise _incomplete(f"{named}missing {found.lacks}", None)
+        if found.damaged is not None:
+            raise FormatError("damaged", f"{named}it is damaged in {found.damaged}")
+        said += [f"its {one} is blank: somebody has taken it out" for one in found.blank]
+    return said
+
+
+def _check_whole(file: UploadedFile) -> list[str]:
+    """Every file of a set is there, and each is whole by its own structure; gives what is to be said of that.
 
     Raises
     ------
@@ -156,13 +192,24 @@ def _check_whole(file: UploadedFile) -> None:
     for group in companions.groups(own, _look):
         if group.missing is not None:
             raise _incomplete(f"missing {group.missing}", group)
+    said: list[str] = []
     for path in own:
-        lacking = _look(
-            path, lambda probe: completeness.missing(probe.descriptor, probe.size_bytes)
-        )
-        if lacking is not None:
-            named = f"{path}: " if len(own) > 1 else ""
+        lacking = _look(path, _lacks)
+        if lacking is None:
+            continue
+        named = f"{path}: " if len(own) > 1 else ""
+        if _look(path, _lacks_late) is not None:
             raise _incomplete(f"{named}missing {lacking}", None)
+        said.append(f"{named}by its structure it misses {lacking}; its pixels are all there")
+    return said
+
+
+def _lacks(probe: Probe) -> str | None:
+    return completeness.missing(probe.descriptor, probe.size_bytes)
+
+
+def _lacks_late(probe: Probe) -> str | None:
+    return completeness.missing(probe.descriptor, probe.size_bytes, late=True)
 
 
 def _incomplete(what: str, group: Group | None) -> FormatError:
@@ -207,7 +254,7 @@ def _levels_in(probe: Probe) -> int:
     return max(len(levels(probe.tiff)), 1 + len(first.numbers(330)))
 
 
-def _hashed(file: UploadedFile) -> dict[str, object]:
+def _hashed(file: UploadedFile, watches: Mapping[str, Watch]) -> dict[str, object]:
     total = max(1, file.manifest["size_bytes"])
     done = 0
     rows: list[FileEntry] = []
@@ -218,6 +265,7 @@ def _hashed(file: UploadedFile) -> dict[str, object]:
             row["path"],
             lambda share, before=before, size=size: file.progress((before + share * size) / total),  # type: ignore[misc]
             size_bytes=size,
+            look=watches[row["path"]].feed,
         )
         done += size
         rows.append(FileEntry(**{**row, "sha256": digest}))

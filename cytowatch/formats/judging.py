@@ -1,0 +1,259 @@
+"""What a gap in a file means, by where it lies: bytes that never came, or pixels that are black.
+
+No rule of thumb does: a white JPEG of 9 Mpx with tables of its own holds 53,000 zeros in a row, a
+flat deflate 4,094, a lossless JPEG a million (tried). So the tables of the JPEG, the checksum of the
+chunk and the number of packets decide; where even they cannot, a decoder does, and warns.
+
+Source: ITU-T T.81, annexes B, C and F; ISO/IEC 15444-1, A.5, A.6 and B.10; RFC 1950 and 1951.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+import zlib
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from cytowatch.formats import parts
+from cytowatch.formats.gaps import LEAST_BYTES, Gap
+from cytowatch.formats.parts import Packing, Part
+
+__all__ = ["Verdict", "judged"]
+
+_CHUNK_BYTES = 1 << 20
+#: In an entropy-coded part FF is followed by 00 or by a restart; anything else is the next marker.
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
+_MOST_SEGMENTS = 100_000
+#: The least zeros that are none of its own, by packing (ZSTD: RFC 8878 leaves it to the encoder; the
+#: reference one keeps a block as it is unless it saves a 64th of 128 KiB).
+_LEAST = {Packing.ZSTD: 2304, Packing.JPEG_XR: 2048}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a file lacks, as a phrase, or None; and which pictures beside the slide are blank."""
+
+    lacking: str | None = None
+    blank: tuple[str, ...] = ()
+
+
+def judged(
+    descriptor: int,
+    size_bytes: int,
+    gaps: Sequence[Gap],
+    known: Iterable[Part] | None = None,
+) -> Verdict:
+    """What `gaps` mean, which are in order and do not touch.
+
+    `known` are the parts of a file that does not list them itself, as the data files of a set.
+
+    Raises
+    ------
+    OSError
+        It cannot be read.
+    """
+    if not gaps:
+        return Verdict()
+    found = parts.of_file(descriptor, size_bytes) if known is None else known
+    if found is None:
+        # It says nothing of itself: nothing tells its zeros from what never came, but a hole does.
+        hole = next((gap for gap in gaps if gap.hole), None)
+        return Verdict(lacking=str(hole) if hole is not None else None)
+    begins = [gap.begin for gap in gaps]
+    blank: list[str] = []
+    for part in found:
+        for gap in _inside(part, gaps, begins):
+            if part.spare and _is_blank(part, gap, size_bytes):
+                blank.append(part.spare)
+            elif _never_came(descriptor, part, gap):
+                return Verdict(lacking=f"a part of {part.what} ({gap})")
+    return Verdict(blank=tuple(dict.fromkeys(blank)))
+
+
+def _inside(part: Part, gaps: Sequence[Gap], begins: list[int]) -> Iterator[Gap]:
+    """What of the gaps lies in `part`."""
+    number = max(0, bisect_right(begins, part.begin) - 1)
+    while number < len(gaps) and gaps[number].begin < part.end:
+        gap = gaps[number]
+        begin, end = max(gap.begin, part.begin), min(gap.end, part.end)
+        if begin < end:
+            yield Gap(begin=begin, end=end, hole=gap.hole)
+        number += 1
+
+
+def _is_blank(part: Part, gap: Gap, size_bytes: int) -> bool:
+    """Whether somebody has blanked the whole picture, as programs do that take out a label.
+
+    At the end of a file a cut would look the same.
+    """
+    whole = gap.begin == part.begin and gap.end == part.end
+    return whole and not gap.hole and part.end < size_bytes
+
+
+def _never_came(descriptor: int, part: Part, gap: Gap) -> bool:
+    length = gap.end - gap.begin
+    if not gap.hole and length < _LEAST.get(part.packing, 1) and length < part.end - part.begin:
+        return False
+    match part.packing:
+        case Packing.PLAIN:
+            return gap.hole
+        case Packing.JPEG:
+            return _in_jpeg(descriptor, part, gap)
+        case Packing.JPEG_2000:
+            return gap.hole or length > max(LEAST_BYTES, _packets(descriptor, part))
+        case Packing.ZLIB:
+            return not _inflates(descriptor, part, 15)
+        case Packing.DEFLATE:
+            return not _inflates(descriptor, part, -15)
+        case Packing.PNG_CHUNK:
+            return not _has_checksum(descriptor, part)
+        case _:
+            return True
+
+
+def _in_jpeg(descriptor: int, part: Part, gap: Gap) -> bool:
+    """Whether the gap lies where no flat pixels can be, in one of the scans."""
+    for begin, end, flat in _scans(descriptor, part):
+        if begin < gap.end and gap.begin < end and (gap.hole or not flat):
+            return True
+    return False
+
+
+def _scans(descriptor: int, part: Part) -> Iterator[tuple[int, int, bool]]:
+    """(begin, end, whether zeros may be flat pixels) of each entropy-coded part of a JPEG.
+
+    What cannot be walked is one that holds no zeros.
+    """
+    first: dict[tuple[int, int], int] = {}
+    _read_tables(part.tables[2:], first)
+    frame = 0
+    at = part.begin + 2
+    for _ in range(_MOST_SEGMENTS):
+        head = os.pread(descriptor, 4, at)
+        if at >= part.end or head[:2] == b"\xff\xd9":
+            return
+        if head[:1] != b"\xff" or len(head) < 4:
+            yield at, part.end, False
+            return
+        marker, length = head[1], struct.unpack(">H", head[2:])[0]
+        if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD8:
+            at += 1 if marker == 0xFF else 2
+            continue
+        body = os.pread(descriptor, length - 2, at + 4) if length > 2 else b""
+        at += 2 + length
+        if marker == 0xC4:
+            _read_huffman(body, first)
+        elif 0xC0 <= marker <= 0xCF and marker != 0xCC:
+            frame = marker
+        elif marker == 0xDA:
+            end = _end_of_scan(descriptor, at, part.end)
+            yield at, end, _may_be_flat(frame, body, first)
+            at = end
+
+
+def _read_tables(data: bytes, first: dict[tuple[int, int], int]) -> None:
+    """The Huffman tables of an abbreviated stream, as TIFF keeps them."""
+    at = 0
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] not in (0xD9, 0xDA):
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        if data[at + 1] == 0xC4:
+            _read_huffman(data[at + 4 : at + 2 + length], first)
+        at += 2 + length
+
+
+def _read_huffman(body: bytes, first: dict[tuple[int, int], int]) -> None:
+    """Note what the code of zeros alone means in each table: the first symbol has it (annex C)."""
+    at = 0
+    while at + 18 <= len(body):
+        count = sum(body[at + 1 : at + 17])
+        first[body[at] >> 4, body[at] & 15] = body[at + 17]
+        at += 17 + count
+
+
+def _may_be_flat(frame: int, header: bytes, first: dict[tuple[int, int], int]) -> bool:
+    """Whether zeros are blocks like the ones before them, in all components of a scan."""
+    count = header[0] if header else 0
+    if len(header) < 4 + 2 * count:
+        return False
+    tables = [header[2 + 2 * n] for n in range(count)]
+    start, _, approximation = header[1 + 2 * count : 4 + 2 * count]
+    is_dc = [first.get((0, one >> 4)) == 0 for one in tables]
+    is_ac = [first.get((1, one & 15)) for one in tables]
+    match frame:
+        case 0xC0 | 0xC1:
+            return all(is_dc) and all(one == 0 for one in is_ac)
+        case 0xC3:
+            return all(is_dc)
+        case 0xC2 if start == 0:
+            # A refinement is one bit a block.
+            return approximation >> 4 != 0 or all(is_dc)
+        case 0xC2:
+            # An end of band; but 0xF0 is sixteen zeros.
+            return all(one is not None and one & 15 == 0 and one < 0xF0 for one in is_ac)
+        case _:
+            return False
+
+
+def _end_of_scan(descriptor: int, at: int, end: int) -> int:
+    while at < end:
+        chunk = os.pread(descriptor, min(_CHUNK_BYTES, end - at), at)
+        found = _MARKER.search(chunk)
+        if found is not None:
+            return at + found.start()
+        if len(chunk) < 2:
+            break
+        # A marker may lie across two chunks.
+        at += len(chunk) - 1 if at + len(chunk) < end else len(chunk)
+    return end
+
+
+def _packets(descriptor: int, part: Part) -> int:
+    """How many packets a tile of a codestream has at most; each may be one zero byte."""
+    head = os.pread(descriptor, min(1 << 16, part.end - part.begin), part.begin)
+    if not head.startswith(b"\xff\x4f\xff\x51") or len(head) < 42:
+        return 0
+    wide, tall, left, top, tile_w, tile_h = struct.unpack_from(">6I", head, 8)
+    [components] = struct.unpack_from(">H", head, 40)
+    width, height = min(tile_w, wide - left) + 1, min(tile_h, tall - top) + 1
+    at = 2
+    while at + 4 <= len(head) and head[at] == 0xFF and head[at + 1] != 0x90:
+        length = int.from_bytes(head[at + 2 : at + 4], "big")
+        if head[at + 1] == 0x52 and at + 14 <= len(head):
+            style, _, layers, _, levels = struct.unpack_from(">BBHBB", head, at + 4)
+            sizes = head[at + 14 : at + 2 + length] if style & 1 else b""
+            each = 0
+            for step in range(min(levels, 32) + 1):
+                exponents = sizes[step] if step < len(sizes) else 0xFF
+                shift = min(levels, 32) - step
+                across = (width >> shift >> (exponents & 15)) + 2
+                each += across * ((height >> shift >> (exponents >> 4)) + 2)
+            return int(each * layers * components)
+        at += 2 + length
+    return 0
+
+
+def _inflates(descriptor: int, part: Part, wbits: int) -> bool:
+    """Whether the part unpacks to an end, with the checksum that zlib adds; what follows is padding."""
+    unpacker = zlib.decompressobj(wbits)
+    for at in range(part.begin, part.end, _CHUNK_BYTES):
+        data = os.pread(descriptor, min(_CHUNK_BYTES, part.end - at), at)
+        try:
+            while data and not unpacker.eof:
+                unpacker.decompress(data, _CHUNK_BYTES)
+                data = unpacker.unconsumed_tail
+        except zlib.error:
+            return False
+        if unpacker.eof:
+            return True
+    return False
+
+
+def _has_checksum(descriptor: int, part: Part) -> bool:
+    """Whether a chunk of a PNG has the checksum that stands behind it."""
+    found = 0
+    for at in range(part.begin + 4, part.end - 4, _CHUNK_BYTES):
+        found = zlib.crc32(os.pread(descriptor, min(_CHUNK_BYTES, part.end - 4 - at), at), found)
+    return os.pread(descriptor, 4, part.end - 4) == found.to_bytes(4, "big")
