@@ -65,6 +65,8 @@ def missing(descriptor: int, size_bytes: int, *, late: bool = False) -> str | No
     if not head.strip(b"\0"):
         return "its content (only zeros so far)"
     there = _written(descriptor, size_bytes)
+    # A reader would find zeros where nothing was written.
+    late = late and there == size_bytes
     lacking = _lacking(head, descriptor, there, late=late)
     if lacking is None:
         lacking = judging.judged(descriptor, there, gaps.holes(descriptor, there)).lacking
