@@ -24,9 +24,13 @@ _LARGEST_INI = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrival:
-    """What is to be said of one file: what it `lacks`, what is `damaged`, which pictures are `blank`."""
+    """What is to be said of one file: what it `lacks`, what is `damaged`, which pictures are `blank`.
+
+    In `doubt` it lacks something if a decoder has anything to say of it.
+    """
 
     lacks: str | None = None
+    doubt: str | None = None
     damaged: str | None = None
     blank: tuple[str, ...] = ()
 
@@ -71,6 +75,7 @@ class Watch:
             os.close(descriptor)
         return Arrival(
             lacks=found.lacking or lacks,
+            doubt=found.doubt,
             damaged=wrong.what if wrong is not None and not wrong.zeros else None,
             blank=found.blank,
         )

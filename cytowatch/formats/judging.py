@@ -27,16 +27,22 @@ _CHUNK_BYTES = 1 << 20
 #: In an entropy-coded part FF is followed by 00 or by a restart; anything else is the next marker.
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
 _MOST_SEGMENTS = 100_000
-#: The least zeros that are none of its own, by packing (ZSTD: RFC 8878 leaves it to the encoder; the
-#: reference one keeps a block as it is unless it saves a 64th of 128 KiB).
-_LEAST = {Packing.ZSTD: 2304, Packing.JPEG_XR: 2048}
+#: More zeros than a JPEG-XR has of its own.
+_LEAST_OF_JPEG_XR = 2048
+#: The reference encoder keeps a block as it is unless it saves a 64th of its 128 KiB.
+_LEAST_OF_ZSTD = 2304
+_ZSTD = b"\x28\xb5\x2f\xfd"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What a file lacks, as a phrase, or None; and which pictures beside the slide are blank."""
+    """What a file lacks, as a phrase, or None; and which pictures beside the slide are blank.
+
+    `doubt` is a gap that may be flat pixels: it is none if a decoder has anything to say of the file.
+    """
 
     lacking: str | None = None
+    doubt: str | None = None
     blank: tuple[str, ...] = ()
 
 
@@ -64,13 +70,16 @@ def judged(
         return Verdict(lacking=str(hole) if hole is not None else None)
     begins = [gap.begin for gap in gaps]
     blank: list[str] = []
+    doubt: str | None = None
     for part in found:
         for gap in _inside(part, gaps, begins):
             if part.spare and _is_blank(part, gap, size_bytes):
                 blank.append(part.spare)
             elif _never_came(descriptor, part, gap):
                 return Verdict(lacking=f"a part of {part.what} ({gap})")
-    return Verdict(blank=tuple(dict.fromkeys(blank)))
+            elif part.packing is Packing.JPEG:
+                doubt = doubt or f"a part of {part.what} ({gap})"
+    return Verdict(doubt=doubt, blank=tuple(dict.fromkeys(blank)))
 
 
 def _inside(part: Part, gaps: Sequence[Gap], begins: list[int]) -> Iterator[Gap]:
@@ -95,8 +104,6 @@ def _is_blank(part: Part, gap: Gap, size_bytes: int) -> bool:
 
 def _never_came(descriptor: int, part: Part, gap: Gap) -> bool:
     length = gap.end - gap.begin
-    if not gap.hole and length < _LEAST.get(part.packing, 1) and length < part.end - part.begin:
-        return False
     match part.packing:
         case Packing.PLAIN:
             return gap.hole
@@ -104,10 +111,14 @@ def _never_came(descriptor: int, part: Part, gap: Gap) -> bool:
             return _in_jpeg(descriptor, part, gap)
         case Packing.JPEG_2000:
             return gap.hole or length > max(LEAST_BYTES, _packets(descriptor, part))
+        case Packing.JPEG_XR:
+            return gap.hole or length >= min(_LEAST_OF_JPEG_XR, part.end - part.begin)
         case Packing.ZLIB:
             return not _inflates(descriptor, part, 15)
         case Packing.DEFLATE:
             return not _inflates(descriptor, part, -15)
+        case Packing.ZSTD:
+            return gap.hole or length >= _LEAST_OF_ZSTD or not _in_raw_block(descriptor, part, gap)
         case Packing.PNG_CHUNK:
             return not _has_checksum(descriptor, part)
         case _:
@@ -281,6 +292,27 @@ def _inflates(descriptor: int, part: Part, wbits: int) -> bool:
             return False
         if unpacker.eof:
             return True
+    return False
+
+
+def _in_raw_block(descriptor: int, part: Part, gap: Gap) -> bool:
+    """Whether the gap touches a block of Zstandard that is kept as it was (RFC 8878, 3.1.1)."""
+    head = os.pread(descriptor, 64, part.begin)
+    frame = head.find(_ZSTD)
+    if frame < 0 or frame + 5 > len(head):
+        return False
+    flags = head[frame + 4]
+    single = bool(flags & 0x20)
+    size_bytes = (int(single), 2, 4, 8)[flags >> 6]
+    at = part.begin + frame + 5 + (not single) + (0, 1, 2, 4)[flags & 3] + size_bytes
+    while at + 3 <= part.end:
+        block = int.from_bytes(os.pread(descriptor, 3, at), "little")
+        end = at + 3 + (1 if block >> 1 & 3 == 1 else block >> 3)
+        if block >> 1 & 3 == 0 and at < gap.end and gap.begin < end:
+            return True
+        if block & 1:
+            break
+        at = end
     return False
 
 

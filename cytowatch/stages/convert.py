@@ -65,7 +65,10 @@ def convert(file: UploadedFile) -> Outcome:
             # Bytes that never came are the cause, and not what the decoder makes of their lack.
             hashing.result()
             raise
-        digests = hashing.result()
+        digests, doubt = hashing.result()
+    if doubt is not None and reader != "libvips" and _is_second(file):
+        # Zeros that are flat pixels are all the decoder's own; these gave it something to say.
+        raise _incomplete(doubt)
     thumbnail = f"{file.out}/thumbnail.jpg"
     writer.write_thumbnail(_small_level(written[0]), thumbnail)
     rows = [
@@ -103,8 +106,8 @@ def convert(file: UploadedFile) -> Outcome:
     )
 
 
-def _hashes(file: UploadedFile) -> dict[str, str]:
-    """The hash of each source by its path, unless it is known already.
+def _hashes(file: UploadedFile) -> tuple[dict[str, str], str | None]:
+    """The hash of each source by its path, unless it is known already; and what may be missing.
 
     Raises
     ------
@@ -112,21 +115,23 @@ def _hashes(file: UploadedFile) -> dict[str, str]:
         `incomplete`: bytes of it never came, whatever a decoder made of them.
     """
     digests: dict[str, str] = {}
+    doubt: str | None = None
     for row in file.manifest["files"]:
         path, known = row["path"], row["sha256"]
-        if known is not None:
-            digests[path] = known
-            continue
         watch = arrival.watch(path)
-        digests[path] = verify.sha256(
+        digests[path] = known or verify.sha256(
             path, lambda _: None, size_bytes=row["size_bytes"], look=watch.feed
         )
-        lacks = watch.verdict().lacks
-        if lacks is not None:
-            named = f"{path.removeprefix('source/')}: " if len(file.manifest["files"]) > 1 else ""
-            said = f"it is not whole: {named}missing {lacks}"
-            raise ConversionError("incomplete", said, retryable=True)
-    return digests
+        found = watch.verdict()
+        named = f"{path.removeprefix('source/')}: " if len(file.manifest["files"]) > 1 else ""
+        if found.lacks is not None:
+            raise _incomplete(f"{named}{found.lacks}")
+        doubt = doubt or (f"{named}{found.doubt}" if found.doubt is not None else None)
+    return digests, doubt
+
+
+def _incomplete(what: str) -> ConversionError:
+    return ConversionError("incomplete", f"it is not whole: missing {what}", retryable=True)
 
 
 def _with_hashes(file: UploadedFile, digests: dict[str, str]) -> list[FileEntry]:
@@ -154,6 +159,12 @@ def _write(file: UploadedFile) -> tuple[list[_Written], str, list[str], dict[str
         second, said = source.open_second(file.source, file.config, str(error))
         return _by_reader(file, second, [said])
     return [written], "libvips", written.done, {}
+
+
+def _is_second(file: UploadedFile) -> bool:
+    """Whether only a file that libvips complains of is read by another reader."""
+    form = file.manifest["format"]
+    return form is not None and form["id"] not in READERS and not is_odd(file.source)
 
 
 def _by_libvips(file: UploadedFile) -> _Written:

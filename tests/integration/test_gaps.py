@@ -8,8 +8,6 @@ that were written.
 
 from __future__ import annotations
 
-import io
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -39,7 +37,7 @@ from tests.builders import others, picture, vendors
 PLACES = 20
 BLOCK = 4096
 VSI = Path(__file__).resolve().parents[2].parent / "shared/samples/vsi/vsi-ets-test-jpg2k"
-MEMORY = Path("/dev/shm")  # noqa: S108 - a filesystem in memory
+MEMORY = Path("/dev/shm")
 
 
 @dataclass(frozen=True)
