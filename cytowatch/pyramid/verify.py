@@ -14,10 +14,12 @@ from cytowatch.manifest import ImageEntry
 from cytowatch.model import Progress
 from cytowatch.pyramid.copied import CopiedLevel, Unlike
 
-__all__ = ["read_levels", "read_pages", "read_tiles", "sha256"]
+__all__ = ["read_everything", "read_levels", "read_pages", "read_tiles", "sha256"]
 
 #: A pixel is enough to decode its tile; drawing more of it costs OpenSlide five times as long.
 _LOOK_PX = 16
+#: Where everything is read, so much at a time: 16 MiB.
+_PIECE_PX = 2048
 #: Small enough to stay in the processor's cache between the read and the hash: a twentieth faster.
 _CHUNK_BYTES = 256 << 10
 
@@ -46,6 +48,27 @@ def read_levels(
                 raise _unreadable(reason, level, x, y, str(error)) from error
             regions += 1
     return slide.level_count, regions
+
+
+def read_everything(path: str, progress: Progress) -> None:
+    """Let OpenSlide read every pixel of the slide at `path`.
+
+    Raises
+    ------
+    openslide.OpenSlideError
+        It cannot.
+    """
+    with openslide.OpenSlide(path) as slide:
+        areas = [width * height for width, height in slide.level_dimensions]
+        done = 0
+        for level, (width, height) in enumerate(slide.level_dimensions):
+            scale = slide.level_downsamples[level]
+            for y in range(0, height, _PIECE_PX):
+                for x in range(0, width, _PIECE_PX):
+                    size = (min(_PIECE_PX, width - x), min(_PIECE_PX, height - y))
+                    slide.read_region((int(x * scale), int(y * scale)), level, size)
+                    done += size[0] * size[1]
+                    progress(done / sum(areas))
 
 
 def read_pages(

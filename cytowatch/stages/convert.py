@@ -66,7 +66,7 @@ def convert(file: UploadedFile) -> Outcome:
             hashing.result()
             raise
         digests, doubt = hashing.result()
-    if doubt is not None and reader != "libvips" and _is_second(file):
+    if doubt is not None and any(one.startswith(source.COMPLAINED) for one in done):
         # Zeros that are flat pixels are all the decoder's own; these gave it something to say.
         raise _incomplete(doubt)
     thumbnail = f"{file.out}/thumbnail.jpg"
@@ -159,12 +159,6 @@ def _write(file: UploadedFile) -> tuple[list[_Written], str, list[str], dict[str
         second, said = source.open_second(file.source, file.config, str(error))
         return _by_reader(file, second, [said])
     return [written], "libvips", written.done, {}
-
-
-def _is_second(file: UploadedFile) -> bool:
-    """Whether only a file that libvips complains of is read by another reader."""
-    form = file.manifest["format"]
-    return form is not None and form["id"] not in READERS and not is_odd(file.source)
 
 
 def _by_libvips(file: UploadedFile) -> _Written:

@@ -46,7 +46,7 @@ def detect(file: UploadedFile) -> Outcome:
     """
     path = file.source
     with _probed(path, _beside(file)) as probe:
-        warnings = [*file.manifest["warnings"], *_check_whole(file)]
+        late = _check_whole(file)
         found, evidence = identify(probe)
         _check_structure(probe, file.config.limits)
         _check_supported(found, probe)
@@ -56,6 +56,7 @@ def detect(file: UploadedFile) -> Outcome:
         is_first = probe.tiff is None or main_page(probe.tiff) == 0
         looped = probe.tiff is not None and probe.tiff.loops
     native, slide_vendor = found.native, None
+    warnings = [*file.manifest["warnings"], *late]
     if looped:
         warnings.append("its list of directories leads back into itself: it was read once round")
     if found.native:
@@ -67,6 +68,8 @@ def detect(file: UploadedFile) -> Outcome:
         elif found.id == "ome-tiff" and levels_in_it < 2:
             refusal = "it has one level"
         native = refusal is None
+        if native and late:
+            _read_everything(file, late[0])
         slide_vendor = slide_vendor if native else None
         # That an OME-TIFF is flat, or has its levels in SubIFDs, is nothing to be warned of.
         if refusal is not None and found.id != "ome-tiff":
@@ -320,6 +323,20 @@ def _judged(
             "unsupported_format", f"{found.name} with {misread}: OpenSlide shows 8 bits alone"
         )
     return [f"it has {unheeded}: OpenSlide pays no heed to that"] if unheeded else []
+
+
+def _read_everything(file: UploadedFile, lacking: str) -> None:
+    """Let a reader of every pixel decide whether a native slide is whole, since its structure says no.
+
+    Raises
+    ------
+    FormatError
+        `incomplete`: it is not.
+    """
+    try:
+        verify.read_everything(file.source, file.progress)
+    except openslide.OpenSlideError as error:
+        raise _incomplete(f"{lacking.partition(';')[0]} ({error})", None) from error
 
 
 def _is_small(path: str) -> bool:
