@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import fnmatch
+import functools
 import random
 import re
 import unicodedata
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import NewType
+
+from cytowatch import leftovers
 
 __all__ = [
     "ID_PATTERN",
@@ -33,21 +36,6 @@ ID_PATTERN = re.compile(r"\d{8}-\d{6}-[a-z0-9]{4}-[A-Za-z0-9][A-Za-z0-9._-]{0,63
 _LONGEST_SLUG = 60
 _LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"
 _EXTENSION = re.compile(r"(\.ome)?\.[A-Za-z][A-Za-z0-9]{0,5}$", re.IGNORECASE)
-
-#: What copiers, file managers and servers leave lying about: never claimed.
-_IGNORED = (
-    ".*",
-    "Thumbs.db",
-    "desktop.ini",
-    "~$*",
-    "*.part",
-    "*.partial",
-    "*.tmp",
-    "*.crdownload",
-    "@eaDir",
-    "_returned",
-    "_status",
-)
 
 
 def slug(name: str) -> str:
@@ -106,7 +94,15 @@ def ignored(name: str, extra: Iterable[str]) -> bool:
     (True, True, True, False)
     """
     lower = name.lower()
-    return any(fnmatch.fnmatchcase(lower, pattern.lower()) for pattern in (*_IGNORED, *extra))
+    return bool(_built_in().match(lower)) or any(
+        fnmatch.fnmatchcase(lower, pattern.lower()) for pattern in extra
+    )
+
+
+@functools.cache
+def _built_in() -> re.Pattern[str]:
+    """All patterns of `leftovers` in one: this is asked of every name in every scan."""
+    return re.compile("|".join(fnmatch.translate(one.lower()) for one in leftovers.PATTERNS))
 
 
 def file_name(name: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from typer.main import get_command
 
-from cytowatch import formats, reasons
+from cytowatch import formats, leftovers, reasons
 from cytowatch.cli.commands import application
 from cytowatch.cli.schema import schema_of
 from cytowatch.config import RELOADABLE, render
@@ -246,6 +246,24 @@ def manifest_page() -> str:
     return head + "\n".join(_rows(schema)) + "\n"
 
 
+def ignored_page() -> str:
+    """docs/reference/ignored-names.md."""
+    rows = []
+    for one in leftovers.LEFTOVERS:
+        patterns = ", ".join(f"`{pattern}`" for pattern in one.patterns)
+        source = f"<{one.source}>" if one.source.startswith("http") else one.source
+        rows.append(f"| {one.by} | {patterns} | {source} |")
+    return (
+        f"# Ignored names\n\n{_MADE}\n"
+        "cytowatch never takes a file or folder with one of these names: programs use them until a copy is done, or keep "
+        "their own notes under them. Upper and lower case are the same. `inbox.ignore` adds patterns. A program that writes "
+        "under the final name needs no pattern: the lease, the quiet time and the structure of the file show when it is "
+        "done. A copier that adds random letters of its own, such as the AWS command line (`NAME.6eF5b5da`), cannot be "
+        "recognised by name: set `inbox.done_marker`, for its user only if you like.\n\n"
+        "| made by | patterns | source |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+    )
+
+
 def pages() -> dict[Path, str]:
     """Every page that is made as a whole."""
     docs = HOUSE / "docs"
@@ -254,6 +272,7 @@ def pages() -> dict[Path, str]:
         docs / "operations.md": operations_page(),
         docs / "formats.md": page(),
         docs / "reference" / "configuration.md": configuration_page(),
+        docs / "reference" / "ignored-names.md": ignored_page(),
         docs / "reference" / "commands.md": commands_page(),
         docs / "reference" / "manifest.md": manifest_page(),
     }
