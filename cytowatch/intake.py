@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cytowatch import durable, formats, manifest, names
-from cytowatch.config import Config
+from cytowatch.config import Config, Inbox
 from cytowatch.formats import Probe, completeness
 from cytowatch.inbox import claim, scan
 from cytowatch.inbox.claim import Member, Parcel
@@ -134,8 +134,12 @@ class Intake:
         self._software = software
         self._folders = folders
         self._wake = wake
+        #: What holds for each user that was asked for.
+        self._own: dict[str, Inbox] = {}
         self._settler = Settler(
-            quiet_s=config.inbox.quiet_s, incomplete_after_s=config.inbox.incomplete_after_s
+            quiet_s=config.inbox.quiet_s,
+            incomplete_after_s=config.inbox.incomplete_after_s,
+            own=self._times,
         )
         self._gatherer = Gatherer(spool.inbox)
         self._hints: set[str] = set()
@@ -155,11 +159,26 @@ class Intake:
         self.kept: dict[str, str] = {}
 
     def reconfigure(self, config: Config) -> None:
-        """Go on with other times and names."""
+        """Go on with other times, names and markers."""
         self._config = config
-        self._settler.reconfigure(
-            quiet_s=config.inbox.quiet_s, incomplete_after_s=config.inbox.incomplete_after_s
-        )
+        self._own.clear()
+        now = time.monotonic()
+        for track in self._settler.tracks:
+            waits = track.waiting is not None and track.waiting.why == "done_marker"
+            if waits and not self._of(track.drop.user).done_marker:
+                self._settler.unmarked(track, now)
+        # Where a marker is wanted now, the next look finds what has none.
+        self._hints |= self._settler.users - {""}
+
+    def _of(self, user: str) -> Inbox:
+        """What holds for `user`."""
+        if user not in self._own:
+            self._own[user] = self._config.inbox.of(user)
+        return self._own[user]
+
+    def _times(self, user: str) -> tuple[float, float]:
+        own = self._of(user)
+        return own.quiet_s, own.incomplete_after_s
 
     def hint(self, user: str) -> None:
         """Something happened in the inbox of `user`. Any thread may say so."""
@@ -232,7 +251,7 @@ class Intake:
         present: set[str] = set()
         markers: dict[str, Drop] = {}
         new: list[int] = []
-        ending = self._config.inbox.done_marker
+        ending = self._of(user).done_marker
         try:
             ignore = self._config.inbox.ignore
             for drop, waiting in scan.scan(self._spool.inbox, user, ignore, device=self._device):
@@ -259,7 +278,7 @@ class Intake:
             if track.claiming or not track.claimable:
                 continue
             if self._marker_of(track.drop.path) is None:
-                wanted = f"{track.drop.name}{self._config.inbox.done_marker}"
+                wanted = f"{track.drop.name}{self._of(user).done_marker}"
                 why = Waiting(why="done_marker", detail=f"waiting for {wanted}")
                 self._settler.stuck(track, why)
                 track.claimable = True
@@ -317,16 +336,17 @@ class Intake:
         for track in bundle.tracks:
             track.part_of = bundle.head.drop.path if track is not bundle.head else None
         marker = self._marker_for(bundle)
-        if self._config.inbox.done_marker and marker is None:
+        own = self._of(bundle.head.drop.user)
+        if own.done_marker and marker is None:
             return
         # The levels of a DICOM slide say nothing of each other: only time tells that all are there.
-        quiet_s = self._config.inbox.folder_quiet_s if bundle.group.kind == "dicom" else 0.0
+        quiet_s = own.folder_quiet_s if bundle.group.kind == "dicom" else 0.0
         ready_at = max(self._settler.ready_at(track, quiet_s=quiet_s) for track in bundle.tracks)
         if ready_at > now and marker is None:
             for track in bundle.tracks:
                 self._settler.until(track, ready_at)
             return
-        late = self._settler.is_late(bundle.changed_at, now)
+        late = self._settler.is_late(bundle.changed_at, now, bundle.head.drop.user)
         if bundle.group.missing is not None and not late and marker is None:
             detail = f"missing {bundle.group.missing}"
             for track in bundle.tracks:
@@ -494,7 +514,8 @@ class Intake:
                 case "incomplete":
                     self._settler.lacking(track, waiting, changed_at=bundle.changed_at)
                 case "no_lease":
-                    left = self._config.inbox.fallback_quiet_s - (now - bundle.changed_at)
+                    fallback_s = self._of(track.drop.user).fallback_quiet_s
+                    left = fallback_s - (now - bundle.changed_at)
                     self._settler.busy(track, waiting, now, quiet_s=max(0.05, left))
                 case "settling":
                     track.changed_at = now
@@ -529,9 +550,10 @@ class Intake:
                     newest[folder] = max(newest[folder], track.changed_at)
                     if track.claiming or track.due_at is not None or self._lacks_marker(track):
                         busy.add(folder)
-        quiet_s = self._config.inbox.folder_quiet_s
         return {
-            folder: self._active[folder] if folder in self._markers else at + quiet_s
+            folder: self._active[folder]
+            if folder in self._markers
+            else at + self._of(folder.split("/", 1)[0]).folder_quiet_s
             for folder, at in newest.items()
             if folder not in busy
         }
