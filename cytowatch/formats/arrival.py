@@ -1,6 +1,6 @@
 """Whether all bytes of a file came, found out while it is hashed: each is read then anyway.
 
-Source: docs/decisions/020-bytes-that-never-came.md
+Source: docs/decisions/025-bytes-that-never-came.md
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cytowatch.formats import judging, mirax_tiles, starts
+from cytowatch.formats import judging, mirax_tiles, parts, starts
 from cytowatch.formats.base import Probe
 from cytowatch.formats.gaps import ZeroRuns
 from cytowatch.formats.parts import Packing, Part
@@ -42,11 +42,18 @@ class Watch:
         self._path = path
         self._begins = begins
         self._known = known
-        self._runs = ZeroRuns()
+        descriptor = _opened(path)
+        try:
+            plain = known is None and parts.is_plain(descriptor, os.fstat(descriptor).st_size)
+        finally:
+            os.close(descriptor)
+        # Of black pixels there may be any number of runs.
+        self._runs = None if plain else ZeroRuns()
 
     def feed(self, chunk: bytes) -> None:
         """Look at the next `chunk` of the file."""
-        self._runs.feed(chunk)
+        if self._runs is not None:
+            self._runs.feed(chunk)
         self._begins.feed(chunk)
 
     def look(self) -> None:
@@ -70,7 +77,8 @@ class Watch:
         descriptor = _opened(self._path)
         try:
             size_bytes = os.fstat(descriptor).st_size
-            found = judging.judged(descriptor, size_bytes, self._runs.end(), self._known)
+            zeros = self._runs.end() if self._runs is not None else []
+            found = judging.judged(descriptor, size_bytes, zeros, self._known)
         finally:
             os.close(descriptor)
         return Arrival(

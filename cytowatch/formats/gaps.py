@@ -7,6 +7,7 @@ pixels without a word. Here they are only found; `judging` says what each of the
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 
 from cytowatch import durable
@@ -16,6 +17,7 @@ __all__ = ["LEAST_BYTES", "Gap", "ZeroRuns", "holes"]
 #: Shorter runs of zeros are ordinary: padding, empty tables, flat pixels.
 LEAST_BYTES = 512
 _ZEROS = bytes(LEAST_BYTES)
+_RUN = re.compile(rb"\0+")
 #: More than a file has that was cut; of black pixels there may be any number.
 _MOST_GAPS = 20_000
 
@@ -56,6 +58,11 @@ def holes(descriptor: int, size_bytes: int) -> list[Gap]:
     return found if found and durable.leaves_holes(descriptor) else []
 
 
+def _end_of_zeros(chunk: bytes, begin: int) -> int:
+    found = _RUN.match(chunk, begin)
+    return found.end() if found is not None else begin
+
+
 class ZeroRuns:
     """Guards that every run of `LEAST_BYTES` zeros is found, however the file is cut into chunks.
 
@@ -77,13 +84,12 @@ class ZeroRuns:
         size, at, look = len(chunk), self._at, 0
         self._at += size
         if self._open is not None:
-            look = size - len(chunk.lstrip(b"\0")) if chunk[:1] == b"\0" else 0
+            look = _end_of_zeros(chunk, 0)
             if look == size:
                 return
             self._close(at + look)
         while len(self._found) < _MOST_GAPS and (begin := chunk.find(_ZEROS, look)) >= 0:
-            rest = chunk[begin:]
-            look = size - len(rest.lstrip(b"\0"))
+            look = _end_of_zeros(chunk, begin)
             if look == size:
                 self._open = at + begin
                 return

@@ -19,7 +19,7 @@ from cytowatch.formats import czi_blocks, netpbm
 from cytowatch.formats.raster import bmp_rows
 from cytowatch.formats.tiff import Directory, Tiff, TiffError
 
-__all__ = ["Packing", "Part", "of_file", "of_jpeg2000", "packing_of"]
+__all__ = ["Packing", "Part", "is_plain", "of_file", "of_jpeg2000", "packing_of"]
 
 _MOST_PARTS = 1_000_000
 
@@ -73,6 +73,19 @@ _JPEG_TABLES = 347
 def packing_of(directory: Directory) -> Packing | None:
     """How the tiles or strips of a TIFF's directory are packed; None if it is not known here."""
     return _BY_COMPRESSION.get(directory.number(259, 1))
+
+
+def is_plain(descriptor: int, size_bytes: int) -> bool:
+    """Whether nothing in it is packed, as far as it is known: then zeros say nothing."""
+    head = os.pread(descriptor, 4, 0)
+    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        try:
+            tiff = Tiff(descriptor, size_bytes)
+            pages = [*tiff.directories, *tiff.sub_directories]
+            return all(packing_of(one) in (Packing.PLAIN, None) for one in pages)
+        except TiffError:
+            return False
+    return head.startswith(b"BM") or head[:2] in (b"P4", b"P5", b"P6")
 
 
 def of_file(descriptor: int, size_bytes: int) -> Iterator[Part] | None:

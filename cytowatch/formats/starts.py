@@ -85,16 +85,19 @@ class Starts:
 
     def feed(self, chunk: bytes) -> None:
         """Look at the places in the next `chunk` of the file."""
-        if self.wrong is None:
-            data, begin = self._before + chunk, self._at - len(self._before)
-            for row in self.rows:
-                at = bisect_left(row.places, begin)
-                last = begin + len(data) - _MARK_BYTES
-                while at < len(row.places) and row.places[at] <= last:
-                    where = row.places[at] - begin
-                    self._look(row, row.places[at], data[where : where + _MARK_BYTES])
-                    at += 1
-        self._at += len(chunk)
+        begin, end = self._at, self._at + len(chunk)
+        for row in self.rows if self.wrong is None else ():
+            # A mark may lie across two chunks.
+            at = bisect_left(row.places, begin - len(self._before))
+            while at < len(row.places) and row.places[at] <= end - _MARK_BYTES:
+                place = row.places[at]
+                where = place - begin
+                mark = (
+                    chunk[where : where + _MARK_BYTES] if where >= 0 else self._before + chunk[:1]
+                )
+                self._look(row, place, mark)
+                at += 1
+        self._at = end
         self._before = chunk[-1:]
 
     def read(self, descriptor: int) -> None:
