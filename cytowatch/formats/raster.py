@@ -68,7 +68,7 @@ def lacking_end(descriptor: int, size_bytes: int) -> str | None:
     if end - at < max(LEAST_BYTES, rows.stride // 8) or at < rows.begin + rows.stride:
         return None
     column = (at - rows.begin) % rows.stride
-    if rows.used - column < _LEAST_COMPARED:
+    if column < _LEAST_COMPARED or rows.used - column < _LEAST_COMPARED:
         return None
     above = os.pread(descriptor, rows.used - column, at - rows.stride)
     if len(above) - above.count(0) < _SHARE * len(above):
