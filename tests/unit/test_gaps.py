@@ -128,7 +128,6 @@ GAPS: dict[str, Callable[[Path], Path]] = {
     "SCN": vendors.leica_scn,
     "Philips": vendors.philips_tiff,
     "Huron": vendors.huron_tiff,
-    "BIF": vendors.ventana_bif,
 }
 
 
