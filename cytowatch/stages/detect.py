@@ -62,6 +62,11 @@ def detect(file: UploadedFile) -> Outcome:
     if found.native:
         slide_vendor, refusal = _opened(path, levels_in_it, file.config.limits)
         if found.id not in _ELSE_DERIVED:
+            if refusal is not None:
+                # Bytes that never came are the cause, and not what OpenSlide makes of their lack.
+                watches = _watches(file, native=True)
+                _hashed(file, watches)
+                _arrived(file, watches)
             warnings += _judged(found, refusal, misread, unheeded)
         elif misread or unheeded:
             refusal = f"it has {misread or unheeded}, which it would not show as they are"

@@ -26,7 +26,7 @@ from tests import builders
 from tests.builders import others, picture, vendors
 
 NOISE = np.random.default_rng(1).integers(0, 255, (600, 800, 3)).astype(np.uint8)
-FLAT = np.full((3000, 3000, 3), 255, np.uint8)
+FLAT = np.full((1800, 1800, 3), 255, np.uint8)
 
 
 def looked(path: Path) -> arrival.Arrival:
@@ -91,7 +91,7 @@ HONEST: dict[str, Callable[[Path], Path]] = {
     "white JPEG, progressive": _jpeg(FLAT, progressive=True),
     "white JPEG, grey": _jpeg(FLAT[:, :, 0], optimize=True),
     "zeros in a segment of a JPEG": _in_an_exif,
-    "flat deflate": _tiff(FLAT, "zlib", rowsperstrip=3000),
+    "flat deflate": _tiff(FLAT, "zlib", rowsperstrip=1800),
     "deflate that only stores": _tiff(
         np.concatenate([NOISE, NOISE * 0]), "zlib", compressionargs={"level": 0}
     ),
