@@ -248,8 +248,8 @@ def _segments(
         if listed and final[0] and not final[1] and directory.tiff.is_zero_from(listed.end - 2):
             return f"the end of the list of {what}s of directory {number} (only zeros so far)"
         if directory.number(259, 1) in _NEVER_ZERO and _is_packed_zero(directory, *last):
-            if spare and not directory.tiff.is_zero_from(sum(last) - 1):
-                # It stands in the middle of the file: a label that somebody has taken out.
+            if spare and gaps.is_blanked(directory.tiff.bytes, last[0], sum(last), size_bytes):
+                # A label that somebody has taken out.
                 return None
             return f"the content of a {what} of directory {number} (only zeros so far)"
     except TiffError as error:

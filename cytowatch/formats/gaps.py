@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cytowatch import durable
 
-__all__ = ["LEAST_BYTES", "Gap", "ZeroRuns", "holes"]
+__all__ = ["LEAST_BYTES", "Gap", "ZeroRuns", "holes", "is_blanked"]
 
 #: Shorter runs of zeros are ordinary: padding, empty tables, flat pixels.
 LEAST_BYTES = 512
 _ZEROS = bytes(LEAST_BYTES)
+_LOOK_BYTES = 64 << 10
 _RUN = re.compile(rb"\0+")
 #: More than a file has that was cut; of black pixels there may be any number.
 _MOST_GAPS = 20_000
@@ -109,3 +111,19 @@ class ZeroRuns:
         begin, self._open = self._open, None
         if begin is not None and end - begin >= LEAST_BYTES:
             self._found.append(Gap(begin=begin, end=end))
+
+
+def is_blanked(read: Callable[[int, int], bytes], begin: int, end: int, size_bytes: int) -> bool:
+    """Whether somebody has overwritten exactly bytes `begin` to `end` with zeros, as programs do that take out a label.
+
+    A cut copy that was filled up is zeros to the end of the file as well, but from where its last
+    block ended, and that is a multiple of 512. `read` gives so many bytes at an offset.
+    """
+    for at in range(begin, end, _LOOK_BYTES):
+        if any(read(at, min(_LOOK_BYTES, end - at))):
+            return False
+    if any(read(end, min(_LOOK_BYTES, size_bytes - end))):
+        return True
+    # Text before it may end with zeros of its own.
+    before = read(max(0, begin - 64), min(64, begin)).rstrip(b"\0")
+    return bool(before) and (max(0, begin - 64) + len(before)) % LEAST_BYTES != 0

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from cytowatch.formats import parts
-from cytowatch.formats.gaps import LEAST_BYTES, Gap
+from cytowatch.formats.gaps import LEAST_BYTES, Gap, is_blanked
 from cytowatch.formats.parts import Packing, Part
 
 __all__ = ["Verdict", "judged"]
@@ -73,7 +73,7 @@ def judged(
     doubt: str | None = None
     for part in found:
         for gap in _inside(part, gaps, begins):
-            if part.spare and _is_blank(part, gap, size_bytes):
+            if part.spare and _is_blank(descriptor, part, gap, size_bytes):
                 blank.append(part.spare)
             elif _never_came(descriptor, part, gap):
                 return Verdict(lacking=f"a part of {part.what} ({gap})")
@@ -93,13 +93,16 @@ def _inside(part: Part, gaps: Sequence[Gap], begins: list[int]) -> Iterator[Gap]
         number += 1
 
 
-def _is_blank(part: Part, gap: Gap, size_bytes: int) -> bool:
-    """Whether somebody has blanked the whole picture, as programs do that take out a label.
-
-    At the end of a file a cut would look the same.
-    """
+def _is_blank(descriptor: int, part: Part, gap: Gap, size_bytes: int) -> bool:
+    """Whether somebody has blanked the whole picture."""
     whole = gap.begin == part.begin and gap.end == part.end
-    return whole and not gap.hole and part.end < size_bytes
+    return (
+        whole
+        and not gap.hole
+        and is_blanked(
+            lambda at, count: os.pread(descriptor, count, at), gap.begin, gap.end, size_bytes
+        )
+    )
 
 
 def _never_came(descriptor: int, part: Part, gap: Gap) -> bool:

@@ -69,7 +69,7 @@ def test_zeros_in_the_middle_are_an_error(hash_: str, root: Root, tmp_path: Path
     (tmp_path / "b.svs").write_bytes(_zeroed(slide, len(slide) // 2, len(slide) // 10))
     root.drop(tmp_path / "b.svs")
     picture_ = builders.png(tmp_path / "c.png").read_bytes()
-    (tmp_path / "c.png").write_bytes(_zeroed(picture_, picture_.index(b"IDAT") + 9000, 8192))
+    (tmp_path / "c.png").write_bytes(_zeroed(picture_, picture_.index(b"IDAT") + 500, 2000))
     root.drop(tmp_path / "c.png")
     root.drop(others.czi(tmp_path / "d.czi", compression="zstd1:ExplicitLevel=2"), "d.czi")
     damaged = root.path / "inbox" / "ann" / "d.czi"

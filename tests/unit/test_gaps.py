@@ -296,3 +296,22 @@ def test_a_hole_in_the_middle_is_waited_for(make: Callable[[Path], Path], tmp_pa
         said = completeness.missing(file.fileno(), size)
         # A CZI and a bitmap know their length; of a JPEG and a TIFF the end is what was read.
         assert said is None
+
+
+def test_a_last_picture_may_be_taken_out_too(tmp_path: Path) -> None:
+    """Zeros from exactly its beginning to the end of the file; from a block of the disk on it is a cut."""
+    path = tmp_path / "a.svs"
+    about = {"description": "Aperio Image Library\r\nAppMag = 20|MPP = 0.5", "metadata": None}
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(picture(1024, 768), tile=(256, 256), compression="jpeg", photometric="rgb", **about)
+        macro = {**about, "description": "Aperio Image Library\r\nmacro 800x600"}
+        tiff.write(NOISE, rowsperstrip=600, compression="jpeg", photometric="rgb", **macro)
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages[1].aspage()
+        begin, length = page.dataoffsets[0], page.databytecounts[0]
+    data = path.read_bytes()
+    zeroed(path, begin, length)
+    assert _lacking(path.read_bytes()) is None
+    assert looked(path).blank == ("macro",)
+    block = -(-begin // 4096) * 4096
+    assert _lacking(data[:block] + bytes(len(data) - block))
