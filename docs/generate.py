@@ -35,22 +35,43 @@ What is none of these ends ERROR_FORMAT and says what it looks like.
 
 ## When a file is whole
 
-A drop is taken when its structure is complete: headers, directories and ends are looked at, never
-pixels. Until then it waits as `incomplete`, and what is missing is told. A client that sets the size
-first and is cut leaves a hole, which nobody ever wrote: it counts as not there, whatever the format
-(on ext4, XFS, btrfs, F2FS and tmpfs; ZFS makes holes of zeros by itself, and of a server nobody knows).
-Zeros that were written are told where a header, a directory, an end or packed pixels must be.
+cytowatch takes a drop when its structure is complete. It looks at headers, directories, ends and holes, never at pixels. Until then
+the drop waits as `incomplete`, and `cytowatch status` shows what is missing.
 
-What cannot be seen before it is decoded or unpacked:
+**Holes.** A client that sets the size first, or copies in several parts, leaves holes: bytes that were never written. A hole in any part
+of a file counts as missing, in every format (on ext4, XFS, btrfs, F2FS and tmpfs; ZFS makes holes of zeros by itself, and on a network
+filesystem holes mean nothing). A hole in padding, or behind the end, does no harm.
 
-- a part that is missing in the middle of a file, or of the last tile, strip or image;
-- less than a block of the disk (4 KiB) at the end of pixels that are not packed (BMP, PNM, plain
-  TIFF), or more of it where zeros were written in place of a hole: they are black pixels as well;
+**Zeros.** While a file is hashed, runs of 512 zeros and more are found, on every filesystem. Inside packed pixels they end as
+`incomplete`: ERROR_FORMAT for native slides, ERROR_CONVERSION for others. Flat pixels can be zeros too, so each packing has its own rule:
+the tables of a JPEG, the checksums of PNG and deflate, the number of packets of a JPEG 2000. In a native slide the first bytes of every
+tile of every level are looked at as well. With `storage.hash = "after"` the tiles are looked at before the slide is published; zeros
+inside of a tile are found later, by the hash, and become a warning in the manifest and the line `not_whole` of the log.
+
+**Labels.** A label or macro that was blanked with zeros on purpose (as programs do that take out patient data) is let through, with a warning.
+
+**Announced levels.** A pyramid that is written level by level is a whole TIFF after each of them. cytowatch waits for levels and planes that
+are announced: by the XML of Leica SCN, Philips and OME-TIFF, and by SubIFDs whose place is reserved. SVS, NDPI, BIF, Huron, other
+pyramidal TIFFs and zips announce nothing: see [a new user](how-to/new-user.md#a-writer-that-pauses).
+
+**Whole after all.** A TIFF that lacks the four zeros behind its last directory, or states more bytes of a strip than there are, waits first.
+When `inbox.incomplete_after_s` is over, a reader of every pixel decides; a warning says what the structure lacks.
+
+What cannot be detected before a file is decoded or unpacked:
+
+- zeros that were written in the middle of pixels that are not packed (BMP, PNM, plain TIFF and CZI, data of MRXS in BMP or PNG): they are
+  black pixels as well. To the end of the file they are detected where they begin in the middle of a row, under a row that is not black;
+- less than a block of the disk (4 KiB) that is missing at the end of such pixels, where it was filled with zeros;
+- zeros in a JPEG whose tables allow flat pixels there (progressive, optimised, lossless), if they are no more than the blocks of its scan need
+  and the decoder has nothing to say; less than 2,304 zeros in a Zstandard block that does not pack, less than 2,048 in JPEG-XR, and
+  fewer zeros in a JPEG 2000 than a tile has packets;
+- runs of less than 512 zeros, and missing bytes that something else stands in the place of;
 - a cut through a tar.gz whose last four bytes happen to be a multiple of 512, and damage in it;
-- a cut through plain numbers (P2, P3) above 64 MiB, through run-length codes of a BMP without their
-  length, through DICOM whose pixels are not packed, through data files of MRXS and behind the TIFF in
-  a .vsi (a hole in data files is seen);
-- a file in which a program made holes of black pixels on purpose (`cp --sparse=always`) lacks them.
+- a cut through plain numbers (P2, P3) above 64 MiB, through run-length codes of a BMP without their length, through DICOM whose pixels
+  are not packed, through data files of MRXS and behind the TIFF in a .vsi (holes in data files are detected), and zeros in a database of Sakura.
+
+A file in which a program made holes of black pixels on purpose (`cp --sparse=always`, `rsync --sparse`) lacks them: copy it with
+`cp --sparse=never`.
 """
 
 
