@@ -303,7 +303,9 @@ def test_a_last_picture_may_be_taken_out_too(tmp_path: Path) -> None:
     path = tmp_path / "a.svs"
     about = {"description": "Aperio Image Library\r\nAppMag = 20|MPP = 0.5", "metadata": None}
     with tifffile.TiffWriter(path) as tiff:
-        tiff.write(picture(1024, 768), tile=(256, 256), compression="jpeg", photometric="rgb", **about)
+        tiff.write(
+            picture(1024, 768), tile=(256, 256), compression="jpeg", photometric="rgb", **about
+        )
         macro = {**about, "description": "Aperio Image Library\r\nmacro 800x600"}
         tiff.write(NOISE, rowsperstrip=600, compression="jpeg", photometric="rgb", **macro)
     with tifffile.TiffFile(path) as tiff:
