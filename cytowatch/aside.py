@@ -74,13 +74,17 @@ _listeners: list[Callable[[SetAside], None]] = []
 
 @dataclass(slots=True)
 class Fenced:
-    """Whether what is inside a `fence` was set aside."""
+    """Whether what is inside a `fence` was set aside; why, and when it is tried next (monotonic)."""
 
     failed: bool = False
+    why: str = ""
+    next_at: float = 0.0
 
 
 @contextmanager
-def fence(where: str, which: str, *, but: tuple[type[Exception], ...] = ()) -> Iterator[Fenced]:
+def fence(
+    where: str, which: str, *, but: tuple[type[Exception], ...] = (), clears: bool = True
+) -> Iterator[Fenced]:
     """A context in which an exception of any kind costs `which` alone: it is set aside, nothing is raised.
 
     Parameters
@@ -91,6 +95,8 @@ def fence(where: str, which: str, *, but: tuple[type[Exception], ...] = ()) -> I
         Names the thing: a path in an inbox, an id, a file's name.
     but
         Exceptions that mean something to the caller, and go through.
+    clears
+        Whether `which` has gone on if nothing is raised; not where this is only its first step.
     """
     fenced = Fenced()
     try:
@@ -99,10 +105,10 @@ def fence(where: str, which: str, *, but: tuple[type[Exception], ...] = ()) -> I
     except but:
         raise
     except Exception as error:  # noqa: BLE001 - this is the one place for what nobody foresaw
-        fenced.failed = True
-        _set_aside(where, which, error)
+        one = _set_aside(where, which, error)
+        fenced.failed, fenced.why, fenced.next_at = True, one.why, one.next_at
     else:
-        if _kept:
+        if clears and _kept:
             clear(where, which)
 
 
@@ -155,7 +161,7 @@ def reset() -> None:
     _listeners.clear()
 
 
-def _set_aside(where: str, which: str, error: Exception) -> None:
+def _set_aside(where: str, which: str, error: Exception) -> SetAside:
     why = _words(error)
     key = (where, which)
     with _lock:
@@ -171,6 +177,7 @@ def _set_aside(where: str, which: str, error: Exception) -> None:
     if fresh:
         for told in list(_listeners):
             told(one)
+    return one
 
 
 def _words(error: Exception) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 import tomli
 
-from cytowatch import names
+from cytowatch import names, outside
 from cytowatch.errors import ConfigError
 from cytowatch.status import Status
 
@@ -36,6 +36,13 @@ __all__ = [
 Rule = Callable[[Any], str | None]
 
 
+#: No value of a configuration is nested more deeply than a list in a section in a list of sections.
+_DEPTH = 8
+#: The largest whole number: all that is counted or measured here fits into 64 bits.
+_LARGEST = (1 << 63) - 1
+_LONGEST_SHOWN = 200
+
+
 def _key(default: Any, doc: str, rule: Rule) -> Any:
     metadata = {"doc": doc, "rule": rule}
     if isinstance(default, tuple):
@@ -53,12 +60,12 @@ def _number(least: float, most: float = 1e9) -> Rule:
     return rule
 
 
-def _whole(least: int, most: int | None = None) -> Rule:
-    wanted = f"a whole number from {least}" + ("" if most is None else f" to {most}")
+def _whole(least: int, most: int = _LARGEST) -> Rule:
+    wanted = f"a whole number from {least}" + ("" if most == _LARGEST else f" to {most}")
 
     def rule(value: Any) -> str | None:
         good = isinstance(value, int) and not isinstance(value, bool)
-        return None if good and least <= value <= (value if most is None else most) else wanted
+        return None if good and least <= value <= most else wanted
 
     return rule
 
@@ -235,6 +242,11 @@ class Storage:
     reserve_bytes: int = _key(
         1_073_741_824, "bytes that stay free: below it nothing new is started", _whole(0)
     )
+    reserve_inodes: int = _key(
+        1000,
+        "inodes that stay free, at most a tenth of all: below it nothing new is started",
+        _whole(0),
+    )
     keep_errors_days: float = _key(0, "days; 0: for ever", _number(0))
     hash: str = _key(
         "before",
@@ -376,11 +388,20 @@ def load(path: Path | None) -> Config:
     if path is None:
         return Config()
     try:
-        document = tomli.loads(path.read_text("utf-8"))
+        data = outside.read_file(path, most_bytes=outside.SMALL_BYTES, follow=True)
     except OSError as error:
         raise ConfigError([f"{path}: {error.strerror}"]) from error
     except ValueError as error:
-        raise ConfigError([f"{path}: not TOML: {error}"]) from error
+        raise ConfigError([f"{path}: cannot be read as a configuration: {error}"]) from error
+    try:
+        document = tomli.loads(data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        said = f"{path}: not UTF-8: save it as UTF-8 (byte {error.start})"
+        raise ConfigError([said]) from error
+    except ValueError as error:
+        raise ConfigError([f"{path}: not TOML: {_shown(error)}"]) from error
+    except RecursionError as error:
+        raise ConfigError([f"{path}: it is nested too deeply"]) from error
     return from_mapping(document)
 
 
@@ -397,7 +418,9 @@ def from_mapping(document: dict[str, Any]) -> Config:
     >>> from_mapping({"convert": {"quality": 80}}).convert.quality
     80
     """
-    problems: list[str] = []
+    problems = _unusable(document)
+    if problems:
+        raise ConfigError(problems)
     config = _section(Config, document, "", problems)
     if not problems and config.engine.kind == "dask" and not config.engine.scheduler:
         problems.append('engine.scheduler = "": expected an address, because engine.kind is "dask"')
@@ -406,6 +429,32 @@ def from_mapping(document: dict[str, Any]) -> Config:
     if problems:
         raise ConfigError(problems)
     return config  # type: ignore[no-any-return]
+
+
+def _unusable(document: dict[str, Any]) -> list[str]:
+    """What of `document` could not even be shown or passed on: values nested deeply, texts with a NUL."""
+    level: list[tuple[str, Any]] = list(document.items())
+    for _ in range(_DEPTH):
+        below: list[tuple[str, Any]] = []
+        for name, value in level:
+            match value:
+                case dict():
+                    below += [(name, key) for key in value]
+                    below += [(f"{name}.{key}", inner) for key, inner in value.items()]
+                case list() | tuple():
+                    below += [(name, inner) for inner in value]
+                case str() if "\0" in value:
+                    return [f"{_shown(name)}: expected a text without the character NUL"]
+                case _:
+                    pass
+        level = below
+    return [f"{_shown(level[0][0])}: it is nested too deeply"] if level else []
+
+
+def _shown(value: object) -> str:
+    """`value` in words that fit into a line of a log; texts as they are written in TOML."""
+    said = str(value) if isinstance(value, Exception) else repr(value)
+    return outside.text(said, most=_LONGEST_SHOWN)
 
 
 def _of_hooks(hooks: tuple[Hook, ...]) -> Iterator[str]:
@@ -424,7 +473,7 @@ def _of_hooks(hooks: tuple[Hook, ...]) -> Iterator[str]:
 
 def _many(cls: Any, value: Any, name: str, problems: list[str]) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple) or not all(isinstance(one, dict) for one in value):
-        problems.append(f"{name} = {value!r}: expected sections [[{name}]]")
+        problems.append(f"{name} = {_shown(value)}: expected sections [[{name}]]")
         return ()
     return tuple(
         _section(cls, one, f"{name}[{number}].", problems) for number, one in enumerate(value)
@@ -447,14 +496,15 @@ def _section(cls: Any, document: dict[str, Any], prefix: str, problems: list[str
     for name, value in document.items():
         if name not in fields:
             known = ", ".join(sorted(fields))
-            problems.append(f"{prefix}{name} = {value!r}: unknown key, expected one of {known}")
+            line = f"{prefix}{outside.text(name, most=80)} = {_shown(value)}"
+            problems.append(f"{line}: unknown key, expected one of {known}")
         elif value is None and fields[name].default is None:
             # Not stated, as `to_mapping` writes it.
             continue
         elif "rule" in fields[name].metadata:
             given = tuple(value) if isinstance(value, list) else value
             if wanted := fields[name].metadata["rule"](given):
-                problems.append(f"{prefix}{name} = {value!r}: expected {wanted}")
+                problems.append(f"{prefix}{name} = {_shown(value)}: expected {wanted}")
             values[name] = given
         elif "named" in fields[name].metadata:
             values[name] = _named(
@@ -466,7 +516,7 @@ def _section(cls: Any, document: dict[str, Any], prefix: str, problems: list[str
             section = fields[name].default_factory
             values[name] = _section(section, value, f"{prefix}{name}.", problems)
         else:
-            problems.append(f"{prefix}{name} = {value!r}: expected a section [{name}]")
+            problems.append(f"{prefix}{name} = {_shown(value)}: expected a section [{name}]")
     return cls() if problems else cls(**values)
 
 
@@ -483,7 +533,8 @@ RELOADABLE = frozenset(
         *(f"convert.{one.name}" for one in fields(Convert)),
         "extract.keep_archive",
         *(f"limits.{one.name}" for one in fields(Limits)),
-        *(f"storage.{key}" for key in ("duplicates", "reserve_bytes", "keep_errors_days")),
+        *(f"storage.{key}" for key in ("duplicates", "reserve_bytes", "reserve_inodes")),
+        "storage.keep_errors_days",
         *(f"engine.{key}" for key in ("max_attempts", "stage_timeout_s", "no_progress_s")),
         "log.level",
         "hooks",

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import queue
 import random
-import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cytowatch import __version__, formats, manifest, names, pauses
+from cytowatch import __version__, aside, durable, formats, manifest, names, pauses, starting
 from cytowatch.config import Config, reloaded
 from cytowatch.engine import after, requests
 from cytowatch.engine.child import Zygote
@@ -27,9 +26,9 @@ from cytowatch.engine.engine import Engine, workers
 from cytowatch.engine.folders import Folders
 from cytowatch.engine.hashing import Hasher
 from cytowatch.engine.recover import finish, recover, set_doubles_aside
-from cytowatch.engine.room import Room, free_bytes
+from cytowatch.engine.room import Amount, Room, free, spare, too_little
 from cytowatch.engine.treat import Treatment
-from cytowatch.errors import ConfigError, RootError
+from cytowatch.errors import ConfigError, CytowatchError
 from cytowatch.hooks import Pending, count_dead, drop_untrue
 from cytowatch.hooks.deliver import Courier
 from cytowatch.inbox import claim
@@ -38,22 +37,27 @@ from cytowatch.index import Index
 from cytowatch.indexing import Indexing
 from cytowatch.intake import Claimed, Intake
 from cytowatch.ledger import Ledger
+from cytowatch.live import FILE_NAME
 from cytowatch.names import UploadedFileId
-from cytowatch.observe import feedback, health, logs, systemd
+from cytowatch.observe import feedback, logs, reports, systemd
 from cytowatch.observe.feedback import Notes
 from cytowatch.observe.health import Health
 from cytowatch.observe.metrics import Metrics
 from cytowatch.observe.pulse import Pulse
 from cytowatch.observe.versions import software
+from cytowatch.parts import Parts
 from cytowatch.pauses import Pauses
 from cytowatch.spool import Spool
+from cytowatch.starting import Asked, Listener, Waiting
 from cytowatch.status import Status
 
 __all__ = ["run"]
 
 #: The longest the loop sleeps: so often it looks after watcher, zygote and watchdog.
 _TICK_S = 0.5
-#: The same with nothing in the inboxes and nothing in work: what comes wakes the loop.
+#: The longest that it leaves to those who do the work when something waits for it.
+_LEFT_S = 0.1
+#: The longest the loop sleeps with nothing in the inboxes and nothing in work: what comes wakes the loop.
 _TICK_AT_REST_S = 2.0
 #: The least time between two tellings, as a multiple of what the last one took.
 _TELL_EVERY = 10.0
@@ -82,31 +86,98 @@ _STAGES = "CYTOWATCH_TEST_STAGES"
 
 
 def run(
-    config: Config, *, until_idle: bool = False, reload: Callable[[], Config] | None = None
+    config: Config,
+    *,
+    until_idle: bool = False,
+    reload: Callable[[], Config] | None = None,
+    prepare: Callable[[Config], None] = lambda _: None,
 ) -> int:
-    """Be the daemon of `config.root` until SIGTERM or SIGINT, or until nothing is left to do.
+    """Run the daemon of `config.root` until SIGTERM or SIGINT, or until nothing is left to do.
+
+    What stands in the way of a start and passes by itself, such as a full disk, is waited for.
 
     Parameters
     ----------
     reload
         Gives the configuration as it is now; asked on SIGHUP.
+    prepare
+        Called before each attempt to start.
 
     Returns
     -------
     int
-        0; with `until_idle` 1 if anything of this run ended in an error.
+        0; with `until_idle` 1 if anything of this run ended in an error, or it was asked to end before
+        it could start.
 
     Raises
     ------
     ConfigError, RootError
-        It cannot start; the message says why.
+        It cannot start until somebody changes something; the message says what.
     """
     logs.configure(config.log.level, config.log.format)
+    asked, told = Asked(), Health()
+    metrics = Metrics((one.id, end) for one in formats.FORMATS for end in one.ends)
+    listener = Listener(config.metrics.listen, metrics, told, logs.get())
+    waiting = Waiting(asked, listener, told, logs.get())
+    with asked.signals(), ExitStack() as stack:
+        listener.ensure(time.monotonic())
+        stack.callback(listener.close)
+        while asked.end is None:
+            daemon: _Daemon | None = None
+            try:
+                prepare(config)
+                with _locked_root(config) as spool:
+                    daemon = _Daemon(
+                        spool, config, until_idle=until_idle, reload=reload, asked=asked,
+                        told=told, metrics=metrics, listener=listener,
+                    )  # fmt: skip
+                    return daemon.run()
+            except Exception as error:
+                if starting.is_for_an_admin(error) or (daemon is not None and daemon.started):
+                    raise
+                waiting.pause(error, _report_of(error, config))
+            if asked.take_reload() and reload is not None:
+                config = _read_again(config, reload)
+    return 1 if until_idle else 0
+
+
+@contextmanager
+def _locked_root(config: Config) -> Iterator[Spool]:
+    """The tree at the root, made if need be, held by this process and found to take writes.
+
+    Raises
+    ------
+    RootError
+        It cannot be used.
+    OSError
+        It cannot be used now.
+    """
     spool = Spool.create(Path(config.root))
     with spool.lock(patience_s=_PATIENCE_FOR_LOCK_S):
+        with suppress(OSError):
+            # What is to be deleted anyway may be all the room that is missing.
+            spool.empty_trash()
+        spool.try_writing()
         if config.storage.group:
             spool.share_with(config.storage.group)
-        return _Daemon(spool, config, until_idle=until_idle, reload=reload).run()
+        yield spool
+
+
+def _report_of(error: Exception, config: Config) -> str | None:
+    """A file for whoever mends the defect that `error` is; None for what the machine did."""
+    if isinstance(error, OSError | CytowatchError):
+        return None
+    text = "".join(traceback.format_exception(error))
+    return reports.keep(Path(config.root) / "state" / "reports", "start", text, now=_now())
+
+
+def _read_again(config: Config, reload: Callable[[], Config]) -> Config:
+    """The configuration as it is now: before the start all of it may change; `config` if it is wrong."""
+    try:
+        return reload()
+    except (ConfigError, OSError) as error:
+        logs.get().error("reload_refused", detail=str(error))
+        return config
 
 
 class _Daemon:
@@ -119,17 +190,28 @@ class _Daemon:
         *,
         until_idle: bool,
         reload: Callable[[], Config] | None,
+        asked: Asked,
+        told: Health,
+        metrics: Metrics,
+        listener: Listener,
     ) -> None:
         self._spool = spool
         self._config = config
         self._until_idle = until_idle
         self._log = logs.get()
-        self._metrics = Metrics((one.id, end) for one in formats.FORMATS for end in one.ends)
-        self._health = Health()
-        self._wakeups: queue.SimpleQueue[None] = queue.SimpleQueue()
+        aside.reset()
+        aside.listen(self._set_aside_told)
+        self._metrics = metrics
+        self._health = told
+        self._asked = asked
+        self._listener = listener
+        self._wake = asked.wake
+        self._parts = Parts(told, self._log, spool.state / "reports")
+        #: Whether it has come up: what goes wrong then is no matter of the start.
+        self.started = False
         self._stop = threading.Event()
         self._count = workers(config.engine)
-        self._room = Room(lambda: free_bytes(spool.root))
+        self._room = Room(lambda: free(spool.root))
         self._index = Index(spool)
         self._ledger = Ledger(
             self._metrics,
@@ -208,23 +290,21 @@ class _Daemon:
         self._tell_at = float("-inf")
         self._told: dict[str, Any] = {}
         self._pruned_at = float("-inf")
-        self._asked_to_end: str | None = None
         self._pauses = Pauses()
         self._reload = reload
-        self._asked_to_reload = False
 
     def run(self) -> int:
         claim.prepare_process()
         sys.setswitchinterval(_SWITCH_S)
         threading.excepthook = self._thread_died
         with ExitStack() as stack:
-            stack.enter_context(self._signals())
             stack.callback(self._index.close)
+            # An attempt to start that fails leaves no threads behind.
+            stack.callback(self._engine.stop)
+            stack.callback(self._intake.stop)
             self._zygote.start()
             stack.callback(self._zygote.stop)
             self._recover()
-            if self._config.metrics.listen:
-                self._listen(stack)
             stack.callback(self._end_work)
             self._watch()
             stack.callback(self._watcher.stop)
@@ -233,60 +313,58 @@ class _Daemon:
             self._hasher.start()
             stack.callback(self._hasher.stop)
             self._describe()
-            self._scan(time.monotonic())
+            self._parts.do("inbox", partial(self._scan, time.monotonic()), None)
+            self.started = True
+            self._health.clear("start")
             systemd.notify("READY=1", f"STATUS={self._summary()}")
             self._log.info("ready", root=str(self._spool.root), workers=self._count)
             self._loop()
-            self._log.info("stopping", signal=self._asked_to_end)
+            self._log.info("stopping", signal=self._asked.end)
             systemd.notify("STOPPING=1")
-        self._tell(time.monotonic(), force=True)
+        self._parts.do("telling", partial(self._tell, time.monotonic(), force=True), None)
         self._log.info("stopped", ended_in_error=self._ledger.errors)
         return 1 if self._until_idle and self._ledger.errors else 0
 
-    def _listen(self, stack: ExitStack) -> None:
-        try:
-            server = health.serve(self._config.metrics.listen, self._metrics, self._health)
-        except RootError as error:
-            # Slides matter more than figures: whoever scrapes sees that nobody answers.
-            self._log.error("no_metrics", detail=str(error))
-            return
-        stack.callback(server.close)
-        self._log.info("listening", address=server.address)
-
     def _loop(self) -> None:
-        while self._asked_to_end is None:
+        do = self._parts.do
+        while self._asked.end is None:
             now = time.monotonic()
-            if not self._root_is_there():
+            self._parts.ailing = False
+            if not do("tree", self._root_is_there, otherwise=True):
                 systemd.notify("WATCHDOG=1")
                 for part in ("watcher", "scanner", "scheduler"):
                     self._pulse.beat(part, now)
                 self._sleep(now, None)
                 continue
             if self._scan_now or now - self._scanned_at >= self._config.inbox.rescan_s:
-                self._scan(now)
-            put_off = None
-            with self._told_of_faults("hints"):
-                put_off = self._intake.scan_hinted(now)
-            with self._told_of_faults("claims"):
-                # A fault that is told, and a full disk, are moves as well.
-                self._pulse.beat("scheduler", now)
-                if self._disk_has_room():
-                    self._pauses = pauses.read(self._spool)
-                    self._engine.hold(self._pauses)
-                    self._intake.claim_due(now, self._pauses)
-                    self._engine.start_some(now)
-            self._collect(self._intake.collect(now), now)
-            self._mend(now)
-            with self._told_of_faults("requests"):
-                self._requests(now)
-            if self._asked_to_reload:
+                do("inbox", partial(self._scan, now), None)
+            put_off = do("hints", partial(self._look_on, now), None)
+            # A fault that is reported, and a full disk, are moves as well.
+            self._pulse.beat("scheduler", now)
+            do("claims", partial(self._begin_some, now), None)
+            do("collecting", partial(self._collect_claimed, now), None)
+            do("mending", partial(self._mend, now), None)
+            do("requests", partial(self._requests, now), None)
+            if self._asked.take_reload():
                 self._reload_configuration()
-            with self._told_of_faults("processes"):
-                self._supervise()
-            self._tell(now)
-            if self._until_idle and self._idle(now):
+            do("processes", self._zygote.ensure_alive, None)
+            do("listening", partial(self._listener.ensure, now), None)
+            do("watching", partial(self._keep_watching, now), None)
+            do("watchdog", partial(self._feel_pulse, now), None)
+            do("telling", partial(self._tell, now), None)
+            if self._until_idle and do("idle", partial(self._idle, now), otherwise=False):
                 return
             self._sleep(now, put_off)
+
+    def _collect_claimed(self, now: float) -> None:
+        self._collect(self._intake.collect(now), now)
+
+    def _begin_some(self, now: float) -> None:
+        if self._disk_has_room():
+            self._pauses = pauses.read(self._spool)
+            self._engine.hold(self._pauses)
+            self._intake.claim_due(now, self._pauses)
+            self._engine.start_some(now)
 
     def _root_is_there(self) -> bool:
         """Whether the tree is still the one that is locked; what vanished is offline, not deleted."""
@@ -307,23 +385,9 @@ class _Daemon:
             self._scan_now = True
         return not self._offline
 
-    @contextmanager
-    def _told_of_faults(self, name: str) -> Iterator[None]:
-        """A fault of the machine is told, and tried again on the next turn; it ends nothing."""
-        try:
-            yield
-        except OSError as error:
-            said = f"{error.strerror or error}: {error.filename or ''}"
-            if self._health.reasons().get(name) != said:
-                self._log.warning("fault", where=name, error=said)
-            self._health.fault(name, said)
-        else:
-            self._health.clear(name)
-
     def _mend(self, now: float) -> None:
         """Put right what a fault has left of claims, or say why it cannot be."""
-        with self._told_of_faults("mending"):
-            self._collect(self._intake.mend(), now)
+        self._collect(self._intake.mend(), now)
         for id_, why in self._intake.kept.items():
             self._health.fault("kept", f"state/tmp/{id_}: {why}")
         if not self._intake.kept:
@@ -331,6 +395,15 @@ class _Daemon:
 
     def _sleep(self, now: float, put_off: float | None) -> None:
         worked_s = time.monotonic() - now
+        due_at = self._parts.do("due", partial(self._due_at, now, put_off), now + _TICK_S)
+        self._asked.sleep(due_at - time.monotonic())
+        # A turn costs more the more there is: half of the time is left to those who do the work. And a
+        # part that fails must not be tried as fast as this machine can.
+        self._stop.wait(_TICK_S if self._parts.ailing else min(_LEFT_S, worked_s))
+        self._asked.forget_wakeups()
+
+    def _due_at(self, now: float, put_off: float | None) -> float:
+        """When there is something to do next."""
         quiet = self._intake.is_empty and self._engine.idle and not self._ledger.has_changed
         rests = quiet and not self._until_idle
         times = [
@@ -338,14 +411,7 @@ class _Daemon:
             self._scanned_at + self._config.inbox.rescan_s,
             *(t for t in (put_off, self._intake.next_due(), self._engine.next_due()) if t),
         ]
-        try:
-            self._wakeups.get(timeout=max(0.001, min(times) - time.monotonic()))
-            # A turn costs more the more there is: half of the time is left to those who do the work.
-            self._stop.wait(min(_TICK_S, worked_s))
-            while True:
-                self._wakeups.get_nowait()
-        except queue.Empty:
-            return
+        return min(times)
 
     def _idle(self, now: float) -> bool:
         return (
@@ -360,7 +426,7 @@ class _Daemon:
 
     def _rescan_found_nothing(self, now: float) -> bool:
         """One more look before going: an event may not have come through yet."""
-        self._scan(now)
+        self._scan(now, whole=True)
         return self._intake.idle(now, patience_s=_PATIENCE_S)
 
     def _events_were_lost(self) -> None:
@@ -369,27 +435,31 @@ class _Daemon:
         self._scan_now = True
         self._wake()
 
-    def _scan(self, now: float) -> None:
+    def _look_on(self, now: float) -> float | None:
+        """Go on with the scan, which looks at each inbox for a moment in each turn."""
+        more_at = self._intake.scan_some(now)
+        found, whole = self._intake.seen()
+        self._metrics.rescan_found.inc(found)
+        if whole:
+            self._pulse.beat("scanner", now)
+            self._metrics.last_scan.set(time.time())
+        return more_at
+
+    def _scan(self, now: float, *, whole: bool = False) -> None:
+        """Begin to scan all inboxes, and end it with `whole`."""
         lost, self._scan_now = self._scan_now, False
         self._pulse.beat("scanner", now)
-        try:
-            found = self._intake.scan_all(now, events_lost=lost)
-        except OSError as error:
-            self._health.fault("inbox", f"the inboxes cannot be read: {error}")
-            return
-        self._health.clear("inbox")
-        if self._scanned_at > float("-inf"):
-            self._metrics.rescan_found.inc(found)
+        self._intake.scan_all(now, events_lost=lost, whole=whole)
         self._scanned_at = now
-        self._metrics.last_scan.set(time.time())
         began = time.monotonic()
         if now >= self._look_for_unwatched_at:
-            self._look_for_unwatched()
+            self._parts.do("unwatched", self._look_for_unwatched, None)
             took_s = time.monotonic() - began
             # What is wrong is looked at with every scan until it is right again.
             pause_s = 0.0 if self._unwatched else _UNWATCHED_EVERY * took_s
             self._look_for_unwatched_at = now + pause_s
-        self._indexing.look()
+        self._parts.do("indexing", self._indexing.look, None)
+        self._parts.do("indexing again", partial(self._ledger.again, self._spool), None)
 
     def _look_for_unwatched(self) -> None:
         """Say so if folders are watched by the scan alone; one that is just made may not be yet."""
@@ -425,53 +495,75 @@ class _Daemon:
 
     def _reload_configuration(self) -> None:
         """Take over what of the configuration may change, and name what may not."""
-        self._asked_to_reload = False
         if self._reload is None:
             return
         systemd.notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
-        try:
-            config, changed, refused = reloaded(self._config, self._reload())
-        except (ConfigError, OSError) as error:
-            self._log.error("reload_refused", detail=str(error))
-        else:
-            self._config = config
-            self._intake.reconfigure(config)
-            self._engine.reconfigure(config)
-            self._zygote.reconfigure(config)
-            self._spool.hooks = config.hooks
-            self._courier.reconfigure(config.hooks)
-            logs.configure(config.log.level, config.log.format)
-            self._log.info("reloaded", changed=changed, needs_a_restart=refused)
+        with aside.fence("part", "reload", but=(ConfigError, OSError)) as fenced:
+            try:
+                config, changed, refused = reloaded(self._config, self._reload())
+            except (ConfigError, OSError) as error:
+                self._log.error("reload_refused", detail=starting.words(error))
+            else:
+                self._take_over(config)
+                self._log.info("reloaded", changed=changed, needs_a_restart=refused)
+        if fenced.failed:
+            [one] = [one for one in aside.all_of("part") if one.which == "reload"]
+            self._log.error("reload_refused", detail=f"unexpected error: {one.why}")
+            # It is tried again when somebody asks for it, and not before.
+            aside.clear("part", "reload")
         systemd.notify("READY=1")
+
+    def _take_over(self, config: Config) -> None:
+        self._config = config
+        self._intake.reconfigure(config)
+        self._engine.reconfigure(config)
+        self._zygote.reconfigure(config)
+        self._spool.hooks = config.hooks
+        self._courier.reconfigure(config.hooks)
+        logs.configure(config.log.level, config.log.format)
 
     def _requests(self, now: float) -> None:
         """Do what commands have asked for, and take up what they sent back to a stage."""
-        for request, answer, before in requests.answer_all(self._spool, self._index, now=_now()):
-            self._log.info("requested", **request, **answer)
-            if request.get("do") == "reindex":
-                self._indexing.begin()
-            if "error" in answer or before is None:
-                continue
-            self._ledger.left(before, request["id"])
-            if request["do"] == "retry" and answer["said"] != "inbox":
-                id_ = UploadedFileId(request["id"])
-                self._ledger.arrived([id_], Status[answer["said"]])
-                found = self._spool.find(id_)
-                if found is not None:
-                    self._engine.submit(manifest.read(found[1])["user"], id_)
-        if self._config.storage.keep_errors_days and now - self._pruned_at > _PRUNE_EVERY_S:
-            self._pruned_at = now
-            days = self._config.storage.keep_errors_days
-            for status, id_ in list(after.expired(self._spool, now=_now(), days=days)):
+        for done in requests.answer_all(self._spool, self._index, now=_now()):
+            self._log.info("requested", **done.request, **done.answer)
+            with aside.fence("request", done.name):
+                self._follow(done)
+        if now - self._pruned_at <= _PRUNE_EVERY_S:
+            return
+        self._pruned_at = now
+        requests.sweep(self._spool, now_s=time.time())
+        days = self._config.storage.keep_errors_days
+        for status, id_ in list(after.expired(self._spool, now=_now(), days=days)):
+            with aside.fence("uploaded_file", id_):
                 after.remove(self._spool, id_, self._index, even_linked=True)
                 self._log.info("expired", id=id_, days=days)
                 self._ledger.left(status, id_)
+
+    def _follow(self, done: requests.Answered) -> None:
+        """Take note of what was done to an uploaded file, and take it up if it was sent back."""
+        if done.request.get("do") == "reindex":
+            self._indexing.begin()
+        if "error" in done.answer or done.before is None:
+            return
+        id_ = UploadedFileId(done.request["id"])
+        self._ledger.left(done.before, id_)
+        if done.request["do"] == "retry" and done.answer["said"] != "inbox":
+            self._ledger.arrived([id_], Status[done.answer["said"]])
+            found = self._spool.find(id_)
+            if found is not None:
+                self._engine.submit(manifest.read(found[1])["user"], id_)
+
+    def _set_aside_told(self, one: aside.SetAside) -> None:
+        """Called from any thread, when something is set aside first or for another reason."""
+        self._metrics.set_aside.labels(one.where).inc()
+        which = names.printable(one.which)
+        self._log.warning("set_aside", where=one.where, which=which, why=one.why)
 
     def _recover(self) -> None:
         for id_, outcome in claim.recover(self._spool).items():
             self._log.warning("claim_recovered", id=id_, outcome=outcome)
         for id_, status, place in set_doubles_aside(self._spool):
-            self._log.warning("set_aside", id=id_, status=status.name, path=str(place))
+            self._log.warning("second_copy", id=id_, status=status.name, path=str(place))
         for number, (user, id_) in enumerate(recover(self._spool, now=_now())):
             if number % 100 == 0:
                 # Each of them costs a look at its files: systemd must not take it for hanging.
@@ -515,9 +607,7 @@ class _Daemon:
         )  # fmt: skip
         self._wake()
 
-    def _supervise(self) -> None:
-        self._zygote.ensure_alive()
-        now = time.monotonic()
+    def _keep_watching(self, now: float) -> None:
         if now >= self._watch_again_at and not self._hears(now):
             self._log.warning("watcher_replaced")
             self._watcher.stop()
@@ -530,6 +620,9 @@ class _Daemon:
             except OSError:
                 # On a disk that takes no writes it cannot be tried.
                 self._pulse.beat("watcher", now)
+
+    def _feel_pulse(self, now: float) -> None:
+        """Let systemd know that all goes on, as long as it does."""
         still = self._pulse.still(now)
         if not still:
             systemd.notify("WATCHDOG=1")
@@ -543,17 +636,14 @@ class _Daemon:
         return self._watcher.alive and not deaf
 
     def _disk_has_room(self) -> bool:
-        free = free_bytes(self._spool.root)
-        self._metrics.disk_free.set(free)
-        reserve = self._config.storage.reserve_bytes
-        if free >= reserve:
-            self._health.clear("disk")
-            return True
-        self._health.fault(
-            "disk",
-            f"{free:,} bytes are free, {reserve:,} are kept in reserve: nothing new is begun",
-        )
-        return False
+        there = free(self._spool.root)
+        kept = spare(self._config.storage, there)
+        self._metrics.set_free(there.bytes, there.inodes or 0)
+        if lacks := too_little(there, Amount(), kept):
+            self._health.fault("disk", f"{lacks}: nothing new is begun")
+            return False
+        self._health.clear("disk")
+        return True
 
     def _describe(self) -> None:
         """The gauges that stay."""
@@ -585,9 +675,8 @@ class _Daemon:
         self._metrics.workers_busy.set(self._engine.busy)
         self._metrics.paused.set(bool(self._pauses))
         self._metrics.hooks_dead.set(count_dead(self._spool))
-        self._metrics.disk_reserved.set(
-            self._config.storage.reserve_bytes + self._room.reserved_bytes()
-        )
+        kept = spare(self._config.storage, free(self._spool.root)) + self._room.reserved()
+        self._metrics.set_reserved(kept.bytes, kept.inodes)
         if now >= self._set_ages_at:
             self._ledger.set_ages(_now())
             self._set_ages_at = now + _AGES_EVERY_S
@@ -606,18 +695,21 @@ class _Daemon:
             "watcher": {"mode": self._watcher.mode, "alive": self._watcher.alive},
             "sandbox": self._zygote.sandboxed,
             "health": self._health.reasons(),
+            "set_aside": reports.set_aside(),
         }
         if self._ledger.take_changed() or live != self._told or force:
             self._write_notes(waiting)
         if live == self._told and not force:
             return
         self._told = live
-        text = json.dumps({"at": manifest.utc(_now()), **live})
-        temporary = self._spool.state / ".live.json"
-        with self._told_of_faults("live"):
-            temporary.write_text(text)
-            temporary.rename(self._spool.state / "live.json")
+        self._parts.do("live", partial(self._write_live, live), None)
         systemd.notify(f"STATUS={self._summary()}")
+
+    def _write_live(self, live: dict[str, Any]) -> None:
+        temporary = self._spool.state / f".{FILE_NAME}"
+        text = json.dumps({"at": manifest.utc(_now()), **live}, ensure_ascii=False)
+        durable.write_fresh(temporary, text)
+        durable.move_over(temporary, self._spool.state / FILE_NAME)
 
     def _write_notes(self, waiting: list[dict[str, Any]]) -> None:
         """Tell those who see only the share; a fault there holds up no slide."""
@@ -627,8 +719,7 @@ class _Daemon:
                 notes[drop["path"]] = feedback.of_drop(
                     drop["user"], drop["path"], drop["why"], drop["detail"], drop["size_bytes"]
                 )
-        with self._told_of_faults("feedback"):
-            self._notes.show(notes)
+        self._parts.do("feedback", partial(self._notes.show, notes), None)
 
     def _summary(self) -> str:
         counts, _, _ = self._intake.waiting_counts(time.monotonic())
@@ -636,42 +727,20 @@ class _Daemon:
 
     def _end_work(self) -> None:
         self._stop.set()
-        self._intake.stop()
-        now = time.monotonic()
-        self._collect(self._intake.collect(now), now)
+        do = self._parts.do
+        do("putting down", self._intake.stop, None)
+        do("collecting", partial(self._collect_claimed, time.monotonic()), None)
         self._engine.stop()
-        self._index.look(finish(self._spool))
+        do("finishing", lambda: self._index.look(finish(self._spool)), None)
 
     def _new_id(self, now: datetime, name: str) -> UploadedFileId:
         return UploadedFileId(names.new_id(now, name, self._random))
-
-    def _wake(self) -> None:
-        self._wakeups.put(None)
 
     def _thread_died(self, died: threading.ExceptHookArgs) -> None:
         """One line and no traceback; who needs the thread looks after it."""
         name = died.thread.name if died.thread else "unknown"
         said = f"{died.exc_type.__name__}: {died.exc_value}"
         self._log.error("thread_died", thread=name, error=said)
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        def end(number: int, _frame: object) -> None:
-            # No lock may be taken here: the thread that it interrupts may hold it.
-            self._asked_to_end = signal.Signals(number).name
-            self._wake()
-
-        def again(_number: int, _frame: object) -> None:
-            self._asked_to_reload = True
-            self._wake()
-
-        before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
-        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, again)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 _now = partial(datetime.now, UTC)

@@ -12,7 +12,7 @@ import ctypes
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 __all__ = [
@@ -29,8 +29,13 @@ __all__ = [
     "leaves_holes",
     "make_directory",
     "mount_of",
+    "move_over",
+    "remove_empty",
+    "remove_tree",
     "rename",
+    "walk",
     "why_of",
+    "write_fresh",
     "write_note",
 ]
 
@@ -43,6 +48,11 @@ _TRANSIENT_ERRNOS = frozenset(
 _DEAF = frozenset({"cifs", "smb2", "smbfs", "nfs", "9p"})
 _COPYING = frozenset({"btrfs", "zfs", "bcachefs"})
 _FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+#: No tree of ours is nested so deeply; one that is was made by somebody else.
+_DEEPEST = 128
+#: So many folders of others' are removed at a time at most.
+_MOST_REMOVED = 10_000
 
 _RENAME_NOREPLACE = 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -120,13 +130,112 @@ def beneath(top: Path, relative: str) -> Iterator[int]:
     """A descriptor of the directory `relative` below `top`, no part of which may be a link.
 
     Each part is opened relative to the one before it, so that a folder that is swapped for a link
-    between two looks leads nowhere.
+    between two looks leads nowhere. However deep it is, two descriptors are open at a time.
     """
-    with ExitStack() as opened:
-        found = opened.enter_context(directory(top))
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    found = os.open(top, flags)
+    try:
         for part in relative.split("/") if relative else ():
-            found = opened.enter_context(directory(part, at=found))
+            inner = os.open(part, flags, dir_fd=found)
+            os.close(found)
+            found = inner
         yield found
+    finally:
+        os.close(found)
+
+
+def walk(top: str | Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Folder, names of folders and names of files, of `top` and everything below, from the top.
+
+    As `os.walk`, whose recursion ends a program in a tree that is deep enough. Links are not
+    followed, and a folder that cannot be read is passed over.
+
+    Raises
+    ------
+    OSError
+        ENAMETOOLONG: it is nested more deeply than any tree of ours.
+    """
+    waiting = [(os.fspath(top), 0)]
+    while waiting:
+        folder, depth = waiting.pop()
+        folders: list[str] = []
+        files: list[str] = []
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    inside = entry.is_dir(follow_symlinks=False)
+                    (folders if inside else files).append(entry.name)
+        except OSError:
+            continue
+        yield folder, folders, files
+        if folders and depth == _DEEPEST:
+            raise OSError(errno.ENAMETOOLONG, "nested too deeply", folder)
+        waiting += [(os.path.join(folder, name), depth + 1) for name in reversed(folders)]
+
+
+def remove_empty(top: Path, relative: str) -> None:
+    """Remove the folder `relative` below `top` with the folders in it, if none of them holds a file.
+
+    Of very many folders, and of those that are nested deeply, nothing is removed. No part of any path
+    is followed if it is a link.
+
+    Raises
+    ------
+    OSError
+        It holds a file, or cannot be removed.
+    """
+    found: list[str] = []
+    waiting = [relative]
+    while waiting:
+        folder = waiting.pop()
+        found.append(folder)
+        if len(found) > _MOST_REMOVED or folder.count("/") > relative.count("/") + _DEEPEST:
+            raise OSError(errno.ENOTEMPTY, "holds too many folders", relative)
+        with beneath(top, folder) as at, os.scandir(at) as entries:
+            for entry in entries:
+                if not entry.is_dir(follow_symlinks=False):
+                    raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), relative)
+                waiting.append(f"{folder}/{entry.name}")
+    for folder in reversed(found):
+        above, _, name = folder.rpartition("/")
+        with beneath(top, above) as at:
+            os.rmdir(name, dir_fd=at)
+
+
+def remove_tree(path: str | Path) -> None:
+    """Remove the directory at `path` and everything in it, however deep; what cannot go stays.
+
+    Each folder in it is first moved up beside the others, so neither the depth nor the length of a
+    path matters, and three descriptors are enough. Only for trees in which others cannot write.
+    """
+    with suppress(OSError), directory(path) as top:
+        # A name that no other try has used, or what a crash left of one would be in the way.
+        prefix = f".gone-{os.urandom(4).hex()}-"
+        waiting = _folders_left(top)
+        number = 0
+        while waiting:
+            name = waiting.pop()
+            with suppress(OSError), directory(name, at=top) as inner:
+                for below in _folders_left(inner):
+                    number += 1
+                    with suppress(OSError):
+                        rename(below, f"{prefix}{number}", source_fd=inner, target_fd=top)
+                        waiting.append(f"{prefix}{number}")
+            with suppress(OSError):
+                os.rmdir(name, dir_fd=top)
+    with suppress(OSError):
+        os.rmdir(path)
+
+
+def _folders_left(folder: int) -> list[str]:
+    """The folders in `folder`, from which all else is unlinked."""
+    with os.scandir(folder) as entries:
+        listed = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, inside in listed:
+        if not inside:
+            with suppress(OSError):
+                os.unlink(name, dir_fd=folder)
+    return [name for name, inside in listed if inside]
 
 
 _WITHOUT_JOURNAL = frozenset({"ext2", "vfat", "exfat", "msdos", "tmpfs", "ramfs", "minix"})
@@ -256,9 +365,36 @@ def make_directory(path: Path, *, mode: int = 0o750) -> None:
 
 def write_note(path: Path, text: str) -> None:
     """Write a file of a few words that outlasts a power cut, with its name."""
-    path.write_text(text)
+    write_fresh(path, text)
     fsync_file(path)
     fsync_directory(path.parent)
+
+
+def write_fresh(path: Path, text: str) -> None:
+    """Write a file of ours in the place of whatever lies at `path`.
+
+    Nothing is written through a link or into a FIFO that somebody left there, and a folder goes to
+    another name.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except IsADirectoryError:
+        _out_of_the_way(path)
+    with open(path, "x", encoding="utf-8", errors="replace") as file:
+        file.write(text)
+
+
+def move_over(source: Path, target: Path) -> None:
+    """Rename a file of ours over whatever lies at `target`; a folder there goes to another name."""
+    try:
+        os.rename(source, target)
+    except IsADirectoryError:
+        _out_of_the_way(target)
+        os.rename(source, target)
+
+
+def _out_of_the_way(path: Path) -> None:
+    os.rename(path, f"{path}.{os.urandom(4).hex()}")
 
 
 def fsync_file(path: Path) -> None:
@@ -271,10 +407,16 @@ def fsync_file(path: Path) -> None:
 
 
 def fsync_tree(path: Path) -> None:
-    """Make every file and directory below `path` outlast a power cut, and `path` itself."""
-    for folder, _, names in os.walk(path, topdown=False):
+    """Make every file and directory below `path` outlast a power cut, and `path` itself.
+
+    Raises
+    ------
+    OSError
+        It cannot be done, or the tree is nested more deeply than any of ours.
+    """
+    for folder, _, files in reversed(list(walk(path))):
         with directory(folder) as descriptor:
-            for name in names:
+            for name in files:
                 file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=descriptor)
                 try:
                     os.fsync(file)

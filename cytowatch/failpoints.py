@@ -6,7 +6,8 @@ would, and the first time that ``manifest.written`` is reached the call seems to
 
 ``CYTOWATCH_POISON="drop:bad.svs=ValueError@/tmp/poison"`` poisons one thing of many: where something
 whose name contains ``bad.svs`` enters a loop as a *drop* (see `cytowatch.aside`), a ValueError is raised
-as long as the file ``/tmp/poison`` is there.
+as long as the file ``/tmp/poison`` is there. In place of *drop* one loop may be named by its function:
+``cytowatch.intake.Intake._scan``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import sys
 import threading
+from types import FrameType
 
 __all__ = ["NAMES", "POISON", "POISONS", "VARIABLE", "poisoned", "reached"]
 
@@ -112,16 +115,30 @@ def reached(name: str) -> None:
     raise OSError(code, os.strerror(code))
 
 
-def poisoned(where: str, which: str) -> None:
-    """Say that `which` enters the loop named `where`.
+def poisoned(where: str, which: str, *, depth: int = 3) -> None:
+    """Say that `which` enters the loop named `where`, in the function `depth` calls above.
 
-    Raises
-    ------
-    Exception
-        A test has asked for it: one of `POISONS`.
+    If a test has asked for it, the next line of that function raises one of `POISONS`: the first line
+    inside of its `with`, as if the work itself had failed.
     """
+    if not _POISONED:
+        return
+    frame = sys._getframe(depth)
+    here = (where, f"{frame.f_globals['__name__']}.{frame.f_code.co_qualname}")
     for place, part, kind, cause in _POISONED:
-        if place == where and part in which and (not cause or os.path.exists(cause)):
-            if kind == "UnicodeError":
-                "\udce4".encode()
-            raise POISONS[kind](f"poisoned {where}")
+        if place in here and part in which and (not cause or os.path.exists(cause)):
+
+            def fail(_frame: FrameType, event: str, _: object, kind: str = kind) -> None:
+                if event == "line":
+                    # Python ends the tracing itself when a trace function raises.
+                    _raise(kind, where)
+
+            frame.f_trace = fail
+            sys.settrace(lambda *_: None)
+            return
+
+
+def _raise(kind: str, where: str) -> None:
+    if kind == "UnicodeError":
+        "\udce4".encode()
+    raise POISONS[kind](f"poisoned {where}")

@@ -20,16 +20,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cytowatch import durable, manifest
+from cytowatch import aside, durable, manifest
 from cytowatch.manifest import FileEntry, Manifest, ManifestError
-from cytowatch.names import UploadedFileId
+from cytowatch.names import ID_PATTERN, UploadedFileId
+from cytowatch.outside import LARGEST
 from cytowatch.spool import Spool
 from cytowatch.status import STAGE_STATUSES, Status
 
 __all__ = ["SORTS", "Index", "Row", "content_key"]
 
 #: Another version is deleted and made anew.
-_VERSION = 2
+_VERSION = 3
 _SCHEMA = """
 CREATE TABLE uploaded (
     id TEXT PRIMARY KEY, parent_id TEXT, user TEXT, name TEXT, status TEXT, format TEXT,
@@ -59,6 +60,8 @@ CREATE TRIGGER other AFTER UPDATE OF status ON uploaded WHEN old.status <> new.s
 END;
 -- The folders of storage/, as they were when every row of theirs was right.
 CREATE TABLE folder (user TEXT PRIMARY KEY, inode INTEGER, mtime_ns INTEGER) WITHOUT ROWID;
+-- Of these no manifest could be read: their rows say what else is known, and are looked at again.
+CREATE TABLE unread (id TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 _COLUMNS = (
     "id", "parent_id", "user", "name", "status", "format", "size_bytes", "received_at",
@@ -79,6 +82,8 @@ SORTS: Mapping[str, str] = {
 }
 _HELD = (Status.DEPLOYED.name, Status.CONVERTED.name, Status.EXTRACTED.name)
 _TICK_EVERY = 500
+#: What SQLite says of a value that it cannot hold; with the text or the number made so that it can, it does.
+_UNFIT = (UnicodeEncodeError, OverflowError, sqlite3.ProgrammingError, sqlite3.InterfaceError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +132,21 @@ def _values(found: Manifest, status: Status) -> tuple[Any, ...]:
         found["duplicate_of"],
         found["id"].split("-")[2],
     )
+
+
+def _fitting(value: object) -> str | int | None:
+    """`value` as SQLite can hold it.
+
+    >>> _fitting("a\\udce4"), _fitting(1 << 70)
+    ('a?', 9223372036854775807)
+    """
+    match value:
+        case str():
+            return value.encode("utf-8", "replace").decode()
+        case int():
+            return max(-LARGEST, min(value, LARGEST))
+        case _:
+            return None
 
 
 class Index:
@@ -212,7 +232,11 @@ class Index:
     def _ask(self, question: str, values: Sequence[Any] = ()) -> list[Any]:
         with self._guarded():
             if self._database is not None:
-                return self._database.execute(question, values).fetchall()
+                try:
+                    return self._database.execute(question, values).fetchall()
+                except UnicodeEncodeError:
+                    # A word of a command line that is not text: nothing is called so.
+                    return []
         return []
 
     # Writing
@@ -223,7 +247,8 @@ class Index:
             if self._database is None:
                 return
             with self._transaction():
-                self._database.execute(_PUT, _values(found, status))
+                with aside.fence("row", found["id"], but=(sqlite3.Error, OSError)):
+                    self._write(found, status)
                 if status.is_success:
                     self._note_folder(found["user"])
 
@@ -246,7 +271,8 @@ class Index:
 
     def _folder(self, user: str) -> tuple[int, int]:
         found = os.stat(self._spool.storage / user)
-        return found.st_ino, found.st_mtime_ns
+        # Numbers of 64 bits without a sign, or of a clock far ahead, SQLite does not take.
+        return found.st_ino & LARGEST, found.st_mtime_ns & LARGEST
 
     def _remember_folder(self, user: str, seen: tuple[int, int]) -> None:
         assert self._database is not None
@@ -273,7 +299,7 @@ class Index:
             if anew or self._database is None:
                 self._make()
         try:
-            for look in (self._stages, self._storages, self._gone):
+            for look in (self._unread, self._stages, self._storages, self._gone):
                 if self.fault is None:
                     wrong += look(tick)
         except OSError as error:
@@ -282,6 +308,24 @@ class Index:
         if self.fault is None:
             self._doubted = False
         return wrong
+
+    def due(self) -> list[str]:
+        """What could not be read or written and may be tried again: ids, and folders of ``storage/``."""
+        ids = [row[0] for row in self._ask("SELECT id FROM unread LIMIT ?", (_TICK_EVERY,))]
+        known = {*ids, *(one.which for one in aside.all_of("row"))}
+        return sorted(one for one in known if aside.may_try("row", one))
+
+    def again(self, due: Sequence[str]) -> None:
+        """Look once more at what is `due`."""
+        self.look([one for one in due if "/" not in one])
+        if any("/" in one for one in due):
+            # Of the folders only those are looked at whose rows were not found to be right.
+            self.reconcile()
+
+    def _unread(self, tick: Callable[[int], None]) -> int:
+        """A manifest may have been mended in its place, which no folder's time tells of."""
+        ids = [UploadedFileId(row[0]) for row in self._ask("SELECT id FROM unread")]
+        return self._look_at(ids, tick)
 
     def _stages(self, tick: Callable[[int], None]) -> int:
         """Every row of what is in a stage directory, and of what was."""
@@ -301,8 +345,9 @@ class Index:
     def _storages(self, tick: Callable[[int], None]) -> int:
         wrong = 0
         for folder in sorted(self._spool.storage.iterdir()):
-            if folder.is_dir():
-                wrong += self._storage(folder, tick)
+            with aside.fence("row", f"storage/{folder.name}", but=(sqlite3.Error,)):
+                if folder.is_dir():
+                    wrong += self._storage(folder, tick)
         return wrong
 
     def _storage(self, folder: Path, tick: Callable[[int], None]) -> int:
@@ -317,9 +362,9 @@ class Index:
             (folder.name, *_HELD),
         )
         known = {row[0] for row in rows}
-        there = set(os.listdir(folder))
+        there = {name for name in os.listdir(folder) if ID_PATTERN.fullmatch(name)}
         doubtful = [UploadedFileId(id_) for id_ in sorted(there ^ known)]
-        wrong = self._look_at(doubtful, tick)
+        wrong = self._look_at(doubtful, tick, folder)
         with self._guarded():
             if self.fault is None:
                 self._remember_folder(folder.name, seen)
@@ -339,35 +384,81 @@ class Index:
             self._ask("DELETE FROM folder WHERE user = ?", (user,))
         return wrong
 
-    def _look_at(self, doubtful: list[UploadedFileId], tick: Callable[[int], None]) -> int:
-        """Write the rows of `doubtful` as the tree says, some hundreds in one transaction."""
+    def _look_at(
+        self,
+        doubtful: list[UploadedFileId],
+        tick: Callable[[int], None],
+        folder: Path | None = None,
+    ) -> int:
+        """Write the rows of `doubtful` as the tree says, some hundreds in one transaction.
+
+        Most of them are in `folder`, if one is given.
+        """
         for start in range(0, len(doubtful), _TICK_EVERY):
             with self._guarded(), self._transaction():
                 for id_ in doubtful[start : start + _TICK_EVERY]:
-                    self._look_at_one(id_)
+                    self._look_at_one(id_, folder)
             if self.fault is not None:
                 break
             tick(start)
         return len(doubtful)
 
-    def _look_at_one(self, id_: UploadedFileId) -> None:
+    def _look_at_one(self, id_: UploadedFileId, folder: Path | None) -> None:
         assert self._database is not None
-        for status, path in _places(self._spool, id_, self._user(id_)):
-            try:
-                found = manifest.read(path)
-                decided = status or manifest.status_of(found)
-                self._database.execute(_PUT, _values(found, decided))
-            except FileNotFoundError:
-                # It moves on at this moment, and who moves it writes its row.
-                continue
-            except OSError as error:
-                if durable.is_transient(error):
-                    raise
-                break
-            except (ManifestError, KeyError, IndexError):
-                break
+        if not ID_PATTERN.fullmatch(id_):
             return
-        self._database.execute("DELETE FROM uploaded WHERE id = ?", (id_,))
+        lost: tuple[Status | None, Path] | None = None
+        for place in self._places(id_, folder):
+            status, path = place
+            try:
+                with aside.fence("row", id_, but=(sqlite3.Error, FileNotFoundError)) as fenced:
+                    found = manifest.read(path)
+                    if found["id"] != id_:
+                        raise ManifestError(f"{path} holds the manifest of {found['id']}")
+                    self._write(found, status or manifest.status_of(found))
+            except FileNotFoundError:
+                # It moves on at this moment, and who moves it writes its row; or it has no manifest.
+                lost = place if path.is_dir() else None
+                continue
+            if fenced.failed:
+                self._write_unread(id_, status, path, fenced.why)
+            return
+        if lost is None:
+            self._database.execute("DELETE FROM uploaded WHERE id = ?", (id_,))
+            self._database.execute("DELETE FROM unread WHERE id = ?", (id_,))
+            aside.clear("row", id_)
+        else:
+            with aside.fence("row", id_):
+                raise ManifestError(f"{lost[1]} has no manifest")
+            self._write_unread(id_, *lost, "it has no manifest")
+
+    def _write(self, found: Manifest, status: Status) -> None:
+        assert self._database is not None
+        values = _values(found, status)
+        try:
+            self._database.execute(_PUT, values)
+        except _UNFIT:
+            self._database.execute(_PUT, [_fitting(value) for value in values])
+        self._database.execute("DELETE FROM unread WHERE id = ?", (found["id"],))
+
+    def _write_unread(self, id_: str, status: Status | None, path: Path, why: str) -> None:
+        """A row for what cannot be read: its id, where it is, and that it is damaged."""
+        assert self._database is not None
+        user = path.parent.name if status is None else "unknown"
+        # In storage the manifest alone would say more; that it was published is sure.
+        known = manifest.unreadable(id_, user=user, status=status or Status.DEPLOYED, why=why)
+        self._database.execute(
+            _PUT, [_fitting(value) for value in _values(known, status or Status.DEPLOYED)]
+        )
+        self._database.execute("INSERT OR IGNORE INTO unread VALUES (?)", (id_,))
+
+    def _places(
+        self, id_: UploadedFileId, folder: Path | None
+    ) -> Iterator[tuple[Status | None, Path]]:
+        # What is in storage stays there, so this look needs no other before it.
+        if folder is not None and (folder / id_).is_dir():
+            yield None, folder / id_
+        yield from _places(self._spool, id_, self._user(id_))
 
     def _user(self, id_: str) -> str | None:
         assert self._database is not None
@@ -453,7 +544,8 @@ class Index:
         order = f"{SORTS[sort]} {way}" + ("" if sort == "received" else f", id {way}")
         condition = f"WHERE {' AND '.join(tests)}" if tests else ""
         return self._rows(
-            f"{condition} ORDER BY {order} LIMIT ? OFFSET ?", [*values, limit or -1, offset]
+            f"{condition} ORDER BY {order} LIMIT ? OFFSET ?",
+            [*values, min(limit, LARGEST) or -1, min(offset, LARGEST)],
         )
 
     def _rows(self, rest: str, values: Sequence[Any]) -> list[Row]:
@@ -470,6 +562,7 @@ class Index:
                 reason=row[7],
             )
             for row in self._ask(question, values)
+            if row[4] in Status.__members__
         ]
 
     def find(self, wanted: str) -> list[Row]:
@@ -517,7 +610,7 @@ class Index:
     def size_bytes(self, id: str) -> int:  # noqa: A002
         """How large an uploaded file is; 0 if nothing is known of it."""
         rows = self._ask("SELECT size_bytes FROM uploaded WHERE id = ?", (id,))
-        return int(rows[0][0]) if rows else 0
+        return int(rows[0][0] or 0) if rows else 0
 
     def distinct(self, column: str, beginning: str, limit: int) -> list[str]:
         """Values of `column` that begin with `beginning`, for the completion of a command line."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from cytowatch.index import Index
@@ -43,6 +44,9 @@ class Indexing:
         """Say if something is wrong with the index, and begin to mend it."""
         if self._index.fault is None:
             self._health.clear("index")
+            if not self._thread.is_alive() and (due := self._index.due()):
+                # Beside all else: what is damaged may be large.
+                self._run(self._index.again, due=due)
             return
         if not self._thread.is_alive():
             self._log.warning("index_fault", error=self._index.fault)
@@ -53,10 +57,8 @@ class Indexing:
     def begin(self, *, anew: bool = True) -> None:
         """Make it right in a thread: with a large storage that takes minutes."""
         if not self._thread.is_alive():
-            self._thread = threading.Thread(
-                target=self.reconcile,
-                kwargs={"anew": anew, "starting": False},
-                name="index",
-                daemon=True,
-            )
-            self._thread.start()
+            self._run(self.reconcile, anew=anew, starting=False)
+
+    def _run(self, target: Callable[..., None], **what: Any) -> None:
+        self._thread = threading.Thread(target=target, kwargs=what, name="index", daemon=True)
+        self._thread.start()

@@ -1,6 +1,7 @@
 """The inboxes as the daemon sees them: scan, settle and claim, put together.
 
-The scan loop only looks; claims run in threads of their own, for an fsync of 40 GB takes its time.
+The main loop only looks, a moment at a time for each user; which files belong together is found out, and
+claims are made, in threads of their own, since an fsync of 40 GB takes its time.
 """
 
 from __future__ import annotations
@@ -10,22 +11,23 @@ import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from pathlib import Path
-from typing import Any, Protocol
+from datetime import datetime
+from typing import Any
 
-from cytowatch import durable, formats, manifest, names
+from cytowatch import aside, durable, formats, manifest
 from cytowatch.config import Config, Inbox
 from cytowatch.formats import Probe, completeness
-from cytowatch.inbox import claim, scan
+from cytowatch.inbox import claim, scan, waits
 from cytowatch.inbox.claim import Member, Parcel
+from cytowatch.inbox.dropped import Dropped, DroppedFolders
 from cytowatch.inbox.gather import Bundle, Gatherer
+from cytowatch.inbox.markers import Markers
+from cytowatch.inbox.rooms import Room, Rooms
 from cytowatch.inbox.scan import Drop, Waiting
 from cytowatch.inbox.settle import Settler, Track
+from cytowatch.inbox.sweep import Sweep
 from cytowatch.inbox.turns import Turns
-from cytowatch.manifest import Manifest, SkippedEntry
 from cytowatch.names import UploadedFileId
 from cytowatch.pauses import Pauses
 from cytowatch.spool import Spool
@@ -33,26 +35,20 @@ from cytowatch.status import Status
 
 __all__ = ["Claimed", "DroppedFolders", "Intake"]
 
-#: The least time between two scans of one inbox, as a multiple of what the last one took.
-_SCAN_SHARE = 5.0
 _CLAIMS_AT_A_TIME = 5
 _CLAIMS_OF_ONE = 4
-#: So many claims of a user may wait for their turn at least; when there is room for more is looked
-#: again after so long.
-_LEAST_UNDER_WAY = 1000
-_LOOK_FOR_ROOM_S = 1.0
+#: So many that were claimed are taken up in one turn of the main loop.
+_ENDED_AT_A_TIME = 40
 #: What cannot be claimed because of how the machine is set up is tried again so much later.
 _LOOK_AGAIN_S = 60.0
-#: An event comes within a moment, or not at all.
-_EVENT_LATENCY_NS = 250_000_000
-#: Two changes within a tick of the filesystem's clock have one time; the coarsest has two seconds.
-_CLOCK_TICK_NS = 3_000_000_000
+#: The least time between two counts of what waits, as a multiple of what the last one took.
+_COUNT_SHARE = 20.0
 _PAUSED = Waiting(why="paused", detail="the administrator has paused it; it is taken later")
 _LOOK_FOR_RESUME_S = 0.5
+#: What was set aside is tried again after this time at the earliest.
+_SOON_S = 1.0
 #: What somebody has to mend; it is tried again, and `idle` does not wait for it.
-_HOPELESS = frozenset({"other_filesystem", "not_permitted"})
-#: So many drops that wait are told one by one; the metrics count them all.
-_MOST_TOLD = 1000
+_HOPELESS = frozenset({"other_filesystem", "not_permitted", "unreadable", "set_aside"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,32 +60,6 @@ class Claimed:
     name: str
     size_bytes: int
     settled_s: float
-
-
-class DroppedFolders(Protocol):
-    """Who keeps the uploaded files that stand for dropped folders."""
-
-    @property
-    def open(self) -> list[str]:
-        """The folders that are open."""
-
-    def is_open(self, folder: str) -> bool:
-        """Whether `folder` is."""
-
-    def parent(self, folder: str, user: str, project: str | None) -> Manifest:
-        """The manifest of the one of `folder`."""
-
-    def claimed(self, folder: str, children: list[str]) -> None:
-        """Note what was claimed out of `folder`."""
-
-    def adopt(self, child: Manifest) -> None:
-        """Note what came out of a folder, and was taken up again after a fault."""
-
-    def note(self) -> None:
-        """Write down what was claimed, where it is time."""
-
-    def finish(self, folder: str, skipped: list[SkippedEntry]) -> None:
-        """Nothing more comes."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -126,8 +96,6 @@ class Intake:
         wake: Callable[[], None],
     ) -> None:
         self._spool = spool
-        #: As text: a thousand inboxes are a thousand paths in every scan.
-        self._inbox = os.fspath(spool.inbox)
         self._config = config
         self._now = now
         self._make_id = make_id
@@ -141,20 +109,25 @@ class Intake:
             incomplete_after_s=config.inbox.incomplete_after_s,
             own=self._times,
         )
-        self._gatherer = Gatherer(spool.inbox)
-        self._hints: set[str] = set()
-        self._empty: dict[str, tuple[int, int, int]] = {}
-        self._not_before: dict[str, float] = {}
         self._leases = durable.is_local(spool.inbox)
-        self._device = os.stat(spool.root).st_dev
+        self._markers = Markers()
+        self._gatherer = Gatherer(spool.inbox)
+        self._sweep = Sweep(
+            spool.inbox, self._settler, self._markers, settings=self._of,
+            device=os.stat(spool.root).st_dev, local=self._leases, looked=self._gatherer.forget,
+        )  # fmt: skip
+        self._rooms = Rooms(self._settler, self._gatherer, wake)
+        self._dropped = Dropped(
+            spool.inbox, self._settler, self._markers, folders,
+            is_an_image=lambda track: self._gatherer.look_at(track, _looks_like_an_image),
+        )  # fmt: skip
         self._turns = Turns(self._claim, threads=_CLAIMS_AT_A_TIME, of_one=_CLAIMS_OF_ONE)
         #: How many claims are under way, by user; those that have ended.
         self._under_way: Counter[str] = Counter()
         self._ended: deque[_Running] = deque()
-        #: When something happened last in a folder that is open.
-        self._active: dict[str, float] = {}
-        self._markers: dict[str, Drop] = {}
         self._to_mend = False
+        self._counts: tuple[Counter[str], dict[str, float], int] = (Counter(), {}, 0)
+        self._count_at = float("-inf")
         #: What a fault left in ``state/tmp`` and could not be put right yet, by id: why.
         self.kept: dict[str, str] = {}
 
@@ -164,11 +137,12 @@ class Intake:
         self._own.clear()
         now = time.monotonic()
         for track in self._settler.tracks:
-            waits = track.waiting is not None and track.waiting.why == "done_marker"
-            if waits and not self._of(track.drop.user).done_marker:
+            waiting = track.waiting is not None and track.waiting.why == "done_marker"
+            if waiting and not self._of(track.drop.user).done_marker:
                 self._settler.unmarked(track, now)
         # Where a marker is wanted now, the next look finds what has none.
-        self._hints |= self._settler.users - {""}
+        for user in self._settler.users - {""}:
+            self._sweep.hint(user)
 
     def _of(self, user: str) -> Inbox:
         """What holds for `user`."""
@@ -180,157 +154,84 @@ class Intake:
         own = self._of(user)
         return own.quiet_s, own.incomplete_after_s
 
+    def _folder_quiet_s(self, folder: str) -> float:
+        return self._of(folder.split("/", 1)[0]).folder_quiet_s
+
     def hint(self, user: str) -> None:
         """Something happened in the inbox of `user`. Any thread may say so."""
-        self._hints.add(user)
+        self._sweep.hint(user)
         self._wake()
 
-    def scan_all(self, now: float, *, events_lost: bool = False) -> int:
-        """Look at every inbox; tells how many drops no event had told of.
+    def scan_all(self, now: float, *, events_lost: bool = False, whole: bool = False) -> None:
+        """Begin to look at every inbox; `scan_some` goes on with it. With `whole` all is looked at now.
 
-        The event of what has only just come may still be under way, unless `events_lost`.
+        Raises
+        ------
+        OSError
+            The folder of the inboxes cannot be read.
         """
-        found = 0
-        young_ns = 0 if events_lost else time.time_ns() - _EVENT_LATENCY_NS
         self._to_mend |= bool(self.kept)
-        hinted = set(self._hints)
-        present = set()
-        for drop, waiting in scan.stray(self._spool.inbox, self._config.inbox.ignore):
-            self._settler.see(drop, waiting, now)
-            present.add(drop.path)
-        self._settler.forget_missing("", present)
-        users = scan.users(self._spool.inbox)
-        for user in users:
-            if self._is_empty_still(user):
-                continue
-            new = self._scan(user, now)
-            self._note_if_empty(user)
-            found += 0 if user in hinted else sum(at <= young_ns or events_lost for at in new)
-        for user in self._settler.users - {*users, ""}:
-            self._settler.forget_missing(user, set())
-        self._gatherer.forget(track.drop.path for track in self._settler.tracks)
-        return found
+        self._sweep.begin(now, events_lost=events_lost)
+        self._sweep.go_on(now, whole=whole)
+        for where in ("drop", "claim"):
+            there = [one.which for one in aside.all_of(where) if self._settler.knows(one.which)]
+            aside.keep_only(where, [*there, *self.kept])
 
-    def _is_empty_still(self, user: str) -> bool:
-        """Whether nothing was in this inbox, and nothing was put into it since."""
-        noted = self._empty.get(user)
-        try:
-            return noted is not None and noted == _identity(f"{self._inbox}/{user}")
-        except OSError:
-            return False
+    def scan_some(self, now: float) -> float | None:
+        """Look on, also at what events named; gives when there is more to look at."""
+        return self._sweep.go_on(now)
 
-    def _note_if_empty(self, user: str) -> None:
-        """Note the time of an inbox with nothing in it, if that time cannot come a second time."""
-        self._empty.pop(user, None)
-        path = self._spool.inbox / user
-        # Where other machines write, the times of a folder are as late as their news.
-        if not self._leases or self._settler.of_user(user):
-            return
-        with suppress(OSError):
-            seen = _identity(path)
-            old_enough = time.time_ns() - seen[2] > _CLOCK_TICK_NS
-            if old_enough and not os.listdir(path) and seen == _identity(path):
-                self._empty[user] = seen
-
-    def scan_hinted(self, now: float) -> float | None:
-        """Look at the inboxes that events named; gives when one that was put off is due."""
-        later: float | None = None
-        for user in list(self._hints):
-            earliest = self._not_before.get(user, 0.0)
-            if earliest > now:
-                later = earliest if later is None else min(later, earliest)
-                continue
-            self._hints.discard(user)
-            if (self._spool.inbox / user).is_dir():
-                self._scan(user, now)
-        return later
-
-    def _scan(self, user: str, now: float) -> list[int]:
-        """Look at one inbox; gives the times (ns) of the drops that were unknown."""
-        began = time.monotonic()
-        present: set[str] = set()
-        markers: dict[str, Drop] = {}
-        new: list[int] = []
-        ending = self._of(user).done_marker
-        try:
-            ignore = self._config.inbox.ignore
-            for drop, waiting in scan.scan(self._spool.inbox, user, ignore, device=self._device):
-                if ending and drop.name.endswith(ending) and drop.name != ending:
-                    markers[drop.path.removesuffix(ending)] = drop
-                    continue
-                present.add(drop.path)
-                if self._settler.see(drop, waiting, now):
-                    new.append(drop.fingerprint.ctime_ns)
-        except FileNotFoundError:
-            # The inbox went away under the scan: what was in it is not "deleted" until it is back.
-            return new
-        self._settler.forget_missing(user, present)
-        if ending:
-            self._mark(user, markers, now)
-        self._not_before[user] = now + _SCAN_SHARE * (time.monotonic() - began)
-        return new
-
-    def _mark(self, user: str, markers: dict[str, Drop], now: float) -> None:
-        """Let what its copier has called done be due at once, and nothing else ever."""
-        old = {path: drop for path, drop in self._markers.items() if drop.user != user}
-        self._markers = {**old, **markers}
-        for track in self._settler.of_user(user):
-            if track.claiming or not track.claimable:
-                continue
-            if self._marker_of(track.drop.path) is None:
-                wanted = f"{track.drop.name}{self._of(user).done_marker}"
-                why = Waiting(why="done_marker", detail=f"waiting for {wanted}")
-                self._settler.stuck(track, why)
-                track.claimable = True
-            elif track.due_at is None:
-                track.due_at = now
-
-    def _marker_of(self, path: str) -> Drop | None:
-        """The marker of the file at `path`, or of a folder that it lies in."""
-        while "/" in path:
-            if path in self._markers:
-                return self._markers[path]
-            path = path.rpartition("/")[0]
-        return None
+    def seen(self) -> tuple[int, bool]:
+        """How many drops no event told of, and whether all inboxes were looked at, since asked last."""
+        return self._sweep.seen()
 
     def claim_due(self, now: float, pauses: Pauses) -> None:
         """Begin to claim what has been quiet long enough, after one more look at it."""
         if self._to_mend:
             # Nothing new while what a fault left half-done waits to be put right.
             return
-        due = [track for track in self._settler.due(now) if track.drop.user]
-        for track in due:
-            if pauses.covers(track.drop.user):
+        due = []
+        paused = {user: pauses.covers(user) for user in self._settler.users}
+        for track in self._settler.due(now):
+            if paused[track.drop.user]:
                 self._settler.busy(track, _PAUSED, now, quiet_s=_LOOK_FOR_RESUME_S)
-        rooms = {
-            (track.drop.room, track.drop.user)
-            for track in due
-            if not pauses.covers(track.drop.user)
-        }
-        for room, user in sorted(rooms):
-            here = [
-                track
-                for track in self._settler.of_user(user)
-                if track.claimable and not track.claiming and track.drop.room == room
-            ]
-            self._claim_in(room, user, here, now)
-        self._finish_folders(now)
+            elif track.drop.user:
+                due.append(track)
+        # Half of what belongs together may be in the part of an inbox that has not been looked at.
+        self._rooms.begin(now, due, skip=self._sweep.looks_at)
+        self._rooms.take_up(
+            lambda room, bundle: self._take_up(room, bundle, now),
+            lambda room: self._put_room_aside(room, now),
+        )
+        self._dropped.finish_some(now, self._folder_quiet_s)
 
-    def _claim_in(self, room: str, user: str, here: list[Track], now: float) -> None:
-        """Begin to claim what is due in one room: of very many a part, for each takes memory."""
-        began = time.monotonic()
-        most = max(_LEAST_UNDER_WAY, len(here) // 10)
-        later: list[Track] = []
-        for bundle in self._gatherer.bundles(room, here):
-            if all(track.due_at is None or track.due_at > now for track in bundle.tracks):
-                continue
-            if self._under_way[user] < most:
+    def _take_up(self, room: Room, bundle: Bundle, now: float) -> bool:
+        """Claim `bundle`, if it is ready; says whether more may be claimed for its user."""
+        # Of very many a part, for each takes memory.
+        if self._under_way[room.user] >= room.most:
+            return False
+        if any(track.claiming for track in bundle.tracks):
+            return True
+        why = next(
+            (room.faults[t.drop.path] for t in bundle.tracks if t.drop.path in room.faults), None
+        )
+        with aside.fence("claim", bundle.head.drop.path, clears=False) as fenced:
+            if why is None:
                 self._claim_if_ready(bundle, now)
-            else:
-                later += bundle.tracks
-        pause_s = max(_LOOK_FOR_ROOM_S, _SCAN_SHARE * (time.monotonic() - began))
-        for track in later:
-            track.due_at = now + pause_s
+        if fenced.failed or why is not None:
+            self._put_aside(bundle.tracks, fenced.why or why or "", now, fenced.next_at)
+        return True
+
+    def _put_aside(
+        self, tracks: tuple[Track, ...], why: str, now: float, next_at: float = 0.0
+    ) -> None:
+        """Let `tracks` wait until they are tried again."""
+        for track in tracks:
+            self._settler.busy(track, scan.set_aside(why), now, quiet_s=max(next_at - now, _SOON_S))
+
+    def _put_room_aside(self, room: Room, now: float) -> None:
+        tracks = [t for t in self._settler.of_user(room.user) if t.drop.path in room.due]
+        self._put_aside(tuple(tracks), room.why or "", now, room.retry_at)
 
     def _claim_if_ready(self, bundle: Bundle, now: float) -> None:
         for track in bundle.tracks:
@@ -365,8 +266,13 @@ class Intake:
         for track in bundle.tracks:
             try:
                 found = os.stat(self._spool.inbox / track.drop.path, follow_symlinks=False)
-            except OSError:
+            except (FileNotFoundError, NotADirectoryError):
                 self._settler.claimed(track)
+                same = False
+                continue
+            except OSError as error:
+                why = Waiting(why="unreadable", detail=f"it cannot be looked at ({error.strerror})")
+                self._settler.busy(track, why, now, quiet_s=_LOOK_AGAIN_S)
                 same = False
                 continue
             drop = replace(track.drop, fingerprint=scan.fingerprint(found))
@@ -378,7 +284,7 @@ class Intake:
     def _marker_for(self, bundle: Bundle) -> Drop | None:
         folder = bundle.group.folder
         own = f"{bundle.room}/{folder}" if folder else bundle.head.drop.path
-        return self._marker_of(bundle.head.drop.path) or self._marker_of(own)
+        return self._markers.of(bundle.head.drop.path) or self._markers.of(own)
 
     def _begin(self, bundle: Bundle, marker: Drop | None, now: float, *, overdue: bool) -> None:
         places = bundle.places()
@@ -394,13 +300,18 @@ class Intake:
         parent = None
         if bundle.folder is not None and self._may_be_an_image(bundle):
             head = bundle.head.drop
+            if not os.access(self._spool.inbox / os.path.dirname(head.path), os.W_OK | os.X_OK):
+                # Or an uploaded file would stand for a folder out of which nothing can be taken.
+                refused = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+                self._put_off(bundle, waits.fault(refused), now)
+                return
             try:
                 parent = self._folders.parent(bundle.folder, head.user, head.project)
             except OSError as error:
                 self._to_mend = True
-                self._put_off(bundle, _fault(error), now)
+                self._put_off(bundle, waits.fault(error), now)
                 return
-            self._active[bundle.folder] = now
+            self._dropped.happened(bundle.folder, now)
         folder = bundle.group.folder
         own = bundle.folder is None or bundle.head.drop.path in self._markers
         parcel = Parcel(
@@ -453,36 +364,46 @@ class Intake:
         """What the claims that ended since have brought."""
         claimed: list[Claimed] = []
         children: dict[str, list[str]] = {}
-        while self._ended:
+        while self._ended and len(claimed) < _ENDED_AT_A_TIME:
             running = self._ended.popleft()
             bundle = running.bundle
             self._under_way[bundle.head.drop.user] -= 1
-            result = running.outcome
-            if isinstance(result, OSError):
+            with aside.fence("claim", bundle.head.drop.path) as fenced:
+                done = self._ended_with(running, now)
+                if done is not None:
+                    claimed.append(done)
+                    if bundle.folder is not None:
+                        children.setdefault(bundle.folder, []).append(done.id)
+                        self._dropped.happened(bundle.folder, now)
+            if fenced.failed:
+                # What it left half-done is put right, and then it is tried again.
                 self._to_mend = True
-                result = _fault(result)
-            if isinstance(result, BaseException) or result is None:
-                raise result or RuntimeError("a claim without an outcome")
-            if isinstance(result, Waiting):
-                self._put_off(bundle, result, now)
-                continue
-            for track in bundle.tracks:
-                self._settler.claimed(track)
-            if bundle.folder is not None:
-                children.setdefault(bundle.folder, []).append(result)
-                self._active[bundle.folder] = now
-            claimed.append(
-                Claimed(
-                    id=result,
-                    user=bundle.head.drop.user,
-                    name=bundle.head.drop.name,
-                    size_bytes=running.parcel.size_bytes,
-                    settled_s=now - bundle.changed_at,
-                )
-            )
+                self._put_aside(bundle.tracks, fenced.why, now, fenced.next_at)
         for folder, ids in children.items():
-            self._folders.claimed(folder, ids)
+            with aside.fence("folder", folder):
+                self._folders.claimed(folder, ids)
         return claimed
+
+    def _ended_with(self, running: _Running, now: float) -> Claimed | None:
+        """What a claim has brought; None where the drop stays where it is."""
+        bundle, result = running.bundle, running.outcome
+        if isinstance(result, OSError):
+            self._to_mend = True
+            result = waits.fault(result)
+        if isinstance(result, BaseException) or result is None:
+            raise result or RuntimeError("a claim without an outcome")
+        if isinstance(result, Waiting):
+            self._put_off(bundle, result, now)
+            return None
+        for track in bundle.tracks:
+            self._settler.claimed(track)
+        return Claimed(
+            id=result,
+            user=bundle.head.drop.user,
+            name=bundle.head.drop.name,
+            size_bytes=running.parcel.size_bytes,
+            settled_s=now - bundle.changed_at,
+        )
 
     def mend(self) -> list[Claimed]:
         """Finish or undo what a fault of the machine has left of claims; gives the finished ones."""
@@ -495,17 +416,18 @@ class Intake:
         for id_, said in outcomes.items():
             if said != "finished":
                 continue
-            found = manifest.read(self._spool.stage(Status.UPLOADED) / id_)
-            self._folders.adopt(found)
-            finished.append(
-                Claimed(
-                    id=UploadedFileId(id_),
-                    user=found["user"],
-                    name=found["name"],
-                    size_bytes=found["size_bytes"],
-                    settled_s=0.0,
+            with aside.fence("claim", id_):
+                found = manifest.read(self._spool.stage(Status.UPLOADED) / id_)
+                self._folders.adopt(found)
+                finished.append(
+                    Claimed(
+                        id=UploadedFileId(id_),
+                        user=found["user"],
+                        name=found["name"],
+                        size_bytes=found["size_bytes"],
+                        settled_s=0.0,
+                    )
                 )
-            )
         return finished
 
     def _put_off(self, bundle: Bundle, waiting: Waiting, now: float) -> None:
@@ -520,64 +442,17 @@ class Intake:
                 case "settling":
                     track.changed_at = now
                     self._settler.busy(track, waiting, now)
-                case "other_filesystem":
+                case "other_filesystem" | "unreadable":
                     self._settler.busy(track, waiting, now, quiet_s=_LOOK_AGAIN_S)
-                case "unreadable" | "not_an_image":
+                case "not_an_image":
                     self._settler.stuck(track, waiting)
                 case _:
                     self._settler.busy(track, waiting, now)
 
-    def _finish_folders(self, now: float) -> None:
-        """Close the folders in which nothing has come, and nothing waits, for `folder_quiet_s`."""
-        self._folders.note()
-        for folder, at in self._finish_times(now).items():
-            if now >= at:
-                marker = self._markers.pop(folder, None)
-                self._folders.finish(folder, self._left_in(folder))
-                self._active.pop(folder, None)
-                if marker is not None:
-                    (self._spool.inbox / marker.path).unlink(missing_ok=True)
-
-    def _finish_times(self, now: float) -> dict[str, float]:
-        """When each folder that is open may be finished, save those in which something can be claimed."""
-        newest = {folder: self._active.setdefault(folder, now) for folder in self._folders.open}
-        busy = set()
-        # All in one pass: a folder may hold a hundred thousand files.
-        for track in self._settler.tracks if newest else ():
-            parts = track.drop.path.split("/", 3)
-            for folder in ("/".join(parts[:2]), "/".join(parts[:3])):
-                if folder in newest and folder not in busy and folder != track.drop.path:
-                    newest[folder] = max(newest[folder], track.changed_at)
-                    if track.claiming or track.due_at is not None or self._lacks_marker(track):
-                        busy.add(folder)
-        return {
-            folder: self._active[folder]
-            if folder in self._markers
-            else at + self._of(folder.split("/", 1)[0]).folder_quiet_s
-            for folder, at in newest.items()
-            if folder not in busy
-        }
-
-    def _lacks_marker(self, track: Track) -> bool:
-        """Whether it is an image that its scanner has not yet said to be done."""
-        waits = track.waiting is not None and track.waiting.why == "done_marker"
-        return waits and self._gatherer.look_at(track, _looks_like_an_image)
-
-    def _left_in(self, folder: str) -> list[SkippedEntry]:
-        cut = len(folder) + 1
-        return [
-            SkippedEntry(
-                name=names.printable(names.decode(os.fsencode(track.drop.path[cut:]))[0]),
-                reason=f"{track.waiting.why}: {track.waiting.detail}" if track.waiting else "",
-            )
-            for track in self._settler.tracks
-            if track.drop.path.startswith(f"{folder}/")
-        ]
-
     def next_due(self) -> float | None:
         """When a drop has been quiet long enough next, or a folder may be finished."""
-        now = time.monotonic()
-        times = [self._settler.next_due(), *self._finish_times(now).values()]
+        more = time.monotonic() if self._rooms.has_more or self._ended else None
+        times = [self._settler.next_due(), self._dropped.next_at(), more]
         return min((one for one in times if one is not None), default=None)
 
     @property
@@ -593,7 +468,9 @@ class Intake:
         return (
             not self._under_way.total()
             and not self._to_mend
-            and not self._finish_times(now)
+            and not self._sweep.under_way
+            and not self._rooms.busy
+            and not self._dropped.any_to_finish(now, self._folder_quiet_s)
             and not any(
                 track.due_at is not None
                 and track.waiting is not _PAUSED
@@ -605,58 +482,20 @@ class Intake:
 
     def waiting_counts(self, now: float) -> tuple[Counter[str], dict[str, float], int]:
         """How many drops wait and the oldest for how many seconds, by reason; all their bytes."""
-        tracks = list(self._settler.tracks)
-        heads = [track for track in tracks if track.waiting and track.part_of is None]
-        counts = Counter(track.waiting.why for track in heads if track.waiting)
-        oldest: dict[str, float] = {}
-        for track in heads:
-            if track.waiting:
-                waited_s = now - track.first_seen
-                oldest[track.waiting.why] = max(waited_s, oldest.get(track.waiting.why, 0.0))
-        return counts, oldest, sum(track.drop.fingerprint.size_bytes for track in tracks)
+        if now >= self._count_at:
+            began = time.monotonic()
+            self._counts = waits.counts(self._settler, now)
+            self._count_at = now + _COUNT_SHARE * (time.monotonic() - began)
+        return self._counts
 
     def waiting(self, now: float) -> list[dict[str, Any]]:
         """What lies in the inboxes longest, why, and since when, ready for JSON."""
-        heads = [track for track in self._settler.tracks if track.part_of is None]
-        longest = sorted(heads, key=lambda track: track.first_seen)
-        wall = self._now()
-        return [
-            {
-                "user": track.drop.user,
-                "path": names.decode(os.fsencode(track.drop.path))[0],
-                "why": track.waiting.why if track.waiting else "settling",
-                "detail": track.waiting.detail if track.waiting else "",
-                "size_bytes": track.drop.fingerprint.size_bytes,
-                "since": manifest.utc(
-                    (wall - timedelta(seconds=now - track.first_seen)).replace(microsecond=0)
-                ),
-            }
-            for track in longest[:_MOST_TOLD]
-        ]
+        return waits.listed(self._settler, now, self._now())
 
     def stop(self) -> None:
         """Let the claims that run come to their end; no new one begins."""
+        self._rooms.stop()
         self._turns.stop()
-
-
-def _identity(path: str | Path) -> tuple[int, int, int]:
-    """(device, inode, time of the last change in ns) of a folder; nobody can set that time."""
-    found = os.stat(path, follow_symlinks=False)
-    return found.st_dev, found.st_ino, found.st_ctime_ns
-
-
-def _fault(error: OSError) -> Waiting:
-    if error.errno == errno.EXDEV:
-        # The same filesystem, mounted once more: only the rename finds that out.
-        said = "it is on another mount than the root, and a slide is renamed, never copied"
-        return Waiting(why="other_filesystem", detail=said)
-    if error.errno in (errno.EACCES, errno.EPERM):
-        said = (
-            f"it cannot be moved ({error.strerror}): it and the folder that it lies in must "
-            "belong to the user of cytowatch, and be writable"
-        )
-        return Waiting(why="not_permitted", detail=said)
-    return Waiting(why=durable.why_of(error), detail=f"{error.strerror or error}")
 
 
 def _looks_like_an_image(probe: Probe) -> bool:

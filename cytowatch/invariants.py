@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from cytowatch import manifest, names
+from cytowatch import aside, durable, manifest, names
 from cytowatch.index import Index
 from cytowatch.manifest import Manifest, ManifestError
 from cytowatch.spool import Spool
@@ -34,27 +34,44 @@ def broken(spool: Spool, *, at_rest: bool, hashes: bool = True) -> Iterator[str]
         if path.name in seen and at_rest:
             yield f"{path.name} is in {seen[path.name].parent} and in {path.parent}"
         seen[path.name] = path
-        try:
-            found = manifest.read(path)
-        except FileNotFoundError:
-            if path.exists() and at_rest:
-                yield f"{path} has no manifest"
-            continue
-        except ManifestError as error:
-            yield f"torn: {error}"
-            continue
-        known[path.name] = found
-        yield from _one(status, path, found, at_rest=at_rest)
-        if at_rest:
-            yield from _unnamed(path, found)
-        if hashes:
-            yield from _hashes(path, found)
-    yield from _children(known, at_rest=at_rest)
+        yield from _fenced(path.name, path, _all_of_one(status, path, known, at_rest, hashes))
+    yield from _fenced("children", spool.root, _children(known, at_rest=at_rest))
     yield from _links(spool, known, at_rest=at_rest)
     if at_rest:
-        yield from _leftovers(spool)
-        yield from _index(spool)
-    yield from _strangers(spool)
+        yield from _fenced("leftovers", spool.root, _leftovers(spool))
+        yield from _fenced("index", spool.root, _index(spool))
+    yield from _fenced("stages", spool.root, _strangers(spool))
+
+
+def _fenced(which: str, path: Path, problems: Iterator[str]) -> Iterator[str]:
+    """All of `problems`; what cannot be looked at is one itself, and the others are looked at all the same."""
+    with aside.fence("uploaded_file", which) as fenced:
+        yield from problems
+    if fenced.failed:
+        # It is told here, and this looks once.
+        aside.clear("uploaded_file", which)
+        yield f"{path} cannot be looked at: {fenced.why}"
+
+
+def _all_of_one(
+    status: Status | None, path: Path, known: dict[str, Manifest], at_rest: bool, hashes: bool
+) -> Iterator[str]:
+    """Every way in which one uploaded file is not as it must be; it is `known` from now on."""
+    try:
+        found = manifest.read(path, strictly=True)
+    except FileNotFoundError:
+        if path.exists() and at_rest:
+            yield f"{path} has no manifest"
+        return
+    except ManifestError as error:
+        yield f"torn: {error}"
+        return
+    known[path.name] = found
+    yield from _one(status, path, found, at_rest=at_rest)
+    if at_rest:
+        yield from _unnamed(path, found)
+    if hashes:
+        yield from _hashes(path, found)
 
 
 def _places(spool: Spool) -> Iterator[tuple[Status | None, Path]]:
@@ -80,10 +97,9 @@ def _one(status: Status | None, path: Path, found: Manifest, *, at_rest: bool) -
     if status is not None and not status.is_final and at_rest:
         yield f"{path} is still in work"
     for row in found["files"]:
+        # That it leads nowhere else was looked at when the manifest was read.
         file = path / row["path"]
-        if ".." in row["path"].split("/") or row["path"].startswith("/"):
-            yield f"{path} names {row['path']}, which leads out"
-        elif not file.is_file():
+        if not file.is_file():
             if at_rest or status is None:
                 yield f"{file} is not there"
         elif file.stat().st_size != row["size_bytes"]:
@@ -96,7 +112,7 @@ def _unnamed(path: Path, found: Manifest) -> Iterator[str]:
         # A link leads to another one's files, which that one's manifest names.
         if (path / top).is_symlink():
             continue
-        for folder, _, files in os.walk(path / top):
+        for folder, _, files in durable.walk(path / top):
             for file in files:
                 if os.path.relpath(os.path.join(folder, file), path) not in named:
                     yield f"{os.path.join(folder, file)} is named by no manifest"
@@ -128,16 +144,7 @@ def _children(known: dict[str, Manifest], *, at_rest: bool) -> Iterator[str]:
 
 def _links(spool: Spool, known: dict[str, Manifest], *, at_rest: bool) -> Iterator[str]:
     for link in sorted(spool.projects.glob("*/*")):
-        target = (
-            Path(os.path.normpath(link.parent / os.readlink(link))) if link.is_symlink() else None
-        )
-        if target is None or not target.is_dir():
-            # The link is made a moment before what it shows is published.
-            if target is not None and target.name in known and not at_rest:
-                continue
-            yield f"{link} leads nowhere"
-        elif target.name in known and link.parent.name not in known[target.name]["projects"]:
-            yield f"{link}: the manifest does not name that project"
+        yield from _fenced(link.name, link, _link(link, known, at_rest=at_rest))
     if not at_rest:
         # The manifest says so a moment before the link is made.
         return
@@ -147,6 +154,16 @@ def _links(spool: Spool, known: dict[str, Manifest], *, at_rest: bool) -> Iterat
         for project in found["projects"]:
             if not list((spool.projects / project).glob(f"*~{id_.split('-')[2]}")):
                 yield f"{id_} is not shown in its project {project}"
+
+
+def _link(link: Path, known: dict[str, Manifest], *, at_rest: bool) -> Iterator[str]:
+    target = Path(os.path.normpath(link.parent / os.readlink(link))) if link.is_symlink() else None
+    if target is None or not target.is_dir():
+        # The link is made a moment before what it shows is published.
+        if target is None or target.name not in known or at_rest:
+            yield f"{link} leads nowhere"
+    elif target.name in known and link.parent.name not in known[target.name]["projects"]:
+        yield f"{link}: the manifest does not name that project"
 
 
 def _index(spool: Spool) -> Iterator[str]:

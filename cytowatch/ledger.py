@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import traceback
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from cytowatch import manifest
+from cytowatch import aside, manifest
 from cytowatch.engine.advance import Place, is_folder
 from cytowatch.index import Index
-from cytowatch.manifest import Manifest, ManifestError
+from cytowatch.manifest import Manifest
 from cytowatch.names import UploadedFileId
 from cytowatch.observe import feedback, logs, reports
 from cytowatch.observe.feedback import Note
@@ -51,14 +51,31 @@ class Ledger:
         with self._lock:
             self._counts.update(self._index.counts())
             for row in self._index.ended_since(since):
-                path = (
-                    spool.stage(row.status) / row.id
-                    if row.status.is_error
-                    else spool.storage / row.user / row.id
+                folder = (
+                    spool.stage(row.status) if row.status.is_error else spool.storage / row.user
                 )
-                with suppress(OSError, ManifestError):
-                    self._remember(row.status, manifest.read(path))
+                self._take_note(spool, row.status, folder / row.id)
             self._publish()
+
+    def _take_note(self, spool: Spool, status: Status | None, path: Path) -> None:
+        which = os.fspath(path.relative_to(spool.root))
+        try:
+            with aside.fence("uploaded_file", which, but=(FileNotFoundError,)):
+                found = manifest.read(path)
+                self._remember(status or manifest.status_of(found), found)
+        except FileNotFoundError:
+            # It was removed.
+            aside.clear("uploaded_file", which)
+
+    def again(self, spool: Spool) -> None:
+        """Look once more at what had ended lately, and could not be read."""
+        status_of = {status.directory: status for status in STAGE_STATUSES}
+        for one in aside.all_of("uploaded_file"):
+            top, _, rest = one.which.partition("/")
+            if top not in ("storage", "stages") or not aside.may_try("uploaded_file", one.which):
+                continue
+            status = status_of[rest.partition("/")[0]] if top == "stages" else None
+            self._take_note(spool, status, spool.root / one.which)
 
     def _remember(self, status: Status, found: Manifest) -> None:
         """For `notes`: what came to its end not longer ago than anybody looks for it."""
@@ -73,10 +90,11 @@ class Ledger:
                 if now - at >= self._status_for:
                     del self._recent[id_]
             ended = {id_: note for id_, (note, _) in self._recent.items()}
-            working = {
-                id_: feedback.of_uploaded(place.manifest, place.status, share)
-                for id_, (place, share) in self._in_work.items()
-            }
+            in_work = list(self._in_work.items())
+        working = {}
+        for id_, (place, share) in in_work:
+            with aside.fence("note", id_):
+                working[id_] = feedback.of_uploaded(place.manifest, place.status, share)
         return {**ended, **working}
 
     def left(self, status: Status, id_: str) -> None:
@@ -111,7 +129,8 @@ class Ledger:
             self._counts[after.status] += 1
             if after.status.is_final:
                 self._in_work.pop(found["id"], None)
-                self._remember(after.status, found)
+                with aside.fence("note", found["id"]):
+                    self._remember(after.status, found)
             else:
                 self._in_work[found["id"]] = (after, 0.0)
             # The images of a dropped folder were told of one by one, as they were claimed.
@@ -198,8 +217,9 @@ class Ledger:
         ages = dict.fromkeys(STAGE_STATUSES, 0.0)
         for status, received_at in oldest.items():
             if not status.is_final:
-                received = datetime.fromisoformat(received_at)
-                ages[status] = max(0.0, (now - received).total_seconds())
+                with aside.fence("row", f"the oldest in {status.name}"):
+                    received = datetime.fromisoformat(received_at)
+                    ages[status] = max(0.0, (now - received).total_seconds())
         self._metrics.set_oldest(ages)
 
     @property

@@ -15,14 +15,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
 
-from cytowatch import durable
+from cytowatch import durable, outside, shape
 from cytowatch.failpoints import reached
+from cytowatch.names import ID_PATTERN
+from cytowatch.outside import OutsideError
 from cytowatch.status import Status
 
 if TYPE_CHECKING:
     from jsonschema_rs import Draft202012Validator as Validator
 
 __all__ = [
+    "DAMAGED",
     "FILE_NAME",
     "SCHEMA_VERSION",
     "ErrorEntry",
@@ -39,12 +42,21 @@ __all__ = [
     "problems",
     "read",
     "status_of",
+    "unreadable",
     "utc",
     "write",
 ]
 
 FILE_NAME = "manifest.json"
 SCHEMA_VERSION = 1
+#: The reason that stands in the place of a manifest which cannot be read.
+DAMAGED = "manifest_damaged"
+
+#: One of an archive with 100,000 members has some 30 MB.
+_MOST_BYTES = 256 << 20
+#: So many values it may hold: each takes more memory than a byte or two of the file.
+_MOST_VALUES = 4_000_000
+_SMALL_BYTES = 1 << 20
 
 
 class ManifestError(Exception):
@@ -269,25 +281,74 @@ def at_status(
     )
 
 
-def read(directory: Path) -> Manifest:
-    """The manifest in `directory` (an ``<id>/``).
+def read(directory: Path, *, strictly: bool = False) -> Manifest:
+    """The manifest in `directory` (an ``<id>/``), with all that the code relies on in its place.
+
+    Text that cannot be encoded has U+FFFD in the place of what is wrong with it.
+
+    Parameters
+    ----------
+    strictly
+        Such text is an error as well.
 
     Raises
     ------
     FileNotFoundError
         There is none.
     ManifestError
-        It is torn, is not JSON, or does not fit the schema.
+        It is not a regular file, too large, torn, not JSON, or does not have the shape of a manifest.
+    OSError
+        It cannot be read.
     """
+    path = directory / FILE_NAME
     try:
-        document = json.loads((directory / FILE_NAME).read_bytes())
-    except ValueError as error:
-        raise ManifestError(f"{directory / FILE_NAME}: {error}") from error
-    if not isinstance(document, dict) or document.get("schema_version") != SCHEMA_VERSION:
-        raise ManifestError(f"{directory / FILE_NAME}: not a manifest of version {SCHEMA_VERSION}")
-    if missing := Manifest.__required_keys__ - document.keys():
-        raise ManifestError(f"{directory / FILE_NAME}: {', '.join(sorted(missing))} missing")
+        document = _parsed(outside.read_file(path, most_bytes=_MOST_BYTES), strictly=strictly)
+        if not isinstance(document, dict) or document.get("schema_version") != SCHEMA_VERSION:
+            raise OutsideError(f"not a manifest of version {SCHEMA_VERSION}")
+        shape.check(document)
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(f"{path}: {error}") from error
     return cast("Manifest", document)
+
+
+def _parsed(data: bytes, *, strictly: bool) -> Any:
+    if len(data) > _SMALL_BYTES:
+        values = sum(data.count(sign) for sign in (b",", b"[", b"{"))
+        if values > _MOST_VALUES:
+            raise OutsideError(f"it holds {values:,} values, at most {_MOST_VALUES:,} are read")
+    # `shape.check` looks at its numbers and its depth: that is half the work of `outside.parse_json`.
+    document = json.loads(data)
+    if b"\\ud" in data or b"\\uD" in data:
+        text = json.dumps(document, ensure_ascii=False)
+        if strictly:
+            text.encode()
+        document = json.loads(
+            text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        )
+    return document
+
+
+def unreadable(id: str, *, user: str, status: Status, why: str) -> Manifest:  # noqa: A002
+    """What stands for a manifest that cannot be read, in lists and in the index: what else is known.
+
+    Parameters
+    ----------
+    id
+        The name of its directory.
+    why
+        Why it cannot be read, for a person.
+    """
+    match = ID_PATTERN.fullmatch(id)
+    try:
+        received = datetime.strptime(id[:15], "%Y%m%d-%H%M%S").replace(tzinfo=UTC)
+    except ValueError:
+        received = datetime.fromtimestamp(0, UTC)
+    name = id if match is None else id.split("-", 3)[3]
+    made = new(
+        id=id, user=user, name=name, drop_path=name, files=[], now=received, software={}
+    )  # fmt: skip
+    error = ErrorEntry(reason=DAMAGED, detail=why, stage=Status.DEPLOYING.name, retryable=False)
+    return at_status(made, status, now=received, error=error)
 
 
 def write(directory: Path, manifest: Manifest, *, durably: bool = True, mode: int = 0o640) -> None:
@@ -306,7 +367,8 @@ def write(directory: Path, manifest: Manifest, *, durably: bool = True, mode: in
             file.write(data)
             file.flush()
             with suppress(FileNotFoundError):
-                mode = stat.S_IMODE(os.stat(directory / FILE_NAME).st_mode)
+                before = os.lstat(directory / FILE_NAME).st_mode
+                mode = stat.S_IMODE(before) if stat.S_ISREG(before) else mode
             os.fchmod(descriptor, mode)
             os.fsync(file.fileno())
         reached("manifest.synced")

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from cytowatch.config import Config
 from cytowatch.manifest import Manifest
 from cytowatch.status import Status
 
-__all__ = ["Fingerprint", "Mpp", "Outcome", "Progress", "Size", "UploadedFile"]
+__all__ = ["CheckRoom", "Fingerprint", "Mpp", "Outcome", "Progress", "Size", "UploadedFile"]
 
 #: Told the share of the stage that is done, 0.0 to 1.0; may be called as often as one likes.
 Progress = Callable[[float], None]
+
+
+class CheckRoom(Protocol):
+    """Asked before so many bytes and inodes at most are written; raises TransientError if they do not fit.
+
+    Whoever states no inodes needs a few: those of a pyramid and its pictures.
+    """
+
+    def __call__(self, need_bytes: int, need_inodes: int = 0, /) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +64,8 @@ class UploadedFile:
     out: str
     config: Config
     progress: Progress = field(default=lambda _share: None)
-    #: Asked before a stage writes so many bytes at most; raises TransientError if they do not fit.
-    check_room: Callable[[int], None] = field(default=lambda _need_bytes: None)
+    #: Asked before a stage writes so much at most; raises TransientError if it does not fit.
+    check_room: CheckRoom = field(default=lambda _need_bytes, _need_inodes=0: None)
 
     @property
     def source(self) -> str:

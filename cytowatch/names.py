@@ -93,16 +93,13 @@ def ignored(name: str, extra: Iterable[str]) -> bool:
     >>> ignored("Thumbs.db", []), ignored("a.PART", []), ignored("a.svs", ["*.svs"]), ignored("a", [])
     (True, True, True, False)
     """
-    lower = name.lower()
-    return bool(_built_in().match(lower)) or any(
-        fnmatch.fnmatchcase(lower, pattern.lower()) for pattern in extra
-    )
+    return _matching((*leftovers.PATTERNS, *extra)).fullmatch(name.lower()) is not None
 
 
-@functools.cache
-def _built_in() -> re.Pattern[str]:
-    """All patterns of `leftovers` in one: this is asked of every name in every scan."""
-    return re.compile("|".join(fnmatch.translate(one.lower()) for one in leftovers.PATTERNS))
+@functools.lru_cache(maxsize=64)
+def _matching(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    """All of them at once: every file of every scan is compared."""
+    return re.compile("|".join(fnmatch.translate(pattern.lower()) for pattern in patterns))
 
 
 def file_name(name: str) -> str:

@@ -20,8 +20,10 @@ from cytowatch import names
 
 __all__ = [
     "DEPTH",
+    "LARGEST",
     "SMALL_BYTES",
     "OutsideError",
+    "check",
     "number",
     "parse_json",
     "read_file",
@@ -34,7 +36,7 @@ DEPTH = 32
 #: No request, note or message of ours is so large.
 SMALL_BYTES = 1 << 20
 #: The largest whole number that the index can hold.
-_LARGEST = (1 << 63) - 1
+LARGEST = (1 << 63) - 1
 _NOT_BRACKETS = bytes(sorted(set(range(256)) - set(b"[]{}")))
 
 
@@ -42,13 +44,17 @@ class OutsideError(ValueError):
     """What came from outside cannot be used; the message says why, in words."""
 
 
-def read_file(path: str | bytes | Path, *, most_bytes: int, at: int | None = None) -> bytes:
+def read_file(
+    path: str | bytes | Path, *, most_bytes: int, at: int | None = None, follow: bool = False
+) -> bytes:
     """The bytes of the regular file at `path`, which is neither followed nor waited for.
 
     Parameters
     ----------
     at
         A directory descriptor that a relative `path` starts from.
+    follow
+        Follow a link: an administrator's own file may be one.
 
     Raises
     ------
@@ -58,7 +64,8 @@ def read_file(path: str | bytes | Path, *, most_bytes: int, at: int | None = Non
         It is not there, or cannot be read.
     """
     name = os.path.basename(os.fsdecode(path))
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+    flags |= 0 if follow else os.O_NOFOLLOW
     try:
         descriptor = os.open(path, flags, dir_fd=at)
     except OSError as error:
@@ -113,7 +120,7 @@ def parse_json(data: bytes, *, depth: int = DEPTH) -> Any:
         raise OutsideError(f"not usable as JSON: {error}") from error
     # Brackets in texts count above as well, so only what may be too deep is looked at once more.
     if nested > depth or b"\\u" in data:
-        _check(found, depth)
+        check(found, depth=depth)
     return found
 
 
@@ -162,19 +169,19 @@ def text(value: object, *, most: int = 1000) -> str:
     return shown if len(shown) <= most else f"{shown[: most - 1]}…"
 
 
-def _depth(data: bytes) -> int:
-    """How deeply `data` is nested at the most, brackets in texts counted as well."""
-    deepest = now = 0
-    for byte in data.translate(None, delete=_NOT_BRACKETS):
-        if byte in b"[{":
-            now += 1
-            deepest = max(deepest, now)
-        else:
-            now -= 1
-    return deepest
+def check(document: object, *, depth: int = DEPTH, most: int | None = LARGEST) -> None:
+    """Check a document that was parsed otherwise, as `parse_json` does; by iteration, whatever its depth.
 
+    Parameters
+    ----------
+    most
+        The largest whole number; None if nothing is ever done with one but writing it again.
 
-def _check(document: object, depth: int) -> None:
+    Raises
+    ------
+    OutsideError
+        It is nested more deeply than `depth`, or holds a number or a text that `parse_json` refuses.
+    """
     level: list[object] = [document]
     for _ in range(depth + 1):
         below: list[object] = []
@@ -187,12 +194,38 @@ def _check(document: object, depth: int) -> None:
                     below.extend(one.values())
                 case list():
                     below.extend(one)
+                case int():
+                    _check_whole(one, most)
+                case float():
+                    _check_finite(one)
                 case _:
                     pass
         if not below:
             return
         level = below
     raise OutsideError(f"not usable as JSON: it is nested more than {depth} levels deep")
+
+
+def _depth(data: bytes) -> int:
+    """How deeply `data` is nested at the most, brackets in texts counted as well."""
+    deepest = now = 0
+    for byte in data.translate(None, delete=_NOT_BRACKETS):
+        if byte in b"[{":
+            now += 1
+            deepest = max(deepest, now)
+        else:
+            now -= 1
+    return deepest
+
+
+def _check_whole(value: int, most: int | None) -> None:
+    if most is not None and not -most <= value <= most:
+        raise OutsideError("not usable as JSON: a whole number that 64 bits cannot hold")
+
+
+def _check_finite(value: float) -> None:
+    if not math.isfinite(value):
+        raise OutsideError("not usable as JSON: a number that is not finite")
 
 
 def _check_encodable(value: str) -> None:
@@ -215,6 +248,6 @@ def _finite(digits: str) -> float:
 
 
 def _whole(digits: str) -> int:
-    if len(digits) > 20 or not -_LARGEST <= (value := int(digits)) <= _LARGEST:
+    if len(digits) > 20 or not -LARGEST <= (value := int(digits)) <= LARGEST:
         raise OutsideError(f"not usable as JSON: a whole number of {len(digits)} digits")
     return value

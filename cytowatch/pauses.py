@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from cytowatch import durable, names
+from cytowatch import durable, names, outside
 from cytowatch.errors import RootError
+from cytowatch.outside import OutsideError
 from cytowatch.spool import Spool
 
 __all__ = ["Pauses", "pause", "read", "resume"]
@@ -46,20 +48,30 @@ def _path(spool: Spool) -> Path:
 def read(spool: Spool) -> Pauses:
     """What is held back now; a file that cannot be understood holds back nobody."""
     try:
-        found = json.loads(_path(spool).read_bytes())
-        users = frozenset(str(user) for user in found["users"])
-        return Pauses(everyone=bool(found["everyone"]), users=users)
-    except (OSError, ValueError, KeyError, TypeError):
+        return _checked(outside.read_json(_path(spool)))
+    except (OSError, OutsideError):
         return Pauses()
+
+
+def _checked(found: dict[str, Any]) -> Pauses:
+    everyone, users = found.get("everyone"), found.get("users")
+    if type(everyone) is not bool or type(users) is not list:
+        raise OutsideError("everyone or users is missing, or of another type")
+    if any(type(user) is not str for user in users):
+        raise OutsideError("users holds something else than names")
+    return Pauses(everyone=everyone, users=frozenset(users))
 
 
 def _write(spool: Spool, pauses: Pauses) -> None:
     path = _path(spool)
     if pauses:
         temporary = path.with_name(".paused.json")
-        temporary.write_text(json.dumps(pauses.document))
+        durable.write_fresh(temporary, json.dumps(pauses.document))
         durable.fsync_file(temporary)
-        temporary.rename(path)
+        durable.move_over(temporary, path)
+    elif path.is_dir():
+        # What nobody paused by: nothing lies in its place from now on.
+        spool.discard(path)
     else:
         path.unlink(missing_ok=True)
     # Whoever paused it, to move a disk perhaps, or let it go on relies on that after a power cut too.

@@ -10,7 +10,7 @@ from typing import cast
 
 from cytowatch import durable, manifest, names
 from cytowatch.errors import RootError
-from cytowatch.manifest import Manifest
+from cytowatch.manifest import Manifest, ManifestError
 from cytowatch.names import UploadedFileId
 from cytowatch.spool import Spool
 from cytowatch.status import Status
@@ -29,6 +29,10 @@ def _held(path: Path) -> Iterator[Manifest]:
             found = manifest.read(path)
         except FileNotFoundError as error:
             raise RootError(f"{path.name} is gone: it was removed meanwhile") from error
+        except ManifestError as error:
+            raise RootError(
+                f"the manifest of {path.name} is damaged: restore its manifest.json from a backup ({error})"
+            ) from error
         yield found
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import fcntl
 import grp
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cytowatch import durable, names
+from cytowatch import durable, names, outside
 from cytowatch.errors import RootError
 from cytowatch.failpoints import reached
 from cytowatch.names import UploadedFileId
@@ -25,6 +24,8 @@ __all__ = ["LAYOUT", "Spool"]
 
 #: The version of the layout on disk, written to ``FORMAT``.
 LAYOUT = "cytowatch 1\n"
+#: As much as a start writes before it has come to anything that can wait.
+_PROBE_BYTES = 16_384
 
 
 class Spool:
@@ -56,6 +57,9 @@ class Spool:
         """
         spool = cls(root)
         try:
+            if root.exists() and not root.is_dir():
+                raise RootError(f"{root} is not a directory: name the one that holds the tree")
+            # A link to a disk that is not mounted yet leads nowhere, and is waited for.
             root.mkdir(parents=True, exist_ok=True)
             marker = root / "FORMAT"
             if not marker.exists():
@@ -139,7 +143,7 @@ class Spool:
 
     def _check_layout(self, *, missing_is_fine: bool) -> None:
         try:
-            found = (self.root / "FORMAT").read_text()
+            found = outside.read_file(self.root / "FORMAT", most_bytes=1000).decode()
         except FileNotFoundError:
             if missing_is_fine:
                 return
@@ -180,18 +184,41 @@ class Spool:
         RootError
             Another process holds it; it is named.
         """
-        descriptor = os.open(self.state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            descriptor = os.open(self.state / "lock", flags, 0o640)
+        except OSError as error:
+            raise RootError(f"{error.filename}: {error.strerror}") from error
         try:
             if not _locked(descriptor, patience_s):
                 holder = os.pread(descriptor, 64, 0).decode("ascii", "replace").strip() or "unknown"
                 raise RootError(f"{self.root} is in use by process {holder}")
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            try:
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            except OSError as error:
+                raise RootError(f"{self.state / 'lock'}: {error.strerror}") from error
             self._lock = descriptor
             yield
         finally:
             self._lock = None
             os.close(descriptor)
+
+    def try_writing(self) -> None:
+        """Make a directory with a file in ``state/tmp``, as a claim does, and remove both.
+
+        Raises
+        ------
+        OSError
+            The filesystem takes no writes now: it is full, read-only, or fails.
+        """
+        # A crash may leave it; the name is not that of an <id>/, so nothing takes it for a claim.
+        probe = self.tmp / f".writing-{os.urandom(4).hex()}"
+        try:
+            probe.mkdir(mode=0o750)
+            durable.write_note(probe / "written", "x" * _PROBE_BYTES)
+        finally:
+            durable.remove_tree(probe)
 
     def is_there(self) -> bool:
         """Whether what lies at the root is still the tree that `lock` holds."""
@@ -349,7 +376,7 @@ def _tell_not_synced(path: Path, error: OSError) -> None:
 
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
+        durable.remove_tree(path)
     else:
         with suppress(OSError):
             path.unlink()

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cytowatch import manifest, names
+from cytowatch import aside, manifest, names
 from cytowatch.errors import RootError
 from cytowatch.index import Index, Row
+from cytowatch.live import read as live
 from cytowatch.manifest import Manifest, ManifestError
 from cytowatch.spool import Spool
 from cytowatch.status import STAGE_STATUSES, Status
@@ -28,6 +28,8 @@ class Entry:
     status: Status
     path: Path
     manifest: Manifest
+    #: Why its manifest cannot be read, if it cannot: what stands in its place is all else that is known.
+    damaged: str | None = None
 
     @property
     def document(self) -> dict[str, Any]:
@@ -73,15 +75,39 @@ def _right(spool: Spool) -> Index | None:
 
 
 def entry(spool: Spool, row: Row) -> Entry | None:
-    """The uploaded file of `row` as it is now; None if it is gone."""
+    """The uploaded file of `row` as it is now; None if it is gone.
+
+    Where its manifest cannot be read, what the index knows stands in its place.
+    """
+    unread: Entry | None = None
     for _ in range(2):
         for status, path in _places(spool, row):
             try:
-                found = manifest.read(path)
-                return Entry(status=status or manifest.status_of(found), path=path, manifest=found)
-            except (OSError, ManifestError, KeyError):
-                continue
-    return None
+                with aside.fence("uploaded_file", row.id, but=(FileNotFoundError,)) as fenced:
+                    found = _read(path)
+                    decided = status or manifest.status_of(found)
+                    return Entry(status=decided, path=path, manifest=found)
+            except FileNotFoundError:
+                if not path.is_dir():
+                    continue
+                fenced.why = f"{path} has no manifest"
+            unread = _unread(path, row, status, fenced.why)
+    return unread
+
+
+def _read(path: Path) -> Manifest:
+    found = manifest.read(path)
+    if found["id"] != path.name:
+        raise ManifestError(f"{path} holds the manifest of {found['id']}")
+    return found
+
+
+def _unread(path: Path, row: Row, status: Status | None, why: str) -> Entry:
+    held = row.status if row.status.is_success else Status.DEPLOYED
+    known = manifest.unreadable(row.id, user=row.user, status=status or held, why=why)
+    known["name"] = row.name
+    known["parent_id"] = row.parent_id
+    return Entry(status=status or held, path=path, manifest=known, damaged=why)
 
 
 def _places(spool: Spool, row: Row) -> Iterator[tuple[Status | None, Path]]:
@@ -96,9 +122,13 @@ def _places(spool: Spool, row: Row) -> Iterator[tuple[Status | None, Path]]:
 
 def project_ids(spool: Spool, project: str) -> list[str]:
     """The ids of all that a project shows, by its links, however it is spelled."""
-    folders = names.alike(os.listdir(spool.projects), project)
-    links = [link for folder in folders for link in (spool.projects / folder).iterdir()]
-    return [os.path.basename(os.readlink(link)) for link in links if link.is_symlink()]
+    found: list[str] = []
+    for folder in names.alike(os.listdir(spool.projects), project):
+        # What an admin put there that is not a project shows nothing.
+        with suppress(NotADirectoryError):
+            links = (spool.projects / folder).iterdir()
+            found += [os.path.basename(os.readlink(link)) for link in links if link.is_symlink()]
+    return found
 
 
 def spellings(spool: Spool, user: str) -> list[str]:
@@ -127,7 +157,7 @@ def _entry(path: Path, status: Status | None, seen: set[str]) -> Iterator[Entry]
     try:
         found = manifest.read(path)
         decided = status or manifest.status_of(found)
-    except (OSError, ManifestError, KeyError):
+    except (OSError, ManifestError):
         return
     seen.add(path.name)
     yield Entry(status=decided, path=path, manifest=found)
@@ -136,7 +166,7 @@ def _entry(path: Path, status: Status | None, seen: set[str]) -> Iterator[Entry]
 def daemon_pid(spool: Spool) -> int | None:
     """The process of the daemon that holds this root, if one does."""
     try:
-        descriptor = os.open(spool.state / "lock", os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(spool.state / "lock", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
     try:
@@ -147,12 +177,3 @@ def daemon_pid(spool: Spool) -> int | None:
     finally:
         os.close(descriptor)
     return None
-
-
-def live(spool: Spool) -> dict[str, Any] | None:
-    """What the daemon last said of itself: progress, and what waits in the inboxes and why."""
-    try:
-        found = json.loads((spool.state / "live.json").read_bytes())
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None

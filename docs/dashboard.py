@@ -92,6 +92,8 @@ PANELS = (
           queries=((f"sum({_per_second('cytowatch_converted_pixels_total')})", "pixels"),)),
     Panel(title="Disk", unit="bytes", about="Free, and what is kept free or reserved for what is in work.",
           queries=((f"min({_of('cytowatch_disk_free_bytes')})", "free"), (f"max({_of('cytowatch_disk_reserved_bytes')})", "reserved"))),
+    Panel(title="Inodes", unit="short", about="Free, and what is kept free; 0 of 0 where the filesystem counts none.",
+          queries=((f"min({_of('cytowatch_inodes_free')})", "free"), (f"max({_of('cytowatch_inodes_reserved')})", "reserved"))),
     Panel(title="Oldest in work", unit="s", about="Since it was received, by stage.",
           queries=((f"max by (status) ({_of('cytowatch_oldest_file_age_seconds', _WORK)})", "{{status}}"),)),
     Panel(title="Watcher", width=8, height=6, about="1 while events come from all inboxes.",

@@ -193,9 +193,13 @@ def configuration_page() -> str:
     reloaded = ", ".join(f"`{name}`" for name in sorted(RELOADABLE))
     return (
         f"# Configuration\n\n{_MADE}\n"
-        "One TOML file: `--config FILE`, else `$CYTOWATCH_CONFIG`, else `/etc/cytowatch/cytowatch.toml`; none is fine as "
-        "well. `--root`, else `$CYTOWATCH_ROOT`, overrides `root`. An unknown key, a wrong type and a value out of range "
-        "are errors, all of them named at once. Every key, its default and its unit:\n\n"
+        "One TOML file: `--config FILE`; else with `--root DIR` the file `DIR/cytowatch.toml` if it is there and no other "
+        "file, so that a trial tree never fires the hooks of the machine's own service; else `$CYTOWATCH_CONFIG`; else "
+        "`/etc/cytowatch/cytowatch.toml` (with `$CYTOWATCH_ROOT` the `cytowatch.toml` in that root). Without any file the "
+        "defaults hold. `--root`, else `$CYTOWATCH_ROOT`, overrides `root`.\n\n"
+        "The file must be a regular file (or a link to one) of at most 1 MiB in UTF-8. An unknown key, a wrong type and a "
+        "value out of range are errors, and all of them are listed at once. A reload refuses a file with errors: the "
+        "daemon keeps the configuration it has and logs `reload_refused`. Every key, its default and its unit:\n\n"
         f"```toml\n{render()}```\n\n"
         f"`systemctl reload cytowatch` takes over {reloaded}. Everything else needs a restart, and the log says so.\n"
     )

@@ -16,6 +16,9 @@ from cytowatch.archives.common import Budget, DamagedMember
 
 __all__ = ["Budget", "DamagedMember", "Unpacked", "unpack"]
 
+#: Its file, its ``<id>/``, the folder of its source, its manifest.
+_INODES_OF_A_MEMBER = 4
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unpacked:
@@ -33,7 +36,7 @@ def unpack(
     *,
     budget: Budget,
     wanted: Callable[[str], bool],
-    room: Callable[[int], None],
+    room: Callable[[int, int], None],
     progress: Callable[[float], None],
 ) -> tuple[list[Unpacked], list[tuple[str, str]]]:
     """Unpack the `archive`, a ``zip`` or ``tar``, into `folder`: (members, passed over with why).
@@ -43,7 +46,8 @@ def unpack(
     wanted
         Whether a path is unpacked at all.
     room
-        Told how many bytes will be written, where that is known before.
+        Asked before anything is written whether so many bytes and so many inodes fit, where that is
+        known before.
 
     Raises
     ------
@@ -85,7 +89,7 @@ def unpack(
             with zips.opened(stream) as packed:
                 found = zips.members(packed, budget)
                 total = max(1, sum(one.size_bytes for one in found))
-                room(total)
+                room(total, _INODES_OF_A_MEMBER * len(found))
                 for one in found:
                     take(
                         one.path,

@@ -9,6 +9,8 @@ from cytowatch.errors import ConfigError, CytowatchError
 
 __all__ = ["main"]
 
+_MOST_ASIDE = 20
+
 
 def main() -> None:
     """Run the command in ``sys.argv``; whatever happens, nobody sees a traceback."""
@@ -29,6 +31,7 @@ def main() -> None:
         code = _say("broken off", 130)
     except Exception as error:  # noqa: BLE001 - the last word: a file to send instead of a traceback
         code = _report(error)
+    _say_what_was_set_aside()
     if sys.argv[1:2] in (["list"], ["status"]):
         # They hold nothing any more, and Python would take a seventh of their time to say so.
         sys.stderr.flush()
@@ -57,6 +60,23 @@ def _say(text: str, code: int) -> int:
 
     print(f"cytowatch: {printable(text)}", file=sys.stderr)
     return code
+
+
+def _say_what_was_set_aside() -> None:
+    """What this command passed over; a daemon has told the log, and a shell that completes nobody."""
+    if sys.argv[1:2] == ["run"] or "_CYTOWATCH_COMPLETE" in os.environ:
+        return
+    from cytowatch import aside
+
+    found = aside.all_of()
+    if not found:
+        return
+    from cytowatch.cli.page import aside_text
+
+    for one in found[:_MOST_ASIDE]:
+        _say(f"set aside: {aside_text(one.where, one.which, one.why)}", 0)
+    if len(found) > _MOST_ASIDE:
+        _say(f"{len(found) - _MOST_ASIDE:,} more were set aside", 0)
 
 
 def _close_output() -> int:

@@ -28,8 +28,10 @@ __all__ = [
     "become_caller_again",
     "become_owner",
     "configuration",
+    "configuration_file",
     "one",
     "print_json",
+    "readable",
     "spool_of",
     "status_named",
 ]
@@ -43,12 +45,24 @@ app = typer.Typer(
 )
 
 _SYSTEM_CONFIG = Path("/etc/cytowatch/cytowatch.toml")
+#: The configuration of a tree that is named on the command line, in that tree.
+_OF_A_TREE = "cytowatch.toml"
 
 RootOption = Annotated[
-    Path | None, typer.Option("--root", help="The tree; overrides the configuration.")
+    Path | None,
+    typer.Option(
+        "--root",
+        help="The tree; overrides the configuration. Without --config, its own cytowatch.toml "
+        "is read if there is one, and no other file.",
+    ),
 ]
 ConfigOption = Annotated[
-    Path | None, typer.Option("--config", help="The configuration file; none is fine as well.")
+    Path | None,
+    typer.Option(
+        "--config",
+        help="The configuration file; without it and --root, "
+        "/etc/cytowatch/cytowatch.toml if there is one.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -68,8 +82,25 @@ def _main(
     """A drop folder that turns whole-slide images into deployed pyramids."""
 
 
+def configuration_file(root: Path | None, config: Path | None) -> Path | None:
+    """The file that the command line and the environment mean; None for the defaults.
+
+    A root that is named on the command line brings its own configuration, ``ROOT/cytowatch.toml``, or
+    none: hooks of this machine's own service must never fire for a trial tree.
+
+    Source: docs/reference/configuration.md
+    """
+    if config is not None:
+        return config
+    if root is None and (named := os.environ.get("CYTOWATCH_CONFIG")):
+        return Path(named)
+    given = _root_given(root)
+    usual = given / _OF_A_TREE if given else _SYSTEM_CONFIG
+    return usual if os.path.lexists(usual) else None
+
+
 def configuration(root: Path | None, config: Path | None) -> Config:
-    """What `--root`, `--config` and the environment say, in this order of weight.
+    """The configuration that the command line and the environment mean.
 
     Raises
     ------
@@ -79,11 +110,7 @@ def configuration(root: Path | None, config: Path | None) -> Config:
     # Imported here: whoever says the root needs nothing else of it, and it takes a tenth of a `list`.
     from cytowatch.config import from_mapping, load, to_mapping
 
-    if config is None and (named := os.environ.get("CYTOWATCH_CONFIG")):
-        config = Path(named)
-    if config is None and _SYSTEM_CONFIG.exists():
-        config = _SYSTEM_CONFIG
-    found = load(config)
+    found = load(configuration_file(root, config))
     if given := _root_given(root):
         found = from_mapping({**to_mapping(found), "root": str(given)})
     return found
@@ -147,6 +174,22 @@ def one(spool: Spool, wanted: str) -> tree.Entry:
         said = "nothing is" if not found else f"{len(found)} uploaded files are"
         raise RootError(f"{said} called {wanted!r}: `cytowatch list` shows the ids")
     return found[0]
+
+
+def readable(entry: tree.Entry) -> tree.Entry:
+    """`entry`, if its manifest can be read.
+
+    Raises
+    ------
+    RootError
+        It cannot; the message says why, and what to do.
+    """
+    if entry.damaged is None:
+        return entry
+    raise RootError(
+        f"the manifest of {entry.manifest['id']} is damaged: restore its manifest.json from a backup; "
+        f"the files themselves lie in {entry.path} ({entry.damaged})"
+    )
 
 
 def status_named(wanted: str) -> Status:

@@ -20,6 +20,7 @@ from cytowatch.cli.app import (
     app,
     become_caller_again,
     one,
+    readable,
     spool_of,
     status_named,
 )
@@ -130,7 +131,7 @@ def export(
     """Copy the original, byte for byte and under its dropped name, into DIRECTORY."""
     from cytowatch.engine import after
 
-    entry = one(spool_of(root, config), wanted)
+    entry = readable(one(spool_of(root, config), wanted))
     originals = list(after.originals(entry.manifest))
     if not originals:
         raise RootError(f"{entry.manifest['id']} has no original of its own: {_why_none(entry)}")
@@ -240,17 +241,19 @@ def pause(
 def _is_in_work(spool: Spool, user: str | None) -> bool:
     """Whether the daemon treats anything, of `user` or at all, or has not seen the pause yet."""
     live = tree.live(spool)
-    if tree.daemon_pid(spool) is None or live is None:
+    if tree.daemon_pid(spool) is None or live is None or "paused" not in live:
         return False
-    users = frozenset(live["paused"]["users"])
-    held = pauses.Pauses(everyone=live["paused"]["everyone"], users=users)
+    users = frozenset(live["paused"].get("users", ()))
+    held = pauses.Pauses(everyone=live["paused"].get("everyone", False), users=users)
     if not (held.everyone if user is None else held.covers(user)):
         return True
     if user is None:
-        return bool(live["workers"]["busy"])
+        return bool(live.get("workers", {}).get("busy"))
     with tree.indexed(spool) as index:
         # What is held up is not being treated, and may be so for long.
-        rows = index.select(ids=list(live["progress"].keys() - live["held_up"].keys()))
+        rows = index.select(
+            ids=list(live.get("progress", {}).keys() - live.get("held_up", {}).keys())
+        )
     return bool(names.alike((row.user for row in rows), user))
 
 

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import os
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from cytowatch import durable, invariants
+from cytowatch import durable, invariants, names
+from cytowatch.cli.page import aside_text
 from cytowatch.config import Config
-from cytowatch.engine import sandbox
+from cytowatch.engine import notes, room, sandbox, walls
 from cytowatch.errors import RootError
+from cytowatch.inbox import scan
 from cytowatch.inbox.claim import lease, prepare_process
 from cytowatch.spool import Spool
 from cytowatch.status import STAGE_STATUSES
-from cytowatch.tree import daemon_pid
+from cytowatch.tree import daemon_pid, live
 
 __all__ = ["Result", "run"]
+
+
+#: Why something waits in an inbox that does not pass by itself.
+_TO_MEND = frozenset({"unreadable", "too_deep", "set_aside"})
+_MOST_LISTED = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +79,64 @@ def _root(config: Config) -> Iterator[Result]:
     except OSError as error:
         yield Result("root", False, f"{error.filename}: {error.strerror}")
         return
-    free = os.statvfs(spool.root)
-    left = free.f_bavail * free.f_frsize
-    enough = left >= config.storage.reserve_bytes
     yield Result("root", True, f"{spool.root}, one filesystem")
-    yield Result("disk", enough, f"{left:,} bytes free, {config.storage.reserve_bytes:,} reserved")
+    yield _disk(config, spool)
     pid = daemon_pid(spool)
     yield Result("daemon", None, f"running, process {pid}" if pid is not None else "not running")
+    yield from _inboxes(spool, config, running=pid is not None)
     yield _power(spool)
     yield _lease(spool)
+    yield from _set_aside(spool)
+
+
+def _set_aside(spool: Spool) -> Iterator[Result]:
+    """What a running daemon has set aside, and what it refused."""
+    told = live(spool) if daemon_pid(spool) is not None else None
+    for one in (told or {}).get("set_aside", []):
+        said = aside_text(one["where"], one["which"], one["why"], one["tries"])
+        yield Result("set aside", False, said)
+    if count := notes.refused(spool):
+        said = (
+            f"{count:,} could not be used and lie in {spool.requests / notes.REFUSED}: delete them"
+        )
+        yield Result("requests", False, said)
+
+
+def _disk(config: Config, spool: Spool) -> Result:
+    there = room.free(spool.root)
+    kept = room.spare(config.storage, there)
+    said = f"{there.bytes:,} bytes free, {kept.bytes:,} reserved"
+    if there.inodes is not None:
+        said += f"; {there.inodes:,} inodes free, {kept.inodes:,} reserved"
+    return Result("disk", room.too_little(there, room.Amount(), kept) is None, said)
+
+
+def _inboxes(spool: Spool, config: Config, *, running: bool) -> Iterator[Result]:
+    """What somebody has to mend in the inboxes: as the daemon sees it, or as the one who asks does."""
+    told = (live(spool) or {}).get("waiting", []) if running else None
+    found = _told_of(told) if isinstance(told, list) else _refused(spool, config)
+    listed = list(itertools.islice(found, _MOST_LISTED + 1))
+    for path, detail in listed[:_MOST_LISTED]:
+        yield Result("inbox", False, f"{names.printable(path)} waits: {names.printable(detail)}")
+    if len(listed) > _MOST_LISTED:
+        yield Result("inbox", False, "and more; `cytowatch status` lists them")
+    if not listed:
+        yield Result("inbox", True, "every folder in the inboxes can be read")
+
+
+def _told_of(waiting: list[Any]) -> Iterator[tuple[str, str]]:
+    for one in waiting:
+        if isinstance(one, dict) and one.get("why") in _TO_MEND:
+            yield str(one.get("path")), str(one.get("detail"))
+
+
+def _refused(spool: Spool, config: Config) -> Iterator[tuple[str, str]]:
+    device = os.stat(spool.root).st_dev
+    for user in scan.users(spool.inbox):
+        with suppress(FileNotFoundError):
+            for one in scan.scan(spool.inbox, user, config.inbox.ignore, device=device):
+                if one is not None and one[1] is not None and one[1].why in _TO_MEND:
+                    yield one[0].path, one[1].detail
 
 
 def _power(spool: Spool) -> Result:
@@ -114,12 +173,13 @@ def _lease(spool: Spool) -> Result:
 
 def _sandbox(config: Config) -> Iterator[Result]:
     found = sandbox.enforced()
-    good = bool(found["files"])
-    said = f"Landlock ABI {found['landlock_abi']}: files {'held' if good else 'not held'}, " + (
-        "network held" if found["network"] else "network not held"
-    )
     needed = False if config.sandbox.require else None
-    yield Result("sandbox", True if good else needed, said)
+    version = found["landlock_abi"] if found["files"] else 0
+    walls_there = f"Landlock ABI {version}" if version else "no Landlock"
+    walls_there += ", filter of system calls" if found["calls"] else ", no filter of system calls"
+    left = walls.open_deeds(found)
+    said = "; a decoder can still " + ", ".join(deed.says for deed in left) if left else ""
+    yield Result("sandbox", True if found["holds"] else needed, walls_there + said)
 
 
 def _metrics(config: Config) -> Iterator[Result]:

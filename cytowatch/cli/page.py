@@ -7,7 +7,6 @@ load than a million rows take to search.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import unicodedata
 from collections import Counter
@@ -19,6 +18,7 @@ from typing import Any
 import typer
 
 from cytowatch import pauses
+from cytowatch.engine import room
 from cytowatch.hooks.pending import dead
 from cytowatch.index import Index
 from cytowatch.manifest import utc
@@ -27,7 +27,16 @@ from cytowatch.spool import Spool
 from cytowatch.status import Status
 from cytowatch.tree import Entry
 
-__all__ = ["bytes_text", "colour", "list_lines", "status_lines", "status_page", "styled"]
+__all__ = [
+    "aside_text",
+    "bytes_text",
+    "colour",
+    "free_text",
+    "list_lines",
+    "status_lines",
+    "status_page",
+    "styled",
+]
 
 #: So many that wait or are in work are shown one by one.
 _MOST_SHOWN = 20
@@ -105,6 +114,18 @@ def list_lines(found: list[Entry], columns: int | None) -> Iterator[str]:
         yield from line(row, colour(entry.status))
 
 
+def free_text(page: dict[str, Any]) -> str:
+    """What is free, in bytes, and in inodes where they are counted.
+
+    >>> free_text({"disk_free_bytes": 1_938_955, "inodes_free": None})
+    '1.9 MB'
+    >>> free_text({"disk_free_bytes": 1_938_955, "inodes_free": 1200})
+    '1.9 MB and 1,200 inodes'
+    """
+    size, inodes = bytes_text(page["disk_free_bytes"]), page["inodes_free"]
+    return size if inodes is None else f"{size} and {inodes:,} inodes"
+
+
 def _ended(index: Index, *, hours: float) -> dict[str, int]:
     """How many came to each end in the last `hours`."""
     since = datetime.now(UTC) - timedelta(hours=hours)
@@ -116,6 +137,7 @@ def status_page(
     spool: Spool, index: Index, pid: int | None, live: dict[str, Any] | None
 ) -> dict[str, Any]:
     """All that ``status`` tells, ready for JSON."""
+    there = room.free(spool.root)
     counts = index.counts()
     told = live if live is not None else {}
     return {
@@ -131,8 +153,36 @@ def status_page(
         "dead_letters": [asdict(one) for one in dead(spool)],
         "last_hour": _ended(index, hours=1),
         "health": told.get("health", {}) if pid is not None else {},
-        "disk_free_bytes": shutil.disk_usage(spool.root).free,
+        "set_aside": told.get("set_aside", []) if pid is not None else [],
+        "disk_free_bytes": there.bytes,
+        "inodes_free": there.inodes,
     }
+
+
+#: A word for each of `aside.WHERES`.
+_WHERES = {
+    "user": "inbox of", "drop": "drop", "claim": "claim of", "folder": "folder",
+    "uploaded_file": "uploaded file", "row": "index of", "request": "request", "note": "note on",
+    "hook": "hook", "event": "event", "part": "daemon's",
+}  # fmt: skip
+
+
+def aside_text(where: str, which: str, why: str, tries: int = 1) -> str:
+    """One thing that is set aside: what it is, why, and how often it was tried.
+
+    >>> aside_text("drop", "ann/a.svs", "ValueError: x", 3)
+    'drop ann/a.svs: ValueError: x (3 tries)'
+    """
+    said = printable(f"{_WHERES.get(where, where)} {which}: {why}")
+    return said if tries == 1 else f"{said} ({tries:,} tries)"
+
+
+def _aside_lines(found: list[dict[str, Any]]) -> Iterator[str]:
+    for one in found[:_MOST_SHOWN]:
+        said = aside_text(one["where"], one["which"], one["why"], one["tries"])
+        yield f"{styled('aside', 'yellow')}    {said}"
+    if len(found) > _MOST_SHOWN:
+        yield styled(f"         and {len(found) - _MOST_SHOWN:,} more are set aside", dim=True)
 
 
 def status_lines(page: dict[str, Any]) -> Iterator[str]:
@@ -142,13 +192,14 @@ def status_lines(page: dict[str, Any]) -> Iterator[str]:
         f"running, process {page['daemon']['pid']}" if running else styled("not running", "yellow")
     )
     yield f"daemon   {told}"
-    yield f"disk     {bytes_text(page['disk_free_bytes'])} free"
+    yield f"disk     {free_text(page)} free"
     if page["paused"]["everyone"]:
         yield f"{styled('paused', 'yellow')}   everyone"
     elif page["paused"]["users"]:
         yield f"{styled('paused', 'yellow')}   {printable(', '.join(page['paused']['users']))}"
     for name, reason in page["health"].items():
         yield f"{styled(name, 'red')}  {printable(reason)}"
+    yield from _aside_lines(page["set_aside"])
     for one in page["dead_letters"][:_MOST_SHOWN]:
         said = f"{one['hook']} of {one['id']} {one['status']}: {one['said']}"
         yield f"{styled('untold', 'red')}   {printable(said)}"

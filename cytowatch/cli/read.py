@@ -136,6 +136,10 @@ def show(
     from cytowatch.cli.show import console, safe
 
     about = entry.manifest
+    if entry.damaged is not None:
+        console.print(f"[red]damaged[/]   its manifest cannot be read: {safe(entry.damaged)}")
+        console.print("          restore its manifest.json from a backup; what follows is all else")
+        console.print("          that is known\n")
     with tree.indexed(spool) as index:
         inside = [e for row in index.below(entry.manifest["id"]) if (e := tree.entry(spool, row))]
     console.print(display.tree(entry, inside))
@@ -147,7 +151,7 @@ def show(
     for skipped in about["skipped"]:
         console.print(f"[yellow]skipped[/]   {safe(skipped['name'])}: {safe(skipped['reason'])}")
     if about["error"]:
-        console.print(f"[red]reason[/]    {about['error']['reason']}")
+        console.print(f"[red]reason[/]    {safe(about['error']['reason'])}")
         console.print(f"          {safe(about['error']['detail'])}")
         for file in about["files"]:
             console.print(f"original  {safe(str(entry.path / file['path']))}, untouched")

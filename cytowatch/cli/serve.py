@@ -15,6 +15,7 @@ from cytowatch.cli.app import (
     become_caller_again,
     become_owner,
     configuration,
+    configuration_file,
     print_json,
 )
 from cytowatch.cli.show import console, safe
@@ -33,20 +34,35 @@ def run(
         bool, typer.Option("--until-idle", help="Ingest what is there, then exit.")
     ] = False,
 ) -> None:
-    """Be the daemon."""
+    """Run the daemon."""
     # Imported here: the other commands need neither watchdog nor Prometheus.
     from cytowatch import daemon
 
-    def again() -> Config:
-        return configuration(root, config)
+    chosen = configuration_file(root, config)
 
-    found = again()
-    become_owner(Path(found.root))
-    raise typer.Exit(daemon.run(found, until_idle=until_idle, reload=again))
+    def again() -> Config:
+        # A file that was there and is gone is refused, and not taken for the defaults.
+        return configuration(root, config or chosen)
+
+    raise typer.Exit(
+        daemon.run(
+            again(),
+            until_idle=until_idle,
+            reload=again,
+            # The owner of a root whose disk is mounted later is known later.
+            prepare=lambda config: become_owner(Path(config.root)),
+        )
+    )
 
 
 @app.command()
-def init(directory: Path, config: ConfigOption = None) -> None:
+def init(
+    directory: Path,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="Write a configuration that explains itself to this file."),
+    ] = None,
+) -> None:
     """Make the tree in DIRECTORY; with --config also write a configuration that explains itself."""
     absolute = directory.absolute()
     become_owner(absolute)

@@ -30,11 +30,11 @@ def _label(entry: Entry) -> str:
     about = entry.manifest
     parts = [f"[bold]{safe(about['name'])}[/]", _status(entry.status)]
     if about["format"]:
-        parts.append(f"[dim]{about['format']['name']}[/]")
+        parts.append(f"[dim]{safe(about['format']['name'])}[/]")
     return "  ".join(parts)
 
 
-def _grow(branch: Tree, entry: Entry, children: dict[str, list[Entry]]) -> None:
+def _describe(branch: Tree, entry: Entry) -> None:
     about = entry.manifest
     for file in about["files"]:
         if file["role"] == "pyramid":
@@ -49,18 +49,23 @@ def _grow(branch: Tree, entry: Entry, children: dict[str, list[Entry]]) -> None:
             f"[dim]{image['width']:,} x {image['height']:,} px, "
             f"{len(image['levels'])} level(s), {mpp}{power}[/]"
         )
-    for child in sorted(children.get(about["id"], []), key=lambda one: one.manifest["id"]):
-        _grow(branch.add(_label(child)), child, children)
 
 
 def tree(entry: Entry, everything: list[Entry]) -> Tree:
     """`entry` with all that came out of it: zip, slide, pyramid."""
     children: dict[str, list[Entry]] = {}
-    for one in everything:
+    for one in sorted(everything, key=lambda one: one.manifest["id"]):
         if parent := one.manifest["parent_id"]:
             children.setdefault(parent, []).append(one)
     root = Tree(_label(entry))
-    _grow(root, entry, children)
+    # Not by recursion, and each once: how deep it is, and that it is a tree, manifests only say.
+    left = [(root, entry)]
+    while left:
+        branch, one = left.pop()
+        _describe(branch, one)
+        for child in children.pop(one.manifest["id"], []):
+            if child.manifest["id"] != entry.manifest["id"]:
+                left.append((branch.add(_label(child)), child))
     return root
 
 
@@ -73,7 +78,7 @@ def history_table(entry: Entry) -> Table:
         seconds = row["seconds"]
         table.add_row(
             _status(Status[row["status"]]),
-            row["at"],
+            safe(row["at"]),
             "" if seconds is None or Status[row["status"]].is_final else f"{seconds:.3f}",
         )
     return table

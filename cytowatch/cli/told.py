@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cytowatch import durable
 from cytowatch.errors import FormatError
 from cytowatch.formats import Probe, companions
 from cytowatch.formats.completeness import missing
@@ -57,7 +58,7 @@ def _beside(path: Path) -> frozenset[str]:
     folder = path.absolute().parent
     found = {entry.name for entry in os.scandir(folder) if entry.is_file()}
     for name in (path.stem, f"_{path.stem}_"):
-        for top, _, files in os.walk(folder / name):
+        for top, _, files in durable.walk(folder / name):
             found |= {os.path.relpath(os.path.join(top, file), folder) for file in files}
     return frozenset(found)
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cytowatch import manifest, tree
+from cytowatch import aside, durable, manifest, outside, tree
 from cytowatch.cli.app import (
     ConfigOption,
     JsonOption,
@@ -29,6 +29,8 @@ from cytowatch.cli.options import IdsOrNone, ProjectFilter, UserOption
 from cytowatch.cli.page import bytes_text
 from cytowatch.cli.show import console, safe
 from cytowatch.errors import RootError
+from cytowatch.manifest import ManifestError
+from cytowatch.outside import OutsideError
 from cytowatch.spool import Spool
 from cytowatch.tree import Entry
 
@@ -36,6 +38,8 @@ __all__: list[str] = []
 
 _PAGE = 200
 _STATE = "verify.json"
+#: Half a million that are damaged.
+_MOST_BYTES = 128 << 20
 
 
 @app.command()
@@ -69,10 +73,16 @@ def verify(
     try:
         with _stopped_by_signals(stop), _bar(as_json) as advance:
             for entry in _published(spool, state):
-                found = verification.verify(
-                    entry.path, entry.manifest, zygote,
-                    throttle=throttle, progress=advance, stop=stop,
-                )  # fmt: skip
+                found = verification.Findings()
+                if entry.damaged is not None:
+                    found.problems.append(f"its manifest cannot be read: {entry.damaged}")
+                with aside.fence("uploaded_file", entry.path.name, but=(Stopped,)) as fenced:
+                    found = verification.verify(
+                        entry.path, entry.manifest, zygote, findings=found,
+                        throttle=throttle, progress=advance, stop=stop,
+                    )  # fmt: skip
+                if fenced.failed:
+                    found.problems.append(f"it cannot be looked at: {fenced.why}")
                 if found.problems and not _changed(entry):
                     state["damaged"].append({**_about(entry), "problems": found.problems})
                 if found.unhashed:
@@ -108,11 +118,14 @@ def _begun(spool: Spool, what: dict[str, Any], *, resume: bool) -> dict[str, Any
     """Where to begin: anew, or where the last one was broken off."""
     if resume:
         try:
-            found: dict[str, Any] = json.loads((spool.state / _STATE).read_bytes())
+            found = outside.read_json(spool.state / _STATE, most_bytes=_MOST_BYTES)
+            _check(found)
         except FileNotFoundError:
             raise RootError("nothing was broken off, so there is nothing to resume") from None
-        except ValueError as error:
-            raise RootError(f"state/{_STATE} is damaged ({error}): begin anew") from error
+        except OutsideError as error:
+            raise RootError(
+                f"state/{_STATE} cannot be used: verify without --resume ({error})"
+            ) from error
         return found
     return {
         "what": what, "began": manifest.utc(datetime.now(UTC)), "after": "", "files": 0,
@@ -120,10 +133,33 @@ def _begun(spool: Spool, what: dict[str, Any], *, resume: bool) -> dict[str, Any
     }  # fmt: skip
 
 
+_NAMES = ("id", "user", "name", "path")
+_KINDS = {
+    "what": dict, "began": str, "after": str, "files": int, "read_bytes": int, "unhashed": int,
+    "damaged": list,
+}  # fmt: skip
+
+
+def _check(state: dict[str, Any]) -> None:
+    if any(type(state.get(key)) is not kind for key, kind in _KINDS.items()):
+        raise OutsideError("a key is missing, or of another type")
+    what = state["what"]
+    if not all(type(what.get(key)) in (str, type(None)) for key in ("user", "project")):
+        raise OutsideError("what: user or project is of another type")
+    texts = [what.get("ids")]
+    for one_ in state["damaged"]:
+        if type(one_) is not dict or any(type(one_.get(key)) is not str for key in _NAMES):
+            raise OutsideError("damaged: a row is of another type")
+        texts.append(one_.get("problems"))
+    for some in texts:
+        if type(some) is not list or any(type(text) is not str for text in some):
+            raise OutsideError("a list holds something else than texts")
+
+
 def _note(spool: Spool, state: dict[str, Any]) -> None:
     temporary = spool.state / f".{_STATE}"
-    temporary.write_text(json.dumps(state))
-    temporary.rename(spool.state / _STATE)
+    durable.write_fresh(temporary, json.dumps(state))
+    durable.move_over(temporary, spool.state / _STATE)
 
 
 def _published(spool: Spool, state: dict[str, Any]) -> Iterator[Entry]:
@@ -155,6 +191,9 @@ def _changed(entry: Entry) -> bool:
         return manifest.read(entry.path) != entry.manifest
     except FileNotFoundError:
         return not entry.path.exists()
+    except (ManifestError, OSError):
+        # It is damaged now, whatever it was a moment ago.
+        return False
 
 
 def _about(entry: Entry) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from cytowatch import tree
 from cytowatch.cli.app import ConfigOption, JsonOption, RootOption, app, print_json, spool_of
-from cytowatch.cli.page import bytes_text, colour, status_page
+from cytowatch.cli.page import bytes_text, colour, free_text, status_page
 from cytowatch.cli.show import console, safe
 from cytowatch.manifest import utc
 from cytowatch.spool import Spool
@@ -95,7 +95,7 @@ def draw(page: dict[str, Any], width: int, height: int) -> RenderableType:
     """`frame` as a picture of `width` columns and `height` lines."""
     parts: list[RenderableType] = [_head(page), *_faults(page), _counts(page), Text()]
     # Head, counts, the headings and the free lines between them take eleven lines.
-    room = max(6, height - 11 - len(page["health"]))
+    room = max(6, height - 11 - len(page["health"]) - bool(page["set_aside"]))
     working = page["in_work"][: max(2, room // 2)]
     waiting = page["waiting"][: max(2, room // 4)]
     ended = page["ended"][: max(2, room - len(working) - len(waiting) - 2)]
@@ -118,7 +118,7 @@ def _head(page: dict[str, Any]) -> Text:
             line.append(f"  {watcher['mode']}", style="" if watcher["alive"] else "red")
     else:
         line.append("  no daemon runs", style="bold yellow")
-    line.append(f"  {bytes_text(page['disk_free_bytes'])} free")
+    line.append(f"  {free_text(page)} free")
     paused = page["paused"]
     if paused["everyone"] or paused["users"]:
         who = "everyone" if paused["everyone"] else ", ".join(paused["users"])
@@ -129,6 +129,8 @@ def _head(page: dict[str, Any]) -> Text:
 def _faults(page: dict[str, Any]) -> Iterator[Text]:
     for name, reason in page["health"].items():
         yield Text(f"{name}: {reason}", style="red", overflow="ellipsis", no_wrap=True)
+    if count := len(page["set_aside"]):
+        yield Text(f"{count:,} set aside: `cytowatch status` says why", style="yellow")
 
 
 def _counts(page: dict[str, Any]) -> Text:
@@ -207,7 +209,7 @@ def _ended(rows: list[dict[str, Any]], width: int) -> RenderableType:
             safe(row["name"]),
             safe(row["user"]),
             f"[{colour(status)}]{status.label}[/]",
-            f"[red]{row['reason'] or ''}[/]",
+            f"[red]{safe(row['reason'] or '')}[/]",
         )
     return table
 

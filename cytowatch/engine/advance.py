@@ -16,9 +16,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
-from cytowatch import durable, formats, hooks, manifest, names
+from cytowatch import aside, durable, formats, hooks, manifest, names
 from cytowatch.config import Storage
-from cytowatch.engine import hashing
+from cytowatch.engine import hashing, notes
 from cytowatch.errors import FormatError, IngestError, stage_error
 from cytowatch.failpoints import reached
 from cytowatch.formats import directory
@@ -50,6 +50,7 @@ __all__ = [
     "without_temporaries",
 ]
 
+_LIGHTEN = ".lighten"
 #: What each stage may say of an uploaded file; a decoder that was taken over cannot say more.
 _MAY_CHANGE = {
     Status.DETECTING_FORMAT: {"format", "sha256", "files", "warnings", "images"},
@@ -202,7 +203,7 @@ def extracted(spool: Spool, place: Place, changed: Manifest, *, now: datetime) -
 
 
 def _note_of(spool: Spool, id_: str) -> Path:
-    return spool.requests / f"{id_}.lighten"
+    return spool.requests / f"{id_}{_LIGHTEN}"
 
 
 def plan_to_lighten(spool: Spool, place: Place) -> None:
@@ -223,14 +224,14 @@ def lighten(spool: Spool, place: Place) -> Place:
         manifest.write(place.path, changed)
     reached("source.given_up")
     kept = {row["path"] for row in files}
-    for folder, _, found in os.walk(place.path / "source"):
+    for folder, _, found in durable.walk(place.path / "source"):
         for name in found:
             path = Path(folder, name)
             if str(path.relative_to(place.path)) not in kept:
                 path.unlink()
         # Before the note goes, which is what remembers that something may be left here.
         durable.fsync_directory(Path(folder))
-    _note_of(spool, place.manifest["id"]).unlink(missing_ok=True)
+    spool.discard(_note_of(spool, place.manifest["id"]))
     return Place(status=place.status, path=place.path, manifest=changed)
 
 
@@ -239,15 +240,17 @@ def lighten_the_rest(spool: Spool) -> Iterator[str]:
 
     Gives the ids of those whose manifest may have changed. Nothing may be in work meanwhile.
     """
-    for note in spool.requests.glob("*.lighten"):
-        path = spool.storage / note.read_text() / note.stem
-        if path.is_dir() and not (path / "source").is_symlink():
-            found = manifest.read(path)
-            lighten(spool, Place(status=manifest.status_of(found), path=path, manifest=found))
-            yield note.stem
-        else:
-            # It ended in an error, was removed, or is taken up again and noted anew at its end.
-            note.unlink()
+    for note, id_ in notes.there(spool, _LIGHTEN):
+        with aside.fence("request", note.name) as fenced:
+            path = notes.place_of(spool, note, id_)
+            if path is not None and not (path / "source").is_symlink():
+                found = manifest.read(path)
+                lighten(spool, Place(status=manifest.status_of(found), path=path, manifest=found))
+            else:
+                # It ended in an error, was removed, or is taken up again and noted anew at its end.
+                spool.discard(note)
+        if not fenced.failed and path is not None:
+            yield id_
 
 
 def fail(spool: Spool, place: Place, error: IngestError, *, now: datetime) -> Place:
@@ -414,7 +417,7 @@ def _check_row(place: Place, file: FileEntry) -> None:
 def _check_tree(status: Status, made: Path, settings: Storage) -> None:
     """Refuse what is neither a file nor a folder; give the rest the configured modes."""
     file_mode, dir_mode = int(settings.file_mode, 8), int(settings.dir_mode, 8)
-    for folder, folders, files in os.walk(made):
+    for folder, folders, files in durable.walk(made):
         # What is made in it later has its group, as `storage.group` wants.
         os.chmod(folder, dir_mode | os.lstat(folder).st_mode & stat.S_ISGID)
         for name in [*folders, *files]:
@@ -503,7 +506,7 @@ def _refused(status: Status, detail: str) -> IngestError:
 def rebuilt(path: Path, id_: UploadedFileId, damaged: str, *, now: datetime) -> Manifest:
     """A manifest for an ``<id>/`` whose own cannot be read any more; the old one is kept beside it."""
     broken = path / manifest.FILE_NAME
-    if broken.exists():
+    if os.path.lexists(broken):
         shutil.move(broken, path / f"{manifest.FILE_NAME}.damaged")
     files = [
         FileEntry(
@@ -513,7 +516,7 @@ def rebuilt(path: Path, id_: UploadedFileId, damaged: str, *, now: datetime) -> 
             sha256=None,
             status=Status.UPLOADED.name,
         )
-        for folder, _, found in os.walk(path / "source")
+        for folder, _, found in durable.walk(path / "source")
         for name in sorted(found)
     ]
     made = manifest.new(

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from cytowatch import durable, manifest, names
+from cytowatch import aside, durable, manifest, names
 from cytowatch.engine.advance import Place, is_folder
 from cytowatch.errors import RootError
 from cytowatch.index import Index
@@ -168,9 +168,9 @@ def _give_back(spool: Spool, place: Place, target: Path) -> None:
                     break
             # Its old name goes with its directory, below.
             durable.fsync_directory(wanted.parent)
-        left = [path for path in (place.path / "source").rglob("*") if path.is_file()]
+        left = next((top for top, _, files in durable.walk(place.path / "source") if files), None)
         if left:
-            raise RootError(f"{left[0]} could not be handed back, and stays where it is")
+            raise RootError(f"a file in {left} could not be handed back, and stays where it is")
         spool.discard(place.path)
 
 
@@ -215,9 +215,14 @@ def expired(spool: Spool, *, now: datetime, days: float) -> Iterator[tuple[Statu
         if not status.is_error:
             continue
         for id_ in spool.in_status(status):
-            with suppress(OSError, ManifestError, ValueError):
-                at = datetime.fromisoformat(
-                    manifest.read(spool.stage(status) / id_)["history"][-1]["at"]
-                )
-                if (now - at).total_seconds() > days * 86_400:
-                    yield status, id_
+            late = False
+            # It may be removed right now, or be damaged: then its age is unknown.
+            with (
+                suppress(FileNotFoundError, ManifestError),
+                aside.fence("uploaded_file", id_, but=(FileNotFoundError, ManifestError)),
+            ):
+                found = manifest.read(spool.stage(status) / id_)
+                at = datetime.fromisoformat(found["history"][-1]["at"])
+                late = (now - at).total_seconds() > days * 86_400
+            if late:
+                yield status, id_

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from cytowatch.engine import sandbox, wire
 from cytowatch.engine.zygote import start_time
 from cytowatch.errors import CytowatchError, TransientError, stage_error
 from cytowatch.manifest import Manifest
-from cytowatch.model import Outcome, Progress
+from cytowatch.model import CheckRoom, Outcome, Progress
 from cytowatch.status import Status
 
 __all__ = [
@@ -120,8 +119,8 @@ class Zygote:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
-        #: Whether the children are held by Landlock.
-        self.sandboxed = bool(sandbox.enforced()["files"])
+        #: Whether both walls hold the decoders: Landlock and seccomp.
+        self.sandboxed = bool(sandbox.enforced()["holds"])
 
     @property
     def pid(self) -> int | None:
@@ -327,7 +326,7 @@ class Child:
         manifest: Manifest,
         *,
         progress: Progress,
-        check_room: Callable[[int], None] = lambda _need_bytes: None,
+        check_room: CheckRoom = lambda _need_bytes, _need_inodes=0: None,
         stop: threading.Event | None = None,
     ) -> Outcome:
         """Let the child do the stage of `status`; it may ask for room on the disk.
@@ -378,13 +377,15 @@ class Child:
                 progress(float(share))
                 continue
             if isinstance(need_bytes := message.get("need_bytes"), int):
-                self._say_of_room(check_room, need_bytes)
+                need_inodes = message.get("need_inodes")
+                inodes = need_inodes if isinstance(need_inodes, int) else 0
+                self._say_of_room(check_room, need_bytes, inodes)
                 continue
             return outcome_of(status, message)
 
-    def _say_of_room(self, check_room: Callable[[int], None], need_bytes: int) -> None:
+    def _say_of_room(self, check_room: CheckRoom, need_bytes: int, need_inodes: int) -> None:
         try:
-            check_room(max(0, need_bytes))
+            check_room(max(0, need_bytes), max(0, need_inodes))
         except TransientError as error:
             answer = {"refused": error.detail}
         else:

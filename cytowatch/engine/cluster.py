@@ -17,7 +17,6 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from cytowatch.engine import remote
 from cytowatch.engine.child import ChildCrashed, ChildTimedOut, Stopped, outcome_of, settings_of
 from cytowatch.errors import RootError, TransientError
 from cytowatch.manifest import Manifest
-from cytowatch.model import Outcome, Progress
+from cytowatch.model import CheckRoom, Outcome, Progress
 from cytowatch.status import Status
 
 __all__ = ["Cluster"]
@@ -191,7 +190,7 @@ class RemoteChild:
         manifest: Manifest,
         *,
         progress: Progress,
-        check_room: Callable[[int], None] = lambda _need_bytes: None,
+        check_room: CheckRoom = lambda _need_bytes, _need_inodes=0: None,
         stop: threading.Event | None = None,
     ) -> Outcome:
         """As `Child.run`; room on the disk is looked for by the worker itself.

@@ -6,14 +6,15 @@ import heapq
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor, wait
 from dataclasses import replace
 
+from cytowatch import aside, failpoints, outside
 from cytowatch.config import Config
 from cytowatch.config import Engine as Settings
 from cytowatch.engine.child import Stopped
 from cytowatch.engine.fair import FairQueue
-from cytowatch.engine.treat import Treatment, treat
+from cytowatch.engine.treat import Treatment, give_up, treat
 from cytowatch.errors import TransientError
 from cytowatch.names import UploadedFileId
 from cytowatch.pauses import Pauses
@@ -35,6 +36,28 @@ def workers(settings: Settings) -> int:
     return _ON_A_CLUSTER if settings.kind == "dask" else len(os.sched_getaffinity(0))
 
 
+def _threads(count: int) -> Executor:
+    """A pool whose threads are all there from the start: later there may be none to be had.
+
+    A pool that cannot start one when it is needed keeps what it was given, and nobody does it.
+
+    Raises
+    ------
+    RuntimeError
+        The machine has no threads left.
+    """
+    pool = ThreadPoolExecutor(count, thread_name_prefix="worker")
+    all_there = threading.Barrier(count)
+    try:
+        begun = [pool.submit(all_there.wait) for _ in range(count)]
+    except RuntimeError:
+        all_there.abort()
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    wait(begun)
+    return pool
+
+
 class Engine:
     """Guards that each uploaded file is treated by one thread at a time, and none is forgotten."""
 
@@ -47,7 +70,7 @@ class Engine:
         wake: Callable[[], None],
     ) -> None:
         self._treatment = replace(treatment, between_stages=self._give_way)
-        self._executor = executor or ThreadPoolExecutor(count, thread_name_prefix="worker")
+        self._executor = executor or _threads(count)
         self._wake = wake
         self._lock = threading.Lock()
         self._queue = FairQueue()
@@ -56,6 +79,8 @@ class Engine:
         self._giving_way = threading.local()
         self._paused: list[tuple[float, str, UploadedFileId]] = []
         self._pauses: dict[UploadedFileId, float] = {}
+        #: How often an unexpected error was met with each.
+        self._defects: dict[UploadedFileId, int] = {}
         self._held_back = Pauses()
         self.count = count
         #: Uploaded files that wait for the machine: id -> (why, detail).
@@ -74,7 +99,7 @@ class Engine:
             if id_ not in self._known:
                 self._known.add(id_)
                 if size_bytes is None:
-                    size_bytes = self._treatment.index.size_bytes(id_)
+                    size_bytes = self._size_bytes(id_)
                 self._queue.put(user, id_, size_bytes)
 
     @property
@@ -108,7 +133,7 @@ class Engine:
         with self._lock:
             while self._paused and self._paused[0][0] <= now:
                 _, user, id_ = heapq.heappop(self._paused)
-                self._queue.put(user, id_, self._treatment.index.size_bytes(id_))
+                self._queue.put(user, id_, self._size_bytes(id_))
             covers = self._held_back.covers
             free = len(self._queue) - self._queue.waiting_for(covers)
             for _ in range(min(free, self.count - len(self._busy))):
@@ -141,29 +166,50 @@ class Engine:
     def _run(self, user: str, id_: UploadedFileId) -> None:
         pause: TransientError | None = None
         try:
+            failpoints.poisoned("treatment", id_, depth=1)
             treat(self._treatment, id_)
         except TransientError as fault:
             pause = fault
         except Stopped:
             pass
         except BaseException as error:  # noqa: BLE001 - the one catch-all: an outage of one file only
-            self._treatment.observer.unforeseen(id_, error)
-            pause = TransientError("unexpected", f"{type(error).__name__}: {error}")
+            pause = self._unexpected(id_, error)
+        if pause is not None and self.waiting.get(id_, ("", ""))[0] != pause.why:
+            with aside.fence("uploaded_file", id_):
+                self._treatment.observer.held_up(id_, pause.why, pause.detail)
         with self._lock:
             self._busy.pop(id_, None)
             if pause is None or self._treatment.stop.is_set():
                 self._known.discard(id_)
                 self._pauses.pop(id_, None)
+                self._defects.pop(id_, None)
                 self.waiting.pop(id_, None)
                 self._hurry(("disk", "duplicate"))
             else:
                 seconds = min(_LONGEST_PAUSE_S, self._pauses.get(id_, _FIRST_PAUSE_S / 2) * 2)
                 self._pauses[id_] = seconds
-                if self.waiting.get(id_, ("", ""))[0] != pause.why:
-                    self._treatment.observer.held_up(id_, pause.why, pause.detail)
                 self.waiting[id_] = (pause.why, pause.detail)
                 heapq.heappush(self._paused, (self._treatment.monotonic() + seconds, user, id_))
         self._wake()
+
+    def _unexpected(self, id_: UploadedFileId, error: BaseException) -> TransientError | None:
+        """Report a defect; `id_` is tried again, and ends as an error after `max_attempts` of them."""
+        with aside.fence("uploaded_file", id_):
+            self._treatment.observer.unforeseen(id_, error)
+        said = outside.text(f"{type(error).__name__}: {error}")
+        self._defects[id_] = self._defects.get(id_, 0) + 1
+        if self._defects[id_] >= self._treatment.config.engine.max_attempts:
+            with aside.fence("uploaded_file", id_) as giving_up:
+                give_up(self._treatment, id_, said)
+            if not giving_up.failed:
+                return None
+        return TransientError("unexpected", said)
+
+    def _size_bytes(self, id_: UploadedFileId) -> int:
+        """How large `id_` is; what cannot be looked up is taken for small."""
+        with aside.fence("row", id_):
+            return self._treatment.index.size_bytes(id_)
+        return 0
 
     def _hurry(self, reasons: tuple[str, ...]) -> None:
         """One is done: what waits for that may go on now."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import cast
 
-from cytowatch import manifest, names
+from cytowatch import durable, manifest, names
 from cytowatch.config import Storage
 from cytowatch.engine import advance
 from cytowatch.engine.advance import Place
@@ -193,12 +193,8 @@ class Folders:
 
     def _remove_empty(self, folder: str) -> None:
         """Remove the folder and those in it, if no file is left: a technician sees that it is done."""
-        top = self._spool.inbox / folder
-        if any(files for _, _, files in os.walk(top)):
-            return
         with suppress(OSError):
-            for path, _, _ in os.walk(top, topdown=False):
-                os.rmdir(path)
+            durable.remove_empty(self._spool.inbox, folder)
 
 
 def _with_children(found: _Open) -> Manifest:

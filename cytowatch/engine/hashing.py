@@ -10,23 +10,22 @@ import fcntl
 import hashlib
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
-from cytowatch import durable, manifest
+from cytowatch import aside, durable, manifest
+from cytowatch.engine import notes
 from cytowatch.formats import arrival
 from cytowatch.index import Index, content_key
-from cytowatch.manifest import FileEntry, Manifest, ManifestError
-from cytowatch.names import UploadedFileId
+from cytowatch.manifest import FileEntry, Manifest
 from cytowatch.spool import Spool
 
 __all__ = ["Hasher", "note"]
 
+_ENDING = ".hash"
 _LOOK_EVERY_S = 1.0
-_AGAIN_AFTER_S = 60.0
 _CHUNK_BYTES = 4 << 20
 
 
@@ -44,7 +43,7 @@ def note(spool: Spool, found: Manifest) -> None:
 
 
 def _note_of(spool: Spool, id_: str) -> Path:
-    return spool.requests / f"{id_}.hash"
+    return spool.requests / f"{id_}{_ENDING}"
 
 
 class _StoppedError(Exception):
@@ -79,40 +78,35 @@ class Hasher:
     def _waiting(self) -> Iterator[tuple[Path, Path]]:
         """(note, directory) of each that is published."""
         with suppress(OSError):
-            # Not `glob`: this is asked at rest as well, and a list is a third of its work.
-            names = (name for name in os.listdir(self._spool.requests) if name.endswith(".hash"))
-            for one in sorted(self._spool.requests / name for name in names):
-                # In this order: it may be published between the two looks, and never comes back.
-                if self._spool.find(UploadedFileId(one.stem)) is not None:
-                    continue
-                path = self._spool.storage / one.read_text() / one.stem
-                if path.is_dir():
-                    yield one, path
-                else:
-                    # It was removed.
-                    one.unlink(missing_ok=True)
+            for one, id_ in notes.there(self._spool, _ENDING):
+                found: Path | None = None
+                with aside.fence("request", one.name):
+                    # In this order: it may be published between the two looks, and never comes back.
+                    if self._spool.find(id_) is not None:
+                        continue
+                    found = notes.place_of(self._spool, one, id_)
+                    if found is None:
+                        # It was removed.
+                        self._spool.discard(one)
+                if found is not None:
+                    yield one, found
 
     def _serve(self) -> None:
-        again_at: dict[str, float] = {}
         while not self._stop.wait(_LOOK_EVERY_S):
             for one, path in list(self._waiting()):
-                if again_at.get(one.name, 0.0) > time.monotonic():
+                if not aside.may_try("uploaded_file", path.name):
                     continue
                 try:
-                    self._hash(path)
-                    one.unlink(missing_ok=True)
-                except (OSError, ManifestError) as error:
-                    # It is removed right now, or the machine has a fault: not read again at once.
-                    again_at[one.name] = time.monotonic() + _AGAIN_AFTER_S
-                    if path.is_dir():
-                        self._log.warning(
-                            "fault", where="hashing", error=f"{one.stem}: {error}"[:300]
-                        )
-                    continue
+                    # A fault of the machine, or it is removed right now: not read again at once.
+                    with aside.fence("uploaded_file", path.name, but=(_StoppedError,)) as fenced:
+                        self._hash(path)
+                        self._spool.discard(one)
                 except _StoppedError:
                     return
-                again_at.pop(one.name, None)
-                self._wake()
+                if not fenced.failed:
+                    self._wake()
+                elif not path.is_dir():
+                    aside.clear("uploaded_file", path.name)
 
     def _hash(self, path: Path) -> None:
         to_do = [row["path"] for row in manifest.read(path)["files"] if row["sha256"] is None]

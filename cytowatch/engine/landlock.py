@@ -45,7 +45,7 @@ def abi() -> int:
 
 
 def restrict(read: Iterable[str], write: Iterable[str]) -> None:
-    """Give up, for good, all files but those below `read` and `write`, and the network.
+    """Give up, for good, all files but those below `read` and `write`, all programs, and the network.
 
     What is below `write` may be read as well. Paths that do not exist are passed over. The rules
     are tied to the directories themselves, so they outlast a rename.
@@ -68,7 +68,7 @@ def restrict(read: Iterable[str], write: Iterable[str]) -> None:
     rules = _call(_CREATE, attributes, length, 0)
     try:
         for path in read:
-            _allow(rules, path, _EXECUTE | _READ_FILE | _READ_DIR)
+            _allow(rules, path, _READ_FILE | _READ_DIR)
         for path in write:
             _allow(rules, path, handled & ~(_EXECUTE | _IOCTL_DEV))
         if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:

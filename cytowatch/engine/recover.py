@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
-from cytowatch import manifest
+from cytowatch import aside, manifest
 from cytowatch.engine import advance
 from cytowatch.engine.advance import Place
 from cytowatch.engine.child import kill_recorded
@@ -30,16 +30,20 @@ def set_doubles_aside(spool: Spool) -> Iterator[tuple[UploadedFileId, Status, Pa
     for status in reversed(STAGE_STATUSES):
         for id_ in spool.in_status(status):
             path = spool.stage(status) / id_
-            if id_ in seen or _is_published(spool, path):
-                kill_recorded(path)
-                yield id_, status, spool.set_aside(path, status)
+            place: Path | None = None
+            with aside.fence("uploaded_file", id_):
+                if id_ in seen or _is_published(spool, path):
+                    kill_recorded(path)
+                    place = spool.set_aside(path, status)
             seen.add(id_)
+            if place is not None:
+                yield id_, status, place
 
 
 def _is_published(spool: Spool, path: Path) -> bool:
     try:
         user = manifest.read(path)["user"]
-    except (OSError, ManifestError):
+    except (FileNotFoundError, ManifestError):
         return False
     return (spool.storage / user / path.name).is_dir()
 
@@ -47,29 +51,36 @@ def _is_published(spool: Spool, path: Path) -> bool:
 def recover(spool: Spool, *, now: datetime) -> Iterator[tuple[str, UploadedFileId]]:
     """Tidy every uploaded file in work; gives the user and the id of each that goes on.
 
-    A child that outlived its daemon is ended before its files are touched.
+    A child that outlived its daemon is ended before its files are touched. What goes wrong with one
+    is met again by the engine, which tries it until the cause is gone.
     """
     for status in STAGE_STATUSES:
         for id_ in spool.in_status(status):
-            path = spool.stage(status) / id_
-            kill_recorded(path)
-            try:
-                found = manifest.read(path)
-            except (ManifestError, FileNotFoundError):
-                # The engine gives it a new manifest and ends it; nothing of it is lost.
-                yield "unknown", id_
-                continue
-            if advance.is_folder(found) and status is Status.EXTRACTING_DATA:
-                advance.without_temporaries(path)
-                continue
-            place = Place(status=status, path=path, manifest=found)
-            if status.is_error:
-                right = advance.corrected(found, status, now=now)
-                if right != found:
-                    manifest.write(path, right)
-                continue
-            advance.tidy(spool, place, now=now)
-            yield found["user"], id_
+            user: str | None = "unknown"
+            with aside.fence("uploaded_file", id_):
+                user = _taken_up(spool, spool.stage(status) / id_, status, now=now)
+            if user is not None:
+                yield user, id_
+
+
+def _taken_up(spool: Spool, path: Path, status: Status, *, now: datetime) -> str | None:
+    """Tidy the uploaded file at `path`; gives its user if it goes on."""
+    kill_recorded(path)
+    try:
+        found = manifest.read(path)
+    except (ManifestError, FileNotFoundError):
+        # The engine gives it a new manifest and ends it; nothing of it is lost.
+        return "unknown"
+    if advance.is_folder(found) and status is Status.EXTRACTING_DATA:
+        advance.without_temporaries(path)
+        return None
+    if status.is_error:
+        right = advance.corrected(found, status, now=now)
+        if right != found:
+            manifest.write(path, right)
+        return None
+    advance.tidy(spool, Place(status=status, path=path, manifest=found), now=now)
+    return found["user"]
 
 
 def finish(spool: Spool) -> Iterator[str]:
@@ -78,5 +89,5 @@ def finish(spool: Spool) -> Iterator[str]:
     Gives the ids of the uploaded files whose manifest has changed by it.
     """
     spool.empty_trash()
-    with suppress(OSError, ManifestError):
+    with suppress(OSError):
         yield from advance.lighten_the_rest(spool)

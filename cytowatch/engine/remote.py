@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from cytowatch.config import Config, from_mapping
+from cytowatch.engine import room
 from cytowatch.engine.child import ChildCrashed, ChildTimedOut, Zygote
+from cytowatch.engine.room import Amount
 from cytowatch.errors import IngestError, TransientError
 from cytowatch.status import Status
 
@@ -93,7 +95,9 @@ def run_stage(request: dict[str, Any]) -> dict[str, Any]:
                 status,
                 request["manifest"],
                 progress=told,
-                check_room=lambda need_bytes: _check_room(directory, need_bytes, config),
+                check_room=lambda need_bytes, need_inodes=0: _check_room(
+                    directory, need_bytes, need_inodes, config
+                ),
             )
     except ChildCrashed as crash:
         return {"crashed": crash.wait_status}
@@ -135,15 +139,11 @@ def _mark(directory: Path, token: str) -> None:
         raise BegunBefore(directory.name) from None
 
 
-def _check_room(directory: Path, need_bytes: int, config: Config) -> None:
-    found = os.statvfs(directory)
-    free = found.f_bavail * found.f_frsize
-    if free - need_bytes < config.storage.reserve_bytes:
-        raise TransientError(
-            "disk",
-            f"up to {need_bytes:,} bytes are needed, {free:,} are free, of which "
-            f"{config.storage.reserve_bytes:,} are kept in reserve",
-        )
+def _check_room(directory: Path, need_bytes: int, need_inodes: int, config: Config) -> None:
+    there = room.free(directory)
+    need = Amount(bytes=need_bytes, inodes=max(room.FEW_INODES, need_inodes))
+    if lacks := room.too_little(there, need, room.spare(config.storage, there)):
+        raise TransientError("disk", lacks)
 
 
 class _Told:

@@ -7,24 +7,45 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
-from cytowatch.engine import after
+from cytowatch import aside, durable, outside
+from cytowatch.engine import after, notes
 from cytowatch.errors import CytowatchError, RootError
 from cytowatch.index import Index
-from cytowatch.names import UploadedFileId
+from cytowatch.manifest import ManifestError
+from cytowatch.names import ID_PATTERN, UploadedFileId
+from cytowatch.outside import OutsideError
 from cytowatch.spool import Spool
 from cytowatch.status import Status
 
-__all__ = ["answer_all", "ask", "perform"]
+__all__ = ["Answered", "answer_all", "ask", "perform", "sweep"]
 
 _PATIENCE_S = 30.0
 _LOOK_EVERY_S = 0.05
+#: Whoever asked has gone long before.
+_LEFT_AFTER_S = 600.0
+_LEFT = re.compile(r"\.[0-9a-f]{16}|.*\.(answer|partial)")
+_ABOUT_ONE = frozenset({"retry", "return", "remove"})
+_LONGEST_SAID = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """A request, the name of its file, its answer, and the status that its uploaded file had before."""
+
+    name: str
+    request: dict[str, Any]
+    answer: dict[str, Any]
+    before: Status | None
 
 
 def perform(
@@ -32,24 +53,47 @@ def perform(
 ) -> dict[str, Any]:
     """Do what is asked: ``{"said": …}``, or ``{"error": …}`` with the reason for a person."""
     try:
-        id_ = UploadedFileId(str(request.get("id", "")))
-        match request.get("do"):
+        wanted = checked(request)
+        id_ = UploadedFileId(wanted.get("id", ""))
+        match wanted["do"]:
             case "retry":
                 return {"said": after.retry(spool, id_, now=now)}
             case "return":
                 return {"said": after.hand_back(spool, id_)}
             case "remove":
-                after.remove(spool, id_, index, even_linked=bool(request.get("anyway")))
+                after.remove(spool, id_, index, even_linked=wanted["anyway"])
                 return {"said": "removed"}
-            case "reindex":
+            case _:
                 # A daemon does it beside all else, once this is answered.
                 return {"said": "begun"}
-            case other:
-                return {"error": f"nobody knows what {other!r} is"}
-    except CytowatchError as error:
-        return {"error": str(error)}
+    except (CytowatchError, OutsideError) as error:
+        return {"error": outside.text(str(error), most=_LONGEST_SAID)}
+    except ManifestError as error:
+        said = f"its manifest is damaged: restore its manifest.json from a backup ({error})"
+        return {"error": outside.text(said, most=_LONGEST_SAID)}
     except OSError as error:
-        return {"error": f"{error.strerror or error}: {error.filename or ''}"}
+        said = f"{error.strerror or error}: {error.filename or ''}"
+        return {"error": outside.text(said, most=_LONGEST_SAID)}
+
+
+def checked(request: dict[str, Any]) -> dict[str, Any]:
+    """What `request` asks for, with nothing else in it.
+
+    Raises
+    ------
+    OutsideError
+        It asks for what there is not, or of what cannot be an uploaded file.
+    """
+    do, id_, anyway = request.get("do"), request.get("id"), request.get("anyway", False)
+    if do == "reindex":
+        return {"do": do}
+    if not isinstance(do, str) or do not in _ABOUT_ONE:
+        raise OutsideError(f"the request is unknown: {outside.text(do, most=40)}")
+    if not isinstance(id_, str) or not ID_PATTERN.fullmatch(id_):
+        raise OutsideError(f"there is no uploaded file {outside.text(id_, most=100)}")
+    if not isinstance(anyway, bool):
+        raise OutsideError("anyway is neither true nor false")
+    return {"do": do, "id": id_, "anyway": anyway}
 
 
 def ask(spool: Spool, request: dict[str, Any], *, now: Callable[[], datetime]) -> dict[str, Any]:
@@ -75,7 +119,7 @@ def ask(spool: Spool, request: dict[str, Any], *, now: Callable[[], datetime]) -
     except RootError:
         answer = _by_daemon(spool, request)
     if "error" in answer:
-        raise RootError(answer["error"])
+        raise RootError(str(answer["error"]))
     return answer
 
 
@@ -89,7 +133,10 @@ def _by_daemon(spool: Spool, request: dict[str, Any]) -> dict[str, Any]:
     end = time.monotonic() + _PATIENCE_S
     while time.monotonic() < end:
         with suppress(FileNotFoundError):
-            found: dict[str, Any] = json.loads(answered.read_text())
+            try:
+                found = outside.read_json(answered)
+            except OutsideError as error:
+                raise RootError(f"the daemon's answer cannot be read: {error}") from error
             answered.unlink()
             return found
         time.sleep(_LOOK_EVERY_S)
@@ -99,27 +146,59 @@ def _by_daemon(spool: Spool, request: dict[str, Any]) -> dict[str, Any]:
     raise RootError("the daemon took the request and has not answered yet: see `cytowatch status`")
 
 
-def answer_all(
-    spool: Spool, index: Index, *, now: datetime
-) -> Iterator[tuple[dict[str, Any], dict[str, Any], Status | None]]:
-    """Perform every request that lies there; gives each, its answer, and the status before."""
-    for name in sorted(os.listdir(spool.requests)):
-        if not name.endswith(".json"):
+def answer_all(spool: Spool, index: Index, *, now: datetime) -> Iterator[Answered]:
+    """Perform every request that lies there; gives each with its answer.
+
+    What is not a request is refused (see `notes.refuse`); one that goes wrong otherwise is set aside.
+    """
+    names = sorted(name for name in os.listdir(spool.requests) if name.endswith(".json"))
+    aside.keep_only("request", os.listdir(spool.requests))
+    for name in names:
+        if not aside.may_try("request", name):
             continue
-        path = spool.requests / name
-        try:
-            request = json.loads(path.read_text())
-            if not isinstance(request, dict):
-                raise ValueError("no object")
-        except (OSError, ValueError) as error:
-            request, answer = {}, {"error": f"the request cannot be read: {error}"}
-            before = None
-        else:
-            before = after.status_of(spool, UploadedFileId(str(request.get("id", ""))))
-            answer = perform(spool, index, request, now=now)
+        done: Answered | None = None
+        with aside.fence("request", name):
+            done = _answered(spool, index, spool.requests / name, now)
+        if done is not None:
+            yield done
+
+
+def _answered(spool: Spool, index: Index, path: Path, now: datetime) -> Answered | None:
+    before: Status | None = None
+    request: dict[str, Any] = {}
+    try:
+        request = checked(outside.read_json(path))
+    except FileNotFoundError:
+        # The command waits no longer.
+        return None
+    except OutsideError as error:
+        said = f"the request was refused and lies in {notes.refuse(spool, path)}: {error}"
+        answer = {"error": outside.text(said, most=_LONGEST_SAID)}
+    else:
+        if "id" in request:
+            before = after.status_of(spool, UploadedFileId(request["id"]))
+        answer = perform(spool, index, request, now=now)
         # Gone before it is answered: a crash between the two leaves it undone or done, never twice.
         path.unlink(missing_ok=True)
-        temporary = path.with_suffix(".partial")
-        temporary.write_text(json.dumps(answer))
-        temporary.rename(path.with_suffix(".answer"))
-        yield request, answer, before
+    temporary = path.with_suffix(".partial")
+    durable.write_fresh(temporary, json.dumps(answer))
+    durable.move_over(temporary, path.with_suffix(".answer"))
+    return Answered(name=path.name, request=request, answer=answer, before=before)
+
+
+def sweep(spool: Spool, *, now_s: float) -> None:
+    """Remove what commands have left that were killed: answers nobody fetched, and files half-written.
+
+    `now_s` is the time of the clock that files have.
+    """
+    for entry in os.scandir(spool.requests):
+        if not _LEFT.fullmatch(entry.name):
+            continue
+        with (
+            aside.fence("request", entry.name, but=(FileNotFoundError,)),
+            suppress(FileNotFoundError),
+        ):
+            age_s = now_s - entry.stat(follow_symlinks=False).st_mtime
+            # One from the future was written before the clock was set back.
+            if abs(age_s) > _LEFT_AFTER_S:
+                spool.discard(Path(entry.path))

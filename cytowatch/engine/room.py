@@ -1,7 +1,7 @@
-"""Room on the disk: what stages in work may still write is kept for them, so that all of them fit.
+"""Room on the disk, in bytes and in inodes: what stages in work may still write is kept for them.
 
-Each stage says how much it may write at most before it begins; what it has written since counts
-no more, for the disk's own free bytes have gone down by it.
+Each stage says how much it may write at most before it begins; what it has written since no longer
+counts, because the disk's own free room has gone down by it.
 """
 
 from __future__ import annotations
@@ -9,54 +9,126 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from cytowatch import durable
 from cytowatch.errors import TransientError
 
-__all__ = ["Room", "free_bytes", "written_bytes"]
+if TYPE_CHECKING:
+    # The commands start faster without it.
+    from cytowatch.config import Storage
+
+__all__ = ["FEW_INODES", "Amount", "Free", "Room", "free", "spare", "too_little", "written"]
+
+#: What a stage makes at most that is not an archive's: directories, a pyramid, pictures, a manifest.
+FEW_INODES = 16
+#: A small filesystem has few inodes: no more than this part of them is kept in reserve.
+_PART_IN_RESERVE = 10
 
 
-def free_bytes(path: Path) -> int:
-    """What anybody may still write to the filesystem of `path`, in bytes."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Amount:
+    """Bytes and inodes: what is needed, reserved or written."""
+
+    bytes: int = 0
+    inodes: int = 0
+
+    def __add__(self, other: Amount) -> Amount:
+        return Amount(bytes=self.bytes + other.bytes, inodes=self.inodes + other.inodes)
+
+    def __sub__(self, other: Amount) -> Amount:
+        """What is left of it; nothing is less than nothing."""
+        return Amount(
+            bytes=max(0, self.bytes - other.bytes), inodes=max(0, self.inodes - other.inodes)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Free:
+    """What may still be written; `inodes` and `all_inodes` are None where a filesystem has no limit."""
+
+    bytes: int
+    inodes: int | None = None
+    all_inodes: int | None = None
+
+
+def free(path: Path) -> Free:
+    """What anybody may still write to the filesystem of `path`.
+
+    btrfs and some network filesystems count no inodes and state 0 of 0.
+
+    Source: statvfs(3)
+    """
     found = os.statvfs(path)
-    return found.f_bavail * found.f_frsize
+    left = found.f_bavail * found.f_frsize
+    if not found.f_files:
+        return Free(bytes=left)
+    return Free(bytes=left, inodes=found.f_favail, all_inodes=found.f_files)
 
 
-def written_bytes(path: Path) -> int:
-    """What the tree at `path` takes of the disk, in bytes; 0 if there is none."""
-    total = 0
-    for folder, _, names in os.walk(path):
-        for name in names:
-            try:
-                total += 512 * os.lstat(os.path.join(folder, name)).st_blocks
-            except FileNotFoundError:
-                continue
-    return total
+def spare(settings: Storage, there: Free) -> Amount:
+    """What is kept free in any case."""
+    inodes = 0
+    if there.all_inodes is not None:
+        inodes = min(settings.reserve_inodes, there.all_inodes // _PART_IN_RESERVE)
+    return Amount(bytes=settings.reserve_bytes, inodes=inodes)
+
+
+def too_little(there: Free, need: Amount, kept: Amount, others: Amount | None = None) -> str | None:
+    """Why `need` does not fit beside what is `kept` free and what `others` may write; None if it does."""
+    reserved = others or Amount()
+    for unit, left, wanted, spared, taken in (
+        ("bytes", there.bytes, need.bytes, kept.bytes, reserved.bytes),
+        ("inodes", there.inodes, need.inodes, kept.inodes, reserved.inodes),
+    ):
+        if left is None or left - taken - wanted >= spared:
+            continue
+        more = f", {taken:,} are reserved for what is in work" if taken else ""
+        said = f"up to {wanted:,} {unit} are needed, {left:,} are free" if wanted else (
+            f"{left:,} {unit} are free"
+        )  # fmt: skip
+        return f"{said}, of which {spared:,} are kept in reserve{more}"
+    return None
+
+
+def written(path: Path) -> Amount:
+    """What the tree at `path` takes of the disk; nothing if there is none."""
+    size = count = 0
+    # A tree that a decoder has nested too deeply is counted as far as it is looked into.
+    with suppress(OSError):
+        for folder, _, names in durable.walk(path):
+            count += 1 + len(names)
+            for name in names:
+                with suppress(FileNotFoundError):
+                    size += 512 * os.lstat(os.path.join(folder, name)).st_blocks
+    return Amount(bytes=size, inodes=count)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Claim:
     out: Path
-    most_bytes: int
+    most: Amount
 
-    def left_bytes(self) -> int:
-        return max(0, self.most_bytes - written_bytes(self.out))
+    def left(self) -> Amount:
+        return self.most - written(self.out)
 
 
 class Room:
-    """Guards that stages which run at the same time do not count on the same free bytes.
+    """Guards that stages which run at the same time do not count on the same free room.
 
-    Safe from any thread. `free` tells the free bytes of the disk.
+    Safe from any thread. `free` gives what the disk has.
     """
 
-    def __init__(self, free: Callable[[], int]) -> None:
+    def __init__(self, free: Callable[[], Free]) -> None:
         self._free = free
         self._lock = threading.Lock()
         self._claims: dict[str, _Claim] = {}
 
-    def reserve(self, id_: str, out: Path, need_bytes: int, *, spare_bytes: int) -> None:
-        """Keep `need_bytes` more for what `id_` writes into `out`; `spare_bytes` stay free in any case.
+    def reserve(self, id_: str, out: Path, need: Amount, *, settings: Storage) -> None:
+        """Keep `need` more for what `id_` writes into `out`; the reserve of `settings` stays free.
 
         Raises
         ------
@@ -64,23 +136,20 @@ class Room:
             There is too little: it waits until there is room, or until another one is done.
         """
         with self._lock:
-            others = sum(c.left_bytes() for key, c in self._claims.items() if key != id_)
-            free = self._free()
-            if free - others - need_bytes < spare_bytes:
-                kept = f", {others:,} are reserved for what is in work" if others else ""
-                raise TransientError(
-                    "disk",
-                    f"up to {need_bytes:,} bytes are needed, {free:,} are free, "
-                    f"of which {spare_bytes:,} are kept in reserve{kept}",
-                )
-            self._claims[id_] = _Claim(out=out, most_bytes=written_bytes(out) + need_bytes)
+            others = sum(
+                (claim.left() for key, claim in self._claims.items() if key != id_), Amount()
+            )
+            there = self._free()
+            if lacks := too_little(there, need, spare(settings, there), others):
+                raise TransientError("disk", lacks)
+            self._claims[id_] = _Claim(out=out, most=written(out) + need)
 
     def release(self, id_: str) -> None:
         """The stage of `id_` is over."""
         with self._lock:
             self._claims.pop(id_, None)
 
-    def reserved_bytes(self) -> int:
+    def reserved(self) -> Amount:
         """What all stages in work may still write."""
         with self._lock:
-            return sum(claim.left_bytes() for claim in self._claims.values())
+            return sum((claim.left() for claim in self._claims.values()), Amount())

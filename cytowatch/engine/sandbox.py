@@ -7,14 +7,16 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from cytowatch.config import Config
-from cytowatch.engine import landlock
+from cytowatch.engine import landlock, seccomp
 
-__all__ = ["RUNTIME", "die_with_parent", "enforced", "enter"]
+__all__ = ["RUNTIME", "adopt_orphans", "die_with_parent", "enforced", "enter"]
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
+_PR_SET_CHILD_SUBREAPER = 36
 #: Of nineteen steps back: with all of them a decoder beside a busy machine would never end.
 _NICE = 10
 _PR_SET_MDWE, _PR_GET_MDWE, _REFUSE_EXEC_GAIN = 65, 66, 1
@@ -50,8 +52,23 @@ def die_with_parent(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent ends, so that it can be ended as well.
+
+    Raises
+    ------
+    OSError
+        The kernel refused.
+    """
+    if _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "PR_SET_CHILD_SUBREAPER")
+
+
 def enter(config: Config, out: str, *, parent: int) -> bool:
-    """Restrict this process, which stands in ``<id>/``; tells whether Landlock holds it as well.
+    """Restrict this process, which stands in ``<id>/``; tells whether both walls hold it.
+
+    Landlock limits the files, seccomp the system calls. Where this kernel or this processor lacks one, the
+    other is put up all the same.
 
     Raises
     ------
@@ -81,30 +98,51 @@ def enter(config: Config, out: str, *, parent: int) -> bool:
         raise OSError(ctypes.get_errno(), "PR_SET_NO_NEW_PRIVS")
     # What was written is never executed. A kernel before 6.3 does not know it; every decoder does.
     _libc.prctl(_PR_SET_MDWE, _REFUSE_EXEC_GAIN, 0, 0, 0)
-    if landlock.abi() == 0:
-        return False
-    landlock.restrict(read=["source", "derived", *RUNTIME], write=[out, "/dev/null"])
-    return True
+    files, calls = landlock.abi() > 0, seccomp.can()
+    if files:
+        landlock.restrict(read=["source", "derived", *RUNTIME], write=[out, "/dev/null"])
+    if calls:
+        seccomp.restrict()
+    return files and calls
 
 
 def enforced() -> dict[str, bool | int]:
-    """What this kernel really enforces, tried in a process of its own."""
+    """What this kernel really enforces, tried in a process of its own.
+
+    `files` is Landlock's wall, `calls` is seccomp's; `holds` says that both stand.
+    """
     version = landlock.abi()
+    files = bool(version) and _tried(_without_files)
+    calls = seccomp.can() and _tried(_without_calls)
     return {
         "landlock_abi": version,
-        "files": bool(version) and _tried(),
-        "network": version >= 4,
+        "files": files,
+        "calls": calls,
+        "holds": files and calls,
         "write_xor_execute": _libc.prctl(_PR_GET_MDWE, 0, 0, 0, 0) >= 0,
     }
 
 
-def _tried() -> bool:
-    """Whether a restricted process is really denied a file that it could read before."""
+def _without_files() -> None:
+    landlock.restrict(read=["/dev/null"], write=[])
+    os.close(os.open("/proc/self/status", os.O_RDONLY))
+
+
+def _without_calls() -> None:
+    _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    seccomp.restrict()
+    try:
+        os.setsid()
+    except OSError as error:
+        raise PermissionError from error
+
+
+def _tried(forbidden: Callable[[], None]) -> bool:
+    """Whether a restricted process is really denied what it could do before."""
     child = os.fork()
     if child == 0:
         try:
-            landlock.restrict(read=["/dev/null"], write=[])
-            os.close(os.open("/proc/self/status", os.O_RDONLY))
+            forbidden()
         except PermissionError:
             os._exit(0)
         except BaseException:  # noqa: BLE001 - the probe may end in no other way

@@ -13,7 +13,7 @@ from cytowatch import durable
 from cytowatch.config import Config
 from cytowatch.engine import wire
 from cytowatch.errors import IngestError, TransientError, stage_error
-from cytowatch.model import Outcome, UploadedFile
+from cytowatch.model import CheckRoom, Outcome, UploadedFile
 from cytowatch.status import Status
 
 __all__ = ["serve"]
@@ -58,11 +58,11 @@ def _throttled(channel: socket.socket) -> Callable[[float], None]:
     return progress
 
 
-def _asking(channel: socket.socket) -> Callable[[int], None]:
+def _asking(channel: socket.socket) -> CheckRoom:
     """The daemon knows what else is in work on the same disk."""
 
-    def check_room(need_bytes: int) -> None:
-        wire.send(channel, {"need_bytes": need_bytes})
+    def check_room(need_bytes: int, need_inodes: int = 0) -> None:
+        wire.send(channel, {"need_bytes": need_bytes, "need_inodes": need_inodes})
         answer = wire.receive(channel)
         if answer is None or "refused" in answer:
             raise TransientError("disk", str((answer or {}).get("refused", "the daemon is gone")))

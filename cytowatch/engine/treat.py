@@ -19,7 +19,7 @@ from cytowatch.engine.advance import Place
 from cytowatch.engine.child import Child, ChildCrashed, ChildTimedOut, Stopped, Zygote, record
 from cytowatch.engine.cluster import Cluster, RemoteChild
 from cytowatch.engine.contents import Contents
-from cytowatch.engine.room import Room
+from cytowatch.engine.room import FEW_INODES, Amount, Room
 from cytowatch.errors import DeploymentError, IngestError, TransientError, stage_error
 from cytowatch.index import Index, content_key
 from cytowatch.manifest import FileEntry, ManifestError
@@ -28,7 +28,7 @@ from cytowatch.names import UploadedFileId
 from cytowatch.spool import Spool
 from cytowatch.status import Status
 
-__all__ = ["Observer", "Treatment", "treat"]
+__all__ = ["Observer", "Treatment", "give_up", "treat"]
 
 
 _GONE = DeploymentError(
@@ -119,6 +119,35 @@ def _treat_found(with_: Treatment, id_: UploadedFileId) -> None:
     if _to_link(with_, place):
         _wait_for_first(with_, place)
     _treat(with_, _taken_up(with_, place))
+
+
+def give_up(with_: Treatment, id_: UploadedFileId, said: str) -> None:
+    """End the uploaded file `id_` as an error: whatever is done with it meets an unexpected error, `said`.
+
+    Raises
+    ------
+    OSError
+        The machine does not let it; it is tried again later.
+    """
+    found = with_.spool.find(id_)
+    if found is None or found[0].is_final:
+        return
+    status, path = found
+    kind = DeploymentError if status is Status.UPLOADED else stage_error(status)
+    wrong = kind("unexpected", said, retryable=True)
+
+    def fail(at: Place) -> Place:
+        return advance.fail(with_.spool, at, wrong, now=with_.now())
+
+    try:
+        _move(with_, Place(status=status, path=path, manifest=manifest.read(path)), fail)
+    except OSError:
+        raise
+    except Exception:  # noqa: BLE001 - what its manifest says may be the very cause
+        if (found := with_.spool.find(id_)) is None or found[0] is not status:
+            return
+        rebuilt = advance.rebuilt(path, id_, said, now=with_.now())
+        _move(with_, Place(status=status, path=path, manifest=rebuilt), fail)
 
 
 def _register(with_: Treatment, place: Place) -> None:
@@ -218,11 +247,11 @@ def _stage(with_: Treatment, place: Place, child: Child | RemoteChild, out: str)
             place.status,
             place.manifest,
             progress=lambda share: with_.observer.progressed(place, share),
-            check_room=lambda need_bytes: with_.room.reserve(
+            check_room=lambda need_bytes, need_inodes=0: with_.room.reserve(
                 place.manifest["id"],
                 place.path / out,
-                need_bytes,
-                spare_bytes=with_.config.storage.reserve_bytes,
+                Amount(bytes=need_bytes, inodes=max(FEW_INODES, need_inodes)),
+                settings=with_.config.storage,
             ),
             stop=with_.stop,
         )

@@ -7,6 +7,8 @@ published. Nothing is changed.
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 import threading
 import time
 from collections.abc import Callable
@@ -66,6 +68,7 @@ def verify(
     throttle: Throttle,
     progress: Callable[[int], None],
     stop: threading.Event,
+    findings: Findings | None = None,
 ) -> Findings:
     """Look at the uploaded file that is published at `path`.
 
@@ -79,7 +82,7 @@ def verify(
     Stopped
         `stop` was set.
     """
-    findings = Findings()
+    findings = findings or Findings()
     for row in found["files"]:
         top = path / row["path"].split("/", 1)[0]
         if top.is_symlink():
@@ -104,7 +107,10 @@ def _hash(
     digest = hashlib.sha256()
     read = 0
     try:
-        with open(file, "rb", buffering=0) as opened:
+        if not stat.S_ISREG(os.stat(file).st_mode):
+            findings.problems.append(f"{name} is not a regular file")
+            return
+        with open(file, "rb", buffering=0, opener=_not_waiting) as opened:
             while chunk := opened.read(_CHUNK_BYTES):
                 if stop.is_set():
                     raise Stopped("asked to stop")
@@ -125,6 +131,11 @@ def _hash(
         findings.unhashed.append(name)
     elif digest.hexdigest() != sha256:
         findings.problems.append(f"{name} has other bytes than when it was hashed")
+
+
+def _not_waiting(path: str, flags: int) -> int:
+    """Open `path` without waiting for somebody at the other end of what may be a FIFO by now."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _reopen(

@@ -19,12 +19,13 @@ from contextlib import suppress
 from typing import Any
 
 from cytowatch.config import Config, from_mapping
-from cytowatch.engine import sandbox
+from cytowatch.engine import sandbox, seccomp
 from cytowatch.engine.stagehand import serve
 
 __all__ = ["main", "start_time"]
 
 _LARGEST_REQUEST = 1 << 16
+_ROUNDS = 1000
 #: imagecodecs loads its codecs when they are used first, which would be in every child anew.
 _PRELOADED = ("numpy", "pyvips", "tifffile", "openslide", "imagecodecs._jpeg8", "PIL.Image")
 
@@ -52,9 +53,12 @@ def _started(pid: int) -> int:
 def main(descriptor: int, stages: str) -> None:
     """Serve requests until the daemon closes its end."""
     sandbox.die_with_parent(int(os.environ.pop("CYTOWATCH_PARENT")))
+    # A process that a decoder started, where no filter forbids that, comes to us when the decoder ends.
+    sandbox.adopt_orphans()
     for name in _PRELOADED:
         importlib.import_module(name)
     table = importlib.import_module(stages).STAGES
+    seccomp.prepare()
     # What is loaded stays: a collection in a child would touch, and so copy, all of its pages.
     gc.freeze()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -80,7 +84,10 @@ def main(descriptor: int, stages: str) -> None:
             for received in descriptors:
                 os.close(received)
         requests.send(json.dumps(answer).encode())
-        _dying.difference_update([pid for pid in _dying if os.waitpid(pid, os.WNOHANG)[0]])
+        gone = [pid for pid in _dying if os.waitpid(pid, os.WNOHANG)[0]]
+        _dying.difference_update(gone)
+        if gone:
+            _end_orphans()
 
 
 def _fork(
@@ -117,7 +124,35 @@ def _reap(pid: int) -> dict[str, Any]:
     if not _kill(pid):
         return {"error": f"{pid} is no child of this process"}
     _, status = os.waitpid(pid, 0)
+    _end_orphans()
     return {"status": status}
+
+
+def _end_orphans() -> None:
+    """End whatever is our child and was not forked by us: a decoder that has ended had started it.
+
+    One that forks all the while is outrun: each round leaves nobody who was there when it began.
+    """
+    for _ in range(_ROUNDS):
+        strangers = _our_children() - _children - _dying
+        if not strangers:
+            return
+        for pid in strangers:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for pid in strangers:
+            with suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+
+
+def _our_children() -> set[int]:
+    """The processes whose parent this one is. Source: proc(5), ``/proc/[pid]/task/[tid]/children``."""
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children", "rb") as file:
+            return {int(one) for one in file.read().split()}
+    except OSError:
+        # Where /proc is hidden, the filter of system calls alone keeps a decoder from starting any.
+        return set()
 
 
 def _bury(pid: int) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from cytowatch.formats import (
     zip,  # noqa: A004 - the module is named for its format
 )
 from cytowatch.formats.base import Format, Probe
+from cytowatch.formats.doubles import is_whole_slide
 from cytowatch.formats.looks import looks_like
 
 __all__ = ["FORMATS", "Format", "Probe", "by_id", "looks_like", "matching"]
@@ -68,7 +69,9 @@ FORMATS: tuple[Format, ...] = (
 
 def matching(probe: Probe) -> list[tuple[Format, str]]:
     """Every format that claims the probed file, each with its evidence."""
-    found = ((one, one.matches(probe)) for one in FORMATS)
+    # Its preamble may be the beginning of any other format.
+    asked = (dicom.FORMAT,) if is_whole_slide(probe.head) else FORMATS
+    found = ((one, one.matches(probe)) for one in asked)
     return [(one, evidence) for one, evidence in found if evidence is not None]
 
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cytowatch.formats.doubles import is_whole_slide
 from cytowatch.formats.tiff import Tiff, TiffError
 from cytowatch.status import Status
 
@@ -49,7 +50,9 @@ class Probe:
 
     @functools.cached_property
     def tiff(self) -> Tiff | None:
-        """The TIFF structure, or None if it is no TIFF or one that cannot be read."""
+        """The TIFF structure, or None if it is no TIFF, one that cannot be read, or DICOM as well."""
+        if is_whole_slide(self.head):
+            return None
         try:
             return Tiff(self.descriptor, self.size_bytes)
         except TiffError:

@@ -80,8 +80,13 @@ class _Folder:
 
     def below(self) -> list[str]:
         """Every path in it and below it."""
-        inner = [path for folder in self.folders.values() for path in folder.below()]
-        return [*self.files.values(), *inner]
+        found: list[str] = []
+        waiting = [self]
+        while waiting:
+            folder = waiting.pop()
+            found += folder.files.values()
+            waiting += reversed(folder.folders.values())
+        return found
 
     def inside(self) -> dict[str, str]:
         """Every path below it, by what it is relative to it."""
@@ -99,22 +104,34 @@ def groups(sizes: Mapping[str, int], look: Look) -> list[Group]:
             inner = f"{folder.path}/{part}" if folder.path else part
             folder = folder.folders.setdefault(part, _Folder(inner))
         folder.files[name] = path
-    found: list[Group] = []
-    _walk(top, sizes, look, found)
-    return found
+    waiting = [top]
+    found: list[list[Group]] = []
+    while waiting:
+        found.append(_in_folder(waiting.pop(), sizes, look, waiting))
+    # What lies deepest comes first.
+    return [group for groups in reversed(found) for group in groups]
 
 
-def _walk(folder: _Folder, sizes: Mapping[str, int], look: Look, found: list[Group]) -> None:
+def _in_folder(
+    folder: _Folder, sizes: Mapping[str, int], look: Look, below: list[_Folder]
+) -> list[Group]:
+    """The groups of one folder; the folders in it that belong to none are added to `below`."""
     free = dict(folder.files)
+    # Or every folder would be compared with every file.
+    by_stem: dict[str, list[str]] = {}
+    for name in free:
+        by_stem.setdefault(_stem(name), []).append(name)
     here: list[Group] = []
     for name, inner in folder.folders.items():
-        made = _mirax(name, inner, free, look) or _cellsens(name, inner, free, look)
-        if made is not None:
-            here.append(made)
-            if not made.headless:
-                free.pop(os.path.basename(made.head), None)
-        else:
-            _walk(inner, sizes, look, found)
+        made = _mirax(name, inner, _Near(free, by_stem), look) or _cellsens(
+            name, inner, _Near(free, by_stem), look
+        )
+        if made is None:
+            below.append(inner)
+            continue
+        here.append(made)
+        if not made.headless:
+            free.pop(os.path.basename(made.head), None)
     for name in list(free):
         lone = _lone(name, free[name], sizes, look)
         if lone is not None:
@@ -122,21 +139,31 @@ def _walk(folder: _Folder, sizes: Mapping[str, int], look: Look, found: list[Gro
             here.append(lone)
     here += _vms(free, sizes, look)
     here += _dicom(free, look)
-    found += _singles(here, free, look)
+    return _singles(here, free, look)
 
 
-def _mirax(name: str, folder: _Folder, free: Mapping[str, str], look: Look) -> Group | None:
+@dataclass(frozen=True, slots=True)
+class _Near:
+    """The files beside a folder that are free still, found by their stem."""
+
+    free: Mapping[str, str]
+    by_stem: Mapping[str, list[str]]
+
+    def with_stem(self, stem: str) -> list[tuple[str, str]]:
+        """Name and path of those that differ at most by their extension."""
+        return [(name, self.free[name]) for name in self.by_stem.get(stem, ()) if name in self.free]
+
+
+def _mirax(name: str, folder: _Folder, near: _Near, look: Look) -> Group | None:
     own = f"{name}.mrxs"
     parts = [part for part in folder.files if _MIRAX_PART.fullmatch(part)]
-    head = next((path for other, path in free.items() if _same(other, own)), None)
+    beside = near.with_stem(name)
+    head = next((path for other, path in beside if _same(other, own)), None)
     if not parts and (head is None or not look(head, _is_jpeg)):
         return None
     if head is None:
         # Under another name: a JPEG that bears the folder's name.
-        head = next(
-            (path for other, path in free.items() if _stem(other) == name and look(path, _is_jpeg)),
-            None,
-        )
+        head = next((path for _, path in beside if look(path, _is_jpeg)), None)
     inside = folder.inside()
     missing = _mirax_missing(name, inside, look)
     members = sorted(inside.values())
@@ -163,21 +190,19 @@ def _mirax_missing(name: str, inside: Mapping[str, str], look: Look) -> str | No
     return next((f"{name}/{one}" for one in wanted if one not in inside and _plain(one)), None)
 
 
-def _cellsens(name: str, folder: _Folder, free: Mapping[str, str], look: Look) -> Group | None:
+def _cellsens(name: str, folder: _Folder, near: _Near, look: Look) -> Group | None:
     found = _CELLSENS_FOLDER.fullmatch(name)
     if found is None:
         return None
     stem = found["stem"]
     inside = folder.inside()
-    head = next((path for other, path in free.items() if _same(other, f"{stem}.vsi")), None)
+    beside = near.with_stem(stem)
+    head = next((path for other, path in beside if _same(other, f"{stem}.vsi")), None)
     frames = [path for relative, path in inside.items() if _ETS.fullmatch(relative)]
     if head is None and not frames:
         return None
     if head is None:
-        head = next(
-            (path for other, path in free.items() if _stem(other) == stem and look(path, _is_tiff)),
-            None,
-        )
+        head = next((path for _, path in beside if look(path, _is_tiff)), None)
     missing = None if frames else f"{name}/stack1/frame_t.ets"
     missing = missing if head else f"{stem}.vsi"
     members = sorted(inside.values())
@@ -214,7 +239,8 @@ def _vms(free: dict[str, str], sizes: Mapping[str, int], look: Look) -> list[Gro
         wanted = [one for one in look(path, referred) if _plain(one)]
         del free[name]
         members = [free.pop(one) for one in wanted if one in free]
-        absent = [one for one in wanted if not _among(one, path, members)]
+        there = {os.path.basename(member) for member in members}
+        absent = [one for one in wanted if one not in there]
         made.append(
             Group(kind=mark[0], members=(path, *members), missing=absent[0] if absent else None)
         )
@@ -230,11 +256,6 @@ def _vms(free: dict[str, str], sizes: Mapping[str, int], look: Look) -> list[Gro
         for stem, some in waiting.items()
     ]
     return made
-
-
-def _among(name: str, head: str, members: list[str]) -> bool:
-    folder = os.path.dirname(head)
-    return (f"{folder}/{name}" if folder else name) in members
 
 
 def referred(probe: Probe) -> tuple[str, ...]:
@@ -285,10 +306,11 @@ def _singles(sets: list[Group], free: dict[str, str], look: Look) -> list[Group]
     for name, path in slides.items():
         by_stem.setdefault(_stem(name), []).append(path)
     joined: dict[str, list[str]] = {}
+    of_sets = set(heads.values())
     alone = []
     for name in sorted(sidecars):
         base = _stem(name)
-        slide = slides.get(base) or _likeliest(by_stem.get(base, []), set(heads.values()), look)
+        slide = slides.get(base) or _likeliest(by_stem.get(base, []), of_sets, look)
         if slide is not None and look(free[name], _is_text):
             joined.setdefault(slide, []).append(free[name])
         else:
@@ -356,7 +378,7 @@ def placed(group: Group, name: str) -> dict[str, str]:
     Names stay where a decoder takes them as they are; else a tree of other names is made, in
     which head and folder of a set still agree.
     """
-    taken: set[str] = set()
+    taken: dict[str, int] = {}
     where: dict[str, str] = {}
     stem = _stem(name)
     safe = stem if _SAFE.fullmatch(stem) else names.slug(stem)
@@ -389,11 +411,13 @@ def _safe(name: str) -> str:
     return names.slug(stem) + (ending if re.fullmatch(r"\.[A-Za-z0-9]{1,8}", ending) else "")
 
 
-def _unique(inside: str, taken: set[str]) -> str:
+def _unique(inside: str, taken: dict[str, int]) -> str:
+    """`inside`, or what it becomes with a number; `taken` holds the last number of each."""
     stem, ending = os.path.splitext(inside)
-    found, number = inside, 1
+    found, number = inside, taken.get(inside.lower(), 1)
     while found.lower() in taken:
         number += 1
         found = f"{stem}-{number}{ending}"
-    taken.add(found.lower())
+    taken[found.lower()] = 1
+    taken[inside.lower()] = number
     return found

@@ -21,6 +21,7 @@ from collections.abc import Callable
 
 from cytowatch import durable
 from cytowatch.formats import announced, endings, extents, gaps, judging, netpbm, raster
+from cytowatch.formats.doubles import is_whole_slide
 from cytowatch.formats.tiff import SUB_IFDS, Directory, Tiff, TiffError
 
 __all__ = ["missing"]
@@ -87,7 +88,9 @@ def _is_known(head: bytes) -> bool:
 
 
 def _lacking(head: bytes, descriptor: int, size_bytes: int, *, late: bool) -> str | None:
-    # First of all: a tar begins with the name of its first member, which may look like anything.
+    if is_whole_slide(head):
+        return endings.dicom(descriptor, size_bytes)
+    # Before all others: a tar begins with the name of its first member, which may look like anything.
     if extents.tar_mark(head) is not None:
         return extents.tar(descriptor, size_bytes)
     for magic, look in _LOOKS:

@@ -24,7 +24,11 @@ def matches(probe: Probe) -> str | None:
         return None
     if probe.path is None:
         return "DICM at 128, of the class of whole slides" if series(probe) else None
-    return "DICM at 128, whole-slide pixels" if openslide_vendor(probe) == "dicom" else None
+    vendor = openslide_vendor(probe)
+    # Of one that is a TIFF as well OpenSlide goes by the name, which is not the last one that it gets.
+    if vendor == "dicom" or (vendor is not None and series(probe)):
+        return "DICM at 128, whole-slide pixels"
+    return None
 
 
 def series(probe: Probe) -> str | None:
@@ -54,7 +58,9 @@ FORMAT = Format(
     treated="native",
     reader="OpenSlide",
     extension="dcm",
-    oddities="Each level is a file; the files of one series in one folder are one slide, if they end in .dcm, "
+    oddities="A DICOM whose preamble is the header of a TIFF is DICOM. Where its JPEG frames have other colours "
+    "than it states (YCbCr for RGB, or RGB for YCbCr), which OpenSlide would believe, a pyramid is derived with the right ones, "
+    "or a warning says so. Each level is a file; the files of one series in one folder are one slide, if they end in .dcm, "
     ".dicom, in nothing or, as UIDs do, in a number. A DICOM "
     "file of another kind (a CT, a report) is no image here, and the error says so.",
     source="https://openslide.org/formats/dicom/",

@@ -27,6 +27,7 @@ _BLOCK_BYTES = 512
 #: Members of a gzip that are tried from the end backwards, and what they may unpack to together.
 _MOST_TRIED = 64
 _MOST_UNPACKED = 64 << 20
+_LONGEST_LIST = 64 << 20
 _DICOM_END = b"\xfe\xff\xdd\xe0\0\0\0\0"
 _TRANSFER_SYNTAX = b"\x02\x00\x10\x00UI"
 #: JPEG, JPEG 2000 and run lengths: pixels in pieces with a mark behind the last.
@@ -84,9 +85,16 @@ def dicom(descriptor: int, size_bytes: int) -> str | None:
     at = head.find(_TRANSFER_SYNTAX)
     if at < 0 or not head.startswith(_ENCAPSULATED, at + 8):
         return None
-    begin = max(0, size_bytes - _TAIL_BYTES)
-    tail = os.pread(descriptor, size_bytes - begin, begin)
-    return None if _DICOM_END in tail else "the end of its pixels (DICOM sequence delimiter)"
+    # Behind its pixels one that is a TIFF as well lists all of its tiles.
+    most = _LONGEST_LIST if head.startswith((b"II", b"MM")) else _TAIL_BYTES
+    end = size_bytes
+    while end > max(0, size_bytes - most):
+        begin = max(0, end - _TAIL_BYTES)
+        if _DICOM_END in os.pread(descriptor, end - begin, begin):
+            return None
+        # The mark may lie across the border.
+        end = begin + len(_DICOM_END) - 1 if begin else 0
+    return "the end of its pixels (DICOM sequence delimiter)"
 
 
 def sqlite(descriptor: int, size_bytes: int) -> str | None:

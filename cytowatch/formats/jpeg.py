@@ -38,7 +38,7 @@ FORMAT = Format(
     treated="pyramid derived",
     reader="libvips",
     extension="jpg",
-    oddities="EXIF orientation is applied, CMYK and YCCK are converted through their profile. 72 or "
+    oddities="EXIF orientation, or else that of XMP, is applied; CMYK and YCCK are converted through their profile, or a general one. 72 or "
     "96 dpi of a camera is no pixel size. What the decoder warns of is told, "
     "and is damage where pixels are lost.",
     source="ITU-T T.81, Annex B",

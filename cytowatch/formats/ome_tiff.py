@@ -47,7 +47,9 @@ FORMAT = Format(
     extension="ome.tif",
     oddities="Native where OpenSlide sees every level; of a pyramid in SubIFDs it sees one, so that "
     "one is derived, and JPEG tiles are copied into it as they are. Each series becomes a "
-    "pyramid; of its planes the first is taken and the others are named. One that refers to other files is not supported, and says so.",
+    "pyramid. Three channels that are called or coloured red, green and blue, and three of 8 bits that have "
+    "neither names nor colours, are one RGB picture; of all other planes (fluorescence, focus, time) the "
+    "first is taken and the others are named. One that refers to other files is not supported, and says so.",
     source="https://ome-model.readthedocs.io/en/stable/ome-tiff/specification.html",
     matches=marked("ome-tiff"),
     native=True,

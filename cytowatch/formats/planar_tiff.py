@@ -31,7 +31,8 @@ FORMAT = Format(
     "the file leaves out are counted in a warning. 16 bits and floating samples end in a lossless "
     "pyramid of 16 bits; fewer bits are spread, wide, signed and floating samples scaled. "
     "YCbCr, Lab and samples that ExtraSamples does not call transparency go to tifffile as well: "
-    "what is neither colour nor transparency is left out and named.",
+    "what is neither colour nor transparency is left out and named. A pixel size is taken from the tags of the "
+    "standard and from what ImageJ, MetaMorph, NIS-Elements, Micro-Manager, LSM and GeoTIFF (in metres) state beside them.",
     source="TIFF 6.0",
     matches=matches,
 )

@@ -24,7 +24,7 @@ FORMAT = Format(
     reader="libvips",
     extension="png",
     oddities="Palettes and 1, 2 and 4 bits are expanded, transparency is laid over white, 16 bits "
-    "are kept; interlaced ones are read whole.",
+    "are kept; interlaced ones are read whole. The orientation of eXIf, or else of XMP, is applied.",
     source="ISO/IEC 15948",
     matches=matches,
 )

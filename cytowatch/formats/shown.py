@@ -6,11 +6,12 @@ and knows no orientation.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 from cytowatch.formats.tiff import Directory, Tiff, TiffError
 
-__all__ = ["misread", "unheeded"]
+__all__ = ["ascending", "misread", "unheeded"]
 
 #: Samples that are colours, by the photometric interpretation; of the others three.
 _COLOURS = {0: 1, 1: 1, 3: 1, 4: 1, 5: 4}
@@ -26,6 +27,19 @@ def misread(tiff: Tiff) -> str | None:
 def unheeded(tiff: Tiff) -> str | None:
     """What it states that is paid no heed to: a turn, or a sample that is no transparency."""
     return _first(said for one in _levels(tiff) for said in (_turn(one), _further_samples(one)))
+
+
+def ascending(tiff: Tiff) -> str | None:
+    """That a level is not smaller than the one before it, as a phrase: OpenSlide refuses such a slide."""
+    try:
+        sizes = [one.size for one in tiff.directories if one.tiled]
+    except TiffError:
+        return None
+    for number, (before, after) in enumerate(itertools.pairwise(sizes), start=1):
+        if after[0] >= before[0] or after[1] >= before[1]:
+            wide, tall = after
+            return f"its level {number}, {wide} x {tall}, is not smaller than the one before it"
+    return None
 
 
 def _first(said: Iterator[str | None]) -> str | None:

@@ -26,6 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from cytowatch import aside, outside
 from cytowatch.config import Hook
 from cytowatch.hooks.pending import Pending, bury, pending, place_of, save
 from cytowatch.manifest import Manifest
@@ -37,6 +38,7 @@ _FIRST_PAUSE_S = 2.0
 _LONGEST_PAUSE_S = 600.0
 _LOOK_EVERY_S = 0.5
 _MOST_OUTPUT_BYTES = 4096
+_MOST_SECRET_BYTES = 4096
 
 
 class DeliveryError(Exception):
@@ -83,8 +85,8 @@ def _secret(hook: Hook) -> bytes | None:
     if not hook.secret_file:
         return None
     try:
-        text = Path(hook.secret_file).read_text().strip()
-        return base64.b64decode(text.removeprefix("whsec_"), validate=True)
+        said = outside.read_file(hook.secret_file, most_bytes=_MOST_SECRET_BYTES, follow=True)
+        return base64.b64decode(said.strip().removeprefix(b"whsec_"), validate=True)
     except (OSError, ValueError) as error:
         raise DeliveryError(f"its secret_file cannot be used: {error}") from error
 
@@ -133,6 +135,9 @@ def _run(hook: Hook, one: Pending, path: Path, found: Manifest) -> str:
         )  # fmt: skip
     except OSError as error:
         raise DeliveryError(f"{hook.command[0]}: {error.strerror}") from error
+    except ValueError as error:
+        # A name in it that no environment can hold.
+        raise DeliveryError(f"{hook.command[0]}: {error}"[:200]) from error
     try:
         said, _ = process.communicate(json.dumps(found).encode(), timeout=hook.timeout_s)
     except subprocess.TimeoutExpired:
@@ -198,7 +203,7 @@ class Courier:
         names = {hook.name for hook in self._hooks}
         waiting = [one for one in pending(self._spool) if one.hook in names]
         return all(
-            self._due.get(one.file_name, now) > now
+            (self._due.get(one.file_name, now) > now or not aside.may_try("hook", one.file_name))
             # What was looked at a moment too early is put off, and not to be forgotten for that.
             and (one.file_name not in self._early or place_of(self._spool, one) is None)
             for one in waiting
@@ -206,12 +211,19 @@ class Courier:
 
     def _serve(self, hook: Hook, stop: threading.Event) -> None:
         while not stop.wait(_LOOK_EVERY_S):
-            for one in pending(self._spool):
+            waiting: list[Pending] = []
+            with aside.fence("part", f"hook {hook.name}"):
+                waiting = pending(self._spool)
+            for one in waiting:
                 if stop.is_set():
                     return
-                if one.hook == hook.name and self._due.get(one.file_name, 0.0) <= time.monotonic():
-                    with suppress(OSError):
+                if one.hook == hook.name and self._is_due(one):
+                    with aside.fence("hook", one.file_name):
                         self._try(hook, one)
+
+    def _is_due(self, one: Pending) -> bool:
+        now = time.monotonic()
+        return self._due.get(one.file_name, 0.0) <= now and aside.may_try("hook", one.file_name)
 
     def _try(self, hook: Hook, one: Pending) -> None:
         found = place_of(self._spool, one)

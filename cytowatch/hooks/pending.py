@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from cytowatch import durable, manifest
+from cytowatch import aside, durable, manifest, outside
 from cytowatch.manifest import Manifest, ManifestError
-from cytowatch.names import UploadedFileId
+from cytowatch.names import ID_PATTERN, UploadedFileId
+from cytowatch.outside import OutsideError
 from cytowatch.spool import Spool
 from cytowatch.status import Status
 
@@ -31,6 +33,9 @@ __all__ = [
     "revive",
     "save",
 ]
+
+
+_QUEUE = "hooks"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +62,7 @@ class Pending:
 
 
 def _folder(spool: Spool) -> Path:
-    return spool.state / "hooks"
+    return spool.state / _QUEUE
 
 
 def _dead(spool: Spool) -> Path:
@@ -97,16 +102,16 @@ def save(spool: Spool, one: Pending) -> None:
 def _write(folder: Path, one: Pending) -> None:
     path = folder / one.file_name
     temporary = path.with_name(f".{path.name}")
-    temporary.write_text(json.dumps(asdict(one)))
+    durable.write_fresh(temporary, json.dumps(asdict(one)))
     durable.fsync_file(temporary)
-    temporary.rename(path)
+    durable.move_over(temporary, path)
 
 
 def bury(spool: Spool, one: Pending) -> None:
     """Give it up: it stays as a dead letter until an admin has seen it."""
     save(spool, one)
     durable.make_directory(_dead(spool))
-    (_folder(spool) / one.file_name).replace(_dead(spool) / one.file_name)
+    durable.move_over(_folder(spool) / one.file_name, _dead(spool) / one.file_name)
 
 
 def revive(spool: Spool, one: Pending) -> None:
@@ -114,24 +119,54 @@ def revive(spool: Spool, one: Pending) -> None:
     _folder(spool).mkdir(exist_ok=True, mode=0o750)
     _write(_dead(spool), replace(one, tries=0))
     # One rename, for of two steps a power cut may keep the second alone.
-    (_dead(spool) / one.file_name).replace(_folder(spool) / one.file_name)
+    durable.move_over(_dead(spool) / one.file_name, _folder(spool) / one.file_name)
 
 
 def _read(folder: Path) -> list[Pending]:
     found = []
     try:
-        paths = sorted(folder.glob("*.json"))
+        names = sorted(name for name in os.listdir(folder) if name.endswith(".json"))
     except FileNotFoundError:
         return []
-    for path in paths:
-        try:
-            one = Pending(**json.loads(path.read_bytes()))
-            datetime.fromisoformat(one.noted_at)
-        except (OSError, ValueError, TypeError):
-            continue
-        if one.status in Status.__members__:
-            found.append(one)
+    for one in aside.all_of("hook"):
+        # What is delivered goes by the name of its file only.
+        place, _, name = one.which.rpartition("/")
+        if name not in names and (place or _QUEUE) == folder.name:
+            aside.clear("hook", one.which)
+    for name in names:
+        which = f"{folder.name}/{name}"
+        # One that was delivered at this moment is gone; one that is damaged is read again after a pause.
+        with suppress(FileNotFoundError):
+            if aside.may_try("hook", which):
+                with aside.fence("hook", which, but=(FileNotFoundError,)):
+                    found.append(_checked(outside.read_json(folder / name), name))
     return sorted(found, key=lambda one: one.noted_at)
+
+
+def _checked(document: dict[str, Any], name: str) -> Pending:
+    """The delivery that `document` is, if it is the one that its file's `name` says.
+
+    Raises
+    ------
+    OutsideError
+        It is not.
+    """
+    texts = ("hook", "id", "user", "status", "noted_at", "said")
+    known = {key: document.get(key, "") for key in texts}
+    tries = document.get("tries", 0)
+    if any(type(value) is not str for value in known.values()) or type(tries) is not int:
+        raise OutsideError("not a delivery: a key is missing, or of another type")
+    one = Pending(tries=max(0, tries), **known)
+    if not ID_PATTERN.fullmatch(one.id) or one.status not in Status.__members__:
+        raise OutsideError("not a delivery: its id or its status is none")
+    if "/" in one.user or one.file_name != name:
+        raise OutsideError("not a delivery: its file is called otherwise")
+    try:
+        if datetime.fromisoformat(one.noted_at).tzinfo is None:
+            raise ValueError("no time zone")
+    except ValueError as error:
+        raise OutsideError(f"not a delivery: its time cannot be used ({error})") from error
+    return one
 
 
 def pending(spool: Spool) -> list[Pending]:
@@ -173,6 +208,10 @@ def drop_untrue(spool: Spool) -> Iterator[Pending]:
     It is noted anew when it does. What was removed since is dropped as well.
     """
     for one in pending(spool):
-        if place_of(spool, one) is None:
-            (_folder(spool) / one.file_name).unlink(missing_ok=True)
+        untrue = False
+        with aside.fence("hook", one.file_name):
+            untrue = place_of(spool, one) is None
+            if untrue:
+                (_folder(spool) / one.file_name).unlink(missing_ok=True)
+        if untrue:
             yield one

@@ -30,7 +30,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from cytowatch import durable, formats, manifest, names
+from cytowatch import aside, durable, formats, manifest, names
 from cytowatch.config import Config
 from cytowatch.failpoints import reached
 from cytowatch.formats import Probe, completeness
@@ -277,7 +277,7 @@ def _take(
         if trouble is None:
             _make_durable(place, held, config, marked=parcel.marker is not None)
             reached("claim.durable")
-    except OSError:
+    except Exception:
         # Back to where it was; what cannot be put back now is put back by `recover`.
         _undo(spool, place, moved)
         raise
@@ -320,7 +320,7 @@ def _make_durable(place: Path, held: list[_Held], config: Config, *, marked: boo
 def _sync_names(place: Path, *, marked: bool) -> None:
     # With the new name the old one is gone as well, for a rename is one step; where it is two, a cut
     # leaves both. The inbox, in which others write, need not be synced for that.
-    for folder, _, _ in os.walk(place / "source"):
+    for folder, _, _ in durable.walk(place / "source"):
         durable.fsync_directory(Path(folder))
     if marked:
         # Or the marker may be in the inbox again, and mark the next file of that name.
@@ -362,7 +362,7 @@ def _prepare(
     (place / JOURNAL).write_text(json.dumps(journal))
     # One that a power cut tore could not put back what was moved.
     durable.fsync_file(place / JOURNAL)
-    for below, folders, _ in os.walk(place / "source"):
+    for below, folders, _ in durable.walk(place / "source"):
         # The names of folders that files of a set are moved into; that of source comes below.
         if folders:
             durable.fsync_directory(Path(below))
@@ -459,8 +459,7 @@ def _remove_empty(inbox: Path, folder: str | None) -> None:
     if folder is None:
         return
     with suppress(OSError):
-        for path, _, _ in os.walk(inbox / folder, topdown=False):
-            os.rmdir(path)
+        durable.remove_empty(inbox, folder)
 
 
 def _set_modes(descriptor: int, config: Config) -> None:
@@ -479,13 +478,13 @@ def recover(spool: Spool) -> dict[str, str]:
     """
     outcome: dict[str, str] = {}
     for place in sorted(spool.tmp.iterdir()):
-        try:
-            if not place.is_dir():
+        with aside.fence("claim", place.name) as fenced:
+            if place.is_dir():
+                outcome[place.name] = _recover_one(spool, place)
+            else:
                 place.unlink()
-                continue
-            outcome[place.name] = _recover_one(spool, place)
-        except OSError as error:
-            outcome[place.name] = f"kept: {error.strerror}: {error.filename}"
+        if fenced.failed:
+            outcome[place.name] = f"kept: {fenced.why}"
     return outcome
 
 
@@ -535,7 +534,7 @@ def _recover_one(spool: Spool, place: Path) -> str:
 
 
 def _has_source(place: Path) -> bool:
-    return any(files for _, _, files in os.walk(place / "source"))
+    return any(files for _, _, files in durable.walk(place / "source"))
 
 
 def _is(path: Path, inode: int) -> bool:

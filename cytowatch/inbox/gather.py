@@ -12,16 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cytowatch import durable, names
+from cytowatch import aside, durable, names
 from cytowatch.formats import Probe, companions
 from cytowatch.formats.companions import Group
 from cytowatch.inbox import look
 from cytowatch.inbox.settle import Track
 from cytowatch.model import Fingerprint
 
-__all__ = ["Bundle", "Gatherer"]
+__all__ = ["Bundle", "Gatherer", "Stopped"]
 
 T = TypeVar("T")
+
+
+class Stopped(Exception):
+    """The daemon ends, and looks into nothing more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,20 +55,50 @@ class Bundle:
 
 
 class Gatherer:
-    """Guards what was seen inside of files, each look made once while the file stays the same."""
+    """Guards what was seen inside of files, each look made once while the file stays the same.
+
+    Any thread may look, each into the files of one user.
+    """
 
     def __init__(self, inbox: Path) -> None:
         self._inbox = inbox
-        self._seen: dict[str, tuple[Fingerprint, dict[str, Any]]] = {}
+        #: By user and path.
+        self._seen: dict[str, dict[str, tuple[Fingerprint, dict[str, Any]]]] = {}
+        self._stopped = False
 
-    def bundles(self, room: str, tracks: Iterable[Track]) -> list[Bundle]:
-        """Everything in `room`, each file in exactly one bundle."""
+    def stop(self) -> None:
+        """Let whoever looks now raise `Stopped` at the next file."""
+        self._stopped = True
+
+    def bundles(self, room: str, tracks: Iterable[Track]) -> tuple[list[Bundle], dict[str, str]]:
+        """Everything in `room`, each file in exactly one bundle; and what could not be looked into, why.
+
+        Raises
+        ------
+        Stopped
+            After `stop`.
+        """
+        faults: dict[str, str] = {}
+        of_empty: dict[str, Any] = {}
         cut = len(room) + 1
         here = {track.drop.path[cut:]: track for track in tracks}
         sizes = {path: track.drop.fingerprint.size_bytes for path, track in here.items()}
 
         def look_into(path: str, function: Callable[[Probe], T]) -> T:
-            return self._look(here[path], function)
+            if self._stopped:
+                raise Stopped
+            track = here[path]
+            if not sizes[path]:
+                # Of very many empty files none needs to be opened, or remembered.
+                name = function.__qualname__
+                if name not in of_empty:
+                    of_empty[name] = look.of_nothing(function)
+                empty: T = of_empty[name]
+                return empty
+            with aside.fence("claim", track.drop.path, clears=False) as fenced:
+                return self._look(track, function)
+            faults[track.drop.path] = fenced.why
+            return look.of_nothing(function)
 
         found = []
         for group in companions.groups(sizes, look_into):
@@ -75,22 +109,27 @@ class Gatherer:
             loose = not slash or own or (group.folder is not None and "/" not in group.folder)
             folder = None if loose else f"{room}/{top}"
             found.append(Bundle(group=group, room=room, tracks=inside, folder=folder))
-        return found
+        return found, faults
 
-    def forget(self, present: Iterable[str]) -> None:
-        """Drop what was seen of files that are not there any more."""
-        for path in self._seen.keys() - set(present):
-            del self._seen[path]
+    def forget(self, user: str, present: set[str]) -> None:
+        """Drop what was seen of files of `user` that are not there any more."""
+        seen = self._seen.get(user, {})
+        # A thread may look meanwhile.
+        for path in [path for path in list(seen) if path not in present]:
+            seen.pop(path, None)
+        if not seen:
+            self._seen.pop(user, None)
 
     def look_at(self, track: Track, function: Callable[[Probe], T]) -> T:
         """What `function` makes of the file of `track` as it is now."""
         return self._look(track, function)
 
     def _look(self, track: Track, function: Callable[[Probe], T]) -> T:
-        seen, results = self._seen.get(track.drop.path, (None, {}))
+        of_user = self._seen.setdefault(track.drop.user, {})
+        seen, results = of_user.get(track.drop.path, (None, {}))
         if seen != track.drop.fingerprint:
             results = {}
-            self._seen[track.drop.path] = (track.drop.fingerprint, results)
+            of_user[track.drop.path] = (track.drop.fingerprint, results)
         name = function.__qualname__
         if name not in results:
             results[name] = self._opened(track.drop.path, function)

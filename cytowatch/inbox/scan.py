@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
+import pwd
 import stat
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cytowatch import durable, names
+from cytowatch import aside, durable, names
 from cytowatch.model import Fingerprint
 
-__all__ = ["Drop", "Waiting", "fingerprint", "scan", "stray", "users"]
+__all__ = [
+    "DEEPEST",
+    "Drop",
+    "Waiting",
+    "fingerprint",
+    "inbox_itself",
+    "is_user",
+    "scan",
+    "set_aside",
+    "stray",
+    "users",
+]
 
-#: Folders in folders are looked into so far.
-_DEEPEST = 32
+#: Folders in folders are looked into down to this depth.
+DEEPEST = 32
+#: The longest path below ``inbox/``, in bytes: with the root before it, and in the place where it is
+#: claimed, it must stay below the 4,096 bytes that the kernel takes.
+_LONGEST_BYTES = 3_000
+#: So many files are looked at before others may have their turn.
+_AT_A_TIME = 256
+_NOTHING = Fingerprint(device=0, inode=0, size_bytes=0, mtime_ns=0, ctime_ns=0, blocks=0)
+_GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,74 +83,167 @@ def fingerprint(found: os.stat_result) -> Fingerprint:
     )
 
 
+def is_user(name: str) -> bool:
+    """Whether a folder of this name in ``inbox/`` is a user's."""
+    return not name.startswith((".", "@"))
+
+
 def users(inbox: Path) -> list[str]:
     """The folders in ``inbox/``, which are the users."""
     with os.scandir(inbox) as entries:
         return sorted(
             entry.name
             for entry in entries
-            if entry.is_dir(follow_symlinks=False) and not entry.name.startswith((".", "@"))
+            if entry.is_dir(follow_symlinks=False) and is_user(entry.name)
         )
+
+
+def stray(inbox: Path, ignore: Sequence[str]) -> Iterator[tuple[Drop, Waiting]]:
+    """Files and links that lie in ``inbox/`` itself: they belong to nobody."""
+    with os.scandir(inbox) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False) or names.ignored(entry.name, ignore):
+                continue
+            waiting = Waiting(why="no_user", detail="it lies in no user's inbox folder")
+            with aside.fence("drop", entry.name, but=(FileNotFoundError,)) as fenced:
+                try:
+                    found = fingerprint(entry.stat(follow_symlinks=False))
+                    if entry.is_symlink() and entry.is_dir():
+                        waiting = _LINKED_INBOX
+                except FileNotFoundError:
+                    continue
+            if fenced.failed:
+                found, waiting = _NOTHING, set_aside(fenced.why)
+            yield Drop(user="", path=entry.name, project=None, fingerprint=found), waiting
+
+
+def inbox_itself(user: str, waiting: Waiting) -> tuple[Drop, Waiting]:
+    """The whole inbox of `user` as something that waits."""
+    return Drop(user=user, path=user, project=None, fingerprint=_NOTHING), waiting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Folder:
+    """A folder that is to be looked into; `found` is what was seen of it from outside."""
+
+    path: str
+    user: str
+    project: str | None
+    depth: int
+    found: os.stat_result
+
+    def waits(self, waiting: Waiting) -> tuple[Drop, Waiting]:
+        """The folder as something that waits."""
+        found = fingerprint(self.found)
+        drop = Drop(user=self.user, path=self.path, project=self.project, fingerprint=found)
+        return drop, waiting
 
 
 def scan(
     inbox: Path, user: str, ignore: Sequence[str], *, device: int
-) -> Iterator[tuple[Drop, Waiting | None]]:
+) -> Iterator[tuple[Drop, Waiting | None] | None]:
     """Every drop in the inbox of `user`, each with the reason why it can never be claimed as it is.
+
+    None is given now and then between them: a good moment to let others have their turn. No
+    descriptor is open then. A folder that cannot be looked into is given as a drop of its own.
 
     Parameters
     ----------
     device
         The filesystem of the root: an inbox on another one cannot be renamed from.
+
+    Raises
+    ------
+    FileNotFoundError
+        The inbox is gone.
     """
-    with durable.beneath(inbox, user) as descriptor:
-        yield from _folder(descriptor, user, user, None, ignore, device, 0)
+    try:
+        found = os.stat(inbox / user, follow_symlinks=False)
+        if not stat.S_ISDIR(found.st_mode):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), user)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        yield inbox_itself(user, _unreadable(None, error))
+        return
+    pending = [_Folder(path=user, user=user, project=None, depth=0, found=found)]
+    while pending:
+        folder = pending.pop()
+        below: list[_Folder] = []
+        try:
+            yield from _inside(inbox, folder, ignore, device, below)
+        except OSError as error:
+            if error.errno not in _GONE:
+                yield folder.waits(_unreadable(folder, error))
+            elif folder.depth == 0:
+                raise FileNotFoundError(error.errno, os.strerror(error.errno), user) from error
+            # Else it went away, or became something else, between the two looks.
+        pending += reversed(below)
+        yield None
 
 
-def stray(inbox: Path, ignore: Sequence[str]) -> Iterator[tuple[Drop, Waiting]]:
-    """Files that lie in ``inbox/`` itself: they belong to nobody."""
-    with os.scandir(inbox) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False) or names.ignored(entry.name, ignore):
-                continue
-            found = entry.stat(follow_symlinks=False)
-            drop = Drop(user="", path=entry.name, project=None, fingerprint=fingerprint(found))
-            yield drop, Waiting(why="no_user", detail="it lies in no user's inbox folder")
+def _inside(
+    inbox: Path, folder: _Folder, ignore: Sequence[str], device: int, below: list[_Folder]
+) -> Iterator[tuple[Drop, Waiting | None] | None]:
+    """The drops of one folder; those in which more may lie are put into `below`."""
+    with durable.beneath(inbox, folder.path) as descriptor, os.scandir(descriptor) as entries:
+        listed = [entry.name for entry in entries]
+    for first in range(0, len(listed), _AT_A_TIME):
+        seen: list[tuple[Drop, Waiting | None]] = []
+        with durable.beneath(inbox, folder.path) as descriptor:
+            for name in listed[first : first + _AT_A_TIME]:
+                if names.ignored(name, ignore):
+                    continue
+                one = _look(descriptor, folder, name, device)
+                if isinstance(one, _Folder):
+                    below.append(one)
+                elif one is not None:
+                    seen.append(one)
+        yield from seen
+        yield None
 
 
-def _folder(
-    descriptor: int,
-    folder: str,
-    user: str,
-    project: str | None,
-    ignore: Sequence[str],
-    device: int,
-    depth: int,
-) -> Iterator[tuple[Drop, Waiting | None]]:
-    with os.scandir(descriptor) as entries:
-        listed = [entry.name for entry in entries if not names.ignored(entry.name, ignore)]
-    for name in listed:
-        path = f"{folder}/{name}"
+def _look(
+    descriptor: int, folder: _Folder, name: str, device: int
+) -> tuple[Drop, Waiting | None] | _Folder | None:
+    """What `name` in `folder` is; None if it is gone."""
+    path = f"{folder.path}/{name}"
+    refused: OSError | None = None
+    drop = Drop(user=folder.user, path=path, project=folder.project, fingerprint=_NOTHING)
+    with aside.fence("drop", path) as fenced:
         try:
             found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-        except FileNotFoundError:
-            continue
-        if not stat.S_ISDIR(found.st_mode):
-            drop = Drop(user=user, path=path, project=project, fingerprint=fingerprint(found))
-            yield drop, _never(found, device)
-            continue
-        inner = _project(name) if depth == 0 else project
-        if depth >= _DEEPEST or found.st_dev != device:
-            drop = Drop(user=user, path=path, project=project, fingerprint=fingerprint(found))
-            yield drop, _never(found, device)
-            continue
-        try:
-            with durable.directory(name, at=descriptor) as below:
-                yield from _folder(below, path, user, inner, ignore, device, depth + 1)
         except OSError as error:
-            # It went away, or became something else, between the two looks.
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                raise
+            refused = error
+        else:
+            never = _never(found, device, path, folder.depth)
+            if never is None and stat.S_ISDIR(found.st_mode):
+                return _Folder(
+                    path=path,
+                    user=folder.user,
+                    project=_project(name) if folder.depth == 0 else folder.project,
+                    depth=folder.depth + 1,
+                    found=found,
+                )
+            return replace(drop, fingerprint=fingerprint(found)), never
+    if refused is None:
+        return drop, set_aside(fenced.why)
+    if isinstance(refused, PermissionError):
+        # The folder may be listed and not entered: it waits as a whole.
+        raise refused
+    return None if refused.errno in _GONE else (drop, _unreadable(None, refused))
+
+
+def _owned(found: os.stat_result) -> str:
+    return f"it belongs to {_name_of(found.st_uid)}, with mode {stat.S_IMODE(found.st_mode):04o}"
+
+
+@functools.lru_cache(maxsize=256)
+def _name_of(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
 
 
 def _project(name: str) -> str | None:
@@ -139,15 +252,52 @@ def _project(name: str) -> str | None:
     return project if name[0] == "@" and project == names.file_name(project) else None
 
 
-def _never(found: os.stat_result, device: int) -> Waiting | None:
-    if stat.S_ISDIR(found.st_mode) and found.st_dev == device:
-        return Waiting(why="too_deep", detail=f"it lies more than {_DEEPEST} folders deep")
+_LINKED_INBOX = Waiting(
+    why="not_a_regular_file",
+    detail="it is a link to a folder, and links are not followed: make it a folder of its own",
+)
+
+
+def _unreadable(folder: _Folder | None, error: OSError) -> Waiting:
+    said = error.strerror or str(error)
+    if folder is None:
+        return Waiting(why="unreadable", detail=f"it cannot be looked at ({said})")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        detail = (
+            f"this folder cannot be entered: {_owned(folder.found)}; give it to the user of "
+            f"cytowatch, or let that user read and enter it ({said})"
+        )
+    else:
+        detail = (
+            f"this folder cannot be read: {_owned(folder.found)}; the system's log may say more "
+            f"({said})"
+        )
+    return Waiting(why="unreadable", detail=detail)
+
+
+def set_aside(why: str) -> Waiting:
+    """What is said of something that raised what it should not have."""
+    detail = f"it was set aside after an unexpected error, and is tried again ({why})"
+    return Waiting(why="set_aside", detail=detail)
+
+
+def _never(found: os.stat_result, device: int, path: str, depth: int) -> Waiting | None:
+    """Why what was `found` can never be claimed, or looked into, as it is."""
     if found.st_dev != device:
         return Waiting(why="other_filesystem", detail="it is on another filesystem than the root")
-    if not stat.S_ISREG(found.st_mode):
+    if len(os.fsencode(path)) > _LONGEST_BYTES:
+        said = f"its path is longer than {_LONGEST_BYTES:,} bytes: move it up, or shorten names"
+        return Waiting(why="too_deep", detail=said)
+    if stat.S_ISDIR(found.st_mode):
+        said = f"it lies more than {DEEPEST} folders deep: drop the slides themselves"
+        return Waiting(why="too_deep", detail=said) if depth >= DEEPEST else None
+    if stat.S_ISLNK(found.st_mode):
         return Waiting(
-            why="not_a_regular_file", detail="it is a link, a pipe or a device, not a file"
+            why="not_a_regular_file",
+            detail="it is a link, and links are not followed: copy the file itself",
         )
+    if not stat.S_ISREG(found.st_mode):
+        return Waiting(why="not_a_regular_file", detail="it is a pipe or a device, not a file")
     if found.st_nlink != 1:
         return Waiting(
             why="not_a_regular_file",

@@ -26,6 +26,12 @@ Times = Callable[[str], tuple[float, float]]
 _SETTLING = Waiting(why="settling", detail="waiting until nothing about it changes any more")
 
 
+#: Up to so many drops of one user are all compared whenever what is due is asked for; of more, the
+#: next time is so much later for each of them.
+_FEW = 2_000
+_PAUSE_FOR_EACH_S = 1e-5
+
+
 @dataclass(slots=True, kw_only=True)
 class Track:
     """What is known of one drop; times are seconds of our monotonic clock."""
@@ -54,6 +60,8 @@ class Settler:
         self.reconfigure(quiet_s=quiet_s, incomplete_after_s=incomplete_after_s, own=own)
         #: By user and path.
         self._tracks: dict[str, dict[str, Track]] = {}
+        #: When `due` looks again at what those have of whom there is very much.
+        self._again_at: dict[str, float] = {}
 
     def reconfigure(
         self, *, quiet_s: float, incomplete_after_s: float, own: Times | None = None
@@ -76,6 +84,14 @@ class Settler:
     def users(self) -> set[str]:
         """Those in whose inboxes something lies."""
         return set(self._tracks)
+
+    def knows(self, path: str) -> bool:
+        """Whether something lies at `path`."""
+        return path in self._tracks.get(path.split("/", 1)[0], self._tracks.get("", {}))
+
+    def has_any(self, user: str) -> bool:
+        """Whether something lies in the inbox of `user`."""
+        return bool(self._tracks.get(user))
 
     def of_user(self, user: str) -> list[Track]:
         """What lies in the inbox of `user`; with "" what lies beside the inboxes."""
@@ -114,20 +130,37 @@ class Settler:
             del tracks[path]
         if not tracks:
             self._tracks.pop(user, None)
+            self._again_at.pop(user, None)
 
     def due(self, now: float) -> list[Track]:
         """What has been quiet long enough, oldest first; each is to be looked at again now."""
-        found = [
-            track
-            for track in self.tracks
-            if track.due_at is not None and track.due_at <= now and not track.claiming
-        ]
+        found: list[Track] = []
+        for user, tracks in self._tracks.items():
+            if len(tracks) > _FEW:
+                if now < self._again_at.get(user, now):
+                    continue
+                # Of very many it is not asked in each turn of a loop that serves others as well.
+                self._again_at[user] = now + len(tracks) * _PAUSE_FOR_EACH_S
+            found += [
+                track
+                for track in tracks.values()
+                if track.due_at is not None and track.due_at <= now and not track.claiming
+            ]
         return sorted(found, key=lambda track: track.due_at or 0.0)
 
     def next_due(self) -> float | None:
-        """When `due` gives something next."""
+        """When `due` gives something next, or is to be asked again."""
         times = [
-            track.due_at for track in self.tracks if track.due_at is not None and not track.claiming
+            track.due_at
+            for tracks in self._tracks.values()
+            if len(tracks) <= _FEW
+            for track in tracks.values()
+            if track.due_at is not None and not track.claiming
+        ]
+        times += [
+            self._again_at.get(user, 0.0)
+            for user, tracks in self._tracks.items()
+            if len(tracks) > _FEW
         ]
         return min(times, default=None)
 

@@ -25,7 +25,7 @@ from watchdog.events import (
 )
 from watchdog.observers.api import BaseObserver
 
-from cytowatch import durable
+from cytowatch import aside, durable
 
 __all__ = ["Watcher"]
 
@@ -41,26 +41,31 @@ _EVENTS: list[type[FileSystemEvent]] = [
 
 #: How long the threads of a watcher may take to end.
 _PATIENCE_S = 5.0
-#: How long watchdog holds back that something was moved away, to pair it with where it went: the two
-#: come together. With its own half second every claim would hold up the events behind it.
-_PAIRING_S = 0.02
+#: How often is compared where the kernel tells of nothing.
+_POLL_EVERY_S = 1.0
 #: Our own file in ``state/requests/``: what is done to it shows that events come through.
 _BEAT = ".beat"
 
 
 class _Handler(FileSystemEventHandler):
-    def __init__(self, inbox: Path, told: Callable[[str], None]) -> None:
+    def __init__(self, inbox: Path, told: Callable[[str], None], lost: Callable[[], None]) -> None:
         self._inbox = os.fspath(inbox)
         self._told = told
+        self._lost = lost
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         for path in (event.src_path, event.dest_path):
             if not path:
                 continue
-            inside = os.path.relpath(os.fsdecode(path), self._inbox)
-            if inside != "." and not inside.startswith(".."):
-                # A file in inbox/ itself names no user; "" stands for that folder.
-                self._told(inside.split("/", 1)[0])
+            user = os.path.relpath(os.fsdecode(path), self._inbox).split("/", 1)[0]
+            with aside.fence("event", user) as fenced:
+                if user == ".":
+                    # Something was missed: all is scanned.
+                    self._lost()
+                elif user != "..":
+                    self._told(user)
+            if fenced.failed:
+                self._lost()
 
 
 class _RequestsHandler(FileSystemEventHandler):
@@ -69,10 +74,11 @@ class _RequestsHandler(FileSystemEventHandler):
         self._moved = moved
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        if os.path.basename(os.fsdecode(event.src_path)) == _BEAT:
-            self._moved()
-        elif isinstance(event, FileMovedEvent):
-            self._asked()
+        with aside.fence("event", "requests"):
+            if os.path.basename(os.fsdecode(event.src_path)) == _BEAT:
+                self._moved()
+            elif isinstance(event, FileMovedEvent):
+                self._asked()
 
 
 class _Ear(logging.Handler):
@@ -111,7 +117,7 @@ class Watcher:
         self._requests = requests
         self._requests_handler = _RequestsHandler(asked, moved)
         self._ear = _Ear(overflowed)
-        self._handler = _Handler(inbox, told)
+        self._handler = _Handler(inbox, told, overflowed)
         self._observer: BaseObserver | None = None
         self._threads: list[threading.Thread] = []
         self._identity: tuple[int, int] | None = None
@@ -129,16 +135,13 @@ class Watcher:
         """
         before = set(threading.enumerate())
         # Imported here: each observer loads the library of its system.
-        if self.mode == "polling":
-            from watchdog.observers.polling import PollingObserver
+        from cytowatch.inbox import bounded
 
-            observer: BaseObserver = PollingObserver(timeout=1.0)
-        else:
-            from watchdog.observers.inotify import InotifyObserver
-            from watchdog.observers.inotify_move_event_grouper import InotifyMoveEventGrouper
-
-            InotifyMoveEventGrouper.delay = _PAIRING_S
-            observer = InotifyObserver()
+        observer = (
+            bounded.polling(os.fspath(self._inbox), _POLL_EVERY_S)
+            if self.mode == "polling"
+            else bounded.inotify()
+        )
         logging.getLogger("watchdog").addHandler(self._ear)
         found = os.stat(self._inbox)
         with suppress(OSError):
@@ -197,8 +200,10 @@ class Watcher:
         """
         if self.mode != "inotify" or self._observer is None:
             return 0
+        from cytowatch.inbox import bounded
+
         # That of the requests is watched as well; those of the inbox begin with itself.
-        folders = 1 + sum(1 for _ in os.walk(self._inbox))
+        folders = 1 + sum(1 for _ in bounded.folders(os.fspath(self._inbox)))
         return max(0, folders - _watches())
 
     def stop(self) -> None:

@@ -26,8 +26,10 @@ class Event:
 EVENTS = (
     # The life of the daemon.
     Event(word="listening", levels=("info",), tells="Metrics and health are served.", fields=("address",)),
-    Event(word="no_metrics", levels=("error",), tells="The address for metrics cannot be had; slides go on.",
-          fields=("detail",), admin="Free the port, or change `metrics.listen`, and restart."),
+    Event(word="no_metrics", levels=("error",), tells="The address for metrics is not available; slides go on, and it is tried again.",
+          fields=("detail",), admin="Free the port; or change `metrics.listen` and restart."),
+    Event(word="start_waits", levels=("error",), tells="The daemon cannot start yet; it tries again by itself until it can.",
+          fields=("detail", "report"), admin="Remove what `detail` names: [a full disk](how-to/full-disk.md), a disk that is not mounted. A `report` is a defect: please send it."),
     Event(word="sandbox_off", levels=("warning",), tells="Decoders run without Landlock.", fields=("detail",),
           admin="Use a kernel from 5.13 on with Landlock enabled; `sandbox.require` refuses to run without."),
     Event(word="ready", levels=("info",), tells="Recovered, watching, and all inboxes looked through once.",
@@ -65,7 +67,7 @@ EVENTS = (
     # Recovery.
     Event(word="claim_recovered", levels=("warning",), tells="A claim was cut off by the last end, and was finished or undone.",
           fields=("id", "outcome"), admin="`kept`: both copies are there; `cytowatch check --deep` names them."),
-    Event(word="set_aside", levels=("warning",), tells="An uploaded file was there twice, as after a restore; the copy that is less far on was put away.",
+    Event(word="second_copy", levels=("warning",), tells="An uploaded file was there twice, as after a restore; the copy that is less far on was put away.",
           fields=("id", "status", "path"), admin="Look at both, then delete the one at `path`."),
     Event(word="taken_up", levels=("info",), tells="An uploaded file that was in work goes on.", fields=("id", "user")),
     Event(word="indexing", levels=("info",), tells="The index is being made; so many so far.", fields=("files",)),
@@ -83,11 +85,15 @@ EVENTS = (
     # The machine.
     Event(word="fault", levels=("warning",), tells="Something of the daemon's own work failed, and is tried again; `/healthz` has it too.",
           fields=("where", "error"), admin="The error is the system's own word."),
+    Event(word="part_failed", levels=("error",), tells="A part of the daemon met an unexpected error; it pauses and is tried again, everything else goes on.",
+          fields=("part", "error", "report"), admin="Please report it, with the file that `report` names."),
     Event(word="not_synced", levels=("warning",), tells="A change of status stands, but a power cut now could take it back; it would be done again.",
           fields=("path", "error"), admin="Look at the disk: it refused to write."),
     Event(word="root_offline", levels=("error",), tells="The tree is not there any more, or another one lies there.", fields=("root",),
           admin="Mount it again; cytowatch goes on by itself."),
     Event(word="root_back", levels=("info",), tells="The tree is there again.", fields=("root",)),
+    Event(word="set_aside", levels=("warning",), tells="One thing met an unexpected error, or is damaged; all others go on, and it is tried again with a growing pause.",
+          fields=("where", "which", "why"), admin="[What is set aside](how-to/set-aside.md)."),
     # Hooks.
     Event(word="hook", levels=("info", "warning"), tells="A delivery arrived, failed and is tried again, or was given up (`dead`).",
           fields=("hook", "outcome", "id", "status", "tries", "said"),

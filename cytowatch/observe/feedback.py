@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cytowatch import names, reasons
+from cytowatch import aside, durable, names, reasons
 from cytowatch.manifest import Manifest
 from cytowatch.status import Status
 
@@ -97,9 +97,12 @@ class Notes:
         wanted: dict[str, dict[str, str]] = {user: {} for user in self._written}
         # In the order of their ids, so that of two with one name always the same has the number.
         for key, note in sorted(notes.items(), key=lambda one: one[0]):
-            wanted.setdefault(note.user, {})[self._name(note, key, wanted)] = note.text
+            with aside.fence("note", key):
+                wanted.setdefault(note.user, {})[self._name(note, key, wanted)] = note.text
         for user, files in wanted.items():
-            self._write(user, files)
+            # A disk that is full is reported by whoever called this.
+            with aside.fence("note", user, but=(OSError,)):
+                self._write(user, files)
 
     def _name(self, note: Note, key: str, wanted: Mapping[str, Mapping[str, str]]) -> str:
         about = names.printable(names.file_name(note.about))
@@ -126,9 +129,9 @@ class Notes:
         for name, text in files.items():
             if before.get(name) != text:
                 temporary = folder / ".note"
-                temporary.write_text(text, encoding="utf-8")
+                durable.write_fresh(temporary, text)
                 temporary.chmod(0o644)
-                temporary.rename(folder / name)
+                durable.move_over(temporary, folder / name)
         self._written[user] = dict(files)
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from cytowatch import aside
 from cytowatch.errors import RootError
 from cytowatch.observe.metrics import Metrics
 
 __all__ = ["Health", "Server", "serve"]
+
+_PAUSE_S = 0.2
 
 
 class Health:
@@ -41,12 +45,37 @@ class Server:
         host, port = http.server_address[:2]
         shown = host if isinstance(host, str) else host.decode()
         self.address = f"[{shown}]:{port}" if ":" in shown else f"{shown}:{port}"
-        threading.Thread(target=http.serve_forever, name="http", daemon=True).start()
+        self._thread = threading.Thread(target=http.serve_forever, name="http", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether its thread runs."""
+        return self._thread.is_alive()
 
     def close(self) -> None:
         """Stop listening."""
-        self._http.shutdown()
+        if self.alive:
+            self._http.shutdown()
         self._http.server_close()
+
+
+class _Http(ThreadingHTTPServer):
+    """What goes wrong with one connection costs that connection only."""
+
+    daemon_threads = True
+
+    def get_request(self) -> Any:
+        try:
+            return super().get_request()
+        except OSError:
+            # With no descriptor left the connection stays in the queue: without a pause this thread
+            # would ask for it again and again.
+            time.sleep(_PAUSE_S)
+            raise
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: whoever scrapes sees that no answer came, and asks again."""
 
 
 def serve(listen: str, metrics: Metrics, health: Health) -> Server:
@@ -64,16 +93,10 @@ def serve(listen: str, metrics: Metrics, health: Health) -> Server:
         sys_version = ""
 
         def do_GET(self) -> None:
-            match self.path.split("?")[0]:
-                case "/metrics":
-                    self._answer(200, "text/plain; version=0.0.4; charset=utf-8", metrics.text())
-                case "/healthz":
-                    reasons = health.reasons()
-                    body = {"status": "failing" if reasons else "ok", "reasons": reasons}
-                    code = 503 if reasons else 200
-                    self._answer(code, "application/json", json.dumps(body).encode())
-                case _:
-                    self._answer(404, "text/plain", b"there are /metrics and /healthz\n")
+            with aside.fence("part", "http", but=(OSError,)) as fenced:
+                self._answer(*_page(self.path, metrics, health))
+            if fenced.failed:
+                self._answer(500, "text/plain", b"unexpected error: see the log\n")
 
         def _answer(self, code: int, kind: str, body: bytes) -> None:
             self.send_response(code)
@@ -87,8 +110,25 @@ def serve(listen: str, metrics: Metrics, health: Health) -> Server:
 
     address, _, port = listen.rpartition(":")
     try:
-        server = ThreadingHTTPServer((address.strip("[]"), int(port)), Handler)
-    except (OSError, OverflowError) as error:
+        server = _Http((address.strip("[]"), int(port)), Handler)
+    except (OSError, OverflowError, ValueError) as error:
+        # A host that cannot be encoded is a ValueError.
         raise RootError(f"metrics.listen = {listen!r}: {error}") from error
-    server.daemon_threads = True
-    return Server(server)
+    try:
+        return Server(server)
+    except RuntimeError as error:
+        server.server_close()
+        raise RootError(f"metrics.listen = {listen!r}: {error}") from error
+
+
+def _page(path: str, metrics: Metrics, health: Health) -> tuple[int, str, bytes]:
+    """What is answered to `path`: the code, the type and the body."""
+    match path.split("?", maxsplit=1)[0]:
+        case "/metrics":
+            return 200, "text/plain; version=0.0.4; charset=utf-8", metrics.text()
+        case "/healthz":
+            reasons = health.reasons()
+            body = {"status": "failing" if reasons else "ok", "reasons": reasons}
+            return 503 if reasons else 200, "application/json", json.dumps(body).encode()
+        case _:
+            return 404, "text/plain", b"there are /metrics and /healthz\n"

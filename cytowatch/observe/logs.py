@@ -68,9 +68,12 @@ class _Steady:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write `text`, if it can be written."""
+        """Write `text`, if it can be written; of a letter that cannot, what it is."""
         with suppress(OSError):
-            self._stream.write(text)
+            try:
+                self._stream.write(text)
+            except UnicodeEncodeError:
+                self._stream.write(text.encode("ascii", "backslashreplace").decode())
         return len(text)
 
     def flush(self) -> None:

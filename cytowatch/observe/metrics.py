@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from cytowatch import __version__, reasons
+from cytowatch import __version__, aside, reasons
 from cytowatch.status import ERROR_OF, STAGE_STATUSES, Status
 
 __all__ = ["WAITING", "Metrics"]
@@ -25,6 +25,7 @@ WAITING = (
     "not_a_regular_file",
     "other_filesystem",
     "unreadable",
+    "set_aside",
     "input_output",
     "not_permitted",
     "disk",
@@ -80,6 +81,17 @@ class Metrics:
             "hook_deliveries", "Tries to tell others.", "hook", "outcome"
         )
         self.hooks_dead = self._gauge("hooks_dead", "Deliveries that were given up.")
+        self.set_aside = self._counter(
+            "set_aside",
+            "Things set aside for an unexpected error, while all others go on.",
+            "where",
+        )
+        self.storage_missing = self._gauge(
+            "storage_missing_files", "Uploaded files that are known and no longer in storage."
+        )
+        self.archives_with_losses = self._counter(
+            "archives_with_losses", "Archives of which members could not be unpacked."
+        )
         self.paused = self._gauge("paused", "1 while everyone, or some user, is paused.")
         self.workers_busy = self._gauge("workers_busy", "Uploaded files being treated now.")
         self.workers = self._gauge("workers", "Uploaded files that may be treated at a time.")
@@ -88,6 +100,10 @@ class Metrics:
         )
         self.disk_free = self._gauge("disk_free_bytes", "Free bytes of the root's filesystem.")
         self.disk_reserved = self._gauge("disk_reserved_bytes", "Bytes that are kept free.")
+        self.inodes_free = self._gauge(
+            "inodes_free", "Free inodes of the root's filesystem; 0 of 0 where it counts none."
+        )
+        self.inodes_reserved = self._gauge("inodes_reserved", "Inodes that are kept free.")
         self.sandbox_enabled = self._gauge("sandbox_enabled", "1 where Landlock holds decoders.")
         self._gauge("build_info", "The version.", "version").labels(__version__).set(1)
         self._zero()
@@ -118,6 +134,8 @@ class Metrics:
         self.uploads.labels("unknown", Status.ERROR_FORMAT.name)
         for mode in ("inotify", "polling"):
             self.watcher_mode.labels(mode)
+        for where in aside.WHERES:
+            self.set_aside.labels(where)
         for name in _SIGNALS:
             self.worker_crashes.labels(name)
 
@@ -150,6 +168,16 @@ class Metrics:
         other = sum(count for why, count in counts.items() if why not in WAITING)
         self.waiting_files.labels("other").set(counts.get("other", 0) + other)
         self.waiting_bytes.set(size_bytes)
+
+    def set_free(self, size_bytes: int, inodes: int) -> None:
+        """What the disk has left."""
+        self.disk_free.set(size_bytes)
+        self.inodes_free.set(inodes)
+
+    def set_reserved(self, size_bytes: int, inodes: int) -> None:
+        """What is kept free, and reserved for what is in work."""
+        self.disk_reserved.set(size_bytes)
+        self.inodes_reserved.set(inodes)
 
     def set_watcher_mode(self, mode: str) -> None:
         """How the inboxes are watched."""

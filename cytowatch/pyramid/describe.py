@@ -45,6 +45,9 @@ def by_openslide(slide: openslide.OpenSlide, file: str) -> ImageEntry:
         _number(known.get(openslide.PROPERTY_NAME_MPP_X)),
         _number(known.get(openslide.PROPERTY_NAME_MPP_Y)),
     )
+    if mpp is None and known.get(openslide.PROPERTY_NAME_VENDOR) == "generic-tiff":
+        # OpenSlide knows the tags of the standard alone.
+        mpp = resolution.stated(file, 0, 0)
     width, height = slide.dimensions
     levels = [
         LevelEntry(

@@ -41,7 +41,11 @@ _COLOURS = {
 }
 #: What libvips converts, of those that have no number of colours here: a mask, LogL and LogLuv.
 _LEFT_TO_LIBVIPS = frozenset({4, 32844, 32845})
+#: Colours that take one sample.
+_SINGLE = frozenset(kind for kind, colours in _COLOURS.items() if colours == 1)
 _PREMULTIPLIED, _UNASSOCIATED = 1, 2
+#: PlanarConfiguration: each sample in a plane of its own.
+_SEPARATE = 2
 #: SampleFormat: whole numbers above zero, or nothing that is known of them.
 _UNSIGNED = frozenset({1, 4})
 
@@ -96,6 +100,8 @@ def _is_odd(page: Directory) -> bool:
     if stored > means.colours + (means.alpha is not None):
         return True
     bits = page.number(258, 1)
+    if _is_mislaid(photometric, stored, bits, page, means):
+        return True
     if photometric == YCBCR:
         # Where it is subsampled, libvips lets libtiff convert it.
         return page.number(259) not in DECODED and page.numbers(530) == (1, 1)
@@ -105,3 +111,19 @@ def _is_odd(page: Directory) -> bool:
     if photometric == ICCLAB:
         return True
     return photometric != PALETTE and (bits > 16 or page.number(339, 1) not in _UNSIGNED)
+
+
+def _is_mislaid(photometric: int, stored: int, bits: int, page: Directory, means: Meaning) -> bool:
+    """Whether libvips 8.18 puts its samples in wrong places, or reads wrong values, and does not warn.
+
+    Found by comparing it with tifffile over all layouts (tests/integration/test_layouts.py).
+    """
+    single = photometric in _SINGLE
+    if single and page.number(284, 1) == _SEPARATE and (stored > 1 or bits < 8):
+        return True
+    if photometric == PALETTE and means.alpha is not None and bits < 8:
+        return True
+    if photometric in (WHITE_IS_ZERO, SEPARATED) and means.premultiplied:
+        return True
+    # Three samples of grey, none of which is extra, are RGB for everyone but libvips.
+    return single and means.colours > 1

@@ -2,50 +2,41 @@
 
 from __future__ import annotations
 
-import math
 import os
 
-from cytowatch.formats.tiff import Tiff, TiffError, main_page
+from cytowatch.formats.tiff import Directory, Tiff, TiffError, main_page
 from cytowatch.model import Mpp
+from cytowatch.pyramid import calibration
+from cytowatch.pyramid.calibration import plausible
 
 __all__ = ["erase", "plausible", "stated"]
 
-#: Above this a pixel is a screen's: 72 dpi are 353 µm. Below the other no light resolves it.
-_LARGEST_UM, _SMALLEST_UM = 100.0, 0.001
 _UM_PER_UNIT = {2: 25_400.0, 3: 10_000.0}
 _RESOLUTION_UNIT, _NONE = 296, 1
-
-
-def plausible(x: float | None, y: float | None) -> Mpp | None:
-    """`Mpp(x, y)` in micrometres per pixel, or None where it cannot be a slide's.
-
-    >>> plausible(0.25, 0.25), plausible(352.8, 352.8), plausible(None, 1.0)
-    (Mpp(x=0.25, y=0.25), None, None)
-    """
-    if x is None or y is None or not (math.isfinite(x) and math.isfinite(y)):
-        return None
-    fits = all(_SMALLEST_UM <= value <= _LARGEST_UM for value in (x, y))
-    return Mpp(x, y) if fits else None
 
 
 def stated(path: str, xres: float, yres: float) -> Mpp | None:
     """What the file at `path` states; `xres` and `yres` are libvips' pixels per millimetre.
 
     libvips takes the numbers of a TIFF without a unit as pixels per millimetre, so a TIFF is
-    asked directly (TIFF 6.0, ResolutionUnit).
+    asked directly (TIFF 6.0, ResolutionUnit), and what its writer says elsewhere in it.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         tiff = Tiff(descriptor, os.fstat(descriptor).st_size)
         page = tiff.directories[main_page(tiff)]
-        unit = page.number(_RESOLUTION_UNIT, 2)
-        x, y = page.ratio(282), page.ratio(283)
-        um = _UM_PER_UNIT.get(unit)
-        return plausible(um / x, um / y) if um and x and y else None
+        return calibration.read(page) or _by_tags(page)
     except TiffError:
         return plausible(1000 / xres, 1000 / yres) if xres > 0 and yres > 0 else None
     finally:
         os.close(descriptor)
+
+
+def _by_tags(page: Directory) -> Mpp | None:
+    um = _UM_PER_UNIT.get(page.number(_RESOLUTION_UNIT, 2))
+    x, y = page.ratio(282), page.ratio(283)
+    # A picture that ImageJ has not calibrated has pixels for a unit, whatever its resolution is.
+    return plausible(um / x, um / y) if um and x and y and not calibration.is_none(page) else None
 
 
 def erase(path: str) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyvips
+from PIL import ImageCms
 
 from cytowatch.config import Config
 from cytowatch.errors import ConversionError
 from cytowatch.formats.tiff import Tiff, TiffError, main_page, misplaced
 from cytowatch.pyramid import jpeg, resolution
 from cytowatch.pyramid.complaints import first_line, noted, refuse_lost
+from cytowatch.pyramid.orientation import of_file
 from cytowatch.pyramid.readers.pages import open_page, told_of_pages
 from cytowatch.pyramid.readers.whole import Whole
 from cytowatch.pyramid.regions import (
@@ -61,11 +64,13 @@ def open_strict(path: str, config: Config) -> Source:
         check_memory(2 * whole_bytes, config, "it is a progressive JPEG, and holding it whole")
     if _is_set(image, "interlaced"):
         check_memory(whole_bytes, config, "it is interlaced, and holding it whole")
-    if orientation(image) != 1:
+    turn = _orientation_of(path, image)
+    if turn != 1:
         # Turning needs the pixels in another order than the file has them.
         check_memory(whole_bytes, config, "turning it upright")
         image = pyvips.Image.new_from_file(path, access="random", **options)
     image = image.copy()
+    image.set_type(pyvips.GValue.gint_type, "orientation", turn)
     image.set_type(pyvips.GValue.gint_type, _PAGE, page)
     return image
 
@@ -150,7 +155,7 @@ def _whole(path: str, kind: str, config: Config) -> Opened:
         mpp=resolution.stated(path, header.xres, header.yres),
         icc_profile=header.get(_ICC_PROFILE) if header.get_typeof(_ICC_PROFILE) else None,
         cmyk=cmyk,
-        orientation=orientation(header),
+        orientation=_orientation_of(path, header),
         done=done,
     )
     return Opened(scenes=[scene], reader=reader)
@@ -206,8 +211,8 @@ def normalised(image: Source, before: Sequence[str] = ()) -> tuple[Source, list[
     if bits < 8:
         done.append(f"its {bits}-bit samples were expanded to 8 bits")
     if image.interpretation == "cmyk":
-        image = image.icc_transform("srgb", embedded=True, input_profile="cmyk", intent="relative")
-        done.append("converted from CMYK to sRGB through its profile")
+        image, said = _rgb_of_inks(image)
+        done.append(said)
     elif image.interpretation in ("lab", "labs", "xyz", "hsv", "lch"):
         done.append(f"converted from {image.interpretation} to sRGB")
         image = image.colourspace("srgb")
@@ -227,10 +232,49 @@ def normalised(image: Source, before: Sequence[str] = ()) -> tuple[Source, list[
     return image, done
 
 
+def _rgb_of_inks(image: Source) -> tuple[Source, str]:
+    """CMYK, and behind it the transparency if it has one, as 8-bit sRGB; and what was done to it."""
+    inks = image.extract_band(0, n=4)
+    own = _profile_of_inks(image)
+    if own is None and inks.get_typeof(_ICC_PROFILE):
+        # libvips would complain of one that is not for inks, and then leave it in.
+        inks = inks.copy()
+        inks.remove(_ICC_PROFILE)
+    colours = inks.icc_transform(
+        "srgb", embedded=own is not None, input_profile="cmyk", intent="relative"
+    )
+    through = (
+        "through its profile" if own else "through a general profile, as it has none of its own"
+    )
+    fewer = " of 8 bits" if image.format == "ushort" else ""
+    if image.bands > 4:
+        # Here, because a transform would keep the numbers of an alpha of 16 bits, and cut them off.
+        alpha = image[4] >> 8 if image.format == "ushort" else image[4]
+        colours = colours.bandjoin(alpha.cast("uchar"))
+    return colours, f"converted from CMYK to sRGB{fewer} {through}"
+
+
+def _profile_of_inks(image: Source) -> bytes | None:
+    """Its ICC profile, if that can turn CMYK into other colours."""
+    profile = bytes(image.get(_ICC_PROFILE)) if image.get_typeof(_ICC_PROFILE) else b""
+    if profile[16:20] != b"CMYK":
+        return None
+    try:
+        ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    except OSError:
+        return None
+    return profile
+
+
 def orientation(image: Source) -> int:
     """Which way it must be turned, 1 to 8 as in TIFF and EXIF: 1 not at all, from 5 on axes change places."""
     found = int(image.get("orientation")) if image.get_typeof("orientation") else 1
     return found if found in range(1, 9) else 1
+
+
+def _orientation_of(path: str, image: Source) -> int:
+    """The same, and what else the file at `path` says than libvips knows."""
+    return of_file(path) or orientation(image)
 
 
 def _is_set(image: Source, name: str) -> bool:

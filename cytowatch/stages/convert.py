@@ -29,6 +29,8 @@ from cytowatch.status import Status
 
 __all__ = ["convert"]
 
+#: Slides that are deployed as they are unless OpenSlide shows them wrongly.
+_SLIDES = frozenset({"aperio-svs", "dicom"})
 _NEARLY_FULL_BYTES = 1 << 20
 _FULL = ("no space left", "disk quota", "write error", "input/output error")
 
@@ -82,9 +84,7 @@ def convert(file: UploadedFile) -> Outcome:
     compression = written[0].compression
     copied = any(one.copied_bytes for one in written)
     conversion = {
-        "why": "a flat image: a viewer needs levels and tiles"
-        if reader == "libvips"
-        else "a format that viewers do not open by themselves",
+        "why": _why(file, reader),
         "reader": reader,
         "compression": compression,
         "quality": settings.quality if compression == "jpeg" and not copied else None,
@@ -104,6 +104,15 @@ def convert(file: UploadedFile) -> Outcome:
             "warnings": list(dict.fromkeys([*file.manifest["warnings"], *done])),
         },
     )
+
+
+def _why(file: UploadedFile, reader: str) -> str:
+    form = file.manifest["format"]
+    if reader == "libvips":
+        return "a flat image: a viewer needs levels and tiles"
+    if form is not None and form["id"] in _SLIDES:
+        return "a slide that OpenSlide does not show as it is meant"
+    return "a format that viewers do not open by themselves"
 
 
 def _hashes(file: UploadedFile) -> tuple[dict[str, str], str | None]:

@@ -6,7 +6,8 @@ import importlib.util
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import TypeVar, cast
 
 import openslide
 
@@ -16,6 +17,7 @@ from cytowatch.errors import FormatError
 from cytowatch.formats import Format, Probe, arrival, companions, completeness, limits, shown
 from cytowatch.formats.arrival import Watch
 from cytowatch.formats.companions import Group
+from cytowatch.formats.doubles import has_zip_behind
 from cytowatch.formats.marks import levels
 from cytowatch.formats.ome_tiff import other_files
 from cytowatch.formats.tiff import main_page
@@ -23,6 +25,7 @@ from cytowatch.manifest import FileEntry, FormatEntry
 from cytowatch.model import Outcome, UploadedFile
 from cytowatch.pyramid import verify
 from cytowatch.pyramid.meaning import is_odd
+from cytowatch.pyramid.readers import dicom
 from cytowatch.status import Status
 
 __all__ = ["detect", "identify"]
@@ -36,13 +39,25 @@ _ELSE_DERIVED = frozenset({"pyramidal-tiff", "ome-tiff"})
 _INDEXES = (".vms", ".vmu")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """What the structure of the file shows: of a TIFF, what OpenSlide would show otherwise."""
+
+    levels: int
+    misread: str | None
+    unheeded: str | None
+    ascending: str | None
+    is_first: bool
+    warnings: tuple[str, ...]
+
+
 def detect(file: UploadedFile) -> Outcome:
     """Name the format of `file`, and say which stage treats it next.
 
     Raises
     ------
     FormatError
-        No format matches, several do, it is incomplete, or its reader refuses it.
+        No format matches, several do, it is incomplete or damaged, or its reader refuses it.
     """
     path = file.source
     with _probed(path, _beside(file)) as probe:
@@ -50,60 +65,98 @@ def detect(file: UploadedFile) -> Outcome:
         found, evidence = identify(probe)
         _check_structure(probe, file.config.limits)
         _check_supported(found, probe)
-        levels_in_it = _levels_in(probe)
-        misread = shown.misread(probe.tiff) if probe.tiff is not None else None
-        unheeded = shown.unheeded(probe.tiff) if probe.tiff is not None else None
-        is_first = probe.tiff is None or main_page(probe.tiff) == 0
-        looped = probe.tiff is not None and probe.tiff.loops
+        seen = _seen(found, probe)
     native, slide_vendor = found.native, None
-    warnings = [*file.manifest["warnings"], *late]
-    if looped:
-        warnings.append("its list of directories leads back into itself: it was read once round")
+    warnings = [*file.manifest["warnings"], *late, *seen.warnings]
     if found.native:
-        slide_vendor, refusal = _opened(path, levels_in_it, file.config.limits)
-        if found.id not in _ELSE_DERIVED:
-            if refusal is not None:
-                # Bytes that never came are the cause, and not what OpenSlide makes of their lack.
-                watches = _watches(file, native=True)
-                _hashed(file, watches)
-                _arrived(file, watches)
-            warnings += _judged(found, refusal, misread, unheeded)
-        elif misread or unheeded:
-            refusal = f"it has {misread or unheeded}, which it would not show as they are"
-        elif found.id == "ome-tiff" and levels_in_it < 2:
-            refusal = "it has one level"
-        native = refusal is None
-        if native and late:
-            _read_everything(file, late[0])
-        slide_vendor = slide_vendor if native else None
-        # That an OME-TIFF is flat, or has its levels in SubIFDs, is nothing to be warned of.
-        if refusal is not None and found.id != "ome-tiff":
-            warnings.append(f"OpenSlide does not read it, so a pyramid is derived: {refusal}")
+        slide_vendor, said = _as_native(file, found, seen, late)
+        native = slide_vendor is not None
+        warnings += said
     elif not found.extract and file.config.convert.derive == "large":
-        native = is_first and not is_odd(path) and _is_small(path)
+        native = seen.is_first and not is_odd(path) and _is_small(path)
     status = _next(found, native=native)
     entry = FormatEntry(
         id=found.id,
         name=found.name,
         native=native,
         evidence=evidence,
-        openslide_vendor=slide_vendor,
+        openslide_vendor=slide_vendor or None,
     )
-    changes: dict[str, object] = {"format": entry, "warnings": warnings}
+    changes = _looked_through(file, status, native=native)
+    warnings += cast("list[str]", changes.pop("warnings", []))
+    return Outcome(status=status, changes={"format": entry, "warnings": warnings, **changes})
+
+
+def _seen(found: Format, probe: Probe) -> _Seen:
+    tiff = probe.tiff
+    warnings: list[str] = []
+    if tiff is not None and tiff.loops:
+        warnings.append("its list of directories leads back into itself: it was read once round")
+    if not found.extract and has_zip_behind(probe.descriptor, probe.size_bytes):
+        warnings.append("a zip archive is appended to it, which was not unpacked")
+    return _Seen(
+        levels=_levels_in(probe),
+        misread=shown.misread(tiff) if tiff is not None else None,
+        unheeded=shown.unheeded(tiff) if tiff is not None else None,
+        ascending=shown.ascending(tiff) if tiff is not None else None,
+        is_first=tiff is None or main_page(tiff) == 0,
+        warnings=tuple(warnings),
+    )
+
+
+def _as_native(
+    file: UploadedFile, found: Format, seen: _Seen, late: list[str]
+) -> tuple[str | None, list[str]]:
+    """(OpenSlide's word for the vendor, what is to be said); no vendor where a pyramid is derived instead.
+
+    Raises
+    ------
+    FormatError
+        As `detect` says.
+    """
+    path, warnings = file.source, list[str]()
+    vendor, refusal = _opened(path, seen.levels, file.config.limits)
+    derived = _derived_instead(found, path, refusal, seen.ascending)
+    if refusal is not None and derived is None and found.id not in _ELSE_DERIVED:
+        # Bytes that never came are the cause, and not what OpenSlide makes of their lack.
+        watches = _watches(file, native=True)
+        _hashed(file, watches)
+        _arrived(file, watches)
+    if derived is not None:
+        refusal = derived
+    elif found.id == "dicom":
+        warnings += _judged_dicom(found, path, refusal)
+    elif found.id not in _ELSE_DERIVED:
+        warnings += _judged(found, refusal, seen.misread, seen.unheeded)
+    elif seen.misread or seen.unheeded:
+        refusal = f"it has {seen.misread or seen.unheeded}, which it would not show as they are"
+    elif found.id == "ome-tiff" and seen.levels < 2:
+        refusal = "it has one level"
+    if refusal is None and late:
+        _read_everything(file, late[0])
+    # That an OME-TIFF is flat, or has its levels in SubIFDs, is nothing to be warned of.
+    if refusal is not None and found.id != "ome-tiff":
+        how = "would show wrong colours" if found.id == "dicom" else "does not read it"
+        warnings.append(f"OpenSlide {how}, so a pyramid is derived: {refusal}")
+    return None if refusal is not None else vendor or "", warnings
+
+
+def _looked_through(file: UploadedFile, status: Status, *, native: bool) -> dict[str, object]:
+    """The hashes and what is to be said, where it is looked through now; else nothing."""
     # Only who refuses or links duplicates must know the hash before a conversion is paid for;
     # otherwise it is computed beside the conversion, where it costs a fraction of the time.
     settings = file.config.storage
     later = status is Status.CONVERTING or (status is Status.DEPLOYING and settings.hash == "after")
     watches = _watches(file, native=native)
     if not later or settings.duplicates != "keep":
-        changes |= _hashed(file, watches)
-        warnings += _arrived(file, watches)
-    elif status is Status.DEPLOYING:
+        changes = _hashed(file, watches)
+        return {**changes, "warnings": _arrived(file, watches)}
+    if status is Status.DEPLOYING:
         # It is hashed when it is published already; what a viewer would meet is looked at now.
         for watch in watches.values():
             watch.look()
         _arrived(file, watches)
-    return Outcome(status=status, changes=changes)
+    return {}
 
 
 def identify(probe: Probe) -> tuple[Format, str]:
@@ -342,6 +395,41 @@ def _read_everything(file: UploadedFile, lacking: str) -> None:
         verify.read_everything(file.source, file.progress)
     except openslide.OpenSlideError as error:
         raise _incomplete(f"{lacking.partition(';')[0]} ({error})", None) from error
+
+
+def _derived_instead(
+    found: Format, path: str, refusal: str | None, ascending: str | None
+) -> str | None:
+    """Why a pyramid is derived of a vendor's slide that something else reads too; None if it is not."""
+    if found.id == "aperio-svs" and refusal is not None:
+        return ascending
+    if found.id == "dicom" and refusal is None:
+        parts = dicom.parts(path)
+        return dicom.contradiction(parts) if dicom.is_placed(parts) else None
+    return None
+
+
+def _judged_dicom(found: Format, path: str, refusal: str | None) -> list[str]:
+    """What is to be said of a slide in DICOM that is deployed as it is.
+
+    Raises
+    ------
+    FormatError
+        `unreadable`, in the words of a person where they are known.
+    """
+    parts = dicom.parts(path)
+    if refusal is not None and (pair := dicom.twice(parts)) is not None:
+        one, other = (os.path.basename(part.path) for part in pair)
+        wide, tall = pair[0].size
+        raise FormatError(
+            "unreadable",
+            f"two of its files hold the same level of {wide} x {tall} pixels, {one} and {other}: send it "
+            f"once more with one of them. OpenSlide says: {refusal}",
+        )
+    warnings = _judged(found, refusal, None, None)
+    if said := dicom.contradiction(parts):
+        warnings.append(f"its colours may be shown wrongly: {said}")
+    return warnings
 
 
 def _is_small(path: str) -> bool:

@@ -58,6 +58,7 @@ def extract(file: UploadedFile) -> Outcome:
             children.append(_child(file, group, found))
         else:
             skipped += [_skipped(path, reason) for path in (*group.members, *group.sidecars)]
+    # Its recursion is safe here: no member lies deeper than `archives` allows.
     shutil.rmtree(folder)
     if not children:
         told = "; ".join(f"{one['name']}: {one['reason']}" for one in skipped[:5])

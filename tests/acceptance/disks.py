@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -11,23 +10,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
 from tests.acceptance.conftest import Root
+from tests.needs import lacking, unless
 
 MB = 1 << 20
 
 
-def _may_mount() -> bool:
-    if os.geteuid() != 0 or not shutil.which("mkfs.ext4"):
-        return False
+def _lacking() -> str | None:
+    if why := lacking("mkfs.ext4", "losetup", "mount", "umount", root=True):
+        return why
     done = subprocess.run(["losetup", "-f"], check=False, capture_output=True)
-    return done.returncode == 0
+    return None if done.returncode == 0 else "no loop device is free"
 
 
-needs_mounts = pytest.mark.skipif(
-    not _may_mount() and not os.environ.get("CI"), reason="mounting needs root"
-)
+needs_mounts = unless(_lacking())
 
 
 class Disk:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -13,15 +12,14 @@ from urllib.parse import urlencode
 from urllib.request import urlopen
 
 from tests.acceptance.conftest import free_port
+from tests.needs import lacking
 
 HOUSE = Path(__file__).resolve().parents[2]
 
 
 def missing() -> str | None:
     """Why no Prometheus can be started here."""
-    if shutil.which("prometheus") and shutil.which("promtool"):
-        return None
-    return "prometheus is missing (Debian: apt install prometheus)"
+    return lacking("prometheus", "promtool")
 
 
 class Prometheus:

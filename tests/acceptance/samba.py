@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import os
 import re
-import shutil
 import socket
 import subprocess
 import threading
@@ -15,6 +14,7 @@ from pathlib import Path
 import smbclient
 
 from tests.acceptance.conftest import free_port
+from tests.needs import lacking
 
 HOUSE = Path(__file__).resolve().parents[2]
 PASSWORD = "a password of the tests"
@@ -22,9 +22,7 @@ PASSWORD = "a password of the tests"
 
 def missing() -> str | None:
     """Why no smbd can be started here."""
-    if not shutil.which("smbd") or not shutil.which("smbpasswd"):
-        return "smbd is missing (Debian: apt install samba)"
-    return None if os.geteuid() == 0 else "smbd needs root to serve as another user"
+    return lacking("smbd", "smbpasswd", "testparm", root=True)
 
 
 class Samba:

@@ -1,7 +1,9 @@
 """Mixed drops over SMB while the daemon is killed every few seconds: nothing lost, nothing doubled.
 
-`python -m tests.acceptance.soak [SECONDS]` (600 by default) prints figures; one minute of it is a
-test.
+`python -m tests.acceptance.soak [SECONDS]` (600 by default) prints figures; one minute of it is a test.
+With `--poison`, one thing of every kind in `poison.py` is dropped every ten seconds as well, and for the
+last third of the time the daemon is left alone, so that its memory and descriptors can be looked at.
+`--calm` does the same without the poison: compare the waiting times.
 """
 
 from __future__ import annotations
@@ -15,11 +17,14 @@ import tempfile
 import threading
 import time
 import zipfile
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from cytowatch import invariants
+from cytowatch import invariants, tree
 from cytowatch.spool import Spool
 from tests import builders
+from tests.acceptance import poison
 from tests.acceptance.conftest import Root
 from tests.acceptance.samba import Samba
 from tests.builders import vendors
@@ -33,6 +38,8 @@ class Scanner(threading.Thread):
         self.which, self.share, self.pool, self.until = which, share, pool, until
         #: What was dropped whole: the name of the slide, and the hash of its head.
         self.dropped: dict[str, str] = {}
+        #: When it was (s since the epoch).
+        self.dropped_at: dict[str, float] = {}
         self.failure: BaseException | None = None
 
     def run(self) -> None:
@@ -81,6 +88,7 @@ class Scanner(threading.Thread):
 
     def _note(self, name: str, kind: str) -> None:
         self.dropped[name] = hashlib.sha256(self.pool[kind]).hexdigest()
+        self.dropped_at[name] = time.time()
 
 
 def pool(folder: Path) -> dict[str, bytes]:
@@ -98,47 +106,104 @@ def pool(folder: Path) -> dict[str, bytes]:
     return found
 
 
-def soak(folder: Path, seconds: float, seed: int = 0) -> dict[str, object]:
-    """Run it; the figures, with a list of everything that is wrong."""
+def soak(
+    folder: Path, seconds: float, seed: int = 0, *, poisoned: bool | None = None
+) -> dict[str, object]:
+    """Run it; the figures, with a list of everything that is wrong.
+
+    Parameters
+    ----------
+    poisoned
+        None: kills all the time. Else kills are rarer and end after two thirds, and whether there is poison.
+    """
     source = random.Random(seed)
     root = Root(folder / "root")
     root.configure(inbox="folder_quiet_s = 2.0", engine="max_attempts = 3")
     subprocess.run(root.command("init", str(root.path)), check=True, stdout=subprocess.DEVNULL)
     (root.path / "inbox" / "root").mkdir()
     share = Samba(folder / "samba", root.path)
-    kills = 0
+    began, until = time.monotonic(), time.monotonic() + seconds
+    lives: list[list[tuple[int, int]]] = []
+    rounds = 0
     try:
         scanners = [
-            Scanner(which, share, pool(folder / f"pool-{which}"), time.monotonic() + seconds)
-            for which in range(3)
+            Scanner(which, share, pool(folder / f"pool-{which}"), until) for which in range(3)
         ]
         for scanner in scanners:
             scanner.start()
         while any(scanner.is_alive() for scanner in scanners):
             root.start()
-            time.sleep(source.uniform(0.3, 5.0))
+            lives.append([])
+            left_s = source.uniform(0.3, 5.0) if poisoned is None else source.uniform(5.0, 30.0)
+            last = poisoned is not None and time.monotonic() - began > seconds * 2 / 3
+            end = until + 1 if last else time.monotonic() + left_s
+            while time.monotonic() < end:
+                time.sleep(min(1.0, max(0.0, end - time.monotonic())))
+                assert root.process
+                assert root.process.poll() is None, root.log.read_text()[-3000:]
+                if int(time.monotonic() - began) >= 10 * rounds and poisoned is not None:
+                    rounds += 1
+                    lives[-1].append(_burden(root.process.pid))
+                    if poisoned:
+                        poison.drop_all(root, rounds)
             root.kill()
-            kills += 1
         for scanner in scanners:
             scanner.join()
         failures = [repr(scanner.failure) for scanner in scanners if scanner.failure]
+        # What is poisoned waits for as long as it may: it is taken away before the daemon is to be idle.
+        for number in range(rounds + 1) if poisoned else ():
+            poison.forget(root, number)
         code = root.run_until_idle(600)
     finally:
         share.stop()
     dropped: dict[str, str] = {}
+    dropped_at: dict[str, float] = {}
     for scanner in scanners:
         dropped |= scanner.dropped
+        dropped_at |= scanner.dropped_at
+    waits = waited(root, dropped_at)
     return {
-        "seconds": seconds, "kills": kills, "slides": len(dropped), "exit_code": code,
+        "seconds": seconds, "kills": len(lives), "slides": len(dropped), "exit_code": code,
+        "rounds_of_poison": rounds if poisoned else 0,
+        "waited_s": {"median": waits[len(waits) // 2], "p95": waits[len(waits) * 95 // 100]},
+        "burden_of_the_last_life": [lives[-1][n] for n in (0, len(lives[-1]) // 2, -1)] if lives[-1] else [],
         "wrong": [*failures, *wrong(root, dropped)],
     }  # fmt: skip
 
 
+def _burden(pid: int) -> tuple[int, int]:
+    """(resident KiB, open descriptors) of a process."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    resident = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+    return int(resident.split()[1]), len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def waited(root: Root, dropped_at: dict[str, float]) -> list[float]:
+    """From the last byte until it was in storage, in seconds, for each slide, shortest first."""
+    found = []
+    for document in _manifests(root):
+        at = dropped_at.get(document["name"])
+        if at is not None and document["user"] == "root":
+            ended = datetime.fromisoformat(document["history"][-1]["at"]).timestamp()
+            found.append(round(ended - at, 2))
+    return sorted(found) or [0.0]
+
+
+def _manifests(root: Root) -> list[dict[str, Any]]:
+    """Every uploaded file of the scanners' user; those of the poison may have no manifest at all."""
+    found = []
+    for entry in tree.entries(Spool.open(root.path)):
+        if entry.manifest["user"] == "root":
+            found.append({**entry.manifest, "status": entry.status.name, "_path": entry.path})
+    return found
+
+
 def wrong(root: Root, dropped: dict[str, str]) -> list[str]:
     """Everything that was lost, doubled, left half-done or changed."""
-    told = list(invariants.broken(Spool.open(root.path), at_rest=True))
-    found: dict[str, list[dict]] = {}
-    for document in root.manifests().values():
+    broken = invariants.broken(Spool.open(root.path), at_rest=True)
+    told = [one for one in broken if "poison" not in one and poison.USER not in one]
+    found: dict[str, list[dict[str, Any]]] = {}
+    for document in _manifests(root):
         found.setdefault(document["name"], []).append(document)
     for name, digest in dropped.items():
         match found.get(name, []):
@@ -155,8 +220,13 @@ def wrong(root: Root, dropped: dict[str, str]) -> list[str]:
 
 
 if __name__ == "__main__":
+    words = [word for word in sys.argv[1:] if not word.startswith("--")]
     with tempfile.TemporaryDirectory() as place:
         Path(place).chmod(0o755)
-        figures = soak(Path(place), float(sys.argv[1]) if len(sys.argv) > 1 else 600.0)
+        figures = soak(
+            Path(place),
+            float(words[0]) if words else 600.0,
+            poisoned={"--poison": True, "--calm": False}.get(sys.argv[-1]),
+        )
     print(json.dumps(figures, indent=1))
     sys.exit(1 if figures["wrong"] else 0)

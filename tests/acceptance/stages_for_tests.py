@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import mmap
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,8 +25,7 @@ def _segfault() -> None:
 
 
 def _hang() -> None:
-    if os.fork() == 0:
-        time.sleep(1000)
+    threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
     time.sleep(1000)
 
 
@@ -43,6 +44,7 @@ def _escape() -> None:
         lambda: os.rename("source", "out.1/source"),
         lambda: socket.create_connection(("127.0.0.1", 9), 1),
         lambda: os.kill(os.getppid(), 0),
+        os.fork,
         # The program's own machine code, written at run time.
         lambda: mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC),
     ]
@@ -52,6 +54,9 @@ def _escape() -> None:
         except PermissionError:
             continue
         except OSError as error:
+            # A system call that is filtered is as one that the kernel does not have.
+            if error.errno == errno.ENOSYS:
+                continue
             raise FormatError("escaped", f"{error}") from error
         raise FormatError("escaped", "something was allowed")
     Path("out.1/allowed").write_text("x")

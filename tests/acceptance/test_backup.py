@@ -35,7 +35,7 @@ def test_what_a_backup_holds_twice_counts_once(root: Root, tmp_path: Path) -> No
     copy.rename(root.path)
     assert list(converting.iterdir())
     assert root.run_until_idle() == 0
-    [line] = [one for one in json_lines(root.log) if one["event"] == "set_aside"]
+    [line] = [one for one in json_lines(root.log) if one["event"] == "second_copy"]
     aside = Path(line["path"])
     assert (line["id"], line["status"]) == (document["id"], "CONVERTING")
     assert aside.parent == root.path / "state" / "aside"
@@ -64,7 +64,7 @@ def test_of_two_that_are_in_work_the_one_further_on_counts(root: Root, tmp_path:
     earlier = root.path / "stages" / "detecting-format" / directory.name
     shutil.copytree(directory, earlier)
     assert root.run_until_idle() == 0
-    [line] = [one for one in json_lines(root.log) if one["event"] == "set_aside"]
+    [line] = [one for one in json_lines(root.log) if one["event"] == "second_copy"]
     assert line["status"] == "DETECTING_FORMAT"
     [document] = root.manifests().values()
     assert document["status"] == "CONVERTED"

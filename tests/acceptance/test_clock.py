@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
-import pytest
-
 from tests import builders
 from tests.acceptance.conftest import Root, free_port, metric
+from tests.needs import unless
 
 LIBRARY = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), None)
 
 
-@pytest.mark.skipif(
-    LIBRARY is None and not os.environ.get("CI"), reason="Debian: apt install faketime"
-)
+@unless(None if LIBRARY else "missing: libfaketime (Debian: apt install faketime)")
 def test_the_clock_is_set_ten_years_back_and_forth(root: Root, tmp_path: Path) -> None:
     """Settling, waiting and time-outs run on the monotonic clock; nothing is late, nothing lost."""
     assert LIBRARY

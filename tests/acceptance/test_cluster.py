@@ -14,6 +14,7 @@ import pytest
 
 from tests import builders
 from tests.acceptance.conftest import Root, free_port, json_lines, root
+from tests.needs import needs
 
 __all__ = ["root"]
 
@@ -158,7 +159,7 @@ def test_a_scheduler_that_is_away_is_waited_for(
     root.assert_clean()
 
 
-@pytest.mark.skipif(os.geteuid() != 0 and not os.environ.get("CI"), reason="a mount needs root")
+@needs("unshare", "mount", root=True)
 def test_a_worker_that_mounts_the_root_elsewhere(
     root: Root, tmp_path: Path, machines: Machines
 ) -> None:

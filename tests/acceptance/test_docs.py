@@ -15,28 +15,32 @@ import pytest
 from tests import builders
 from tests.builders import vendors
 from tests.integration.test_matrix import ROWS, VSI
+from tests.needs import lacking, needs, unless
 
 HOUSE = Path(__file__).parents[2]
 DOCS = HOUSE / "docs"
 
-_TOOLS = ("unshare", "setpriv", "useradd", "rsync", "smbd", "smbclient", "systemd-analyze")
+_TOOLS = (
+    "bash", "mount", "rsync", "setpriv", "smbclient", "smbd", "systemd-analyze", "unshare", "useradd",
+)  # fmt: skip
 
 
-def lacking() -> str:
-    """What this machine lacks to be a lab of its own; nothing in CI, where that is a failure."""
-    if os.environ.get("CI"):
-        return ""
-    if os.geteuid() != 0:
-        return "namespaces of its own need root"
-    if missing := [tool for tool in _TOOLS if not shutil.which(tool)]:
-        return f"missing: {', '.join(missing)}"
+def no_lab() -> str | None:
+    """What this machine lacks to be a lab of its own."""
+    if why := lacking(*_TOOLS, root=True):
+        return why
     found = subprocess.run(
         ["/usr/bin/python3", "-c", "import ensurepip"], check=False, stderr=subprocess.DEVNULL
     ) if Path("/usr/bin/python3").exists() else None  # fmt: skip
-    return "" if found and found.returncode == 0 else "Debian: apt install python3-venv"
+    good = found is not None and found.returncode == 0
+    return (
+        None
+        if good
+        else "missing: ensurepip of /usr/bin/python3 (Debian: apt install python3-venv)"
+    )
 
 
-needs_root = pytest.mark.skipif(bool(lacking()), reason=lacking() or "nothing is missing")
+needs_root = unless(no_lab())
 
 
 def sections(page: Path) -> dict[str, list[str]]:
@@ -89,6 +93,7 @@ def test_every_page_with_commands_is_run() -> None:
     assert list(sections(HOUSE / "README.md")) == ["Running it"]
 
 
+@needs("bash")
 def test_the_commands_of_the_readme(tmp_path: Path) -> None:
     """As somebody types them who has just run `make demo`."""
     [block] = sections(HOUSE / "README.md")["Running it"]
@@ -194,9 +199,16 @@ def test_every_format_is_read_under_the_restrictions_of_the_unit(
         f"{sys.executable} {HOUSE}/tests/acceptance/unit_sandbox.py /run/cytowatch.service -- "
         "/bin/sh -c 'cat /proc/self/status; touch /etc/x || true; "
         "touch /srv/cytowatch/x && rm /srv/cytowatch/x; /opt/cytowatch/bin/cytowatch check'\n",
+        # A decoder that was taken over, as the unit's user and under the unit's restrictions.
+        f"install -m 0644 {HOUSE}/tests/acceptance/probe.py /opt/probe.py\n"
+        "install -d -o cytowatch /srv/cytowatch/probe\n"
+        f"{sys.executable} {HOUSE}/tests/acceptance/unit_sandbox.py /run/cytowatch.service -- "
+        f"/opt/cytowatch/bin/python /opt/probe.py /srv/cytowatch/probe > {tmp_path}/probe.json\n",
     ]
     done = lab(wheels, "".join(script))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    probed = json.loads((tmp_path / "probe.json").read_text())["both"]
+    assert {word for word, came in probed.items() if came != "denied"} == set()
     found = {one["name"]: one for one in json.loads((tmp_path / "list.json").read_text())}
     wrong = {name: one["error"] for name, one in found.items() if one["error"]}
     assert wrong == {}

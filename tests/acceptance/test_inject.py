@@ -17,13 +17,11 @@ import pytest
 from tests import builders
 from tests.acceptance.conftest import Root, root
 from tests.builders import vendors
+from tests.needs import needs
 
 __all__ = ["root"]
 
-needs_strace = pytest.mark.skipif(
-    not shutil.which("strace") and not os.environ.get("CI"),
-    reason="strace is missing (Debian: apt install strace)",
-)
+needs_strace = needs("strace")
 
 
 def drop_all(root: Root, tmp_path: Path, *, archive: bool) -> dict[str, str]:

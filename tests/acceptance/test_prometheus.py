@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
 import subprocess
 import time
@@ -18,12 +17,11 @@ import pytest
 from tests import builders
 from tests.acceptance.conftest import Root, free_port, root
 from tests.acceptance.prometheus import HOUSE, Prometheus, missing
+from tests.needs import unless
 
 __all__ = ["root"]
 
-pytestmark = pytest.mark.skipif(
-    missing() is not None and not os.environ.get("CI"), reason=str(missing())
-)
+pytestmark = unless(missing())
 DASHBOARD = HOUSE / "config/grafana/cytowatch.json"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,13 +14,12 @@ from tests.acceptance import samba
 from tests.acceptance.conftest import Root, root
 from tests.acceptance.samba import Samba
 from tests.builders import vendors
+from tests.needs import unless
 
 __all__ = ["root"]
 
 pytestmark = [
-    pytest.mark.skipif(
-        samba.missing() is not None and not os.environ.get("CI"), reason=str(samba.missing())
-    ),
+    unless(samba.missing()),
     # A connection that is cut leaves handles that nobody can close any more.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),

@@ -9,14 +9,13 @@ import pytest
 
 from tests.acceptance import samba
 from tests.acceptance.soak import soak
+from tests.needs import unless
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-@pytest.mark.skipif(
-    samba.missing() is not None and not os.environ.get("CI"), reason=str(samba.missing())
-)
+@unless(samba.missing())
 def test_a_minute_under_fire(tmp_path: Path) -> None:
     """Nothing lost, nothing doubled, nothing left half-done."""
     tmp_path.chmod(0o755)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -29,7 +30,7 @@ def filled(root: Root, tmp_path: Path) -> None:
     root.drop(tmp_path / "c.tif", user="bob")
     (tmp_path / "z").mkdir()
     builders.jpeg(tmp_path / "z" / "x.jpg")
-    subprocess.run(["tar", "-C", tmp_path / "z", "-cf", tmp_path / "d.tar", "x.jpg"], check=True)
+    shutil.make_archive(str(tmp_path / "d"), "tar", root_dir=tmp_path / "z")
     root.drop(tmp_path / "d.tar", user="bob")
     assert root.run_until_idle() == 0
     assert len(root.manifests()) == 6

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -18,6 +17,7 @@ from cytowatch.inbox.watch import Watcher, _watches
 from cytowatch.spool import Spool
 from tests import builders
 from tests.acceptance.conftest import Root, free_port, health, json_lines, metric
+from tests.needs import needs
 
 NOW = datetime(2026, 11, 26, tzinfo=UTC)
 
@@ -54,9 +54,7 @@ def test_a_queue_that_overflows_makes_a_scan(root: Root, tmp_path: Path) -> None
     assert metric(port, "cytowatch_rescan_found_total") == before
 
 
-@pytest.mark.skipif(
-    os.geteuid() != 0 and not os.environ.get("CI"), reason="a user namespace of its own needs root"
-)
+@needs("unshare", root=True)
 @pytest.mark.parametrize(("watches", "reason"), [(0, "watcher"), (6, "watches")])
 def test_watches_that_run_out(root: Root, tmp_path: Path, watches: int, reason: str) -> None:
     """Without any, or with too few: `/healthz` and the metrics say so, the scan finds the drops."""
@@ -81,9 +79,7 @@ def test_watches_that_run_out(root: Root, tmp_path: Path, watches: int, reason: 
     assert root.stop() == 0
 
 
-@pytest.mark.skipif(
-    not shutil.which("strace") and not os.environ.get("CI"), reason="Debian: apt install strace"
-)
+@needs("strace")
 def test_an_observer_that_dies_is_replaced(root: Root, tmp_path: Path) -> None:
     """Its read of the kernel's queue fails: another one watches within a moment."""
     port = free_port()
@@ -134,7 +130,7 @@ def test_a_tree_that_is_moved_in_is_found_whole(root: Root, tmp_path: Path) -> N
     root.assert_clean()
 
 
-@pytest.mark.skipif(os.geteuid() != 0 and not os.environ.get("CI"), reason="mounting needs root")
+@needs("mount", "umount", root=True)
 def test_an_inbox_that_is_mounted_over(root: Root, tmp_path: Path) -> None:
     """Another filesystem in the place of an inbox: its drops wait and say why, and none is lost."""
     port = free_port()
@@ -168,9 +164,7 @@ def test_an_inbox_that_is_mounted_over(root: Root, tmp_path: Path) -> None:
     root.assert_clean()
 
 
-@pytest.mark.skipif(
-    not shutil.which("strace") and not os.environ.get("CI"), reason="Debian: apt install strace"
-)
+@needs("strace")
 def test_a_reader_that_hangs_is_found_and_replaced(root: Root, tmp_path: Path) -> None:
     """Its thread is alive and reads for ever: nothing comes through, so there is a new one."""
     root.config.write_text(root.config.read_text().replace("rescan_s = 1.0", "rescan_s = 600"))

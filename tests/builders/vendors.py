@@ -15,6 +15,7 @@ import tifffile
 from PIL import Image
 
 from tests.builders import picture
+from tests.builders.dicom import dicom_wsi
 
 __all__ = [
     "dicom_wsi",
@@ -351,61 +352,6 @@ def _restarts(jpeg: bytes) -> list[int]:
         if jpeg[at] == 0xFF and 0xD0 <= jpeg[at + 1] <= 0xD7:
             found.append(at + 2)
     return found
-
-
-def dicom_wsi(folder: Path, *, width: int = 512, height: int = 512) -> Path:
-    """Two levels, each a file of JPEG tiles in full tiling, of one series."""
-    import pydicom
-    from pydicom.dataset import Dataset, FileMetaDataset
-    from pydicom.encaps import encapsulate
-    from pydicom.sequence import Sequence
-    from pydicom.uid import JPEGBaseline8Bit, generate_uid
-
-    folder.mkdir(parents=True, exist_ok=True)
-    pixels = picture(width, height)
-    series, frame_of_reference = generate_uid(), generate_uid()
-    for level in range(2):
-        part = _halved(pixels, 2**level)
-        meta = FileMetaDataset()
-        meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.77.1.6"
-        meta.MediaStorageSOPInstanceUID = generate_uid()
-        meta.TransferSyntaxUID = JPEGBaseline8Bit
-        one = Dataset()
-        one.file_meta = meta
-        one.SOPClassUID = meta.MediaStorageSOPClassUID
-        one.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
-        one.SeriesInstanceUID, one.StudyInstanceUID = series, series
-        one.FrameOfReferenceUID = frame_of_reference
-        one.Modality = "SM"
-        kind = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE" if not level else "RESAMPLED"]
-        one.ImageType = kind
-        one.Rows = one.Columns = 256
-        one.TotalPixelMatrixRows, one.TotalPixelMatrixColumns = part.shape[:2]
-        one.SamplesPerPixel, one.PlanarConfiguration = 3, 0
-        one.PhotometricInterpretation = "YBR_FULL_422"
-        one.BitsAllocated = one.BitsStored = 8
-        one.HighBit, one.PixelRepresentation = 7, 0
-        one.DimensionOrganizationType = "TILED_FULL"
-        one.NumberOfOpticalPaths = 1
-        one.TotalPixelMatrixFocalPlanes = 1
-        measures, groups = Dataset(), Dataset()
-        measures.PixelSpacing = [0.0005 * 2**level] * 2
-        measures.SliceThickness = 0.001
-        groups.PixelMeasuresSequence = Sequence([measures])
-        one.SharedFunctionalGroupsSequence = Sequence([groups])
-        lens = Dataset()
-        lens.ObjectiveLensPower = 20
-        one.OpticalPathSequence = Sequence([lens])
-        tiles = [
-            _jpeg(part[y : y + 256, x : x + 256])
-            for y in range(0, part.shape[0], 256)
-            for x in range(0, part.shape[1], 256)
-        ]
-        one.NumberOfFrames = len(tiles)
-        one.PixelData = encapsulate(tiles)
-        one["PixelData"].is_undefined_length = True
-        pydicom.dcmwrite(folder / f"level{level}.dcm", one, enforce_file_format=True)
-    return folder / "level0.dcm"
 
 
 def vmu(folder: Path, stem: str = "CMU-2", *, width: int = 512, height: int = 384) -> Path:

@@ -21,7 +21,7 @@ from cytowatch.errors import ConfigError, ConversionError, ExtractionError, Form
 from cytowatch.formats import Probe, companions, completeness, limits
 from cytowatch.manifest import ManifestError
 from cytowatch.pyramid import copied, jpeg
-from cytowatch.pyramid.readers import bmp, czi, jp2, ome, pnm
+from cytowatch.pyramid.readers import bmp, czi, jp2, ome, ome_xml, pnm
 from cytowatch.stages.detect import identify
 
 __all__ = ["TARGETS", "seeds"]
@@ -172,7 +172,7 @@ def attachments(data: bytes) -> None:
 
 def omexml(data: bytes) -> None:
     """What an OME-XML says of its images."""
-    for known in ome._images(data.decode("utf-8", "replace")):
+    for known in ome_xml.images(data.decode("utf-8", "replace")):
         assert known.acquired_at is None or len(known.acquired_at) <= 40
 
 

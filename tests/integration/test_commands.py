@@ -20,6 +20,7 @@ from cytowatch.cli.schema import schema_of
 from tests import builders
 from tests.acceptance.conftest import Root, root
 from tests.builders import vendors
+from tests.needs import needs
 
 __all__ = ["root"]
 
@@ -253,6 +254,7 @@ def complete(root: Root, line: str) -> list[str]:
     return done.stdout.split()
 
 
+@needs("bash")
 def test_the_shell_completes(filled: Root, tmp_path: Path) -> None:
     """Ids and names by their beginning; users, statuses, reasons; nothing amiss without a tree."""
     by_name = filled.by_name()

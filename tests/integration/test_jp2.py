@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import struct
 import subprocess
 from pathlib import Path
@@ -18,13 +16,11 @@ from cytowatch.config import from_mapping
 from cytowatch.errors import ConversionError
 from cytowatch.pyramid.readers.jp2 import open_jp2
 from tests.builders import others, picture
+from tests.needs import needs
 
 CONFIG = from_mapping({})
 
-needs_tools = pytest.mark.skipif(
-    not shutil.which("opj_decompress") and not os.environ.get("CI"),
-    reason="opj_compress and opj_decompress are missing (Debian: apt install libopenjp2-tools)",
-)
+needs_tools = needs("opj_compress", "opj_decompress")
 
 
 def ours(path: Path) -> np.ndarray:

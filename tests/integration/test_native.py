@@ -163,3 +163,46 @@ def test_samples_that_openslide_shows_otherwise(
     with (tmp_path / "a.tif").open("rb") as file:
         tiff = Tiff(file.fileno(), (tmp_path / "a.tif").stat().st_size)
         assert (shown.misread(tiff), shown.unheeded(tiff)) == (misread, unheeded)
+
+
+def _ascending(path: Path) -> None:
+    """A third tiled page that is larger than the second, as some scanners add one."""
+    tiles: dict[str, Any] = {
+        "tile": (128, 128), "compression": "jpeg", "photometric": "rgb", "metadata": None,
+        "compressionargs": {"level": 95},
+    }  # fmt: skip
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(PIXELS, description=ABOUT, **tiles)
+        tiff.write(_halved(4), description=ABOUT, rowsperstrip=16, photometric="rgb", metadata=None)
+        tiff.write(_halved(4), description=ABOUT, **tiles)
+        tiff.write(picture(400, 150), description=ABOUT, **tiles)
+        label = {"compression": "lzw", "subfiletype": 1, "description": "Aperio\r\nlabel 90x100"}
+        tiff.write(picture(90, 100), photometric="rgb", metadata=None, rowsperstrip=16, **label)
+
+
+def test_an_svs_whose_levels_do_not_descend(root: Root) -> None:
+    """OpenSlide refuses it: a pyramid is derived of its first page, with size, power and label."""
+    inbox = root.path / "inbox" / "ann"
+    inbox.mkdir()
+    _ascending(inbox / "a.svs")
+    assert root.run_until_idle() == 0, root.log.read_text()[-3000:]
+    [document] = root.manifests().values()
+    assert document["status"] == "CONVERTED"
+    [image] = document["images"]
+    assert (image["width"], image["mpp_x"], image["objective_power"]) == (512, 0.5, 20)
+    assert image["associated"] == ["label"]
+    assert any("its level 2, 400 x 150, is not smaller" in line for line in document["warnings"])
+    shown = tifffile.imread(document["_path"] / image["file"], key=0)
+    assert np.abs(shown.astype(int) - PIXELS.astype(int)).mean() < 2
+    root.check_hashes()
+
+
+def test_an_svs_that_is_refused_for_another_reason(root: Root) -> None:
+    """It stays an error in OpenSlide's words: its first page is not all that is wrong."""
+    inbox = root.path / "inbox" / "ann"
+    inbox.mkdir()
+    with tifffile.TiffWriter(inbox / "a.svs") as tiff:
+        tiff.write(PIXELS, description=ABOUT, photometric="rgb", metadata=None, rowsperstrip=64)
+    assert root.run_until_idle() == 1
+    [document] = root.manifests().values()
+    assert document["error"]["reason"] == "unreadable"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cytowatch.engine import child, landlock, sandbox
+from cytowatch.engine import child, landlock, sandbox, zygote
 from cytowatch.engine.zygote import start_time
 
 
@@ -85,3 +85,34 @@ def test_the_restriction_outlasts_a_rename(tmp_path: Path) -> None:
     os.kill(pid, signal.SIGCONT)
     assert os.waitpid(pid, 0)[1] == 0
     assert (tmp_path / "later" / "id" / "out.1" / "b").read_text() == "y"
+
+
+def test_what_a_decoder_started_ends_with_it(tmp_path: Path) -> None:
+    """Also where no filter forbids it: a grandchild of a session of its own, which no group's kill reaches."""
+    reader, writer = os.pipe()
+    zygote_pid = os.fork()
+    if zygote_pid == 0:
+        status = 1
+        try:
+            sandbox.adopt_orphans()
+            decoder = os.fork()
+            if decoder == 0:
+                os.setpgid(0, 0)
+                if os.fork() == 0:
+                    os.setsid()
+                    if os.fork() == 0:
+                        os.write(writer, f"{os.getpid()}\n".encode())
+                        signal.pause()
+                signal.pause()
+            with open(reader, "rb") as file:
+                orphan = int(file.readline())
+            zygote._children.add(decoder)
+            zygote._reap(decoder)
+            try:
+                os.kill(orphan, 0)
+            except ProcessLookupError:
+                status = 0
+        finally:
+            os._exit(status)
+    os.close(writer)
+    assert os.waitpid(zygote_pid, 0)[1] == 0

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-import os
 import re
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -18,6 +16,7 @@ import tomli
 from cytowatch import formats, reasons
 from cytowatch.observe.metrics import WAITING
 from cytowatch.status import FOLLOWERS, Status
+from tests.needs import needs
 
 HOUSE = Path(__file__).resolve().parents[2]
 PROJECT = tomli.loads((HOUSE / "pyproject.toml").read_text())
@@ -104,12 +103,10 @@ def test_every_format_has_a_module_with_its_source() -> None:
         assert "Source:" in text.split('"""')[1]
 
 
+@needs("systemd-analyze")
 def test_the_unit_file_is_accepted(tmp_path: Path) -> None:
     """By `systemd-analyze verify`, with the program where this test has one."""
-    program = shutil.which("systemd-analyze")
-    if not program and not os.environ.get("CI"):
-        pytest.skip("systemd-analyze is missing (Debian: apt install systemd)")
-    assert program
+    program = "systemd-analyze"
     text = (HOUSE / "systemd" / "cytowatch.service").read_text()
     assert "Type=notify" in text
     unit = tmp_path / "cytowatch.service"
@@ -121,12 +118,10 @@ def test_the_unit_file_is_accepted(tmp_path: Path) -> None:
     assert "cytowatch.service" not in told.stderr
 
 
+@needs("systemd-analyze")
 def test_the_unit_exposes_little() -> None:
     """At most 1.5 of 10, as `systemd-analyze security` reckons."""
-    program = shutil.which("systemd-analyze")
-    if not program and not os.environ.get("CI"):
-        pytest.skip("systemd-analyze is missing (Debian: apt install systemd)")
-    assert program
+    program = "systemd-analyze"
     told = subprocess.run(
         [program, "security", "--offline=true", "--no-pager", str(HOUSE / "systemd/cytowatch.service")],
         capture_output=True, text=True, check=False,

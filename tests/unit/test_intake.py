@@ -12,6 +12,7 @@ import pytest
 
 from cytowatch import intake
 from cytowatch.config import from_mapping
+from cytowatch.inbox import sweep
 from cytowatch.names import UploadedFileId
 from cytowatch.spool import Spool
 
@@ -26,7 +27,7 @@ class NoFolders:
 @pytest.fixture
 def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Spool:
     # A folder that was just made would be looked into for three more seconds in any case.
-    monkeypatch.setattr(intake, "_CLOCK_TICK_NS", 0)
+    monkeypatch.setattr(sweep, "_CLOCK_TICK_NS", 0)
     made = Spool.create(tmp_path / "root")
     (made.inbox / "ann").mkdir()
     return made
@@ -41,7 +42,7 @@ def scanning(spool: Spool) -> intake.Intake:
 
 
 def paths(looking: intake.Intake) -> list[str]:
-    looking.scan_all(time.monotonic(), events_lost=True)
+    looking.scan_all(time.monotonic(), events_lost=True, whole=True)
     return sorted(one["path"] for one in looking.waiting(time.monotonic()))
 
 

@@ -169,7 +169,7 @@ def published(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Disk, dict
             os.makedirs("out.1", exist_ok=True)
             file = UploadedFile(
                 manifest=place.manifest, out="out.1", config=Config(), progress=lambda _: None,
-                check_room=lambda _: None,
+                check_room=lambda _bytes, _inodes=0: None,
             )  # fmt: skip
             outcome = STAGES[place.status](file)
             place = advance.accept(

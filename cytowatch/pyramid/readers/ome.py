@@ -1,12 +1,12 @@
-"""OME-TIFF: every series, its first plane, with what the OME-XML says of it.
+"""OME-TIFF: every series, its first plane or three that are one RGB picture, and what its XML says.
 
 Source: https://ome-model.readthedocs.io/en/stable/ome-tiff/specification.html
 """
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,15 +16,14 @@ import numpy as np
 from cytowatch import durable
 from cytowatch.config import Config
 from cytowatch.errors import ConversionError
-from cytowatch.model import Mpp
-from cytowatch.pyramid import copied, resolution
+from cytowatch.pyramid import copied
 from cytowatch.pyramid.copied import CopiedLevel
+from cytowatch.pyramid.readers.ome_xml import Known, as_rgb, images
 from cytowatch.pyramid.readers.pages import Page, opened_file, orientation, profile
 from cytowatch.pyramid.regions import Opened, Pixels, Scene, damaged
 
 __all__ = ["open_ome"]
 
-_UM = {"nm": 1e-3, "µm": 1.0, "um": 1.0, "μm": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6}
 _PICTURES = {"label": "label", "label image": "label", "macro": "macro", "macro image": "macro"}
 _LARGEST_PICTURE = 64_000_000
 _PLANES = {"C": "channels", "Z": "focal planes", "T": "times"}
@@ -43,7 +42,7 @@ def open_ome(path: str, config: Config) -> Opened:
     with opened_file(path) as (opened, descriptor):
         try:
             tiff = opened.enter_context(tifffile.TiffFile(path, _multifile=False))
-            about = _images(tiff.ome_metadata or "")
+            about = images(tiff.ome_metadata or "")
             series = tiff.series
         except Exception as error:
             raise damaged(error) from error
@@ -56,7 +55,7 @@ def open_ome(path: str, config: Config) -> Opened:
         return replace(found, close=opened.pop_all().close)
 
 
-def _scenes(series: Any, about: list[_Known], descriptor: int, config: Config) -> Opened:
+def _scenes(series: Any, about: Sequence[Known], descriptor: int, config: Config) -> Opened:
     scenes: list[Scene] = []
     pictures: dict[str, Pixels] = {}
     done: list[str] = []
@@ -64,19 +63,19 @@ def _scenes(series: Any, about: list[_Known], descriptor: int, config: Config) -
         page = _first_page(one)
         if page is None:
             raise damaged(f"series {number} has no page")
-        known = about[number] if number < len(about) else _Known()
+        known = about[number] if number < len(about) else Known()
         region = Page(page, descriptor, config)
+        merged = _merged(one, region, known, descriptor, config)
         role = _PICTURES.get(known.name.strip().lower())
         if role and region.dtype == np.uint8 and region.width * region.height < _LARGEST_PICTURE:
-            pixels = region.rows(0, region.height)
-            pictures[role] = (
-                pixels[:, :, :3] if region.samples >= 3 else np.repeat(pixels[:, :, :1], 3, 2)
-            )
+            pixels = (merged or region).rows(0, region.height)
+            colours = pixels.shape[2] >= 3
+            pictures[role] = pixels[:, :, :3] if colours else np.repeat(pixels[:, :, :1], 3, 2)
             continue
-        done += _left_out(one)
+        done += _left_out(one, "ZT" if merged else "CZT")
         scenes.append(
             Scene(
-                region=region,
+                region=merged or region,
                 index=len(scenes),
                 name=known.name if len(series) > 1 else "",
                 mpp=known.mpp,
@@ -84,9 +83,9 @@ def _scenes(series: Any, about: list[_Known], descriptor: int, config: Config) -
                 icc_profile=profile(page),
                 cmyk=region.cmyk,
                 orientation=orientation(page),
-                done=(*region.done, *region.absent),
+                done=(*region.done, *(merged.done if merged else region.absent)),
                 acquired_at=known.acquired_at,
-                copied=partial(_copied, region, one, descriptor, config),
+                copied=partial(_copied, region, one, descriptor, config) if not merged else tuple,
             )
         )
     if not scenes:
@@ -102,7 +101,10 @@ def _scenes(series: Any, about: list[_Known], descriptor: int, config: Config) -
 
 def _first_page(series: Any) -> Any:
     """The first plane of a series or of one of its levels; None if it has none."""
-    page: Any = next((one for one in series.pages if one is not None), None)
+    return _page(next((one for one in series.pages if one is not None), None))
+
+
+def _page(page: Any) -> Any:
     return page.aspage() if hasattr(page, "aspage") else page
 
 
@@ -121,67 +123,55 @@ def _copied(first: Page, series: Any, descriptor: int, config: Config) -> tuple[
     return copied.chain(levels())
 
 
-def _left_out(series: Any) -> list[str]:
+def _left_out(series: Any, axes: str) -> list[str]:
     shape = dict(zip(series.axes, series.shape, strict=False))
     return [
-        f"it has {shape[axis]} {what}: the first is the pyramid"
-        for axis, what in _PLANES.items()
+        f"it has {shape[axis]} {_PLANES[axis]}: the first is the pyramid"
+        for axis in axes
         if shape.get(axis, 1) > 1
     ]
 
 
-class _Known:
-    """What the OME-XML says of one image."""
+class _Merged:
+    """Three planes of one size as the red, green and blue of one picture."""
 
-    def __init__(self) -> None:
-        self.name = ""
-        self.mpp: Mpp | None = None
-        self.power: float | None = None
-        self.acquired_at: str | None = None
+    def __init__(self, planes: Sequence[Page]) -> None:
+        self._planes = planes
+        first = planes[0]
+        self.width, self.height, self.samples = first.width, first.height, 3
+        self.dtype = first.dtype
+        self.block_rows = first.block_rows
+        absent = [line for plane in planes for line in plane.absent]
+        self.done = ("its three channels are one RGB picture", *dict.fromkeys(absent))
 
-
-def _images(xml: str) -> list[_Known]:
-    # Entities could refer to files or grow without end; no OME-XML has any.
-    if "<!ENTITY" in xml or "<!DOCTYPE" in xml:
-        return []
-    try:
-        top = ET.fromstring(xml)
-    except ET.ParseError:
-        return []
-    powers = {
-        one.get("ID"): one.get("NominalMagnification")
-        for one in top.iter()
-        if _is(one, "Objective")
-    }
-    found = []
-    for image in (one for one in top if _is(one, "Image")):
-        known = _Known()
-        known.name = image.get("Name") or ""
-        for part in image:
-            if _is(part, "Pixels"):
-                x, y = _micrometres(part, "X"), _micrometres(part, "Y")
-                known.mpp = resolution.plausible(x, y)
-            elif _is(part, "AcquisitionDate"):
-                known.acquired_at = (part.text or "")[:40] or None
-            elif _is(part, "ObjectiveSettings"):
-                known.power = _number(powers.get(part.get("ID")))
-        found.append(known)
-    return found
+    def rows(self, top: int, bottom: int) -> Pixels:
+        found = np.empty((bottom - top, self.width, 3), self.dtype)
+        for sample, plane in enumerate(self._planes):
+            found[:, :, sample] = plane.rows(top, bottom)[:, :, 0]
+        return found
 
 
-def _is(element: Any, name: str) -> bool:
-    return str(element.tag).rpartition("}")[2] == name
-
-
-def _micrometres(pixels: Any, axis: str) -> float | None:
-    unit = _UM.get(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
-    value = _number(pixels.get(f"PhysicalSize{axis}"))
-    return value * unit if value and unit else None
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        value = float(text) if text else 0.0
-    except ValueError:
+def _merged(
+    series: Any, first: Page, known: Known, descriptor: int, config: Config
+) -> _Merged | None:
+    """The first three planes as one picture, if they are its red, green and blue; else None."""
+    shape = dict(zip(series.axes, series.shape, strict=False))
+    kinds = (np.uint8, np.uint16)
+    if shape.get("C") != 3 or "S" in shape or first.samples != 1 or first.dtype not in kinds:
         return None
-    return value if 0 < value < float("inf") else None
+    order = as_rgb(known.channels, eight_bits=first.dtype == np.uint8)
+    step = math.prod(
+        count
+        for axis, count in zip(series.axes, series.shape, strict=True)
+        if series.axes.index(axis) > series.axes.index("C") and axis not in "YX"
+    )
+    pages = [
+        series.pages[step * channel]
+        for channel in order or ()
+        if step * channel < len(series.pages)
+    ]
+    if len(pages) != 3 or None in pages:
+        return None
+    found = [Page(_page(one), descriptor, config) for one in pages]
+    like = {(one.width, one.height, one.samples, one.dtype, one.cmyk) for one in found}
+    return _Merged(found) if len(like) == 1 else None

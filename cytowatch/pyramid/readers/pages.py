@@ -258,8 +258,15 @@ class Page:
             alpha = (alpha >> max(0, self._bits - 8)).astype(np.uint8)
         alpha = self._spread(alpha)
         if self._means.premultiplied:
-            colours = unmultiplied(colours, alpha)
+            colours = self._divided(colours, alpha)
         return np.concatenate([colours, alpha], axis=2)
+
+    def _divided(self, colours: Pixels, alpha: Pixels) -> Pixels:
+        """Colours that were multiplied by `alpha` as before; where white is zero, their darkness was."""
+        if not self._inverted:
+            return unmultiplied(colours, alpha)
+        bits = 8 * colours.dtype.itemsize
+        return inverted(unmultiplied(inverted(colours, bits), alpha), bits)
 
     def _coloured(self, pixels: Pixels) -> Pixels:
         if self._palette is not None:
@@ -314,7 +321,7 @@ def _check_kind(page: Any, kind: int, stored: int, colours: int) -> None:
         raise ConversionError(
             "unsupported_samples", "its YCbCr colours are subsampled, with planes or a predictor"
         )
-    if page.dtype not in plain:
+    if page.dtype not in (plain if kind == YCBCR else [*plain, np.bool_]):
         raise ConversionError("unsupported_samples", f"its {name} colours have not {bits} bits")
 
 

@@ -1,0 +1,173 @@
+"""When a dropped folder is at its end: nothing has come into it, and nothing waits in it, for a while."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from cytowatch import aside, names
+from cytowatch.inbox.markers import Markers
+from cytowatch.inbox.settle import Settler, Track
+from cytowatch.manifest import Manifest, SkippedEntry
+
+__all__ = ["Dropped", "DroppedFolders"]
+
+#: So long folders are finished in one turn of the main loop, in seconds.
+_TURN_S = 0.1
+#: The least time between two looks at all folders, as a multiple of what the last one took.
+_SHARE = 20.0
+
+
+class DroppedFolders(Protocol):
+    """Who keeps the uploaded files that stand for dropped folders."""
+
+    @property
+    def open(self) -> list[str]:
+        """The folders that are open."""
+
+    def is_open(self, folder: str) -> bool:
+        """Whether `folder` is."""
+
+    def parent(self, folder: str, user: str, project: str | None) -> Manifest:
+        """The manifest of the one of `folder`."""
+
+    def claimed(self, folder: str, children: list[str]) -> None:
+        """Note what was claimed out of `folder`."""
+
+    def adopt(self, child: Manifest) -> None:
+        """Note what came out of a folder, and was taken up again after a fault."""
+
+    def note(self) -> None:
+        """Write down what was claimed, where it is time."""
+
+    def finish(self, folder: str, skipped: list[SkippedEntry]) -> None:
+        """Nothing more comes."""
+
+
+class Dropped:
+    """Guards since when nothing has happened in each folder that is open; for the main thread alone.
+
+    Parameters
+    ----------
+    is_an_image
+        Whether a format claims the file of a track.
+    """
+
+    def __init__(
+        self,
+        inbox: Path,
+        settler: Settler,
+        markers: Markers,
+        folders: DroppedFolders,
+        *,
+        is_an_image: Callable[[Track], bool],
+    ) -> None:
+        self._inbox = inbox
+        self._settler = settler
+        self._markers = markers
+        self._folders = folders
+        self._is_an_image = is_an_image
+        #: When something happened last in a folder that is open.
+        self._active: dict[str, float] = {}
+        #: When each may be finished, as it was found last, and when that is looked at again.
+        self._times: dict[str, float] = {}
+        self._look_at = float("-inf")
+
+    def happened(self, folder: str, now: float) -> None:
+        """Something was claimed out of `folder`, or is about to be."""
+        self._active[folder] = now
+        self._times.pop(folder, None)
+
+    def finish_some(self, now: float, quiet_s: Callable[[str], float]) -> None:
+        """Close folders in which nothing comes any more: as many as there is time for in one turn."""
+        self._folders.note()
+        if now >= self._look_at:
+            began = time.monotonic()
+            self._times = self.times(now, quiet_s)
+            self._look_at = now + _SHARE * (time.monotonic() - began)
+        ready = [
+            folder
+            for folder, at in self._times.items()
+            if now >= at and aside.may_try("folder", folder)
+        ]
+        if not ready:
+            return
+        end = time.monotonic() + _TURN_S
+        left = self._left_in(set(ready))
+        for folder in ready:
+            with aside.fence("folder", folder):
+                self._finish(folder, left.get(folder, []))
+            if time.monotonic() >= end:
+                break
+
+    def _finish(self, folder: str, left: list[Track]) -> None:
+        self._folders.finish(folder, [_skipped(track, folder) for track in left])
+        self._times.pop(folder, None)
+        self._active.pop(folder, None)
+        marker = self._markers.take(folder)
+        if marker is not None:
+            (self._inbox / marker.path).unlink(missing_ok=True)
+
+    def times(self, now: float, quiet_s: Callable[[str], float]) -> dict[str, float]:
+        """When each folder that is open may be finished, save those in which something can be claimed."""
+        newest = {folder: self._active.setdefault(folder, now) for folder in self._folders.open}
+        busy: set[str] = set()
+        # All in one pass: a folder may hold a hundred thousand files.
+        for user in {folder.split("/", 1)[0] for folder in newest}:
+            for track in self._settler.of_user(user):
+                folder = _folder_of(track, newest)
+                if folder is None or folder in busy:
+                    continue
+                newest[folder] = max(newest[folder], track.changed_at)
+                if track.claiming or track.due_at is not None or self._lacks_marker(track):
+                    busy.add(folder)
+        return {
+            folder: self._active[folder] if folder in self._markers else at + quiet_s(folder)
+            for folder, at in newest.items()
+            if folder not in busy
+        }
+
+    def any_to_finish(self, now: float, quiet_s: Callable[[str], float]) -> bool:
+        """Whether some folder will be finished without anything new."""
+        return any(aside.may_try("folder", folder) for folder in self.times(now, quiet_s))
+
+    def next_at(self) -> float | None:
+        """When a folder may be finished next, as far as it is known."""
+        known = [at for folder, at in self._times.items() if aside.may_try("folder", folder)]
+        return max(min(known), self._look_at) if known else None
+
+    def _lacks_marker(self, track: Track) -> bool:
+        """Whether it is an image that its scanner has not yet said to be done."""
+        waits = track.waiting is not None and track.waiting.why == "done_marker"
+        return waits and self._is_an_image(track)
+
+    def _left_in(self, folders: set[str]) -> dict[str, list[Track]]:
+        """What lies in `folders` still."""
+        left: dict[str, list[Track]] = {}
+        for user in {folder.split("/", 1)[0] for folder in folders}:
+            for track in self._settler.of_user(user):
+                folder = _folder_of(track, folders)
+                if folder is not None:
+                    left.setdefault(folder, []).append(track)
+        return left
+
+
+def _folder_of(track: Track, folders: dict[str, float] | set[str]) -> str | None:
+    """The one of `folders` in which it lies: at the top of an inbox, or of a project in it."""
+    parts = track.drop.path.split("/", 3)
+    for count in (2, 3):
+        folder = "/".join(parts[:count])
+        if len(parts) > count and folder in folders:
+            return folder
+    return None
+
+
+def _skipped(track: Track, folder: str) -> SkippedEntry:
+    inside = track.drop.path[len(folder) + 1 :]
+    return SkippedEntry(
+        name=names.printable(names.decode(os.fsencode(inside))[0]),
+        reason=f"{track.waiting.why}: {track.waiting.detail}" if track.waiting else "",
+    )

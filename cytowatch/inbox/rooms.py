@@ -1,0 +1,170 @@
+"""What is due, room by room: put together in threads, and taken up in the main loop a part at a time.
+
+Which files of a room are one slide takes a look into many of them, and time that grows with their number.
+So one thread does it for one user while the main loop serves the others.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from cytowatch import aside
+from cytowatch.inbox.gather import Bundle, Gatherer, Stopped
+from cytowatch.inbox.settle import Settler, Track
+from cytowatch.inbox.turns import Turns
+
+__all__ = ["Room", "Rooms"]
+
+#: So many claims of a user may wait for their turn at least.
+_LEAST_UNDER_WAY = 1000
+#: So many users' files are put together at a time.
+_THREADS = 4
+#: What is due and cannot be taken up now is looked at again so much later, in seconds.
+_AGAIN_S = 1.0
+_FOR_EACH_S = 1e-4
+#: The least time between two times that one room is put together, as a multiple of what it took.
+_SHARE = 5.0
+#: So long the bundles of one room are taken up in a turn, and those of all rooms together, in seconds.
+_SLICE_S = 0.05
+_TURN_S = 0.1
+
+
+@dataclass(slots=True, kw_only=True)
+class Room:
+    """A room in which something is due: the paths of what is, and what was put together.
+
+    `faults` says of each file that could not be looked into why; `why` is set where the room as a whole
+    could not be put together, and `retry_at` when it is tried again. So many claims as `most` may be
+    under way for its user; `is_part` says that there is more than `bundles`.
+    """
+
+    name: str
+    user: str
+    due: set[str]
+    bundles: deque[Bundle] = field(default_factory=deque)
+    faults: dict[str, str] = field(default_factory=dict)
+    why: str | None = None
+    retry_at: float = 0.0
+    took_s: float = 0.0
+    most: int = 0
+    is_part: bool = False
+
+
+class Rooms:
+    """Guards which rooms are being put together; for the main thread alone.
+
+    Parameters
+    ----------
+    wake
+        Called from other threads when there is something for the main loop.
+    """
+
+    def __init__(self, settler: Settler, gatherer: Gatherer, wake: Callable[[], None]) -> None:
+        self._settler = settler
+        self._gatherer = gatherer
+        self._wake = wake
+        self._turns = Turns(self._gather, threads=_THREADS, of_one=1)
+        self._gathering: set[str] = set()
+        self._gathered: deque[Room] = deque()
+        self._open: OrderedDict[str, Room] = OrderedDict()
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is being put together, or waits to be taken up."""
+        return bool(self._gathering)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether something that was put together waits for the next turn."""
+        return bool(self._open)
+
+    def begin(self, now: float, due: list[Track], *, skip: Callable[[str], bool]) -> None:
+        """Begin to put together the rooms in which something of `due` lies; `skip` tells of whom none."""
+        rooms: dict[tuple[str, str], list[Track]] = {}
+        for track in due:
+            rooms.setdefault((track.drop.room, track.drop.user), []).append(track)
+        for (name, user), tracks in rooms.items():
+            begins = name not in self._gathering and not skip(user)
+            # By then its room has been put together: the loop would not sleep for a moment else.
+            later = now + _AGAIN_S + (len(tracks) * _FOR_EACH_S if begins else 0.0)
+            for track in tracks:
+                track.due_at = later
+            if not begins:
+                continue
+            self._gathering.add(name)
+            self._turns.put(
+                user, Room(name=name, user=user, due={track.drop.path for track in tracks})
+            )
+
+    def _gather(self, room: Room) -> None:
+        """In a thread of `Turns`."""
+        began = time.monotonic()
+        with suppress(Stopped), aside.fence("user", f"{room.name}/", but=(Stopped,)) as fenced:
+            here = [
+                track
+                for track in self._settler.of_user(room.user)
+                if track.claimable and not track.claiming and track.drop.room == room.name
+            ]
+            # Of very many a part, for each takes memory; the others are due again afterwards.
+            room.most = max(_LEAST_UNDER_WAY, len(here) // 10)
+            bundles, room.faults = self._gatherer.bundles(room.name, here)
+            due = (one for one in bundles if any(t.drop.path in room.due for t in one.tracks))
+            room.bundles = deque(itertools.islice(due, room.most))
+            room.is_part = next(due, None) is not None
+        if fenced.failed:
+            room.why, room.retry_at = fenced.why, fenced.next_at
+        room.took_s = time.monotonic() - began
+        self._gathered.append(room)
+        self._wake()
+
+    def take_up(self, do: Callable[[Room, Bundle], bool], failed: Callable[[Room], None]) -> None:
+        """Call `do` with what was put together, for a moment; it says whether there is room for more.
+
+        `failed` is called with a room that could not be put together.
+        """
+        while self._gathered:
+            room = self._gathered.popleft()
+            self._open[room.name] = room
+        end = time.monotonic() + _TURN_S
+        for name in list(self._open):
+            room = self._open[name]
+            self._open.move_to_end(name)
+            if room.why is not None:
+                failed(room)
+            elif not self._some_of(room, do):
+                continue
+            del self._open[name]
+            self._gathering.discard(name)
+            if time.monotonic() >= end:
+                break
+
+    def _some_of(self, room: Room, do: Callable[[Room, Bundle], bool]) -> bool:
+        """Take up a part of `room`; tells whether it is done with."""
+        end = time.monotonic() + _SLICE_S
+        while room.bundles:
+            if not do(room, room.bundles[0]):
+                break
+            room.due.difference_update(t.drop.path for t in room.bundles.popleft().tracks)
+            if time.monotonic() >= end:
+                return not room.bundles
+        if room.bundles or room.is_part:
+            self._put_off_rest(room)
+        return True
+
+    def _put_off_rest(self, room: Room) -> None:
+        """What could not be taken up is put together again: something that belongs to it may have come."""
+        now = time.monotonic()
+        pause_s = max(_AGAIN_S, _SHARE * room.took_s)
+        for track in self._settler.of_user(room.user):
+            if track.due_at is not None and not track.claiming and track.drop.path in room.due:
+                track.due_at = now + pause_s
+
+    def stop(self) -> None:
+        """Let what is being put together come to its end; nothing new begins."""
+        self._gatherer.stop()
+        self._turns.stop()

@@ -1,0 +1,79 @@
+"""What lies in the inboxes and waits, for those who ask: how many, how long, and why."""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import os
+from collections import Counter
+from datetime import datetime, timedelta
+from typing import Any
+
+from cytowatch import durable, manifest, names
+from cytowatch.inbox.scan import Waiting
+from cytowatch.inbox.settle import Settler, Track
+
+__all__ = ["counts", "fault", "listed"]
+
+#: So many drops that wait are told one by one; the metrics count them all.
+_MOST_TOLD = 1000
+_LEAST_TOLD = 20
+
+
+def counts(settler: Settler, now: float) -> tuple[Counter[str], dict[str, float], int]:
+    """How many drops wait and the oldest for how many seconds, by reason; all their bytes."""
+    found: Counter[str] = Counter()
+    oldest: dict[str, float] = {}
+    size_bytes = 0
+    for track in settler.tracks:
+        size_bytes += track.drop.fingerprint.size_bytes
+        if track.waiting and track.part_of is None:
+            why = track.waiting.why
+            found[why] += 1
+            oldest[why] = max(now - track.first_seen, oldest.get(why, 0.0))
+    return found, oldest, size_bytes
+
+
+def listed(settler: Settler, now: float, wall: datetime) -> list[dict[str, Any]]:
+    """What lies in the inboxes longest, why, and since when, ready for JSON."""
+    longest: list[Track] = []
+    users = settler.users
+    # Of each user some: the masses of one hide nothing of the others.
+    share = max(_LEAST_TOLD, _MOST_TOLD // max(1, len(users)))
+    for user in users:
+        heads = (track for track in settler.of_user(user) if track.part_of is None)
+        longest += heapq.nsmallest(share, heads, key=_rank)
+    longest = sorted(longest, key=_rank)[:_MOST_TOLD]
+    return [
+        {
+            "user": track.drop.user,
+            "path": names.decode(os.fsencode(track.drop.path))[0],
+            "why": track.waiting.why if track.waiting else "settling",
+            "detail": track.waiting.detail if track.waiting else "",
+            "size_bytes": track.drop.fingerprint.size_bytes,
+            "since": manifest.utc(
+                (wall - timedelta(seconds=now - track.first_seen)).replace(microsecond=0)
+            ),
+        }
+        for track in sorted(longest, key=lambda track: track.first_seen)
+    ]
+
+
+def _rank(track: Track) -> tuple[bool, float]:
+    """What needs somebody's hand comes before what only settles, and each by its age."""
+    return track.waiting is None or track.waiting.why == "settling", track.first_seen
+
+
+def fault(error: OSError) -> Waiting:
+    """Why something waits that met a fault of the machine."""
+    if error.errno == errno.EXDEV:
+        # The same filesystem, mounted once more: only the rename finds that out.
+        said = "it is on another mount than the root, and a slide is renamed, never copied"
+        return Waiting(why="other_filesystem", detail=said)
+    if error.errno in (errno.EACCES, errno.EPERM):
+        said = (
+            f"it cannot be moved ({error.strerror}): it and the folder that it lies in must "
+            "belong to the user of cytowatch, and be writable"
+        )
+        return Waiting(why="not_permitted", detail=said)
+    return Waiting(why=durable.why_of(error), detail=f"{error.strerror or error}")

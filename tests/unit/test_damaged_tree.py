@@ -1,0 +1,243 @@
+"""One damaged manifest costs its own uploaded file: all who read many go on to the others."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from cytowatch import aside, hooks, invariants, manifest, tree
+from cytowatch.cli.page import list_lines
+from cytowatch.config import Hook
+from cytowatch.engine import advance, after, hashing, recover
+from cytowatch.engine.hashing import Hasher
+from cytowatch.errors import RootError
+from cytowatch.index import Index
+from cytowatch.ledger import Ledger
+from cytowatch.manifest import Manifest
+from cytowatch.names import UploadedFileId
+from cytowatch.observe.metrics import Metrics
+from cytowatch.spool import Spool
+from cytowatch.status import Status
+from tests.builders import damage
+from tests.unit.test_power_everywhere import make
+
+NOW = datetime.now(UTC)
+SOUND = UploadedFileId("20261123-141502-1000-sound")
+BAD = UploadedFileId("20261123-141502-2000-bad")
+HOOK = Hook(name="lab", on=("DEPLOYED",), command=("true",))
+PLACES = {
+    "storage": Status.DEPLOYED,
+    "an error": Status.ERROR_FORMAT,
+    "uploaded": Status.UPLOADED,
+    "converting": Status.CONVERTING,
+}
+
+
+class Log(logging.Logger):
+    """Takes what the daemon's takes."""
+
+    def _any(self, *_: Any, **__: Any) -> None:
+        pass
+
+    info = warning = error = _any
+
+
+@pytest.fixture(autouse=True)
+def nothing_aside() -> Iterator[None]:
+    aside.reset()
+    yield
+    aside.reset()
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool.create(tmp_path / "root")
+
+
+def put(spool: Spool, id_: UploadedFileId, status: Status, **more: Any) -> Path:
+    folder = spool.storage / "ann" if status.is_success else spool.stage(status)
+    make(folder / id_, status, **more)
+    return folder / id_
+
+
+def ledger(index: Index, spool: Spool) -> Ledger:
+    return Ledger(Metrics(), Log("x"), index, status_for=timedelta(days=9999), defects=spool.state)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("kind", damage.MANIFESTS)
+def test_all_go_on_to_the_others(kind: str, place: str, spool: Spool) -> None:
+    """The index, lists, recovery, the ledger and the check; and it is listed by its id, or told of."""
+    put(spool, SOUND, PLACES[place])
+    bad = put(spool, BAD, PLACES[place])
+    damage.damaged(bad / manifest.FILE_NAME, kind)
+    list(recover.set_doubles_aside(spool))
+    taken_up = {id_: user for user, id_ in recover.recover(spool, now=NOW)}
+    if not PLACES[place].is_final:
+        assert taken_up == {SOUND: "ann", BAD: "unknown"}
+    index = Index(spool)
+    index.reconcile()
+    assert index.fault is None
+    assert index.counts()[PLACES[place]] == 2
+    rows = {row.id: row for row in index.select()}
+    assert set(rows) == {SOUND, BAD}
+    assert rows[BAD].reason == manifest.DAMAGED
+    assert [one.which for one in aside.all_of("row")] == [BAD]
+    told = ledger(index, spool)
+    told.count_tree(spool, NOW)
+    assert (SOUND in told.notes(NOW)) is PLACES[place].is_final
+    entries = [entry for row in rows.values() if (entry := tree.entry(spool, row))]
+    shown = "\n".join(list_lines(sorted(entries, key=lambda one: one.manifest["id"]), None))
+    assert SOUND in shown
+    assert BAD in shown
+    assert {entry.manifest["id"] for entry in entries if entry.damaged} == {BAD}
+    assert [said for said in invariants.broken(spool, at_rest=True, hashes=True) if BAD in said]
+    assert not [said for said in invariants.broken(spool, at_rest=False) if SOUND in said]
+    list(after.expired(spool, now=NOW + timedelta(days=9), days=1))
+    index.close()
+
+
+@pytest.mark.parametrize("kind", damage.MANIFESTS)
+def test_it_is_right_again_when_it_is_mended(kind: str, spool: Spool) -> None:
+    """In its place, which no folder's time tells of: by a running daemon, and at the next start."""
+    bad = put(spool, BAD, Status.DEPLOYED)
+    sound = (bad / manifest.FILE_NAME).read_bytes()
+    damage.damaged(bad / manifest.FILE_NAME, kind)
+    index = Index(spool)
+    index.reconcile()
+    assert index.due() == []
+    damage._gone(bad / manifest.FILE_NAME)
+    (bad / manifest.FILE_NAME).write_bytes(sound)
+    aside.reset()
+    if kind in ("deep", "missing"):
+        index.close()
+        index = Index(spool)
+        index.reconcile()
+    else:
+        assert index.due() == [BAD]
+        index.again(index.due())
+    [row] = index.select()
+    assert (row.reason, row.name) == (None, "a.jpg")
+    assert index.due() == []
+    index.close()
+
+
+def test_one_that_is_removed_is_forgotten(spool: Spool) -> None:
+    """Then nothing is set aside any more."""
+    bad = put(spool, BAD, Status.DEPLOYED)
+    damage.damaged(bad / manifest.FILE_NAME, "torn")
+    index = Index(spool)
+    index.reconcile()
+    assert aside.all_of("row")
+    spool.discard(bad)
+    index.look([BAD])
+    assert (index.select(), aside.all_of("row"), index.due()) == ([], [], [])
+    index.close()
+
+
+@pytest.mark.parametrize("kind", damage.FILES)
+def test_notes_that_are_damaged_are_followed_by_their_id(kind: str, spool: Spool) -> None:
+    """What is still to be hashed or given up stands in the note's name as well."""
+    for id_ in (SOUND, BAD):
+        put(spool, id_, Status.DEPLOYED)
+        for ending in (".hash", ".lighten"):
+            (spool.requests / f"{id_}{ending}").write_text("ann")
+    for ending in (".hash", ".lighten"):
+        damage._gone(spool.requests / f"{BAD}{ending}")
+        damage.FILES[kind](spool.requests / f"{BAD}{ending}")
+        damage.FILES[kind](spool.requests / f"no id{ending}")
+    hasher = Hasher(spool, Index(spool), Log("x"), lambda: None)
+    assert not hasher.idle()
+    assert [path.name for _, path in hasher._waiting()] == [SOUND, BAD]
+    assert set(recover.finish(spool)) == {SOUND, BAD}
+    assert not list(spool.requests.glob("*.lighten"))
+    assert len(os.listdir(spool.requests / "refused")) == 2
+
+
+@pytest.mark.parametrize("kind", damage.MANIFESTS)
+def test_what_is_to_be_done_to_one_that_is_damaged_waits(kind: str, spool: Spool) -> None:
+    """Its notes and deliveries stay; those of the other are followed."""
+    for id_ in (SOUND, BAD):
+        path = put(spool, id_, Status.DEPLOYED)
+        found = manifest.read(path)
+        advance.plan_to_lighten(
+            spool, advance.Place(status=Status.DEPLOYED, path=path, manifest=found)
+        )
+        found["files"][0]["sha256"] = None
+        hashing.note(spool, found)
+        hooks.note(spool, [HOOK], found, Status.DEPLOYED, now=NOW)
+    damage.damaged(spool.storage / "ann" / BAD / manifest.FILE_NAME, kind)
+    assert set(recover.finish(spool)) == {SOUND}
+    assert [one.id for one in hooks.drop_untrue(spool)] == [BAD]
+    assert [one.id for one in hooks.pending(spool)] == [SOUND]
+
+
+@pytest.mark.parametrize("kind", damage.MANIFESTS)
+def test_commands_about_one_that_is_damaged_are_refused_in_words(kind: str, spool: Spool) -> None:
+    """They say what to do, and nothing of it is changed."""
+    from cytowatch import projects
+    from cytowatch.engine import requests
+
+    path = put(spool, BAD, Status.DEPLOYED)
+    damage.damaged(path / manifest.FILE_NAME, kind)
+    index = Index(spool)
+    index.reconcile()
+    for do in ("retry", "return", "remove"):
+        answer = requests.perform(spool, index, {"do": do, "id": BAD, "anyway": True}, now=NOW)
+        assert "error" in answer
+    with pytest.raises(RootError):
+        projects.link(spool, path, "p")
+    with pytest.raises(RootError):
+        projects.unlink(spool, path, "p")
+    assert (path / "source" / "a.jpg").exists()
+    index.close()
+
+
+def test_a_tree_of_parents_in_a_ring_is_drawn_once(spool: Spool) -> None:
+    """Who came out of whom is what manifests say, and they may say anything."""
+    from cytowatch.cli import show
+
+    for id_, parent in ((SOUND, BAD), (BAD, SOUND)):
+        put(spool, id_, Status.DEPLOYED, parent_id=parent)
+    with tree.indexed(spool) as index:
+        entries = [tree.entry(spool, row) for row in index.below(SOUND)]
+    known = [entry for entry in entries if entry]
+    drawn = show.tree(known[0], known)
+    assert len(drawn.children) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("name", "G\udce4rtner.jpg"), ("size_bytes", 1 << 70), ("size_bytes", -(1 << 70)),
+     ("received_at", "\udce4"), ("parent_id", "x\udce4"), ("format", {"id": "\udce4"})],
+)  # fmt: skip
+def test_what_sqlite_cannot_hold_is_stored_as_it_can(key: str, value: Any, spool: Spool) -> None:
+    """What is in work is told to the index from memory, where anything may stand."""
+    path = put(spool, BAD, Status.UPLOADED)
+    found = cast("Manifest", {**manifest.read(path), key: value})
+    index = Index(spool)
+    index.put(found, Status.UPLOADED)
+    assert index.fault is None
+    [row] = index.select()
+    assert row.id == BAD
+    index.close()
+
+
+def test_a_folder_of_storage_that_is_no_text_is_passed_over(spool: Spool) -> None:
+    """And reported; a folder's time may be of any year."""
+    put(spool, SOUND, Status.DEPLOYED)
+    os.mkdir(os.fsencode(spool.storage) + b"/\xe4nn")
+    os.utime(spool.storage / "ann", (1 << 34, 1 << 34))
+    index = Index(spool)
+    index.reconcile()
+    assert index.fault is None
+    assert [row.id for row in index.select()] == [SOUND]
+    assert [one.which for one in aside.all_of("row")] == ["storage/\udce4nn"]
+    assert index.find("\udce4") == []
+    index.close()
