@@ -30,10 +30,8 @@ def test_each_user_has_his_own_times_and_marker(root: Root, tmp_path: Path) -> N
     root.start()
     root.wait(lambda: {one["user"] for one in root.manifests().values()} == {"ann", "short"})
     root.wait(lambda: root.by_name().get("cut.png", {}).get("status") == "ERROR_FORMAT")
-    waiting = {(one["user"], one["why"]) for one in root.waiting()}
-    root.wait(lambda: "done_marker" in {one["why"] for one in root.waiting()})
-    waiting = {(one["user"], one["why"]) for one in root.waiting()}
-    assert waiting == {("ann", "incomplete"), ("scanner2", "settling"), ("marked", "done_marker")}
+    wanted = {("ann", "incomplete"), ("scanner2", "settling"), ("marked", "done_marker")}
+    root.wait(lambda: {(one["user"], one["why"]) for one in root.waiting()} == wanted)
     # Names are compared casefolded, and the marker may go as well.
     root.configure(more="[inbox.users.SCANNER2]\nquiet_s = 0.5\n")
     assert root.process
