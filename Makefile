@@ -10,8 +10,9 @@ STAMP := .venv/.installed
 demo: $(STAMP)  ## watch slides travel from an inbox into storage
 	@$(BIN)/cytowatch demo
 
-test: $(STAMP)  ## run the tests, most of which wait more than they work: three at a time
-	$(BIN)/python -m pytest -n 3 --dist worksteal
+TESTS ?=
+test: $(STAMP)  ## run the tests (or TESTS), most of which wait more than they work: three at a time
+	$(BIN)/python -m pytest -n 3 --dist worksteal $(TESTS)
 
 check: lint test  ## what continuous integration runs
 

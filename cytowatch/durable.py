@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -409,17 +410,27 @@ def fsync_file(path: Path) -> None:
 def fsync_tree(path: Path) -> None:
     """Make every file and directory below `path` outlast a power cut, and `path` itself.
 
-    Raises
-    ------
-    OSError
-        It cannot be done, or the tree is nested more deeply than any of ours.
+    A decoder process may still be at work in it: nothing is followed, and only regular files are waited for.
     """
-    for folder, _, files in reversed(list(walk(path))):
-        with directory(folder) as descriptor:
-            for name in files:
-                file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=descriptor)
-                try:
-                    os.fsync(file)
-                finally:
-                    os.close(file)
+    # Not `os.walk`, which recurses: the deepest directory comes last, and is synced first.
+    folders = [""]
+    for folder in folders:
+        with beneath(path, folder) as descriptor, os.scandir(descriptor) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(f"{folder}/{entry.name}" if folder else entry.name)
+                elif entry.is_file(follow_symlinks=False):
+                    _fsync_at(descriptor, entry.name)
+    for folder in reversed(folders):
+        with beneath(path, folder) as descriptor:
             os.fsync(descriptor)
+
+
+def _fsync_at(folder: int, name: str) -> None:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(name, flags, dir_fd=folder)
+    try:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -82,6 +83,8 @@ SORTS: Mapping[str, str] = {
 }
 _HELD = (Status.DEPLOYED.name, Status.CONVERTED.name, Status.EXTRACTED.name)
 _TICK_EVERY = 500
+#: SQLite's own names for what belongs to a database in WAL mode.
+_ENDINGS = ("", "-wal", "-shm")
 #: What SQLite says of a value that it cannot hold; with the text or the number made so that it can, it does.
 _UNFIT = (UnicodeEncodeError, OverflowError, sqlite3.ProgrammingError, sqlite3.InterfaceError)
 
@@ -174,7 +177,7 @@ class Index:
     @classmethod
     def read(cls, spool: Spool) -> Index | None:
         """The index of a tree for reading, beside a daemon or without one; None if there is none."""
-        if not (spool.state / "index.sqlite3").exists():
+        if not os.path.lexists(spool.state / "index.sqlite3"):
             return None
         found = cls(spool, readonly=True)
         return found if found.fault is None else None
@@ -183,6 +186,8 @@ class Index:
         if self._path is None:
             self._make()
             return
+        if odd := self._odd():
+            raise sqlite3.DatabaseError(f"{odd.name} is not a regular file")
         if self._readonly:
             self._database = sqlite3.connect(f"file:{self._path}?mode=ro", uri=True, timeout=5.0)
             if self._version() != _VERSION:
@@ -221,10 +226,24 @@ class Index:
         """An empty one in the place of whatever is there."""
         if self._database is not None:
             self._database.close()
-        for ending in ("", "-wal", "-shm") if self._path else ():
-            Path(f"{self._path}{ending}").unlink(missing_ok=True)
+        for path in self._files():
+            if path.is_dir() and not path.is_symlink():
+                self._spool.discard(path)
+            else:
+                path.unlink(missing_ok=True)
         self._database = self._connected()
         self._database.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+
+    def _files(self) -> list[Path]:
+        return [Path(f"{self._path}{ending}") for ending in _ENDINGS] if self._path else []
+
+    def _odd(self) -> Path | None:
+        """What lies in the place of one of its files and is none: SQLite would wait at a FIFO for ever."""
+        for path in self._files():
+            with suppress(FileNotFoundError):
+                if not stat.S_ISREG(os.lstat(path).st_mode):
+                    return path
+        return None
 
     def _guarded(self) -> _Guard:
         return _Guard(self)
@@ -247,7 +266,7 @@ class Index:
             if self._database is None:
                 return
             with self._transaction():
-                with aside.fence("row", found["id"], but=(sqlite3.Error, OSError)):
+                with aside.fence("row", found["id"], but=(sqlite3.Error,)):
                     self._write(found, status)
                 if status.is_success:
                     self._note_folder(found["user"])

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cytowatch import durable, names, outside
+from cytowatch import durable, names, outside, trees
 from cytowatch.errors import RootError
 from cytowatch.failpoints import reached
 from cytowatch.names import UploadedFileId
@@ -24,8 +24,10 @@ __all__ = ["LAYOUT", "Spool"]
 
 #: The version of the layout on disk, written to ``FORMAT``.
 LAYOUT = "cytowatch 1\n"
-#: As much as a start writes before it has come to anything that can wait.
-_PROBE_BYTES = 16_384
+#: What cannot be removed in this time waits in the trash: whoever removes it has other things to do.
+_PATIENCE_S = 1.0
+#: As much, in blocks of 4 KiB, as a start writes before it has come to anything that can wait.
+_PROBE_BLOCKS = 4
 
 
 class Spool:
@@ -216,7 +218,15 @@ class Spool:
         probe = self.tmp / f".writing-{os.urandom(4).hex()}"
         try:
             probe.mkdir(mode=0o750)
-            durable.write_note(probe / "written", "x" * _PROBE_BYTES)
+            # Some filesystems report only here that they are full; nothing of it has to last.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_DSYNC | os.O_CLOEXEC
+            descriptor = os.open(probe / "written", flags, 0o640)
+            try:
+                # The last blocks of a full disk are written before it says that it is full.
+                for _ in range(_PROBE_BLOCKS):
+                    os.write(descriptor, b"x" * 4096)
+            finally:
+                os.close(descriptor)
         finally:
             durable.remove_tree(probe)
 
@@ -332,13 +342,13 @@ class Spool:
     def bury(self, path: Path) -> Path:
         """Rename something of ours into the trash; gives its new place."""
         grave = self.trash / f"{path.name}.{os.urandom(4).hex()}"
-        os.rename(path, grave)
+        trees.move_away(path, grave)
         return grave
 
     def discard(self, path: Path) -> None:
         """Remove something of ours: first out of the way by a rename, then for good.
 
-        What cannot be removed now stays in the trash, and is removed with it.
+        What cannot be removed now, or not soon, stays in the trash, and is removed with it.
         """
         try:
             grave = self.bury(path)
@@ -346,12 +356,16 @@ class Spool:
             return
         with suppress(OSError):
             reached("trash.renamed")
-            _remove(grave)
+            trees.remove(grave, patience_s=_PATIENCE_S)
 
-    def empty_trash(self) -> None:
-        """Remove what `discard` could not; another thread may be about the same at that moment."""
+    def empty_trash(self, *, patience_s: float = 3 * _PATIENCE_S) -> None:
+        """Remove what `discard` could not; another thread may be about the same at that moment.
+
+        What is left after `patience_s` seconds is left for the next time.
+        """
+        end = time.monotonic() + patience_s
         for grave in self.trash.iterdir():
-            _remove(grave)
+            trees.remove(grave, patience_s=max(0.0, end - time.monotonic()))
 
 
 def _locked(descriptor: int, patience_s: float) -> bool:
@@ -372,11 +386,3 @@ def _tell_not_synced(path: Path, error: OSError) -> None:
     import structlog
 
     structlog.get_logger().warning("not_synced", path=os.fspath(path), error=error.strerror)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        durable.remove_tree(path)
-    else:
-        with suppress(OSError):
-            path.unlink()

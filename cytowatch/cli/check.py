@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cytowatch import durable, invariants, names
+from cytowatch.cli import python
 from cytowatch.cli.page import aside_text
 from cytowatch.config import Config
 from cytowatch.engine import notes, room, sandbox, walls
@@ -202,3 +203,7 @@ def _versions(_config: Config) -> Iterator[Result]:
     packages = ("pyvips-binary", "openslide-bin", "tifffile", "watchdog")
     told = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
     yield Result("versions", None, told)
+    if path := python.is_at_home(python.parts()):
+        said = f"{path} lies in a home directory, which the systemd unit hides (ProtectHome=yes): "
+        said += "for the service install cytowatch elsewhere, with /usr/bin/python3"
+        yield Result("python", None, said)

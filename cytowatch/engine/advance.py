@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
-from cytowatch import aside, durable, formats, hooks, manifest, names
-from cytowatch.config import Storage
+from cytowatch import aside, durable, formats, hooks, manifest, names, outside, trees
+from cytowatch.config import Limits, Storage
 from cytowatch.engine import hashing, notes
-from cytowatch.errors import FormatError, IngestError, stage_error
+from cytowatch.engine.answers import refused
+from cytowatch.engine.made import check_child, check_derived
+from cytowatch.errors import FormatError, IngestError
 from cytowatch.failpoints import reached
 from cytowatch.formats import directory
-from cytowatch.manifest import ErrorEntry, FileEntry, Manifest, ManifestError
+from cytowatch.manifest import ErrorEntry, FileEntry, Manifest
 from cytowatch.model import Outcome
 from cytowatch.names import UploadedFileId
 from cytowatch.spool import Spool
@@ -51,13 +52,6 @@ __all__ = [
 ]
 
 _LIGHTEN = ".lighten"
-#: What each stage may say of an uploaded file; a decoder that was taken over cannot say more.
-_MAY_CHANGE = {
-    Status.DETECTING_FORMAT: {"format", "sha256", "files", "warnings", "images"},
-    Status.EXTRACTING_DATA: {"children", "skipped", "files", "warnings"},
-    Status.CONVERTING: {"images", "files", "sha256", "conversion", "warnings"},
-    Status.DEPLOYING: {"images", "files", "verification", "warnings"},
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +97,7 @@ def accept(
     *,
     now: datetime,
     settings: Storage,
+    limits: Limits | None = None,
     duplicate_of: str | None = None,
 ) -> Place:
     """Check what a stage returned, make it durable, and move the uploaded file on.
@@ -118,7 +113,8 @@ def accept(
     """
     changed = _checked(place, outcome, duplicate_of)
     if place.status is Status.EXTRACTING_DATA:
-        changed = _hand_out(spool, place, changed, out, settings)
+        most_files = (limits or Limits()).archive_max_entries
+        changed = _hand_out(spool, place, changed, out, settings, most_files)
     else:
         changed = _keep_output(place, changed, out, settings)
     if place.status is Status.DETECTING_FORMAT:
@@ -136,16 +132,14 @@ def reject(spool: Spool, place: Place, outcome: Outcome, first: str, *, now: dat
 
 
 def _checked(place: Place, outcome: Outcome, duplicate_of: str | None) -> Manifest:
-    """The manifest as a stage wants it; what it may not say is refused."""
+    """The manifest as a stage wants it, whose answer was checked by itself in `answers`."""
     if outcome.status not in FOLLOWERS[place.status] or outcome.status.is_error:
-        raise _refused(place.status, f"{outcome.status.name} cannot follow {place.status.name}")
-    if strange := set(outcome.changes) - _MAY_CHANGE[place.status]:
-        raise _refused(place.status, f"it may not set {', '.join(sorted(strange))}")
+        raise refused(place.status, f"{outcome.status.name} cannot follow {place.status.name}")
     changed = cast("Manifest", {**place.manifest, **outcome.changes})
     if duplicate_of is not None or place.status is Status.DETECTING_FORMAT:
         changed["duplicate_of"] = duplicate_of
     if wrong := manifest.problems(changed):
-        raise _refused(place.status, wrong[0])
+        raise refused(place.status, outside.text(wrong[0], most=500))
     return changed
 
 
@@ -366,7 +360,7 @@ def _enter(
     if status.is_final:
         for leftover in out_directories(place.path):
             spool.discard(leftover)
-        (place.path / "worker").unlink(missing_ok=True)
+        trees.remove(place.path / "worker")
         without_temporaries(place.path)
     manifest.write(place.path, written, durably=durably)
     if status.is_final:
@@ -389,44 +383,39 @@ def _enter(
 
 
 def _keep_output(place: Place, changed: Manifest, out: str, settings: Storage) -> Manifest:
-    """Make ``out.<attempt>`` the ``derived`` of the uploaded file, if the stage made anything."""
-    made = place.path / out
-    if made.is_dir() and any(made.iterdir()):
-        _check_tree(place.status, made, settings)
-        if (place.path / "derived").exists():
-            raise _refused(place.status, "there is a derived pyramid already")
+    """Make ``out.<attempt>`` the ``derived`` of the uploaded file, if the stage names anything in it.
+
+    What was accepted of an earlier stage is looked at again: its decoder process could still change it.
+    """
+    made, derived = place.path / out, place.path / "derived"
+    names_any = any(row["path"].startswith("derived/") for row in changed["files"])
+    if derived.exists():
+        made_since = [
+            row for row in changed["files"] if row["path"] not in _paths(place.manifest["files"])
+        ]
+        if made_since:
+            raise refused(place.status, "there is a derived pyramid already")
+        made_check = derived
+    else:
+        made_check = made
+    if names_any:
+        check_derived(place.status, made_check, changed["files"], settings)
+    if names_any and made_check is made:
         # A pyramid that is published must have its bytes: a power cut would leave zeros under its name
         # (test_power.py fails without any of these).
         durable.fsync_tree(made)
         reached("output.synced")
         # The manifest, which names it, is written into the same directory, and synced with it.
-        durable.rename(made, place.path / "derived")
+        durable.rename(made, derived)
         reached("output.accepted")
-    for file in changed["files"]:
-        _check_row(place, file)
+    for path in _paths(changed["files"]):
+        if path.startswith("source/") and not (place.path / path).is_file():
+            raise refused(place.status, f"there is no {path!r}")
     return changed
 
 
-def _check_row(place: Place, file: FileEntry) -> None:
-    top, _, rest = file["path"].partition("/")
-    inside = top in {"source", "derived"} and rest and ".." not in rest.split("/")
-    if not inside or not (place.path / file["path"]).is_file():
-        raise _refused(place.status, f"there is no {file['path']!r}")
-
-
-def _check_tree(status: Status, made: Path, settings: Storage) -> None:
-    """Refuse what is neither a file nor a folder; give the rest the configured modes."""
-    file_mode, dir_mode = int(settings.file_mode, 8), int(settings.dir_mode, 8)
-    for folder, folders, files in durable.walk(made):
-        # What is made in it later has its group, as `storage.group` wants.
-        os.chmod(folder, dir_mode | os.lstat(folder).st_mode & stat.S_ISGID)
-        for name in [*folders, *files]:
-            found = os.lstat(os.path.join(folder, name))
-            plain = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
-            if not (plain or stat.S_ISDIR(found.st_mode)):
-                raise _refused(status, f"{name!r} is no regular file")
-            if plain:
-                os.chmod(os.path.join(folder, name), file_mode)
+def _paths(files: list[FileEntry]) -> set[str]:
+    return {row["path"] for row in files}
 
 
 def _name_source(path: Path, changed: Manifest) -> Manifest:
@@ -455,15 +444,22 @@ def _slug(changed: Manifest) -> str:
 
 
 def _hand_out(
-    spool: Spool, place: Place, changed: Manifest, out: str, settings: Storage
+    spool: Spool, place: Place, changed: Manifest, out: str, settings: Storage, most_files: int
 ) -> Manifest:
     """Publish the members of an archive, each once: what is still in ``out.<n>`` was not yet."""
     made = place.path / out / "children"
     if place.manifest["phase"] != "publishing":
         for child in changed["children"]:
-            _check_child(place, made, child, settings)
+            check_child(
+                place.status, place.manifest, child, made / child, settings, most_files=most_files
+            )
+            if spool.taken(UploadedFileId(child), place.manifest["user"]):
+                raise refused(place.status, f"there is an uploaded file {child} already")
         # Once `publishing` is said, nothing of it is unpacked again.
-        durable.fsync_tree(place.path / out)
+        for child in changed["children"]:
+            durable.fsync_tree(made / child)
+        durable.fsync_directory(made)
+        durable.fsync_directory(made.parent)
         publishing = {**place.manifest, **changed, "phase": "publishing"}
         manifest.write(place.path, cast("Manifest", publishing))
         reached("children.announced")
@@ -475,32 +471,12 @@ def _hand_out(
     # All of them at once, before the folder that they were in goes.
     durable.fsync_directory(spool.stage(Status.UPLOADED))
     if not place.manifest["format"]:
-        raise _refused(place.status, "an archive without a format")
+        raise refused(place.status, "an archive without a format")
     return cast("Manifest", {**changed, "phase": None})
-
-
-def _check_child(place: Place, made: Path, child: str, settings: Storage) -> None:
-    if not names.ID_PATTERN.fullmatch(child):
-        raise _refused(place.status, f"{child!r} is no id")
-    try:
-        found = manifest.read(made / child)
-    except (OSError, ManifestError) as error:
-        raise _refused(place.status, f"the member {child} has no manifest: {error}") from error
-    parent: Mapping[str, Any] = place.manifest
-    expected = {"id": child, "parent_id": parent["id"], "user": parent["user"]}
-    if any(found[key] != value for key, value in expected.items()) or manifest.problems(found):  # type: ignore[literal-required]
-        raise _refused(place.status, f"the member {child} has another's manifest")
-    _check_tree(place.status, made / child, settings)
-    for file in found["files"]:
-        _check_row(Place(status=place.status, path=made / child, manifest=found), file)
 
 
 def _without_output(files: list[FileEntry]) -> list[FileEntry]:
     return [file for file in files if file["role"] in {"source", "sidecar"}]
-
-
-def _refused(status: Status, detail: str) -> IngestError:
-    return stage_error(status)("output_refused", f"the stage's output was refused: {detail}")
 
 
 def rebuilt(path: Path, id_: UploadedFileId, damaged: str, *, now: datetime) -> Manifest:

@@ -11,34 +11,33 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
-from cytowatch.config import Config, Engine, to_mapping
-from cytowatch.engine import sandbox, wire
-from cytowatch.engine.zygote import start_time
+from cytowatch.config import Config, to_mapping
+from cytowatch.engine import answers, sandbox, wire
+from cytowatch.engine.pace import ChildTimedOut, Pace
+from cytowatch.engine.recorded import kill_recorded, record
 from cytowatch.errors import CytowatchError, TransientError, stage_error
 from cytowatch.manifest import Manifest
 from cytowatch.model import CheckRoom, Outcome, Progress
+from cytowatch.outside import OutsideError
 from cytowatch.status import Status
 
 __all__ = [
     "Child",
     "ChildCrashed",
     "ChildTimedOut",
-    "Named",
     "Stopped",
     "Zygote",
     "kill_recorded",
-    "outcome_of",
     "record",
     "settings_of",
 ]
 
-_RECORD = "worker"
 _LOOK_AT_STOP_S = 0.1
 _START_TIMEOUT_S = 60.0
 #: A fork takes milliseconds; a zygote that is stopped must not hold up the end of the daemon.
@@ -62,44 +61,6 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"SIG{number}"
-
-
-class ChildTimedOut(CytowatchError):
-    """The stage took longer than it may, or said nothing of its progress for too long.
-
-    `reason` is ``timed_out`` or ``no_progress``, `limit_s` the limit in seconds that it passed.
-    """
-
-    def __init__(self, reason: str, limit_s: float) -> None:
-        super().__init__(f"{reason}: {limit_s:g} s")
-        self.reason = reason
-        self.limit_s = limit_s
-
-
-@dataclass(slots=True)
-class _Deadline:
-    """When a stage has to end: in all, and after it was heard of last. Times in seconds."""
-
-    whole_s: float
-    silent_s: float
-    began: float
-    heard: float
-
-    @property
-    def left_s(self) -> float:
-        return min(self.began + self.whole_s, self.heard + self.silent_s) - time.monotonic()
-
-    def passed(self) -> ChildTimedOut:
-        if time.monotonic() >= self.began + self.whole_s:
-            return ChildTimedOut("timed_out", self.whole_s)
-        return ChildTimedOut("no_progress", self.silent_s)
-
-
-class Named(Protocol):
-    """A process by its number and its start; the number is 0 for one on another machine."""
-
-    pid: int
-    start_time: int
 
 
 class Stopped(CytowatchError):
@@ -217,7 +178,7 @@ class Zygote:
         if "pid" not in answer:
             ours.close()
             raise TransientError("zygote", f"no child could be forked: {answer.get('error')}")
-        return Child(self, ours, answer["pid"], answer["start_time"], self._config.engine)
+        return Child(self, ours, answer["pid"], answer["start_time"], self._config)
 
     def reap(self, pid: int) -> int:
         """Kill `pid` with its whole group and give its wait status."""
@@ -290,12 +251,18 @@ class Child:
     """One sandboxed child, for one uploaded file's whole way; leaving it kills its group."""
 
     def __init__(
-        self, zygote: Zygote, channel: socket.socket, pid: int, started: int, limits: Engine
+        self,
+        zygote: Zygote,
+        channel: socket.socket,
+        pid: int,
+        started: int,
+        config: Config,
     ) -> None:
         self._zygote = zygote
         self._channel = channel
-        self._limits = limits
+        self._config = config
         self._reaped = False
+        self._refused = False
         self.pid = pid
         self.start_time = started
 
@@ -308,16 +275,17 @@ class Child:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._channel.close()
-        if kind is None and not self._reaped:
-            self._reaped = True
-            self._zygote.bury(self.pid)
-        self._end()
+        self.end()
 
-    def _end(self) -> int:
+    def end(self) -> int:
+        """Kill it with its group and wait until it is gone; gives its wait status.
+
+        From then on nothing changes what it made. A second time does nothing.
+        """
         if self._reaped:
             return 0
         self._reaped = True
+        self._channel.close()
         return self._zygote.reap(self.pid)
 
     def run(
@@ -325,116 +293,113 @@ class Child:
         status: Status,
         manifest: Manifest,
         *,
+        out: Path,
         progress: Progress,
         check_room: CheckRoom = lambda _need_bytes, _need_inodes=0: None,
         stop: threading.Event | None = None,
     ) -> Outcome:
         """Let the child do the stage of `status`; it may ask for room on the disk.
 
+        After the last stage, or an error, it is gone when this returns.
+
+        Parameters
+        ----------
+        out
+            Where its ``out.<attempt>`` is now.
+
         Raises
         ------
         IngestError, TransientError
-            What the stage raised.
+            What the stage raised, as `answers.understood` says; or what `check_room` raised.
         ChildCrashed, ChildTimedOut
             The child gave no answer; it is gone.
         Stopped
             `stop` was set meanwhile.
         """
+        limits = self._config.engine
+        pace = Pace(limits.stage_timeout_s, limits.no_progress_s, now=time.monotonic())
+        self._refused = False
         try:
-            wire.send(self._channel, {"status": status.name, "manifest": manifest})
+            message = self._answer(status, manifest, pace, progress, check_room, stop)
+            if "answer_in" in message:
+                most = self._config.limits.archive_max_entries
+                message = answers.read_in_file(out, status, manifest, most_children=most)
+            outcome = answers.understood(status, message)
+        except (wire.ProtocolError, OutsideError) as error:
+            self.end()
+            raise stage_error(status)(
+                "unexpected", f"the decoder's answer makes no sense: {error}"[:500]
+            ) from None
+        except answers.ClaimedFaultError as fault:
+            self.end()
+            if self._refused:
+                # It was refused the room that it asked for, by us.
+                raise TransientError(fault.why, fault.detail) from None
+            raise
+        except BaseException:
+            self.end()
+            raise
+        if outcome.status.is_final:
+            self.end()
+        return outcome
+
+    def _answer(
+        self,
+        status: Status,
+        manifest: Manifest,
+        pace: Pace,
+        progress: Progress,
+        check_room: CheckRoom,
+        stop: threading.Event | None,
+    ) -> dict[str, Any]:
+        """The message that ends the stage; what comes before it is dealt with."""
+
+        def give_up() -> bool:
+            return pace.left_s <= 0 or (stop is not None and stop.is_set())
+
+        # A child that stops in the middle of a message must not hold this thread.
+        self._channel.settimeout(_LOOK_AT_STOP_S)
+        try:
+            wire.send(self._channel, {"status": status.name, "manifest": manifest}, give_up=give_up)
+        except TimeoutError:
+            pass
         except OSError:
-            raise ChildCrashed(self._end()) from None
-        now = time.monotonic()
-        limits = self._limits
-        end = _Deadline(limits.stage_timeout_s, limits.no_progress_s, began=now, heard=now)
+            raise ChildCrashed(self.end()) from None
         while True:
-            left = end.left_s
+            left = pace.left_s
             if left <= 0:
-                self._end()
-                raise end.passed()
+                raise pace.passed()
             if stop is not None and stop.is_set():
                 raise Stopped("the daemon stops")
             if not select.select([self._channel], [], [], min(left, _LOOK_AT_STOP_S))[0]:
                 continue
-            # A child that stops in the middle of a message must not hold this thread.
-            self._channel.settimeout(_LOOK_AT_STOP_S)
             try:
-                message = wire.receive(
-                    self._channel,
-                    give_up=lambda: end.left_s <= 0 or (stop is not None and stop.is_set()),
-                )
+                data = wire.frame(self._channel, most_bytes=answers.LARGEST_BYTES, give_up=give_up)
             except TimeoutError:
                 continue
-            except wire.ProtocolError as error:
-                self._end()
-                raise stage_error(status)(
-                    "unexpected", f"the decoder said nonsense: {error}"
-                ) from None
-            if message is None:
-                raise ChildCrashed(self._end())
-            end.heard = time.monotonic()
-            if isinstance(share := message.get("progress"), int | float):
-                progress(float(share))
-                continue
-            if isinstance(need_bytes := message.get("need_bytes"), int):
-                need_inodes = message.get("need_inodes")
-                inodes = need_inodes if isinstance(need_inodes, int) else 0
-                self._say_of_room(check_room, need_bytes, inodes)
-                continue
-            return outcome_of(status, message)
+            if data is None:
+                raise ChildCrashed(self.end())
+            pace.heard(len(data), time.monotonic())
+            message = wire.parsed(data)
+            if "progress" in message:
+                share = answers.share(message["progress"])
+                pace.moved(share, time.monotonic())
+                progress(share)
+            elif "need_bytes" in message:
+                need = answers.room_asked_for(message)
+                self._say_of_room(check_room, need, give_up)
+            else:
+                return message
 
-    def _say_of_room(self, check_room: CheckRoom, need_bytes: int, need_inodes: int) -> None:
+    def _say_of_room(
+        self, check_room: CheckRoom, need: tuple[int, int], give_up: Callable[[], bool]
+    ) -> None:
         try:
-            check_room(max(0, need_bytes), max(0, need_inodes))
+            check_room(*need)
         except TransientError as error:
+            self._refused = True
             answer = {"refused": error.detail}
         else:
             answer = {}
         with suppress(OSError):
-            wire.send(self._channel, answer)
-
-
-def outcome_of(status: Status, message: dict[str, Any]) -> Outcome:
-    """The outcome in `message`, or the error that is in it."""
-    try:
-        match message:
-            case {"outcome": {"status": str(name), "changes": dict(changes)}}:
-                return Outcome(status=Status[name], changes=changes)
-            case {"transient": {"why": str(why), "detail": str(detail)}}:
-                raise TransientError(why, detail)
-            case {"error": {"reason": str(reason), "detail": str(detail), "retryable": retryable}}:
-                wrong = stage_error(status)(reason, detail, retryable=bool(retryable))
-                if trace := message.get("trace"):
-                    wrong.add_note(str(trace))
-                raise wrong
-    except KeyError:
-        pass
-    raise stage_error(status)("unexpected", "the decoder gave an answer that cannot be read")
-
-
-def record(directory: Path, child: Named) -> None:
-    """Note in ``<id>/`` who works on it, for a start after the daemon was killed."""
-    if not child.pid:
-        # It is on another machine, and goes with the worker there.
-        return
-    (directory / _RECORD).write_text(json.dumps({"pid": child.pid, "start_time": child.start_time}))
-
-
-def kill_recorded(directory: Path) -> bool:
-    """End the child noted in ``<id>/`` if it still runs; tells whether it did."""
-    path = directory / _RECORD
-    try:
-        noted = json.loads(path.read_text())
-        pid, started = int(noted["pid"]), int(noted["start_time"])
-        alive = start_time(pid) == started
-    except FileNotFoundError:
-        alive, pid = False, 0
-    except (ValueError, KeyError, TypeError, ProcessLookupError):
-        alive, pid = False, 0
-    if alive:
-        with suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    path.unlink(missing_ok=True)
-    return alive
+            wire.send(self._channel, answer, give_up=give_up)

@@ -12,7 +12,6 @@ Source: distributed.dask.org (worker resources, resilience)
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import secrets
 import threading
@@ -21,9 +20,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from cytowatch import outside
 from cytowatch.config import Config
-from cytowatch.engine import remote
-from cytowatch.engine.child import ChildCrashed, ChildTimedOut, Stopped, outcome_of, settings_of
+from cytowatch.engine import answers, remote
+from cytowatch.engine.child import ChildCrashed, Stopped, settings_of
+from cytowatch.engine.pace import ChildTimedOut
 from cytowatch.errors import RootError, TransientError
 from cytowatch.manifest import Manifest
 from cytowatch.model import CheckRoom, Outcome, Progress
@@ -180,15 +181,22 @@ class RemoteChild:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._future is not None:
+        self.end()
+
+    def end(self) -> int:
+        """Let go of what runs elsewhere: a stage that has answered is over, and its child is gone."""
+        future, self._future = self._future, None
+        if future is not None:
             with suppress(Exception):
-                self._future.cancel(force=True)
+                future.cancel(force=True)
+        return 0
 
     def run(
         self,
         status: Status,
         manifest: Manifest,
         *,
+        out: Path,
         progress: Progress,
         check_room: CheckRoom = lambda _need_bytes, _need_inodes=0: None,
         stop: threading.Event | None = None,
@@ -219,8 +227,8 @@ class RemoteChild:
             if stop is not None and stop.is_set():
                 raise Stopped("the daemon stops")
             time.sleep(_LOOK_EVERY_S)
-            with suppress(OSError, ValueError, TypeError):
-                progress(float(json.loads(told.read_bytes())["share"]))
+            with suppress(OSError, KeyError, outside.OutsideError):
+                progress(answers.share(outside.read_json(told)["share"]))
             if time.monotonic() - asked_at > _CONNECT_EVERY_S:
                 asked_at = time.monotonic()
                 if self._cluster.lost(client):
@@ -244,6 +252,6 @@ class RemoteChild:
         match answer:
             case {"crashed": int(wait_status)}:
                 raise ChildCrashed(wait_status)
-            case {"timed_out": [str(reason), limit_s]}:
-                raise ChildTimedOut(reason, float(limit_s))
-        return outcome_of(status, answer)
+            case {"timed_out": [("timed_out" | "no_progress") as reason, int() | float() as limit]}:
+                raise ChildTimedOut(reason, limit)
+        return answers.understood(status, answer, of_worker=True)

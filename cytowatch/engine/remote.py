@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from cytowatch.config import Config, from_mapping
-from cytowatch.engine import room
-from cytowatch.engine.child import ChildCrashed, ChildTimedOut, Zygote
+from cytowatch.engine import answers, room
+from cytowatch.engine.child import ChildCrashed, Zygote
+from cytowatch.engine.pace import ChildTimedOut
 from cytowatch.engine.room import Amount
 from cytowatch.errors import IngestError, TransientError
 from cytowatch.status import Status
@@ -94,9 +95,10 @@ def run_stage(request: dict[str, Any]) -> dict[str, Any]:
             outcome = child.run(
                 status,
                 request["manifest"],
+                out=directory / out,
                 progress=told,
                 check_room=lambda need_bytes, need_inodes=0: _check_room(
-                    directory, need_bytes, need_inodes, config
+                    directory, status, need_bytes, need_inodes, config
                 ),
             )
     except ChildCrashed as crash:
@@ -104,25 +106,13 @@ def run_stage(request: dict[str, Any]) -> dict[str, Any]:
     except ChildTimedOut as late:
         return {"timed_out": [late.reason, late.limit_s]}
     except TransientError as fault:
-        return {
-            "transient": {"why": fault.why, "detail": f"on {os.uname().nodename}: {fault.detail}"}
-        }
+        return answers.of_fault(fault.why, f"on {os.uname().nodename}: {fault.detail}")
     except IngestError as error:
-        answer: dict[str, Any] = {
-            "error": {
-                "reason": error.reason, "detail": error.detail, "retryable": error.retryable,
-            }
-        }  # fmt: skip
-        if notes := getattr(error, "__notes__", None):
-            answer["trace"] = "\n".join(notes)
-        return answer
+        return answers.of_error(error)
     except FileNotFoundError as error:
         said = f"on {os.uname().nodename}: {error.filename} is not there: is the root mounted?"
-        return {"transient": {"why": "root", "detail": said}}
-    return {
-        "outcome": {"status": outcome.status.name, "changes": dict(outcome.changes)},
-        "sandboxed": zygote.sandboxed,
-    }
+        return answers.of_fault("root", said)
+    return {**answers.of_outcome(outcome), "sandboxed": zygote.sandboxed}
 
 
 def _mark(directory: Path, token: str) -> None:
@@ -139,9 +129,13 @@ def _mark(directory: Path, token: str) -> None:
         raise BegunBefore(directory.name) from None
 
 
-def _check_room(directory: Path, need_bytes: int, need_inodes: int, config: Config) -> None:
+def _check_room(
+    directory: Path, status: Status, need_bytes: int, need_inodes: int, config: Config
+) -> None:
     there = room.free(directory)
     need = Amount(bytes=need_bytes, inodes=max(room.FEW_INODES, need_inodes))
+    if room.can_never_fit(directory, need):
+        raise room.never_fits(status, need)
     if lacks := room.too_little(there, need, room.spare(config.storage, there)):
         raise TransientError("disk", lacks)
 

@@ -9,19 +9,30 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cytowatch import durable
-from cytowatch.errors import TransientError
+from cytowatch import trees
+from cytowatch.errors import IngestError, TransientError, stage_error
+from cytowatch.status import Status
 
 if TYPE_CHECKING:
     # The commands start faster without it.
     from cytowatch.config import Storage
 
-__all__ = ["FEW_INODES", "Amount", "Free", "Room", "free", "spare", "too_little", "written"]
+__all__ = [
+    "FEW_INODES",
+    "Amount",
+    "Free",
+    "Room",
+    "can_never_fit",
+    "free",
+    "never_fits",
+    "spare",
+    "too_little",
+    "written",
+]
 
 #: What a stage makes at most that is not an archive's: directories, a pyramid, pictures, a manifest.
 FEW_INODES = 16
@@ -94,17 +105,27 @@ def too_little(there: Free, need: Amount, kept: Amount, others: Amount | None = 
     return None
 
 
+def can_never_fit(path: Path, need: Amount) -> bool:
+    """Whether the whole filesystem of `path`, emptied, would be too small for `need`."""
+    found = os.statvfs(path)
+    too_many = bool(found.f_files) and need.inodes > found.f_files
+    return too_many or need.bytes > found.f_blocks * found.f_frsize
+
+
+def never_fits(status: Status, need: Amount) -> IngestError:
+    """The error of a stage that asks for more room than the disk has."""
+    return stage_error(status)(
+        "larger_than_disk",
+        f"it may need room for {need.bytes:,} bytes and {need.inodes:,} inodes, which is more than the "
+        "whole disk has",
+        retryable=True,
+    )
+
+
 def written(path: Path) -> Amount:
     """What the tree at `path` takes of the disk; nothing if there is none."""
-    size = count = 0
-    # A tree that a decoder has nested too deeply is counted as far as it is looked into.
-    with suppress(OSError):
-        for folder, _, names in durable.walk(path):
-            count += 1 + len(names)
-            for name in names:
-                with suppress(FileNotFoundError):
-                    size += 512 * os.lstat(os.path.join(folder, name)).st_blocks
-    return Amount(bytes=size, inodes=count)
+    size_bytes, count = trees.disk_use(path)
+    return Amount(bytes=size_bytes, inodes=count)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

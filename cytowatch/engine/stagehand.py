@@ -11,7 +11,7 @@ from typing import Any
 
 from cytowatch import durable
 from cytowatch.config import Config
-from cytowatch.engine import wire
+from cytowatch.engine import answers, wire
 from cytowatch.errors import IngestError, TransientError, stage_error
 from cytowatch.model import CheckRoom, Outcome, UploadedFile
 from cytowatch.status import Status
@@ -29,7 +29,7 @@ def serve(
     stages: Mapping[Status, Callable[[UploadedFile], Outcome]],
 ) -> None:
     """Answer requests until the daemon closes its end."""
-    while (request := wire.receive(channel)) is not None:
+    while (request := wire.receive(channel, most_bytes=wire.LARGEST_REQUEST_BYTES)) is not None:
         status = Status[request["status"]]
         file = UploadedFile(
             manifest=request["manifest"],
@@ -38,11 +38,23 @@ def serve(
             progress=_throttled(channel),
             check_room=_asking(channel),
         )
-        answer = _answer(stages[status], status, file)
-        try:
-            wire.send(channel, answer)
-        except (TypeError, ValueError, RecursionError) as error:
-            wire.send(channel, _unexpected(status, error))
+        wire.send(channel, _encoded(status, _answer(stages[status], status, file), out))
+
+
+def _encoded(status: Status, answer: dict[str, Any], out: str) -> bytes:
+    """The answer as a message; one that is too large for that is written to a file, which is named."""
+    try:
+        data = wire.encoded(answer)
+    except (TypeError, ValueError, RecursionError) as error:
+        return wire.encoded(_unexpected(status, error))
+    if len(data) <= answers.LARGEST_BYTES:
+        return data
+    try:
+        with open(f"{out}/{answers.IN_FILE}", "wb") as file:
+            file.write(data)
+    except OSError as error:
+        return wire.encoded(answers.of_fault(durable.why_of(error), os.strerror(error.errno or 0)))
+    return wire.encoded({"answer_in": answers.IN_FILE})
 
 
 def _throttled(channel: socket.socket) -> Callable[[float], None]:
@@ -63,7 +75,7 @@ def _asking(channel: socket.socket) -> CheckRoom:
 
     def check_room(need_bytes: int, need_inodes: int = 0) -> None:
         wire.send(channel, {"need_bytes": need_bytes, "need_inodes": need_inodes})
-        answer = wire.receive(channel)
+        answer = wire.receive(channel, most_bytes=wire.LARGEST_REQUEST_BYTES)
         if answer is None or "refused" in answer:
             raise TransientError("disk", str((answer or {}).get("refused", "the daemon is gone")))
 
@@ -76,34 +88,24 @@ def _answer(
     try:
         outcome = stage(file)
     except TransientError as error:
-        return {"transient": {"why": error.why, "detail": error.detail}}
+        return answers.of_fault(error.why, error.detail)
     except IngestError as error:
-        return _error(error)
+        return answers.of_error(error)
     except MemoryError:
-        return _error(_out_of_memory(status, file.config))
+        return answers.of_error(_out_of_memory(status, file.config))
     except OSError as error:
         if durable.is_transient(error):
             said = os.strerror(error.errno or 0)
-            return {"transient": {"why": durable.why_of(error), "detail": said}}
+            return answers.of_fault(durable.why_of(error), said)
         return _unexpected(status, error)
     except Exception as error:  # noqa: BLE001 - whatever a decoder raises is this file's error
         if "out of memory" in str(error).lower():
-            return _error(_out_of_memory(status, file.config))
+            return answers.of_error(_out_of_memory(status, file.config))
         # Libraries raise errors of their own for a full disk, with the system's words in them.
         if any(words in str(error).lower() for words in _FULL):
-            return {"transient": {"why": "disk", "detail": "no space is left for its output"}}
+            return answers.of_fault("disk", "no space is left for its output")
         return _unexpected(status, error)
-    return {"outcome": {"status": outcome.status.name, "changes": dict(outcome.changes)}}
-
-
-def _error(error: IngestError) -> dict[str, Any]:
-    return {
-        "error": {
-            "reason": error.reason,
-            "detail": error.detail,
-            "retryable": error.retryable,
-        }
-    }
+    return answers.of_outcome(outcome)
 
 
 def _out_of_memory(status: Status, config: Config) -> IngestError:
@@ -119,4 +121,5 @@ def _unexpected(status: Status, error: Exception) -> dict[str, Any]:
     found = stage_error(status)(
         "unexpected", f"an error that nobody foresaw: {type(error).__name__}: {error}"[:500]
     )
-    return {**_error(found), "trace": traceback.format_exc()[-8000:]}
+    found.add_note(traceback.format_exc()[-8000:])
+    return answers.of_error(found)

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Protocol
 
 import structlog
 
-from cytowatch import durable, manifest
+from cytowatch import durable, manifest, outside
 from cytowatch.config import Config
-from cytowatch.engine import advance
+from cytowatch.engine import advance, answers
 from cytowatch.engine.advance import Place
-from cytowatch.engine.child import Child, ChildCrashed, ChildTimedOut, Stopped, Zygote, record
-from cytowatch.engine.cluster import Cluster, RemoteChild
-from cytowatch.engine.contents import Contents
-from cytowatch.engine.room import FEW_INODES, Amount, Room
+from cytowatch.engine.answers import ClaimedFaultError
+from cytowatch.engine.child import Child, ChildCrashed, Stopped, record
+from cytowatch.engine.cluster import RemoteChild
+from cytowatch.engine.doubts import is_real
+from cytowatch.engine.pace import ChildTimedOut
+from cytowatch.engine.room import FEW_INODES, Amount, can_never_fit, never_fits
+from cytowatch.engine.treatment import Observer, Treatment
 from cytowatch.errors import DeploymentError, IngestError, TransientError, stage_error
-from cytowatch.index import Index, content_key
+from cytowatch.index import content_key
 from cytowatch.manifest import FileEntry, ManifestError
 from cytowatch.model import Outcome
 from cytowatch.names import UploadedFileId
-from cytowatch.spool import Spool
 from cytowatch.status import Status
 
 __all__ = ["Observer", "Treatment", "give_up", "treat"]
@@ -36,45 +34,8 @@ _GONE = DeploymentError(
 )
 #: So many times more often than a decoder may crash on it a file may be cut off by the daemon's end.
 _CUT_OFF_FACTOR = 10
-
-
-class Observer(Protocol):
-    """Who is told what happens to uploaded files: metrics, logs, the live view."""
-
-    def entered(self, before: Place, after: Place, seconds: float) -> None:
-        """`before` became `after`; the stage took `seconds`."""
-
-    def progressed(self, place: Place, share: float) -> None:
-        """The stage of `place` is done to `share`, 0.0 to 1.0."""
-
-    def crashed(self, place: Place, signal: str) -> None:
-        """The child that treated `place` died of `signal`."""
-
-    def retried(self, place: Place) -> None:
-        """The stage of `place` begins anew."""
-
-    def unforeseen(self, id_: str, error: BaseException) -> None:
-        """A defect, ours or a library's, was met while `id_` was in work."""
-
-    def held_up(self, id_: UploadedFileId, why: str, detail: str) -> None:
-        """A fault of the machine makes `id_` wait; it goes on by itself."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Treatment:
-    """What treating needs besides the uploaded file; `between_stages` may take its thread a while."""
-
-    spool: Spool
-    config: Config
-    zygote: Zygote | Cluster
-    observer: Observer
-    index: Index
-    contents: Contents
-    room: Room
-    now: Callable[[], datetime]
-    monotonic: Callable[[], float]
-    stop: threading.Event
-    between_stages: Callable[[], None] = lambda: None
+#: And so many times more often it may report a fault of the machine that cannot be found.
+_CLAIMS_FACTOR = 3
 
 
 def treat(with_: Treatment, id_: UploadedFileId) -> None:
@@ -89,13 +50,40 @@ def treat(with_: Treatment, id_: UploadedFileId) -> None:
     """
     try:
         _treat_found(with_, id_)
-    except (OSError, IngestError) as error:
-        if not with_.spool.is_there():
+    except (Stopped, TransientError):
+        raise
+    except Exception as error:
+        if isinstance(error, (OSError, IngestError)) and not with_.spool.is_there():
             raise TransientError("offline", "the tree is not there") from error
         if isinstance(error, OSError) and durable.is_transient(error):
             said = f"{error.strerror}: {error.filename or id_}"
             raise TransientError(durable.why_of(error), said) from error
-        raise
+        _unforeseen(with_, id_, error)
+
+
+def _unforeseen(with_: Treatment, id_: UploadedFileId, error: Exception) -> None:
+    """A defect was met on the way of this one: it is tried again, and shelved after `max_attempts`.
+
+    Raises
+    ------
+    TransientError
+        It is to be tried again.
+    """
+    with_.observer.unforeseen(id_, error)
+    said = outside.text(f"{type(error).__name__}: {error}", most=500)
+    if with_.doubts.failed(id_) < with_.config.engine.max_attempts:
+        raise TransientError("unexpected", said) from error
+    found = with_.spool.find(id_)
+    if found is None or found[0].is_final:
+        return
+    try:
+        at = manifest.read(found[1])
+    except Exception as damaged:  # noqa: BLE001 - whatever is wrong with it, it is ended
+        at = advance.rebuilt(found[1], id_, outside.text(str(damaged)), now=with_.now())
+    place = Place(status=found[0], path=found[1], manifest=at)
+    kind = DeploymentError if found[0] is Status.UPLOADED else stage_error(found[0])
+    wrong = kind("unexpected", f"cytowatch cannot go on with it: {said}", retryable=True)
+    _move(with_, place, lambda at: advance.fail(with_.spool, at, wrong, now=with_.now()))
 
 
 def _treat_found(with_: Treatment, id_: UploadedFileId) -> None:
@@ -228,6 +216,8 @@ def _with_child(with_: Treatment, place: Place) -> Place:
             return place
     except ChildCrashed as crash:
         return _crashed(with_, _again(with_, place), crash)
+    except ClaimedFaultError as fault:
+        return _doubted(with_, _again(with_, place), fault)
     except (Stopped, TransientError, OSError):
         advance.withdraw(_again(with_, place))
         raise
@@ -243,20 +233,22 @@ def _again(with_: Treatment, place: Place) -> Place:
 
 def _stage(with_: Treatment, place: Place, child: Child | RemoteChild, out: str) -> Place:
     try:
+        most_children = with_.config.limits.archive_max_entries
         outcome = child.run(
             place.status,
             place.manifest,
+            out=place.path / out,
             progress=lambda share: with_.observer.progressed(place, share),
-            check_room=lambda need_bytes, need_inodes=0: with_.room.reserve(
-                place.manifest["id"],
-                place.path / out,
-                Amount(bytes=need_bytes, inodes=max(FEW_INODES, need_inodes)),
-                settings=with_.config.storage,
+            check_room=lambda need_bytes, need_inodes=0: _reserve(
+                with_, place, out, Amount(bytes=need_bytes, inodes=max(FEW_INODES, need_inodes))
             ),
             stop=with_.stop,
         )
+        answers.check(place.status, place.manifest, outcome, most_children=most_children)
         return _accept(with_, place, outcome, out)
     except IngestError as error:
+        # Whatever ends it, nobody writes any more into what is thrown away.
+        child.end()
         if not with_.spool.is_there():
             raise
         if error.reason == "unexpected":
@@ -270,6 +262,37 @@ def _stage(with_: Treatment, place: Place, child: Child | RemoteChild, out: str)
         return advance.fail(with_.spool, place, wrong, now=with_.now())
     finally:
         with_.room.release(place.manifest["id"])
+
+
+def _reserve(with_: Treatment, place: Place, out: str, need: Amount) -> None:
+    if can_never_fit(place.path, need):
+        raise never_fits(place.status, need)
+    with_.room.reserve(place.manifest["id"], place.path / out, need, settings=with_.config.storage)
+
+
+def _doubted(with_: Treatment, place: Place, fault: ClaimedFaultError) -> Place:
+    """The decoder reports a fault of the machine: one that is found is waited out, others are counted.
+
+    Raises
+    ------
+    TransientError
+        It is to be tried again.
+    """
+    spare_bytes = with_.config.storage.reserve_bytes
+    if not is_real(fault.why, place.path, place.manifest["files"], spare_bytes=spare_bytes):
+        claims = with_.doubts.claimed(place.manifest["id"])
+        if claims >= _CLAIMS_FACTOR * with_.config.engine.max_attempts:
+            wrong = stage_error(place.status)(
+                "faults_repeatedly",
+                f"its decoder reported a fault of the machine {claims} times, and none was found: "
+                f"{fault.detail}",
+                retryable=True,
+            )
+            return _move(
+                with_, place, lambda at: advance.fail(with_.spool, at, wrong, now=with_.now())
+            )
+    advance.withdraw(place)
+    raise fault
 
 
 def _accept(with_: Treatment, place: Place, outcome: Outcome, out: str) -> Place:
@@ -289,6 +312,7 @@ def _accept(with_: Treatment, place: Place, outcome: Outcome, out: str) -> Place
         out,
         now=with_.now(),
         settings=with_.config.storage,
+        limits=with_.config.limits,
         duplicate_of=duplicate_of,
     )
     if not heavy:
@@ -414,4 +438,5 @@ def _move(with_: Treatment, place: Place, step: Callable[[Place], Place]) -> Pla
     with_.observer.entered(place, after, with_.monotonic() - began)
     if after.status.is_final:
         with_.contents.release(after.manifest["id"])
+        with_.doubts.forget(after.manifest["id"])
     return after

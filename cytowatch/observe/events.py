@@ -54,6 +54,8 @@ EVENTS = (
           admin="As for `stage`."),
     Event(word="held_up", levels=("warning",), tells="A fault of the machine, or the same content that is still in work, makes an uploaded file wait; it goes on by itself.",
           fields=("id", "why", "detail"), admin="`disk`: [a full disk](how-to/full-disk.md). Else the detail names it."),
+    Event(word="output_unnamed", levels=("warning",), tells="A decoder process left files that its answer does not name; they were removed.",
+          fields=("id", "files", "count"), admin="Once: nothing. Again and again it is a defect: please report it."),
     Event(word="decoder_crashed", levels=("warning",), tells="The process that decoded an uploaded file died of a signal.",
           fields=("id", "status", "signal"),
           admin="One file: it ends ERROR after `engine.max_attempts`. Many: look for a change of libraries or memory."),

@@ -142,7 +142,7 @@ def message(data: bytes) -> None:
     with ours, theirs, suppress(wire.ProtocolError):
         theirs.sendall(data[:65536])
         theirs.shutdown(socket.SHUT_WR)
-        while wire.receive(ours) is not None:
+        while wire.receive(ours, most_bytes=1 << 20) is not None:
             pass
 
 

@@ -116,6 +116,20 @@ def make(
     return found
 
 
+def made_member(path: Path, parent: Manifest) -> None:
+    """The member of an archive as the stage that extracts makes it."""
+    (path / "source").mkdir(parents=True)
+    (path / "source" / "a.jpg").write_bytes(SLIDE)
+    row = manifest.FileEntry(
+        role="source", path="source/a.jpg", size_bytes=len(SLIDE), sha256=None, status="UPLOADED"
+    )
+    found = manifest.new(
+        id=path.name, user="ann", name="a.jpg", drop_path=f"{parent['drop_path']}/a.jpg",
+        files=[row], now=NOW, software=parent["software"], parent=parent,
+    )  # fmt: skip
+    (path / manifest.FILE_NAME).write_text(json.dumps(found))
+
+
 def staged(spool: Spool, status: Status, id_: UploadedFileId = ID, **more: Any) -> advance.Place:
     path = spool.stage(status) / id_
     return advance.Place(status=status, path=path, manifest=make(path, status, **more))
@@ -202,7 +216,7 @@ def an_archive() -> Case:
         staged(spool, Status.EXTRACTING_DATA)
         for child in children:
             # What the child made there: nothing of it is durable yet.
-            make(spool.root.parent / "made" / child, Status.UPLOADED, parent_id=ID, root_id=ID)
+            made_member(spool.root.parent / "made" / child, manifest.read(spool.find(ID)[1]))  # type: ignore[index]
 
     def do(spool: Spool) -> None:
         out = spool.stage(Status.EXTRACTING_DATA) / ID / "out.1"

@@ -1,0 +1,88 @@
+"""What is counted of an uploaded file that does not get on, and whether a fault that its decoder reports is there.
+
+The counts are kept in memory only: after a restart, which may be an upgrade, each has all its tries again.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from cytowatch import durable
+from cytowatch.manifest import FileEntry
+
+__all__ = ["Doubts", "is_real"]
+
+_PROBE_BYTES = 1 << 20
+_FEW_INODES = 16
+
+
+class Doubts:
+    """Guards the counts per uploaded file; safe from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._failed: Counter[str] = Counter()
+        self._claimed: Counter[str] = Counter()
+
+    def failed(self, id_: str) -> int:
+        """One more defect was met on its way; gives how many."""
+        with self._lock:
+            self._failed[id_] += 1
+            return self._failed[id_]
+
+    def claimed(self, id_: str) -> int:
+        """Its decoder has once more reported a fault that was not found; gives how often."""
+        with self._lock:
+            self._claimed[id_] += 1
+            return self._claimed[id_]
+
+    def forget(self, id_: str) -> None:
+        """It has come to its end."""
+        with self._lock:
+            self._failed.pop(id_, None)
+            self._claimed.pop(id_, None)
+
+
+def is_real(why: str, path: Path, files: Iterable[FileEntry], *, spare_bytes: int) -> bool:
+    """Whether the daemon meets the fault `why` in ``<id>/`` itself, before what was half made is removed."""
+    try:
+        found = os.statvfs(path)
+        if why == "disk":
+            free_bytes = found.f_bavail * found.f_frsize
+            few_inodes = found.f_files > 0 and found.f_favail < _FEW_INODES
+            if few_inodes or free_bytes < spare_bytes + _PROBE_BYTES:
+                return True
+        else:
+            for row in files:
+                if row["role"] in ("source", "sidecar"):
+                    _read_some(path / row["path"])
+        _write_some(path)
+    except OSError as error:
+        return durable.is_transient(error)
+    return False
+
+
+def _read_some(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        os.pread(descriptor, 4096, 0)
+    finally:
+        os.close(descriptor)
+
+
+def _write_some(path: Path) -> None:
+    # Named as a manifest that was being written, so that what a kill leaves of it goes with those.
+    probe = path / f".manifest.json.{os.urandom(4).hex()}"
+    descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+    try:
+        os.write(descriptor, bytes(_PROBE_BYTES))
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
+        with suppress(OSError):
+            probe.unlink()
