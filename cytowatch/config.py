@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import dataclasses
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
@@ -16,11 +17,21 @@ from typing import Any
 
 import tomli
 
-from cytowatch import outside
+from cytowatch import names, outside
 from cytowatch.errors import ConfigError
 from cytowatch.status import Status
 
-__all__ = ["RELOADABLE", "reloaded", "Config", "from_mapping", "load", "render", "to_mapping"]
+__all__ = [
+    "RELOADABLE",
+    "reloaded",
+    "Config",
+    "Inbox",
+    "UserInbox",
+    "from_mapping",
+    "load",
+    "render",
+    "to_mapping",
+]
 
 #: Answers what was expected, or None when the value is fine.
 Rule = Callable[[Any], str | None]
@@ -103,6 +114,21 @@ _MODE = _text("0[0-7]{3}", 'an octal mode in quotes, such as "0640"')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UserInbox:
+    """What is different for one user, or one scanner; what is not set is as in [inbox]."""
+
+    quiet_s: float | None = _key(None, "as inbox.quiet_s", _number(0.05))
+    fallback_quiet_s: float | None = _key(None, "as inbox.fallback_quiet_s", _number(0.05))
+    folder_quiet_s: float | None = _key(None, "as inbox.folder_quiet_s", _number(0.05))
+    incomplete_after_s: float | None = _key(None, "as inbox.incomplete_after_s", _number(0.05))
+    done_marker: str | None = _key(
+        None,
+        'as inbox.done_marker; "": claim when quiet, although [inbox] has a marker',
+        _text(r"(\.[A-Za-z0-9_-]+)?", 'an ending such as ".done", or ""'),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Inbox:
     """When a drop is taken."""
 
@@ -128,6 +154,19 @@ class Inbox:
     ignore: tuple[str, ...] = _key(
         ("*.part", "~$*"), "name patterns, added to the built-in list", _names
     )
+    users: dict[str, UserInbox] = field(default_factory=dict, metadata={"named": UserInbox})
+
+    def of(self, user: str) -> Inbox:
+        """What holds for `user`, whose name is compared casefolded and in NFC.
+
+        >>> Inbox(users={"Scanner2": UserInbox(quiet_s=120.0)}).of("scanner2").quiet_s
+        120.0
+        """
+        own = next((self.users[name] for name in names.alike(self.users, user)), None)
+        if own is None:
+            return self
+        stated = {one.name: getattr(own, one.name) for one in fields(own)}
+        return dataclasses.replace(self, **{k: v for k, v in stated.items() if v is not None})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -442,12 +481,12 @@ def _shown(value: object) -> str:
 
 
 def _of_hooks(hooks: tuple[Hook, ...]) -> Iterator[str]:
-    names = [hook.name for hook in hooks]
+    called = [hook.name for hook in hooks]
     for number, hook in enumerate(hooks):
         where = f"hooks[{number}]"
         if not hook.name:
             yield f"{where}: it needs a name"
-        elif names.count(hook.name) > 1:
+        elif called.count(hook.name) > 1:
             yield f"{where}.name = {hook.name!r}: another hook is called so too"
         if bool(hook.command) == bool(hook.url):
             yield f"{where}: expected either a command or a url"
@@ -464,6 +503,16 @@ def _many(cls: Any, value: Any, name: str, problems: list[str]) -> tuple[Any, ..
     )
 
 
+def _named(cls: Any, value: Any, name: str, problems: list[str]) -> dict[str, Any]:
+    if not isinstance(value, dict) or not all(isinstance(one, dict) for one in value.values()):
+        problems.append(f"{name} = {value!r}: expected sections [{name}.NAME]")
+        return {}
+    for one in value:
+        if not one or len(names.alike(value, one)) > 1:
+            problems.append(f"{name}.{one}: expected one section for each user")
+    return {one: _section(cls, inner, f"{name}.{one}.", problems) for one, inner in value.items()}
+
+
 def _section(cls: Any, document: dict[str, Any], prefix: str, problems: list[str]) -> Any:
     fields = {item.name: item for item in dataclasses.fields(cls)}
     values: dict[str, Any] = {}
@@ -472,11 +521,18 @@ def _section(cls: Any, document: dict[str, Any], prefix: str, problems: list[str
             known = ", ".join(sorted(fields))
             line = f"{prefix}{outside.text(name, most=80)} = {_shown(value)}"
             problems.append(f"{line}: unknown key, expected one of {known}")
+        elif value is None and fields[name].default is None:
+            # Not stated, as `to_mapping` writes it.
+            continue
         elif "rule" in fields[name].metadata:
             given = tuple(value) if isinstance(value, list) else value
             if wanted := fields[name].metadata["rule"](given):
                 problems.append(f"{prefix}{name} = {_shown(value)}: expected {wanted}")
             values[name] = given
+        elif "named" in fields[name].metadata:
+            values[name] = _named(
+                fields[name].metadata["named"], value, f"{prefix}{name}", problems
+            )
         elif "many" in fields[name].metadata:
             values[name] = _many(fields[name].metadata["many"], value, name, problems)
         elif isinstance(value, dict):
@@ -496,7 +552,7 @@ def to_mapping(config: Config) -> dict[str, Any]:
 RELOADABLE = frozenset(
     {
         *(f"inbox.{key}" for key in ("quiet_s", "fallback_quiet_s", "folder_quiet_s", "rescan_s")),
-        *(f"inbox.{key}" for key in ("incomplete_after_s", "ignore")),
+        *(f"inbox.{key}" for key in ("incomplete_after_s", "ignore", "done_marker", "users")),
         *(f"convert.{one.name}" for one in fields(Convert)),
         *(f"extract.{one.name}" for one in fields(Extract)),
         *(f"limits.{one.name}" for one in fields(Limits)),
@@ -547,6 +603,26 @@ def _toml(value: Any) -> str:
             return str(value)
 
 
+def _rendered(name: str, cls: Any) -> Iterator[str]:
+    """The keys of a section that bears a name of its own, as comments."""
+    yield ""
+    yield f"# {cls.__doc__}"
+    yield f"# As many [{name}.NAME] as you like:"
+    yield f"# [{name}.scanner2]"
+    for key in dataclasses.fields(cls):
+        value = getattr(Inbox(), key.name)
+        yield f"# {key.name} = {_toml(value)}  # {key.metadata['doc']}"
+
+
+def _stated(name: str, sections: dict[str, Any]) -> Iterator[str]:
+    """The sections that are there, with what each states."""
+    for one, section in sections.items():
+        yield f"[{name}.{json.dumps(one, ensure_ascii=False)}]"
+        for key in dataclasses.fields(section):
+            if getattr(section, key.name) is not None:
+                yield f"{key.name} = {_toml(getattr(section, key.name))}"
+
+
 def render(config: Config | None = None) -> str:
     """`config` (the defaults) as a TOML file that explains every key."""
     config = config or Config()
@@ -576,5 +652,10 @@ def render(config: Config | None = None) -> str:
         lines += [
             f"{key.name} = {_toml(getattr(value, key.name))}  # {key.metadata['doc']}"
             for key in dataclasses.fields(value)
+            if "rule" in key.metadata
         ]
+        for key in dataclasses.fields(value):
+            if "named" in key.metadata:
+                lines += _rendered(f"{item.name}.{key.name}", key.metadata["named"])
+                lines += _stated(f"{item.name}.{key.name}", getattr(value, key.name))
     return "\n".join(lines) + "\n"

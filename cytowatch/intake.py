@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Any
 
 from cytowatch import aside, durable, formats, manifest
-from cytowatch.config import Config
+from cytowatch.config import Config, Inbox
 from cytowatch.formats import Probe, completeness
 from cytowatch.inbox import claim, scan, waits
 from cytowatch.inbox.claim import Member, Parcel
@@ -102,14 +102,18 @@ class Intake:
         self._software = software
         self._folders = folders
         self._wake = wake
+        #: What holds for each user that was asked for.
+        self._own: dict[str, Inbox] = {}
         self._settler = Settler(
-            quiet_s=config.inbox.quiet_s, incomplete_after_s=config.inbox.incomplete_after_s
+            quiet_s=config.inbox.quiet_s,
+            incomplete_after_s=config.inbox.incomplete_after_s,
+            own=self._times,
         )
         self._leases = durable.is_local(spool.inbox)
         self._markers = Markers()
         self._gatherer = Gatherer(spool.inbox)
         self._sweep = Sweep(
-            spool.inbox, self._settler, self._markers, settings=config.inbox,
+            spool.inbox, self._settler, self._markers, settings=self._of,
             device=os.stat(spool.root).st_dev, local=self._leases, looked=self._gatherer.forget,
         )  # fmt: skip
         self._rooms = Rooms(self._settler, self._gatherer, wake)
@@ -128,12 +132,30 @@ class Intake:
         self.kept: dict[str, str] = {}
 
     def reconfigure(self, config: Config) -> None:
-        """Go on with other times and names."""
+        """Go on with other times, names and markers."""
         self._config = config
-        self._sweep.settings = config.inbox
-        self._settler.reconfigure(
-            quiet_s=config.inbox.quiet_s, incomplete_after_s=config.inbox.incomplete_after_s
-        )
+        self._own.clear()
+        now = time.monotonic()
+        for track in self._settler.tracks:
+            waiting = track.waiting is not None and track.waiting.why == "done_marker"
+            if waiting and not self._of(track.drop.user).done_marker:
+                self._settler.unmarked(track, now)
+        # Where a marker is wanted now, the next look finds what has none.
+        for user in self._settler.users - {""}:
+            self._sweep.hint(user)
+
+    def _of(self, user: str) -> Inbox:
+        """What holds for `user`."""
+        if user not in self._own:
+            self._own[user] = self._config.inbox.of(user)
+        return self._own[user]
+
+    def _times(self, user: str) -> tuple[float, float]:
+        own = self._of(user)
+        return own.quiet_s, own.incomplete_after_s
+
+    def _folder_quiet_s(self, folder: str) -> float:
+        return self._of(folder.split("/", 1)[0]).folder_quiet_s
 
     def hint(self, user: str) -> None:
         """Something happened in the inbox of `user`. Any thread may say so."""
@@ -181,7 +203,7 @@ class Intake:
             lambda room, bundle: self._take_up(room, bundle, now),
             lambda room: self._put_room_aside(room, now),
         )
-        self._dropped.finish_some(now, self._config.inbox.folder_quiet_s)
+        self._dropped.finish_some(now, self._folder_quiet_s)
 
     def _take_up(self, room: Room, bundle: Bundle, now: float) -> bool:
         """Claim `bundle`, if it is ready; says whether more may be claimed for its user."""
@@ -215,16 +237,17 @@ class Intake:
         for track in bundle.tracks:
             track.part_of = bundle.head.drop.path if track is not bundle.head else None
         marker = self._marker_for(bundle)
-        if self._config.inbox.done_marker and marker is None:
+        own = self._of(bundle.head.drop.user)
+        if own.done_marker and marker is None:
             return
         # The levels of a DICOM slide say nothing of each other: only time tells that all are there.
-        quiet_s = self._config.inbox.folder_quiet_s if bundle.group.kind == "dicom" else 0.0
+        quiet_s = own.folder_quiet_s if bundle.group.kind == "dicom" else 0.0
         ready_at = max(self._settler.ready_at(track, quiet_s=quiet_s) for track in bundle.tracks)
         if ready_at > now and marker is None:
             for track in bundle.tracks:
                 self._settler.until(track, ready_at)
             return
-        late = self._settler.is_late(bundle.changed_at, now)
+        late = self._settler.is_late(bundle.changed_at, now, bundle.head.drop.user)
         if bundle.group.missing is not None and not late and marker is None:
             detail = f"missing {bundle.group.missing}"
             for track in bundle.tracks:
@@ -413,7 +436,8 @@ class Intake:
                 case "incomplete":
                     self._settler.lacking(track, waiting, changed_at=bundle.changed_at)
                 case "no_lease":
-                    left = self._config.inbox.fallback_quiet_s - (now - bundle.changed_at)
+                    fallback_s = self._of(track.drop.user).fallback_quiet_s
+                    left = fallback_s - (now - bundle.changed_at)
                     self._settler.busy(track, waiting, now, quiet_s=max(0.05, left))
                 case "settling":
                     track.changed_at = now
@@ -446,7 +470,7 @@ class Intake:
             and not self._to_mend
             and not self._sweep.under_way
             and not self._rooms.busy
-            and not self._dropped.any_to_finish(now, self._config.inbox.folder_quiet_s)
+            and not self._dropped.any_to_finish(now, self._folder_quiet_s)
             and not any(
                 track.due_at is not None
                 and track.waiting is not _PAUSED

@@ -14,6 +14,8 @@ from typing import NewType
 
 from anyascii import anyascii
 
+from cytowatch import leftovers
+
 __all__ = [
     "ID_PATTERN",
     "UploadedFileId",
@@ -37,21 +39,6 @@ ID_PATTERN = re.compile(r"\d{8}-\d{6}-[a-z0-9]{4}-[A-Za-z0-9][A-Za-z0-9._-]{0,63
 _LONGEST_SLUG = 60
 _LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"
 _EXTENSION = re.compile(r"(\.ome)?\.[A-Za-z][A-Za-z0-9]{0,5}$", re.IGNORECASE)
-
-#: What copiers, file managers and servers leave lying about: never claimed.
-_IGNORED = (
-    ".*",
-    "Thumbs.db",
-    "desktop.ini",
-    "~$*",
-    "*.part",
-    "*.partial",
-    "*.tmp",
-    "*.crdownload",
-    "@eaDir",
-    "_returned",
-    "_status",
-)
 
 
 def slug(name: str) -> str:
@@ -125,7 +112,7 @@ def ignored(name: str, extra: Iterable[str]) -> bool:
     >>> ignored("Thumbs.db", []), ignored("a.PART", []), ignored("a.svs", ["*.svs"]), ignored("a", [])
     (True, True, True, False)
     """
-    return _matching((*_IGNORED, *extra)).fullmatch(name.lower()) is not None
+    return _matching((*leftovers.PATTERNS, *extra)).fullmatch(name.lower()) is not None
 
 
 @functools.lru_cache(maxsize=64)

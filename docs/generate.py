@@ -13,7 +13,7 @@ from typing import Any
 
 from typer.main import get_command
 
-from cytowatch import formats, reasons
+from cytowatch import formats, leftovers, reasons
 from cytowatch.cli.commands import application
 from cytowatch.cli.schema import schema_of
 from cytowatch.config import RELOADABLE, render
@@ -35,22 +35,43 @@ What is none of these ends ERROR_FORMAT and says what it looks like.
 
 ## When a file is whole
 
-A drop is taken when its structure is complete: headers, directories and ends are looked at, never
-pixels. Until then it waits as `incomplete`, and what is missing is told. A client that sets the size
-first and is cut leaves a hole, which nobody ever wrote: it counts as not there, whatever the format
-(on ext4, XFS, btrfs, F2FS and tmpfs; ZFS makes holes of zeros by itself, and of a server nobody knows).
-Zeros that were written are told where a header, a directory, an end or packed pixels must be.
+cytowatch takes a drop when its structure is complete. It looks at headers, directories, ends and holes, never at pixels. Until then
+the drop waits as `incomplete`, and `cytowatch status` shows what is missing.
 
-What cannot be seen before it is decoded or unpacked:
+**Holes.** A client that sets the size first, or copies in several parts, leaves holes: bytes that were never written. A hole in any part
+of a file counts as missing, in every format (on ext4, XFS, btrfs, F2FS and tmpfs; ZFS makes holes of zeros by itself, and on a network
+filesystem holes mean nothing). A hole in padding, or behind the end, does no harm.
 
-- a part that is missing in the middle of a file, or of the last tile, strip or image;
-- less than a block of the disk (4 KiB) at the end of pixels that are not packed (BMP, PNM, plain
-  TIFF), or more of it where zeros were written in place of a hole: they are black pixels as well;
+**Zeros.** While a file is hashed, runs of 512 zeros and more are found, on every filesystem. Inside packed pixels they end as
+`incomplete`: ERROR_FORMAT for native slides, ERROR_CONVERSION for others. Flat pixels can be zeros too, so each packing has its own rule:
+the tables of a JPEG, the checksums of PNG and deflate, the number of packets of a JPEG 2000. In a native slide the first bytes of every
+tile of every level are looked at as well. With `storage.hash = "after"` the tiles are looked at before the slide is published; zeros
+inside of a tile are found later, by the hash, and become a warning in the manifest and the line `not_whole` of the log.
+
+**Labels.** A label or macro that was blanked with zeros on purpose (as programs do that take out patient data) is let through, with a warning.
+
+**Announced levels.** A pyramid that is written level by level is a whole TIFF after each of them. cytowatch waits for levels and planes that
+are announced: by the XML of Leica SCN, Philips and OME-TIFF, and by SubIFDs whose place is reserved. SVS, NDPI, BIF, Huron, other
+pyramidal TIFFs and zips announce nothing: see [a new user](how-to/new-user.md#a-writer-that-pauses).
+
+**Whole after all.** A TIFF that lacks the four zeros behind its last directory, or states more bytes of a strip than there are, waits first.
+When `inbox.incomplete_after_s` is over, a reader of every pixel decides; a warning says what the structure lacks.
+
+What cannot be detected before a file is decoded or unpacked:
+
+- zeros that were written in the middle of pixels that are not packed (BMP, PNM, plain TIFF and CZI, data of MRXS in BMP or PNG): they are
+  black pixels as well. To the end of the file they are detected where they begin in the middle of a row, under a row that is not black;
+- less than a block of the disk (4 KiB) that is missing at the end of such pixels, where it was filled with zeros;
+- zeros in a JPEG whose tables allow flat pixels there (progressive, optimised, lossless), if they are no more than the blocks of its scan need
+  and the decoder has nothing to say; less than 2,304 zeros in a Zstandard block that does not pack, less than 2,048 in JPEG-XR, and
+  fewer zeros in a JPEG 2000 than a tile has packets;
+- runs of less than 512 zeros, and missing bytes that something else stands in the place of;
 - a cut through a tar.gz whose last four bytes happen to be a multiple of 512, and damage in it;
-- a cut through plain numbers (P2, P3) above 64 MiB, through run-length codes of a BMP without their
-  length, through DICOM whose pixels are not packed, through data files of MRXS and behind the TIFF in
-  a .vsi (a hole in data files is seen);
-- a file in which a program made holes of black pixels on purpose (`cp --sparse=always`) lacks them.
+- a cut through plain numbers (P2, P3) above 64 MiB, through run-length codes of a BMP without their length, through DICOM whose pixels
+  are not packed, through data files of MRXS and behind the TIFF in a .vsi (holes in data files are detected), and zeros in a database of Sakura.
+
+A file in which a program made holes of black pixels on purpose (`cp --sparse=always`, `rsync --sparse`) lacks them: copy it with
+`cp --sparse=never`.
 """
 
 
@@ -250,6 +271,24 @@ def manifest_page() -> str:
     return head + "\n".join(_rows(schema)) + "\n"
 
 
+def ignored_page() -> str:
+    """docs/reference/ignored-names.md."""
+    rows = []
+    for one in leftovers.LEFTOVERS:
+        patterns = ", ".join(f"`{pattern}`" for pattern in one.patterns)
+        source = f"<{one.source}>" if one.source.startswith("http") else one.source
+        rows.append(f"| {one.by} | {patterns} | {source} |")
+    return (
+        f"# Ignored names\n\n{_MADE}\n"
+        "cytowatch never takes a file or folder with one of these names: programs use them until a copy is done, or keep "
+        "their own notes under them. Upper and lower case are the same. `inbox.ignore` adds patterns. A program that writes "
+        "under the final name needs no pattern: the lease, the quiet time and the structure of the file show when it is "
+        "done. A copier that adds random letters of its own, such as the AWS command line (`NAME.6eF5b5da`), cannot be "
+        "recognised by name: set `inbox.done_marker`, for its user only if you like.\n\n"
+        "| made by | patterns | source |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+    )
+
+
 def pages() -> dict[Path, str]:
     """Every page that is made as a whole."""
     docs = HOUSE / "docs"
@@ -258,6 +297,7 @@ def pages() -> dict[Path, str]:
         docs / "operations.md": operations_page(),
         docs / "formats.md": page(),
         docs / "reference" / "configuration.md": configuration_page(),
+        docs / "reference" / "ignored-names.md": ignored_page(),
         docs / "reference" / "commands.md": commands_page(),
         docs / "reference" / "manifest.md": manifest_page(),
     }

@@ -17,6 +17,7 @@ from typing import Any, cast
 
 from cytowatch import aside, durable, manifest, outside, threads
 from cytowatch.engine import notes
+from cytowatch.formats import arrival
 from cytowatch.index import Index, content_key
 from cytowatch.manifest import FileEntry, Manifest
 from cytowatch.spool import Spool
@@ -113,11 +114,13 @@ class Hasher:
                     aside.clear("uploaded_file", path.name)
 
     def _hash(self, path: Path) -> None:
-        digests = {
-            row["path"]: self._digest(path / row["path"])
-            for row in manifest.read(path)["files"]
-            if row["sha256"] is None
-        }
+        to_do = [row["path"] for row in manifest.read(path)["files"] if row["sha256"] is None]
+        seen = {name: self._digest(path / name) for name in to_do}
+        digests = {name: digest for name, (digest, _) in seen.items()}
+        lacks = [f"{name}: {lack}" for name, (_, lack) in seen.items() if lack is not None]
+        for lack in lacks:
+            # It is published, so whoever looks at it must see that it is not whole.
+            self._log.error("not_whole", id=path.name, lacks=lack[:300])
         # Whoever links it to a project meanwhile changes the manifest as well.
         with durable.directory(path) as descriptor:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -132,6 +135,10 @@ class Hasher:
             changed = {
                 **found,
                 "files": files,
+                "warnings": [
+                    *found["warnings"],
+                    *(f"it is not whole, send it again: missing {lack}" for lack in lacks),
+                ],
                 "sha256": sources[0] if len(sources) == 1 else None,
                 "duplicate_of": first
                 if first not in (None, found["id"])
@@ -140,13 +147,16 @@ class Hasher:
             manifest.write(path, cast("Manifest", changed))
         self._index.put(cast("Manifest", changed), manifest.status_of(found))
 
-    def _digest(self, path: Path) -> str:
+    def _digest(self, path: Path) -> tuple[str, str | None]:
+        """The hash of the file at `path`, and what it lacks."""
         digest = hashlib.sha256()
+        watch = arrival.watch(os.fspath(path))
         with outside.regular_file(path) as file:
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)
+                watch.feed(chunk)
                 if self._stop.is_set():
                     raise _StoppedError
             # The pages of a large slide are of no use to anybody now.
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        return digest.hexdigest()
+        return digest.hexdigest(), watch.verdict().lacks

@@ -8,8 +8,8 @@ A client that sets the size first and is cut later leaves a hole: bytes up to th
 ever wrote. They count as not there. What was written counts, black pixels as well, but for zeros
 where a header, a directory or the end of packed pixels must be: those are told as missing too.
 
-What cannot be seen without decoding: a part that is missing in the middle, and written zeros in
-the place of pixels that are not packed. docs/formats.md lists all of it.
+A hole counts wherever it lies in a part of the file. Zeros that were written in the middle of packed
+pixels are found while the file is hashed (`arrival`). docs/formats.md lists what cannot be seen.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import struct
 from collections.abc import Callable
 
 from cytowatch import durable
-from cytowatch.formats import endings, extents, netpbm
+from cytowatch.formats import announced, endings, extents, gaps, judging, netpbm, raster
 from cytowatch.formats.doubles import is_whole_slide
 from cytowatch.formats.tiff import SUB_IFDS, Directory, Tiff, TiffError
 
@@ -50,8 +50,10 @@ _NEVER_ALL_ZERO = (258, 273, 279, 324, 325, 330, 347, 34675)
 _TEXTS = (270, 700)
 
 
-def missing(descriptor: int, size_bytes: int) -> str | None:
+def missing(descriptor: int, size_bytes: int, *, late: bool = False) -> str | None:
     """What the file behind `descriptor` lacks, as a phrase; None when it is whole.
+
+    With `late` nothing more is waited for: what a reader of every pixel can do without is not missing.
 
     Raises
     ------
@@ -64,7 +66,13 @@ def missing(descriptor: int, size_bytes: int) -> str | None:
     if not head.strip(b"\0"):
         return "its content (only zeros so far)"
     there = _written(descriptor, size_bytes)
-    lacking = _lacking(head, descriptor, there)
+    # A reader would find zeros where nothing was written.
+    late = late and there == size_bytes
+    lacking = _lacking(head, descriptor, there, late=late)
+    if lacking is None:
+        lacking = judging.judged(descriptor, there, gaps.holes(descriptor, there)).lacking
+    if lacking is None:
+        lacking = raster.lacking_end(descriptor, there)
     if there == size_bytes:
         return lacking
     if lacking is None and not _is_known(head):
@@ -79,7 +87,7 @@ def _is_known(head: bytes) -> bool:
     return any(head.startswith(magic) for magic, _ in _LOOKS) or bool(extents.tar_mark(head))
 
 
-def _lacking(head: bytes, descriptor: int, size_bytes: int) -> str | None:
+def _lacking(head: bytes, descriptor: int, size_bytes: int, *, late: bool) -> str | None:
     if is_whole_slide(head):
         return endings.dicom(descriptor, size_bytes)
     # Before all others: a tar begins with the name of its first member, which may look like anything.
@@ -87,7 +95,12 @@ def _lacking(head: bytes, descriptor: int, size_bytes: int) -> str | None:
         return extents.tar(descriptor, size_bytes)
     for magic, look in _LOOKS:
         if head.startswith(magic):
-            return look(descriptor, size_bytes)
+            # Only a TIFF may state more than a reader needs.
+            return (
+                _tiff(descriptor, size_bytes, late=late)
+                if look is _tiff
+                else look(descriptor, size_bytes)
+            )
     if head[128:132] == b"DICM":
         return endings.dicom(descriptor, size_bytes)
     if any(magic.startswith(head) for magic, _ in _LOOKS):
@@ -181,14 +194,20 @@ def _png(descriptor: int, size_bytes: int) -> str | None:
     return "the end of the image (PNG IEND chunk)"
 
 
-def _tiff(descriptor: int, size_bytes: int) -> str | None:
+def _tiff(descriptor: int, size_bytes: int, *, late: bool = False) -> str | None:
     try:
         tiff = Tiff(descriptor, size_bytes)
     except TiffError as error:
         return f"its first directory ({error})"
     if tiff.broken:
         return tiff.broken
+    if tiff.endless and not late:
+        return "the last bytes of its last directory"
+    lacking = announced.lacking(tiff)
+    if lacking is not None:
+        return lacking
     looked_at = 0
+    slide = any(one.tiled for one in tiff.directories)
     for number, directory in enumerate([*tiff.directories, *tiff.sub_directories]):
         looked_at += max(
             (directory.tags[tag].count for tag in _LISTS & directory.tags.keys()), default=0
@@ -196,13 +215,17 @@ def _tiff(descriptor: int, size_bytes: int) -> str | None:
         if looked_at > _MOST_SEGMENTS:
             # No honest slide has so many; what it is is found out where it may take its time.
             return None
-        lacking = _segments(directory, number, size_bytes)
+        spare = slide and number > 0 and not directory.tiled
+        lacking = _segments(directory, number, size_bytes, spare=spare, late=late)
         if lacking is not None:
             return lacking
     return None
 
 
-def _segments(directory: Directory, number: int, size_bytes: int) -> str | None:
+def _segments(
+    directory: Directory, number: int, size_bytes: int, *, spare: bool, late: bool
+) -> str | None:
+    """What of its tags, tiles or strips is not there; a `spare` picture may be blank on purpose."""
     what = "tile" if directory.tiled else "strip"
     last = final = (0, 0)
     try:
@@ -213,6 +236,9 @@ def _segments(directory: Directory, number: int, size_bytes: int) -> str | None:
             return f"the values of a tag of directory {number} (only zeros so far)"
         for index, (offset, count) in enumerate(directory.segments()):
             if offset + count > size_bytes:
+                if late and not directory.tiled and offset < size_bytes:
+                    # Some state too much: whether all rows are there, a reader finds out.
+                    continue
                 return (
                     f"{what} {index} of directory {number} "
                     f"(ends at {offset + count:,}, the file has {size_bytes:,} bytes)"
@@ -225,6 +251,9 @@ def _segments(directory: Directory, number: int, size_bytes: int) -> str | None:
         if listed and final[0] and not final[1] and directory.tiff.is_zero_from(listed.end - 2):
             return f"the end of the list of {what}s of directory {number} (only zeros so far)"
         if directory.number(259, 1) in _NEVER_ZERO and _is_packed_zero(directory, *last):
+            if spare and gaps.is_blanked(directory.tiff.bytes, last[0], sum(last), size_bytes):
+                # A label that somebody has taken out.
+                return None
             return f"the content of a {what} of directory {number} (only zeros so far)"
     except TiffError as error:
         return f"the list of {what}s of directory {number} ({error})"

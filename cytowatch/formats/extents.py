@@ -180,7 +180,12 @@ def jp2(descriptor: int, size_bytes: int) -> str | None:
         if at + length > size_bytes and kind != b"jp2c":
             return "the box with the codestream"
         if kind == b"jp2c":
-            return short(at + length, size_bytes) or _parts(descriptor, at + inner, at + length)
+            end = min(at + length, size_bytes)
+            lacking = _parts(descriptor, at + inner, end)
+            # Some state too much of a box whose codestream ends; one that cannot be walked is
+            # believed to be as long as it says.
+            ended = lacking is None and _ends(descriptor, at + inner, end)
+            return None if ended else lacking or short(at + length, size_bytes)
         at += length
     return None
 
@@ -222,6 +227,12 @@ def _parts(descriptor: int, at: int, end: int) -> str | None:
         if at > end:
             return f"a part of tile {number} (ends at {at:,}, the file has {end:,} bytes)"
     return None
+
+
+def _ends(descriptor: int, at: int, end: int) -> bool:
+    """Whether the marker that ends a codestream stands near its end."""
+    begin = max(at, end - 64)
+    return b"\xff\xd9" in os.pread(descriptor, end - begin, begin)
 
 
 def tar_mark(head: bytes) -> str | None:

@@ -10,7 +10,7 @@ import re
 
 from cytowatch.formats.extents import short
 
-__all__ = ["is_header", "missing"]
+__all__ = ["begin", "is_header", "missing", "rows"]
 
 _HEAD_BYTES = 4096
 #: Nothing in it can match in two ways: a header of spaces must not take for ever. A number of
@@ -74,6 +74,22 @@ def missing(descriptor: int, size_bytes: int) -> str | None:
     if there >= values:
         return None
     return f"its last {values - there:,} values (it has {there:,} of {values:,})"
+
+
+def begin(descriptor: int) -> int:
+    """Where the pixels begin; 0 if it is not known."""
+    found = _read(os.pread(descriptor, _HEAD_BYTES, 0))
+    return found[3] if found is not None else 0
+
+
+def rows(descriptor: int) -> tuple[int, int, int] | None:
+    """(where they begin, bytes in each, how many) of the rows of a P5 or P6; None of any other."""
+    head = os.pread(descriptor, _HEAD_BYTES, 0)
+    found = _read(head)
+    if found is None or head[1:2] not in b"56":
+        return None
+    width, height, most, at = found
+    return at, width * (3 if head[1:2] == b"6" else 1) * (2 if most > 255 else 1), height
 
 
 def _digits(descriptor: int, begin: int, end: int) -> int:

@@ -211,6 +211,8 @@ class Tiff:
         self.loops = False
         #: Whether there are more directories than were read.
         self.cut = False
+        #: Whether the file ends within the pointer that follows its last directory.
+        self.endless = False
         self.directories: list[Directory] = []
         self.sub_directories: list[Directory] = []
         self._tags_left = _MOST_TAGS_IN_ALL
@@ -308,10 +310,15 @@ class Tiff:
         if not any(entries[-entry_bytes:]) and self.is_zero_from(last):
             raise TiffError("its last tags are only zeros so far")
         next_bytes = 8 if wide or self.ndpi else 4
-        [following] = struct.unpack(
-            f"{self.order}{'Q' if next_bytes == 8 else 'I'}",
-            self.bytes(begin + count * entry_bytes, next_bytes),
-        )
+        end = begin + count * entry_bytes
+        pointer = self.bytes(end, min(next_bytes, self.size_bytes - end))
+        if len(pointer) < next_bytes and not any(pointer):
+            # Some writers leave these zeros out.
+            self.endless = True
+            pointer = bytes(next_bytes)
+        elif len(pointer) < next_bytes:
+            raise TiffError("the pointer behind it is cut")
+        [following] = struct.unpack(f"{self.order}{'Q' if next_bytes == 8 else 'I'}", pointer)
         high = b""
         if self.ndpi:
             # The high halves of the values follow the pointer, four bytes a tag.

@@ -226,6 +226,7 @@ def _hold(one: _Held, config: Config, *, quiet_for_s: float, leases: bool) -> Wa
     found = os.fstat(one.descriptor)
     if fingerprint(found) != one.member.drop.fingerprint or not stat.S_ISREG(found.st_mode):
         return Waiting(why="settling", detail="it has just changed again")
+    fallback_quiet_s = config.inbox.of(one.member.drop.user).fallback_quiet_s
     answer = lease(one.descriptor)
     if answer == "granted" and not leases:
         _unlease(one.descriptor)
@@ -233,11 +234,11 @@ def _hold(one: _Held, config: Config, *, quiet_for_s: float, leases: bool) -> Wa
     match answer:
         case "writer":
             return Waiting(why="open_for_writing", detail="somebody still has it open for writing")
-        case "none" if quiet_for_s < config.inbox.fallback_quiet_s:
+        case "none" if quiet_for_s < fallback_quiet_s:
             return Waiting(
                 why="no_lease",
                 detail="this filesystem cannot say whether somebody still writes it, so it must be "
-                f"quiet for {config.inbox.fallback_quiet_s:g} s",
+                f"quiet for {fallback_quiet_s:g} s",
             )
     one.leased = answer == "granted"
     return None

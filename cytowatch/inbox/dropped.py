@@ -81,7 +81,7 @@ class Dropped:
         self._active[folder] = now
         self._times.pop(folder, None)
 
-    def finish_some(self, now: float, quiet_s: float) -> None:
+    def finish_some(self, now: float, quiet_s: Callable[[str], float]) -> None:
         """Close folders in which nothing comes any more: as many as there is time for in one turn."""
         self._folders.note()
         if now >= self._look_at:
@@ -111,7 +111,7 @@ class Dropped:
         if marker is not None:
             (self._inbox / marker.path).unlink(missing_ok=True)
 
-    def times(self, now: float, quiet_s: float) -> dict[str, float]:
+    def times(self, now: float, quiet_s: Callable[[str], float]) -> dict[str, float]:
         """When each folder that is open may be finished, save those in which something can be claimed."""
         newest = {folder: self._active.setdefault(folder, now) for folder in self._folders.open}
         busy: set[str] = set()
@@ -125,12 +125,12 @@ class Dropped:
                 if track.claiming or track.due_at is not None or self._lacks_marker(track):
                     busy.add(folder)
         return {
-            folder: self._active[folder] if folder in self._markers else at + quiet_s
+            folder: self._active[folder] if folder in self._markers else at + quiet_s(folder)
             for folder, at in newest.items()
             if folder not in busy
         }
 
-    def any_to_finish(self, now: float, quiet_s: float) -> bool:
+    def any_to_finish(self, now: float, quiet_s: Callable[[str], float]) -> bool:
         """Whether some folder will be finished without anything new."""
         return any(aside.may_try("folder", folder) for folder in self.times(now, quiet_s))
 

@@ -2,7 +2,7 @@
 
 A drop is *settled*, and may be claimed, when all of these hold:
 
-1. nothing about it has changed for `quiet_s`, on our own monotonic clock (clients set their
+1. nothing about it has changed for the `quiet_s` of its user, on our own monotonic clock (clients set their
    own times, and sizes before content);
 2. nobody has it open for writing, which a lease proves (`claim` asks for it);
 3. its structure is complete, for a connection cut mid-write looks exactly like a normal close
@@ -13,12 +13,15 @@ This module keeps the first, and remembers what the claim said of the other two.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from cytowatch.inbox.scan import Drop, Waiting
 
-__all__ = ["Settler", "Track"]
+__all__ = ["Settler", "Times", "Track"]
+
+#: (seconds of quiet, seconds for what is missing) of a user.
+Times = Callable[[str], tuple[float, float]]
 
 _SETTLING = Waiting(why="settling", detail="waiting until nothing about it changes any more")
 
@@ -51,18 +54,26 @@ class Track:
 class Settler:
     """Guards that a drop is offered for a claim only after `quiet_s` without any change."""
 
-    def __init__(self, *, quiet_s: float, incomplete_after_s: float) -> None:
-        self._quiet_s = quiet_s
-        self._incomplete_after_s = incomplete_after_s
+    def __init__(
+        self, *, quiet_s: float, incomplete_after_s: float, own: Times | None = None
+    ) -> None:
+        self.reconfigure(quiet_s=quiet_s, incomplete_after_s=incomplete_after_s, own=own)
         #: By user and path.
         self._tracks: dict[str, dict[str, Track]] = {}
         #: When `due` looks again at what those have of whom there is very much.
         self._again_at: dict[str, float] = {}
 
-    def reconfigure(self, *, quiet_s: float, incomplete_after_s: float) -> None:
-        """Go on with other times; what is due already stays so."""
-        self._quiet_s = quiet_s
-        self._incomplete_after_s = incomplete_after_s
+    def reconfigure(
+        self, *, quiet_s: float, incomplete_after_s: float, own: Times | None = None
+    ) -> None:
+        """Go on with other times; what is due already stays so.
+
+        `own` gives (`quiet_s`, `incomplete_after_s`) of a user, where they differ.
+        """
+        self._times: Times = own or (lambda _user: (quiet_s, incomplete_after_s))
+
+    def _quiet_s(self, track: Track) -> float:
+        return self._times(track.drop.user)[0]
 
     @property
     def tracks(self) -> Iterable[Track]:
@@ -91,6 +102,7 @@ class Settler:
 
         `never` is the reason why it can not be claimed as it is, whatever the time.
         """
+        quiet_s, _ = self._times(drop.user)
         tracks = self._tracks.setdefault(drop.user, {})
         track = tracks.get(drop.path)
         if track is None or track.drop.fingerprint.inode != drop.fingerprint.inode:
@@ -98,7 +110,7 @@ class Settler:
                 drop=drop,
                 first_seen=now,
                 changed_at=now,
-                due_at=None if never else now + self._quiet_s,
+                due_at=None if never else now + quiet_s,
                 waiting=never or _SETTLING,
                 claimable=never is None,
             )
@@ -106,7 +118,7 @@ class Settler:
         if track.drop.fingerprint != drop.fingerprint and not track.claiming:
             track.drop, track.changed_at, track.incomplete = drop, now, False
             track.not_before = 0.0
-            track.due_at = None if never else now + self._quiet_s
+            track.due_at = None if never else now + quiet_s
             track.waiting = never or _SETTLING
             track.claimable = never is None
         return False
@@ -154,11 +166,11 @@ class Settler:
 
     def overdue(self, track: Track, now: float) -> bool:
         """Whether it has waited for what is missing as long as it may."""
-        return track.incomplete and self.is_late(track.changed_at, now)
+        return track.incomplete and self.is_late(track.changed_at, now, track.drop.user)
 
-    def is_late(self, changed_at: float, now: float) -> bool:
-        """Whether what changed last at `changed_at` has waited as long as it may."""
-        return now >= changed_at + self._incomplete_after_s
+    def is_late(self, changed_at: float, now: float, user: str) -> bool:
+        """Whether what `user` changed last at `changed_at` has waited as long as it may."""
+        return now >= changed_at + self._times(user)[1]
 
     def busy(
         self, track: Track, waiting: Waiting, now: float, *, quiet_s: float | None = None
@@ -166,7 +178,7 @@ class Settler:
         """Somebody still writes it (or it must be quiet for longer): the quiet time begins anew."""
         track.claiming = False
         track.waiting = waiting
-        track.not_before = now + (self._quiet_s if quiet_s is None else quiet_s)
+        track.not_before = now + (self._quiet_s(track) if quiet_s is None else quiet_s)
         track.due_at = track.not_before
 
     def lacking(self, track: Track, waiting: Waiting, *, changed_at: float | None = None) -> None:
@@ -178,11 +190,11 @@ class Settler:
         track.incomplete = True
         track.waiting = waiting
         since = track.changed_at if changed_at is None else changed_at
-        track.due_at = since + self._incomplete_after_s
+        track.due_at = since + self._times(track.drop.user)[1]
 
     def ready_at(self, track: Track, *, quiet_s: float = 0.0) -> float:
         """When it may be claimed at the earliest, as far as its own quiet goes."""
-        return max(track.changed_at + max(self._quiet_s, quiet_s), track.not_before)
+        return max(track.changed_at + max(self._quiet_s(track), quiet_s), track.not_before)
 
     def until(self, track: Track, when: float) -> None:
         """It waits for others of its set: it is looked at again at `when`."""
@@ -194,6 +206,11 @@ class Settler:
         track.claiming = False
         track.waiting = waiting
         track.due_at = None
+
+    def unmarked(self, track: Track, now: float) -> None:
+        """It needs no marker any more: its quiet decides."""
+        track.waiting = _SETTLING
+        track.due_at = max(now, self.ready_at(track))
 
     def claimed(self, track: Track) -> None:
         """It has left the inbox."""

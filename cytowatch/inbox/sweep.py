@@ -59,7 +59,7 @@ class Sweep:
         settler: Settler,
         markers: Markers,
         *,
-        settings: Inbox,
+        settings: Callable[[str], Inbox],
         device: int,
         local: bool,
         looked: Callable[[str, set[str]], None],
@@ -72,7 +72,7 @@ class Sweep:
         self._device = device
         self._local = local
         self._looked = looked
-        self.settings = settings
+        self._settings = settings
         self._hints: set[str] = set()
         #: Who is to be looked at in this turn and the next ones; None where it has not begun.
         self._queue: OrderedDict[str, Generator[None, None, None] | None] = OrderedDict()
@@ -201,7 +201,7 @@ class Sweep:
         markers: dict[str, Drop] = {}
         new: list[int] = []
         refused = 0
-        ending = self.settings.done_marker
+        ending = self._settings(user).done_marker
         try:
             for found in self._drops(user):
                 if found is None:
@@ -231,8 +231,8 @@ class Sweep:
 
     def _drops(self, user: str) -> Iterator[tuple[Drop, Waiting | None] | None]:
         if user == _NOBODY:
-            return scan.stray(self._inbox, self.settings.ignore)
-        return scan.steps(self._inbox, user, self.settings.ignore, device=self._device)
+            return scan.stray(self._inbox, self._settings(user).ignore)
+        return scan.steps(self._inbox, user, self._settings(user).ignore, device=self._device)
 
     def _mark(self, user: str) -> Generator[None, None, None]:
         """Let what its copier has called done be due at once, and nothing else ever."""
@@ -242,7 +242,7 @@ class Sweep:
             if track.claiming or not track.claimable:
                 continue
             if self._markers.of(track.drop.path) is None:
-                wanted = f"{track.drop.name}{self.settings.done_marker}"
+                wanted = f"{track.drop.name}{self._settings(user).done_marker}"
                 why = Waiting(why="done_marker", detail=f"waiting for {wanted}")
                 self._settler.stuck(track, why)
                 track.claimable = True

@@ -59,6 +59,8 @@ EVENTS = (
     Event(word="decoder_crashed", levels=("warning",), tells="The process that decoded an uploaded file died of a signal.",
           fields=("id", "status", "signal"),
           admin="One file: it ends ERROR after `engine.max_attempts`. Many: look for a change of libraries or memory."),
+    Event(word="not_whole", levels=("error",), tells="A slide that is published already (`storage.hash = \"after\"`) lacks bytes; its manifest has a warning.",
+          fields=("id", "lacks"), admin="Have it sent again, then remove this one."),
     Event(word="source_kept", levels=("warning",), tells="An original that is not to be kept could not be removed yet.",
           fields=("path", "error"), admin="Nothing; it is tried again at the next start."),
     Event(word="unexpected", levels=("error",), tells="A defect, ours or a library's, was met; the rest goes on.",

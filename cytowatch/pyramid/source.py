@@ -30,11 +30,13 @@ from cytowatch.pyramid.regions import (
 )
 from cytowatch.pyramid.samples import spread
 
-__all__ = ["Source", "normalised", "open_second", "open_strict", "orientation"]
+__all__ = ["COMPLAINED", "Source", "normalised", "open_second", "open_strict", "orientation"]
 
 #: What libvips makes of a source.
 Source = Any
 
+#: So begins what is said of an image that libvips was not content with.
+COMPLAINED = "libvips said "
 _BY_HEAD = ((b"\xff\xd8", "jpeg"), (b"\x89PNG", "png"), (b"II", "tiff"), (b"MM", "tiff"))
 _ICC_PROFILE = "icc-profile-data"
 #: Under this name an image keeps which page of its file it is.
@@ -123,8 +125,8 @@ def open_second(path: str, config: Config, first_error: str) -> tuple[Opened, st
             "damaged", f"it cannot be read: libvips says {said!r}, another reader {second!r}"
         ) from error
     if opened.reader == "libvips":
-        return opened, f"libvips said {said!r}, and read the whole image"
-    return opened, f"libvips said {said!r}; {opened.reader} read the whole image"
+        return opened, f"{COMPLAINED}{said!r}, and read the whole image"
+    return opened, f"{COMPLAINED}{said!r}; {opened.reader} read the whole image"
 
 
 def _whole(path: str, kind: str, config: Config) -> Opened:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import openslide
@@ -14,10 +14,12 @@ from cytowatch.manifest import ImageEntry
 from cytowatch.model import Progress
 from cytowatch.pyramid.copied import CopiedLevel, Unlike
 
-__all__ = ["read_levels", "read_pages", "read_tiles", "sha256"]
+__all__ = ["read_everything", "read_levels", "read_pages", "read_tiles", "sha256"]
 
 #: A pixel is enough to decode its tile; drawing more of it costs OpenSlide five times as long.
 _LOOK_PX = 16
+#: Where everything is read, so much at a time: 16 MiB.
+_PIECE_PX = 2048
 #: Small enough to stay in the processor's cache between the read and the hash: a twentieth faster.
 _CHUNK_BYTES = 256 << 10
 
@@ -46,6 +48,27 @@ def read_levels(
                 raise _unreadable(reason, level, x, y, str(error)) from error
             regions += 1
     return slide.level_count, regions
+
+
+def read_everything(path: str, progress: Progress) -> None:
+    """Let OpenSlide read every pixel of the slide at `path`.
+
+    Raises
+    ------
+    openslide.OpenSlideError
+        It cannot.
+    """
+    with openslide.OpenSlide(path) as slide:
+        areas = [width * height for width, height in slide.level_dimensions]
+        done = 0
+        for level, (width, height) in enumerate(slide.level_dimensions):
+            scale = slide.level_downsamples[level]
+            for y in range(0, height, _PIECE_PX):
+                for x in range(0, width, _PIECE_PX):
+                    size = (min(_PIECE_PX, width - x), min(_PIECE_PX, height - y))
+                    slide.read_region((int(x * scale), int(y * scale)), level, size)
+                    done += size[0] * size[1]
+                    progress(done / sum(areas))
 
 
 def read_pages(
@@ -117,13 +140,20 @@ def read_tiles(
                 raise Unlike(level.number, str(error)) from error
 
 
-def sha256(path: str, progress: Progress, *, size_bytes: int) -> str:
-    """The SHA-256 of the file at `path`, in hexadecimal."""
+def sha256(
+    path: str,
+    progress: Progress,
+    *,
+    size_bytes: int,
+    look: Callable[[bytes], None] = lambda _chunk: None,
+) -> str:
+    """The SHA-256 of the file at `path`, in hexadecimal; `look` is shown every chunk, in order."""
     digest = hashlib.sha256()
     done = 0
     with open(path, "rb", buffering=0) as file:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
+            look(chunk)
             done += len(chunk)
             progress(done / max(1, size_bytes))
     return digest.hexdigest()

@@ -14,6 +14,7 @@ import pyvips
 
 from cytowatch import durable, names
 from cytowatch.errors import ConversionError, IngestError, TransientError
+from cytowatch.formats import arrival
 from cytowatch.manifest import FileEntry, ImageEntry
 from cytowatch.model import Mpp, Outcome, Progress, UploadedFile
 from cytowatch.pyramid import complaints, describe, resolution, source, verify, writer
@@ -51,7 +52,7 @@ def convert(file: UploadedFile) -> Outcome:
     Raises
     ------
     ConversionError
-        It is damaged, too large, or of samples that no pyramid can hold.
+        It is incomplete, damaged, too large, or of samples that no pyramid can hold.
     TransientError
         The disk is full, or too full for what may come.
     """
@@ -60,8 +61,16 @@ def convert(file: UploadedFile) -> Outcome:
     os.environ["TMPDIR"] = file.out
     with ThreadPoolExecutor(1) as beside:
         hashing = beside.submit(_hashes, file)
-        written, reader, done, pictures = _write(file)
-        digests = hashing.result()
+        try:
+            written, reader, done, pictures = _write(file)
+        except ConversionError:
+            # Bytes that never came are the cause, and not what the decoder makes of their lack.
+            hashing.result()
+            raise
+        digests, doubt = hashing.result()
+    if doubt is not None and any(one.startswith(source.COMPLAINED) for one in done):
+        # Zeros that are flat pixels are all the decoder's own; these gave it something to say.
+        raise _incomplete(doubt)
     thumbnail = f"{file.out}/thumbnail.jpg"
     writer.write_thumbnail(_small_level(written[0]), thumbnail)
     rows = [
@@ -106,13 +115,32 @@ def _why(file: UploadedFile, reader: str) -> str:
     return "a format that viewers do not open by themselves"
 
 
-def _hashes(file: UploadedFile) -> dict[str, str]:
-    """The hash of each source by its path, unless it is known already."""
-    return {
-        row["path"]: row["sha256"]
-        or verify.sha256(row["path"], lambda _: None, size_bytes=row["size_bytes"])
-        for row in file.manifest["files"]
-    }
+def _hashes(file: UploadedFile) -> tuple[dict[str, str], str | None]:
+    """The hash of each source by its path, unless it is known already; and what may be missing.
+
+    Raises
+    ------
+    ConversionError
+        `incomplete`: bytes of it never came, whatever a decoder made of them.
+    """
+    digests: dict[str, str] = {}
+    doubt: str | None = None
+    for row in file.manifest["files"]:
+        path, known = row["path"], row["sha256"]
+        watch = arrival.watch(path)
+        digests[path] = known or verify.sha256(
+            path, lambda _: None, size_bytes=row["size_bytes"], look=watch.feed
+        )
+        found = watch.verdict()
+        named = f"{path.removeprefix('source/')}: " if len(file.manifest["files"]) > 1 else ""
+        if found.lacks is not None:
+            raise _incomplete(f"{named}{found.lacks}")
+        doubt = doubt or (f"{named}{found.doubt}" if found.doubt is not None else None)
+    return digests, doubt
+
+
+def _incomplete(what: str) -> ConversionError:
+    return ConversionError("incomplete", f"it is not whole: missing {what}", retryable=True)
 
 
 def _with_hashes(file: UploadedFile, digests: dict[str, str]) -> list[FileEntry]:

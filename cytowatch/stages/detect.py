@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import TypeVar, cast
 
 import openslide
 
 from cytowatch import formats
 from cytowatch.config import Limits
 from cytowatch.errors import FormatError
-from cytowatch.formats import Format, Probe, companions, completeness, limits, shown
+from cytowatch.formats import Format, Probe, arrival, companions, completeness, limits, shown
+from cytowatch.formats.arrival import Watch
 from cytowatch.formats.companions import Group
 from cytowatch.formats.doubles import has_zip_behind
 from cytowatch.formats.marks import levels
@@ -37,70 +39,124 @@ _ELSE_DERIVED = frozenset({"pyramidal-tiff", "ome-tiff"})
 _INDEXES = (".vms", ".vmu")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """What the structure of the file shows: of a TIFF, what OpenSlide would show otherwise."""
+
+    levels: int
+    misread: str | None
+    unheeded: str | None
+    ascending: str | None
+    is_first: bool
+    warnings: tuple[str, ...]
+
+
 def detect(file: UploadedFile) -> Outcome:
     """Name the format of `file`, and say which stage treats it next.
 
     Raises
     ------
     FormatError
-        No format matches, several do, it is incomplete, or its reader refuses it.
+        No format matches, several do, it is incomplete or damaged, or its reader refuses it.
     """
     path = file.source
     with _probed(path, _beside(file)) as probe:
-        promised = _check_whole(file)
+        promised, late = _check_whole(file)
         found, evidence = identify(probe)
         _check_structure(probe, file.config.limits)
         _check_supported(found, probe)
-        levels_in_it = _levels_in(probe)
-        misread = shown.misread(probe.tiff) if probe.tiff is not None else None
-        unheeded = shown.unheeded(probe.tiff) if probe.tiff is not None else None
-        is_first = probe.tiff is None or main_page(probe.tiff) == 0
-        looped = probe.tiff is not None and probe.tiff.loops
-        ascending = shown.ascending(probe.tiff) if probe.tiff is not None else None
-        zipped = not found.extract and has_zip_behind(probe.descriptor, probe.size_bytes)
+        seen = _seen(found, probe)
     native, slide_vendor = found.native, None
-    warnings = [*file.manifest["warnings"], *promised]
-    if looped:
-        warnings.append("its list of directories leads back into itself: it was read once round")
-    if zipped:
-        warnings.append("a zip archive is appended to it, which was not unpacked")
+    warnings = [*file.manifest["warnings"], *promised, *late, *seen.warnings]
     if found.native:
-        slide_vendor, refusal = _opened(path, levels_in_it, file.config.limits)
-        derived = _derived_instead(found, path, refusal, ascending)
-        if derived is not None:
-            refusal = derived
-        elif found.id == "dicom":
-            warnings += _judged_dicom(found, path, refusal)
-        elif found.id not in _ELSE_DERIVED:
-            warnings += _judged(found, refusal, misread, unheeded)
-        elif misread or unheeded:
-            refusal = f"it has {misread or unheeded}, which it would not show as they are"
-        elif found.id == "ome-tiff" and levels_in_it < 2:
-            refusal = "it has one level"
-        native = refusal is None
-        slide_vendor = slide_vendor if native else None
-        # That an OME-TIFF is flat, or has its levels in SubIFDs, is nothing to be warned of.
-        if refusal is not None and found.id != "ome-tiff":
-            how = "would show wrong colours" if found.id == "dicom" else "does not read it"
-            warnings.append(f"OpenSlide {how}, so a pyramid is derived: {refusal}")
+        slide_vendor, said = _as_native(file, found, seen, late)
+        native = slide_vendor is not None
+        warnings += said
     elif not found.extract and file.config.convert.derive == "large":
-        native = is_first and not is_odd(path) and _is_small(path)
+        native = seen.is_first and not is_odd(path) and _is_small(path)
     status = _next(found, native=native)
     entry = FormatEntry(
         id=found.id,
         name=found.name,
         native=native,
         evidence=evidence,
-        openslide_vendor=slide_vendor,
+        openslide_vendor=slide_vendor or None,
     )
-    changes: dict[str, object] = {"format": entry, "warnings": warnings}
+    changes = _looked_through(file, status, native=native)
+    warnings += cast("list[str]", changes.pop("warnings", []))
+    return Outcome(status=status, changes={"format": entry, "warnings": warnings, **changes})
+
+
+def _seen(found: Format, probe: Probe) -> _Seen:
+    tiff = probe.tiff
+    warnings: list[str] = []
+    if tiff is not None and tiff.loops:
+        warnings.append("its list of directories leads back into itself: it was read once round")
+    if not found.extract and has_zip_behind(probe.descriptor, probe.size_bytes):
+        warnings.append("a zip archive is appended to it, which was not unpacked")
+    return _Seen(
+        levels=_levels_in(probe),
+        misread=shown.misread(tiff) if tiff is not None else None,
+        unheeded=shown.unheeded(tiff) if tiff is not None else None,
+        ascending=shown.ascending(tiff) if tiff is not None else None,
+        is_first=tiff is None or main_page(tiff) == 0,
+        warnings=tuple(warnings),
+    )
+
+
+def _as_native(
+    file: UploadedFile, found: Format, seen: _Seen, late: list[str]
+) -> tuple[str | None, list[str]]:
+    """(OpenSlide's word for the vendor, what is to be said); no vendor where a pyramid is derived instead.
+
+    Raises
+    ------
+    FormatError
+        As `detect` says.
+    """
+    path, warnings = file.source, list[str]()
+    vendor, refusal = _opened(path, seen.levels, file.config.limits)
+    derived = _derived_instead(found, path, refusal, seen.ascending)
+    if refusal is not None and derived is None and found.id not in _ELSE_DERIVED:
+        # Bytes that never came are the cause, and not what OpenSlide makes of their lack.
+        watches = _watches(file, native=True)
+        _hashed(file, watches)
+        _arrived(file, watches)
+    if derived is not None:
+        refusal = derived
+    elif found.id == "dicom":
+        warnings += _judged_dicom(found, path, refusal)
+    elif found.id not in _ELSE_DERIVED:
+        warnings += _judged(found, refusal, seen.misread, seen.unheeded)
+    elif seen.misread or seen.unheeded:
+        refusal = f"it has {seen.misread or seen.unheeded}, which it would not show as they are"
+    elif found.id == "ome-tiff" and seen.levels < 2:
+        refusal = "it has one level"
+    if refusal is None and late:
+        _read_everything(file, late[0])
+    # That an OME-TIFF is flat, or has its levels in SubIFDs, is nothing to be warned of.
+    if refusal is not None and found.id != "ome-tiff":
+        how = "would show wrong colours" if found.id == "dicom" else "does not read it"
+        warnings.append(f"OpenSlide {how}, so a pyramid is derived: {refusal}")
+    return None if refusal is not None else vendor or "", warnings
+
+
+def _looked_through(file: UploadedFile, status: Status, *, native: bool) -> dict[str, object]:
+    """The hashes and what is to be said, where it is looked through now; else nothing."""
     # Only who refuses or links duplicates must know the hash before a conversion is paid for;
     # otherwise it is computed beside the conversion, where it costs a fraction of the time.
     settings = file.config.storage
     later = status is Status.CONVERTING or (status is Status.DEPLOYING and settings.hash == "after")
+    watches = _watches(file, native=native)
     if not later or settings.duplicates != "keep":
-        changes |= _hashed(file)
-    return Outcome(status=status, changes=changes)
+        changes = _hashed(file, watches)
+        return {**changes, "warnings": _arrived(file, watches)}
+    if status is Status.DEPLOYING:
+        # It is hashed when it is published already; what a viewer would meet is looked at now.
+        for watch in watches.values():
+            watch.look()
+        _arrived(file, watches)
+    return {}
 
 
 def identify(probe: Probe) -> tuple[Format, str]:
@@ -152,10 +208,40 @@ def _beside(file: UploadedFile) -> frozenset[str]:
     return frozenset(_own(file))
 
 
-def _check_whole(file: UploadedFile) -> list[str]:
-    """Every file of a set is there, and each is whole by its own structure; gives warnings.
+def _watches(file: UploadedFile, *, native: bool) -> dict[str, Watch]:
+    """A watch over each of its files, by its path."""
+    paths = [row["path"] for row in file.manifest["files"]]
+    watches = {path: arrival.watch(path) for path in paths}
+    if native and len(paths) == 1:
+        watches[paths[0]] = arrival.of_native(paths[0])
+    return watches | arrival.of_sets(paths)
 
-    A single file that only its name makes a part of a set is taken for what it holds.
+
+def _arrived(file: UploadedFile, watches: Mapping[str, Watch]) -> list[str]:
+    """What is to be said of pictures beside the slide, after every file was looked through.
+
+    Raises
+    ------
+    FormatError
+        `incomplete` or `damaged`: OpenSlide, or a decoder, would show something else without a word.
+    """
+    said: list[str] = []
+    for path, watch in watches.items():
+        found = watch.verdict()
+        named = f"{path.removeprefix('source/')}: " if len(watches) > 1 else ""
+        if found.lacks is not None:
+            raise _incomplete(f"{named}missing {found.lacks}", None)
+        if found.damaged is not None:
+            raise FormatError("damaged", f"{named}it is damaged in {found.damaged}")
+        said += [f"its {one} is blank: somebody has taken it out" for one in found.blank]
+    return said
+
+
+def _check_whole(file: UploadedFile) -> tuple[list[str], list[str]]:
+    """Every file of a set is there, and each is whole by its own structure; gives what is to be said of that.
+
+    First of a single file that only its name makes a part of a set, and that is taken for what it holds; then
+    of files that lack something by their structure, and may have all of their pixels.
 
     Raises
     ------
@@ -185,14 +271,16 @@ def _check_whole(file: UploadedFile) -> list[str]:
             f"its name looks like a part of a slide of {_kind_of(group)}, of which "
             f"{group.missing} never came: it was taken for what it is by itself"
         )
+    late: list[str] = []
     for path in own:
-        lacking = _look(
-            path, lambda probe: completeness.missing(probe.descriptor, probe.size_bytes)
-        )
-        if lacking is not None:
-            named = f"{path}: " if len(own) > 1 else ""
+        lacking = _look(path, _lacks)
+        if lacking is None:
+            continue
+        named = f"{path}: " if len(own) > 1 else ""
+        if _look(path, _lacks_late) is not None:
             raise _incomplete(f"{named}missing {lacking}", None)
-    return promised
+        late.append(f"{named}by its structure it misses {lacking}; its pixels are all there")
+    return promised, late
 
 
 def _is_only_named_so(group: Group) -> bool:
@@ -207,6 +295,14 @@ def _is_only_named_so(group: Group) -> bool:
 
 def _kind_of(group: Group | None) -> str | None:
     return formats.by_id(group.kind).name if group is not None and group.kind else None
+
+
+def _lacks(probe: Probe) -> str | None:
+    return completeness.missing(probe.descriptor, probe.size_bytes)
+
+
+def _lacks_late(probe: Probe) -> str | None:
+    return completeness.missing(probe.descriptor, probe.size_bytes, late=True)
 
 
 def _incomplete(what: str, group: Group | None) -> FormatError:
@@ -251,7 +347,7 @@ def _levels_in(probe: Probe) -> int:
     return max(len(levels(probe.tiff)), 1 + len(first.numbers(330)))
 
 
-def _hashed(file: UploadedFile) -> dict[str, object]:
+def _hashed(file: UploadedFile, watches: Mapping[str, Watch]) -> dict[str, object]:
     total = max(1, file.manifest["size_bytes"])
     done = 0
     rows: list[FileEntry] = []
@@ -262,6 +358,7 @@ def _hashed(file: UploadedFile) -> dict[str, object]:
             row["path"],
             lambda share, before=before, size=size: file.progress((before + share * size) / total),  # type: ignore[misc]
             size_bytes=size,
+            look=watches[row["path"]].feed,
         )
         done += size
         rows.append(FileEntry(**{**row, "sha256": digest}))
@@ -316,6 +413,20 @@ def _judged(
             "unsupported_format", f"{found.name} with {misread}: OpenSlide shows 8 bits alone"
         )
     return [f"it has {unheeded}: OpenSlide pays no heed to that"] if unheeded else []
+
+
+def _read_everything(file: UploadedFile, lacking: str) -> None:
+    """Let a reader of every pixel decide whether a native slide is whole, since its structure says no.
+
+    Raises
+    ------
+    FormatError
+        `incomplete`: it is not.
+    """
+    try:
+        verify.read_everything(file.source, file.progress)
+    except openslide.OpenSlideError as error:
+        raise _incomplete(f"{lacking.partition(';')[0]} ({error})", None) from error
 
 
 def _derived_instead(

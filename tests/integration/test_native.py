@@ -72,7 +72,7 @@ def test_what_is_damaged_beside_the_slide_does_not_cost_it(root: Root, tmp_path:
 
 
 def test_a_slide_that_is_damaged_is_an_error_in_plain_words(root: Root, tmp_path: Path) -> None:
-    """In a corner that is looked at first, or where only its thumbnail shows it."""
+    """In a corner, or where only its thumbnail shows it: each tile's first bytes are looked at."""
     for name, tile in (("corner.tif", 0), ("inside.tif", 10)):
         with tifffile.TiffWriter(tmp_path / name) as tiff:
             for level in (1, 2):
@@ -84,9 +84,9 @@ def test_a_slide_that_is_damaged_is_an_error_in_plain_words(root: Root, tmp_path
         root.drop(tmp_path / name)
     assert root.run_until_idle() == 1
     for document in root.by_name().values():
-        assert document["status"] == "ERROR_DEPLOYMENT"
+        assert document["status"] == "ERROR_FORMAT"
         assert document["error"]["reason"] == "damaged"
-        assert "Not a JPEG file" in document["error"]["detail"]
+        assert "where its JPEG must begin, are something else" in document["error"]["detail"]
     root.check_hashes()
 
 

@@ -1,0 +1,61 @@
+"""What copiers, file managers and servers leave in a folder: names that are never claimed.
+
+One table, by who makes them; docs/reference/ignored-names.md is made from it. A program that writes
+under the final name (Explorer, robocopy, Globus, scp, the clients of OneDrive and of S3) needs no row:
+leases, quiet and the structure of the file show when it is done.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["LEFTOVERS", "PATTERNS", "Leftover"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leftover:
+    """Names that match one of `patterns` are made by `by`; compared without regard to case."""
+
+    by: str
+    patterns: tuple[str, ...]
+    source: str
+
+
+LEFTOVERS = (
+    Leftover(by="hidden files: rsync (`.NAME.XXXXXX`), Syncthing (`.syncthing.*`), Nextcloud and Dropbox clients, vsftpd and ProFTPD (`.in.*`), macOS (`._*`, `.DS_Store`), NFS (`.nfs*`)",
+             patterns=(".*",), source="https://download.samba.org/pub/rsync/rsync.1#opt--temp-dir"),
+    Leftover(by="Windows Explorer", patterns=("Thumbs.db", "ehthumbs.db", "desktop.ini", "$RECYCLE.BIN", "System Volume Information"),
+             source="https://learn.microsoft.com/windows/win32/shell/how-to-customize-folders-with-desktop-ini"),
+    Leftover(by="Microsoft Office", patterns=("~$*",), source="https://support.microsoft.com/office"),
+    Leftover(by="macOS on a share", patterns=("Network Trash Folder", "Temporary Items", "*.sb-????????-??????"),
+             source="https://developer.apple.com/documentation/foundation/nsdata/writingoptions"),
+    Leftover(by="Synology and QNAP", patterns=("@eaDir", "#recycle", "@Recycle", "*@SynoEAStream", "*@SynoResource"),
+             source="https://kb.synology.com"),
+    Leftover(by="Firefox, KDE, Nextcloud (`*.ocTransferId*.part`), FileZilla Pro, curl-based copiers", patterns=("*.part",),
+             source="https://docs.nextcloud.com/server/latest/admin_manual/configuration_files/big_file_upload_configuration.html"),
+    Leftover(by="rclone (`NAME.XXXXXXXX.partial` since 1.63, `NAME.partial`), Aspera with `partial_file_suffix`", patterns=("*.partial",),
+             source="https://rclone.org/docs/#partial-suffix-string"),
+    Leftover(by="Aspera, its resume files", patterns=("*.aspx", "*.aspera-ckpt"),
+             source="https://www.ibm.com/support/pages/resuming-file-transfers-ascp"),
+    Leftover(by="WinSCP", patterns=("*.filepart",), source="https://winscp.net/eng/docs/resume"),
+    Leftover(by="Cyberduck", patterns=("*.cyberduckpart", "*.duckpart"), source="https://docs.cyberduck.io/cyberduck/download/"),
+    Leftover(by="Syncthing on Windows", patterns=("~syncthing~*",),
+             source="https://github.com/syncthing/syncthing/blob/main/lib/fs/tempname.go"),
+    Leftover(by="Resilio Sync", patterns=("*.!sync",), source="https://help.resilio.com"),
+    Leftover(by="FreeFileSync", patterns=("*.ffs_tmp", "*.ffs_lock", "sync.ffs_db"), source="https://freefilesync.org/manual.php"),
+    Leftover(by="aria2", patterns=("*.aria2",), source="https://aria2.github.io/manual/en/html/aria2c.html#control-file"),
+    Leftover(by="lftp", patterns=("*.lftp-pget-status",), source="https://lftp.yar.ru/lftp-man.html"),
+    Leftover(by="gsutil and gcloud", patterns=("*_.gstmp",), source="https://cloud.google.com/storage/docs/gsutil/commands/cp"),
+    Leftover(by="µTorrent, qBittorrent, BitComet", patterns=("*.!ut", "*.!qB", "*.!bt", "*.bc!"),
+             source="https://github.com/qbittorrent/qBittorrent/wiki/Explanation-of-Options-in-qBittorrent"),
+    Leftover(by="Chrome, Edge, Opera, Safari", patterns=("*.crdownload", "*.opdownload", "*.download"),
+             source="https://chromium.googlesource.com/chromium/src/+/main/components/download/"),
+    Leftover(by="Nextcloud and ownCloud: a file that is not on the disk yet", patterns=("*.nextcloud", "*.owncloud"),
+             source="https://doc.owncloud.com/desktop/next/vfs.html"),
+    Leftover(by="many: Samba-aware copiers, Total Commander, Google Drive, Free Download Manager", patterns=("*.tmp", "*.fdmdownload"),
+             source="https://www.freedownloadmanager.org"),
+    Leftover(by="cytowatch itself", patterns=("_returned", "_status"), source="docs/how-to/stuck-slide.md"),
+)  # fmt: skip
+
+#: All of them.
+PATTERNS = tuple(pattern for one in LEFTOVERS for pattern in one.patterns)
