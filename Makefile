@@ -10,8 +10,9 @@ STAMP := .venv/.installed
 demo: $(STAMP)  ## watch slides travel from an inbox into storage
 	@$(BIN)/cytowatch demo
 
-test: $(STAMP)  ## run the tests, most of which wait more than they work: three at a time
-	$(BIN)/python -m pytest -n 3 --dist worksteal
+TESTS ?=
+test: $(STAMP)  ## run the tests (or TESTS), most of which wait more than they work: three at a time
+	$(BIN)/python -m pytest -n 3 --dist worksteal $(TESTS)
 
 check: lint test  ## what continuous integration runs
 
@@ -27,6 +28,7 @@ bench: $(STAMP)  ## measure; compares within one run and prints ratios
 	$(BIN)/python -m benchmarks.many
 	$(BIN)/python -m benchmarks.parallel
 	$(BIN)/python -m benchmarks.quiet
+	$(BIN)/python -m benchmarks.inbox_many
 
 bench-index: $(STAMP)  ## a million uploaded files in the index; takes some minutes
 	$(BIN)/python -m benchmarks.index

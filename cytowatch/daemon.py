@@ -38,6 +38,7 @@ from cytowatch.indexing import Indexing
 from cytowatch.intake import Claimed, Intake
 from cytowatch.ledger import Ledger
 from cytowatch.live import FILE_NAME
+from cytowatch.manifest import ManifestError
 from cytowatch.names import UploadedFileId
 from cytowatch.observe import feedback, logs, reports, systemd
 from cytowatch.observe.feedback import Notes
@@ -174,10 +175,12 @@ def _report_of(error: Exception, config: Config) -> str | None:
 def _read_again(config: Config, reload: Callable[[], Config]) -> Config:
     """The configuration as it is now: before the start all of it may change; `config` if it is wrong."""
     try:
-        return reload()
+        with aside.fence("part", "reload", but=(ConfigError, OSError)):
+            return reload()
+        logs.get().error("reload_refused", detail="unexpected error")
     except (ConfigError, OSError) as error:
-        logs.get().error("reload_refused", detail=str(error))
-        return config
+        logs.get().error("reload_refused", detail=starting.words(error))
+    return config
 
 
 class _Daemon:
@@ -359,6 +362,11 @@ class _Daemon:
     def _collect_claimed(self, now: float) -> None:
         self._collect(self._intake.collect(now), now)
 
+    def _collect_all(self, now: float) -> None:
+        """In a turn only some are taken up."""
+        while arrived := self._intake.collect(now):
+            self._collect(arrived, now)
+
     def _begin_some(self, now: float) -> None:
         if self._disk_has_room():
             self._pauses = pauses.read(self._spool)
@@ -498,14 +506,8 @@ class _Daemon:
         if self._reload is None:
             return
         systemd.notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
-        with aside.fence("part", "reload", but=(ConfigError, OSError)) as fenced:
-            try:
-                config, changed, refused = reloaded(self._config, self._reload())
-            except (ConfigError, OSError) as error:
-                self._log.error("reload_refused", detail=starting.words(error))
-            else:
-                self._take_over(config)
-                self._log.info("reloaded", changed=changed, needs_a_restart=refused)
+        with aside.fence("part", "reload") as fenced:
+            self._take_over(self._reload)
         if fenced.failed:
             [one] = [one for one in aside.all_of("part") if one.which == "reload"]
             self._log.error("reload_refused", detail=f"unexpected error: {one.why}")
@@ -513,7 +515,12 @@ class _Daemon:
             aside.clear("part", "reload")
         systemd.notify("READY=1")
 
-    def _take_over(self, config: Config) -> None:
+    def _take_over(self, reload: Callable[[], Config]) -> None:
+        try:
+            config, changed, refused = reloaded(self._config, reload())
+        except (ConfigError, OSError) as error:
+            self._log.error("reload_refused", detail=starting.words(error))
+            return
         self._config = config
         self._intake.reconfigure(config)
         self._engine.reconfigure(config)
@@ -521,6 +528,7 @@ class _Daemon:
         self._spool.hooks = config.hooks
         self._courier.reconfigure(config.hooks)
         logs.configure(config.log.level, config.log.format)
+        self._log.info("reloaded", changed=changed, needs_a_restart=refused)
 
     def _requests(self, now: float) -> None:
         """Do what commands have asked for, and take up what they sent back to a stage."""
@@ -551,7 +559,14 @@ class _Daemon:
             self._ledger.arrived([id_], Status[done.answer["said"]])
             found = self._spool.find(id_)
             if found is not None:
-                self._engine.submit(manifest.read(found[1])["user"], id_)
+                self._engine.submit(self._user_of(found[1]), id_)
+
+    def _user_of(self, path: Path) -> str:
+        try:
+            return manifest.read(path)["user"]
+        except (OSError, ManifestError):
+            # Whose turn it is does not matter so much as that it comes.
+            return "unknown"
 
     def _set_aside_told(self, one: aside.SetAside) -> None:
         """Called from any thread, when something is set aside first or for another reason."""
@@ -623,6 +638,7 @@ class _Daemon:
 
     def _feel_pulse(self, now: float) -> None:
         """Let systemd know that all goes on, as long as it does."""
+        self._parts.hear_others()
         still = self._pulse.still(now)
         if not still:
             systemd.notify("WATCHDOG=1")
@@ -729,7 +745,7 @@ class _Daemon:
         self._stop.set()
         do = self._parts.do
         do("putting down", self._intake.stop, None)
-        do("collecting", partial(self._collect_claimed, time.monotonic()), None)
+        do("collecting", partial(self._collect_all, time.monotonic()), None)
         self._engine.stop()
         do("finishing", lambda: self._index.look(finish(self._spool)), None)
 

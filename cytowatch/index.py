@@ -9,21 +9,21 @@ Source: docs/decisions/013-the-index.md
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import sqlite3
+import stat
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cytowatch import aside, durable, manifest
-from cytowatch.manifest import FileEntry, Manifest, ManifestError
+from cytowatch.asking import Questions
+from cytowatch.manifest import Manifest, ManifestError
 from cytowatch.names import ID_PATTERN, UploadedFileId
 from cytowatch.outside import LARGEST
+from cytowatch.rows import PUT, SORTS, Row, content_key, fitting, marks, values_of
 from cytowatch.spool import Spool
 from cytowatch.status import STAGE_STATUSES, Status
 
@@ -63,93 +63,15 @@ CREATE TABLE folder (user TEXT PRIMARY KEY, inode INTEGER, mtime_ns INTEGER) WIT
 -- Of these no manifest could be read: their rows say what else is known, and are looked at again.
 CREATE TABLE unread (id TEXT PRIMARY KEY) WITHOUT ROWID;
 """
-_COLUMNS = (
-    "id", "parent_id", "user", "name", "status", "format", "size_bytes", "received_at",
-    "changed_at", "reason", "content", "duplicate_of", "short",
-)  # fmt: skip
-_OF_ROW = "id, parent_id, user, name, status, received_at, changed_at, reason"
-_PUT = (
-    f"INSERT INTO uploaded VALUES ({', '.join('?' * len(_COLUMNS))}) ON CONFLICT (id) DO UPDATE SET "
-    + ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS[1:])
-)
-#: What a list may be sorted by, and the column that it means.
-SORTS: Mapping[str, str] = {
-    "received": "id",
-    "name": "name",
-    "size": "size_bytes",
-    "status": "status",
-    "ended": "changed_at",
-}
 _HELD = (Status.DEPLOYED.name, Status.CONVERTED.name, Status.EXTRACTED.name)
 _TICK_EVERY = 500
+#: SQLite's own names for what belongs to a database in WAL mode.
+_ENDINGS = ("", "-wal", "-shm")
 #: What SQLite says of a value that it cannot hold; with the text or the number made so that it can, it does.
 _UNFIT = (UnicodeEncodeError, OverflowError, sqlite3.ProgrammingError, sqlite3.InterfaceError)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """What the index knows of one uploaded file; `changed_at` is when it entered its status."""
-
-    id: UploadedFileId
-    parent_id: str | None
-    user: str
-    name: str
-    status: Status
-    received_at: str
-    changed_at: str
-    reason: str | None
-
-
-def content_key(files: Iterable[FileEntry]) -> str | None:
-    """What is equal for equal sources: the hash of one file, or of all the hashes of a set.
-
-    None while a hash is not known.
-    """
-    hashes = [file["sha256"] for file in files if file["role"] == "source"]
-    if not hashes or None in hashes:
-        return None
-    if len(hashes) == 1:
-        return hashes[0]
-    return hashlib.sha256("\n".join(sorted(h for h in hashes if h)).encode()).hexdigest()
-
-
-def _values(found: Manifest, status: Status) -> tuple[Any, ...]:
-    history = found["history"]
-    # Only what is in storage counts as content that is there already.
-    content = content_key(found["files"]) or found["sha256"] if status.is_success else None
-    return (
-        found["id"],
-        found["parent_id"],
-        found["user"],
-        found["name"],
-        status.name,
-        found["format"]["id"] if found["format"] else None,
-        found["size_bytes"],
-        found["received_at"],
-        history[-1]["at"] if history else found["received_at"],
-        found["error"]["reason"] if found["error"] else None,
-        content,
-        found["duplicate_of"],
-        found["id"].split("-")[2],
-    )
-
-
-def _fitting(value: object) -> str | int | None:
-    """`value` as SQLite can hold it.
-
-    >>> _fitting("a\\udce4"), _fitting(1 << 70)
-    ('a?', 9223372036854775807)
-    """
-    match value:
-        case str():
-            return value.encode("utf-8", "replace").decode()
-        case int():
-            return max(-LARGEST, min(value, LARGEST))
-        case _:
-            return None
-
-
-class Index:
+class Index(Questions):
     """Guards the one SQLite file; safe from any thread.
 
     What goes wrong with it goes wrong for nobody else: it is noted in `fault`, questions are
@@ -174,7 +96,7 @@ class Index:
     @classmethod
     def read(cls, spool: Spool) -> Index | None:
         """The index of a tree for reading, beside a daemon or without one; None if there is none."""
-        if not (spool.state / "index.sqlite3").exists():
+        if not os.path.lexists(spool.state / "index.sqlite3"):
             return None
         found = cls(spool, readonly=True)
         return found if found.fault is None else None
@@ -183,6 +105,8 @@ class Index:
         if self._path is None:
             self._make()
             return
+        if odd := self._odd():
+            raise sqlite3.DatabaseError(f"{odd.name} is not a regular file")
         if self._readonly:
             self._database = sqlite3.connect(f"file:{self._path}?mode=ro", uri=True, timeout=5.0)
             if self._version() != _VERSION:
@@ -221,10 +145,24 @@ class Index:
         """An empty one in the place of whatever is there."""
         if self._database is not None:
             self._database.close()
-        for ending in ("", "-wal", "-shm") if self._path else ():
-            Path(f"{self._path}{ending}").unlink(missing_ok=True)
+        for path in self._files():
+            if path.is_dir() and not path.is_symlink():
+                self._spool.discard(path)
+            else:
+                path.unlink(missing_ok=True)
         self._database = self._connected()
         self._database.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+
+    def _files(self) -> list[Path]:
+        return [Path(f"{self._path}{ending}") for ending in _ENDINGS] if self._path else []
+
+    def _odd(self) -> Path | None:
+        """What lies in the place of one of its files and is none: SQLite would wait at a FIFO for ever."""
+        for path in self._files():
+            with suppress(FileNotFoundError):
+                if not stat.S_ISREG(os.lstat(path).st_mode):
+                    return path
+        return None
 
     def _guarded(self) -> _Guard:
         return _Guard(self)
@@ -247,7 +185,7 @@ class Index:
             if self._database is None:
                 return
             with self._transaction():
-                with aside.fence("row", found["id"], but=(sqlite3.Error, OSError)):
+                with aside.fence("row", found["id"], but=(sqlite3.Error,)):
                     self._write(found, status)
                 if status.is_success:
                     self._note_folder(found["user"])
@@ -331,7 +269,7 @@ class Index:
         """Every row of what is in a stage directory, and of what was."""
         names = [status.name for status in STAGE_STATUSES]
         known = dict(
-            self._ask(f"SELECT id, status FROM uploaded WHERE status IN ({_marks(names)})", names)
+            self._ask(f"SELECT id, status FROM uploaded WHERE status IN ({marks(names)})", names)
         )
         doubtful: list[UploadedFileId] = []
         for status in STAGE_STATUSES:
@@ -358,7 +296,7 @@ class Index:
         if noted == [seen] and not self._doubted:
             return 0
         rows = self._ask(
-            f"SELECT id FROM uploaded WHERE user = ? AND status IN ({_marks(_HELD)})",
+            f"SELECT id FROM uploaded WHERE user = ? AND status IN ({marks(_HELD)})",
             (folder.name, *_HELD),
         )
         known = {row[0] for row in rows}
@@ -377,7 +315,7 @@ class Index:
             if (self._spool.storage / user).is_dir():
                 continue
             rows = self._ask(
-                f"DELETE FROM uploaded WHERE user = ? AND status IN ({_marks(_HELD)}) RETURNING id",
+                f"DELETE FROM uploaded WHERE user = ? AND status IN ({marks(_HELD)}) RETURNING id",
                 (user, *_HELD),
             )
             wrong += len(rows)
@@ -434,11 +372,11 @@ class Index:
 
     def _write(self, found: Manifest, status: Status) -> None:
         assert self._database is not None
-        values = _values(found, status)
+        values = values_of(found, status)
         try:
-            self._database.execute(_PUT, values)
+            self._database.execute(PUT, values)
         except _UNFIT:
-            self._database.execute(_PUT, [_fitting(value) for value in values])
+            self._database.execute(PUT, [fitting(value) for value in values])
         self._database.execute("DELETE FROM unread WHERE id = ?", (found["id"],))
 
     def _write_unread(self, id_: str, status: Status | None, path: Path, why: str) -> None:
@@ -448,7 +386,7 @@ class Index:
         # In storage the manifest alone would say more; that it was published is sure.
         known = manifest.unreadable(id_, user=user, status=status or Status.DEPLOYED, why=why)
         self._database.execute(
-            _PUT, [_fitting(value) for value in _values(known, status or Status.DEPLOYED)]
+            PUT, [fitting(value) for value in values_of(known, status or Status.DEPLOYED)]
         )
         self._database.execute("INSERT OR IGNORE INTO unread VALUES (?)", (id_,))
 
@@ -464,167 +402,6 @@ class Index:
         assert self._database is not None
         row = self._database.execute("SELECT user FROM uploaded WHERE id = ?", (id_,)).fetchone()
         return row[0] if row else None
-
-    # Asking
-
-    def counts(self) -> dict[Status, int]:
-        """How many uploaded files there are in each status."""
-        rows = dict(self._ask("SELECT status, files FROM count"))
-        return {status: int(rows.get(status.name, 0)) for status in Status}
-
-    def first(self, user: str, key: str) -> str | None:
-        """The id of the first uploaded file of `user` in storage with the content `key`."""
-        rows = self._ask(
-            "SELECT id FROM uploaded WHERE content = ? AND user = ? "
-            "ORDER BY duplicate_of IS NOT NULL, id LIMIT 1",
-            (key, user),
-        )
-        found: str | None = rows[0][0] if rows else None
-        return found
-
-    def select(
-        self,
-        *,
-        where: Mapping[str, str | Sequence[str]] | None = None,
-        name_has: str | None = None,
-        since: str | None = None,
-        until: str | None = None,
-        ids: Iterable[str] | None = None,
-        after: str | None = None,
-        final: bool = False,
-        sort: str = "received",
-        ascending: bool = False,
-        limit: int = 0,
-        offset: int = 0,
-    ) -> list[Row]:
-        """A page of rows.
-
-        Parameters
-        ----------
-        where
-            Columns that must have a value, or one of several: `user`, `status`, `format`, `reason`, `parent_id`.
-        since, until
-            Limits of `received_at`, in ISO 8601, the second one excluded.
-        after
-            Ids that are greater alone: a page that nothing which comes or goes can shift.
-        final
-            What has come to its end alone.
-        sort
-            One of `SORTS`.
-        limit
-            At most so many; 0 means all.
-        """
-        tests: list[str] = []
-        values: list[Any] = []
-        for column, wanted in (where or {}).items():
-            several = [wanted] if isinstance(wanted, str) else list(wanted)
-            tests.append(f"{column} IN ({_marks(several)})")
-            values += several
-        if name_has is not None:
-            tests.append("instr(lower(name), lower(?)) > 0")
-            values.append(name_has)
-        if since is not None:
-            tests.append("received_at >= ?")
-            values.append(since)
-        if until is not None:
-            tests.append("received_at < ?")
-            values.append(until)
-        if final:
-            ended = [status.name for status in Status if status.is_final]
-            # The sign keeps SQLite from reading and sorting all of them by their status.
-            tests.append(f"+status IN ({_marks(ended)})")
-            values += ended
-        if after is not None:
-            tests.append("id > ?")
-            values.append(after)
-        if ids is not None:
-            tests.append("id IN (SELECT value FROM json_each(?))")
-            values.append(json.dumps(list(ids)))
-        way = "ASC" if ascending else "DESC"
-        order = f"{SORTS[sort]} {way}" + ("" if sort == "received" else f", id {way}")
-        condition = f"WHERE {' AND '.join(tests)}" if tests else ""
-        return self._rows(
-            f"{condition} ORDER BY {order} LIMIT ? OFFSET ?",
-            [*values, min(limit, LARGEST) or -1, min(offset, LARGEST)],
-        )
-
-    def _rows(self, rest: str, values: Sequence[Any]) -> list[Row]:
-        question = f"SELECT {_OF_ROW} FROM uploaded {rest}"
-        return [
-            Row(
-                id=UploadedFileId(row[0]),
-                parent_id=row[1],
-                user=row[2],
-                name=row[3],
-                status=Status[row[4]],
-                received_at=row[5],
-                changed_at=row[6],
-                reason=row[7],
-            )
-            for row in self._ask(question, values)
-            if row[4] in Status.__members__
-        ]
-
-    def find(self, wanted: str) -> list[Row]:
-        """What `wanted` may mean: an id, its beginning, its four random characters, or a name."""
-        if exact := self._rows("WHERE id = ?", (wanted,)):
-            return exact
-        return self._rows(
-            "WHERE id IN (SELECT id FROM uploaded WHERE id >= ? AND id < ? || char(1114111) "
-            "UNION SELECT id FROM uploaded WHERE short = ? "
-            "UNION SELECT id FROM uploaded WHERE name = ?) ORDER BY id",
-            (wanted, wanted, wanted, wanted),
-        )
-
-    def below(self, id_: str) -> list[Row]:
-        """The uploaded file `id_` and all that came out of it, by their ids."""
-        return self._rows(
-            "WHERE id IN (WITH RECURSIVE inside (id) AS (SELECT ? UNION SELECT uploaded.id "
-            "FROM uploaded JOIN inside ON uploaded.parent_id = inside.id) SELECT id FROM inside) "
-            "ORDER BY id",
-            (id_,),
-        )
-
-    def linked_to(self, id_: str) -> list[Row]:
-        """The duplicates of `id_`, some of which may be shown by links to it."""
-        return self._rows("WHERE duplicate_of = ? ORDER BY id", (id_,))
-
-    def ended_since(self, at: str) -> list[Row]:
-        """What has come to its end since `at`, in ISO 8601."""
-        rows = self._rows("WHERE changed_at >= ? ORDER BY changed_at", (at,))
-        return [row for row in rows if row.status.is_final]
-
-    def oldest(self) -> dict[Status, str]:
-        """When the oldest uploaded file in each stage was received, in ISO 8601."""
-        found = {}
-        for status in STAGE_STATUSES:
-            # Ids sort by time, so this is one look into an index, however many there are.
-            rows = self._ask(
-                "SELECT received_at FROM uploaded WHERE status = ? ORDER BY id LIMIT 1",
-                (status.name,),
-            )
-            if rows:
-                found[status] = str(rows[0][0])
-        return found
-
-    def size_bytes(self, id: str) -> int:  # noqa: A002
-        """How large an uploaded file is; 0 if nothing is known of it."""
-        rows = self._ask("SELECT size_bytes FROM uploaded WHERE id = ?", (id,))
-        return int(rows[0][0] or 0) if rows else 0
-
-    def distinct(self, column: str, beginning: str, limit: int) -> list[str]:
-        """Values of `column` that begin with `beginning`, for the completion of a command line."""
-        rows = self._ask(
-            f"SELECT DISTINCT {column} FROM uploaded WHERE {column} >= ? "
-            f"AND {column} < ? || char(1114111) ORDER BY {column} LIMIT ?",
-            (beginning, beginning, limit),
-        )
-        return [row[0] for row in rows]
-
-    def every(self) -> Iterator[tuple[Any, ...]]:
-        """All that it says, to be compared with another one."""
-        yield from self._ask(f"SELECT {', '.join(_COLUMNS)} FROM uploaded ORDER BY id")
-        yield from self._ask("SELECT status, files FROM count WHERE files <> 0 ORDER BY status")
 
     def close(self) -> None:
         """Close the file."""
@@ -647,10 +424,6 @@ def _places(
             path = spool.storage / name / id_
             if path.is_dir():
                 yield None, path
-
-
-def _marks(values: Sequence[str]) -> str:
-    return ", ".join("?" * len(values))
 
 
 class _Guard:

@@ -93,13 +93,18 @@ class Ledger:
             in_work = list(self._in_work.items())
         working = {}
         for id_, (place, share) in in_work:
-            with aside.fence("note", id_):
+            if not aside.may_try("note", id_):
+                continue
+            # Whoever writes it says that all is well again.
+            with aside.fence("note", id_, clears=False):
                 working[id_] = feedback.of_uploaded(place.manifest, place.status, share)
         return {**ended, **working}
 
     def left(self, status: Status, id_: str) -> None:
         """One that had come to its end in `status` was removed, handed back or sent back."""
         self._index.look([id_])
+        for where in ("note", "uploaded_file"):
+            aside.clear(where, id_)
         with self._lock:
             self._counts[status] -= 1
             self._recent.pop(id_, None)
@@ -129,7 +134,7 @@ class Ledger:
             self._counts[after.status] += 1
             if after.status.is_final:
                 self._in_work.pop(found["id"], None)
-                with aside.fence("note", found["id"]):
+                with aside.fence("note", found["id"], clears=False):
                     self._remember(after.status, found)
             else:
                 self._in_work[found["id"]] = (after, 0.0)

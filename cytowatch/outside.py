@@ -13,8 +13,10 @@ import json
 import math
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from cytowatch import names
 
@@ -28,6 +30,7 @@ __all__ = [
     "parse_json",
     "read_file",
     "read_json",
+    "regular_file",
     "text",
 ]
 
@@ -91,6 +94,34 @@ def read_file(
     if not left:
         raise OutsideError(f"{names.printable(name)} has more than {most_bytes:,} bytes")
     return b"".join(parts)
+
+
+@contextmanager
+def regular_file(path: str | Path) -> Iterator[BinaryIO]:
+    """The regular file at `path`, of any size, for reading without a buffer; a FIFO is not waited at.
+
+    Raises
+    ------
+    OutsideError
+        It is, or leads to, something else.
+    OSError
+        It is not there, or cannot be read.
+    """
+    name = names.printable(os.path.basename(os.fsdecode(path)))
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+    try:
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise OutsideError(f"{name} is not a regular file") from error
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OutsideError(f"{name} is not a regular file")
+        with open(descriptor, "rb", buffering=0, closefd=False) as file:
+            yield cast("BinaryIO", file)
+    finally:
+        os.close(descriptor)
 
 
 def parse_json(data: bytes, *, depth: int = DEPTH) -> Any:

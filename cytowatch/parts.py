@@ -31,11 +31,15 @@ class Parts:
         self._log = log
         self._defects = defects
         self._report: str | None = None
+        #: The names of its own parts, and of those of other threads that fail now.
+        self._own: set[str] = set()
+        self._others: set[str] = set()
         #: Whether a part has failed, or was left out, since this was set to False.
         self.ailing = False
 
     def do(self, name: str, part: Callable[[], T], otherwise: T) -> T:
         """What `part` gives; `otherwise` if it fails, or failed so lately that it is left out now."""
+        self._own.add(name)
         if not aside.may_try("part", name):
             self.ailing = True
             return otherwise
@@ -50,6 +54,15 @@ class Parts:
             return otherwise
         self._health.clear(name)
         return found
+
+    def hear_others(self) -> None:
+        """Report in ``/healthz`` what fails in other threads, and is tried again there."""
+        found = {one.which: one.why for one in aside.all_of("part") if one.which not in self._own}
+        for name in self._others - found.keys():
+            self._health.clear(name)
+        for name, why in found.items():
+            self._health.fault(name, f"unexpected error: {why}")
+        self._others = set(found)
 
     def _reporting(self, name: str, part: Callable[[], T]) -> T:
         """What `part` gives; of a defect the traceback is kept, for whoever mends it."""

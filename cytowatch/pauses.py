@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,9 @@ def _write(spool: Spool, pauses: Pauses) -> None:
 def pause(spool: Spool, user: str | None) -> Pauses:
     """Hold back `user`, or everyone for None; gives what is held back now."""
     before = read(spool)
+    if user is not None:
+        # As the daemon spells a folder whose name is not UTF-8.
+        user = names.decode(os.fsencode(user))[0]
     after = Pauses(
         everyone=before.everyone or user is None,
         users=before.users | ({user} if user is not None else set()),
@@ -100,7 +104,7 @@ def resume(spool: Spool, user: str | None) -> Pauses:
     before = read(spool)
     if user is not None and before.everyone:
         raise RootError("everyone is paused: `cytowatch resume` without --user lets all go on")
-    freed = names.alike(before.users, user or "")
+    freed = names.alike(before.users, names.decode(os.fsencode(user or ""))[0])
     after = Pauses(users=before.users.difference(freed)) if user is not None else Pauses()
     _write(spool, after)
     return after

@@ -8,6 +8,7 @@ Source: docs/decisions/004-the-manifest-is-a-document.md, docs/decisions/019-bul
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from operator import itemgetter
@@ -152,6 +153,11 @@ def _identity(document: dict[str, Any]) -> None:
         _folder(project, "projects")
     _id(document["id"], "id")
     _id(document["root_id"], "root_id")
+    if (coded := document["name_base64"]) is not None:
+        try:
+            base64.b64decode(coded, validate=True)
+        except ValueError as error:
+            raise OutsideError("name_base64 is not base64") from error
     for key in ("parent_id", "duplicate_of"):
         if document[key] is not None:
             _id(document[key], key)

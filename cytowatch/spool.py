@@ -26,8 +26,8 @@ __all__ = ["LAYOUT", "Spool"]
 LAYOUT = "cytowatch 1\n"
 #: What cannot be removed in this time waits in the trash: whoever removes it has other things to do.
 _PATIENCE_S = 1.0
-#: As much as a start writes before it has come to anything that can wait.
-_PROBE_BYTES = 16_384
+#: As much, in blocks of 4 KiB, as a start writes before it has come to anything that can wait.
+_PROBE_BLOCKS = 4
 
 
 class Spool:
@@ -218,7 +218,15 @@ class Spool:
         probe = self.tmp / f".writing-{os.urandom(4).hex()}"
         try:
             probe.mkdir(mode=0o750)
-            durable.write_note(probe / "written", "x" * _PROBE_BYTES)
+            # Some filesystems report only here that they are full; nothing of it has to last.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_DSYNC | os.O_CLOEXEC
+            descriptor = os.open(probe / "written", flags, 0o640)
+            try:
+                # The last blocks of a full disk are written before it says that it is full.
+                for _ in range(_PROBE_BLOCKS):
+                    os.write(descriptor, b"x" * 4096)
+            finally:
+                os.close(descriptor)
         finally:
             durable.remove_tree(probe)
 

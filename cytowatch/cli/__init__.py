@@ -22,7 +22,7 @@ def main() -> None:
         # Whoever read our output has gone, as `head` does; there is nothing left to say.
         code = _close_output()
     except PermissionError as error:
-        code = _say(f"{error.filename}: {error.strerror}", 2)
+        code = _say(_of_python(error) or f"{error.filename}: {error.strerror}", 2)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else "the output cannot be written: "
         code = _say(f"{where}{error.strerror or error}", 1)
@@ -30,7 +30,7 @@ def main() -> None:
     except KeyboardInterrupt:
         code = _say("broken off", 130)
     except Exception as error:  # noqa: BLE001 - the last word: a file to send instead of a traceback
-        code = _report(error)
+        code = _say(said, 2) if (said := _of_python(error)) else _report(error)
     _say_what_was_set_aside()
     if sys.argv[1:2] in (["list"], ["status"]):
         # They hold nothing any more, and Python would take a seventh of their time to say so.
@@ -85,6 +85,13 @@ def _close_output() -> int:
     return 1
 
 
+def _of_python(error: Exception) -> str | None:
+    """What is wrong with this Python, if the owner of the tree cannot read it and `error` came of that."""
+    python = sys.modules.get("cytowatch.cli.python")
+    found = python.complaint if python else None
+    return found if isinstance(error, ImportError | PermissionError) else None
+
+
 def _report(error: Exception) -> int:
     import tempfile
     import traceback
@@ -94,7 +101,7 @@ def _report(error: Exception) -> int:
     ) as file:
         traceback.print_exc(file=file)
     return _say(
-        f"an error that nobody foresaw ({type(error).__name__}: {error}). "
+        f"unexpected error ({type(error).__name__}: {error}). "
         f"Please send {file.name} with a word on what you did.",
         1,
     )

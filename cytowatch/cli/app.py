@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cytowatch import __version__, tree
+from cytowatch.cli import python
 from cytowatch.errors import RootError
 from cytowatch.spool import Spool
 from cytowatch.status import Status
@@ -122,22 +123,28 @@ def _root_given(root: Path | None) -> Path | None:
     return Path(said).absolute() if said else None
 
 
-def become_owner(root: Path) -> None:
+def become_owner(root: Path) -> str | None:
     """As root, act as whoever owns the tree at `root`: what is made in it must be his.
 
     A file of root's in ``state/`` is one that the daemon cannot write to. The way back stays
-    open, for a command that writes elsewhere as well.
+    open, for a command that writes elsewhere as well. Gives what is wrong, in words, if the owner
+    cannot read this Python: then what is not loaded yet cannot be.
     """
     try:
         owner = os.stat(root)
     except OSError:
-        return
+        return None
     if os.geteuid() != 0 or owner.st_uid == 0:
-        return
+        return None
+    needed = python.parts()
+    name = f"the user {owner.st_uid}"
     with suppress(KeyError):
-        os.initgroups(pwd.getpwuid(owner.st_uid).pw_name, owner.st_gid)
+        name = pwd.getpwuid(owner.st_uid).pw_name
+        os.initgroups(name, owner.st_gid)
     os.setresgid(owner.st_gid, owner.st_gid, 0)
     os.setresuid(owner.st_uid, owner.st_uid, 0)
+    path = python.unreadable(needed)
+    return python.advice(name, path) if path else None
 
 
 def become_caller_again() -> None:

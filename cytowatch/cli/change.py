@@ -6,14 +6,15 @@ import hashlib
 import os
 import shutil
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import typer
 
-from cytowatch import durable, names, pauses, projects, tree
+from cytowatch import durable, names, outside, pauses, projects, tree
 from cytowatch.cli.app import (
     ConfigOption,
     RootOption,
@@ -36,6 +37,7 @@ from cytowatch.cli.options import (
 from cytowatch.cli.page import bytes_text
 from cytowatch.cli.show import console, safe
 from cytowatch.errors import RootError
+from cytowatch.outside import OutsideError
 from cytowatch.spool import Spool
 from cytowatch.status import Status
 
@@ -48,6 +50,27 @@ def _asked(spool: Spool, what: str, id_: str | None = None, **more: Any) -> str:
 
     request = {"do": what, **({"id": id_} if id_ is not None else {}), **more}
     return str(requests.ask(spool, request, now=lambda: datetime.now(UTC))["said"])
+
+
+def _ask_each(spool: Spool, what: str, entries: list[tree.Entry], says: str, **more: Any) -> None:
+    """Ask it for each; one that is refused costs no other.
+
+    Raises
+    ------
+    RootError
+        Some were refused: it names each, with its reason.
+    """
+    refused = []
+    for entry in entries:
+        name = safe(entry.manifest["name"])
+        try:
+            said = _asked(spool, what, entry.manifest["id"], **more)
+        except RootError as error:
+            refused.append(str(error))
+            continue
+        console.print(f"{name} {says} {safe(said)}".rstrip())
+    if refused:
+        raise RootError("\n".join(refused))
 
 
 def _in_error(spool: Spool, status: Status | None, reason: str | None) -> list[tree.Entry]:
@@ -79,9 +102,10 @@ def retry(
     root: RootOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Send what ended in an error back to the stage that failed, or an incomplete one to its inbox.
+    """Send what ended in an error back to the stage that failed, or an incomplete drop to its inbox.
 
-    Of an archive or a folder, all that came out of it and failed.
+    Of an archive or a folder, all that came out of it and failed. An incomplete part of an archive or a
+    folder does not go back by itself: that must be sent again.
     """
     spool = spool_of(root, config)
     entries = [entry for name in wanted or [] for entry in _failed(spool, name)]
@@ -89,9 +113,7 @@ def retry(
         entries += _in_error(spool, status_named(status_) if status_ else None, reason)
     if not entries:
         raise RootError("nothing to retry: give an ID, --status or --reason")
-    for entry in entries:
-        said = _asked(spool, "retry", entry.manifest["id"])
-        console.print(f"{safe(entry.manifest['name'])} goes back to {safe(said)}")
+    _ask_each(spool, "retry", entries, "goes back to")
 
 
 @app.command("return")
@@ -101,9 +123,8 @@ def return_(wanted: IdArguments, root: RootOption = None, config: ConfigOption =
     Of an archive or a folder, all that came out of it and failed.
     """
     spool = spool_of(root, config)
-    for entry in [entry for name in wanted for entry in _failed(spool, name)]:
-        said = _asked(spool, "return", entry.manifest["id"])
-        console.print(f"{safe(entry.manifest['name'])} is in {safe(said)}")
+    entries = [entry for name in wanted for entry in _failed(spool, name)]
+    _ask_each(spool, "return", entries, "is in")
 
 
 @app.command()
@@ -115,10 +136,7 @@ def remove(
 ) -> None:
     """Remove uploaded files that came to their end, with their originals, for good."""
     spool = spool_of(root, config)
-    for name in wanted:
-        entry = one(spool, name)
-        _asked(spool, "remove", entry.manifest["id"], anyway=anyway)
-        console.print(f"{safe(entry.manifest['name'])} is removed")
+    _ask_each(spool, "remove", [one(spool, name) for name in wanted], "is", anyway=anyway)
 
 
 @app.command()
@@ -144,7 +162,7 @@ def export(
         folders |= {directory / folder for folder in Path(name).parents}
         if target.exists():
             raise RootError(f"{target} is there already; nothing is replaced")
-        with open(entry.path / row["path"], "rb") as source, open(target, "xb") as copy:
+        with _original(entry.path / row["path"]) as source, open(target, "xb") as copy:
             shutil.copyfileobj(source, copy, 4 << 20)
             copy.flush()
             os.fsync(copy.fileno())
@@ -157,6 +175,15 @@ def export(
         # So that a disk that is pulled out now has their names; not every filesystem can promise that.
         with suppress(OSError):
             durable.fsync_directory(folder)
+
+
+@contextmanager
+def _original(path: Path) -> Iterator[BinaryIO]:
+    try:
+        with outside.regular_file(path) as file:
+            yield file
+    except OutsideError as error:
+        raise RootError(f"{path} cannot be copied: {error}") from error
 
 
 def _why_none(entry: tree.Entry) -> str:

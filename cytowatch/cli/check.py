@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cytowatch import durable, invariants, names
+from cytowatch.cli import python
 from cytowatch.cli.page import aside_text
 from cytowatch.config import Config
 from cytowatch.engine import notes, room, sandbox, walls
@@ -135,7 +136,7 @@ def _refused(spool: Spool, config: Config) -> Iterator[tuple[str, str]]:
     for user in scan.users(spool.inbox):
         with suppress(FileNotFoundError):
             for one in scan.scan(spool.inbox, user, config.inbox.ignore, device=device):
-                if one is not None and one[1] is not None and one[1].why in _TO_MEND:
+                if one[1] is not None and one[1].why in _TO_MEND:
                     yield one[0].path, one[1].detail
 
 
@@ -202,3 +203,7 @@ def _versions(_config: Config) -> Iterator[Result]:
     packages = ("pyvips-binary", "openslide-bin", "tifffile", "watchdog")
     told = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
     yield Result("versions", None, told)
+    if path := python.is_at_home(python.parts()):
+        said = f"{path} lies in a home directory, which the systemd unit hides (ProtectHome=yes): "
+        said += "for the service install cytowatch elsewhere, with /usr/bin/python3"
+        yield Result("python", None, said)

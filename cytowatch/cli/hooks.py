@@ -60,10 +60,12 @@ def _show(page: dict[str, Any]) -> None:
     for one in page["pending"]:
         lost = "" if one["hook"] in known else " [yellow](no hook of that name any more)[/]"
         tried = f", {one['tries']} tries, last: {safe(one['said'])}" if one["tries"] else ""
-        console.print(f"to tell  {one['hook']} of {safe(one['id'])} {one['status']}{tried}{lost}")
+        console.print(
+            f"to tell  {safe(one['hook'])} of {safe(one['id'])} {one['status']}{tried}{lost}"
+        )
     for one in page["dead"]:
         console.print(
-            f"[red]given up[/] {one['hook']} of {safe(one['id'])} {one['status']} after "
+            f"[red]given up[/] {safe(one['hook'])} of {safe(one['id'])} {one['status']} after "
             f"{one['tries']} tries: {safe(one['said'])}"
         )
     if page["dead"]:

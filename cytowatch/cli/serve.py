@@ -50,9 +50,14 @@ def run(
             until_idle=until_idle,
             reload=again,
             # The owner of a root whose disk is mounted later is known later.
-            prepare=lambda config: become_owner(Path(config.root)),
+            prepare=_become_owner_or_end,
         )
     )
+
+
+def _become_owner_or_end(config: Config) -> None:
+    if unreadable := become_owner(Path(config.root)):
+        raise RootError(unreadable)
 
 
 @app.command()
@@ -91,8 +96,11 @@ def check(
     from cytowatch.cli import check as checks
 
     found = configuration(root, config)
-    become_owner(Path(found.root))
-    results = checks.run(found, deep=deep)
+    if unreadable := become_owner(Path(found.root)):
+        # What is not loaded yet cannot be, so nothing more is looked at.
+        results = [checks.Result("python", False, unreadable)]
+    else:
+        results = checks.run(found, deep=deep)
     if as_json:
         print_json([{"name": r.name, "good": r.good, "detail": r.detail} for r in results])
     else:

@@ -7,6 +7,7 @@ lock because none runs.
 from __future__ import annotations
 
 import base64
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -15,8 +16,10 @@ from datetime import datetime
 from pathlib import Path
 
 from cytowatch import aside, durable, manifest, names
-from cytowatch.engine.advance import Place, is_folder
+from cytowatch.engine.advance import Place
 from cytowatch.errors import RootError
+from cytowatch.inbox import back
+from cytowatch.inbox.back import Unit
 from cytowatch.index import Index
 from cytowatch.manifest import FileEntry, Manifest, ManifestError
 from cytowatch.names import UploadedFileId
@@ -26,6 +29,7 @@ from cytowatch.status import Status
 __all__ = ["expired", "hand_back", "originals", "remove", "retry", "status_of"]
 
 _RETURNED = "_returned"
+_NOT_A_FOLDER = frozenset({errno.ELOOP, errno.ENOTDIR, errno.ENXIO})
 
 
 def _place(spool: Spool, id_: UploadedFileId) -> Place:
@@ -104,8 +108,12 @@ def originals(found: Manifest) -> Iterator[tuple[FileEntry, str]]:
     for number, row in enumerate(rows):
         inside = row["path"].removeprefix("source/")
         folder, slash, rest = inside.partition("/")
+        headless = "/" in rows[0]["path"].removeprefix("source/")
         if number == 0 and (len(sources) == 1 or os.path.splitext(inside)[1] == ending):
-            yield row, name
+            yield row, inside if slash else name
+        elif slash and headless:
+            # Nothing but its folder names it.
+            yield row, inside
         elif slash:
             yield row, f"_{stem}_/{rest}" if folder.startswith("_") else f"{stem}/{rest}"
         else:
@@ -113,23 +121,14 @@ def originals(found: Manifest) -> Iterator[tuple[FileEntry, str]]:
 
 
 def _to_inbox(spool: Spool, place: Place) -> str:
-    folder = os.path.dirname(place.manifest["drop_path"])
-    if place.manifest["parent_id"] is not None and not _came_in_a_folder(spool, place.manifest):
-        # Out of an archive: there is no place in the inbox that it came from.
-        folder = place.manifest["user"]
-    _give_back(spool, place, spool.inbox / folder)
+    if place.manifest["parent_id"] is not None:
+        # What lies in the inbox by now may be of another slide with the same names.
+        raise RootError(
+            f"{place.manifest['id']} is incomplete and was part of another drop "
+            f"({place.manifest['parent_id']}): send that again, whole"
+        )
+    _give_back(spool, place, os.path.dirname(place.manifest["drop_path"]))
     return "inbox"
-
-
-def _came_in_a_folder(spool: Spool, found: Manifest) -> bool:
-    """Whether what it came out of is a dropped folder, in which it can lie again."""
-    id_ = UploadedFileId(found["parent_id"] or "")
-    staged = spool.find(id_)
-    path = staged[1] if staged else spool.storage / found["user"] / id_
-    try:
-        return is_folder(manifest.read(path))
-    except (OSError, ManifestError):
-        return False
 
 
 def hand_back(spool: Spool, id_: UploadedFileId) -> str:
@@ -143,31 +142,31 @@ def hand_back(spool: Spool, id_: UploadedFileId) -> str:
     place = _place(spool, id_)
     if not place.status.is_error:
         raise RootError(f"{id_} is {place.status.label}: `cytowatch export` copies its original")
-    target = spool.inbox / place.manifest["user"] / _RETURNED
-    _give_back(spool, place, target)
-    return str(target)
+    folder = f"{place.manifest['user']}/{_RETURNED}"
+    _give_back(spool, place, folder)
+    return str(spool.inbox / folder)
 
 
-def _give_back(spool: Spool, place: Place, target: Path) -> None:
-    """Rename every original to `target`, never over anything; then the ``<id>/`` goes.
+def _give_back(spool: Spool, place: Place, folder: str) -> None:
+    """Rename every original into `folder` of the inboxes, as one unit; then the ``<id>/`` goes.
 
-    After a crash between two renames what is left is handed back by doing it once more.
+    Raises
+    ------
+    RootError
+        A folder on the way is a link or a file, or a file is left over; what was not moved is kept.
     """
+    rows = [(row["path"], name) for row, name in originals(place.manifest)]
+    stem = os.path.splitext(os.path.basename(rows[0][1].partition("/")[0]))[0] if rows else ""
     with _held(place.path):
-        for row, name in originals(place.manifest):
-            source = place.path / row["path"]
-            if not source.exists():
-                continue
-            wanted = target / name
-            durable.make_directory(wanted.parent, mode=0o777)
-            stem, ending = os.path.splitext(wanted.name)
-            for number in range(1000):
-                again = wanted if number == 0 else wanted.with_name(f"{stem} ({number}){ending}")
-                with suppress(FileExistsError):
-                    durable.rename(source, again)
-                    break
-            # Its old name goes with its directory, below.
-            durable.fsync_directory(wanted.parent)
+        try:
+            back.give_back(place.path, Unit(stem=stem, files=rows), spool.inbox, folder)
+        except OSError as error:
+            if error.errno not in _NOT_A_FOLDER:
+                raise
+            raise RootError(
+                f"{folder} in the inboxes is not a folder of its own, or a part of it is a link: rename "
+                f"what lies there, then try again ({error.strerror}: {error.filename})"
+            ) from error
         left = next((top for top, _, files in durable.walk(place.path / "source") if files), None)
         if left:
             raise RootError(f"a file in {left} could not be handed back, and stays where it is")
@@ -215,13 +214,13 @@ def expired(spool: Spool, *, now: datetime, days: float) -> Iterator[tuple[Statu
         if not status.is_error:
             continue
         for id_ in spool.in_status(status):
-            late = False
+            path, late = spool.stage(status) / id_, False
+            # By its path: whoever then removes it speaks of the same id.
+            which = os.fspath(path.relative_to(spool.root))
             # It may be removed right now, or be damaged: then its age is unknown.
-            with (
-                suppress(FileNotFoundError, ManifestError),
-                aside.fence("uploaded_file", id_, but=(FileNotFoundError, ManifestError)),
-            ):
-                found = manifest.read(spool.stage(status) / id_)
+            gone = (FileNotFoundError, ManifestError)
+            with suppress(*gone), aside.fence("uploaded_file", which, but=gone):
+                found = manifest.read(path)
                 at = datetime.fromisoformat(found["history"][-1]["at"])
                 late = (now - at).total_seconds() > days * 86_400
             if late:

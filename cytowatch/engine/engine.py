@@ -6,10 +6,10 @@ import heapq
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor, wait
+from concurrent.futures import Executor
 from dataclasses import replace
 
-from cytowatch import aside, failpoints, outside
+from cytowatch import aside, failpoints, outside, threads
 from cytowatch.config import Config
 from cytowatch.config import Engine as Settings
 from cytowatch.engine.child import Stopped
@@ -36,28 +36,6 @@ def workers(settings: Settings) -> int:
     return _ON_A_CLUSTER if settings.kind == "dask" else len(os.sched_getaffinity(0))
 
 
-def _threads(count: int) -> Executor:
-    """A pool whose threads are all there from the start: later there may be none to be had.
-
-    A pool that cannot start one when it is needed keeps what it was given, and nobody does it.
-
-    Raises
-    ------
-    RuntimeError
-        The machine has no threads left.
-    """
-    pool = ThreadPoolExecutor(count, thread_name_prefix="worker")
-    all_there = threading.Barrier(count)
-    try:
-        begun = [pool.submit(all_there.wait) for _ in range(count)]
-    except RuntimeError:
-        all_there.abort()
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
-    wait(begun)
-    return pool
-
-
 class Engine:
     """Guards that each uploaded file is treated by one thread at a time, and none is forgotten."""
 
@@ -70,7 +48,7 @@ class Engine:
         wake: Callable[[], None],
     ) -> None:
         self._treatment = replace(treatment, between_stages=self._give_way)
-        self._executor = executor or _threads(count)
+        self._executor = executor or threads.pool(count, "worker")
         self._wake = wake
         self._lock = threading.Lock()
         self._queue = FairQueue()

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
-from cytowatch import aside, durable, manifest
+from cytowatch import aside, durable, manifest, outside, threads
 from cytowatch.engine import notes
 from cytowatch.index import Index, content_key
 from cytowatch.manifest import FileEntry, Manifest
@@ -58,7 +58,12 @@ class Hasher:
         self._index = index
         self._wake = wake
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._serve, name="hasher", daemon=True)
+        self._thread = threading.Thread(
+            target=threads.forever,
+            args=("hasher", self._serve, self._stop),
+            name="hasher",
+            daemon=True,
+        )
 
     def start(self) -> None:
         """Begin to hash."""
@@ -137,7 +142,7 @@ class Hasher:
 
     def _digest(self, path: Path) -> str:
         digest = hashlib.sha256()
-        with open(path, "rb", buffering=0) as file:
+        with outside.regular_file(path) as file:
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)
                 if self._stop.is_set():

@@ -7,8 +7,6 @@ published. Nothing is changed.
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
 import threading
 import time
 from collections.abc import Callable
@@ -16,11 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
+from cytowatch import outside
 from cytowatch.engine.child import ChildCrashed, Stopped, Zygote
 from cytowatch.engine.pace import ChildTimedOut
 from cytowatch.errors import IngestError, TransientError
 from cytowatch.manifest import Manifest
 from cytowatch.model import Outcome, UploadedFile
+from cytowatch.outside import OutsideError
 from cytowatch.stages.deploy import reopen
 from cytowatch.status import Status
 
@@ -108,10 +108,7 @@ def _hash(
     digest = hashlib.sha256()
     read = 0
     try:
-        if not stat.S_ISREG(os.stat(file).st_mode):
-            findings.problems.append(f"{name} is not a regular file")
-            return
-        with open(file, "rb", buffering=0, opener=_not_waiting) as opened:
+        with outside.regular_file(file) as opened:
             while chunk := opened.read(_CHUNK_BYTES):
                 if stop.is_set():
                     raise Stopped("asked to stop")
@@ -121,6 +118,9 @@ def _hash(
                 throttle.read(len(chunk))
     except FileNotFoundError:
         findings.problems.append(f"{name} is not there")
+        return
+    except OutsideError:
+        findings.problems.append(f"{name} is not a regular file")
         return
     except OSError as error:
         findings.problems.append(f"{name} cannot be read: {error.strerror}")
@@ -132,11 +132,6 @@ def _hash(
         findings.unhashed.append(name)
     elif digest.hexdigest() != sha256:
         findings.problems.append(f"{name} has other bytes than when it was hashed")
-
-
-def _not_waiting(path: str, flags: int) -> int:
-    """Open `path` without waiting for somebody at the other end of what may be a FIFO by now."""
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _reopen(

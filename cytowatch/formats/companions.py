@@ -119,7 +119,7 @@ def _in_folder(
     free = dict(folder.files)
     # Or every folder would be compared with every file.
     by_stem: dict[str, list[str]] = {}
-    for name in free:
+    for name in free if folder.folders else ():
         by_stem.setdefault(_stem(name), []).append(name)
     here: list[Group] = []
     for name, inner in folder.folders.items():
@@ -303,7 +303,7 @@ def _singles(sets: list[Group], free: dict[str, str], look: Look) -> list[Group]
     heads = {os.path.basename(one.head): one.head for one in sets if not one.headless}
     slides = {**heads, **{name: free[name] for name in sorted(free.keys() - sidecars)}}
     by_stem: dict[str, list[str]] = {}
-    for name, path in slides.items():
+    for name, path in slides.items() if sidecars else ():
         by_stem.setdefault(_stem(name), []).append(path)
     joined: dict[str, list[str]] = {}
     of_sets = set(heads.values())

@@ -23,10 +23,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from cytowatch import aside, outside
+from cytowatch import aside, outside, threads
 from cytowatch.config import Hook
 from cytowatch.hooks.pending import Pending, bury, pending, place_of, save
 from cytowatch.manifest import Manifest
@@ -178,9 +179,11 @@ class Courier:
     def start(self) -> None:
         """Begin to deliver."""
         for hook in self._hooks:
-            self._stops[hook] = threading.Event()
+            stop = self._stops[hook] = threading.Event()
             threading.Thread(
-                target=self._serve, args=(hook, self._stops[hook]), name=f"hook-{hook.name}",
+                target=threads.forever,
+                args=(f"hook {hook.name}", partial(self._serve, hook, stop), stop),
+                name=f"hook-{hook.name}",
                 daemon=True,
             ).start()  # fmt: skip
 
@@ -211,15 +214,17 @@ class Courier:
 
     def _serve(self, hook: Hook, stop: threading.Event) -> None:
         while not stop.wait(_LOOK_EVERY_S):
-            waiting: list[Pending] = []
             with aside.fence("part", f"hook {hook.name}"):
-                waiting = pending(self._spool)
-            for one in waiting:
-                if stop.is_set():
-                    return
-                if one.hook == hook.name and self._is_due(one):
-                    with aside.fence("hook", one.file_name):
-                        self._try(hook, one)
+                self._deliver(hook, stop)
+
+    def _deliver(self, hook: Hook, stop: threading.Event) -> None:
+        """Try all deliveries of `hook` that are due."""
+        for one in pending(self._spool):
+            if stop.is_set():
+                return
+            if one.hook == hook.name and self._is_due(one):
+                with aside.fence("hook", one.file_name):
+                    self._try(hook, one)
 
     def _is_due(self, one: Pending) -> bool:
         now = time.monotonic()

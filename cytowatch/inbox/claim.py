@@ -34,7 +34,7 @@ from cytowatch import aside, durable, formats, manifest, names
 from cytowatch.config import Config
 from cytowatch.failpoints import reached
 from cytowatch.formats import Probe, completeness
-from cytowatch.inbox import look
+from cytowatch.inbox import back, look
 from cytowatch.inbox.scan import Drop, Waiting, fingerprint
 from cytowatch.manifest import FileEntry, Manifest
 from cytowatch.names import UploadedFileId
@@ -61,7 +61,7 @@ class Member:
 class Parcel:
     """What becomes one uploaded file; the first member is its head.
 
-    `drop_path` is where it lay, `folder` a folder that is removed if nothing is left in it,
+    `folder` is a folder that is removed if nothing is left in it,
     `marker` the ``done_marker`` file that goes with it, `parent` the uploaded file of the dropped
     folder; with `images_only` a file that no format claims stays where it is.
     """
@@ -76,6 +76,13 @@ class Parcel:
     def head(self) -> Drop:
         """The file that names it."""
         return self.members[0].drop
+
+    @property
+    def path(self) -> str:
+        """What it is called by: its head, or of a set that has none the folder of the set."""
+        if self.folder is not None and self.head.path.startswith(f"{self.folder}/"):
+            return self.folder
+        return self.head.path
 
     @property
     def size_bytes(self) -> int:
@@ -261,7 +268,7 @@ def _take(
     make_id: Callable[[datetime, str], UploadedFileId],
     software: dict[str, str],
 ) -> UploadedFileId | Waiting:
-    name, name_base64 = names.decode(os.fsencode(parcel.head.name))
+    name, name_base64 = names.decode(os.fsencode(os.path.basename(parcel.path)))
     id_ = make_id(now, name)
     while spool.taken(id_, parcel.head.user):
         id_ = make_id(now, name)
@@ -382,7 +389,7 @@ def _prepare(
             user=parcel.head.user,
             name=name,
             name_base64=name_base64,
-            drop_path=names.decode(os.fsencode(parcel.head.path))[0],
+            drop_path=names.decode(os.fsencode(parcel.path))[0],
             projects=[parcel.head.project] if parcel.head.project else [],
             files=files,
             now=now,
@@ -432,25 +439,13 @@ def _undo(spool: Spool, place: Path, moved: list[_Held]) -> None:
         marker = json.loads((place / JOURNAL).read_bytes())["marker"]
         with durable.beneath(spool.inbox, os.path.dirname(marker)) as at:
             # Beside its file, with which it is synced.
-            _put_back(place / _MARKER, os.path.basename(marker), at)
+            back.put(place / _MARKER, os.path.basename(marker), at)
     for one in reversed(moved):
-        _put_back(place / one.member.to, one.member.drop.name, one.folder_fd)
+        back.put(place / one.member.to, one.member.drop.name, one.folder_fd)
     # They are the only names that the files have now; what they had in state/tmp goes next.
     for folder in {os.path.dirname(one.member.drop.path): one.folder_fd for one in moved}.values():
         os.fsync(folder)
     spool.discard(place)
-
-
-def _put_back(path: Path, name: str, folder_fd: int) -> None:
-    stem, dot, ending = name.rpartition(".")
-    for number in range(1000):
-        other = f"{stem if dot else name} (kept {number}){dot}{ending if dot else ''}"
-        try:
-            durable.rename(path, name if number == 0 else other, target_fd=folder_fd)
-        except FileExistsError:
-            continue
-        return
-    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
 
 
 def _remove_empty(inbox: Path, folder: str | None) -> None:
@@ -512,20 +507,18 @@ def _recover_one(spool: Spool, place: Path) -> str:
         (place / JOURNAL).unlink(missing_ok=True)
         spool.move(place, Status.UPLOADED, durably=False)
         return "finished"
-    back = [(place / member["to"], member["from"]) for member in moved]
+    to_inbox = [(place / member["to"], member["from"]) for member in moved]
     if (place / _MARKER).exists():
-        back.append((place / _MARKER, journal["marker"]))
-    for path, origin in back:
+        to_inbox.append((place / _MARKER, journal["marker"]))
+    for path, origin in to_inbox:
         folder, name = os.path.split(origin)
         try:
             # The folder of a set may be gone by now: it was removed when it was empty.
-            durable.make_directory(spool.inbox / folder, mode=0o777)
-            with durable.beneath(spool.inbox, folder) as inbox_fd:
-                _put_back(path, name, inbox_fd)
+            with back.opened(spool.inbox, folder) as inbox_fd:
+                back.put(path, name, inbox_fd)
+                os.fsync(inbox_fd)
         except OSError as error:
             return f"kept: {origin!r} cannot be put back ({error.strerror})"
-    for folder in {os.path.dirname(origin) for _, origin in back}:
-        durable.fsync_directory(spool.inbox / folder)
     if _has_source(place):
         return "kept: it holds files that no claim names"
     spool.discard(place)

@@ -7,7 +7,7 @@ what was seen is remembered as long as a file does not change.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -70,8 +70,12 @@ class Gatherer:
         """Let whoever looks now raise `Stopped` at the next file."""
         self._stopped = True
 
-    def bundles(self, room: str, tracks: Iterable[Track]) -> tuple[list[Bundle], dict[str, str]]:
+    def bundles(
+        self, room: str, tracks: Iterable[Track]
+    ) -> tuple[Iterator[Bundle], dict[str, str]]:
         """Everything in `room`, each file in exactly one bundle; and what could not be looked into, why.
+
+        Each bundle is made when it is asked for: of very many only a part is.
 
         Raises
         ------
@@ -100,16 +104,8 @@ class Gatherer:
             faults[track.drop.path] = fenced.why
             return look.of_nothing(function)
 
-        found = []
-        for group in companions.groups(sizes, look_into):
-            inside = tuple(here[path] for path in (*group.members, *group.sidecars))
-            top, slash, _ = group.head.partition("/")
-            # A set's own folder at the top of an inbox is no dropped folder.
-            own = group.folder is not None and "/" not in group.folder and not slash
-            loose = not slash or own or (group.folder is not None and "/" not in group.folder)
-            folder = None if loose else f"{room}/{top}"
-            found.append(Bundle(group=group, room=room, tracks=inside, folder=folder))
-        return found, faults
+        groups = companions.groups(sizes, look_into)
+        return (_bundle(room, group, here) for group in groups), faults
 
     def forget(self, user: str, present: set[str]) -> None:
         """Drop what was seen of files of `user` that are not there any more."""
@@ -150,3 +146,13 @@ class Gatherer:
             return look.safely(function, probe, lambda: look.of_nothing(function))
         finally:
             os.close(descriptor)
+
+
+def _bundle(room: str, group: Group, here: Mapping[str, Track]) -> Bundle:
+    inside = tuple(here[path] for path in (*group.members, *group.sidecars))
+    top, slash, _ = group.head.partition("/")
+    # A set's own folder at the top of an inbox is no dropped folder.
+    own = group.folder is not None and "/" not in group.folder and not slash
+    loose = not slash or own or (group.folder is not None and "/" not in group.folder)
+    folder = None if loose else f"{room}/{top}"
+    return Bundle(group=group, room=room, tracks=inside, folder=folder)

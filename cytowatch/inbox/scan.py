@@ -24,6 +24,7 @@ __all__ = [
     "is_user",
     "scan",
     "set_aside",
+    "steps",
     "stray",
     "users",
 ]
@@ -105,16 +106,25 @@ def stray(inbox: Path, ignore: Sequence[str]) -> Iterator[tuple[Drop, Waiting]]:
             if entry.is_dir(follow_symlinks=False) or names.ignored(entry.name, ignore):
                 continue
             waiting = Waiting(why="no_user", detail="it lies in no user's inbox folder")
-            with aside.fence("drop", entry.name, but=(FileNotFoundError,)) as fenced:
-                try:
-                    found = fingerprint(entry.stat(follow_symlinks=False))
+            drop = Drop(user="", path=entry.name, project=None, fingerprint=_NOTHING)
+            with aside.fence("drop", entry.name) as fenced:
+                found = _stat(entry.path, None)
+                if isinstance(found, os.stat_result):
+                    drop = replace(drop, fingerprint=fingerprint(found))
                     if entry.is_symlink() and entry.is_dir():
                         waiting = _LINKED_INBOX
-                except FileNotFoundError:
+                elif found.errno in _GONE:
                     continue
-            if fenced.failed:
-                found, waiting = _NOTHING, set_aside(fenced.why)
-            yield Drop(user="", path=entry.name, project=None, fingerprint=found), waiting
+                else:
+                    waiting = _unreadable(None, found)
+            yield drop, set_aside(fenced.why) if fenced.failed else waiting
+
+
+def _stat(path: str, at: int | None) -> os.stat_result | OSError:
+    try:
+        return os.stat(path, dir_fd=at, follow_symlinks=False)
+    except OSError as error:
+        return error
 
 
 def inbox_itself(user: str, waiting: Waiting) -> tuple[Drop, Waiting]:
@@ -141,11 +151,10 @@ class _Folder:
 
 def scan(
     inbox: Path, user: str, ignore: Sequence[str], *, device: int
-) -> Iterator[tuple[Drop, Waiting | None] | None]:
+) -> Iterator[tuple[Drop, Waiting | None]]:
     """Every drop in the inbox of `user`, each with the reason why it can never be claimed as it is.
 
-    None is given now and then between them: a good moment to let others have their turn. No
-    descriptor is open then. A folder that cannot be looked into is given as a drop of its own.
+    A folder that cannot be looked into is given as a drop of its own.
 
     Parameters
     ----------
@@ -156,6 +165,16 @@ def scan(
     ------
     FileNotFoundError
         The inbox is gone.
+    """
+    return (one for one in steps(inbox, user, ignore, device=device) if one is not None)
+
+
+def steps(
+    inbox: Path, user: str, ignore: Sequence[str], *, device: int
+) -> Iterator[tuple[Drop, Waiting | None] | None]:
+    """As `scan`, with None now and then: a good moment to let others have their turn.
+
+    No descriptor is open then.
     """
     try:
         found = os.stat(inbox / user, follow_symlinks=False)
@@ -208,14 +227,11 @@ def _look(
 ) -> tuple[Drop, Waiting | None] | _Folder | None:
     """What `name` in `folder` is; None if it is gone."""
     path = f"{folder.path}/{name}"
-    refused: OSError | None = None
+    found: os.stat_result | OSError | None = None
     drop = Drop(user=folder.user, path=path, project=folder.project, fingerprint=_NOTHING)
     with aside.fence("drop", path) as fenced:
-        try:
-            found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-        except OSError as error:
-            refused = error
-        else:
+        found = _stat(name, descriptor)
+        if isinstance(found, os.stat_result):
             never = _never(found, device, path, folder.depth)
             if never is None and stat.S_ISDIR(found.st_mode):
                 return _Folder(
@@ -226,12 +242,12 @@ def _look(
                     found=found,
                 )
             return replace(drop, fingerprint=fingerprint(found)), never
-    if refused is None:
+    if not isinstance(found, OSError):
         return drop, set_aside(fenced.why)
-    if isinstance(refused, PermissionError):
+    if isinstance(found, PermissionError):
         # The folder may be listed and not entered: it waits as a whole.
-        raise refused
-    return None if refused.errno in _GONE else (drop, _unreadable(None, refused))
+        raise found
+    return None if found.errno in _GONE else (drop, _unreadable(None, found))
 
 
 def _owned(found: os.stat_result) -> str:

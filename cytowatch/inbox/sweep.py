@@ -132,11 +132,11 @@ class Sweep:
         self._now = now
         later = self._heed_hints(now)
         end = float("inf") if whole else time.monotonic() + _TURN_S
-        while self._queue and time.monotonic() < end:
-            for user in list(self._queue):
-                self._look_on(user)
-                if time.monotonic() >= end:
-                    break
+        while self._queue:
+            # The one whose turn was longest ago is the first.
+            self._look_on(next(iter(self._queue)))
+            if time.monotonic() >= end:
+                break
         return now if self._queue else later
 
     def seen(self) -> tuple[int, bool]:
@@ -232,7 +232,7 @@ class Sweep:
     def _drops(self, user: str) -> Iterator[tuple[Drop, Waiting | None] | None]:
         if user == _NOBODY:
             return scan.stray(self._inbox, self.settings.ignore)
-        return scan.scan(self._inbox, user, self.settings.ignore, device=self._device)
+        return scan.steps(self._inbox, user, self.settings.ignore, device=self._device)
 
     def _mark(self, user: str) -> Generator[None, None, None]:
         """Let what its copier has called done be due at once, and nothing else ever."""

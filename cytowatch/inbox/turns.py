@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
+
+from cytowatch import aside
+from cytowatch.threads import pool
 
 __all__ = ["Turns"]
 
@@ -36,7 +38,7 @@ class Turns(Generic[T]):
         self._threads = 0
         # One task for each thread that has something to do, not one for each that waits: of a hundred
         # thousand drops those would take more memory than all that is known of them.
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="claim")
+        self._executor = pool(threads, "claim")
 
     def put(self, user: str, one: T) -> None:
         """Let `one` be done when it is the turn of `user`."""
@@ -67,7 +69,8 @@ class Turns(Generic[T]):
                     self._threads -= 1
                     return
             user, one = taken
-            self._do(one)
+            with aside.fence("claim", user):
+                self._do(one)
 
     def _take(self) -> tuple[str, T] | None:
         free = (user for user in self._waiting if self._begun[user] < self._of_one)

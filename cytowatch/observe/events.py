@@ -32,7 +32,7 @@ EVENTS = (
           fields=("detail", "report"), admin="Remove what `detail` names: [a full disk](how-to/full-disk.md), a disk that is not mounted. A `report` is a defect: please send it."),
     Event(word="sandbox_off", levels=("warning",), tells="Decoders run without Landlock.", fields=("detail",),
           admin="Use a kernel from 5.13 on with Landlock enabled; `sandbox.require` refuses to run without."),
-    Event(word="ready", levels=("info",), tells="Recovered, watching, and all inboxes looked through once.",
+    Event(word="ready", levels=("info",), tells="Recovered and watching; the scan of the inboxes has begun.",
           fields=("root", "workers")),
     Event(word="reloaded", levels=("info",), tells="The configuration was read again.", fields=("changed", "needs_a_restart"),
           admin="What is in `needs_a_restart` holds from the next start on."),
@@ -80,6 +80,8 @@ EVENTS = (
           admin="Often: raise `fs.inotify.max_queued_events`."),
     Event(word="watcher_replaced", levels=("warning",), tells="The watcher was dead or deaf, or its folder another; there is a new one.",
           fields=(), admin="Nothing, unless it comes again and again."),
+    Event(word="waits", levels=("warning",), tells="A file or folder in an inbox cannot be read, or lies too deep; everything else is taken.",
+          fields=("path", "why", "detail"), admin="The detail says whose it is; it goes on by itself when it can be read."),
     Event(word="thread_died", levels=("error",), tells="A thread ended that should not; who needs it makes a new one.",
           fields=("thread", "error"), admin="Please report it."),
     # The machine.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,10 +79,9 @@ class Notes:
         self._kind = kind
         self._written: dict[str, dict[str, str]] = {}
 
-    def _folder(self, user: str) -> Path:
-        if self._kind == "inbox":
-            return self._root / "inbox" / user / "_status"
-        return self._root / "status" / user
+    def _folder(self, user: str) -> str:
+        """Relative to the root, so that no part of it is followed if it is a link."""
+        return f"inbox/{user}/_status" if self._kind == "inbox" else f"status/{user}"
 
     def show(self, notes: Mapping[str, Note]) -> None:
         """Let exactly these be seen, given by what they are about, such as an id.
@@ -99,10 +98,16 @@ class Notes:
         for key, note in sorted(notes.items(), key=lambda one: one[0]):
             with aside.fence("note", key):
                 wanted.setdefault(note.user, {})[self._name(note, key, wanted)] = note.text
+        fault: OSError | None = None
         for user, files in wanted.items():
-            # A disk that is full is reported by whoever called this.
             with aside.fence("note", user, but=(OSError,)):
-                self._write(user, files)
+                try:
+                    self._write(user, files)
+                except OSError as error:
+                    # A folder of one user, or a disk that is full: the others have their notes first.
+                    fault = fault or error
+        if fault is not None:
+            raise fault
 
     def _name(self, note: Note, key: str, wanted: Mapping[str, Mapping[str, str]]) -> str:
         about = names.printable(names.file_name(note.about))
@@ -115,24 +120,47 @@ class Notes:
         return name
 
     def _write(self, user: str, files: Mapping[str, str]) -> None:
-        folder = self._folder(user)
-        if user not in self._written:
-            if self._kind == "inbox" and not folder.parent.is_dir():
-                return
-            folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-            # What another run left: nobody else writes here.
-            self._written[user] = dict.fromkeys(os.listdir(folder), "")
-        before = self._written[user]
-        for name in before.keys() - files.keys():
-            with suppress(FileNotFoundError, IsADirectoryError):
-                (folder / name).unlink()
-        for name, text in files.items():
-            if before.get(name) != text:
-                temporary = folder / ".note"
-                durable.write_fresh(temporary, text)
-                temporary.chmod(0o644)
-                durable.move_over(temporary, folder / name)
-        self._written[user] = dict(files)
+        above, _, own = self._folder(user).rpartition("/")
+        with ExitStack() as opened:
+            try:
+                at = opened.enter_context(durable.beneath(self._root, above))
+            except FileNotFoundError:
+                if self._kind == "inbox":
+                    # An inbox that is gone gets no notes.
+                    return
+                raise
+            with suppress(FileExistsError):
+                os.mkdir(own, 0o755, dir_fd=at)
+            folder = opened.enter_context(durable.directory(own, at=at))
+            if user not in self._written:
+                # What another run left: nobody else writes here.
+                self._written[user] = dict.fromkeys(os.listdir(folder), "")
+            before = self._written[user]
+            for name in before.keys() - files.keys():
+                with suppress(FileNotFoundError, IsADirectoryError):
+                    os.unlink(name, dir_fd=folder)
+                del before[name]
+            for name, text in files.items():
+                if before.get(name) != text:
+                    with aside.fence("note", f"{user}/{name}", but=(OSError,)):
+                        _put(folder, name, text)
+                    before[name] = text
+
+
+def _put(folder: int, name: str, text: str) -> None:
+    """Write a file into the folder, in place of what has that name; whatever that is, it is not followed."""
+    temporary = f".note-{os.urandom(4).hex()}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(temporary, flags, 0o644, dir_fd=folder)
+    try:
+        with open(descriptor, "w", encoding="utf-8", errors="replace") as file:
+            os.fchmod(descriptor, 0o644)
+            file.write(text)
+        os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary, dir_fd=folder)
+        raise
 
 
 def _cut(about: str, tail: str) -> str:

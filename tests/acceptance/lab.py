@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import socket
 import struct
 import subprocess
@@ -22,11 +23,25 @@ def mount(*words: str) -> None:
     subprocess.run(["mount", *words], check=True)
 
 
+def forget_cytowatch(etc: Path) -> None:
+    """Take what an installed cytowatch has left in a copy of ``/etc``: its user, unit and configuration."""
+    for name in ("passwd", "shadow", "group", "gshadow", "subuid", "subgid"):
+        path = etc / name
+        if not path.exists():
+            continue
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(line for line in lines if not line.startswith("cytowatch:")))
+    shutil.rmtree(etc / "cytowatch", ignore_errors=True)
+    for path in [*(etc / "systemd/system").glob("**/cytowatch.service*")]:
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
 def prepare(house: Path) -> None:
     """Let everything that is changed be forgotten; `systemctl` is the stand-in."""
     mount("--make-rprivate", "/")
     etc = house / "etc"
     subprocess.run(["cp", "-a", "/etc", str(etc)], check=True)
+    forget_cytowatch(etc)
     mount("--bind", str(etc), "/etc")
     for path in _FORGOTTEN:
         Path(path).mkdir(parents=True, exist_ok=True)

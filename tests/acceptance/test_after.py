@@ -106,12 +106,14 @@ def test_return(root: Root, tmp_path: Path, running: bool) -> None:
     root.assert_clean()
 
 
-def test_what_failed_in_a_folder_is_sent_back_by_its_folder(root: Root, tmp_path: Path) -> None:
-    """Named by the folder, all in it that failed goes; an incomplete set lies in the folder again."""
+def test_what_failed_in_a_folder_is_retried_by_its_folder(root: Root, tmp_path: Path) -> None:
+    """Named by the folder, all in it that failed is; an incomplete set must be sent again, and says so.
+
+    By now another slide of the same names may lie in the inbox, so no part of a drop goes there by itself.
+    """
     root.configure(inbox="incomplete_after_s = 0.5\nfolder_quiet_s = 0.3")
     case = root.path / "inbox" / "ann" / "case"
     vendors.mirax_mrxs(case, "M")
-    late = (case / "M" / "Data0001.dat").read_bytes()
     (case / "M" / "Data0001.dat").unlink()
     builders.aperio_svs(case / "good.svs")
     builders.jpeg(case / "bad.jpg").write_bytes(damaged(tmp_path))
@@ -119,22 +121,118 @@ def test_what_failed_in_a_folder_is_sent_back_by_its_folder(root: Root, tmp_path
     assert root.run_until_idle() == 1
     assert not case.exists()
     done = command(root, "retry", "case")
-    assert done.returncode == 0, done.stderr
-    assert "M.mrxs goes back to inbox" in done.stdout
+    assert done.returncode == 2
     assert "bad.jpg goes back to CONVERTING" in done.stdout
-    assert sorted(path.name for path in case.rglob("*.*")) == [
-        "Data0000.dat", "Index.dat", "M.mrxs", "Slidedat.ini",
-    ]  # fmt: skip
-    (case / "M" / "Data0001.dat").write_bytes(late)
+    assert "-M is incomplete and was part of another drop" in done.stderr
+    assert "send that again, whole" in done.stderr
+    assert not case.exists()
     assert root.run_until_idle() == 1
-    assert root.by_name()["M.mrxs"]["status"] == "DEPLOYED"
     assert root.by_name()["bad.jpg"]["status"] == "ERROR_CONVERSION"
     first = next(one for one in root.manifests().values() if len(one["children"]) == 3)
     assert command(root, "return", first["id"]).returncode == 0
-    assert (root.path / "inbox" / "ann" / "_returned" / "bad.jpg").read_bytes() == bad
+    returned = root.path / "inbox" / "ann" / "_returned"
+    assert (returned / "bad.jpg").read_bytes() == bad
+    assert sorted(str(path.relative_to(returned)) for path in returned.rglob("*.*")) == [
+        "M.mrxs", "M/Data0000.dat", "M/Index.dat", "M/Slidedat.ini", "bad.jpg",
+    ]  # fmt: skip
     again = command(root, "return", first["id"])
     assert (again.returncode, "is in error" in again.stderr) == (2, True)
     root.assert_clean()
+
+
+def broken(folder: Path, *, without: str, colour: str) -> Path:
+    """An MRXS called 1 that lacks one file; each file says whose it is."""
+    made = vendors.mirax_mrxs(folder, "1")
+    for path in folder.rglob("*"):
+        if path.is_file() and path.suffix != ".ini":
+            path.write_bytes(path.read_bytes() + colour.encode())
+    (folder / "1" / without).unlink()
+    return made
+
+
+def whose(path: Path) -> set[bytes]:
+    """Whose files lie in one set."""
+    return {file.read_bytes()[-1:] for file in path.rglob("*") if file.suffix in (".dat", ".mrxs")}
+
+
+def test_two_broken_sets_of_one_name_stay_two(root: Root, tmp_path: Path) -> None:
+    """Out of two zips: neither goes back into the inbox; handed back, each is under a stem of its own."""
+    root.configure(inbox="incomplete_after_s = 0.5")
+    for name, without in (("A", "Data0001.dat"), ("B", "Data0000.dat")):
+        broken(tmp_path / name, without=without, colour=name)
+        shutil.make_archive(str(tmp_path / f"case {name}"), "zip", root_dir=tmp_path / name)
+        root.drop(tmp_path / f"case {name}.zip")
+    assert root.run_until_idle() == 1
+    refused = command(root, "retry", "--reason", "incomplete")
+    assert (refused.returncode, refused.stderr.count("send that again")) == (2, 2)
+    assert list((root.path / "inbox" / "ann").iterdir()) == []
+    for document in root.manifests().values():
+        if document["status"] == "ERROR_FORMAT":
+            assert command(root, "return", document["id"]).returncode == 0
+    returned = root.path / "inbox" / "ann" / "_returned"
+    assert sorted(path.name for path in returned.iterdir()) == [
+        "1",
+        "1 (1)",
+        "1 (1).mrxs",
+        "1.mrxs",
+    ]
+    for stem in ("1", "1 (1)"):
+        [one] = whose(returned / stem)
+        assert (returned / f"{stem}.mrxs").read_bytes().endswith(one)
+    assert root.run_until_idle() == 0
+
+
+def test_a_set_goes_back_beside_another_of_its_name(root: Root, tmp_path: Path) -> None:
+    """As one unit: its head and its folder have one other stem, and nothing is put into the other's folder."""
+    root.configure(inbox="incomplete_after_s = 0.5")
+    inbox = root.path / "inbox" / "ann"
+    broken(inbox, without="Data0001.dat", colour="A")
+    assert root.run_until_idle() == 1
+    [document] = root.manifests().values()
+    broken(inbox, without="Data0000.dat", colour="B")
+    assert command(root, "retry", document["id"]).returncode == 0
+    assert sorted(path.name for path in inbox.iterdir()) == ["1", "1 (1)", "1 (1).mrxs", "1.mrxs"]
+    assert (whose(inbox / "1"), whose(inbox / "1 (1)")) == ({b"B"}, {b"A"})
+
+
+def test_a_set_without_its_head_comes_back_in_its_folder(root: Root, tmp_path: Path) -> None:
+    """It is called by the folder, and is not torn apart."""
+    root.configure(inbox="incomplete_after_s = 0.5")
+    vendors.mirax_mrxs(root.path / "inbox" / "ann", "lost").unlink()
+    assert root.run_until_idle() == 1
+    [document] = root.manifests().values()
+    assert document["name"] == "lost"
+    assert document["drop_path"] == "ann/lost"
+    assert command(root, "return", document["id"]).returncode == 0
+    returned = root.path / "inbox" / "ann" / "_returned"
+    assert [path.name for path in returned.iterdir()] == ["lost"]
+    assert sorted(path.name for path in (returned / "lost").iterdir()) == [
+        "Data0000.dat", "Data0001.dat", "Index.dat", "Slidedat.ini",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ["link", "pipe", "file"])
+def test_nothing_leaves_the_tree_on_its_way_back(root: Root, tmp_path: Path, what: str) -> None:
+    """Whatever lies where a folder of the inbox is expected is not followed; the original is kept."""
+    document = failed(root, tmp_path)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    place = root.path / "inbox" / "ann" / "_returned"
+    match what:
+        case "link":
+            place.symlink_to(outside)
+        case "pipe":
+            os.mkfifo(place)
+        case _:
+            place.touch()
+    done = command(root, "return", document["id"])
+    assert done.returncode == 2
+    assert "_returned in the inboxes is not a folder of its own" in done.stderr
+    assert list(outside.iterdir()) == []
+    place.unlink()
+    assert command(root, "return", document["id"]).returncode == 0
+    data = (tmp_path / "Größe 1.jpg").read_bytes()
+    assert (place / "Größe 1.jpg").read_bytes() == data
 
 
 def damaged(tmp_path: Path) -> bytes:

@@ -88,7 +88,7 @@ def test_every_page_with_commands_is_run() -> None:
     """A page that gets commands later must be added to the test below."""
     found = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md") if sections(path)}
     run = {"tutorial.md", "how-to/install.md", "how-to/new-user.md", "how-to/project.md",
-           "how-to/stuck-slide.md"}  # fmt: skip
+           "how-to/stuck-slide.md", "how-to/set-aside.md"}  # fmt: skip
     assert found == run
     assert list(sections(HOUSE / "README.md")) == ["Running it"]
 
@@ -139,7 +139,7 @@ def test_a_lab_is_installed_by_the_documents(wheels: Path) -> None:
         *(block for blocks in tutorial.values() for block in blocks),
         *(
             block
-            for name in ("new-user", "project", "stuck-slide")
+            for name in ("new-user", "project", "stuck-slide", "set-aside")
             for blocks in sections(DOCS / "how-to" / f"{name}.md").values()
             for block in blocks
         ),

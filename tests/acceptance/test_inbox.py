@@ -21,7 +21,11 @@ _OTHER = 4242
 
 
 def waiting(root: Root) -> dict[str, dict[str, Any]]:
-    told = json.loads((root.path / "state" / "live.json").read_text())
+    live = root.path / "state" / "live.json"
+    if not live.exists():
+        # It is written a moment after the daemon is ready.
+        return {}
+    told = json.loads(live.read_text())
     return {one["path"]: one for one in told["waiting"]}
 
 

@@ -100,6 +100,7 @@ def test_all_others_are_served_and_each_is_named(root: Root, tmp_path: Path) -> 
         assert {one["which"] for one in page["set_aside"]} & names
         assert page["daemon"]["running"]
         listed = answered(root, "list", "--user", USER)
+        assert "set aside: uploaded file" in command(root, "list").stderr
         assert names <= {one["id"] for one in listed}
         told = answered(root, "check", "--deep")
         wrong = "\n".join(one["detail"] for one in told if one["good"] is False)
@@ -109,7 +110,7 @@ def test_all_others_are_served_and_each_is_named(root: Root, tmp_path: Path) -> 
             ["missing"],
         )
         assert any(one["name"] == "set aside" for one in told)
-        assert any(one["name"] == "requests" for one in told) is True
+        assert any(one["name"] == "requests" for one in told)
         shown = command(root, "show", in_storage["deep"].name)
         assert (shown.returncode, "manifest cannot be read" in shown.stdout) == (0, True), (
             shown.stderr

@@ -78,6 +78,7 @@ KEYS: dict[str, tuple[str, Any]] = {
     "projects is a text": ("projects", "x"),
     "projects leads out": ("projects", [".."]),
     "name is null": ("name", None),
+    "name is not base64": ("name_base64", "\u00e4?"),
     "size is huge": ("size_bytes", 1 << 70),
     "size is negative": ("size_bytes", -1),
     "size is a text": ("size_bytes", "5"),

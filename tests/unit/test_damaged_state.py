@@ -322,3 +322,12 @@ def test_a_note_is_written_whatever_lies_in_its_place(kind: str, spool: Spool) -
         assert (
             spool.status_dir / "ann" / f"{name}.svs - DEPLOYED.txt"
         ).read_text() == "? is deployed\n"
+
+
+def test_a_folder_that_takes_no_notes_is_no_other_users_trouble(spool: Spool) -> None:
+    """The others have theirs; whoever asked for them is told."""
+    (spool.status_dir / "ann").write_text("a file in the folder's place")
+    note = Note(user="ann", about="a.svs", says="DEPLOYED", text="x")
+    with pytest.raises(OSError):
+        Notes(spool.root, "status").show({"a": note, "b": dataclasses.replace(note, user="bob")})
+    assert (spool.status_dir / "bob" / "a.svs - DEPLOYED.txt").exists()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,10 +13,11 @@ from typing import Any, cast
 
 import pytest
 
-from cytowatch import aside, hooks, invariants, manifest, tree
+from cytowatch import aside, hooks, invariants, manifest, outside, tree
+from cytowatch.cli import change
 from cytowatch.cli.page import list_lines
 from cytowatch.config import Hook
-from cytowatch.engine import advance, after, hashing, recover
+from cytowatch.engine import advance, after, hashing, recover, verification
 from cytowatch.engine.hashing import Hasher
 from cytowatch.errors import RootError
 from cytowatch.index import Index
@@ -22,6 +25,7 @@ from cytowatch.ledger import Ledger
 from cytowatch.manifest import Manifest
 from cytowatch.names import UploadedFileId
 from cytowatch.observe.metrics import Metrics
+from cytowatch.outside import OutsideError
 from cytowatch.spool import Spool
 from cytowatch.status import Status
 from tests.builders import damage
@@ -241,3 +245,92 @@ def test_a_folder_of_storage_that_is_no_text_is_passed_over(spool: Spool) -> Non
     assert [one.which for one in aside.all_of("row")] == ["storage/\udce4nn"]
     assert index.find("\udce4") == []
     index.close()
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE, errno.ENAMETOOLONG])
+def test_one_that_cannot_be_read_now_is_listed_by_its_id(
+    code: int, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that errs at one place, or a file of somebody else: the others are indexed, and it later."""
+    put(spool, SOUND, Status.DEPLOYED)
+    put(spool, BAD, Status.DEPLOYED)
+    read = outside.read_file
+
+    def failing(path: Any, **how: Any) -> bytes:
+        if BAD in str(path):
+            raise OSError(code, os.strerror(code), str(path))
+        return read(path, **how)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(outside, "read_file", failing)
+        index = Index(spool)
+        index.reconcile()
+        assert index.fault is None
+        assert {row.id: row.reason for row in index.select()} == {
+            SOUND: None,
+            BAD: manifest.DAMAGED,
+        }
+        [one] = aside.all_of("row")
+        assert os.strerror(code) in one.why
+        assert [said for said in invariants.broken(spool, at_rest=False) if BAD in said]
+        list(recover.recover(spool, now=NOW))
+    aside.reset()
+    index.again(index.due())
+    assert {row.id: row.reason for row in index.select()} == {SOUND: None, BAD: None}
+    index.close()
+
+
+@pytest.mark.parametrize("ending", ["", "-wal", "-shm"])
+@pytest.mark.parametrize("kind", [kind for kind in damage.FILES if kind != "huge"])
+def test_a_damaged_index_is_made_again(kind: str, ending: str, spool: Spool) -> None:
+    """Whatever lies in the place of one of its files; a command beside it answers from the tree."""
+    put(spool, SOUND, Status.DEPLOYED)
+    first = Index(spool)
+    first.reconcile()
+    first.close()
+    place = Path(f"{spool.state / 'index.sqlite3'}{ending}")
+    damage._gone(place)
+    damage.FILES[kind](place)
+    with tree.indexed(spool) as beside:
+        assert [row.id for row in beside.select()] == [SOUND]
+    index = Index(spool)
+    index.reconcile()
+    if index.fault is not None:
+        index.reconcile(anew=index.damaged)
+    assert index.fault is None
+    assert [row.id for row in index.select()] == [SOUND]
+    index.put(manifest.read(put(spool, BAD, Status.DEPLOYED)), Status.DEPLOYED)
+    assert len(index.select()) == 2
+    index.close()
+
+
+@pytest.mark.parametrize("kind", ["fifo", "socket", "folder", "link to a device"])
+def test_a_file_in_storage_that_is_none_is_waited_at_by_nobody(
+    kind: str, spool: Spool, tmp_path: Path
+) -> None:
+    """Verifying, hashing and exporting say so."""
+    path = put(spool, BAD, Status.DEPLOYED)
+    found = manifest.read(path)
+    damage._gone(path / "source" / "a.jpg")
+    damage.FILES[kind](path / "source" / "a.jpg")
+    findings = verification.verify(
+        path, found, cast("Any", None), throttle=verification.Throttle(0), progress=lambda _: None,
+        stop=threading.Event(),
+    )  # fmt: skip
+    assert findings.problems == ["source/a.jpg is not a regular file"]
+    hasher = Hasher(spool, Index(spool, memory=True), Log("x"), lambda: None)
+    with pytest.raises((OutsideError, OSError)):
+        hasher._digest(path / "source" / "a.jpg")
+    with pytest.raises((RootError, OSError)):
+        change.export(BAD, tmp_path / "out", root=spool.root)
+    assert [said for said in invariants.broken(spool, at_rest=True) if BAD in said]
+
+
+def test_pausing_one_whose_name_is_no_text_holds_back_the_others_still(spool: Spool) -> None:
+    """It is spelled as the daemon does, so that the file can be read again."""
+    from cytowatch import pauses
+
+    pauses.pause(spool, "ann")
+    pauses.pause(spool, "b\udce4b")
+    assert pauses.read(spool).users == {"ann", "b\ufffdb"}
+    assert pauses.resume(spool, "b\udce4b").users == {"ann"}

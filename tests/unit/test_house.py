@@ -118,6 +118,14 @@ def test_the_unit_file_is_accepted(tmp_path: Path) -> None:
     assert "cytowatch.service" not in told.stderr
 
 
+def test_no_number_of_failed_starts_keeps_the_daemon_down() -> None:
+    """When somebody has mended the cause, nobody may have to know of `systemctl reset-failed`."""
+    lines = (HOUSE / "systemd" / "cytowatch.service").read_text().splitlines()
+    assert "StartLimitIntervalSec=0" in lines
+    assert "Restart=on-failure" in lines
+    assert not [line for line in lines if line.startswith(("StartLimitBurst", "RestartPrevent"))]
+
+
 @needs("systemd-analyze")
 def test_the_unit_exposes_little() -> None:
     """At most 1.5 of 10, as `systemd-analyze security` reckons."""

@@ -1,0 +1,169 @@
+"""The way back into an inbox, as guarded as the way in.
+
+Others write to an inbox, and may put a link, a pipe or a folder in the place of any name at any moment. So
+what goes back goes relative to descriptors of folders, none of which was reached by a link, and never over
+anything. The files of one slide go back together: under their own names if all of those are free, else under
+one other stem that is.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from cytowatch import durable
+
+__all__ = ["Unit", "give_back", "opened", "put"]
+
+#: The file in ``<id>/`` whose name says under which number its files go back: a second try goes on with it.
+_MARK = re.compile(r"back\.(\d+)")
+_MOST_TRIES = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """What goes back as one: each file by its path below ``<id>/``, and its path as it was dropped."""
+
+    stem: str
+    files: Sequence[tuple[str, str]]
+
+    def named(self, number: int) -> list[tuple[str, str]]:
+        """The files with the paths that they get at the try of this `number`.
+
+        A head and its folder change their stem together, as decoders find one by the other. What is named by
+        an index file keeps its name, and goes into a folder of its own.
+        """
+        if number == 0:
+            return list(self.files)
+        again = f"{self.stem} ({number})"
+        others = {f"_{self.stem}_": f"_{again}_"}
+        found = []
+        for source, path in self.files:
+            top, slash, rest = path.partition("/")
+            stem, ending = (top, "") if slash else os.path.splitext(top)
+            if stem == self.stem:
+                top = f"{again}{ending}"
+            elif top in others:
+                top = others[top]
+            else:
+                return [(source, f"{again}/{path}") for source, path in self.files]
+            found.append((source, f"{top}{slash}{rest}"))
+        return found
+
+
+@contextmanager
+def opened(inbox: Path, relative: str) -> Iterator[int]:
+    """A descriptor of the folder `relative` below `inbox`; what is missing of it is made.
+
+    Raises
+    ------
+    OSError
+        A part of it is a link, a file or a pipe; nothing was followed.
+    """
+    with ExitStack() as stack:
+        at = stack.enter_context(durable.directory(inbox))
+        yield _inner(stack, at, relative)
+
+
+def _inner(stack: ExitStack, at: int, relative: str) -> int:
+    for part in relative.split("/") if relative else ():
+        with suppress(FileExistsError):
+            os.mkdir(part, 0o777, dir_fd=at)
+            # What is moved into it is as safe as its name.
+            os.fsync(at)
+        at = stack.enter_context(durable.directory(part, at=at))
+    return at
+
+
+def put(source: Path, name: str, at: int) -> str:
+    """Rename the file `source` to `name` in the folder `at`, or beside what has that name; gives its name.
+
+    Raises
+    ------
+    OSError
+        It cannot be; it is where it was.
+    """
+    stem, dot, ending = name.rpartition(".")
+    for number in range(_MOST_TRIES):
+        other = f"{stem if dot else name} (kept {number}){dot}{ending if dot else ''}"
+        wanted = name if number == 0 else other
+        with suppress(FileExistsError):
+            durable.rename(source, wanted, target_fd=at)
+            return wanted
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
+
+
+def give_back(place: Path, unit: Unit, inbox: Path, folder: str) -> None:
+    """Rename the files of `unit` from the ``<id>/`` at `place` into `folder` of the inboxes.
+
+    After a crash it goes on where it was if it is called again.
+
+    Raises
+    ------
+    OSError
+        A folder on the way is not one, or the machine has a fault; what has not moved is where it was.
+    """
+    left = [one for one in unit.files if _is_file(place / one[0])]
+    with opened(inbox, folder) as at:
+        number = _begun(place)
+        if number is None:
+            number = _free(unit, at)
+            (place / f"back.{number}").touch()
+            # Or a power cut in the middle of it would have the rest go back under another name.
+            durable.fsync_directory(place)
+        paths = dict(unit.named(number))
+        for source, _ in left:
+            above, _, name = paths[source].rpartition("/")
+            with ExitStack() as stack:
+                inner = _inner(stack, at, above)
+                put(place / source, name, inner)
+                # Its old name goes with its directory.
+                os.fsync(inner)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        os.stat(path, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _begun(place: Path) -> int | None:
+    found = (_MARK.fullmatch(name) for name in os.listdir(place))
+    return next((int(one[1]) for one in found if one), None)
+
+
+def _free(unit: Unit, at: int) -> int:
+    """The first number under which no name of the unit is taken; its folder is made at once."""
+    for number in range(_MOST_TRIES):
+        tops = {path.partition("/")[::2] for _, path in unit.named(number)}
+        names = {top for top, _ in tops}
+        if any(_taken(name, at) for name in names):
+            continue
+        made: list[str] = []
+        try:
+            for name in sorted({top for top, rest in tops if rest}):
+                os.mkdir(name, 0o777, dir_fd=at)
+                made.append(name)
+        except FileExistsError:
+            # Somebody was faster: another one's folder is no place for these.
+            for name in made:
+                with suppress(OSError):
+                    os.rmdir(name, dir_fd=at)
+            continue
+        return number
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), unit.stem)
+
+
+def _taken(name: str, at: int) -> bool:
+    try:
+        os.stat(name, dir_fd=at, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True

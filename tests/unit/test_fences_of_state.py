@@ -1,0 +1,301 @@
+"""Whatever one thing raises in a loop over uploaded files, requests, notes or deliveries: the others are served."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from cytowatch import aside, failpoints, hooks, invariants, manifest, tree
+from cytowatch.engine import advance, after, notes, recover, requests
+from cytowatch.engine.advance import Place
+from cytowatch.engine.hashing import Hasher
+from cytowatch.hooks.deliver import Courier
+from cytowatch.index import Index
+from cytowatch.observe.feedback import Note, Notes
+from cytowatch.spool import Spool
+from cytowatch.status import Status
+from tests.unit.test_damaged_tree import BAD, HOOK, NOW, SOUND, Log, ledger, put
+
+BOTH = {SOUND, BAD}
+
+
+@dataclass(frozen=True)
+class Loop:
+    """`do` goes through the loop once, and gives whom it served; `then` it goes on by itself."""
+
+    function: str
+    which: str
+    do: Callable[[Spool], set[str]]
+    #: A thing that is set aside is served in part: it is listed by its id, for example.
+    still: bool = False
+
+
+LOOPS: list[Loop] = []
+
+
+def loop(
+    function: str, which: str = BAD, *, still: bool = False
+) -> Callable[[Callable[[Spool], set[str]]], None]:
+    def add(do: Callable[[Spool], set[str]]) -> None:
+        LOOPS.append(Loop(f"cytowatch.{function}", which, do, still))
+
+    return add
+
+
+def both(spool: Spool, status: Status) -> list[Path]:
+    folder = spool.storage / "ann" if status.is_success else spool.stage(status)
+    return [
+        folder / id_ if (folder / id_).exists() else put(spool, id_, status) for id_ in (SOUND, BAD)
+    ]
+
+
+@loop("index.Index._look_at_one")
+def _(spool: Spool) -> set[str]:
+    both(spool, Status.DEPLOYED)
+    index = Index(spool, memory=True)
+    index.reconcile()
+    assert index.fault is None
+    return {row.id for row in index.select() if row.reason is None}
+
+
+@loop("index.Index._storages", "bob")
+def _(spool: Spool) -> set[str]:
+    both(spool, Status.DEPLOYED)
+    if not (spool.storage / "bob").exists():
+        (spool.storage / "bob").mkdir()
+        (spool.storage / "ann" / BAD).rename(spool.storage / "bob" / BAD)
+    index = Index(spool, memory=True)
+    index.reconcile()
+    return {row.id for row in index.select()}
+
+
+@loop("index.Index.put")
+def _(spool: Spool) -> set[str]:
+    index = Index(spool, memory=True)
+    for path in both(spool, Status.DEPLOYED):
+        index.put(manifest.read(path), Status.DEPLOYED)
+    assert index.fault is None
+    return {row.id for row in index.select()}
+
+
+@loop("tree.entry")
+def _(spool: Spool) -> set[str]:
+    both(spool, Status.DEPLOYED)
+    index = Index(spool, memory=True)
+    index.reconcile()
+    entries = [tree.entry(spool, row) for row in index.select()]
+    assert {entry.manifest["id"] for entry in entries if entry} == BOTH
+    return {entry.manifest["id"] for entry in entries if entry and not entry.damaged}
+
+
+@loop("ledger.Ledger._take_note")
+def _(spool: Spool) -> set[str]:
+    both(spool, Status.DEPLOYED)
+    index = Index(spool, memory=True)
+    index.reconcile()
+    told = ledger(index, spool)
+    told.count_tree(spool, NOW)
+    return set(told.notes(NOW))
+
+
+@loop("ledger.Ledger.notes")
+def _(spool: Spool) -> set[str]:
+    told = ledger(Index(spool, memory=True), spool)
+    for path in both(spool, Status.CONVERTING):
+        found = manifest.read(path)
+        told.progressed(Place(status=Status.CONVERTING, path=path, manifest=found), 0.5)
+    return set(told.notes(NOW))
+
+
+@loop("ledger.Ledger.entered", still=True)
+def _(spool: Spool) -> set[str]:
+    index = Index(spool, memory=True)
+    told = ledger(index, spool)
+    for path in both(spool, Status.DEPLOYED):
+        found = manifest.read(path)
+        before = Place(status=Status.DEPLOYING, path=path, manifest=found)
+        told.entered(before, Place(status=Status.DEPLOYED, path=path, manifest=found), 1.0)
+    return {row.id for row in index.select()}
+
+
+@loop("ledger.Ledger.set_ages", "UPLOADED")
+def _(spool: Spool) -> set[str]:
+    both(spool, Status.UPLOADED)
+    index = Index(spool, memory=True)
+    index.reconcile()
+    ledger(index, spool).set_ages(NOW)
+    return {SOUND} if aside.all_of("row") else BOTH
+
+
+@loop("engine.recover.set_doubles_aside")
+def _(spool: Spool) -> set[str]:
+    for status in (Status.UPLOADED, Status.CONVERTING):
+        for path in both(spool, status):
+            assert path.exists()
+    return {id_ for id_, _, _ in recover.set_doubles_aside(spool)}
+
+
+@loop("engine.recover.recover", still=True)
+def _(spool: Spool) -> set[str]:
+    both(spool, Status.CONVERTING)
+    return {id_ for _, id_ in recover.recover(spool, now=NOW)}
+
+
+@loop("engine.advance.lighten_the_rest", f"{BAD}.lighten")
+def _(spool: Spool) -> set[str]:
+    for path in both(spool, Status.DEPLOYED):
+        found = manifest.read(path)
+        advance.plan_to_lighten(spool, Place(status=Status.DEPLOYED, path=path, manifest=found))
+    return set(recover.finish(spool))
+
+
+@loop("engine.notes.there", "no id")
+def _(spool: Spool) -> set[str]:
+    for id_ in (SOUND, "no id"):
+        (spool.requests / f"{id_}.hash").write_text("ann")
+    found = {id_ for _, id_ in notes.there(spool, ".hash")}
+    return BOTH if notes.refused(spool) else found
+
+
+@loop("engine.hashing.Hasher._waiting", f"{BAD}.hash")
+def _(spool: Spool) -> set[str]:
+    both(spool, Status.DEPLOYED)
+    for id_ in BOTH:
+        (spool.requests / f"{id_}.hash").write_text("ann")
+    return {path.name for _, path in Hasher(spool, Index(spool), Log("x"), lambda: None)._waiting()}
+
+
+@loop("engine.after.expired")
+def _(spool: Spool) -> set[str]:
+    both(spool, Status.ERROR_FORMAT)
+    return {id_ for _, id_ in after.expired(spool, now=NOW + timedelta(days=9), days=1)}
+
+
+@loop("engine.requests.answer_all", "b.json")
+def _(spool: Spool) -> set[str]:
+    both(spool, Status.ERROR_FORMAT)
+    for name, id_ in (("b", BAD), ("c", SOUND)):
+        (spool.requests / f"{name}.json").write_text(json.dumps({"do": "return", "id": id_}))
+    done = requests.answer_all(spool, Index(spool, memory=True), now=NOW)
+    return {one.request["id"] for one in done}
+
+
+@loop("engine.requests.sweep", "b.answer")
+def _(spool: Spool) -> set[str]:
+    for name in "bc":
+        (spool.requests / f"{name}.answer").write_text("x")
+    requests.sweep(spool, now_s=time.time() + 9999)
+    left = {path.stem for path in spool.requests.glob("*.answer")}
+    return {id_ for name, id_ in (("b", BAD), ("c", SOUND)) if name not in left}
+
+
+def noted(spool: Spool) -> None:
+    for path in both(spool, Status.DEPLOYED):
+        hooks.note(spool, [HOOK], manifest.read(path), Status.DEPLOYED, now=NOW)
+
+
+@loop("hooks.pending._read")
+def _(spool: Spool) -> set[str]:
+    noted(spool)
+    return {one.id for one in hooks.pending(spool)}
+
+
+@loop("hooks.pending.drop_untrue")
+def _(spool: Spool) -> set[str]:
+    for path in both(spool, Status.ERROR_FORMAT):
+        hooks.note(spool, [HOOK], manifest.read(path), Status.DEPLOYED, now=NOW)
+    return {one.id for one in hooks.drop_untrue(spool)}
+
+
+@loop("hooks.deliver.Courier._deliver")
+def _(spool: Spool) -> set[str]:
+    noted(spool)
+    told: set[str] = set()
+    courier = Courier(spool, (HOOK,), lambda one, outcome: told.add(one.id))
+    courier._deliver(HOOK, threading.Event())
+    return told
+
+
+@loop("observe.feedback.Notes.show", "bob")
+def _(spool: Spool) -> set[str]:
+    for user in ("ann", "bob"):
+        (spool.inbox / user).mkdir(exist_ok=True)
+    shown = {user: Note(user=user, about="a", says="x", text="x") for user in ("ann", "bob")}
+    Notes(spool.root, "status").show(shown)
+    there = {path.parent.name for path in spool.status_dir.glob("*/*.txt")}
+    return {id_ for user, id_ in (("ann", SOUND), ("bob", BAD)) if user in there}
+
+
+@loop("invariants._fenced")
+def _(spool: Spool) -> set[str]:
+    both(spool, Status.UPLOADED)
+    told = "\n".join(invariants.broken(spool, at_rest=True))
+    return {id_ for id_ in BOTH if f"{id_} is still in work" in told}
+
+
+@pytest.fixture(autouse=True)
+def nothing_aside() -> Iterator[None]:
+    aside.reset()
+    yield
+    aside.reset()
+    sys.settrace(None)
+
+
+@pytest.mark.parametrize("kind", failpoints.POISONS)
+@pytest.mark.parametrize("through", LOOPS, ids=lambda one: one.function)
+def test_the_others_are_served(
+    through: Loop, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is set aside with its reason, and goes on when the cause is gone."""
+    spool = Spool.create(tmp_path / "root")
+    monkeypatch.setattr(failpoints, "_POISONED", [(through.function, through.which, kind, "")])
+    served = through.do(spool)
+    assert SOUND in served
+    assert (BAD in served) is through.still
+    if through.function != "cytowatch.invariants._fenced":
+        assert [one.which for one in aside.all_of() if through.which in one.which]
+    monkeypatch.setattr(failpoints, "_POISONED", [])
+    monkeypatch.setattr(aside.time, "monotonic", itertools.count(1e9).__next__)
+    assert through.do(spool) | served >= BOTH
+    assert not aside.all_of("request")
+
+
+def test_every_loop_has_a_case() -> None:
+    """Each function of these modules that fences one thing of many is in what is tried here."""
+    import ast
+
+    import cytowatch
+
+    package = Path(cytowatch.__file__).parent
+    modules = (
+        "index", "tree", "ledger", "invariants", "hooks/pending", "hooks/deliver", "engine/recover",
+        "engine/notes", "engine/requests", "engine/hashing", "engine/after", "observe/feedback",
+    )  # fmt: skip
+    elsewhere = {
+        # In test_damaged_tree and test_damaged_state: threads, and what begins with all of them.
+        "engine.hashing.Hasher._serve", "hooks.deliver.Courier._serve",
+    }  # fmt: skip
+    there = set()
+    for name in modules:
+        nodes = ast.parse((package / f"{name}.py").read_text())
+        for top in ast.walk(nodes):
+            inside = [(top.name, one) for one in top.body] if isinstance(top, ast.ClassDef) else []
+            for owner, one in [("", top), *inside]:
+                if isinstance(one, ast.FunctionDef) and "aside.fence" in ast.unparse(one):
+                    there.add((name.replace("/", "."), owner, one.name))
+    named = {
+        ".".join(part for part in one if part)
+        for one in there
+        if one[1] or (one[0], one[2]) not in {(m, f) for m, c, f in there if c}
+    }
+    tried = {one.function.removeprefix("cytowatch.") for one in LOOPS} | elsewhere
+    assert named <= tried

@@ -1,0 +1,87 @@
+"""What is set aside is told where people and machines look: bounded, and in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import jsonschema_rs
+import pytest
+
+from cytowatch import aside
+from cytowatch.cli.check import _set_aside
+from cytowatch.cli.page import _WHERES, status_lines, status_page
+from cytowatch.cli.schema import schema_of
+from cytowatch.index import Index
+from cytowatch.observe import reports
+from cytowatch.observe.metrics import Metrics
+from cytowatch.spool import Spool
+
+
+@pytest.fixture(autouse=True)
+def nothing_aside() -> Iterator[None]:
+    aside.reset()
+    yield
+    aside.reset()
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool.create(tmp_path / "root")
+
+
+def poisoned(count: int) -> None:
+    for number in range(count):
+        with aside.fence("drop", f"ann/{number:03}\x1b[2J\udce4.svs"):
+            raise KeyError("x" * 1000)
+
+
+def test_every_place_has_its_counter_from_the_start() -> None:
+    """A counter that begins with its first event has no increase there."""
+    text = Metrics().text().decode()
+    for where in aside.WHERES:
+        assert f'cytowatch_set_aside_total{{where="{where}"}} 0.0' in text
+        assert where in _WHERES
+    for name in ("storage_missing_files", "archives_with_losses_total"):
+        assert f"cytowatch_{name} 0.0" in text
+
+
+def test_status_and_check_show_it(spool: Spool) -> None:
+    """As the daemon said: a bounded list, of text that can be written and acts on no terminal."""
+    poisoned(150)
+    (spool.state / "live.json").write_text(
+        json.dumps({"at": "x", "set_aside": reports.set_aside()})
+    )
+    index = Index(spool, memory=True)
+    with spool.lock():
+        page = status_page(spool, index, 1, json.loads((spool.state / "live.json").read_text()))
+        results = list(_set_aside(spool))
+    assert len(page["set_aside"]) == len(results) == 100
+    jsonschema_rs.validator_for(schema_of("status")).validate({**page, "waiting_as_of": None})
+    lines = [line for line in status_lines(page) if "aside" in line]
+    assert len(lines) == 21
+    assert lines[-1].endswith("and 80 more are set aside")
+    for line in (*lines, *(one.detail for one in results)):
+        line.encode()
+        assert "\x1b" not in line
+    assert {one.good for one in results} == {False}
+
+
+def test_a_daemon_that_is_gone_has_set_nothing_aside(spool: Spool) -> None:
+    """What it said before it ended holds no more: the next one tries all of it again."""
+    poisoned(1)
+    (spool.state / "live.json").write_text(json.dumps({"set_aside": reports.set_aside()}))
+    live = json.loads((spool.state / "live.json").read_text())
+    assert status_page(spool, Index(spool, memory=True), None, live)["set_aside"] == []
+    assert list(_set_aside(spool)) == []
+
+
+def test_what_was_refused_is_counted(spool: Spool) -> None:
+    """Until somebody has deleted it."""
+    folder = spool.requests / "refused"
+    folder.mkdir()
+    (folder / "a.json.1").touch()
+    [result] = _set_aside(spool)
+    assert (result.name, result.good) == ("requests", False)
+    assert str(folder) in result.detail
