@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import Executor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -13,9 +14,9 @@ import pytest
 from cytowatch import manifest
 from cytowatch.config import Config, Engine
 from cytowatch.engine.contents import Contents
+from cytowatch.engine.engine import Engine as Scheduler
 from cytowatch.engine.room import Free, Room
-from cytowatch.engine.treat import Treatment, treat
-from cytowatch.errors import TransientError
+from cytowatch.engine.treat import Treatment
 from cytowatch.failpoints import POISONS
 from cytowatch.index import Index
 from cytowatch.manifest import FileEntry
@@ -50,6 +51,21 @@ class Raising:
         raise self._kind("poisoned \x1b[2J")
 
 
+class Later(Executor):
+    """Does what it was given when it is asked to, in this thread."""
+
+    def __init__(self) -> None:
+        self._given: list[Any] = []
+
+    def submit(self, function: Any, /, *arguments: Any, **_: Any) -> Any:
+        self._given.append((function, arguments))
+
+    def run(self) -> None:
+        given, self._given = self._given, []
+        for function, arguments in given:
+            function(*arguments)
+
+
 @pytest.mark.parametrize("kind", [*POISONS.values(), SystemError, StopIteration])
 def test_anything_that_is_raised_ends_that_file_alone(
     tmp_path: Path, kind: type[Exception]
@@ -82,10 +98,17 @@ def test_anything_that_is_raised_ends_that_file_alone(
         room=Room(lambda: Free(bytes=1 << 40)), now=lambda: NOW, monotonic=time.monotonic,
         stop=threading.Event(),
     )  # fmt: skip
-    with pytest.raises(TransientError) as fault:
-        treat(with_, ID)
-    assert fault.value.detail.isprintable()
-    treat(with_, ID)
+    pool = Later()
+    scheduler = Scheduler(with_, executor=pool, count=1, wake=lambda: None)
+    scheduler.submit("ann", ID)
+    scheduler.start_some(0.0)
+    pool.run()
+    [(why, detail)] = scheduler.waiting.values()
+    assert why == "unexpected"
+    assert detail.isprintable()
+    scheduler.start_some(time.monotonic() + 3600)
+    pool.run()
+    assert scheduler.idle
     found = spool.find(ID)
     assert found is not None
     assert found[0] is Status.ERROR_FORMAT
