@@ -390,6 +390,8 @@ def _wrapped(status: Status) -> Callable[[UploadedFile], Outcome]:
             SAID[name.split("-")[1].partition(".")[0]]()
         if status is Status.CONVERTING and name.startswith("made-"):
             return MADE[name.split("-")[1].partition(".")[0]](file)
+        if status is Status.CONVERTING and name.startswith("large"):
+            return _pyramid(file, warnings=[f"{number} {'w' * 3000}" for number in range(400)])
         if status is Status.CONVERTING and name.startswith("unnamed"):
             return _made(_deep_folders if "deep" in name else _beside)(file)
         if status is Status.EXTRACTING_DATA and name.startswith("member-"):

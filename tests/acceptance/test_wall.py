@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 import zipfile
@@ -133,21 +132,14 @@ def test_what_a_decoder_makes_of_members_costs_one_error(root: Root, tmp_path: P
     assert not list((root.path / "projects").iterdir())
 
 
-def test_an_answer_of_very_many_members_goes_by_a_file(root: Root, tmp_path: Path) -> None:
-    """Its list of ids is larger than any message; all of them become uploaded files, once."""
-    count = 12_000
-    name = "n" * 60
-    with zipfile.ZipFile(tmp_path / "many.zip", "w") as archive:
-        data = builders.png(tmp_path / "a.png", width=1, height=1).read_bytes()
-        for number in range(count):
-            archive.writestr(f"{number:05}{name}.png", data)
-    root.environment = {"CYTOWATCH_TEST_STAGES": "tests.acceptance.stages_for_tests"}
-    root.drop(tmp_path / "many.zip")
-    root.start()
-    root.wait(lambda: list(root.path.glob("storage/ann/*-many")), 240)
-    [place] = root.path.glob("storage/ann/*-many")
-    document = json.loads((place / "manifest.json").read_text())
-    assert len(document["children"]) == len(set(document["children"])) == count
-    assert sum(len(one) + 4 for one in document["children"]) > 1 << 20
-    assert not list(place.rglob("answer.json"))
-    root.kill()
+def test_a_large_answer_goes_by_a_file(root: Root, tmp_path: Path) -> None:
+    """One that is larger than any message is taken all the same, and its file is not published."""
+    root.environment = MISBEHAVING
+    builders.png(tmp_path / "a.png")
+    root.drop(tmp_path / "a.png", "large.png")
+    assert root.run_until_idle() == 0, root.log.read_text()[-3000:]
+    document = root.by_name()["large.png"]
+    assert document["status"] == "CONVERTED"
+    assert sum(len(one) for one in document["warnings"]) > 1 << 20
+    assert not list(document["_path"].rglob("answer.json"))
+    root.assert_clean()
