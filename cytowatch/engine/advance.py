@@ -116,7 +116,7 @@ def accept(
         most_files = (limits or Limits()).archive_max_entries
         changed = _hand_out(spool, place, changed, out, settings, most_files)
     else:
-        changed = _keep_output(place, changed, out, settings)
+        changed = _keep_output(spool, place, changed, out, settings)
     if place.status is Status.DETECTING_FORMAT:
         changed = _name_source(place.path, changed)
     attempts = 0 if outcome.status.is_final else 1
@@ -382,7 +382,9 @@ def _enter(
     return Place(status=status, path=path, manifest=written)
 
 
-def _keep_output(place: Place, changed: Manifest, out: str, settings: Storage) -> Manifest:
+def _keep_output(
+    spool: Spool, place: Place, changed: Manifest, out: str, settings: Storage
+) -> Manifest:
     """Make ``out.<attempt>`` the ``derived`` of the uploaded file, if the stage names anything in it.
 
     What was accepted of an earlier stage is looked at again: its decoder process could still change it.
@@ -399,7 +401,7 @@ def _keep_output(place: Place, changed: Manifest, out: str, settings: Storage) -
     else:
         made_check = made
     if names_any:
-        check_derived(place.status, made_check, changed["files"], settings)
+        check_derived(place.status, made_check, changed["files"], settings, discard=spool.discard)
     if names_any and made_check is made:
         # A pyramid that is published must have its bytes: a power cut would leave zeros under its name
         # (test_power.py fails without any of these).

@@ -1,6 +1,6 @@
-"""What is counted of an uploaded file that does not get on, and whether a fault that its decoder reports is there.
+"""How often a decoder reported a fault of the machine, and whether the daemon finds that fault itself.
 
-The counts are kept in memory only: after a restart, which may be an upgrade, each has all its tries again.
+The counts are kept in memory only: after a restart, which may be an upgrade, each file has all its tries again.
 """
 
 from __future__ import annotations
@@ -26,14 +26,7 @@ class Doubts:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._failed: Counter[str] = Counter()
         self._claimed: Counter[str] = Counter()
-
-    def failed(self, id_: str) -> int:
-        """One more defect was met on its way; gives how many."""
-        with self._lock:
-            self._failed[id_] += 1
-            return self._failed[id_]
 
     def claimed(self, id_: str) -> int:
         """Its decoder has once more reported a fault that was not found; gives how often."""
@@ -44,7 +37,6 @@ class Doubts:
     def forget(self, id_: str) -> None:
         """It has come to its end."""
         with self._lock:
-            self._failed.pop(id_, None)
             self._claimed.pop(id_, None)
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
 import structlog
 
-from cytowatch import durable, manifest, names, outside, trees
+from cytowatch import durable, manifest, names, outside
 from cytowatch.config import Storage
 from cytowatch.engine.answers import refused
 from cytowatch.manifest import FileEntry, Manifest
@@ -37,10 +37,17 @@ _OF_THE_MEMBER = frozenset(
 )
 
 
-def check_derived(status: Status, top: Path, files: list[FileEntry], settings: Storage) -> None:
+def check_derived(
+    status: Status,
+    top: Path,
+    files: list[FileEntry],
+    settings: Storage,
+    *,
+    discard: Callable[[Path], None],
+) -> None:
     """Hold what was derived into `top` against those of `files` that lie below ``derived/``.
 
-    What no row names is removed and logged; what is named gets the configured mode.
+    What no row names is given to `discard` and logged; what is named gets the configured mode.
 
     Raises
     ------
@@ -53,6 +60,11 @@ def check_derived(status: Status, top: Path, files: list[FileEntry], settings: S
         if row["path"].startswith("derived/")
     }
     unnamed = _check_tree(status, top, named, settings, deepest=_DEEPEST_DERIVED)
+    for path in unnamed:
+        discard(top / path)
+        if os.path.lexists(top / path):
+            said = outside.text(path, most=200)
+            raise refused(status, f"{said!r} is named nowhere, and cannot be removed")
     if unnamed:
         structlog.get_logger().warning(
             "output_unnamed",
@@ -175,7 +187,7 @@ def _is_given(row: object) -> bool:
 def _check_tree(
     status: Status, top: Path, named: Mapping[str, int], settings: Storage, *, deepest: int
 ) -> list[str]:
-    """Look at everything in `top`; gives what was there without being `named`, which is removed."""
+    """Look at everything in `top`; gives the paths that are there without being `named`."""
     folders = {""}
     for path in named:
         parts = path.split("/")[:-1]
@@ -193,7 +205,12 @@ def _check_tree(
                 # What is made in it later has its group, as `storage.group` wants.
                 mode = int(settings.dir_mode, 8) | os.fstat(at).st_mode & stat.S_ISGID
                 os.fchmod(at, mode)
-                unnamed += _removed(status, at, top, folder, named, folders, len(unnamed))
+                for inside in _inside(at, folder):
+                    if inside not in named and inside not in folders:
+                        unnamed.append(inside)
+                    if len(unnamed) > _MOST_UNNAMED:
+                        said = f"there are more than {_MOST_UNNAMED} files that it names nowhere"
+                        raise refused(status, said)
                 for name in in_folder[folder]:
                     inside = f"{folder}/{name}" if folder else name
                     _check_file(status, at, name, inside, named[inside], settings)
@@ -205,32 +222,10 @@ def _check_tree(
     return unnamed
 
 
-def _removed(
-    status: Status,
-    at: int,
-    top: Path,
-    folder: str,
-    named: Mapping[str, int],
-    folders: set[str],
-    already: int,
-) -> list[str]:
-    """Remove from a directory what nobody names, and give the paths."""
-    found: list[str] = []
+def _inside(at: int, folder: str) -> Iterator[str]:
     with os.scandir(at) as entries:
         for entry in entries:
-            inside = f"{folder}/{entry.name}" if folder else entry.name
-            if inside in named or inside in folders:
-                continue
-            found.append(inside)
-            if already + len(found) > _MOST_UNNAMED:
-                raise refused(
-                    status, f"there are more than {_MOST_UNNAMED} files that it names nowhere"
-                )
-    for inside in found:
-        if not trees.remove(top / inside, patience_s=1.0):
-            said = outside.text(inside, most=200)
-            raise refused(status, f"{said!r} is named nowhere, and cannot be removed soon")
-    return found
+            yield f"{folder}/{entry.name}" if folder else entry.name
 
 
 def _check_file(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import structlog
 
-from cytowatch import durable, manifest, outside
+from cytowatch import durable, manifest
 from cytowatch.config import Config
 from cytowatch.engine import advance, answers
 from cytowatch.engine.advance import Place
@@ -50,40 +50,13 @@ def treat(with_: Treatment, id_: UploadedFileId) -> None:
     """
     try:
         _treat_found(with_, id_)
-    except (Stopped, TransientError):
-        raise
-    except Exception as error:
-        if isinstance(error, (OSError, IngestError)) and not with_.spool.is_there():
+    except (OSError, IngestError) as error:
+        if not with_.spool.is_there():
             raise TransientError("offline", "the tree is not there") from error
         if isinstance(error, OSError) and durable.is_transient(error):
             said = f"{error.strerror}: {error.filename or id_}"
             raise TransientError(durable.why_of(error), said) from error
-        _unforeseen(with_, id_, error)
-
-
-def _unforeseen(with_: Treatment, id_: UploadedFileId, error: Exception) -> None:
-    """A defect was met on the way of this one: it is tried again, and shelved after `max_attempts`.
-
-    Raises
-    ------
-    TransientError
-        It is to be tried again.
-    """
-    with_.observer.unforeseen(id_, error)
-    said = outside.text(f"{type(error).__name__}: {error}", most=500)
-    if with_.doubts.failed(id_) < with_.config.engine.max_attempts:
-        raise TransientError("unexpected", said) from error
-    found = with_.spool.find(id_)
-    if found is None or found[0].is_final:
-        return
-    try:
-        at = manifest.read(found[1])
-    except Exception as damaged:  # noqa: BLE001 - whatever is wrong with it, it is ended
-        at = advance.rebuilt(found[1], id_, outside.text(str(damaged)), now=with_.now())
-    place = Place(status=found[0], path=found[1], manifest=at)
-    kind = DeploymentError if found[0] is Status.UPLOADED else stage_error(found[0])
-    wrong = kind("unexpected", f"cytowatch cannot go on with it: {said}", retryable=True)
-    _move(with_, place, lambda at: advance.fail(with_.spool, at, wrong, now=with_.now()))
+        raise
 
 
 def _treat_found(with_: Treatment, id_: UploadedFileId) -> None:

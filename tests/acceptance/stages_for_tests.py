@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import json
 import mmap
 import os
 import socket
@@ -107,6 +108,84 @@ def _babble_json() -> None:
     time.sleep(1)
 
 
+def _say(text: str, *, times: int = 1) -> None:
+    """Say it on the pipe to the daemon, whatever it is."""
+    data = text.encode("utf-8", "surrogatepass")
+    for _ in range(times):
+        os.write(3, len(data).to_bytes(4, "little") + data)
+
+
+def _saying(text: str, *, times: int = 1) -> Callable[[], None]:
+    def deed() -> None:
+        _say(text, times=times)
+        time.sleep(1000)
+
+    return deed
+
+
+def _lists() -> None:
+    """A message of empty lists, which are large once parsed: 150 MB as it announces."""
+    os.write(3, (150_000_000).to_bytes(4, "little"))
+    while True:
+        os.write(3, b"[],[],[],[]," * 5000)
+
+
+def _flood() -> None:
+    while True:
+        _say('{"progress": 0.5}')
+
+
+def _drip() -> None:
+    """A message of which a byte comes now and then, so that no time-out of the channel passes."""
+    os.write(3, (1 << 20).to_bytes(4, "little"))
+    while True:
+        os.write(3, b" ")
+        time.sleep(0.02)
+
+
+def _still() -> None:
+    """Says all the while that it is busy, and does not get on."""
+    while True:
+        _say('{"progress": 0.25}')
+        time.sleep(0.1)
+
+
+_BELL = "\\u001b[2J\\u0007"
+#: What a decoder that was taken over may say, by the word in the name; each costs one error of its file.
+SAID: dict[str, Callable[[], None]] = {
+    "infinite": _saying('{"progress": 1e999}'),
+    "huge": _saying('{"progress": ' + "9" * 5000 + "}"),
+    "notanumber": _saying('{"progress": NaN}'),
+    "negative": _saying('{"progress": -1}'),
+    "toofar": _saying('{"progress": 2}'),
+    "bool": _saying('{"progress": true}'),
+    "string": _saying('{"progress": "0.5"}'),
+    "room": _saying('{"need_bytes": ' + "9" * 18 + "}"),
+    "roomless": _saying('{"need_bytes": -1}'),
+    "roomhuge": _saying('{"need_bytes": 1' + "0" * 400 + "}"),
+    "fault": _saying('{"transient": {"why": "input_output", "detail": "' + _BELL + '"}}'),
+    "oddfault": _saying('{"transient": {"why": "' + _BELL + '", "detail": [1]}}'),
+    "deep": _saying("[" * 5000 + "]" * 5000),
+    "deepobject": _saying('{"a":' * 200 + "1" + "}" * 200),
+    "lists": _lists,
+    "flood": _flood,
+    "drip": _drip,
+    "still": _still,
+    "reason": _saying(
+        '{"error": {"reason": "' + _BELL + '", "detail": "' + _BELL + '", "retryable": 1}}'
+    ),
+    "detail": _saying(
+        '{"error": {"reason": "damaged", "detail": "'
+        + _BELL
+        + "x" * 900_000
+        + '", "retryable": false}}'
+    ),
+    "infile": _saying('{"answer_in": "/etc/passwd"}'),
+    "empty": _saying("{}"),
+    "nothing": _saying("null"),
+    "latin": lambda: (os.write(3, b"\x02\0\0\0\xff\xfe"), time.sleep(1000))[1],
+}
+
 _DEEDS = {
     "bare": _bare,
     "raise": _raise,
@@ -132,6 +211,66 @@ def _linked(file: UploadedFile) -> Outcome:
 def _piped(file: UploadedFile) -> Outcome:
     os.mkfifo(f"{file.out}/a.tiff")
     return Outcome(status=Status.DEPLOYING)
+
+
+def _pyramid(file: UploadedFile, **more: object) -> Outcome:
+    """An honest conversion, of which `more` is said otherwise."""
+    outcome = REAL[Status.CONVERTING](file)
+    return Outcome(status=outcome.status, changes={**outcome.changes, **more})
+
+
+def _made(deed: Callable[[str], object]) -> Callable[[UploadedFile], Outcome]:
+    """An honest conversion, and then something that is done in its directory, with the pyramid's path."""
+
+    def lie(file: UploadedFile) -> Outcome:
+        outcome = _pyramid(file)
+        [row] = [row for row in outcome.changes["files"] if row["role"] == "pyramid"]
+        deed(f"{file.out}/{row['path'].removeprefix('derived/')}")
+        return outcome
+
+    return lie
+
+
+def _in_place_of(make: Callable[[str], object]) -> Callable[[UploadedFile], Outcome]:
+    def deed(path: str) -> None:
+        os.unlink(path)
+        make(path)
+
+    return _made(deed)
+
+
+def _deep_folders(path: str) -> None:
+    folder = os.open(os.path.dirname(path), os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d", dir_fd=folder)
+        inner = os.open("d", os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = inner
+
+
+def _many_files(path: str) -> None:
+    for number in range(3000):
+        os.close(os.open(f"{path}.{number}", os.O_CREAT | os.O_WRONLY))
+
+
+def _linked_pyramid(path: str) -> None:
+    os.link(path, f"{path}.second")
+
+
+#: What it might make in the place of, or beside, what it says that it made.
+MADE: dict[str, Callable[[UploadedFile], Outcome]] = {
+    "fifo": _in_place_of(os.mkfifo),
+    "zero": _in_place_of(lambda path: os.symlink("/dev/zero", path)),
+    "folder": _in_place_of(os.mkdir),
+    "socket": _in_place_of(lambda path: os.mknod(path, 0o140644)),
+    "hardlink": _made(_linked_pyramid),
+    "longer": _made(lambda path: os.truncate(os.open(path, os.O_WRONLY), 1 << 40)),
+    "many": _made(_many_files),
+    "inside": _made(lambda path: os.mkdir(f"{path}.d", 0)),
+    "twoscores": lambda file: _pyramid(file, warnings=[{}]),
+    "nosource": lambda file: _pyramid(file, files=[]),
+    "noimage": lambda file: _pyramid(file, images=[]),
+}
 
 
 #: What a decoder that was taken over might say that it made, by the word in the name.
@@ -166,6 +305,67 @@ LIES: dict[str, Callable[[UploadedFile], Outcome]] = {
 }
 
 
+def _beside(path: str) -> None:
+    Path(f"{path}.more").write_text("nobody names it")
+    os.symlink("/etc/passwd", f"{path}.link")
+
+
+def _members(deed: Callable[[Path], object]) -> Callable[[UploadedFile], Outcome]:
+    """An honest extraction, and then something that is done to the first member."""
+
+    def lie(file: UploadedFile) -> Outcome:
+        outcome = REAL[Status.EXTRACTING_DATA](file)
+        deed(Path(file.out, "children", outcome.changes["children"][0]))
+        return outcome
+
+    return lie
+
+
+def _manifest_is(make: Callable[[Path], object]) -> Callable[[UploadedFile], Outcome]:
+    def deed(member: Path) -> None:
+        (member / "manifest.json").unlink()
+        make(member / "manifest.json")
+
+    return _members(deed)
+
+
+def _manifest_says(**more: object) -> Callable[[UploadedFile], Outcome]:
+    def deed(member: Path) -> None:
+        path = member / "manifest.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **more}))
+
+    return _members(deed)
+
+
+def _renamed_member(file: UploadedFile, new: str) -> Outcome:
+    outcome = REAL[Status.EXTRACTING_DATA](file)
+    return Outcome(status=outcome.status, changes={**outcome.changes, "children": [new]})
+
+
+#: What it might make of the members of an archive.
+MEMBERS: dict[str, Callable[[UploadedFile], Outcome]] = {
+    "fifo": _manifest_is(os.mkfifo),
+    "zero": _manifest_is(lambda path: path.symlink_to("/dev/zero")),
+    "folder": _manifest_is(lambda path: path.mkdir()),
+    "none": _manifest_is(lambda _path: None),
+    "deep": _manifest_is(lambda path: path.write_text("[" * 100_000)),
+    "large": _manifest_is(
+        lambda path: os.truncate(os.open(path, os.O_CREAT | os.O_WRONLY), 1 << 33)
+    ),
+    "user": _manifest_says(user="bob"),
+    "status": _manifest_says(status="DEPLOYED"),
+    "projects": _manifest_says(projects=["secret"]),
+    "parent": _manifest_says(parent_id=None),
+    "root": _manifest_says(root_id="20261123-141502-k3f9-x"),
+    "elsewhere": _manifest_says(drop_path="bob/x.png"),
+    "more": _manifest_says(more=[[[]]]),
+    "name": _manifest_says(name=["x"]),
+    "linked": _members(lambda member: (member / "source" / "more").symlink_to("/etc/passwd")),
+    "twice": lambda file: _renamed_member(file, file.manifest["id"]),
+    "up": lambda file: _renamed_member(file, "../../../x"),
+}
+
+
 def _slow(file: UploadedFile, steps: int) -> None:
     for step in range(steps):
         file.progress(step / 100)
@@ -186,6 +386,16 @@ def _wrapped(status: Status) -> Callable[[UploadedFile], Outcome]:
         for word, lie in LIES.items():
             if name.startswith(f"lie-{word}-") and status is Status.CONVERTING:
                 return lie(file)
+        if status is Status.CONVERTING and name.startswith("said-"):
+            SAID[name.split("-")[1].partition(".")[0]]()
+        if status is Status.CONVERTING and name.startswith("made-"):
+            return MADE[name.split("-")[1].partition(".")[0]](file)
+        if status is Status.CONVERTING and name.startswith("large"):
+            return _pyramid(file, warnings=[f"{number} {'w' * 3000}" for number in range(400)])
+        if status is Status.CONVERTING and name.startswith("unnamed"):
+            return _made(_deep_folders if "deep" in name else _beside)(file)
+        if status is Status.EXTRACTING_DATA and name.startswith("member-"):
+            return MEMBERS[name.split("-")[1].partition(".")[0]](file)
         outcome = REAL[status](file)
         if name.startswith(f"pause-{status.name}"):
             # Progress is throttled: what comes too soon after the last is not told.

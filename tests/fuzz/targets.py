@@ -12,19 +12,30 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from cytowatch import config, formats, manifest, names
+from cytowatch import config, formats, manifest, names, reasons
 from cytowatch.archives import Budget, DamagedMember, tars, zips
-from cytowatch.engine import wire
-from cytowatch.errors import ConfigError, ConversionError, ExtractionError, FormatError
+from cytowatch.engine import answers, wire
+from cytowatch.errors import (
+    ConfigError,
+    ConversionError,
+    ExtractionError,
+    FormatError,
+    IngestError,
+    TransientError,
+)
 from cytowatch.formats import Probe, companions, completeness, limits
 from cytowatch.manifest import ManifestError
+from cytowatch.outside import OutsideError
 from cytowatch.pyramid import copied, jpeg, orientation, resolution
 from cytowatch.pyramid.readers import bmp, czi, jp2, jp2_boxes, jp2_colours, ome, ome_xml, pnm
 from cytowatch.stages.detect import identify
+from cytowatch.status import ERROR_OF
 
 __all__ = ["TARGETS", "seeds"]
 
@@ -145,13 +156,46 @@ def settings(data: bytes) -> None:
 
 
 def message(data: bytes) -> None:
-    """What a child says."""
+    """What a decoder process says, as bytes on the pipe."""
     ours, theirs = socket.socketpair()
     with ours, theirs, suppress(wire.ProtocolError):
         theirs.sendall(data[:65536])
         theirs.shutdown(socket.SHUT_WR)
-        while wire.receive(ours, most_bytes=1 << 20) is not None:
-            pass
+        while (said := wire.receive(ours, most_bytes=1 << 20)) is not None:
+            _understood(said)
+
+
+def answer(data: bytes) -> None:
+    """The same, where the bytes are JSON already: what is understood of it can be written and shown."""
+    with suppress(wire.ProtocolError):
+        _understood(wire.parsed(data))
+
+
+_KNOWN = manifest.new(
+    id="20261123-141502-k3f9-CMU-1", user="ann", name="a.png", drop_path="ann/a.png", software={},
+    now=datetime(2026, 11, 23, tzinfo=UTC),
+    files=[manifest.FileEntry(role="source", path="source/a.png", size_bytes=1, sha256=None, status="UPLOADED")],
+)  # fmt: skip
+
+
+def _understood(said: dict[str, Any]) -> None:
+    with suppress(OutsideError):
+        assert 0 <= answers.share(said.get("progress")) <= 1
+    with suppress(OutsideError):
+        assert min(answers.room_asked_for(said)) >= 0
+    for status in ERROR_OF:
+        try:
+            outcome = answers.understood(status, said)
+            answers.check(status, _KNOWN, outcome, most_children=100)
+        except IngestError as error:
+            assert reasons.of(error.reason)
+            assert error.detail.isprintable()
+        except TransientError as fault:
+            assert fault.detail.isprintable()
+        else:
+            document = {**_KNOWN, **outcome.changes}
+            assert manifest.problems(document) is not None  # type: ignore[arg-type]
+            json.dumps(document, allow_nan=False).encode()
 
 
 def name(data: bytes) -> None:
@@ -230,6 +274,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "sidecar": sidecar,
     "settings": settings,
     "message": message,
+    "answer": answer,
     "name": name,
     "attachments": attachments,
     "omexml": omexml,
@@ -296,6 +341,29 @@ def seeds(folder: Path) -> None:
     (folder / "sidecar" / "short.json").write_text(json.dumps(document))
     text = json.dumps({"progress": 0.5}).encode()
     (folder / "message" / "one").write_bytes(struct.pack("<I", len(text)) + text)
+    said = {
+        "outcome": {
+            "status": "DEPLOYING",
+            "changes": {
+                "files": _KNOWN["files"], "warnings": ["w"], "conversion": {"seconds": 1.5},
+                "images": [{"file": "source/a.png", "levels": [{"width": 1}]}], "sha256": None,
+                "format": {"id": "png", "native": False},
+            },
+        }
+    }  # fmt: skip
+    (folder / "answer" / "outcome").write_text(json.dumps(said))
+    error = {"error": {"reason": "damaged", "detail": "\x1b", "retryable": True}, "trace": "t\n"}
+    (folder / "answer" / "error").write_text(json.dumps(error))
+    (folder / "answer" / "members").write_text(
+        json.dumps(
+            {
+                "outcome": {
+                    "status": "EXTRACTED",
+                    "changes": {"children": [_KNOWN["id"]], "skipped": []},
+                }
+            }
+        )
+    )
     (folder / "omexml" / "one").write_text(
         '<OME xmlns="x"><Instrument><Objective ID="O:1" NominalMagnification="20"/></Instrument>'
         '<Image Name="a"><AcquisitionDate>2020-01-01</AcquisitionDate><ObjectiveSettings ID="O:1"/>'

@@ -1,0 +1,145 @@
+"""A decoder process that was taken over says and makes what it likes: each costs one error of its own file."""
+
+from __future__ import annotations
+
+import re
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests import builders
+from tests.acceptance import stages_for_tests
+from tests.acceptance.conftest import Root, json_lines, root
+
+__all__ = ["root"]
+
+MISBEHAVING = {"CYTOWATCH_TEST_STAGES": "tests.acceptance.stages_for_tests"}
+#: A daemon needs some 80 MiB; one message of lists, or a file of zeros, would make gigabytes of it.
+MOST_KIB = 400 << 10
+
+
+def high_water_kib(root: Root) -> int:
+    assert root.process
+    text = Path(f"/proc/{root.process.pid}/status").read_text()
+    [found] = re.findall(r"VmHWM:\s+(\d+) kB", text)
+    return int(found)
+
+
+def all_ended(root: Root, names: list[str]) -> bool:
+    found = root.by_name()
+    return all(found.get(name, {}).get("status", "").startswith("ERROR") for name in names)
+
+
+def assert_held(root: Root, tmp_path: Path, names: list[str], stage: str) -> None:
+    """All of `names` have been dropped: each ends in an error, others are served, the daemon ends and starts."""
+    builders.png(tmp_path / "good.png")
+    root.drop(tmp_path / "good.png", user="bob")
+    root.wait(lambda: root.by_name().get("good.png", {}).get("status") == "CONVERTED", 120)
+    root.wait(lambda: all_ended(root, names), 240)
+    assert high_water_kib(root) < MOST_KIB
+    for name in names:
+        document = root.by_name()[name]
+        assert document["status"] == stage, (name, document["error"])
+        said = document["error"]["reason"] + document["error"]["detail"]
+        assert said.isprintable(), name
+        assert len(said) < 5000, name
+        assert document["user"] == "ann"
+    began = time.monotonic()
+    assert root.stop() == 0
+    assert time.monotonic() - began < 15
+    live = (root.path / "state" / "live.json").read_text()
+    assert "\x1b" not in live + root.log.read_text()
+    root.environment = {}
+    root.drop(tmp_path / "good.png", "after.png", user="bob")
+    root.start()
+    root.wait(lambda: root.by_name().get("after.png", {}).get("status") == "CONVERTED", 120)
+    assert root.stop() == 0
+    assert not [one for one in root.path.rglob("*") if one.is_fifo() or one.is_socket()]
+    root.assert_clean()
+
+
+@pytest.mark.slow
+def test_what_a_decoder_says_costs_one_error(root: Root, tmp_path: Path) -> None:
+    """Numbers that are none, endless and huge messages, faults that are not there, texts that act on a terminal."""
+    root.environment = MISBEHAVING
+    root.configure(engine="max_attempts = 1\nno_progress_s = 3.0\nworkers = 4")
+    builders.png(tmp_path / "a.png")
+    names = [f"said-{word}.png" for word in stages_for_tests.SAID]
+    for name in names:
+        root.drop(tmp_path / "a.png", name)
+    root.start()
+    assert_held(root, tmp_path, names, "ERROR_CONVERSION")
+    told = {name: document["error"]["reason"] for name, document in root.by_name().items()
+            if document["error"]}  # fmt: skip
+    assert told["said-infinite.png"] == "unexpected"
+    assert told["said-room.png"] == "larger_than_disk"
+    assert told["said-fault.png"] == told["said-oddfault.png"] == "faults_repeatedly"
+    assert told["said-still.png"] == told["said-drip.png"] == "no_progress"
+    assert told["said-reason.png"] == "unexpected"
+    assert told["said-detail.png"] == "damaged"
+
+
+@pytest.mark.slow
+def test_what_a_decoder_made_costs_one_error(root: Root, tmp_path: Path) -> None:
+    """Pipes, links, folders, sockets, other names and sizes in the place of the pyramid that it names."""
+    root.environment = MISBEHAVING
+    root.configure(engine="max_attempts = 1")
+    builders.png(tmp_path / "a.png")
+    names = [f"made-{word}.png" for word in stages_for_tests.MADE if word != "inside"]
+    for name in names:
+        root.drop(tmp_path / "a.png", name)
+    root.start()
+    assert_held(root, tmp_path, names, "ERROR_CONVERSION")
+
+
+def test_only_what_is_named_is_published(root: Root, tmp_path: Path) -> None:
+    """A file, a link, folders 1,500 levels deep and one without permissions go; the log says so."""
+    root.environment = MISBEHAVING
+    builders.png(tmp_path / "a.png")
+    names = ["unnamed-few.png", "unnamed-deep.png", "made-inside.png"]
+    for name in names:
+        root.drop(tmp_path / "a.png", name)
+    assert root.run_until_idle() == 0, root.log.read_text()[-3000:]
+    for name in names:
+        document = root.by_name()[name]
+        assert document["status"] == "CONVERTED"
+        named = {row["path"] for row in document["files"]}
+        there = {str(one.relative_to(document["_path"])) for one in document["_path"].rglob("*")
+                 if not one.is_dir() or one.parent.name == "derived"}  # fmt: skip
+        assert there == named | {"manifest.json"}, name
+    lines = [line for line in json_lines(root.log) if line["event"] == "output_unnamed"]
+    assert {line["count"] for line in lines} == {1, 2}
+    root.check_hashes()
+    root.assert_clean()
+
+
+@pytest.mark.slow
+def test_what_a_decoder_makes_of_members_costs_one_error(root: Root, tmp_path: Path) -> None:
+    """Manifests that are none or say what is not their own, members that are there already or lead out."""
+    root.environment = MISBEHAVING
+    root.configure(engine="max_attempts = 1")
+    builders.png(tmp_path / "a.png")
+    names = [f"member-{word}.zip" for word in stages_for_tests.MEMBERS]
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(tmp_path / "a.png", "a.png")
+    for name in names:
+        root.drop(tmp_path / "a.zip", name)
+    root.start()
+    assert_held(root, tmp_path, names, "ERROR_EXTRACTION")
+    assert {path.name for path in (root.path / "storage").iterdir()} == {"bob"}
+    assert not list((root.path / "projects").iterdir())
+
+
+def test_a_large_answer_goes_by_a_file(root: Root, tmp_path: Path) -> None:
+    """One that is larger than any message is taken all the same, and its file is not published."""
+    root.environment = MISBEHAVING
+    builders.png(tmp_path / "a.png")
+    root.drop(tmp_path / "a.png", "large.png")
+    assert root.run_until_idle() == 0, root.log.read_text()[-3000:]
+    document = root.by_name()["large.png"]
+    assert document["status"] == "CONVERTED"
+    assert sum(len(one) for one in document["warnings"]) > 1 << 20
+    assert not list(document["_path"].rglob("answer.json"))
+    root.assert_clean()

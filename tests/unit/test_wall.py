@@ -1,0 +1,311 @@
+"""What crosses the wall between daemon and decoder process: what is said, what is made, how much and how fast."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from cytowatch import manifest, trees
+from cytowatch.config import Storage
+from cytowatch.engine import answers, doubts, made, recorded, wire
+from cytowatch.engine.pace import Pace
+from cytowatch.errors import IngestError
+from cytowatch.manifest import FileEntry, Manifest
+from cytowatch.model import Outcome
+from cytowatch.names import UploadedFileId
+from cytowatch.outside import OutsideError
+from cytowatch.status import Status
+
+ID = UploadedFileId("20261123-141502-k3f9-a")
+NOW = datetime(2026, 11, 23, 14, 15, 2, tzinfo=UTC)
+SOURCE = FileEntry(role="source", path="source/a.png", size_bytes=5, sha256=None, status="UPLOADED")
+PYRAMID = FileEntry(
+    role="pyramid", path="derived/a.tiff", size_bytes=5, sha256=None, status="DEPLOYED"
+)
+
+
+def known(**more: Any) -> Manifest:
+    found = manifest.new(
+        id=ID, user="ann", name="a.png", drop_path="ann/a.png", files=[SOURCE], now=NOW, software={}
+    )
+    return cast("Manifest", {**found, **more})
+
+
+def said(status: str, **changes: Any) -> dict[str, Any]:
+    return {"outcome": {"status": status, "changes": changes}}
+
+
+def converted(**more: Any) -> dict[str, Any]:
+    sound: dict[str, Any] = {
+        "files": [SOURCE, PYRAMID], "images": [{"file": "derived/a.tiff"}], "conversion": {},
+    }  # fmt: skip
+    return said("DEPLOYING", **{**sound, **more})
+
+
+def checked(status: Status, message: dict[str, Any], found: Manifest | None = None) -> Outcome:
+    outcome = answers.understood(status, message)
+    answers.check(status, found or known(), outcome, most_children=3)
+    return outcome
+
+
+def test_a_sound_conversion_is_understood() -> None:
+    """Its files are those that were received, and those that it made."""
+    assert checked(Status.CONVERTING, converted()).status is Status.DEPLOYING
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        converted(files=[PYRAMID]),
+        converted(files=[SOURCE]),
+        converted(files=[SOURCE, PYRAMID, PYRAMID]),
+        converted(files=[{**SOURCE, "size_bytes": 6}, PYRAMID]),
+        converted(files=[{**SOURCE, "role": "pyramid"}, PYRAMID]),
+        converted(files=[SOURCE, {**PYRAMID, "path": "derived/../source/a.png"}]),
+        converted(files=[SOURCE, {**PYRAMID, "path": "derived/a/b/c.tiff"}]),
+        converted(files=[SOURCE, {**PYRAMID, "path": "/etc/passwd"}]),
+        converted(files=[SOURCE, {**PYRAMID, "path": 5}]),
+        converted(files=[SOURCE, {**PYRAMID, "size_bytes": 1 << 60}]),
+        converted(files=[SOURCE, {**PYRAMID, "status": "UPLOADED"}]),
+        converted(files={"a": 1}),
+        converted(files=[[]]),
+        converted(images=[{"file": "derived/b.tiff"}]),
+        converted(images=[]),
+        converted(conversion=None),
+        converted(sha256="0" * 64),
+        converted(warnings="x"),
+        converted(warnings=["x"] * 2000),
+        converted(user="bob"),
+        said("ERROR_FORMAT"),
+        said("UPLOADED"),
+        said("DEPLOYED"),
+        said("\x1b[2J"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused(message: dict[str, Any]) -> None:
+    """With the reason `output_refused`, in words that can be shown."""
+    with pytest.raises(IngestError) as caught:
+        checked(Status.CONVERTING, message)
+    assert caught.value.reason == "output_refused"
+    assert caught.value.detail.isprintable()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"format": None},
+        {"format": {"id": "x"}},
+        {"format": {"id": "zip"}},
+        {"format": {"id": [1]}},
+        {"format": {"id": "png"}, "files": [SOURCE, PYRAMID]},
+    ],
+)
+def test_a_format_is_one_that_is_known(changes: dict[str, Any]) -> None:
+    """And the next status is the one that follows from it."""
+    with pytest.raises(IngestError):
+        checked(Status.DETECTING_FORMAT, said("CONVERTING", **changes))
+
+
+@pytest.mark.parametrize("children", [[], ["a"] * 2, ["a", "b", "c", "d"], [1], "abc", None])
+def test_members_are_a_list_of_ids_each_once(children: Any) -> None:
+    """At most as many as an archive may have."""
+    with pytest.raises(IngestError):
+        checked(Status.EXTRACTING_DATA, said("EXTRACTED", children=children))
+
+
+def test_what_is_derived_ends_converted_and_nothing_else_does() -> None:
+    """A stage that deploys cannot choose."""
+    good = {"images": [{"file": "source/a.png"}], "verification": {}}
+    assert checked(Status.DEPLOYING, said("DEPLOYED", **good)).status is Status.DEPLOYED
+    with pytest.raises(IngestError):
+        checked(Status.DEPLOYING, said("CONVERTED", **good))
+    with pytest.raises(IngestError):
+        checked(Status.DEPLOYING, said("DEPLOYED", **good), known(conversion={}))
+
+
+def test_texts_are_cut_and_escaped_wherever_they_stand() -> None:
+    """In keys and values, in errors, in faults and in the trace."""
+    outcome = answers.understood(
+        Status.CONVERTING, converted(warnings=["\x1b[2J", "x" * 9000], images=[{"\a": "\r"}])
+    )
+    assert outcome.changes["warnings"][0] == "\\x1b[2J"
+    assert len(outcome.changes["warnings"][1]) <= 4000
+    assert outcome.changes["images"] == [{"\\x07": "\\r"}]
+    with pytest.raises(answers.ClaimedFaultError) as fault:
+        answers.understood(Status.CONVERTING, answers.of_fault("\x1b", "\x1b" * 50_000))
+    assert fault.value.why == "other"
+    assert fault.value.detail.isprintable()
+    assert len(fault.value.detail) <= 2000
+    message = {
+        "error": {"reason": "x\x1b", "detail": "\x1b", "retryable": True},
+        "trace": "\x1b\nb",
+    }
+    with pytest.raises(IngestError) as error:
+        answers.understood(Status.CONVERTING, message)
+    assert error.value.reason == "unexpected"
+    assert error.value.detail.isprintable()
+    assert error.value.__notes__ == ["\\x1b\nb"]
+
+
+@pytest.mark.parametrize(
+    "value", [float("inf"), float("nan"), 1 << 5000, -1, 2, True, "0.5", None, []]
+)
+def test_progress_and_room_are_numbers_in_their_range(value: Any) -> None:
+    """Anything else makes no sense."""
+    with pytest.raises(OutsideError):
+        answers.share(value)
+    if value not in (2, True):
+        with pytest.raises(OutsideError):
+            answers.room_asked_for({"need_bytes": value})
+
+
+@pytest.mark.parametrize(
+    "data", [b"[" * 9000, b'{"a":' * 99 + b"1" + b"}" * 99, b"\xff", b'{"a": 1e999}', b"[]", b"{"]
+)
+def test_a_message_is_shallow_json(data: bytes) -> None:
+    """Whatever else comes is a defect of the one who sent it."""
+    with pytest.raises(wire.ProtocolError):
+        wire.parsed(data)
+
+
+def test_a_message_that_drips_or_is_not_read_gives_way() -> None:
+    """Both ends ask whether to give up, so that a decoder that stands still holds no thread."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(0.01)
+        theirs.sendall(b"\xff\0\0\0{")
+        with pytest.raises(TimeoutError):
+            wire.frame(ours, most_bytes=1000)
+        with pytest.raises(TimeoutError):
+            wire.send(ours, b"x" * (64 << 20))
+        theirs.sendall(b"\xff\xff\xff\xff")
+        with pytest.raises(wire.ProtocolError):
+            wire.frame(ours, most_bytes=1000)
+
+
+def test_an_answer_in_a_file_is_bounded_by_what_is_known(tmp_path: Path) -> None:
+    """Its bytes, and its values before they are made; a pipe or a link is not waited for."""
+    path = tmp_path / answers.IN_FILE
+    read = lambda: answers.read_in_file(tmp_path, Status.CONVERTING, known(), most_children=3)  # noqa: E731
+    path.write_text(json.dumps(converted()))
+    assert read() == converted()
+    assert not path.exists()
+    for make in (
+        lambda: path.write_bytes(b"[" + b"[]," * 2_000_000 + b"[]]"),
+        lambda: os.truncate(os.open(path, os.O_CREAT | os.O_WRONLY), 1 << 40),
+        lambda: os.mkfifo(path),
+        lambda: path.symlink_to("/dev/zero"),
+        path.mkdir,
+        lambda: None,
+    ):
+        make()
+        with pytest.raises(OutsideError):
+            read()
+        trees.remove(path)
+
+
+def test_only_what_gets_further_counts_as_progress() -> None:
+    """The same share again does not, a second pass does, and not for ever; too much talk ends it."""
+    pace = Pace(1000, 10, now=0.0)
+    marks = [(0.1, 1.0), (0.1, 5.0), (0.10001, 6.0), (0.5, 7.0), (0.0, 8.0)]
+    for share, now in marks:
+        pace.moved(share, now)
+    assert pace._moved_at == 8.0
+    for number in range(100):
+        pace.moved(0.5, 9.0 + number)
+        pace.moved(0.0, 9.5 + number)
+    assert pace._moved_at < 40
+    for _ in range(40):
+        pace.heard(100_000, 1.0)
+    with pytest.raises(wire.ProtocolError):
+        for _ in range(10):
+            pace.heard(100_000, 1.0)
+
+
+def derived(top: Path) -> None:
+    top.mkdir()
+    (top / "a.tiff").write_text("12345")
+
+
+@pytest.mark.parametrize(
+    "kind", ["fifo", "link", "hard", "size", "folder", "gone", "many", "folder link"]
+)
+def test_what_is_named_is_a_plain_file(tmp_path: Path, kind: str) -> None:
+    """With one name and of its size; anything else is refused, and nothing is waited for."""
+    top = tmp_path / "out.1"
+    derived(top)
+    path = top / "a.tiff"
+    if kind == "hard":
+        os.link(path, tmp_path / "second")
+    elif kind == "size":
+        os.truncate(path, 1 << 42)
+    elif kind == "many":
+        for number in range(200):
+            (top / str(number)).touch()
+    elif kind == "folder link":
+        top.rename(tmp_path / "elsewhere")
+        top.symlink_to(tmp_path / "elsewhere")
+    else:
+        path.unlink()
+        {"fifo": os.mkfifo, "link": lambda at: at.symlink_to("/dev/zero"), "folder": os.mkdir,
+         "gone": lambda _: None}[kind](path)  # fmt: skip
+    with pytest.raises(IngestError, match="output_refused"):
+        made.check_derived(
+            Status.CONVERTING, top, [SOURCE, PYRAMID], Storage(), discard=lambda _: None
+        )
+
+
+def test_a_deep_tree_without_permissions_is_removed(tmp_path: Path) -> None:
+    """5,000 levels, modes of 000, links and pipes: all goes, and what a link leads to stays."""
+    (tmp_path / "kept").write_text("x")
+    top = tmp_path / "top"
+    top.mkdir()
+    folder = os.open(top, os.O_RDONLY)
+    for _ in range(5000):
+        os.mkdir("d", dir_fd=folder)
+        inner = os.open("d", os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = inner
+    os.fchmod(folder, 0)
+    os.close(folder)
+    (top / "link").symlink_to(tmp_path)
+    os.mkfifo(top / "pipe")
+    (top / "closed").mkdir()
+    (top / "closed" / "in").mkdir()
+    (top / "closed").chmod(0)
+    assert trees.disk_use(top)[1] < 5000
+    assert not trees.remove(top, patience_s=0.0)
+    assert trees.remove(top)
+    assert not top.exists()
+    assert (tmp_path / "kept").read_text() == "x"
+
+
+@pytest.mark.parametrize(
+    "note", [b"[" * 9000, b'{"pid": 1e999}', b'{"pid": -1}', b'{"pid": 0, "start_time": 0}', b"\xff", None,
+             b'{"pid": true, "start_time": 1}', b'{"pid": 99999999999999999999}']
+)  # fmt: skip
+def test_a_damaged_note_of_who_works_stops_nothing(tmp_path: Path, note: bytes | None) -> None:
+    """It names nobody, and goes; so does what is not a file."""
+    path = tmp_path / "worker"
+    makes = [lambda: path.write_bytes(note)] if note else [lambda: os.mkfifo(path), path.mkdir]
+    for make in makes:
+        make()
+        assert not recorded.kill_recorded(tmp_path)
+        assert not os.path.lexists(path)
+
+
+def test_a_fault_is_believed_where_it_is_found(tmp_path: Path) -> None:
+    """A disk that is full is, a sound one is not, whatever a decoder reports."""
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "a.png").write_text("12345")
+    for why in ("disk", "input_output", "other"):
+        assert not doubts.is_real(why, tmp_path, [SOURCE], spare_bytes=0)
+    assert doubts.is_real("disk", tmp_path, [SOURCE], spare_bytes=1 << 62)
+    assert [one.name for one in tmp_path.iterdir()] == ["source"]
