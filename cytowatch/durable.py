@@ -365,9 +365,8 @@ def make_directory(path: Path, *, mode: int = 0o750) -> None:
 
 
 def write_note(path: Path, text: str) -> None:
-    """Write a file of a few words that outlasts a power cut, with its name."""
+    """Write a note whose name outlasts a power cut; its few words may not, and its reader must do without."""
     write_fresh(path, text)
-    fsync_file(path)
     fsync_directory(path.parent)
 
 
