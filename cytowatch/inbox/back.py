@@ -113,9 +113,8 @@ def give_back(place: Path, unit: Unit, inbox: Path, folder: str) -> None:
         number = _begun(place)
         if number is None:
             number = _free(unit, at)
+            # For a second try. A power cut may take it: then the rest goes back under another number.
             (place / f"back.{number}").touch()
-            # Or a power cut in the middle of it would have the rest go back under another name.
-            durable.fsync_directory(place)
         paths = dict(unit.named(number))
         for source, _ in left:
             above, _, name = paths[source].rpartition("/")

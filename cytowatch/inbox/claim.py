@@ -517,9 +517,11 @@ def _recover_one(spool: Spool, place: Path) -> str:
             # The folder of a set may be gone by now: it was removed when it was empty.
             with back.opened(spool.inbox, folder) as inbox_fd:
                 back.put(path, name, inbox_fd)
-                os.fsync(inbox_fd)
         except OSError as error:
             return f"kept: {origin!r} cannot be put back ({error.strerror})"
+    for folder in {os.path.dirname(origin) for _, origin in to_inbox}:
+        with durable.beneath(spool.inbox, folder) as inbox_fd:
+            os.fsync(inbox_fd)
     if _has_source(place):
         return "kept: it holds files that no claim names"
     spool.discard(place)

@@ -138,15 +138,33 @@ class Notes:
                 # What another run left: nobody else writes here.
                 self._written[user] = dict.fromkeys(os.listdir(folder), "")
             before = self._written[user]
+            fault: OSError | None = None
             for name in before.keys() - files.keys():
                 with suppress(FileNotFoundError, IsADirectoryError):
                     os.unlink(name, dir_fd=folder)
                 del before[name]
+                aside.clear("note", f"{user}/{name}")
             for name, text in files.items():
                 if before.get(name) != text:
-                    with aside.fence("note", f"{user}/{name}", but=(OSError,)):
-                        _put(folder, name, text)
-                    before[name] = text
+                    met: OSError | None = None
+                    with aside.fence("note", f"{user}/{name}") as fenced:
+                        met = _tried(folder, name, text)
+                    fault = fault or met
+                    if met is None and not fenced.failed:
+                        before[name] = text
+            if fault is not None:
+                raise fault
+
+
+def _tried(folder: int, name: str, text: str) -> OSError | None:
+    """Write a note; gives a fault of the machine, which is no matter of this note."""
+    try:
+        _put(folder, name, text)
+    except OSError as error:
+        if not durable.is_transient(error):
+            raise
+        return error
+    return None
 
 
 def _put(folder: int, name: str, text: str) -> None:
@@ -158,7 +176,13 @@ def _put(folder: int, name: str, text: str) -> None:
         with open(descriptor, "w", encoding="utf-8", errors="replace") as file:
             os.fchmod(descriptor, 0o644)
             file.write(text)
-        os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        try:
+            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        except IsADirectoryError:
+            # Nobody else has anything to look for here: out of the way with it.
+            aside_name = f"{name[:200]}.{os.urandom(4).hex()}"
+            os.rename(name, aside_name, src_dir_fd=folder, dst_dir_fd=folder)
+            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
     except BaseException:
         with suppress(OSError):
             os.unlink(temporary, dir_fd=folder)

@@ -316,8 +316,7 @@ def test_a_note_is_written_whatever_lies_in_its_place(kind: str, spool: Spool) -
     note = Note(user="ann", about="a.svs", says="DEPLOYED", text="\udce4 is deployed\n")
     (spool.status_dir / "ann").mkdir()
     damage.FILES[kind](spool.status_dir / "ann" / ".note")
-    if kind != "folder":
-        damage.FILES[kind](spool.status_dir / "ann" / "a.svs - DEPLOYED.txt")
+    damage.FILES[kind](spool.status_dir / "ann" / "a.svs - DEPLOYED.txt")
     shown.show({"a": note, "b": dataclasses.replace(note, about="b.svs")})
     for name in "ab":
         assert (

@@ -235,6 +235,34 @@ def _(spool: Spool) -> set[str]:
     return {id_ for user, id_ in (("ann", SOUND), ("bob", BAD)) if user in there}
 
 
+@loop("observe.feedback.Notes._write", "b - x.txt")
+def _(spool: Spool) -> set[str]:
+    (spool.inbox / "ann").mkdir(exist_ok=True)
+    shown = {name: Note(user="ann", about=name, says="x", text="x") for name in "ab"}
+    Notes(spool.root, "status").show(shown)
+    there = {path.name for path in (spool.status_dir / "ann").glob("*.txt")}
+    return {id_ for name, id_ in (("a - x.txt", SOUND), ("b - x.txt", BAD)) if name in there}
+
+
+@loop("index.Index.look_for_vanished", "storage/bob")
+def _(spool: Spool) -> set[str]:
+    index = Index(spool)
+    where = {SOUND: "ann", BAD: "bob"}
+    if not index.select():
+        for id_, user in where.items():
+            made = put(spool, id_, Status.DEPLOYED, user=user)
+            if user != "ann":
+                (spool.storage / user).mkdir()
+                made.rename(spool.storage / user / id_)
+        index.reconcile()
+        for id_, user in where.items():
+            (spool.storage / user / id_).rename(spool.root / id_)
+    index.look_for_vanished(thoroughly=True)
+    found = {one.id for one in index.missing()}
+    index.close()
+    return found
+
+
 @loop("invariants._fenced")
 def _(spool: Spool) -> set[str]:
     both(spool, Status.UPLOADED)
