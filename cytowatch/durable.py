@@ -13,7 +13,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 __all__ = [
@@ -32,7 +32,6 @@ __all__ = [
     "mount_of",
     "move_over",
     "remove_empty",
-    "remove_tree",
     "rename",
     "walk",
     "why_of",
@@ -201,42 +200,6 @@ def remove_empty(top: Path, relative: str) -> None:
         above, _, name = folder.rpartition("/")
         with beneath(top, above) as at:
             os.rmdir(name, dir_fd=at)
-
-
-def remove_tree(path: str | Path) -> None:
-    """Remove the directory at `path` and everything in it, however deep; what cannot go stays.
-
-    Each folder in it is first moved up beside the others, so neither the depth nor the length of a
-    path matters, and three descriptors are enough. Only for trees in which others cannot write.
-    """
-    with suppress(OSError), directory(path) as top:
-        # A name that no other try has used, or what a crash left of one would be in the way.
-        prefix = f".gone-{os.urandom(4).hex()}-"
-        waiting = _folders_left(top)
-        number = 0
-        while waiting:
-            name = waiting.pop()
-            with suppress(OSError), directory(name, at=top) as inner:
-                for below in _folders_left(inner):
-                    number += 1
-                    with suppress(OSError):
-                        rename(below, f"{prefix}{number}", source_fd=inner, target_fd=top)
-                        waiting.append(f"{prefix}{number}")
-            with suppress(OSError):
-                os.rmdir(name, dir_fd=top)
-    with suppress(OSError):
-        os.rmdir(path)
-
-
-def _folders_left(folder: int) -> list[str]:
-    """The folders in `folder`, from which all else is unlinked."""
-    with os.scandir(folder) as entries:
-        listed = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
-    for name, inside in listed:
-        if not inside:
-            with suppress(OSError):
-                os.unlink(name, dir_fd=folder)
-    return [name for name, inside in listed if inside]
 
 
 _WITHOUT_JOURNAL = frozenset({"ext2", "vfat", "exfat", "msdos", "tmpfs", "ramfs", "minix"})

@@ -228,7 +228,7 @@ class Spool:
             finally:
                 os.close(descriptor)
         finally:
-            durable.remove_tree(probe)
+            trees.remove(probe)
 
     def is_there(self) -> bool:
         """Whether what lies at the root is still the tree that `lock` holds."""

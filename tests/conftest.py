@@ -8,7 +8,7 @@ import _pytest.pathlib
 import pytest
 from hypothesis import HealthCheck, settings
 
-from cytowatch import durable
+from cytowatch import trees
 from tests.needs import CI
 
 # On a busy machine the same example takes ten times as long, and no test of ours is about time.
@@ -17,7 +17,7 @@ settings.load_profile("cytowatch")
 
 # Some tests leave folders of a thousand levels. At the end of a later run pytest removes them with a
 # recursion that fails there, and with it the whole run, though every test has passed.
-_pytest.pathlib.rm_rf = durable.remove_tree
+_pytest.pathlib.rm_rf = trees.remove
 
 for _variable in ("CYTOWATCH_CONFIG", "CYTOWATCH_ROOT"):
     os.environ.pop(_variable, None)

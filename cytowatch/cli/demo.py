@@ -22,7 +22,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from cytowatch import durable, tree
+from cytowatch import tree, trees
 from cytowatch.cli import show as display
 from cytowatch.cli.page import bytes_text, colour
 from cytowatch.cli.show import console, safe
@@ -98,7 +98,7 @@ def _make_room(directory: Path) -> None:
     if directory.exists() and any(directory.iterdir()):
         if not (directory / _MARKER).exists():
             raise RootError(f"{directory} is not empty and no earlier demonstration: name another")
-        durable.remove_tree(directory)
+        trees.remove(directory)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / _MARKER).touch()
 

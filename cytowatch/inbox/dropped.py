@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from cytowatch import aside, names
+from cytowatch import aside, durable, names
 from cytowatch.inbox.markers import Markers
 from cytowatch.inbox.settle import Settler, Track
 from cytowatch.manifest import Manifest, SkippedEntry
@@ -109,7 +110,10 @@ class Dropped:
         self._active.pop(folder, None)
         marker = self._markers.take(folder)
         if marker is not None:
-            (self._inbox / marker.path).unlink(missing_ok=True)
+            # No part of the way is followed if it is a link by now.
+            above, _, name = marker.path.rpartition("/")
+            with suppress(FileNotFoundError), durable.beneath(self._inbox, above) as at:
+                os.unlink(name, dir_fd=at)
 
     def times(self, now: float, quiet_s: Callable[[str], float]) -> dict[str, float]:
         """When each folder that is open may be finished, save those in which something can be claimed."""

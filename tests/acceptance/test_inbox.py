@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cytowatch import durable
+from cytowatch import trees
 from cytowatch.failpoints import POISON
 from tests import builders
 from tests.acceptance.conftest import Root, free_port, health, json_lines
@@ -95,7 +95,7 @@ def test_a_folder_of_any_depth_waits_and_all_else_goes_on(
                            text=True, check=False)  # fmt: skip
     assert found.returncode == 1
     assert "more than 32 folders deep" in found.stdout
-    durable.remove_tree(ann)
+    trees.remove(ann)
 
 
 def test_a_folder_that_may_not_be_entered_waits_and_all_else_goes_on(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import cytowatch
-from cytowatch import durable
+from cytowatch import durable, trees
 
 
 def nest(top: Path, depth: int, *, name: str = "d") -> None:
@@ -34,7 +34,7 @@ def test_a_tree_of_any_depth_is_removed(tmp_path: Path, depth: int) -> None:
         nest(top / name, depth)
     (top / "link").symlink_to(tmp_path)
     (tmp_path / "kept").touch()
-    durable.remove_tree(top)
+    trees.remove(top)
     assert os.listdir(tmp_path) == ["kept"]
 
 
@@ -43,7 +43,7 @@ def test_a_tree_that_was_half_removed_is_removed(tmp_path: Path) -> None:
     top = tmp_path / "top"
     for name in (".gone-1", ".gone-2", ".gone-0"):
         (top / name / ".gone-1" / ".gone-0").mkdir(parents=True)
-    durable.remove_tree(top)
+    trees.remove(top)
     assert not top.exists()
 
 
@@ -65,7 +65,7 @@ def test_a_walk_ends_in_words_where_a_tree_is_too_deep(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="nested too deeply") as raised:
         list(durable.walk(tmp_path))
     assert raised.value.errno == errno.ENAMETOOLONG
-    durable.remove_tree(tmp_path)
+    trees.remove(tmp_path)
 
 
 def test_empty_folders_go_and_a_file_keeps_all(tmp_path: Path) -> None:
