@@ -672,7 +672,11 @@ class _Daemon:
                 self._metrics.hook_deliveries.labels(hook.name, outcome)
         self._metrics.sandbox_enabled.set(self._zygote.sandboxed)
         if not self._zygote.sandboxed:
-            self._log.warning("sandbox_off", detail="this kernel has no Landlock for decoders")
+            self._log.warning(
+                "sandbox_off",
+                detail="this kernel has no Landlock, or no filter of system calls, for decoders: "
+                "`cytowatch check` names what they can do",
+            )
 
     def _tell(self, now: float, *, force: bool = False) -> None:
         """Gauges, and ``state/live.json`` for the commands, when something is different."""

@@ -4,7 +4,7 @@ A row that leaves the index is moved here by SQLite itself, unless a command rem
 file. It goes when the uploaded file is back, or when `cytowatch remove` is said to it. The tree does
 not know what it has lost, so this is the one thing in the index that cannot be made from the tree.
 
-Source: docs/decisions/020-what-vanished.md
+Source: docs/decisions/022-what-vanished.md
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Whether all bytes of a file came, found out while it is hashed: each is read then anyway.
 
-Source: docs/decisions/025-bytes-that-never-came.md
+Source: docs/decisions/023-bytes-that-never-came.md
 """
 
 from __future__ import annotations
