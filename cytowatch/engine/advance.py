@@ -15,9 +15,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
-from cytowatch import aside, durable, formats, hooks, manifest, names, outside, trees
+from cytowatch import aside, durable, formats, hooks, manifest, names, outside
 from cytowatch.config import Limits, Storage
-from cytowatch.engine import hashing, notes
+from cytowatch.engine import hashing, notes, recorded
 from cytowatch.engine.answers import refused
 from cytowatch.engine.made import check_child, check_derived
 from cytowatch.errors import FormatError, IngestError
@@ -360,7 +360,7 @@ def _enter(
     if status.is_final:
         for leftover in out_directories(place.path):
             spool.discard(leftover)
-        trees.remove(place.path / "worker")
+        recorded.forget(place.path)
         without_temporaries(place.path)
     manifest.write(place.path, written, durably=durably)
     if status.is_final:

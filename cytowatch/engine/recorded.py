@@ -12,7 +12,7 @@ from typing import Protocol
 from cytowatch import outside, trees
 from cytowatch.engine.zygote import start_time
 
-__all__ = ["Named", "kill_recorded", "record"]
+__all__ = ["Named", "forget", "kill_recorded", "record"]
 
 _RECORD = "worker"
 _LARGEST_BYTES = 4096
@@ -58,5 +58,20 @@ def kill_recorded(directory: Path) -> bool:
         with suppress(OSError):
             os.kill(pid, signal.SIGKILL)
     with suppress(OSError):
-        trees.remove(path)
+        forget(directory)
     return alive
+
+
+def forget(directory: Path) -> None:
+    """Remove the note in ``<id>/``, whatever lies in its place.
+
+    Raises
+    ------
+    OSError
+        A fault of the machine.
+    """
+    path = directory / _RECORD
+    try:
+        path.unlink(missing_ok=True)
+    except IsADirectoryError:
+        trees.remove(path)

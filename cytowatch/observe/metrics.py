@@ -104,7 +104,9 @@ class Metrics:
             "inodes_free", "Free inodes of the root's filesystem; 0 of 0 where it counts none."
         )
         self.inodes_reserved = self._gauge("inodes_reserved", "Inodes that are kept free.")
-        self.sandbox_enabled = self._gauge("sandbox_enabled", "1 where Landlock and seccomp hold decoders.")
+        self.sandbox_enabled = self._gauge(
+            "sandbox_enabled", "1 where Landlock and seccomp hold decoders."
+        )
         self._gauge("build_info", "The version.", "version").labels(__version__).set(1)
         self._zero()
 

@@ -100,7 +100,7 @@ def test_a_post_is_signed_and_sent_until_it_arrives(
         assert told["data"] == json.loads((document["_path"] / "manifest.json").read_text())
     (root.path / "inbox" / "ann" / "letter.pdf").write_bytes(b"%PDF-1.4 hello")
     root.wait(lambda: len(receiver.got) == 4)
-    assert json.loads(receiver.got[3][1])["data"]["error"]["reason"] == "unknown_format"
+    assert json.loads(receiver.got[3][1])["data"]["error"]["reason"] == "unsupported_format"
     # What it is not told of is not noted.
     root.drop(builders.png(tmp_path / "b.png"))
     root.wait(lambda: root.by_name().get("b.png", {}).get("status") == "CONVERTED")

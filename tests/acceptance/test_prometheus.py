@@ -92,7 +92,9 @@ def test_every_query_has_data(watched: tuple[Root, Prometheus, int], tmp_path: P
             assert server.query(metric), f"{name} looks at {metric}, of which there is nothing"
 
     # A restart: what was counted before and after adds up, and nothing reads wrong meanwhile.
-    assert server.value('sum(increase(cytowatch_errors_total{reason="unknown_format"}[2m]))') >= 1
+    assert (
+        server.value('sum(increase(cytowatch_errors_total{reason="unsupported_format"}[2m]))') >= 1
+    )
     assert root.stop() == 0
     root.start()
     first = urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()

@@ -41,7 +41,7 @@ def test_show_tells_the_tree_the_history_and_the_reason(root: Root, tmp_path: Pa
         assert "DETECTING FORMAT" in text
     assert json.loads(say(root, "show", "--json", "flat.tif", *at)) == good
     bad = say(root, "show", "letter.pdf", *at)
-    assert "unknown_format" in bad
+    assert "unsupported_format" in bad
     assert "PDF" in bad
     assert (
         json.loads(say(root, "list", "--status", "error-format", "--json", *at))[0]["name"]
