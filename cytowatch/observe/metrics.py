@@ -43,6 +43,7 @@ class Metrics:
 
     def __init__(self, ends: Iterable[tuple[str, Status]] = ()) -> None:
         self._ends = tuple(ends)
+        self._counted = False
         self.registry = CollectorRegistry(auto_describe=False)
         self.files = self._gauge("files", "Uploaded files now, by status.", "status")
         self.uploads = self._counter(
@@ -154,6 +155,7 @@ class Metrics:
         """How many uploaded files there are in each status."""
         for status, count in counts.items():
             self.files.labels(status.name).set(count)
+        self._counted = True
 
     def set_oldest(self, ages_s: Mapping[Status, float]) -> None:
         """The age of the oldest in each status, in seconds."""
@@ -187,6 +189,16 @@ class Metrics:
             self.watcher_mode.labels(known).set(known == mode)
 
     def text(self) -> bytes:
-        """All of it in Prometheus' text format, without the creation times of counters."""
+        """All of it in Prometheus' text format, without the creation times of counters.
+
+        While a start waits, how many uploaded files there are is not known, so it is left out: zero would
+        be read as a tree that was emptied.
+        """
         lines = generate_latest(self.registry).splitlines(keepends=True)
-        return b"".join(line for line in lines if b"_created" not in line.split(b"{")[0])
+        left_out = b"" if self._counted else b"cytowatch_files{"
+        return b"".join(
+            line
+            for line in lines
+            if b"_created" not in line.split(b"{")[0]
+            and not (left_out and line.startswith(left_out))
+        )

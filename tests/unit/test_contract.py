@@ -97,6 +97,9 @@ def test_whatever_is_in_the_file_is_a_configuration_or_a_list_of_problems(
 def test_metrics_are_there_from_the_start_and_labels_stay_bounded() -> None:
     """A dashboard that is opened before the first slide shows zeros, not gaps."""
     metrics = Metrics()
+    before = metrics.text().decode()
+    assert "cytowatch_files{" not in before, "a start that waits knows no counts, and zero is one"
+    metrics.set_files({})
     text = metrics.text().decode()
     for status in Status:
         assert f'cytowatch_files{{status="{status.name}"}} 0.0' in text
