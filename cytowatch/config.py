@@ -110,7 +110,13 @@ def _encoding(value: Any) -> str | None:
     return None if good else '"auto", or an encoding such as "cp932", "gbk" or "cp850"'
 
 
-_MODE = _text("0[0-7]{3}", 'an octal mode in quotes, such as "0640"')
+# What the daemon itself could not read or enter would hold up every drop, and each try leave a claim.
+_FILE_MODE = _text(
+    "0[4-7][0-7]{2}", 'an octal mode in quotes, which lets its owner read, such as "0640"'
+)
+_DIR_MODE = _text(
+    "07[0-7]{2}", 'an octal mode in quotes, which lets its owner do everything, such as "0750"'
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,8 +287,8 @@ class Storage:
         "group that may read what is deployed",
         _text(r"[A-Za-z0-9_.-]*", 'the name of a group, or ""'),
     )
-    file_mode: str = _key("0640", "octal mode of what is deployed", _MODE)
-    dir_mode: str = _key("0750", "octal mode of its directories", _MODE)
+    file_mode: str = _key("0640", "octal mode of what is deployed", _FILE_MODE)
+    dir_mode: str = _key("0750", "octal mode of its directories", _DIR_MODE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

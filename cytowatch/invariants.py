@@ -211,7 +211,7 @@ def _strangers(spool: Spool) -> Iterator[str]:
     for status in STAGE_STATUSES:
         # In one look: an uploaded file may come or go between two.
         for entry in os.scandir(spool.stage(status)):
-            if not (entry.is_dir() and names.ID_PATTERN.fullmatch(entry.name)):
+            if not (entry.is_dir(follow_symlinks=False) and names.ID_PATTERN.fullmatch(entry.name)):
                 yield f"{entry.path} is no uploaded file, and nothing is done with it"
 
 

@@ -257,7 +257,8 @@ class Spool:
         """Where under ``stages/`` an uploaded file is: its status and its directory."""
         for status in STAGE_STATUSES:
             path = self.stage(status) / id
-            if path.is_dir():
+            # Through a link a manifest would be written, and renamed, in what is not ours.
+            if path.is_dir() and not path.is_symlink():
                 return status, path
         return None
 
@@ -274,7 +275,8 @@ class Spool:
 
     def in_status(self, status: Status) -> list[UploadedFileId]:
         """The uploaded files in `status`, oldest first; what has no id is somebody else's."""
-        found = (entry.name for entry in os.scandir(self.stage(status)) if entry.is_dir())
+        entries = os.scandir(self.stage(status))
+        found = (entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
         return sorted(UploadedFileId(one) for one in found if names.ID_PATTERN.fullmatch(one))
 
     def taken(self, id: UploadedFileId, user: str) -> bool:  # noqa: A002

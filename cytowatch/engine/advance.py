@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -332,14 +333,22 @@ def without_temporaries(path: Path) -> None:
 
 
 def _found_again(path: Path, right: Manifest) -> Manifest:
+    """A kill between naming a single source and its manifest: the name that it has by now."""
     rows = [file for file in right["files"] if file["role"] == "source"]
     sidecars = {file["path"] for file in right["files"] if file["role"] == "sidecar"}
     there = [name for name in os.listdir(path / "source") if f"source/{name}" not in sidecars]
     if len(rows) != 1 or len(there) != 1 or rows[0]["path"] == f"source/{there[0]}":
         return right
+    # What lies in a folder of its own is of a set, and never named anew; the folder is not the file.
+    if os.path.dirname(rows[0]["path"]) != "source" or not _is_file(path / "source" / there[0]):
+        return right
     found = {**rows[0], "path": f"source/{there[0]}"}
     files = [cast("FileEntry", found) if file is rows[0] else file for file in right["files"]]
     return cast("Manifest", {**right, "files": files})
+
+
+def _is_file(path: Path) -> bool:
+    return stat.S_ISREG(os.lstat(path).st_mode)
 
 
 def _enter(

@@ -490,3 +490,16 @@ def test_a_set_keeps_its_sidecars(root: Root, tmp_path: Path, where: str) -> Non
     assert len(found) == {"loose": 2, "folder": 3, "zip": 3}[where]
     root.check_hashes()
     root.assert_clean()
+
+
+@pytest.mark.parametrize("place", ["CMU-1/Slidedat.ini", "_CMU-1_/stack1/frame_t.ets"])
+def test_a_set_of_which_one_file_came_is_incomplete(root: Root, place: str) -> None:
+    """Its folder was once taken for the file: "unexpected: Is a directory", and nobody could send the rest."""
+    root.configure(inbox="incomplete_after_s = 0.5\nfolder_quiet_s = 0.5")
+    path = root.path / "inbox" / "ann" / place
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"[GENERAL]\nSLIDE_ID=1\n")
+    assert root.run_until_idle() == 1
+    [found] = root.manifests().values()
+    assert [row["path"] for row in found["files"]] == [f"source/{place}"]
+    assert (found["error"]["reason"], found["error"]["retryable"]) == ("incomplete", True)

@@ -55,6 +55,8 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "huge number": (_text("[limits]\nmax_pixels = 1" + "0" * 4000), "a whole number"),
     "not a number": (_text("[inbox]\nquiet_s = nan"), "a number from"),
     "infinite": (_text("[inbox]\nquiet_s = inf"), "a number from"),
+    "a file nobody can read": (_text('[storage]\nfile_mode = "0040"'), "its owner read"),
+    "a folder nobody can enter": (_text('[storage]\ndir_mode = "0640"'), "its owner do everything"),
     "nul": (_text('root = "/srv/\\u0000"'), "NUL"),
     "nul in a list": (_text('[inbox]\nignore = ["\\u0000"]'), "NUL"),
 }  # fmt: skip

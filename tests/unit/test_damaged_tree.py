@@ -334,3 +334,16 @@ def test_pausing_one_whose_name_is_no_text_holds_back_the_others_still(spool: Sp
     pauses.pause(spool, "b\udce4b")
     assert pauses.read(spool).users == {"ann", "b\ufffdb"}
     assert pauses.resume(spool, "b\udce4b").users == {"ann"}
+
+
+@pytest.mark.parametrize("status", [Status.UPLOADED, Status.ERROR_DEPLOYMENT])
+def test_a_link_in_a_stage_is_no_uploaded_file(
+    spool: Spool, tmp_path: Path, status: Status
+) -> None:
+    """A manifest was written through it, into whatever folder it led to; it is named instead."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (spool.stage(status) / BAD).symlink_to(elsewhere)
+    assert (spool.find(BAD), spool.in_status(status)) == (None, [])
+    assert any(str(BAD) in line for line in invariants.broken(spool, at_rest=True))
+    assert not list(elsewhere.iterdir())
