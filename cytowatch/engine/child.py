@@ -42,6 +42,9 @@ _LOOK_AT_STOP_S = 0.1
 _START_TIMEOUT_S = 60.0
 #: A fork takes milliseconds; a zygote that is stopped must not hold up the end of the daemon.
 _ANSWER_TIMEOUT_S = 5.0
+#: More threads than any decoder needs. The kernel, and TasksMax of the unit, count them with all others', and
+#: no limit of a process bounds its own: RLIMIT_NPROC counts a user's.
+_MOST_THREADS = max(128, 4 * (os.cpu_count() or 1))
 
 
 class ChildCrashed(CytowatchError):
@@ -371,6 +374,7 @@ class Child:
                 raise pace.passed()
             if stop is not None and stop.is_set():
                 raise Stopped("the daemon stops")
+            self._check_threads(status)
             if not select.select([self._channel], [], [], min(left, _LOOK_AT_STOP_S))[0]:
                 continue
             try:
@@ -390,6 +394,20 @@ class Child:
                 self._say_of_room(check_room, need, give_up)
             else:
                 return message
+
+    def _check_threads(self, status: Status) -> None:
+        """One decoder must not take the threads that everybody else needs."""
+        try:
+            # Its number of links is two more than there are threads: fs/proc/base.c, proc_task_getattr.
+            count = os.stat(f"/proc/{self.pid}/task").st_nlink - 2
+        except OSError:
+            # It has ended, or /proc is hidden from us.
+            return
+        if count > _MOST_THREADS:
+            raise stage_error(status)(
+                "unexpected",
+                f"its decoder made {count:,} threads, of which {_MOST_THREADS:,} are allowed",
+            )
 
     def _say_of_room(
         self, check_room: CheckRoom, need: tuple[int, int], give_up: Callable[[], bool]

@@ -123,6 +123,16 @@ def _saying(text: str, *, times: int = 1) -> Callable[[], None]:
     return deed
 
 
+def _threads() -> None:
+    """As many threads as it gets, while it says all the time that it gets on."""
+    threading.stack_size(1 << 16)
+    for number in range(1000):
+        threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
+        _say(f'{{"progress": {number / 2000}}}')
+        time.sleep(0.002)
+    time.sleep(1000)
+
+
 def _lists() -> None:
     """A message of empty lists, which are large once parsed: 150 MB as it announces."""
     os.write(3, (150_000_000).to_bytes(4, "little"))
@@ -171,6 +181,7 @@ SAID: dict[str, Callable[[], None]] = {
     "flood": _flood,
     "drip": _drip,
     "still": _still,
+    "threads": _threads,
     "reason": _saying(
         '{"error": {"reason": "' + _BELL + '", "detail": "' + _BELL + '", "retryable": 1}}'
     ),

@@ -62,7 +62,7 @@ def assert_held(root: Root, tmp_path: Path, names: list[str], stage: str) -> Non
 
 @pytest.mark.slow
 def test_what_a_decoder_says_costs_one_error(root: Root, tmp_path: Path) -> None:
-    """Numbers that are none, endless and huge messages, faults that are not there, texts that act on a terminal."""
+    """Numbers that are none, endless and huge messages, faults that are not there, texts that act on a terminal; threads without end."""
     root.environment = MISBEHAVING
     root.configure(engine="max_attempts = 1\nno_progress_s = 3.0\nworkers = 4")
     builders.png(tmp_path / "a.png")
@@ -79,6 +79,7 @@ def test_what_a_decoder_says_costs_one_error(root: Root, tmp_path: Path) -> None
     assert told["said-still.png"] == told["said-drip.png"] == "no_progress"
     assert told["said-reason.png"] == "unexpected"
     assert told["said-detail.png"] == "damaged"
+    assert "threads, of which" in root.by_name()["said-threads.png"]["error"]["detail"]
 
 
 @pytest.mark.slow
