@@ -130,3 +130,10 @@ def test_the_numbers_are_those_of_the_kernel(machine: str) -> None:
         name: (n, known.get(name)) for name, n in column(machine).items() if known.get(name) != n
     }
     assert wrong == {}
+
+
+def test_the_document_counts_them() -> None:
+    """docs/security.md says how many calls are allowed."""
+    page = Path(__file__).resolve().parents[2] / "docs" / "security.md"
+    count = len(seccomp.ALLOWED) + len(seccomp.CHECKED)
+    assert f"the {count} calls that decoders make" in page.read_text()
