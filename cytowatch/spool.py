@@ -292,7 +292,9 @@ class Spool:
 
         Not `durably` where a power cut may take it back: the step before is done again then.
         """
-        return self._move(path, self.stage(status), durably=durably)
+        target = self.stage(status)
+        # What lay in its error without a manifest has got one, and is where it belongs.
+        return path if path.parent == target else self._move(path, target, durably=durably)
 
     def publish(self, path: Path, user: str) -> Path:
         """Rename the directory at `path` into the storage of `user`, durably."""

@@ -6,6 +6,7 @@ and is not wanted goes.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
@@ -102,10 +103,13 @@ class Notes:
                 wanted.setdefault(note.user, {})[self._name(note, key, wanted)] = note.text
         fault: OSError | None = None
         for user, files in wanted.items():
-            with aside.fence("note", user, but=(OSError,)):
+            with aside.fence("note", user):
                 try:
                     self._write(user, files)
                 except OSError as error:
+                    if self._kind == "inbox" and error.errno in (errno.ENOTDIR, errno.ELOOP):
+                        # In an inbox its user put a link or a file there: no fault of the machine.
+                        raise
                     # A folder of one user, or a disk that is full: the others have their notes first.
                     fault = fault or error
         if fault is not None:

@@ -331,3 +331,26 @@ def test_a_folder_that_takes_no_notes_is_no_other_users_trouble(spool: Spool) ->
     with pytest.raises(OSError):
         Notes(spool.root, "status").show({"a": note, "b": dataclasses.replace(note, user="bob")})
     assert (spool.status_dir / "bob" / "a.svs - DEPLOYED.txt").exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "fifo"])
+def test_what_a_user_put_in_place_of_status_costs_his_notes_alone(
+    tmp_path: Path, kind: str
+) -> None:
+    """It was told as a fault of the machine, and all of ``/healthz`` failed for one user's file."""
+    for user in ("ann", "mallory"):
+        (tmp_path / "inbox" / user).mkdir(parents=True)
+    place = tmp_path / "inbox" / "mallory" / "_status"
+    {
+        "file": place.touch,
+        "link": lambda: place.symlink_to(tmp_path / "inbox" / "ann"),
+        "fifo": lambda: os.mkfifo(place),
+    }[kind]()
+    made = {
+        user: Note(user=user, about="a.jpg", says="CONVERTED", text="")
+        for user in ("ann", "mallory")
+    }
+    Notes(tmp_path, "inbox").show(made)
+    assert os.listdir(tmp_path / "inbox" / "ann" / "_status") == ["a.jpg - CONVERTED.txt"]
+    assert os.listdir(tmp_path / "inbox" / "ann") == ["_status"]
+    assert [one.which for one in aside.all_of()] == ["mallory"]

@@ -345,5 +345,12 @@ def test_a_link_in_a_stage_is_no_uploaded_file(
     elsewhere.mkdir()
     (spool.stage(status) / BAD).symlink_to(elsewhere)
     assert (spool.find(BAD), spool.in_status(status)) == (None, [])
-    assert any(str(BAD) in line for line in invariants.broken(spool, at_rest=True))
+    assert any(str(BAD) in line for line in list(invariants.broken(spool, at_rest=True)))
     assert not list(elsewhere.iterdir())
+
+
+def test_what_is_in_its_status_already_stays_there(spool: Spool) -> None:
+    """One without a manifest in error-deployment was moved onto itself: "unexpected: File exists"."""
+    place = spool.stage(Status.ERROR_DEPLOYMENT) / BAD
+    place.mkdir()
+    assert spool.move(place, Status.ERROR_DEPLOYMENT) == place
