@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 
@@ -191,8 +192,11 @@ def _with_child(with_: Treatment, place: Place) -> Place:
         return _crashed(with_, _again(with_, place), crash)
     except ClaimedFaultError as fault:
         return _doubted(with_, _again(with_, place), fault)
-    except (Stopped, TransientError, OSError):
+    except Stopped:
         advance.withdraw(_again(with_, place))
+        raise
+    except (TransientError, OSError):
+        _let_go(with_, _again(with_, place))
         raise
 
 
@@ -264,13 +268,23 @@ def _doubted(with_: Treatment, place: Place, fault: ClaimedFaultError) -> Place:
             return _move(
                 with_, place, lambda at: advance.fail(with_.spool, at, wrong, now=with_.now())
             )
-    advance.withdraw(place)
+    _let_go(with_, place)
     raise fault
 
 
 def _accept(with_: Treatment, place: Place, outcome: Outcome, out: str) -> Place:
     duplicate_of = _duplicate(with_, place, outcome)
     refused = (
+def _let_go(with_: Treatment, place: Place) -> None:
+    """Take back the attempt, and the room that it took: while it waits, others need that.
+
+    In this order, as a full disk has none for the manifest.
+    """
+    with suppress(OSError):
+        advance.clear(with_.spool, place)
+    advance.withdraw(place)
+
+
         with_.config.storage.duplicates == "reject" and place.status is Status.DETECTING_FORMAT
     )
     if duplicate_of is not None and refused:
