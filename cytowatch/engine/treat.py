@@ -219,6 +219,9 @@ def _stage(with_: Treatment, place: Place, child: Child | RemoteChild, out: str)
             check_room=lambda need_bytes, need_inodes=0: _reserve(
                 with_, place, out, Amount(bytes=need_bytes, inodes=max(FEW_INODES, need_inodes))
             ),
+            check_disk=lambda: with_.room.check(
+                place.manifest["id"], place.path / out, settings=with_.config.storage
+            ),
             stop=with_.stop,
         )
         answers.check(place.status, place.manifest, outcome, most_children=most_children)
@@ -272,9 +275,6 @@ def _doubted(with_: Treatment, place: Place, fault: ClaimedFaultError) -> Place:
     raise fault
 
 
-def _accept(with_: Treatment, place: Place, outcome: Outcome, out: str) -> Place:
-    duplicate_of = _duplicate(with_, place, outcome)
-    refused = (
 def _let_go(with_: Treatment, place: Place) -> None:
     """Take back the attempt, and the room that it took: while it waits, others need that.
 
@@ -285,6 +285,9 @@ def _let_go(with_: Treatment, place: Place) -> None:
     advance.withdraw(place)
 
 
+def _accept(with_: Treatment, place: Place, outcome: Outcome, out: str) -> Place:
+    duplicate_of = _duplicate(with_, place, outcome)
+    refused = (
         with_.config.storage.duplicates == "reject" and place.status is Status.DETECTING_FORMAT
     )
     if duplicate_of is not None and refused:
