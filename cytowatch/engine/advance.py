@@ -35,6 +35,7 @@ __all__ = [
     "accept",
     "attempt",
     "begin",
+    "clear",
     "corrected",
     "extracted",
     "fail",
@@ -315,14 +316,21 @@ def tidy(spool: Spool, place: Place, *, now: datetime) -> Place:
     right = corrected(place.manifest, place.status, now=now)
     if right["phase"] != "publishing":
         kept = "derived" if right["conversion"] is not None else None
-        for leftover in [*out_directories(place.path), place.path / "derived"]:
-            if leftover.name != kept and leftover.exists():
-                spool.discard(leftover)
+        clear(spool, place)
+        if (leftover := place.path / "derived").name != kept and leftover.exists():
+            spool.discard(leftover)
     without_temporaries(place.path)
     right = _found_again(place.path, right)
     if right != place.manifest:
         manifest.write(place.path, right)
     return Place(status=place.status, path=place.path, manifest=right)
+
+
+def clear(spool: Spool, place: Place) -> None:
+    """Let go what an attempt wrote that was not accepted, and the room that it takes."""
+    if place.manifest["phase"] != "publishing" and not is_linked(place):
+        for leftover in out_directories(place.path):
+            spool.discard(leftover)
 
 
 def without_temporaries(path: Path) -> None:

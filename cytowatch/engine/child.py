@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 _LOOK_AT_STOP_S = 0.1
+_LOOK_AT_DISK_S = 1.0
 _START_TIMEOUT_S = 60.0
 #: A fork takes milliseconds; a zygote that is stopped must not hold up the end of the daemon.
 _ANSWER_TIMEOUT_S = 5.0
@@ -299,6 +300,7 @@ class Child:
         out: Path,
         progress: Progress,
         check_room: CheckRoom = lambda _need_bytes, _need_inodes=0: None,
+        check_disk: Callable[[], None] = lambda: None,
         stop: threading.Event | None = None,
     ) -> Outcome:
         """Let the child do the stage of `status`; it may ask for room on the disk.
@@ -309,11 +311,13 @@ class Child:
         ----------
         out
             Where its ``out.<attempt>`` is now.
+        check_disk
+            Called every second meanwhile, whatever the child says.
 
         Raises
         ------
         IngestError, TransientError
-            What the stage raised, as `answers.understood` says; or what `check_room` raised.
+            What the stage raised, as `answers.understood` says; or what `check_room` or `check_disk` raised.
         ChildCrashed, ChildTimedOut
             The child gave no answer; it is gone.
         Stopped
@@ -323,7 +327,7 @@ class Child:
         pace = Pace(limits.stage_timeout_s, limits.no_progress_s, now=time.monotonic())
         self._refused = False
         try:
-            message = self._answer(status, manifest, pace, progress, check_room, stop)
+            message = self._answer(status, manifest, pace, progress, check_room, check_disk, stop)
             if "answer_in" in message:
                 most = self._config.limits.archive_max_entries
                 message = answers.read_in_file(out, status, manifest, most_children=most)
@@ -353,6 +357,7 @@ class Child:
         pace: Pace,
         progress: Progress,
         check_room: CheckRoom,
+        check_disk: Callable[[], None],
         stop: threading.Event | None,
     ) -> dict[str, Any]:
         """The message that ends the stage; what comes before it is dealt with."""
@@ -368,6 +373,7 @@ class Child:
             pass
         except OSError:
             raise ChildCrashed(self.end()) from None
+        looked_at = time.monotonic()
         while True:
             left = pace.left_s
             if left <= 0:
@@ -375,6 +381,9 @@ class Child:
             if stop is not None and stop.is_set():
                 raise Stopped("the daemon stops")
             self._check_threads(status)
+            if time.monotonic() - looked_at > _LOOK_AT_DISK_S:
+                looked_at = time.monotonic()
+                check_disk()
             if not select.select([self._channel], [], [], min(left, _LOOK_AT_STOP_S))[0]:
                 continue
             try:

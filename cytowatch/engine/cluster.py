@@ -16,6 +16,7 @@ import os
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,7 @@ class RemoteChild:
         out: Path,
         progress: Progress,
         check_room: CheckRoom = lambda _need_bytes, _need_inodes=0: None,
+        check_disk: Callable[[], None] = lambda: None,
         stop: threading.Event | None = None,
     ) -> Outcome:
         """As `Child.run`; room on the disk is looked for by the worker itself.
@@ -216,11 +218,16 @@ class RemoteChild:
         }  # fmt: skip
         client, self._future = self._cluster.submit(request)
         told = f"stages/{status.directory}/{name}/{remote.progress_name(self._out)}"
-        answer = self._wait(client, stop, progress, self._cluster._root / told)
+        answer = self._wait(client, stop, progress, self._cluster._root / told, check_disk)
         return self._understood(status, answer)
 
     def _wait(
-        self, client: Any, stop: threading.Event | None, progress: Progress, told: Path
+        self,
+        client: Any,
+        stop: threading.Event | None,
+        progress: Progress,
+        told: Path,
+        check_disk: Callable[[], None],
     ) -> dict[str, Any]:
         asked_at = time.monotonic()
         while not self._future.done():
@@ -231,6 +238,7 @@ class RemoteChild:
                 progress(answers.share(outside.read_json(told)["share"]))
             if time.monotonic() - asked_at > _CONNECT_EVERY_S:
                 asked_at = time.monotonic()
+                check_disk()
                 if self._cluster.lost(client):
                     break
         try:

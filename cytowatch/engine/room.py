@@ -38,6 +38,10 @@ __all__ = [
 FEW_INODES = 16
 #: A small filesystem has few inodes: no more than this part of them is kept in reserve.
 _PART_IN_RESERVE = 10
+#: A stage's pictures, logs and a wrong estimate: more than that beyond its demand is somebody else's room.
+_MARGIN_BYTES = 256 << 20
+#: With no reserve at all, a disk with less than this is full.
+_FULL_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +168,29 @@ class Room:
             if lacks := too_little(there, need, spare(settings, there), others):
                 raise TransientError("disk", lacks)
             self._claims[id_] = _Claim(out=out, most=written(out) + need)
+
+    def check(self, id_: str, out: Path, *, settings: Storage) -> None:
+        """Refuse that `id_` has written more into `out` than it asked for, now that the reserve is begun.
+
+        Raises
+        ------
+        TransientError
+            It is broken off, what it wrote goes, and it waits: nobody else could begin anything.
+        """
+        there = self._free()
+        if there.bytes >= max(spare(settings, there).bytes, _FULL_BYTES):
+            return
+        with self._lock:
+            claim = self._claims.get(id_)
+        asked = claim.most.bytes if claim is not None else 0
+        took = written(out).bytes
+        # What little a small disk has is shared as well.
+        if took > asked + min(_MARGIN_BYTES, max(_FULL_BYTES, there.bytes)):
+            raise TransientError(
+                "disk",
+                f"it has written {took:,} bytes, of which it asked for {asked:,}, and {there.bytes:,} "
+                "are free",
+            )
 
     def release(self, id_: str) -> None:
         """The stage of `id_` is over."""

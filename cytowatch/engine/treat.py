@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 
@@ -191,8 +192,11 @@ def _with_child(with_: Treatment, place: Place) -> Place:
         return _crashed(with_, _again(with_, place), crash)
     except ClaimedFaultError as fault:
         return _doubted(with_, _again(with_, place), fault)
-    except (Stopped, TransientError, OSError):
+    except Stopped:
         advance.withdraw(_again(with_, place))
+        raise
+    except (TransientError, OSError):
+        _let_go(with_, _again(with_, place))
         raise
 
 
@@ -214,6 +218,9 @@ def _stage(with_: Treatment, place: Place, child: Child | RemoteChild, out: str)
             progress=lambda share: with_.observer.progressed(place, share),
             check_room=lambda need_bytes, need_inodes=0: _reserve(
                 with_, place, out, Amount(bytes=need_bytes, inodes=max(FEW_INODES, need_inodes))
+            ),
+            check_disk=lambda: with_.room.check(
+                place.manifest["id"], place.path / out, settings=with_.config.storage
             ),
             stop=with_.stop,
         )
@@ -264,8 +271,18 @@ def _doubted(with_: Treatment, place: Place, fault: ClaimedFaultError) -> Place:
             return _move(
                 with_, place, lambda at: advance.fail(with_.spool, at, wrong, now=with_.now())
             )
-    advance.withdraw(place)
+    _let_go(with_, place)
     raise fault
+
+
+def _let_go(with_: Treatment, place: Place) -> None:
+    """Take back the attempt, and the room that it took: while it waits, others need that.
+
+    In this order, as a full disk has none for the manifest.
+    """
+    with suppress(OSError):
+        advance.clear(with_.spool, place)
+    advance.withdraw(place)
 
 
 def _accept(with_: Treatment, place: Place, outcome: Outcome, out: str) -> Place:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import shutil
 import signal
 import subprocess
+import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +20,7 @@ import pyvips
 from cytowatch.errors import TransientError
 from cytowatch.stages.convert import _raise_if_full
 from tests import builders
-from tests.acceptance.conftest import Root
+from tests.acceptance.conftest import Root, json_lines
 from tests.acceptance.disks import MB, Disk, fill, needs_mounts, rooted
 from tests.builders import vendors
 
@@ -72,6 +74,26 @@ def test_a_full_disk_is_waited_out(root: Root, disk: Disk, tmp_path: Path, leave
     )
     assert root.stop() == 0
     root.assert_clean()
+
+
+def test_what_fills_the_disk_gives_the_room_back_while_it_waits(root: Root, tmp_path: Path) -> None:
+    """A tar says nowhere how much it holds: half unpacked, it must not keep others from the rest of the disk."""
+    block = os.urandom(1000)
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz", compresslevel=1) as archive:
+        for number in range(3):
+            member = tarfile.TarInfo(f"{number}.bmp")
+            member.size = 30 * MB
+            data = b"".join(os.urandom(900) + block * 100 for _ in range(300))
+            archive.addfile(member, io.BytesIO(data.ljust(member.size, b"x")[: member.size]))
+    root.drop(tmp_path / "a.tar.gz")
+    root.start()
+    root.wait(lambda: [one for one in json_lines(root.log) if one["event"] == "held_up"])
+    assert not [*root.path.glob("stages/*/*/out.*")]
+    builders.png(tmp_path / "b.png")
+    root.drop(tmp_path / "b.png", user="bob")
+    root.wait(lambda: root.by_name().get("b.png", {}).get("status") == "CONVERTED", 30)
+    assert root.by_name()["a.tar.gz"]["error"] is None
+    assert root.stop() == 0
 
 
 def test_what_would_not_fit_is_not_begun(root: Root, disk: Disk) -> None:

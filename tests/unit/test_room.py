@@ -93,3 +93,22 @@ def test_the_reserve_stays_free(tmp_path: Path) -> None:
         Room(lambda: Free(bytes=50)).reserve(
             "a", tmp_path, Amount(bytes=1), settings=Storage(reserve_bytes=50)
         )
+
+
+def test_more_than_was_asked_for_is_broken_off_when_the_reserve_is_begun(tmp_path: Path) -> None:
+    """Not before, and not what was asked for: a decoder that fills the disk would stop everybody else."""
+    left = [Free(bytes=1 << 30)]
+    room = Room(lambda: left[0])
+    kept = Storage(reserve_bytes=64 << 20)
+    out = tmp_path / "out.1"
+    out.mkdir()
+    room.reserve("a", out, Amount(bytes=1 << 20), settings=kept)
+    (out / "pyramid").write_bytes(b"x" * (40 << 20))
+    room.check("a", out, settings=kept)
+    left[0] = Free(bytes=1 << 20)
+    with pytest.raises(TransientError, match="of which it asked for 1,"):
+        room.check("a", out, settings=kept)
+    left[0] = Free(bytes=1 << 30)
+    room.reserve("a", out, Amount(bytes=40 << 20), settings=kept)
+    left[0] = Free(bytes=1 << 20)
+    room.check("a", out, settings=kept)
