@@ -362,7 +362,7 @@ def _out_of_the_way(path: Path) -> None:
 
 def fsync_file(path: Path) -> None:
     """Make the bytes of the file at `path` outlast a power cut."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import configparser
 import os
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from cytowatch import names
 from cytowatch.formats import judging, mirax_tiles, parts, starts
 from cytowatch.formats.base import Probe
 from cytowatch.formats.gaps import ZeroRuns
@@ -157,4 +159,9 @@ def _of_data(path: str, tiles: list[tuple[int, int]]) -> Watch:
 
 
 def _opened(path: str) -> int:
-    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    # A pipe in its place is not waited at.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OutsideError(f"{names.printable(os.path.basename(path))} is not a regular file")
+    return descriptor

@@ -180,7 +180,7 @@ class Watcher:
         if self.mode == "polling":
             os.utime(beat)
         else:
-            os.close(os.open(beat, os.O_WRONLY | os.O_CLOEXEC))
+            os.close(os.open(beat, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC))
 
     @property
     def alive(self) -> bool:
