@@ -116,27 +116,30 @@ def readme(text: str) -> str:
 
 _REASONS = """# Reasons
 
-Every error has a reason, which is a stable word, and a detail in plain words; `cytowatch show` tells both. The original
-is always kept, untouched. This page is made from the code by `python docs/generate.py`.
+Every error has a reason, which is a stable word, and a detail, which is a sentence; `cytowatch show` gives both. The original
+is always kept, untouched. Three texts go with each reason: a few words for the name of the note on the share, what that note
+tells the technician to do, and what the administrator can do. This page is made from the code by `python docs/generate.py`.
 
-| reason | it means | the technician | the administrator |
-|---|---|---|---|
+| reason | in the note's name | it means | the technician | the administrator |
+|---|---|---|---|---|
 """
 
 
 def reasons_page() -> str:
     """docs/reasons.md."""
     rows = [
-        f"| `{one.word}` | {one.means} | {one.technician} | {one.admin} |"
+        f"| `{one.word}` | {one.says} | {one.means} | {one.technician} | {one.admin} |"
         for one in sorted(reasons.REASONS, key=lambda one: one.word)
     ]
-    waits = [f"| `{word}` | {means} | {do} |" for word, (means, do) in reasons.WAITING.items()]
+    waits = [
+        f"| `{word}` | {one.says} | {one.means} | {one.technician} | {one.admin} |"
+        for word, one in reasons.WAITING.items()
+    ]
     return (
         _REASONS + "\n".join(rows) + "\n\n## Why a drop waits in its inbox\n\n"
-        "`cytowatch status` tells the word and a detail, and so does the name of the file in `status/<user>/`. The same "
-        "words are the label `why` of the metrics.\n\n| why | it means | what to do |\n|---|---|---|\n"
-        + "\n".join(waits)
-        + "\n"
+        "`cytowatch status` shows the word and a detail; the note in `status/<user>/` explains it. The same "
+        "words are the label `why` of the metrics.\n\n| why | in the note's name | it means | the technician | the administrator |\n"
+        "|---|---|---|---|---|\n" + "\n".join(waits) + "\n"
     )
 
 
