@@ -62,7 +62,7 @@ def test_all_problems_are_told_at_once() -> None:
         )
     assert raised.value.problems == [
         "rooot = '/x': unknown key, expected one of convert, engine, extract, feedback, hooks, inbox, "
-        "limits, log, metrics, root, sandbox, storage",
+        "limits, log, metrics, panel, root, sandbox, storage",
         "root = 'here': expected an absolute path",
         "inbox.quiet_s = '10': expected a number from 0.05 to 1,000,000,000",
         "convert.tile = 100: expected a multiple of 16 from 64 to 4096",
