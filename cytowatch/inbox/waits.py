@@ -15,10 +15,12 @@ from cytowatch import durable, manifest, names
 from cytowatch.inbox.scan import Waiting
 from cytowatch.inbox.settle import Settler, Track
 
-__all__ = ["IsOpen", "counts", "fault", "left", "listed"]
+__all__ = ["HOPELESS", "IsOpen", "counts", "fault", "left", "listed"]
 
 #: Whether the dropped folder at a path below ``inbox/`` is being taken.
 IsOpen = Callable[[str], bool]
+#: What somebody has to mend; it is tried again, and nothing else waits for it.
+HOPELESS = frozenset({"other_filesystem", "not_permitted", "unreadable", "set_aside"})
 
 #: So many drops that wait are told one by one; the metrics count them all.
 _MOST_TOLD = 1000
