@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import dataclasses
+import ipaddress
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ __all__ = [
     "reloaded",
     "Config",
     "Inbox",
+    "Panel",
     "UserInbox",
     "from_mapping",
     "load",
@@ -52,7 +54,7 @@ def _key(default: Any, doc: str, rule: Rule) -> Any:
 
 
 def _number(least: float, most: float = 1e9) -> Rule:
-    wanted = f"a number from {least:g}" + ("" if most == 1e9 else f" to {most:g}")
+    wanted = f"a number from {least:g} to {most:,.0f}"
 
     def rule(value: Any) -> str | None:
         good = isinstance(value, int | float) and not isinstance(value, bool)
@@ -62,7 +64,7 @@ def _number(least: float, most: float = 1e9) -> Rule:
 
 
 def _whole(least: int, most: int = _LARGEST) -> Rule:
-    wanted = f"a whole number from {least}" + ("" if most == _LARGEST else f" to {most}")
+    wanted = f"a whole number from {least} to {most:,}"
 
     def rule(value: Any) -> str | None:
         good = isinstance(value, int) and not isinstance(value, bool)
@@ -78,6 +80,16 @@ def _one_of(*choices: str) -> Rule:
 
 def _text(pattern: str, wanted: str) -> Rule:
     return lambda value: None if isinstance(value, str) and re.fullmatch(pattern, value) else wanted
+
+
+_LARGEST_PORT = 65_535
+
+
+def _listen(value: Any) -> str | None:
+    wanted = f'ADDRESS:PORT with a port up to {_LARGEST_PORT}, or ""'
+    if not isinstance(value, str) or not re.fullmatch(r"(.*:[0-9]{1,5})?", value):
+        return wanted
+    return wanted if value and int(value.rpartition(":")[2]) > _LARGEST_PORT else None
 
 
 def _flag(value: Any) -> str | None:
@@ -320,7 +332,7 @@ class Metrics:
     listen: str = _key(
         "127.0.0.1:9755",
         'address and port; "" for none',
-        _text(r"(.*:[0-9]{1,5})?", 'ADDRESS:PORT, or ""'),
+        _listen,
     )
 
 
@@ -368,6 +380,86 @@ class Hook:
     )
 
 
+_LISTEN = r"(unix:/.+|.*:[0-9]{1,5})"
+#: Of these a proxy on this machine connects; "unix" is whoever may open the socket.
+_LOOPBACK = ("127.0.0.1", "::1", "unix")
+
+
+def _peers(value: Any) -> str | None:
+    wanted = 'a list of addresses or networks, such as "10.0.0.7" or "10.0.0.0/24", and "unix"'
+    if not isinstance(value, tuple):
+        return wanted
+    for one in value:
+        try:
+            if one != "unix":
+                ipaddress.ip_network(one)
+        except ValueError:
+            return wanted
+    return None
+
+
+def _members(value: Any) -> str | None:
+    good = isinstance(value, dict) and all(
+        name and isinstance(users, list | tuple) and _names(tuple(users)) is None
+        for name, users in value.items()
+    )
+    return None if good else 'for each project a list of users, such as "Trial 7" = ["ann"]'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """The storage panel in a browser, `cytowatch panel`: a process of its own."""
+
+    listen: str = _key(
+        "127.0.0.1:9780",
+        "address and port, or unix:/path/of/a/socket",
+        _text(_LISTEN, 'ADDRESS:PORT, or "unix:/PATH"'),
+    )
+    auth: str = _key(
+        "none",
+        '"none" (this machine only, everyone reads everything), "proxy", "share"',
+        _one_of("none", "proxy", "share"),
+    )
+    admins: tuple[str, ...] = _key((), "users who see everything and may act on it", _names)
+    trusted_proxies: tuple[str, ...] = _key(
+        _LOOPBACK, 'with "proxy": addresses that may say who a user is', _peers
+    )
+    user_header: str = _key(
+        "X-Forwarded-User",
+        'with "proxy": the header in which the proxy names the user',
+        _text(r"[A-Za-z0-9-]{1,64}", "the name of a header"),
+    )
+    hosts: tuple[str, ...] = _key(
+        (),
+        "names in the address bar that are answered; none given: see docs/how-to/panel.md",
+        _names,
+    )
+    smb_server: str = _key(
+        "127.0.0.1",
+        'with "share": HOST, HOST:PORT or HOST:PORT/SHARE that names and passwords are tried at',
+        _text(r"[^\s/]+(/[^\s/]+)?", "HOST, HOST:PORT or HOST:PORT/SHARE"),
+    )
+    labels: bool = _key(
+        False, "show labels and macros of slides; they can carry a patient's name", _flag
+    )
+    uploads: bool = _key(True, "let users add files in the browser", _flag)
+    max_upload_bytes: int = _key(1_099_511_627_776, "bytes of one file that is added", _whole(1))
+    max_unfinished: int = _key(200, "unfinished uploads of one user", _whole(1, 100_000))
+    base_path: str = _key(
+        "",
+        'the path below which a proxy shows the panel, such as "/slides"',
+        _text(r"(/[A-Za-z0-9._~-]+)*", 'a path such as "/slides", or ""'),
+    )
+    title: str = _key("Slides", "what the panel is called", _text(r".{1,80}", "1 to 80 characters"))
+    projects: dict[str, list[str]] = field(
+        default_factory=dict,
+        metadata={
+            "doc": 'users who see all that is linked to a project: { "Trial 7" = ["ann", "bob"] }',
+            "rule": _members,
+        },
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
     """What is told, and how."""
@@ -402,6 +494,7 @@ class Config:
     sandbox: Sandbox = field(default_factory=Sandbox)
     feedback: Feedback = field(default_factory=Feedback)
     metrics: Metrics = field(default_factory=Metrics)
+    panel: Panel = field(default_factory=Panel)
     log: Log = field(default_factory=Log)
     hooks: tuple[Hook, ...] = field(default=(), metadata={"many": Hook})
 
@@ -567,6 +660,16 @@ RELOADABLE = frozenset(
         *(f"engine.{key}" for key in ("max_attempts", "stage_timeout_s", "no_progress_s")),
         "log.level",
         "hooks",
+        # The daemon has no use of them; the panel takes them over at its own SIGHUP.
+        *(
+            f"panel.{key}"
+            for key in ("admins", "trusted_proxies", "user_header", "hosts", "labels")
+        ),
+        *(
+            f"panel.{key}"
+            for key in ("smb_server", "uploads", "max_upload_bytes", "max_unfinished")
+        ),
+        *(f"panel.{key}" for key in ("title", "projects")),
     }
 )
 
@@ -601,8 +704,11 @@ def _toml(value: Any) -> str:
             return "true" if value else "false"
         case str():
             return f'"{value}"'
-        case tuple():
+        case tuple() | list():
             return f"[{', '.join(_toml(item) for item in value)}]"
+        case dict():
+            rows = [f"{json.dumps(key, ensure_ascii=False)} = {_toml(value[key])}" for key in value]
+            return f"{{ {', '.join(rows)} }}" if rows else "{}"
         case int() if abs(value) >= 1_000_000:
             return f"{value:_}"
         case _:

@@ -16,6 +16,7 @@ from typer.main import get_command
 from cytowatch import formats, leftovers, reasons
 from cytowatch.cli.commands import application
 from cytowatch.cli.schema import schema_of
+from cytowatch.cli.table import COLUMNS
 from cytowatch.config import RELOADABLE, render
 from cytowatch.formats import Format
 from cytowatch.observe.events import EVENTS
@@ -115,27 +116,30 @@ def readme(text: str) -> str:
 
 _REASONS = """# Reasons
 
-Every error has a reason, which is a stable word, and a detail in plain words; `cytowatch show` tells both. The original
-is always kept, untouched. This page is made from the code by `python docs/generate.py`.
+Every error has a reason, which is a stable word, and a detail, which is a sentence; `cytowatch show` gives both. The original
+is always kept, untouched. Three texts go with each reason: a few words for the name of the note on the share, what that note
+tells the technician to do, and what the administrator can do. This page is made from the code by `python docs/generate.py`.
 
-| reason | it means | the technician | the administrator |
-|---|---|---|---|
+| reason | in the note's name | it means | the technician | the administrator |
+|---|---|---|---|---|
 """
 
 
 def reasons_page() -> str:
     """docs/reasons.md."""
     rows = [
-        f"| `{one.word}` | {one.means} | {one.technician} | {one.admin} |"
+        f"| `{one.word}` | {one.says} | {one.means} | {one.technician} | {one.admin} |"
         for one in sorted(reasons.REASONS, key=lambda one: one.word)
     ]
-    waits = [f"| `{word}` | {means} | {do} |" for word, (means, do) in reasons.WAITING.items()]
+    waits = [
+        f"| `{word}` | {one.says} | {one.means} | {one.technician} | {one.admin} |"
+        for word, one in reasons.WAITING.items()
+    ]
     return (
         _REASONS + "\n".join(rows) + "\n\n## Why a drop waits in its inbox\n\n"
-        "`cytowatch status` tells the word and a detail, and so does the name of the file in `status/<user>/`. The same "
-        "words are the label `why` of the metrics.\n\n| why | it means | what to do |\n|---|---|---|\n"
-        + "\n".join(waits)
-        + "\n"
+        "`cytowatch status` shows the word and a detail; the note in `status/<user>/` explains it. The same "
+        "words are the label `why` of the metrics.\n\n| why | in the note's name | it means | the technician | the administrator |\n"
+        "|---|---|---|---|---|\n" + "\n".join(waits) + "\n"
     )
 
 
@@ -271,6 +275,29 @@ def manifest_page() -> str:
     return head + "\n".join(_rows(schema)) + "\n"
 
 
+_KINDS = {
+    "text": "text",
+    "texts": "list of texts",
+    "whole": "whole number",
+    "number": "number",
+    "truth": "true or false",
+    "time": "time, UTC",
+}
+
+
+def table_page() -> str:
+    """docs/reference/table.md."""
+    listed = [f"| `{one.name}` | {_KINDS[one.kind]} | {one.means} |" for one in COLUMNS]
+    return (
+        f"# The table of all manifests\n\n{_MADE}\n"
+        "`cytowatch export --table FILE` writes one row per pyramid, and one row for each uploaded file without a pyramid. "
+        "FILE ends in `.csv` (UTF-8, with a header) or in `.parquet` (with types; needs `pip install "
+        "'cytowatch[table]'`); `-` prints CSV. What is unknown is empty in CSV and null in Parquet. A list is joined by `; ` in "
+        "CSV. Rows are sorted by `id`, so by time. [How to use it](../how-to/python.md).\n\n"
+        "| column | type | |\n|---|---|---|\n" + "\n".join(listed) + "\n"
+    )
+
+
 def ignored_page() -> str:
     """docs/reference/ignored-names.md."""
     rows = []
@@ -300,6 +327,7 @@ def pages() -> dict[Path, str]:
         docs / "reference" / "ignored-names.md": ignored_page(),
         docs / "reference" / "commands.md": commands_page(),
         docs / "reference" / "manifest.md": manifest_page(),
+        docs / "reference" / "table.md": table_page(),
     }
 
 

@@ -17,8 +17,9 @@ import numpy as np
 import pyvips
 from rich.console import Console
 
-from cytowatch.cli.watch import Estimates, draw, frame
+from cytowatch.cli.watch import draw, frame
 from cytowatch.spool import Spool
+from cytowatch.summary import Estimates
 
 HOUSE = Path(__file__).resolve().parents[1]
 _CONFIG = """root = "{root}"

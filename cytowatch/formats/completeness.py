@@ -23,6 +23,7 @@ from cytowatch import durable
 from cytowatch.formats import announced, endings, extents, gaps, judging, netpbm, raster
 from cytowatch.formats.doubles import is_whole_slide
 from cytowatch.formats.tiff import SUB_IFDS, Directory, Tiff, TiffError
+from cytowatch.lacking import amount
 
 __all__ = ["missing"]
 
@@ -240,8 +241,7 @@ def _segments(
                     # Some state too much: whether all rows are there, a reader finds out.
                     continue
                 return (
-                    f"{what} {index} of directory {number} "
-                    f"(ends at {offset + count:,}, the file has {size_bytes:,} bytes)"
+                    f"{what} {index} of directory {number} ({amount(size_bytes, offset + count)})"
                 )
             final = (offset, count)
             last = max(last, final)

@@ -106,4 +106,13 @@ EVENTS = (
           admin="`dead`: mend the receiver, then `cytowatch hooks --retry`."),
     Event(word="hook_dropped", levels=("info",), tells="A delivery was noted for what then did not come about.",
           fields=("hook", "id", "status")),
+    # The panel, a process of its own.
+    Event(word="panel_listening", levels=("info",), tells="The panel serves its pages.",
+          fields=("address", "root", "auth", "version")),
+    Event(word="panel_stopped", levels=("info",), tells="The panel has ended.", fields=()),
+    Event(word="request", levels=("debug", "info", "warning"), tells="One request was answered; tiles, metrics and parts that pages ask for again are told of at level `debug`.",
+          fields=("method", "path", "code", "seconds", "bytes", "user", "by", "address"),
+          admin="A warning is an answer of 500 and more: look for `panel_unexpected`."),
+    Event(word="panel_unexpected", levels=("error",), tells="A request ended in an unexpected error; no other is concerned.",
+          fields=("path", "error", "detail"), admin="A defect: please report the line."),
 )  # fmt: skip
