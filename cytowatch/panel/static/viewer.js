@@ -380,7 +380,6 @@
     });
     const wanted = asked();
     open(wanted.scene, wanted);
-    canvas.focus({ preventScroll: true });
   };
   begin();
 })();
