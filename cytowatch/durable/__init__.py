@@ -15,6 +15,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 __all__ = [
     "beneath",
@@ -25,6 +26,7 @@ __all__ = [
     "fsync_file",
     "fsync_tree",
     "is_local",
+    "is_directory",
     "is_transient",
     "keeps_renames",
     "leaves_holes",
@@ -112,6 +114,17 @@ def why_of(error: OSError) -> str:
     ('disk', 'input_output')
     """
     return "disk" if error.errno in _FULL_ERRNOS else "input_output"
+
+
+def is_directory(entry: os.DirEntry[Any]) -> bool:
+    """Whether it is a directory, and no link to one; where that cannot be known, whoever enters it learns why.
+
+    A disk that errs at one name must not end the look at all the others.
+    """
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:
+        return True
 
 
 @contextmanager
