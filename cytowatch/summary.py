@@ -7,13 +7,12 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from cytowatch import pauses
-from cytowatch.engine import room
 from cytowatch.hooks.pending import dead
-from cytowatch.index import Index
-from cytowatch.manifest import utc
-from cytowatch.spool import Spool
-from cytowatch.status import Status
+from cytowatch.record.manifest import utc
+from cytowatch.record.status import Status
+from cytowatch.tree import pauses, room
+from cytowatch.tree.index.index import Index
+from cytowatch.tree.spool import Spool
 
 __all__ = ["Estimates", "bytes_text", "status_page", "time_text"]
 
