@@ -14,10 +14,10 @@ from typing import Any
 
 import typer
 
+from cytowatch.lifecycle.summary import bytes_text
 from cytowatch.record.manifest import losses
 from cytowatch.record.names import printable
 from cytowatch.record.status import Status
-from cytowatch.summary import bytes_text
 from cytowatch.tree.find import Entry
 
 __all__ = [

@@ -29,7 +29,7 @@ from cytowatch.cli.options import (
     UserOption,
 )
 from cytowatch.cli.page import bytes_text, list_lines, status_lines, styled
-from cytowatch.summary import status_page
+from cytowatch.lifecycle.summary import status_page
 from cytowatch.tree import find
 
 __all__: list[str] = []

@@ -19,9 +19,9 @@ from rich.text import Text
 from cytowatch.cli.app import ConfigOption, JsonOption, RootOption, app, print_json, spool_of
 from cytowatch.cli.page import bytes_text, colour, free_text
 from cytowatch.cli.show import console, safe
+from cytowatch.lifecycle.summary import Estimates, status_page, time_text
 from cytowatch.record.manifest import utc
 from cytowatch.record.status import Status
-from cytowatch.summary import Estimates, status_page, time_text
 from cytowatch.tree import find
 from cytowatch.tree.spool import Spool
 

@@ -14,11 +14,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from cytowatch.config import Config, Panel
+from cytowatch.lifecycle.summary import Estimates
 from cytowatch.panel.sessions import Sessions
 from cytowatch.panel.who import Person
 from cytowatch.record import names
 from cytowatch.record.names import ID_PATTERN
-from cytowatch.summary import Estimates
 from cytowatch.tree import find
 from cytowatch.tree.index.index import Index, Row
 from cytowatch.tree.spool import Spool

@@ -10,11 +10,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from cytowatch import __version__
+from cytowatch.lifecycle.summary import bytes_text, time_text
 from cytowatch.panel.context import Context, person_of
 from cytowatch.record import reasons
 from cytowatch.record.names import printable
 from cytowatch.record.status import Status
-from cytowatch.summary import bytes_text, time_text
 
 __all__ = ["environment", "page"]
 

@@ -12,7 +12,7 @@ import os
 import struct
 import tarfile
 
-from cytowatch.lacking import amount
+from cytowatch.record.lacking import amount
 
 __all__ = ["bmp", "czi", "ets", "jp2", "jpeg2000_codestream", "short", "tar", "tar_mark"]
 

@@ -24,7 +24,7 @@ from cytowatch.formats.completeness import announced, ends, gaps, judging, raste
 from cytowatch.formats.doubles import is_whole_slide
 from cytowatch.formats.structure import netpbm
 from cytowatch.formats.structure.tiff import SUB_IFDS, Directory, Tiff, TiffError
-from cytowatch.lacking import amount
+from cytowatch.record.lacking import amount
 
 __all__ = ["missing"]
 

@@ -16,7 +16,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from cytowatch.lacking import amount
+from cytowatch.record.lacking import amount
 
 __all__ = ["Directory", "Tiff", "TiffError", "main_page", "misplaced"]
 
