@@ -32,7 +32,7 @@ __all__ = ["Result", "run"]
 
 
 #: Why something waits in an inbox that does not pass by itself.
-_TO_MEND = frozenset({"unreadable", "too_deep", "set_aside"})
+_TO_MEND = frozenset({"unreadable", "too_deep", "set_aside", "no_user"})
 _MOST_LISTED = 50
 
 
@@ -121,27 +121,31 @@ def _inboxes(spool: Spool, config: Config, *, running: bool) -> Iterator[Result]
     told = (live(spool) or {}).get("waiting", []) if running else None
     found = _told_of(told) if isinstance(told, list) else _refused(spool, config)
     listed = list(itertools.islice(found, _MOST_LISTED + 1))
-    for path, detail in listed[:_MOST_LISTED]:
-        yield Result("inbox", False, f"{names.printable(path)} waits: {names.printable(detail)}")
+    for path, why, detail in listed[:_MOST_LISTED]:
+        # What belongs to nobody may well be meant to lie there.
+        good = None if why == "no_user" else False
+        yield Result("inbox", good, f"{names.shortened(path)} waits: {names.printable(detail)}")
     if len(listed) > _MOST_LISTED:
         yield Result("inbox", False, "and more; `cytowatch status` lists them")
-    if not listed:
+    if all(why == "no_user" for _, why, _ in listed):
         yield Result("inbox", True, "every folder in the inboxes can be read")
 
 
-def _told_of(waiting: list[Any]) -> Iterator[tuple[str, str]]:
+def _told_of(waiting: list[Any]) -> Iterator[tuple[str, str, str]]:
     for one in waiting:
         if isinstance(one, dict) and one.get("why") in _TO_MEND:
-            yield str(one.get("path")), str(one.get("detail"))
+            yield str(one.get("path")), str(one["why"]), str(one.get("detail"))
 
 
-def _refused(spool: Spool, config: Config) -> Iterator[tuple[str, str]]:
+def _refused(spool: Spool, config: Config) -> Iterator[tuple[str, str, str]]:
     device = os.stat(spool.root).st_dev
+    for drop, waiting in scan.stray(spool.inbox, config.inbox.ignore):
+        yield drop.path, waiting.why, waiting.detail
     for user in scan.users(spool.inbox):
         with suppress(FileNotFoundError):
             for one in scan.scan(spool.inbox, user, config.inbox.ignore, device=device):
                 if one[1] is not None and one[1].why in _TO_MEND:
-                    yield one[0].path, one[1].detail
+                    yield one[0].path, one[1].why, one[1].detail
 
 
 def _power(spool: Spool) -> Result:
@@ -165,7 +169,7 @@ def _lease(spool: Spool) -> Result:
             answer = lease(descriptor)
         finally:
             os.close(descriptor)
-            probe.unlink()
+            probe.unlink(missing_ok=True)
     except OSError as error:
         return Result("leases", False, f"{spool.state} cannot be written: {error.strerror}")
     said = (

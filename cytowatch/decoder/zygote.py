@@ -18,6 +18,7 @@ import sys
 from contextlib import suppress
 from typing import Any
 
+from cytowatch import outside
 from cytowatch.config import Config, from_mapping
 from cytowatch.decoder import sandbox, seccomp
 from cytowatch.decoder.stagehand import serve
@@ -26,6 +27,7 @@ __all__ = ["main", "start_time"]
 
 _LARGEST_REQUEST = 1 << 16
 _ROUNDS = 1000
+_LONGEST_REASON = 300
 #: imagecodecs loads its codecs when they are used first, which would be in every child anew.
 _PRELOADED = ("numpy", "pyvips", "tifffile", "openslide", "imagecodecs._jpeg8", "PIL.Image")
 
@@ -55,15 +57,21 @@ def main(descriptor: int, stages: str) -> None:
     sandbox.die_with_parent(int(os.environ.pop("CYTOWATCH_PARENT")))
     # A process that a decoder started, where no filter forbids that, comes to us when the decoder ends.
     sandbox.adopt_orphans()
-    for name in _PRELOADED:
-        importlib.import_module(name)
-    table = importlib.import_module(stages).STAGES
-    seccomp.prepare()
+    requests = socket.socket(fileno=descriptor)
+    try:
+        for name in _PRELOADED:
+            importlib.import_module(name)
+        table = importlib.import_module(stages).STAGES
+        seccomp.prepare()
+    except Exception as error:
+        # Whoever waits for it learns why it does not come.
+        said = outside.text(f"{type(error).__name__}: {error}", most=_LONGEST_REASON)
+        requests.send(json.dumps({"failed": said}).encode())
+        raise
     # What is loaded stays: a collection in a child would touch, and so copy, all of its pages.
     gc.freeze()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    requests = socket.socket(fileno=descriptor)
     threads = len(os.listdir("/proc/self/task"))
     requests.send(json.dumps({"ready": os.getpid(), "threads": threads}).encode())
     while True:

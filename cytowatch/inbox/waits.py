@@ -14,7 +14,10 @@ from cytowatch.inbox.scan import Waiting
 from cytowatch.inbox.settle import Settler, Track
 from cytowatch.record import manifest, names
 
-__all__ = ["counts", "fault", "listed"]
+__all__ = ["HOPELESS", "counts", "fault", "listed"]
+
+#: What somebody has to mend; it is tried again, and nothing else waits for it.
+HOPELESS = frozenset({"other_filesystem", "not_permitted", "unreadable", "set_aside"})
 
 #: So many drops that wait are told one by one; the metrics count them all.
 _MOST_TOLD = 1000

@@ -28,6 +28,7 @@ __all__ = [
     "kept",
     "new_id",
     "printable",
+    "shortened",
     "slug",
 ]
 
@@ -131,3 +132,21 @@ def file_name(name: str) -> str:
     text = unicodedata.normalize("NFC", name)
     safe = "".join(c if c.isprintable() and c not in '<>:"/\\|?*' else "_" for c in text)
     return safe.encode()[:180].decode("utf-8", "ignore").strip(" .") or "unnamed"
+
+
+_MOST_PARTS = 8
+_LONGEST_PART = 80
+
+
+def shortened(path: str) -> str:
+    """`path`, printable, with the middle left out of one that is too long for a line.
+
+    >>> shortened("ann/a.svs"), shortened("ann/deep" + "/d" * 30)
+    ('ann/a.svs', 'ann/deep/d/d/…/d/d')
+    """
+    parts = path.split("/")
+    if len(parts) > _MOST_PARTS:
+        parts = [*parts[:4], "…", *parts[-2:]]
+    return "/".join(
+        printable(one if len(one) <= _LONGEST_PART else f"{one[:40]}…{one[-30:]}") for one in parts
+    )
