@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import itertools
 import os
-import socket
+import pwd
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from typing import Any
 
 from cytowatch import durable
 from cytowatch.admin import invariants
-from cytowatch.cli import python
+from cytowatch.cli import port, python, samba
 from cytowatch.cli.page import aside_text
 from cytowatch.config import Config
 from cytowatch.decoder import sandbox, walls
@@ -48,7 +48,9 @@ class Result:
 def run(config: Config, *, deep: bool = False) -> list[Result]:
     """Every check, in the order in which one would look; `deep` looks through the whole tree."""
     results = [Result("configuration", True, f"root = {config.root}")]
-    looks: tuple[Callable[[Config], Iterator[Result]], ...] = (_root, _sandbox, _metrics, _versions)
+    looks: tuple[Callable[[Config], Iterator[Result]], ...] = (
+        _root, _sandbox, _metrics, _samba, _versions,
+    )  # fmt: skip
     for look in looks:
         results.extend(look(config))
     if deep and all(result.good is not False for result in results if result.name == "root"):
@@ -195,16 +197,21 @@ def _metrics(config: Config) -> Iterator[Result]:
     if not config.metrics.listen:
         yield Result("metrics", None, "none (metrics.listen is empty)")
         return
-    address, _, port = config.metrics.listen.rpartition(":")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address or "", int(port)))
-        except (OSError, OverflowError) as error:
-            # A running daemon listens there itself.
-            yield Result("metrics", None, f"{config.metrics.listen} is taken: {error}")
-            return
-    yield Result("metrics", True, f"{config.metrics.listen} is free")
+    try:
+        pid = daemon_pid(Spool.open(Path(config.root)))
+    except (RootError, OSError):
+        pid = None
+    yield Result("metrics", *port.look(config.metrics.listen, pid))
+
+
+def _samba(config: Config) -> Iterator[Result]:
+    try:
+        uid = os.stat(config.root).st_uid
+        owner = pwd.getpwuid(uid).pw_name
+    except (OSError, KeyError):
+        return
+    for good, detail in samba.advise(Path(config.root), owner):
+        yield Result("samba", good, detail)
 
 
 def _versions(_config: Config) -> Iterator[Result]:

@@ -187,6 +187,14 @@ class Zygote:
         TransientError
             The zygote is gone, or the kernel has no process left.
         """
+        channel, pid, started = self.process(directory, out)
+        return Child(self, channel, pid, started, self._config)
+
+    def process(self, directory: Path, out: str) -> tuple[socket.socket, int, int]:
+        """The same, for whatever the zygote's module does: the child's channel, its pid, when it started.
+
+        Nothing can be written where `out` is empty. `reap` or `bury` it at the end.
+        """
         ours, theirs = socket.socketpair()
         with theirs:
             answer = self._ask(
@@ -196,7 +204,7 @@ class Zygote:
         if "pid" not in answer:
             ours.close()
             raise TransientError("zygote", f"no child could be forked: {answer.get('error')}")
-        return Child(self, ours, answer["pid"], answer["start_time"], self._config)
+        return ours, answer["pid"], answer["start_time"]
 
     def reap(self, pid: int) -> int:
         """Kill `pid` with its whole group and give its wait status."""

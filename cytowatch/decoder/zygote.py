@@ -1,8 +1,9 @@
 """The zygote: a small process that has the decoders loaded and forks one child an uploaded file.
 
 It has one thread and never runs an image operation: children of a zygote that did, hung. It is
-started by the daemon's main thread as ``python -m cytowatch.decoder.zygote DESCRIPTOR STAGES`` and
-answers three requests: ``fork``, ``reap`` and ``bury``.
+started by the daemon's main thread as ``python -m cytowatch.decoder.zygote DESCRIPTOR MODULE`` and
+answers three requests: ``fork``, ``reap`` and ``bury``. The module has the table ``STAGES``, or a
+``serve`` of its own for children that do something else than stages.
 """
 
 from __future__ import annotations
@@ -15,15 +16,18 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 from cytowatch import outside
 from cytowatch.config import Config, from_mapping
-from cytowatch.decoder import sandbox, seccomp
-from cytowatch.decoder.stagehand import serve
+from cytowatch.decoder import sandbox, seccomp, stagehand
 
 __all__ = ["main", "start_time"]
+
+#: What a child does: answers at a socket, may write below a name, knows the configuration.
+Serve = Callable[[socket.socket, str, Config], None]
 
 _LARGEST_REQUEST = 1 << 16
 _ROUNDS = 1000
@@ -52,7 +56,7 @@ def _started(pid: int) -> int:
         return 0
 
 
-def main(descriptor: int, stages: str) -> None:
+def main(descriptor: int, module: str) -> None:
     """Serve requests until the daemon closes its end."""
     sandbox.die_with_parent(int(os.environ.pop("CYTOWATCH_PARENT")))
     # A process that a decoder started, where no filter forbids that, comes to us when the decoder ends.
@@ -61,7 +65,7 @@ def main(descriptor: int, stages: str) -> None:
     try:
         for name in _PRELOADED:
             importlib.import_module(name)
-        table = importlib.import_module(stages).STAGES
+        serve = _served_by(module)
         seccomp.prepare()
     except Exception as error:
         # Whoever waits for it learns why it does not come.
@@ -81,7 +85,7 @@ def main(descriptor: int, stages: str) -> None:
         request = json.loads(message)
         try:
             if "fork" in request:
-                answer = _fork(request, descriptors[0], requests, table)
+                answer = _fork(request, descriptors[0], requests, serve)
             elif "bury" in request:
                 answer = _bury(request["bury"])
             else:
@@ -98,8 +102,15 @@ def main(descriptor: int, stages: str) -> None:
             _end_orphans()
 
 
+def _served_by(module: str) -> Serve:
+    """What the children do: `serve` of the module, or the stages in its table."""
+    found = importlib.import_module(module)
+    own: Serve | None = getattr(found, "serve", None)
+    return own or functools.partial(stagehand.serve, stages=found.STAGES)
+
+
 def _fork(
-    request: dict[str, Any], channel: int, requests: socket.socket, table: Any
+    request: dict[str, Any], channel: int, requests: socket.socket, serve: Serve
 ) -> dict[str, Any]:
     zygote = os.getpid()
     config = _configuration(request["config"])
@@ -116,7 +127,7 @@ def _fork(
         sandboxed = sandbox.enter(config, request["out"], parent=zygote)
         if config.sandbox.require and not sandboxed:
             os._exit(71)
-        serve(socket.socket(fileno=3), request["out"], config, table)
+        serve(socket.socket(fileno=3), request["out"], config)
         status = 0
     finally:
         os._exit(status)
