@@ -36,7 +36,7 @@ from cytowatch.lifecycle.counts import Ledger
 from cytowatch.lifecycle.mending import Indexing
 from cytowatch.lifecycle.parts import Parts
 from cytowatch.lifecycle.start import Asked, Listener, Waiting
-from cytowatch.observe import feedback, logs, reports, systemd
+from cytowatch.observe import logs, reports, systemd
 from cytowatch.observe.feedback import Notes
 from cytowatch.observe.health import Health
 from cytowatch.observe.metrics import Metrics
@@ -737,7 +737,7 @@ class _Daemon:
             "set_aside": reports.set_aside(),
         }
         if self._ledger.take_changed() or live != self._told or force:
-            self._write_notes(waiting)
+            self._write_notes([*waiting, *self._intake.left(now)])
         if live == self._told and not force:
             return
         self._told = live
@@ -752,12 +752,7 @@ class _Daemon:
 
     def _write_notes(self, waiting: list[dict[str, Any]]) -> None:
         """Tell those who see only the share; a fault there holds up no slide."""
-        notes = self._ledger.notes(_now())
-        for drop in waiting:
-            if drop["user"]:
-                notes[drop["path"]] = feedback.of_drop(
-                    drop["user"], drop["path"], drop["why"], drop["detail"], drop["size_bytes"]
-                )
+        notes = self._ledger.notes(_now(), waiting)
         self._parts.do("feedback", partial(self._notes.show, notes), None)
 
     def _summary(self) -> str:

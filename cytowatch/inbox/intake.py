@@ -12,7 +12,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from cytowatch import aside, durable, formats
@@ -29,7 +29,7 @@ from cytowatch.inbox.scan import Drop, Waiting
 from cytowatch.inbox.settle import Settler, Track
 from cytowatch.inbox.sweep import Sweep
 from cytowatch.inbox.turns import Turns
-from cytowatch.record import manifest
+from cytowatch.record import lacking, manifest
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
 from cytowatch.tree.pauses import Pauses
@@ -258,7 +258,9 @@ class Intake:
             return
         late = self._settler.is_late(bundle.changed_at, now, bundle.head.drop.user)
         if bundle.group.missing is not None and not late and marker is None:
-            detail = f"missing {bundle.group.missing}"
+            parts = bundle.group.parts
+            whole = lacking.layout(parts) if parts else ""
+            detail = f"missing {bundle.group.missing}{whole}"
             for track in bundle.tracks:
                 self._settler.lacking(
                     track,
@@ -503,13 +505,19 @@ class Intake:
         """How many drops wait and the oldest for how many seconds, by reason; all their bytes."""
         if now >= self._count_at:
             began = time.monotonic()
-            self._counts = waits.counts(self._settler, now)
+            self._counts = waits.counts(self._settler, now, self._folders.is_open)
             self._count_at = now + _COUNT_SHARE * (time.monotonic() - began)
         return self._counts
 
     def waiting(self, now: float) -> list[dict[str, Any]]:
         """What lies in the inboxes longest, why, and since when, ready for JSON."""
-        return waits.listed(self._settler, now, self._now())
+        return waits.listed(self._settler, now, self._now(), self._folders.is_open)
+
+    def left(self, now: float) -> list[dict[str, Any]]:
+        """What people left lately in folders of which nothing more is taken, in rows like those."""
+        wall = self._now()
+        since = wall - timedelta(days=self._config.feedback.status_days)
+        return waits.left(self._settler, now, wall, self._folders.is_open, since=since)
 
     def stop(self) -> None:
         """Let the claims that run come to their end; no new one begins."""
@@ -519,5 +527,5 @@ class Intake:
 
 def _looks_like_an_image(probe: Probe) -> bool:
     """Whether a format claims it, or would if it were whole."""
-    lacking = completeness.missing(probe.descriptor, probe.size_bytes)
-    return lacking is not None or bool(formats.matching(probe))
+    absent = completeness.missing(probe.descriptor, probe.size_bytes)
+    return absent is not None or bool(formats.matching(probe))
