@@ -14,6 +14,7 @@ from typing import NewType
 
 from anyascii import anyascii
 
+from cytowatch.outside import printable
 from cytowatch.record import leftovers
 
 __all__ = [
@@ -131,18 +132,6 @@ def file_name(name: str) -> str:
     text = unicodedata.normalize("NFC", name)
     safe = "".join(c if c.isprintable() and c not in '<>:"/\\|?*' else "_" for c in text)
     return safe.encode()[:180].decode("utf-8", "ignore").strip(" .") or "unnamed"
-
-
-def printable(name: str) -> str:
-    """`name` with everything escaped that a terminal or a log would act on.
-
-    >>> printable("a\\nb\\u202ec.svs")
-    'a\\\\nb\\\\u202ec.svs'
-    """
-    return "".join(
-        char if char == " " or char.isprintable() else char.encode("unicode_escape").decode()
-        for char in name.encode("utf-8", "replace").decode()
-    )
 
 
 _MOST_PARTS = 8
