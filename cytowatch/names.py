@@ -27,6 +27,7 @@ __all__ = [
     "kept",
     "new_id",
     "printable",
+    "shortened",
     "slug",
 ]
 
@@ -141,4 +142,22 @@ def printable(name: str) -> str:
     return "".join(
         char if char == " " or char.isprintable() else char.encode("unicode_escape").decode()
         for char in name.encode("utf-8", "replace").decode()
+    )
+
+
+_MOST_PARTS = 8
+_LONGEST_PART = 80
+
+
+def shortened(path: str) -> str:
+    """`path`, printable, with the middle left out of one that is too long for a line.
+
+    >>> shortened("ann/a.svs"), shortened("ann/deep" + "/d" * 30)
+    ('ann/a.svs', 'ann/deep/d/d/…/d/d')
+    """
+    parts = path.split("/")
+    if len(parts) > _MOST_PARTS:
+        parts = [*parts[:4], "…", *parts[-2:]]
+    return "/".join(
+        printable(one if len(one) <= _LONGEST_PART else f"{one[:40]}…{one[-30:]}") for one in parts
     )

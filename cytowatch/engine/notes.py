@@ -48,7 +48,7 @@ def place_of(spool: Spool, note: Path, id_: UploadedFileId) -> Path | None:
         return None
     except (OutsideError, UnicodeDecodeError):
         pass
-    for user in sorted(os.listdir(spool.storage), key=lambda user: user != said):
+    for user in sorted(spool.users(), key=lambda user: user != said):
         if (spool.storage / user / id_).is_dir():
             return spool.storage / user / id_
     return None

@@ -113,6 +113,9 @@ EVENTS = (
     Event(word="request", levels=("debug", "info", "warning"), tells="One request was answered; tiles, metrics and parts that pages ask for again are told of at level `debug`.",
           fields=("method", "path", "code", "seconds", "bytes", "user", "by", "address"),
           admin="A warning is an answer of 500 and more: look for `panel_unexpected`."),
+    Event(word="tile_lost", levels=("warning",), tells="A part of a slide could not be drawn and is shown in grey; everything else is shown.",
+          fields=("id", "scene", "level", "box", "detail"),
+          admin="Once: nothing. One slide again and again: `cytowatch verify ID` says whether it is damaged. Many slides: look for a change of libraries or memory."),
     Event(word="panel_unexpected", levels=("error",), tells="A request ended in an unexpected error; no other is concerned.",
           fields=("path", "error", "detail"), admin="A defect: please report the line."),
 )  # fmt: skip

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -15,8 +16,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from cytowatch.config import Config
-from cytowatch.panel import health, storage
-from cytowatch.panel import pixels as pixels_room
+from cytowatch.panel import health, pixels, storage
 from cytowatch.panel.context import Context
 from cytowatch.panel.gate import Gate
 from cytowatch.panel.measures import Measures
@@ -64,8 +64,16 @@ def make_app(
         spool=spool, config=config, sessions=Sessions(spool), actions=actions, reload=reload
     )
     measures = Measures()
+    room = pixels.Room(context)
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        yield
+        await room.close()
+
     app = Starlette(
-        routes=_routes(context, measures),
+        routes=_routes(context, measures, room),
+        lifespan=lifespan,
         middleware=[Middleware(Gate, context=context, measures=measures)],
         exception_handlers={HTTPException: _refuse(context)},
     )
@@ -74,11 +82,11 @@ def make_app(
     return app
 
 
-def _routes(context: Context, measures: Measures) -> list[BaseRoute]:
+def _routes(context: Context, measures: Measures, room: pixels.Room) -> list[BaseRoute]:
     """Every address; each module adds its own."""
     return [
         *storage.routes(context),
-        *pixels_room.routes(context),
+        *pixels.routes(room),
         *health.routes(context, measures),
         Mount("/static", _Static(directory=_STATIC), name="static"),
     ]

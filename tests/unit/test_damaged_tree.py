@@ -354,3 +354,26 @@ def test_what_is_in_its_status_already_stays_there(spool: Spool) -> None:
     place = spool.stage(Status.ERROR_DEPLOYMENT) / BAD
     place.mkdir()
     assert spool.move(place, Status.ERROR_DEPLOYMENT) == place
+
+
+def test_a_link_in_storage_is_followed_by_nobody(spool: Spool, tmp_path: Path) -> None:
+    """Neither by the index, nor by lists, nor by the check, which names it."""
+    put(spool, SOUND, Status.DEPLOYED)
+    elsewhere = tmp_path / "elsewhere"
+    make(elsewhere / BAD, Status.DEPLOYED)
+    (elsewhere / BAD / "manifest.json.x").touch()
+    (spool.storage / "bob").symlink_to(elsewhere)
+    (spool.storage / "stray").touch()
+    index = Index(spool)
+    index.reconcile()
+    index.look_for_vanished(thoroughly=True)
+    assert [row.id for row in index.select()] == [SOUND]
+    assert index.fault is None
+    index.close()
+    assert [entry.path.name for entry in tree.entries(spool)] == [SOUND]
+    with pytest.raises(RootError, match="there is no uploaded file"):
+        after._place(spool, BAD)
+    said = list(invariants.broken(spool, at_rest=True))
+    assert not [one for one in said if BAD in one]
+    assert [one for one in said if "storage/bob is a link" in one]
+    assert [one for one in said if "storage/stray is not the folder of a user" in one]

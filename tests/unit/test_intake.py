@@ -20,6 +20,9 @@ from cytowatch.spool import Spool
 class NoFolders:
     open: tuple[str, ...] = ()
 
+    def is_open(self, _folder: str) -> bool:
+        return False
+
     def note(self) -> None:
         pass
 
