@@ -133,7 +133,7 @@ _DIR_MODE = _text(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserInbox:
-    """What is different for one user, or one scanner; what is not set is as in [inbox]."""
+    """Differences for one user or scanner. A key that is not set is as in [inbox]."""
 
     quiet_s: float | None = _key(None, "as inbox.quiet_s", _number(0.05))
     fallback_quiet_s: float | None = _key(None, "as inbox.fallback_quiet_s", _number(0.05))
@@ -141,7 +141,7 @@ class UserInbox:
     incomplete_after_s: float | None = _key(None, "as inbox.incomplete_after_s", _number(0.05))
     done_marker: str | None = _key(
         None,
-        'as inbox.done_marker; "": claim when quiet, although [inbox] has a marker',
+        'as inbox.done_marker; "": claim when quiet, even if [inbox] has a marker',
         _text(r"(\.[A-Za-z0-9_-]+)?", 'an ending such as ".done", or ""'),
     )
 
@@ -151,21 +151,23 @@ class Inbox:
     """When a drop is taken."""
 
     quiet_s: float = _key(
-        10.0, "s without any change, on our own clock, before a drop may be claimed", _number(0.05)
+        10.0, "s without any change, by our own clock, before a drop may be claimed", _number(0.05)
     )
     fallback_quiet_s: float = _key(
-        60.0, "s instead, where the filesystem grants no leases", _number(0.05)
+        60.0, "s to wait instead, if the filesystem grants no leases", _number(0.05)
     )
     folder_quiet_s: float = _key(
-        60.0, "s after which a dropped folder counts as finished", _number(0.05)
+        60.0, "s without any change until a dropped folder counts as finished", _number(0.05)
     )
-    rescan_s: float = _key(30.0, "s between full scans; events only make it sooner", _number(0.05))
+    rescan_s: float = _key(
+        30.0, "s between full scans; events only make a scan come sooner", _number(0.05)
+    )
     incomplete_after_s: float = _key(
-        86400.0, "s a drop may wait for what is missing", _number(0.05)
+        86400.0, "s that a drop may wait for a missing part", _number(0.05)
     )
     done_marker: str = _key(
         "",
-        '".done": claim NAME only when NAME.done is there; "": claim when quiet',
+        '".done": claim NAME only once NAME.done exists; "": claim when quiet',
         _text(r"(\.[A-Za-z0-9_-]+)?", 'an ending such as ".done", or ""'),
     )
     watch: str = _key("auto", '"auto", "inotify", "polling"', _one_of("auto", "inotify", "polling"))
@@ -189,12 +191,12 @@ class Inbox:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extract:
-    """What becomes of archives."""
+    """How archives are unpacked."""
 
     keep_archive: bool = _key(True, "keep the archive beside its manifest in storage", _flag)
     names: str = _key(
         "auto",
-        '"auto" (UTF-8 if valid, else a guess), or "cp932", "cp437", …: how names in a zip are read that state no encoding',
+        'encoding of names in a zip that does not state it: "auto" (UTF-8 if valid, else a guess), "cp932", "cp437", …',
         _encoding,
     )
 
@@ -212,11 +214,13 @@ class Convert:
         "jpeg", '"jpeg" or "lossless" for 8-bit samples', _one_of("jpeg", "lossless")
     )
     quality: int = _key(
-        90, "from 90 on no chroma subsampling: about 2.7 x the bytes of 89", _whole(1, 100)
+        90,
+        "JPEG quality; from 90 on without chroma subsampling, with about 2.7 x the bytes of 89",
+        _whole(1, 100),
     )
     colour: str = _key(
         "rgb",
-        '"rgb", or "ycbcr": half the bytes, one to five dB less; below 90 it is always "ycbcr"',
+        '"rgb", or "ycbcr": half the bytes at one to five dB less; below quality 90 it is always "ycbcr"',
         _one_of("rgb", "ycbcr"),
     )
     tile: int = _key(
@@ -230,7 +234,7 @@ class Convert:
     )
     copy_tiles: bool = _key(
         True,
-        "JPEG tiles of a source stay as they are where they fit; false: all are encoded anew",
+        "copy the JPEG tiles of a source as they are if they fit; false: encode all of them again",
         _flag,
     )
     keep_source: bool = _key(True, "keep the original beside the derived pyramid", _flag)
@@ -246,32 +250,34 @@ class Engine:
         '"tcp://host:8786" with "dask"',
         _text(r"((tcp|tls)://[^\s]+)?", 'an address such as "tcp://host:8786", or ""'),
     )
-    workers: str | int = _key("auto", "uploaded files in work at a time", _auto)
-    threads_per_worker: str | int = _key("auto", "threads for one conversion", _auto)
-    max_attempts: int = _key(3, "after so many crashes on one file it is shelved", _whole(1, 1000))
-    stage_timeout_s: float = _key(14400.0, "s that one stage of one file may take", _number(0.05))
+    workers: str | int = _key(
+        "auto", 'uploaded files in progress at the same time; "auto": one per core', _auto
+    )
+    threads_per_worker: str | int = _key("auto", "threads per conversion", _auto)
+    max_attempts: int = _key(3, "crashes on one file until it ends in an error", _whole(1, 1000))
+    stage_timeout_s: float = _key(14400.0, "s that a stage of one file may take", _number(0.05))
     no_progress_s: float = _key(
-        1800.0, "s that a stage may go on without any progress", _number(0.05)
+        1800.0, "s that a stage may run without any progress", _number(0.05)
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What is refused, told from headers before a pixel is decoded."""
+    """Files above these limits are refused, by their headers, before a pixel is decoded."""
 
     max_pixels: int = _key(100_000_000_000, "pixels of one image", _whole(1))
-    max_side: int = _key(2_000_000, "pixels of a side of one image", _whole(1))
-    max_samples: int = _key(64, "samples of a pixel", _whole(1))
-    max_pages: int = _key(10_000, "directories of a TIFF", _whole(1))
-    max_tags: int = _key(1_000, "tags of one directory of a TIFF", _whole(1))
+    max_side: int = _key(2_000_000, "pixels per side of one image", _whole(1))
+    max_samples: int = _key(64, "samples per pixel", _whole(1))
+    max_pages: int = _key(10_000, "directories in a TIFF", _whole(1))
+    max_tags: int = _key(1_000, "tags in one directory of a TIFF", _whole(1))
     max_expansion: int = _key(
-        10_000, "bytes of pixels for a byte of the file, of images above 1 GiB", _whole(1)
+        10_000, "bytes of pixels per byte of the file, for images above 1 GiB", _whole(1)
     )
-    archive_max_bytes: int = _key(1_099_511_627_776, "bytes of an archive, unpacked", _whole(1))
+    archive_max_bytes: int = _key(1_099_511_627_776, "unpacked bytes of an archive", _whole(1))
     archive_max_entries: int = _key(100_000, "members of an archive", _whole(1))
     # The Finder's deflate packs a picture of one grey 229 times, so 200 refused a slide of a Mac.
     archive_max_ratio: int = _key(
-        250, "unpacked bytes for a packed one, of archives above 64 MiB unpacked", _whole(1)
+        250, "unpacked bytes per packed byte, for archives above 64 MiB unpacked", _whole(1)
     )
 
 
@@ -281,53 +287,53 @@ class Storage:
 
     duplicates: str = _key("keep", '"keep", "link", "reject"', _one_of("keep", "link", "reject"))
     reserve_bytes: int = _key(
-        1_073_741_824, "bytes that stay free: below it nothing new is started", _whole(0)
+        1_073_741_824, "bytes to keep free: with less, nothing new is started", _whole(0)
     )
     reserve_inodes: int = _key(
         1000,
-        "inodes that stay free, at most a tenth of all: below it nothing new is started",
+        "inodes to keep free, at most a tenth of all: with fewer, nothing new is started",
         _whole(0),
     )
-    keep_errors_days: float = _key(0, "days; 0: for ever", _number(0))
+    keep_errors_days: float = _key(0, "days after which an error is removed; 0: never", _number(0))
     hash: str = _key(
         "before",
-        '"before" deploying, or "after": published first, hashed in the background',
+        '"before" deploying, or "after": publish first, hash in the background',
         _one_of("before", "after"),
     )
     group: str = _key(
         "",
-        "group that may read what is deployed",
+        "group that may read deployed files",
         _text(r"[A-Za-z0-9_.-]*", 'the name of a group, or ""'),
     )
-    file_mode: str = _key("0640", "octal mode of what is deployed", _FILE_MODE)
+    file_mode: str = _key("0640", "octal mode of deployed files", _FILE_MODE)
     dir_mode: str = _key("0750", "octal mode of its directories", _DIR_MODE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sandbox:
-    """What holds a decoder in."""
+    """How decoders are confined."""
 
-    require: bool = _key(False, "refuse to run where the kernel cannot sandbox a decoder", _flag)
+    require: bool = _key(False, "refuse to run if the kernel cannot sandbox a decoder", _flag)
     memory_bytes: int = _key(
-        4_294_967_296, "bytes of address space for one decoder", _whole(268_435_456)
+        4_294_967_296, "bytes of address space per decoder", _whole(268_435_456)
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feedback:
-    """What those see who have only the share."""
+    """Notes for people who only have the share."""
 
     dir: str = _key(
         "status",
         '"status": <root>/status/<user>/; "inbox": inbox/<user>/_status/; "": none',
         _one_of("status", "inbox", ""),
     )
-    status_days: float = _key(7, "days that a note stays", _number(0))
+    status_days: float = _key(7, "days until a note is removed", _number(0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metrics:
-    """Where Prometheus reads."""
+    """Where Prometheus reads metrics."""
 
     listen: str = _key(
         "127.0.0.1:9755",
@@ -346,37 +352,39 @@ def _finals(value: Any) -> str | None:
 
 def _argv(value: Any) -> str | None:
     good = isinstance(value, tuple) and all(isinstance(item, str) and item for item in value)
-    return None if good else "a list of words, the program first, with its absolute path"
+    return None if good else "a list of words: the absolute path of the program, then its arguments"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hook:
-    """Who is told when an uploaded file comes to its end: a program, or an address."""
+    """A program or an address to notify when an uploaded file is finished."""
 
     name: str = _key(
         "",
         "its name, in logs and metrics",
         _text(r"[a-z0-9-]{1,32}", "a short name of a-z, 0-9 and -"),
     )
-    on: tuple[str, ...] = _key(
-        ("DEPLOYED", "CONVERTED"), "the statuses that it is told of", _finals
-    )
+    on: tuple[str, ...] = _key(("DEPLOYED", "CONVERTED"), "the statuses to notify it of", _finals)
     command: tuple[str, ...] = _key(
-        (), "a program and its words, never a shell; the manifest is its standard input", _argv
+        (),
+        "a program and its arguments, without a shell; the manifest is its standard input",
+        _argv,
     )
     url: str = _key(
         "",
-        "or where the manifest is posted to, as a CloudEvent",
+        "or an address to post the manifest to, as a CloudEvent",
         _text(r"(https?://[^\s]+)?", 'an http or https address, or ""'),
     )
     secret_file: str = _key(
         "",
-        "a file that holds whsec_..., to sign what is posted",
+        "a file with whsec_..., to sign each post",
         _text(r"(/.*)?", 'an absolute path, or ""'),
     )
     timeout_s: float = _key(30.0, "s that one delivery may take", _number(0.1, 3600))
     max_attempts: int = _key(
-        12, "then it is a dead letter, which `cytowatch status` shows", _whole(1, 1000)
+        12,
+        "attempts until the notification becomes a dead letter, which `cytowatch status` shows",
+        _whole(1, 1000),
     )
 
 
@@ -422,7 +430,7 @@ class Panel:
     )
     admins: tuple[str, ...] = _key((), "users who see everything and may act on it", _names)
     trusted_proxies: tuple[str, ...] = _key(
-        _LOOPBACK, 'with "proxy": addresses that may say who a user is', _peers
+        _LOOPBACK, 'with "proxy": addresses that may state the user', _peers
     )
     user_header: str = _key(
         "X-Forwarded-User",
@@ -431,30 +439,30 @@ class Panel:
     )
     hosts: tuple[str, ...] = _key(
         (),
-        "names in the address bar that are answered; none given: see docs/how-to/panel.md",
+        "host names that the panel answers to; without any: see docs/how-to/panel.md",
         _names,
     )
     smb_server: str = _key(
         "127.0.0.1",
-        'with "share": HOST, HOST:PORT or HOST:PORT/SHARE that names and passwords are tried at',
+        'with "share": the SMB server that checks names and passwords: HOST, HOST:PORT or HOST:PORT/SHARE',
         _text(r"[^\s/]+(/[^\s/]+)?", "HOST, HOST:PORT or HOST:PORT/SHARE"),
     )
     labels: bool = _key(
         False, "show labels and macros of slides; they can carry a patient's name", _flag
     )
     uploads: bool = _key(True, "let users add files in the browser", _flag)
-    max_upload_bytes: int = _key(1_099_511_627_776, "bytes of one file that is added", _whole(1))
-    max_unfinished: int = _key(200, "unfinished uploads of one user", _whole(1, 100_000))
+    max_upload_bytes: int = _key(1_099_511_627_776, "bytes per added file", _whole(1))
+    max_unfinished: int = _key(200, "unfinished uploads per user", _whole(1, 100_000))
     base_path: str = _key(
         "",
         'the path below which a proxy shows the panel, such as "/slides"',
         _text(r"(/[A-Za-z0-9._~-]+)*", 'a path such as "/slides", or ""'),
     )
-    title: str = _key("Slides", "what the panel is called", _text(r".{1,80}", "1 to 80 characters"))
+    title: str = _key("Slides", "the title of the panel", _text(r".{1,80}", "1 to 80 characters"))
     projects: dict[str, list[str]] = field(
         default_factory=dict,
         metadata={
-            "doc": 'users who see all that is linked to a project: { "Trial 7" = ["ann", "bob"] }',
+            "doc": 'users who see everything that is linked to a project: { "Trial 7" = ["ann", "bob"] }',
             "rule": _members,
         },
     )
@@ -462,7 +470,7 @@ class Panel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
-    """What is told, and how."""
+    """What the log contains, and how."""
 
     level: str = _key(
         "info",
