@@ -39,7 +39,7 @@ EVENTS = (
     Event(word="reload_refused", levels=("error",), tells="The configuration is wrong; the old one still holds.",
           fields=("detail",), admin="Mend the file and reload."),
     Event(word="requested", levels=("info",), tells="What a command asked for was done, or why not (`error`).",
-          fields=("do", "id", "said", "error", "anyway")),
+          fields=("do", "id", "said", "error", "anyway", "project", "user", "by")),
     Event(word="stopping", levels=("info",), tells="A signal came; what is in work is put down.", fields=("signal",)),
     Event(word="stopped", levels=("info",), tells="It has ended.", fields=("ended_in_error", "with_losses")),
     # Uploaded files.
@@ -113,6 +113,11 @@ EVENTS = (
     Event(word="request", levels=("debug", "info", "warning"), tells="One request was answered; tiles, metrics and parts that pages ask for again are told of at level `debug`.",
           fields=("method", "path", "code", "seconds", "bytes", "user", "by", "address"),
           admin="A warning is an answer of 500 and more: look for `panel_unexpected`."),
+    Event(word="action", levels=("info", "warning"), tells="Somebody asked for a change in the panel; the daemon's line `requested` of it has the same `by`.",
+          fields=("action", "id", "project", "whom", "by", "proof", "said", "refused")),
+    Event(word="login", levels=("info", "warning"), tells="Somebody tried to log in; `result` is `good`, `wrong`, `slowed` or `unreachable`. No password is in it.",
+          fields=("result", "user", "address", "detail"),
+          admin="`unreachable`: check `panel.smb_server`. Many that are `wrong` from one address: somebody guesses."),
     Event(word="panel_unexpected", levels=("error",), tells="A request ended in an unexpected error; no other is concerned.",
           fields=("path", "error", "detail"), admin="A defect: please report the line."),
 )  # fmt: skip

@@ -15,7 +15,18 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from cytowatch.config import Config
-from cytowatch.panel import health, storage
+from cytowatch.panel import actions as actions_room
+from cytowatch.panel import (
+    api,
+    details,
+    downloads,
+    files,
+    health,
+    login,
+    projects,
+    reasons_page,
+    storage,
+)
 from cytowatch.panel import pixels as pixels_room
 from cytowatch.panel.context import Context
 from cytowatch.panel.gate import Gate
@@ -78,7 +89,16 @@ def _routes(context: Context, measures: Measures) -> list[BaseRoute]:
     """Every address; each module adds its own."""
     return [
         *storage.routes(context),
+        *files.routes(context),
+        *downloads.routes(context),
+        # Before the details: /files/{id}/view and the tiles are longer addresses, not other ids.
         *pixels_room.routes(context),
+        *details.routes(context),
+        *projects.routes(context),
+        *reasons_page.routes(context),
+        *api.routes(context),
+        *actions_room.routes(context, measures),
+        *login.routes(context, measures),
         *health.routes(context, measures),
         Mount("/static", _Static(directory=_STATIC), name="static"),
     ]
