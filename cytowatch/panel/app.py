@@ -80,6 +80,8 @@ def make_app(
         middleware=[Middleware(Gate, context=context, measures=measures)],
         exception_handlers={HTTPException: _refuse(context)},
     )
+    # The redirect would name the host that the request states.
+    app.router.redirect_slashes = False
     app.state.context = context
     app.state.measures = measures
     return app

@@ -47,7 +47,7 @@ def _history(entry: tree.Entry) -> list[Bar]:
     for one in rows:
         status = Status[one["status"]]
         seconds = None if status.is_final else one["seconds"]
-        share = 100.0 if status.is_final else max(1.0, 100.0 * (seconds or 0.0) / longest)
+        share = 0.0 if status.is_final else max(1.0, 100.0 * (seconds or 0.0) / longest)
         found.append(
             Bar(status=status, at=one["at"], seconds=seconds, share=round(share, 1), attempt=one["attempt"])
         )  # fmt: skip

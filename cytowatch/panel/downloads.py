@@ -36,11 +36,7 @@ def routes(context: Context) -> list[Route]:
             case "original":
                 rows = [(row["path"], name) for row, name in after.originals(entry.manifest)]
             case "pyramid":
-                rows = [
-                    (row["path"], row["path"].rpartition("/")[2])
-                    for row in entry.manifest["files"]
-                    if row["role"] == "pyramid"
-                ]
+                rows = _pyramids(entry)
             case "manifest":
                 body = json.dumps(entry.manifest, indent=1)
                 return Response(
@@ -67,6 +63,20 @@ def routes(context: Context) -> list[Route]:
         Route("/files/{id}/thumbnail", thumbnail, name="thumbnail"),
         Route("/files/{id}/associated/{role}", associated, name="thumbnail"),
     ]
+
+
+def _pyramids(entry: tree.Entry) -> list[tuple[str, str]]:
+    """What a viewer can open: what was derived, or the original that is deployed as it is."""
+    about = entry.manifest
+    derived = [
+        (row["path"], row["path"].rpartition("/")[2])
+        for row in about["files"]
+        if row["role"] == "pyramid"
+    ]
+    native = about["format"] is not None and about["format"]["native"] and entry.status.is_success
+    if derived or not native:
+        return derived
+    return [(row["path"], name) for row, name in after.originals(about)]
 
 
 def _saved_as(name: str) -> dict[str, str]:
