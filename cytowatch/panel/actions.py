@@ -13,15 +13,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from cytowatch import names, tree
-from cytowatch.engine import requests
-from cytowatch.errors import RootError
-from cytowatch.index import Row
+from cytowatch.admin import requests
 from cytowatch.observe import logs
 from cytowatch.panel import forms, projects
 from cytowatch.panel.context import Context, person_of
 from cytowatch.panel.details import may_act
 from cytowatch.panel.measures import Measures
+from cytowatch.record import names
+from cytowatch.record.errors import RootError
+from cytowatch.tree import find
+from cytowatch.tree.index.index import Row
 
 __all__ = ["routes"]
 
@@ -123,7 +124,7 @@ def _ask(context: Context, measures: Measures, request: Request, wanted: dict[st
     who = person_of(request)
     by = who.name or "panel"
     try:
-        if tree.daemon_pid(context.spool) is None:
+        if find.daemon_pid(context.spool) is None:
             raise RootError("no daemon runs on this tree, so nothing was done")
         answer = requests.by_daemon(context.spool, {**wanted, "by": by}, patience_s=_PATIENCE_S)
     except (RootError, OSError) as error:

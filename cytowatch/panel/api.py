@@ -9,13 +9,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from cytowatch import __version__, reasons, tree
-from cytowatch.names import fold
+from cytowatch import __version__
+from cytowatch.lifecycle.summary import status_page
 from cytowatch.panel import files, listing, projects
 from cytowatch.panel.context import Context, Visible
 from cytowatch.panel.openapi import document
-from cytowatch.status import Status
-from cytowatch.summary import status_page
+from cytowatch.record import reasons
+from cytowatch.record.names import fold
+from cytowatch.record.status import Status
+from cytowatch.tree import find
 
 __all__ = ["routes"]
 
@@ -37,7 +39,7 @@ def _status(context: Context, request: Request) -> dict[str, Any]:
     seen = context.may_see(request)
     with context.index() as index:
         found = status_page(
-            context.spool, index, tree.daemon_pid(context.spool), tree.live(context.spool)
+            context.spool, index, find.daemon_pid(context.spool), find.live(context.spool)
         )
         if seen.everything:
             return found
@@ -85,7 +87,7 @@ def routes(context: Context) -> list[Route]:
         rows = (
             files.answer(context, request, asked, limit=limit or 1, offset=offset) if limit else []
         )
-        found = [entry for row in rows if (entry := tree.entry(context.spool, row))]
+        found = [entry for row in rows if (entry := find.entry(context.spool, row))]
         return JSONResponse([entry.document for entry in found])
 
     def one(request: Request) -> Response:

@@ -9,12 +9,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from cytowatch import reasons, tree
-from cytowatch.index import Index, Row
 from cytowatch.panel import storage
 from cytowatch.panel.context import Context, Visible, person_of
 from cytowatch.panel.rendering import page
-from cytowatch.status import Status
+from cytowatch.record import reasons
+from cytowatch.record.status import Status
+from cytowatch.tree import find
+from cytowatch.tree.index.index import Index, Row
 
 __all__ = ["may_act", "routes"]
 
@@ -40,7 +41,7 @@ def may_act(context: Context, request: Request, row: Row) -> bool:
     return who.acts and (who.sees_all or context.same_user(who.name, row.user))
 
 
-def _history(entry: tree.Entry) -> list[Bar]:
+def _history(entry: find.Entry) -> list[Bar]:
     rows = entry.manifest["history"][-_MOST_SHOWN:]
     longest = max((one["seconds"] or 0.0 for one in rows), default=0.0) or 1.0
     found = []
@@ -68,7 +69,7 @@ def _above(index: Index, seen: Visible, row: Row) -> list[Row]:
 
 def _live(context: Context, row: Row) -> dict[str, Any]:
     """How far it is, and why it waits, if the daemon says so."""
-    live = storage.live_of(context) if tree.daemon_pid(context.spool) is not None else {}
+    live = storage.live_of(context) if find.daemon_pid(context.spool) is not None else {}
     return {
         "progress": live.get("progress", {}).get(row.id),
         "held": live.get("held_up", {}).get(row.id),

@@ -14,9 +14,10 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from cytowatch import names, tree
-from cytowatch.engine import after
+from cytowatch.admin import retry
 from cytowatch.panel.context import Context
+from cytowatch.record import names
+from cytowatch.tree import find
 
 __all__ = ["routes"]
 
@@ -34,7 +35,7 @@ def routes(context: Context) -> list[Route]:
         entry = context.entry(request, request.path_params["id"])
         match request.path_params["what"]:
             case "original":
-                rows = [(row["path"], name) for row, name in after.originals(entry.manifest)]
+                rows = [(row["path"], name) for row, name in retry.originals(entry.manifest)]
             case "pyramid":
                 rows = _pyramids(entry)
             case "manifest":
@@ -65,7 +66,7 @@ def routes(context: Context) -> list[Route]:
     ]
 
 
-def _pyramids(entry: tree.Entry) -> list[tuple[str, str]]:
+def _pyramids(entry: find.Entry) -> list[tuple[str, str]]:
     """What a viewer can open: what was derived, or the original that is deployed as it is."""
     about = entry.manifest
     derived = [
@@ -76,7 +77,7 @@ def _pyramids(entry: tree.Entry) -> list[tuple[str, str]]:
     native = about["format"] is not None and about["format"]["native"] and entry.status.is_success
     if derived or not native:
         return derived
-    return [(row["path"], name) for row, name in after.originals(about)]
+    return [(row["path"], name) for row, name in retry.originals(about)]
 
 
 def _saved_as(name: str) -> dict[str, str]:
@@ -87,7 +88,7 @@ def _saved_as(name: str) -> dict[str, str]:
     return {"Content-Disposition": f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quoted}"}
 
 
-def _files(context: Context, entry: tree.Entry, rows: list[tuple[str, str]]) -> Response:
+def _files(context: Context, entry: find.Entry, rows: list[tuple[str, str]]) -> Response:
     """One file as it is, with ranges; several as one zip, which is written while it is sent."""
     if not rows or len(rows) > _MOST_FILES:
         raise HTTPException(404)

@@ -14,14 +14,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from cytowatch import formats, reasons, tree
-from cytowatch.index import Row
-from cytowatch.names import ID_PATTERN
+from cytowatch import formats
 from cytowatch.panel import listing
 from cytowatch.panel.context import Context
 from cytowatch.panel.forms import text
 from cytowatch.panel.rendering import page
-from cytowatch.status import Status
+from cytowatch.record import reasons
+from cytowatch.record.names import ID_PATTERN
+from cytowatch.record.status import Status
+from cytowatch.tree import find
+from cytowatch.tree.index.index import Row
 
 __all__ = ["Question", "answer", "question", "routes"]
 
@@ -115,7 +117,7 @@ def answer(
     if asked.status:
         where["status"] = asked.statuses
     if asked.user:
-        where["user"] = tuple(tree.spellings(context.spool, asked.user))
+        where["user"] = tuple(find.spellings(context.spool, asked.user))
     if asked.format:
         where["format"] = (asked.format,)
     if asked.reason:
@@ -127,7 +129,7 @@ def answer(
         return []
     ids = None
     if asked.project:
-        ids = tree.project_ids(context.spool, asked.project)[:_MOST_PROJECT_IDS]
+        ids = find.project_ids(context.spool, asked.project)[:_MOST_PROJECT_IDS]
     more: dict[str, Any] = {}
     if asked.name:
         more["name_has"] = asked.name

@@ -8,8 +8,6 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from cytowatch import names
-from cytowatch.names import fold
 from cytowatch.observe import logs
 from cytowatch.panel import forms
 from cytowatch.panel.context import Context
@@ -19,6 +17,8 @@ from cytowatch.panel.rendering import page
 from cytowatch.panel.sessions import COOKIE, LASTS_S, Slowed
 from cytowatch.panel.share import Tried, try_password
 from cytowatch.panel.who import is_name
+from cytowatch.record import names
+from cytowatch.record.names import fold
 
 __all__ = ["routes"]
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from cytowatch.status import Status
+from cytowatch.record.status import Status
 
 __all__ = ["document"]
 

@@ -12,10 +12,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from cytowatch import names, tree
-from cytowatch.index import Row
 from cytowatch.panel.context import Context, person_of
 from cytowatch.panel.rendering import page
+from cytowatch.record import names
+from cytowatch.tree import find
+from cytowatch.tree.index.index import Row
 
 __all__ = ["Project", "every_name", "project_rows", "routes", "visible_projects"]
 
@@ -42,7 +43,7 @@ def _folders(context: Context) -> dict[str, list[str]]:
         with suppress(OSError):
             for name in sorted(os.listdir(context.spool.projects)):
                 if not name.startswith(".") and (context.spool.projects / name).is_dir():
-                    found[name] = tree.project_ids(context.spool, name)
+                    found[name] = find.project_ids(context.spool, name)
         return found
 
     kept: dict[str, list[str]] = context.kept("projects", _KEPT_S, look)

@@ -7,9 +7,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from cytowatch import reasons
 from cytowatch.panel.context import Context
 from cytowatch.panel.rendering import page
+from cytowatch.record import reasons
 
 __all__ = ["routes"]
 
