@@ -16,6 +16,7 @@ from typer.main import get_command
 from cytowatch import formats
 from cytowatch.cli.commands import application
 from cytowatch.cli.schema import schema_of
+from cytowatch.cli.table import COLUMNS
 from cytowatch.config import RELOADABLE, render
 from cytowatch.formats import Format
 from cytowatch.observe.events import EVENTS
@@ -275,6 +276,29 @@ def manifest_page() -> str:
     return head + "\n".join(_rows(schema)) + "\n"
 
 
+_KINDS = {
+    "text": "text",
+    "texts": "list of texts",
+    "whole": "whole number",
+    "number": "number",
+    "truth": "true or false",
+    "time": "time, UTC",
+}
+
+
+def table_page() -> str:
+    """docs/reference/table.md."""
+    listed = [f"| `{one.name}` | {_KINDS[one.kind]} | {one.means} |" for one in COLUMNS]
+    return (
+        f"# The table of all manifests\n\n{_MADE}\n"
+        "`cytowatch export --table FILE` writes one row per pyramid, and one row for each uploaded file without a pyramid. "
+        "FILE ends in `.csv` (UTF-8, with a header) or in `.parquet` (with types; needs `pip install "
+        "'cytowatch[table]'`); `-` prints CSV. What is unknown is empty in CSV and null in Parquet. A list is joined by `; ` in "
+        "CSV. Rows are sorted by `id`, so by time. [How to use it](../how-to/python.md).\n\n"
+        "| column | type | |\n|---|---|---|\n" + "\n".join(listed) + "\n"
+    )
+
+
 def ignored_page() -> str:
     """docs/reference/ignored-names.md."""
     rows = []
@@ -304,6 +328,7 @@ def pages() -> dict[Path, str]:
         docs / "reference" / "ignored-names.md": ignored_page(),
         docs / "reference" / "commands.md": commands_page(),
         docs / "reference" / "manifest.md": manifest_page(),
+        docs / "reference" / "table.md": table_page(),
     }
 
 

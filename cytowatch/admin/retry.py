@@ -38,7 +38,8 @@ def _place(spool: Spool, id_: UploadedFileId) -> Place:
     """Where an uploaded file is that has come to its end."""
     found = spool.find(id_)
     if found is None:
-        for path in spool.storage.glob(f"*/{id_}"):
+        there = (spool.storage / user / id_ for user in spool.users())
+        for path in filter(Path.is_dir, there):
             read = manifest.read(path)
             return Place(status=manifest.status_of(read), path=path, manifest=read)
         raise RootError(f"there is no uploaded file {id_}")

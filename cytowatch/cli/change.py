@@ -14,7 +14,7 @@ from typing import Annotated, Any, BinaryIO
 
 import typer
 
-from cytowatch import durable, outside
+from cytowatch import aside, durable, outside
 from cytowatch.admin import projects
 from cytowatch.cli.app import (
     ConfigOption,
@@ -30,6 +30,7 @@ from cytowatch.cli.options import (
     IdArgument,
     IdArguments,
     IdsOrNone,
+    IdToExport,
     ProjectOption,
     ReasonOption,
     StatusOption,
@@ -150,15 +151,50 @@ def remove(
 
 @app.command()
 def export(
-    wanted: IdArgument,
-    directory: Path,
+    wanted: IdToExport = None,
+    directory: Annotated[Path | None, typer.Argument(metavar="[DIRECTORY]")] = None,
     root: RootOption = None,
     config: ConfigOption = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            "--table",
+            metavar="FILE",
+            help="Write one table of all uploaded files, as .csv or .parquet; - prints CSV.",
+        ),
+    ] = None,
 ) -> None:
-    """Copy the original, byte for byte and under its dropped name, into DIRECTORY."""
+    """Copy the original, byte for byte and under its dropped name, into DIRECTORY; or write a table of everything.
+
+    With --table, FILE gets one row per pyramid with all that its manifest states.
+    """
+    if table is not None:
+        if wanted is not None:
+            raise typer.BadParameter("--table exports everything: give no ID and no DIRECTORY")
+        return _export_table(spool_of(root, config), table)
+    if wanted is None or directory is None:
+        raise typer.BadParameter("give an ID and a DIRECTORY, or --table FILE")
+    return _export_original(spool_of(root, config), wanted, directory)
+
+
+def _export_table(spool: Spool, table: Path) -> None:
+    from cytowatch.cli import table as tables
+
+    with find.indexed(spool) as index:
+        found = index.select(ascending=True)
+    become_caller_again()
+    entries = (entry for row in found if (entry := find.entry(spool, row)) is not None)
+    count = tables.write(table, tables.rows(entries))
+    if str(table) != "-":
+        console.print(f"{safe(str(table))}, {count:,} rows")
+    if aside.all_of():
+        raise typer.Exit(1)
+
+
+def _export_original(spool: Spool, wanted: str, directory: Path) -> None:
     from cytowatch.admin import retry as after
 
-    entry = readable(one(spool_of(root, config), wanted))
+    entry = readable(one(spool, wanted))
     originals = list(after.originals(entry.manifest))
     if not originals:
         raise RootError(f"{entry.manifest['id']} has no original of its own: {_why_none(entry)}")

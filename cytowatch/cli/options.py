@@ -13,6 +13,7 @@ __all__ = [
     "IdArgument",
     "IdArguments",
     "IdsOrNone",
+    "IdToExport",
     "ProjectFilter",
     "ProjectOption",
     "ReasonOption",
@@ -25,6 +26,7 @@ IdArguments = Annotated[list[str], typer.Argument(metavar="ID...", autocompletio
 IdsOrNone = Annotated[
     list[str] | None, typer.Argument(metavar="[ID...]", autocompletion=complete.ids)
 ]
+IdToExport = Annotated[str | None, typer.Argument(metavar="[ID]", autocompletion=complete.ids)]
 UserOption = Annotated[
     str | None,
     typer.Option(

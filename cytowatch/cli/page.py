@@ -16,7 +16,7 @@ import typer
 
 from cytowatch.lifecycle.summary import bytes_text
 from cytowatch.record.manifest import losses
-from cytowatch.record.names import printable
+from cytowatch.record.names import printable, shortened
 from cytowatch.record.status import Status
 from cytowatch.tree.find import Entry
 
@@ -126,7 +126,7 @@ def aside_text(where: str, which: str, why: str, tries: int = 1) -> str:
     >>> aside_text("drop", "ann/a.svs", "ValueError: x", 3)
     'drop ann/a.svs: ValueError: x (3 tries)'
     """
-    said = printable(f"{_WHERES.get(where, where)} {which}: {why}")
+    said = printable(f"{_WHERES.get(where, where)} {shortened(which)}: {why}")
     return said if tries == 1 else f"{said} ({tries:,} tries)"
 
 
@@ -174,7 +174,8 @@ def status_lines(page: dict[str, Any]) -> Iterator[str]:
         f"held up  {id_}  {why['why']}: {why['detail']}" for id_, why in page["held_up"].items()
     ]
     waiting = [
-        f"waiting  {drop['path']}  {drop['why']}: {drop['detail']}" for drop in page["waiting"]
+        f"waiting  {shortened(drop['path'])}  {drop['why']}: {drop['detail']}"
+        for drop in page["waiting"]
     ]
     for lines in (rows, held, waiting):
         yield from map(printable, lines[:_MOST_SHOWN])

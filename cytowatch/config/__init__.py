@@ -55,7 +55,7 @@ def _key(default: Any, doc: str, rule: Rule) -> Any:
 
 
 def _number(least: float, most: float = 1e9) -> Rule:
-    wanted = f"a number from {least:g}" + ("" if most == 1e9 else f" to {most:g}")
+    wanted = f"a number from {least:g} to {most:,.0f}"
 
     def rule(value: Any) -> str | None:
         good = isinstance(value, int | float) and not isinstance(value, bool)
@@ -65,7 +65,7 @@ def _number(least: float, most: float = 1e9) -> Rule:
 
 
 def _whole(least: int, most: int = _LARGEST) -> Rule:
-    wanted = f"a whole number from {least}" + ("" if most == _LARGEST else f" to {most}")
+    wanted = f"a whole number from {least} to {most:,}"
 
     def rule(value: Any) -> str | None:
         good = isinstance(value, int) and not isinstance(value, bool)
@@ -81,6 +81,16 @@ def _one_of(*choices: str) -> Rule:
 
 def _text(pattern: str, wanted: str) -> Rule:
     return lambda value: None if isinstance(value, str) and re.fullmatch(pattern, value) else wanted
+
+
+_LARGEST_PORT = 65_535
+
+
+def _listen(value: Any) -> str | None:
+    wanted = f'ADDRESS:PORT with a port up to {_LARGEST_PORT}, or ""'
+    if not isinstance(value, str) or not re.fullmatch(r"(.*:[0-9]{1,5})?", value):
+        return wanted
+    return wanted if value and int(value.rpartition(":")[2]) > _LARGEST_PORT else None
 
 
 def _flag(value: Any) -> str | None:
@@ -323,7 +333,7 @@ class Metrics:
     listen: str = _key(
         "127.0.0.1:9755",
         'address and port; "" for none',
-        _text(r"(.*:[0-9]{1,5})?", 'ADDRESS:PORT, or ""'),
+        _listen,
     )
 
 

@@ -118,6 +118,9 @@ EVENTS = (
     Event(word="login", levels=("info", "warning"), tells="Somebody tried to log in; `result` is `good`, `wrong`, `slowed` or `unreachable`. No password is in it.",
           fields=("result", "user", "address", "detail"),
           admin="`unreachable`: check `panel.smb_server`. Many that are `wrong` from one address: somebody guesses."),
+    Event(word="tile_lost", levels=("warning",), tells="A part of a slide could not be drawn and is shown in grey; everything else is shown.",
+          fields=("id", "scene", "level", "box", "detail"),
+          admin="Once: nothing. One slide again and again: `cytowatch verify ID` says whether it is damaged. Many slides: look for a change of libraries or memory."),
     Event(word="panel_unexpected", levels=("error",), tells="A request ended in an unexpected error; no other is concerned.",
           fields=("path", "error", "detail"), admin="A defect: please report the line."),
 )  # fmt: skip

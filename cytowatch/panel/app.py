@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -23,11 +24,11 @@ from cytowatch.panel import (
     files,
     health,
     login,
+    pixels,
     projects,
     reasons_page,
     storage,
 )
-from cytowatch.panel import pixels as pixels_room
 from cytowatch.panel.context import Context
 from cytowatch.panel.gate import Gate
 from cytowatch.panel.measures import Measures
@@ -75,8 +76,16 @@ def make_app(
         spool=spool, config=config, sessions=Sessions(spool), actions=actions, reload=reload
     )
     measures = Measures()
+    room = pixels.Room(context)
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        yield
+        await room.close()
+
     app = Starlette(
-        routes=_routes(context, measures),
+        routes=_routes(context, measures, room),
+        lifespan=lifespan,
         middleware=[Middleware(Gate, context=context, measures=measures)],
         exception_handlers={HTTPException: _refuse(context)},
     )
@@ -87,14 +96,14 @@ def make_app(
     return app
 
 
-def _routes(context: Context, measures: Measures) -> list[BaseRoute]:
+def _routes(context: Context, measures: Measures, room: pixels.Room) -> list[BaseRoute]:
     """Every address; each module adds its own."""
     return [
         *storage.routes(context),
         *files.routes(context),
         *downloads.routes(context),
-        # Before the details: /files/{id}/view and the tiles are longer addresses, not other ids.
-        *pixels_room.routes(context),
+        # Before the details: a longer address is no other id.
+        *pixels.routes(room),
         *details.routes(context),
         *projects.routes(context),
         *reasons_page.routes(context),

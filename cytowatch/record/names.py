@@ -14,6 +14,7 @@ from typing import NewType
 
 from anyascii import anyascii
 
+from cytowatch.outside import printable
 from cytowatch.record import leftovers
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "kept",
     "new_id",
     "printable",
+    "shortened",
     "slug",
 ]
 
@@ -132,13 +134,19 @@ def file_name(name: str) -> str:
     return safe.encode()[:180].decode("utf-8", "ignore").strip(" .") or "unnamed"
 
 
-def printable(name: str) -> str:
-    """`name` with everything escaped that a terminal or a log would act on.
+_MOST_PARTS = 8
+_LONGEST_PART = 80
 
-    >>> printable("a\\nb\\u202ec.svs")
-    'a\\\\nb\\\\u202ec.svs'
+
+def shortened(path: str) -> str:
+    """`path`, printable, with the middle left out of one that is too long for a line.
+
+    >>> shortened("ann/a.svs"), shortened("ann/deep" + "/d" * 30)
+    ('ann/a.svs', 'ann/deep/d/d/…/d/d')
     """
-    return "".join(
-        char if char == " " or char.isprintable() else char.encode("unicode_escape").decode()
-        for char in name.encode("utf-8", "replace").decode()
+    parts = path.split("/")
+    if len(parts) > _MOST_PARTS:
+        parts = [*parts[:4], "…", *parts[-2:]]
+    return "/".join(
+        printable(one if len(one) <= _LONGEST_PART else f"{one[:40]}…{one[-30:]}") for one in parts
     )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from starlette.routing import Route
 
-from cytowatch.panel.context import Context
+from cytowatch.panel.pixels import iiif_web, web
+from cytowatch.panel.pixels.room import Room
 
-__all__ = ["routes"]
+__all__ = ["Room", "routes"]
 
 
-def routes(context: Context) -> list[Route]:
-    """The addresses that answer with pixels."""
-    return []
+def routes(room: Room) -> list[Route]:
+    """The addresses that answer with pixels; whoever asks for them closes `room` at the end."""
+    return [*web.routes(room), *iiif_web.routes(room)]
