@@ -68,7 +68,7 @@ def _read(*names: str) -> dict[str, Any]:
 
 def _schemas() -> dict[str, Any]:
     commands = _read("cli", "commands.schema.json")
-    manifest = _read("manifest.schema.json")
+    manifest = _read("record", "manifest.schema.json")
     own = manifest.pop("$defs", {})
     return {
         **{name: _moved(one, "") for name, one in commands["$defs"].items()},

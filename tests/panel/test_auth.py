@@ -260,4 +260,5 @@ def test_the_password_of_the_share_logs_in(own: Root, tmp_path: Path) -> None:
         }
     finally:
         panel.stop()
-        samba.stop()
+        if samba.process.poll() is None:
+            samba.stop()

@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -136,7 +137,8 @@ def test_methods_bodies_and_heads_beyond_measure(panel: Served, ids: dict[str, s
     with socket.create_connection(("127.0.0.1", panel.port)) as raw:
         raw.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 200_000)
         raw.settimeout(5)
-        assert raw.recv(100) == b""
+        with suppress(ConnectionResetError):
+            assert raw.recv(100) == b""
 
 
 def test_slow_clients_hold_up_nobody(panel: Served) -> None:
