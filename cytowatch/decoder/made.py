@@ -16,7 +16,7 @@ from typing import Any, cast
 import structlog
 
 from cytowatch import durable, outside
-from cytowatch.config import Storage
+from cytowatch.config.keys import Storage
 from cytowatch.decoder.answers import refused
 from cytowatch.record import manifest, names
 from cytowatch.record.manifest import FileEntry, Manifest
