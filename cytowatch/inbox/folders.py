@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import cast
 
 from cytowatch import aside, durable
-from cytowatch.config import Storage
+from cytowatch.config.keys import Storage
 from cytowatch.durable.failpoints import reached
 from cytowatch.engine.treat import Observer
 from cytowatch.formats import directory

@@ -12,7 +12,7 @@ from typing import TypeVar, cast
 import openslide
 
 from cytowatch import formats
-from cytowatch.config import Limits
+from cytowatch.config.keys import Limits
 from cytowatch.formats import Format, Probe, limits, shown
 from cytowatch.formats.completeness import arrival
 from cytowatch.formats.completeness import whole as completeness

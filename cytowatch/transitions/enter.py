@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from cytowatch import aside, durable, formats, hooks, outside
-from cytowatch.config import Limits, Storage
+from cytowatch.config.keys import Limits, Storage
 from cytowatch.decoder import recorded
 from cytowatch.decoder.answers import refused
 from cytowatch.decoder.made import check_child, check_derived

@@ -17,7 +17,7 @@ from cytowatch import aside, hooks, outside
 from cytowatch.admin import invariants, retry, verification
 from cytowatch.cli import change
 from cytowatch.cli.page import list_lines
-from cytowatch.config import Hook
+from cytowatch.config.keys import Hook
 from cytowatch.engine.hashing import Hasher
 from cytowatch.lifecycle.counts import Ledger
 from cytowatch.observe.metrics import Metrics

@@ -25,7 +25,8 @@ import cytowatch
 from cytowatch import hooks
 from cytowatch.admin import retry
 from cytowatch.cli import change
-from cytowatch.config import Config, Hook, Storage
+from cytowatch.config import Config
+from cytowatch.config.keys import Hook, Storage
 from cytowatch.engine.hashing import Hasher
 from cytowatch.hooks.pending import bury, place_of
 from cytowatch.inbox import claim

@@ -13,7 +13,8 @@ from typing import Any, cast
 
 import pytest
 
-from cytowatch.config import Config, Engine
+from cytowatch.config import Config
+from cytowatch.config.keys import Engine
 from cytowatch.decoder.child import Zygote
 from cytowatch.durable.failpoints import POISONS
 from cytowatch.engine.engine import Engine as Scheduler
