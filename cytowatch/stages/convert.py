@@ -25,8 +25,8 @@ from cytowatch.pyramid.regions import Opened, Pixels, Scene, check_expansion, ch
 from cytowatch.pyramid.samples import held
 from cytowatch.pyramid.virtual import VirtualTiff, as_image, is_plain
 from cytowatch.record import names
+from cytowatch.record.entries import FileEntry, ImageEntry
 from cytowatch.record.errors import ConversionError, IngestError, TransientError
-from cytowatch.record.manifest import FileEntry, ImageEntry
 from cytowatch.record.status import Status
 
 __all__ = ["convert"]

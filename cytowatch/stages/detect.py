@@ -28,8 +28,8 @@ from cytowatch.pyramid import verify
 from cytowatch.pyramid.meaning import is_odd
 from cytowatch.pyramid.readers import dicom
 from cytowatch.record import lacking
+from cytowatch.record.entries import FileEntry, FormatEntry
 from cytowatch.record.errors import FormatError
-from cytowatch.record.manifest import FileEntry, FormatEntry
 from cytowatch.record.status import Status
 
 __all__ = ["detect", "identify"]
