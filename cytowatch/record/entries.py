@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NotRequired, TypedDict
 
-from cytowatch.record.manifest import _AsDropped
-
 __all__ = [
     "ErrorEntry",
     "FileEntry",
@@ -75,6 +73,13 @@ class ImageEntry(TypedDict):
     acquired_at: str | None
     vendor: str | None
     properties: dict[str, str]
+
+
+class _AsDropped(TypedDict, total=False):
+    """What a file of a set was called where it was dropped, if its path does not say so."""
+
+    dropped_as: str
+    dropped_as_base64: str
 
 
 class FileEntry(_AsDropped):

@@ -13,7 +13,7 @@ import stat
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from cytowatch import durable, outside
 from cytowatch.durable.failpoints import reached
@@ -58,13 +58,6 @@ _SMALL_BYTES = 1 << 20
 
 class ManifestError(Exception):
     """A manifest that cannot be read: torn, not JSON, or not of our schema."""
-
-
-class _AsDropped(TypedDict, total=False):
-    """What a file of a set was called where it was dropped, if its path does not say so."""
-
-    dropped_as: str
-    dropped_as_base64: str
 
 
 def utc(when: datetime) -> str:
