@@ -138,4 +138,4 @@ def finals(value: Any) -> str | None:
 
 def argv(value: Any) -> str | None:
     good = isinstance(value, tuple) and all(isinstance(item, str) and item for item in value)
-    return None if good else "a list of words, the program first, with its absolute path"
+    return None if good else "a list of words: the absolute path of the program, then its arguments"
