@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from cytowatch.cli.columns import cells, cut
 from cytowatch.cli.lists import list_lines, waiting_lines, write_csv
 from cytowatch.cli.page import styled
-from cytowatch.record.manifest import ErrorEntry, FormatEntry, Manifest
+from cytowatch.record.entries import ErrorEntry, FormatEntry, Manifest
 from cytowatch.record.status import Status
 from cytowatch.tree.find import Entry
 
