@@ -1,0 +1,84 @@
+"""Every loop of the daemon's side of the package, found by reading it, and why those without a fence need none."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import cytowatch
+
+PACKAGE = Path(cytowatch.__file__).parent
+_LOOPS = (ast.For, ast.While, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+#: What a loop goes through that is ours alone: names in capitals, statuses, numbers, what is written out.
+_OURS = re.compile(
+    r"(?:sorted|enumerate|list|tuple|reversed|zip)?\(?(?:\w+\.)?_?[A-Z][A-Z0-9_]+(?:\.\w+\(\))?\)?"
+    r"|Status(?:\.__members__)?|range\(.*\)|(?:dataclasses\.)?fields\(.*\)|\([^()]*\)|\[[^\[\]]*\]"
+)
+
+
+def goes_through(loop: ast.AST) -> list[str]:
+    """What `loop` goes through, as it is written."""
+    match loop:
+        case ast.For():
+            return [ast.unparse(loop.iter)]
+        case ast.While():
+            return [f"while {ast.unparse(loop.test)}"]
+        case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
+            return [ast.unparse(one.iter) for one in loop.generators]
+        case _:
+            return []
+
+
+def functions(path: Path) -> Iterator[tuple[str, ast.FunctionDef]]:
+    """Each function of a module by its name in its package; what is inside of one belongs to it.
+
+    Of the module only the package is named, so that a function can move to another module of it.
+    """
+    package = path.relative_to(PACKAGE).with_suffix("").parts[0]
+    for top in ast.parse(path.read_text()).body:
+        inside = top.body if isinstance(top, ast.ClassDef) else [top]
+        owner = f"{package}.{top.name}" if isinstance(top, ast.ClassDef) else package
+        for one in inside:
+            if isinstance(one, ast.FunctionDef):
+                yield f"{owner}.{one.name}", one
+
+
+def short(function: str) -> str:
+    """The name of a function here, from that by which it is poisoned."""
+    _, package, *rest = function.split(".")
+    while len(rest) > 1 and not rest[0].lstrip("_")[:1].isupper():
+        del rest[0]
+    return ".".join([package, *rest]).partition(".<locals>")[0]
+
+
+def loops(apart: frozenset[str]) -> dict[str, set[str]]:
+    """By function what its loops go through that may come from outside; modules and packages `apart` are left out."""
+    found: dict[str, set[str]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        names = path.relative_to(PACKAGE).with_suffix("").parts
+        if any(".".join(names[:count]) in apart for count in range(1, len(names) + 1)):
+            continue
+        for name, function in functions(path):
+            through = {
+                one
+                for loop in ast.walk(function)
+                if isinstance(loop, _LOOPS)
+                for one in goes_through(loop)
+                if not _OURS.fullmatch(one)
+            }
+            if through:
+                found.setdefault(name, set()).update(through)
+    return found
+
+
+def fences() -> set[str]:
+    """Every function that puts a fence around one thing of many."""
+    return {
+        name
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if path.name != "aside.py"
+        for name, function in functions(path)
+        if "aside.fence(" in ast.unparse(function)
+    }
