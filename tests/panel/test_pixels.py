@@ -319,10 +319,11 @@ def _decoders(panel: Served) -> dict[int, str]:
                 continue
     inside = {}
     for zygote in zygotes:
-        for child in Path(f"/proc/{zygote}/task/{zygote}/children").read_text().split():
-            # It may have ended since.
-            with suppress(FileNotFoundError):
-                inside[int(child)] = os.readlink(f"/proc/{child}/cwd")
+        # What was there a moment ago may have ended since.
+        with suppress(FileNotFoundError):
+            for child in Path(f"/proc/{zygote}/task/{zygote}/children").read_text().split():
+                with suppress(FileNotFoundError):
+                    inside[int(child)] = os.readlink(f"/proc/{child}/cwd")
     return inside
 
 
