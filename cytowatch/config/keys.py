@@ -29,7 +29,7 @@ __all__ = ["Config", "Convert", "Extract", "Hook", "Inbox", "Limits", "UserInbox
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserInbox:
-    """What is different for one user, or one scanner; what is not set is as in [inbox]."""
+    """Differences for one user or scanner. A key that is not set is as in [inbox]."""
 
     quiet_s: float | None = key(None, "as inbox.quiet_s", number(0.05))
     fallback_quiet_s: float | None = key(None, "as inbox.fallback_quiet_s", number(0.05))
@@ -37,7 +37,7 @@ class UserInbox:
     incomplete_after_s: float | None = key(None, "as inbox.incomplete_after_s", number(0.05))
     done_marker: str | None = key(
         None,
-        'as inbox.done_marker; "": claim when quiet, although [inbox] has a marker',
+        'as inbox.done_marker; "": claim when quiet, even if [inbox] has a marker',
         text(r"(\.[A-Za-z0-9_-]+)?", 'an ending such as ".done", or ""'),
     )
 
@@ -48,25 +48,31 @@ class Inbox:
 
     quiet_s: float = key(
         10.0,
-        "s without any change, on our own clock, before a drop may be claimed",
+        "s without any change, by our own clock, before a drop may be claimed",
         number(0.05),
         reloadable=True,
     )
     fallback_quiet_s: float = key(
-        60.0, "s instead, where the filesystem grants no leases", number(0.05), reloadable=True
+        60.0, "s to wait instead, if the filesystem grants no leases", number(0.05), reloadable=True
     )
     folder_quiet_s: float = key(
-        60.0, "s after which a dropped folder counts as finished", number(0.05), reloadable=True
+        60.0,
+        "s without any change until a dropped folder counts as finished",
+        number(0.05),
+        reloadable=True,
     )
     rescan_s: float = key(
-        30.0, "s between full scans; events only make it sooner", number(0.05), reloadable=True
+        30.0,
+        "s between full scans; events only make a scan come sooner",
+        number(0.05),
+        reloadable=True,
     )
     incomplete_after_s: float = key(
-        86400.0, "s a drop may wait for what is missing", number(0.05), reloadable=True
+        86400.0, "s that a drop may wait for a missing part", number(0.05), reloadable=True
     )
     done_marker: str = key(
         "",
-        '".done": claim NAME only when NAME.done is there; "": claim when quiet',
+        '".done": claim NAME only once NAME.done exists; "": claim when quiet',
         text(r"(\.[A-Za-z0-9_-]+)?", 'an ending such as ".done", or ""'),
         reloadable=True,
     )
@@ -93,14 +99,14 @@ class Inbox:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extract:
-    """What becomes of archives."""
+    """How archives are unpacked."""
 
     keep_archive: bool = key(
         True, "keep the archive beside its manifest in storage", flag, reloadable=True
     )
     names: str = key(
         "auto",
-        '"auto" (UTF-8 if valid, else a guess), or "cp932", "cp437", …: how names in a zip are read that state no encoding',
+        'encoding of names in a zip that does not state it: "auto" (UTF-8 if valid, else a guess), "cp932", "cp437", …',
         encoding,
         reloadable=True,
     )
@@ -124,13 +130,13 @@ class Convert:
     )
     quality: int = key(
         90,
-        "from 90 on no chroma subsampling: about 2.7 x the bytes of 89",
+        "JPEG quality; from 90 on without chroma subsampling, with about 2.7 x the bytes of 89",
         whole(1, 100),
         reloadable=True,
     )
     colour: str = key(
         "rgb",
-        '"rgb", or "ycbcr": half the bytes, one to five dB less; below 90 it is always "ycbcr"',
+        '"rgb", or "ycbcr": half the bytes at one to five dB less; below quality 90 it is always "ycbcr"',
         one_of("rgb", "ycbcr"),
         reloadable=True,
     )
@@ -146,7 +152,7 @@ class Convert:
     )
     copy_tiles: bool = key(
         True,
-        "JPEG tiles of a source stay as they are where they fit; false: all are encoded anew",
+        "copy the JPEG tiles of a source as they are if they fit; false: encode all of them again",
         flag,
         reloadable=True,
     )
@@ -165,42 +171,44 @@ class Engine:
         '"tcp://host:8786" with "dask"',
         text(r"((tcp|tls)://[^\s]+)?", 'an address such as "tcp://host:8786", or ""'),
     )
-    workers: str | int = key("auto", "uploaded files in work at a time", auto)
-    threads_per_worker: str | int = key("auto", "threads for one conversion", auto)
+    workers: str | int = key(
+        "auto", 'uploaded files in progress at the same time; "auto": one per core', auto
+    )
+    threads_per_worker: str | int = key("auto", "threads per conversion", auto)
     max_attempts: int = key(
-        3, "after so many crashes on one file it is shelved", whole(1, 1000), reloadable=True
+        3, "crashes on one file until it ends in an error", whole(1, 1000), reloadable=True
     )
     stage_timeout_s: float = key(
-        14400.0, "s that one stage of one file may take", number(0.05), reloadable=True
+        14400.0, "s that a stage of one file may take", number(0.05), reloadable=True
     )
     no_progress_s: float = key(
-        1800.0, "s that a stage may go on without any progress", number(0.05), reloadable=True
+        1800.0, "s that a stage may run without any progress", number(0.05), reloadable=True
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What is refused, told from headers before a pixel is decoded."""
+    """Files above these limits are refused, by their headers, before a pixel is decoded."""
 
     max_pixels: int = key(100_000_000_000, "pixels of one image", whole(1), reloadable=True)
-    max_side: int = key(2_000_000, "pixels of a side of one image", whole(1), reloadable=True)
-    max_samples: int = key(64, "samples of a pixel", whole(1), reloadable=True)
-    max_pages: int = key(10_000, "directories of a TIFF", whole(1), reloadable=True)
-    max_tags: int = key(1_000, "tags of one directory of a TIFF", whole(1), reloadable=True)
+    max_side: int = key(2_000_000, "pixels per side of one image", whole(1), reloadable=True)
+    max_samples: int = key(64, "samples per pixel", whole(1), reloadable=True)
+    max_pages: int = key(10_000, "directories in a TIFF", whole(1), reloadable=True)
+    max_tags: int = key(1_000, "tags in one directory of a TIFF", whole(1), reloadable=True)
     max_expansion: int = key(
         10_000,
-        "bytes of pixels for a byte of the file, of images above 1 GiB",
+        "bytes of pixels per byte of the file, for images above 1 GiB",
         whole(1),
         reloadable=True,
     )
     archive_max_bytes: int = key(
-        1_099_511_627_776, "bytes of an archive, unpacked", whole(1), reloadable=True
+        1_099_511_627_776, "unpacked bytes of an archive", whole(1), reloadable=True
     )
     archive_max_entries: int = key(100_000, "members of an archive", whole(1), reloadable=True)
     # The Finder's deflate packs a picture of one grey 229 times, so 200 refused a slide of a Mac.
     archive_max_ratio: int = key(
         250,
-        "unpacked bytes for a packed one, of archives above 64 MiB unpacked",
+        "unpacked bytes per packed byte, for archives above 64 MiB unpacked",
         whole(1),
         reloadable=True,
     )
@@ -215,56 +223,56 @@ class Storage:
     )
     reserve_bytes: int = key(
         1_073_741_824,
-        "bytes that stay free: below it nothing new is started",
+        "bytes to keep free: with less, nothing new is started",
         whole(0),
         reloadable=True,
     )
     reserve_inodes: int = key(
         1000,
-        "inodes that stay free, at most a tenth of all: below it nothing new is started",
+        "inodes to keep free, at most a tenth of all: with fewer, nothing new is started",
         whole(0),
         reloadable=True,
     )
-    keep_errors_days: float = key(0, "days; 0: for ever", number(0), reloadable=True)
+    keep_errors_days: float = key(
+        0, "days after which an error is removed; 0: never", number(0), reloadable=True
+    )
     hash: str = key(
         "before",
-        '"before" deploying, or "after": published first, hashed in the background',
+        '"before" deploying, or "after": publish first, hash in the background',
         one_of("before", "after"),
     )
     group: str = key(
         "",
-        "group that may read what is deployed",
+        "group that may read deployed files",
         text(r"[A-Za-z0-9_.-]*", 'the name of a group, or ""'),
     )
-    file_mode: str = key("0640", "octal mode of what is deployed", FILE_MODE)
+    file_mode: str = key("0640", "octal mode of deployed files", FILE_MODE)
     dir_mode: str = key("0750", "octal mode of its directories", DIR_MODE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sandbox:
-    """What holds a decoder in."""
+    """How decoders are confined."""
 
-    require: bool = key(False, "refuse to run where the kernel cannot sandbox a decoder", flag)
-    memory_bytes: int = key(
-        4_294_967_296, "bytes of address space for one decoder", whole(268_435_456)
-    )
+    require: bool = key(False, "refuse to run if the kernel cannot sandbox a decoder", flag)
+    memory_bytes: int = key(4_294_967_296, "bytes of address space per decoder", whole(268_435_456))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feedback:
-    """What those see who have only the share."""
+    """Notes for people who only have the share."""
 
     dir: str = key(
         "status",
         '"status": <root>/status/<user>/; "inbox": inbox/<user>/_status/; "": none',
         one_of("status", "inbox", ""),
     )
-    status_days: float = key(7, "days that a note stays", number(0))
+    status_days: float = key(7, "days until a note is removed", number(0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metrics:
-    """Where Prometheus reads."""
+    """Where Prometheus reads metrics."""
 
     listen: str = key(
         "127.0.0.1:9755",
@@ -275,36 +283,38 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hook:
-    """Who is told when an uploaded file comes to its end: a program, or an address."""
+    """A program or an address to notify when an uploaded file is finished."""
 
     name: str = key(
         "",
         "its name, in logs and metrics",
         text(r"[a-z0-9-]{1,32}", "a short name of a-z, 0-9 and -"),
     )
-    on: tuple[str, ...] = key(("DEPLOYED", "CONVERTED"), "the statuses that it is told of", finals)
+    on: tuple[str, ...] = key(("DEPLOYED", "CONVERTED"), "the statuses to notify it of", finals)
     command: tuple[str, ...] = key(
-        (), "a program and its words, never a shell; the manifest is its standard input", argv
+        (), "a program and its arguments, without a shell; the manifest is its standard input", argv
     )
     url: str = key(
         "",
-        "or where the manifest is posted to, as a CloudEvent",
+        "or an address to post the manifest to, as a CloudEvent",
         text(r"(https?://[^\s]+)?", 'an http or https address, or ""'),
     )
     secret_file: str = key(
         "",
-        "a file that holds whsec_..., to sign what is posted",
+        "a file with whsec_..., to sign each post",
         text(r"(/.*)?", 'an absolute path, or ""'),
     )
     timeout_s: float = key(30.0, "s that one delivery may take", number(0.1, 3600))
     max_attempts: int = key(
-        12, "then it is a dead letter, which `cytowatch status` shows", whole(1, 1000)
+        12,
+        "attempts until the notification becomes a dead letter, which `cytowatch status` shows",
+        whole(1, 1000),
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
-    """What is told, and how."""
+    """What the log contains, and how."""
 
     level: str = key(
         "info",

@@ -56,7 +56,7 @@ class Panel:
         (), "users who see everything and may act on it", name_list, reloadable=True
     )
     trusted_proxies: tuple[str, ...] = key(
-        _LOOPBACK, 'with "proxy": addresses that may say who a user is', _peers, reloadable=True
+        _LOOPBACK, 'with "proxy": addresses that may state the user', _peers, reloadable=True
     )
     user_header: str = key(
         "X-Forwarded-User",
@@ -66,13 +66,13 @@ class Panel:
     )
     hosts: tuple[str, ...] = key(
         (),
-        "names in the address bar that are answered; none given: see docs/how-to/panel.md",
+        "host names that the panel answers to; without any: see docs/how-to/panel.md",
         name_list,
         reloadable=True,
     )
     smb_server: str = key(
         "127.0.0.1",
-        'with "share": HOST, HOST:PORT or HOST:PORT/SHARE that names and passwords are tried at',
+        'with "share": the SMB server that checks names and passwords: HOST, HOST:PORT or HOST:PORT/SHARE',
         text(r"[^\s/]+(/[^\s/]+)?", "HOST, HOST:PORT or HOST:PORT/SHARE"),
         reloadable=True,
     )
@@ -84,10 +84,10 @@ class Panel:
     )
     uploads: bool = key(True, "let users add files in the browser", flag, reloadable=True)
     max_upload_bytes: int = key(
-        1_099_511_627_776, "bytes of one file that is added", whole(1), reloadable=True
+        1_099_511_627_776, "bytes per added file", whole(1), reloadable=True
     )
     max_unfinished: int = key(
-        200, "unfinished uploads of one user", whole(1, 100_000), reloadable=True
+        200, "unfinished uploads per user", whole(1, 100_000), reloadable=True
     )
     base_path: str = key(
         "",
@@ -96,14 +96,14 @@ class Panel:
     )
     title: str = key(
         "Slides",
-        "what the panel is called",
+        "the title of the panel",
         text(r".{1,80}", "1 to 80 characters"),
         reloadable=True,
     )
     projects: dict[str, list[str]] = field(
         default_factory=dict,
         metadata={
-            "doc": 'users who see all that is linked to a project: { "Trial 7" = ["ann", "bob"] }',
+            "doc": 'users who see everything that is linked to a project: { "Trial 7" = ["ann", "bob"] }',
             "rule": _members,
             "reloadable": True,
         },

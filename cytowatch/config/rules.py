@@ -36,8 +36,6 @@ Rule = Callable[[Any], str | None]
 
 #: No value of a configuration is nested more deeply than a list in a section in a list of sections.
 DEPTH = 8
-
-
 #: The largest whole number: all that is counted or measured here fits into 64 bits.
 LARGEST = (1 << 63) - 1
 
@@ -140,4 +138,4 @@ def finals(value: Any) -> str | None:
 
 def argv(value: Any) -> str | None:
     good = isinstance(value, tuple) and all(isinstance(item, str) and item for item in value)
-    return None if good else "a list of words, the program first, with its absolute path"
+    return None if good else "a list of words: the absolute path of the program, then its arguments"
