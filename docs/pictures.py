@@ -18,8 +18,8 @@ import pyvips
 from rich.console import Console
 
 from cytowatch.cli.watch import draw, frame
-from cytowatch.spool import Spool
-from cytowatch.summary import Estimates
+from cytowatch.lifecycle.summary import Estimates
+from cytowatch.tree.spool import Spool
 
 HOUSE = Path(__file__).resolve().parents[1]
 _CONFIG = """root = "{root}"

@@ -14,7 +14,8 @@ from typing import Annotated, Any, BinaryIO
 
 import typer
 
-from cytowatch import aside, durable, names, outside, pauses, projects, tree
+from cytowatch import aside, durable, outside
+from cytowatch.admin import projects
 from cytowatch.cli.app import (
     ConfigOption,
     RootOption,
@@ -37,23 +38,25 @@ from cytowatch.cli.options import (
 )
 from cytowatch.cli.page import bytes_text
 from cytowatch.cli.show import console, safe
-from cytowatch.errors import RootError
 from cytowatch.outside import OutsideError
-from cytowatch.spool import Spool
-from cytowatch.status import Status
+from cytowatch.record import names
+from cytowatch.record.errors import RootError
+from cytowatch.record.status import Status
+from cytowatch.tree import find, pauses
+from cytowatch.tree.spool import Spool
 
 __all__: list[str] = []
 
 
 def _asked(spool: Spool, what: str, id_: str | None = None, **more: Any) -> str:
     # Imported here: only the commands that change something need it.
-    from cytowatch.engine import requests
+    from cytowatch.admin import requests
 
     request = {"do": what, **({"id": id_} if id_ is not None else {}), **more}
     return str(requests.ask(spool, request, now=lambda: datetime.now(UTC))["said"])
 
 
-def _ask_each(spool: Spool, what: str, entries: list[tree.Entry], says: str, **more: Any) -> None:
+def _ask_each(spool: Spool, what: str, entries: list[find.Entry], says: str, **more: Any) -> None:
     """Ask it for each; one that is refused costs no other.
 
     Raises
@@ -74,17 +77,17 @@ def _ask_each(spool: Spool, what: str, entries: list[tree.Entry], says: str, **m
         raise RootError("\n".join(refused))
 
 
-def _in_error(spool: Spool, status: Status | None, reason: str | None) -> list[tree.Entry]:
+def _in_error(spool: Spool, status: Status | None, reason: str | None) -> list[find.Entry]:
     where = {"status": status.name} if status else {}
     if reason:
         where["reason"] = reason
-    with tree.indexed(spool) as index:
+    with find.indexed(spool) as index:
         rows = index.select(where=where, ascending=True)
-    found = [entry for row in rows if row.status.is_error and (entry := tree.entry(spool, row))]
+    found = [entry for row in rows if row.status.is_error and (entry := find.entry(spool, row))]
     return [entry for entry in found if entry.status.is_error]
 
 
-def _failed(spool: Spool, wanted: str) -> list[tree.Entry]:
+def _failed(spool: Spool, wanted: str) -> list[find.Entry]:
     """What `wanted` means: one uploaded file, or of an archive or a folder all in it that failed."""
     entry = one(spool, wanted)
     if entry.status is not Status.EXTRACTED:
@@ -137,7 +140,7 @@ def remove(
 ) -> None:
     """Remove uploaded files that came to their end, with their originals, for good."""
     spool = spool_of(root, config)
-    with tree.indexed(spool) as index:
+    with find.indexed(spool) as index:
         gone = {one.id: one for one in index.missing() if one.id in wanted}
     for id_, vanished in gone.items():
         _asked(spool, "remove", id_)
@@ -177,10 +180,10 @@ def export(
 def _export_table(spool: Spool, table: Path) -> None:
     from cytowatch.cli import table as tables
 
-    with tree.indexed(spool) as index:
+    with find.indexed(spool) as index:
         found = index.select(ascending=True)
     become_caller_again()
-    entries = (entry for row in found if (entry := tree.entry(spool, row)) is not None)
+    entries = (entry for row in found if (entry := find.entry(spool, row)) is not None)
     count = tables.write(table, tables.rows(entries))
     if str(table) != "-":
         console.print(f"{safe(str(table))}, {count:,} rows")
@@ -189,7 +192,7 @@ def _export_table(spool: Spool, table: Path) -> None:
 
 
 def _export_original(spool: Spool, wanted: str, directory: Path) -> None:
-    from cytowatch.engine import after
+    from cytowatch.admin import retry as after
 
     entry = readable(one(spool, wanted))
     originals = list(after.originals(entry.manifest))
@@ -228,20 +231,20 @@ def _original(path: Path) -> Iterator[BinaryIO]:
         raise RootError(f"{path} cannot be copied: {error}") from error
 
 
-def _why_none(entry: tree.Entry) -> str:
+def _why_none(entry: find.Entry) -> str:
     if entry.manifest["children"]:
         return f"export what came out of it (cytowatch list --parent {entry.manifest['id']})"
     return "the configuration does not keep it"
 
 
-def _inside(spool: Spool, entry: tree.Entry) -> list[tree.Entry]:
+def _inside(spool: Spool, entry: find.Entry) -> list[find.Entry]:
     """`entry` and all that came out of it, by their ids."""
-    with tree.indexed(spool) as index:
+    with find.indexed(spool) as index:
         rows = index.below(entry.manifest["id"])
-    return [found for row in rows if (found := tree.entry(spool, row))]
+    return [found for row in rows if (found := find.entry(spool, row))]
 
 
-def _deployed(spool: Spool, wanted: str) -> list[tree.Entry]:
+def _deployed(spool: Spool, wanted: str) -> list[find.Entry]:
     """What `wanted` means: one uploaded file, or of an archive or a folder all that came out of it."""
     entry = one(spool, wanted)
     if entry.status is not Status.EXTRACTED:
@@ -309,8 +312,8 @@ def pause(
 
 def _is_in_work(spool: Spool, user: str | None) -> bool:
     """Whether the daemon treats anything, of `user` or at all, or has not seen the pause yet."""
-    live = tree.live(spool)
-    if tree.daemon_pid(spool) is None or live is None or "paused" not in live:
+    live = find.live(spool)
+    if find.daemon_pid(spool) is None or live is None or "paused" not in live:
         return False
     users = frozenset(live["paused"].get("users", ()))
     held = pauses.Pauses(everyone=live["paused"].get("everyone", False), users=users)
@@ -318,7 +321,7 @@ def _is_in_work(spool: Spool, user: str | None) -> bool:
         return True
     if user is None:
         return bool(live.get("workers", {}).get("busy"))
-    with tree.indexed(spool) as index:
+    with find.indexed(spool) as index:
         # What is held up is not being treated, and may be so for long.
         rows = index.select(
             ids=list(live.get("progress", {}).keys() - live.get("held_up", {}).keys())

@@ -14,11 +14,11 @@ from typing import Any
 
 import typer
 
-from cytowatch.manifest import losses
-from cytowatch.names import printable, shortened
-from cytowatch.status import Status
-from cytowatch.summary import bytes_text
-from cytowatch.tree import Entry
+from cytowatch.lifecycle.summary import bytes_text
+from cytowatch.record.manifest import losses
+from cytowatch.record.names import printable, shortened
+from cytowatch.record.status import Status
+from cytowatch.tree.find import Entry
 
 __all__ = [
     "aside_text",

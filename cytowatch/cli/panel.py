@@ -22,7 +22,7 @@ from cytowatch.cli.app import (
 )
 from cytowatch.cli.show import console, safe
 from cytowatch.config import Config
-from cytowatch.errors import RootError
+from cytowatch.record.errors import RootError
 
 __all__: list[str] = []
 

@@ -16,8 +16,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
-from cytowatch.errors import RootError
-from cytowatch.tree import Entry
+from cytowatch.record.errors import RootError
+from cytowatch.tree.find import Entry
 
 __all__ = ["COLUMNS", "Column", "rows", "write"]
 

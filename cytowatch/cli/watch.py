@@ -16,14 +16,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cytowatch import tree
 from cytowatch.cli.app import ConfigOption, JsonOption, RootOption, app, print_json, spool_of
 from cytowatch.cli.page import bytes_text, colour, free_text
 from cytowatch.cli.show import console, safe
-from cytowatch.manifest import utc
-from cytowatch.spool import Spool
-from cytowatch.status import Status
-from cytowatch.summary import Estimates, status_page, time_text
+from cytowatch.lifecycle.summary import Estimates, status_page, time_text
+from cytowatch.record.manifest import utc
+from cytowatch.record.status import Status
+from cytowatch.tree import find
+from cytowatch.tree.spool import Spool
 
 __all__ = ["draw", "frame"]
 
@@ -33,9 +33,9 @@ _ENDED = 8
 
 def frame(spool: Spool, estimates: Estimates, now: float) -> dict[str, Any]:
     """All that one picture shows, ready for JSON; the status page, what is in work, what has ended."""
-    with tree.indexed(spool) as index:
-        live = tree.live(spool)
-        page = status_page(spool, index, tree.daemon_pid(spool), live)
+    with find.indexed(spool) as index:
+        live = find.live(spool)
+        page = status_page(spool, index, find.daemon_pid(spool), live)
         ended = index.select(final=True, sort="ended", limit=_ENDED)
         working = index.select(ids=list(page["in_work"]), ascending=True)
     in_work = []
@@ -230,7 +230,7 @@ def _lines(spool: Spool) -> None:
     with suppress(KeyboardInterrupt):
         while True:
             time.sleep(_EVERY_S)
-            with tree.indexed(spool) as index:
+            with find.indexed(spool) as index:
                 rows = index.ended_since(since)
             for row in rows:
                 if row.changed_at > since:

@@ -9,11 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from cytowatch import aside, durable, names
+from cytowatch import aside, durable
 from cytowatch.inbox import waits
 from cytowatch.inbox.markers import Markers
 from cytowatch.inbox.settle import Settler, Track
-from cytowatch.manifest import Manifest, SkippedEntry
+from cytowatch.record import names
+from cytowatch.record.manifest import Manifest, SkippedEntry
 
 __all__ = ["Dropped", "DroppedFolders"]
 

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from cytowatch import aside, lacking, reasons
+from cytowatch import aside
 from cytowatch.observe import wording
 from cytowatch.observe.drops import Drops
 from cytowatch.observe.feedback import Note
 from cytowatch.observe.wording import Seen
-from cytowatch.reasons import Wait
+from cytowatch.record import lacking, reasons
+from cytowatch.record.reasons import Wait
 
 __all__ = ["notes"]
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from cytowatch import aside
-from cytowatch.manifest import Manifest, SkippedEntry, is_loss
 from cytowatch.observe import wording
 from cytowatch.observe.feedback import Note
 from cytowatch.observe.wording import Seen, Sum
-from cytowatch.status import Status
+from cytowatch.record.manifest import Manifest, SkippedEntry, is_loss
+from cytowatch.record.status import Status
 
 __all__ = ["Drops", "seen"]
 

@@ -15,7 +15,8 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cytowatch import aside, durable, names
+from cytowatch import aside, durable
+from cytowatch.record import names
 
 __all__ = ["Note", "Notes"]
 

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from cytowatch import lacking, reasons
-from cytowatch.names import printable
 from cytowatch.observe.feedback import Note
-from cytowatch.status import Status
+from cytowatch.record import lacking, reasons
+from cytowatch.record.names import printable
+from cytowatch.record.status import Status
 
 __all__ = ["Seen", "Sum", "about", "local", "of_one", "of_many", "text", "what_to_do"]
 

@@ -22,7 +22,7 @@ from cytowatch.panel.gate import Gate
 from cytowatch.panel.measures import Measures
 from cytowatch.panel.rendering import page
 from cytowatch.panel.sessions import Sessions
-from cytowatch.spool import Spool
+from cytowatch.tree.spool import Spool
 
 __all__ = ["make_app"]
 

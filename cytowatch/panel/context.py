@@ -13,14 +13,15 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from cytowatch import names, tree
 from cytowatch.config import Config, Panel
-from cytowatch.index import Index, Row
-from cytowatch.names import ID_PATTERN
+from cytowatch.lifecycle.summary import Estimates
 from cytowatch.panel.sessions import Sessions
 from cytowatch.panel.who import Person
-from cytowatch.spool import Spool
-from cytowatch.summary import Estimates
+from cytowatch.record import names
+from cytowatch.record.names import ID_PATTERN
+from cytowatch.tree import find
+from cytowatch.tree.index.index import Index, Row
+from cytowatch.tree.spool import Spool
 
 __all__ = ["Context", "Visible", "person_of"]
 
@@ -102,9 +103,9 @@ class Context:
         who = person_of(request)
         if who.sees_all:
             return Visible(everything=True)
-        ids = {id_ for one in who.projects for id_ in tree.project_ids(self.spool, one)}
+        ids = {id_ for one in who.projects for id_ in find.project_ids(self.spool, one)}
         # A user may have no folder yet, and still be named for a project.
-        users = tuple(tree.spellings(self.spool, who.name))
+        users = tuple(find.spellings(self.spool, who.name))
         return Visible(everything=False, users=users, ids=frozenset(ids))
 
     def visible(self, request: Request, id: str) -> Row:  # noqa: A002
@@ -124,7 +125,7 @@ class Context:
                 return rows[0]
         raise HTTPException(404)
 
-    def entry(self, request: Request, id: str) -> tree.Entry:  # noqa: A002
+    def entry(self, request: Request, id: str) -> find.Entry:  # noqa: A002
         """The uploaded file `id` with its manifest, if the person who asks may see it.
 
         Raises
@@ -132,7 +133,7 @@ class Context:
         HTTPException
             404, as `visible` says; or it was removed meanwhile.
         """
-        found = tree.entry(self.spool, self.visible(request, id))
+        found = find.entry(self.spool, self.visible(request, id))
         if found is None:
             raise HTTPException(404)
         return found
@@ -150,7 +151,7 @@ class Context:
             self._counts[key] = (now, made)
         return made
 
-    def file_of(self, entry: tree.Entry, path: str) -> Path:
+    def file_of(self, entry: find.Entry, path: str) -> Path:
         """The file `path` of `entry`, which lies in the tree and nowhere else.
 
         Raises

@@ -16,12 +16,12 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cytowatch.names import printable
 from cytowatch.observe import logs
 from cytowatch.panel import tokens
 from cytowatch.panel.context import Context
 from cytowatch.panel.measures import Measures
 from cytowatch.panel.who import Person, Proof, is_name, person
+from cytowatch.record.names import printable
 
 __all__ = ["Gate", "Refusal", "is_loopback", "is_trusted"]
 

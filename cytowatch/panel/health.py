@@ -8,11 +8,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from cytowatch import __version__
-from cytowatch.errors import CytowatchError
 from cytowatch.panel.context import Context
 from cytowatch.panel.gate import is_loopback
 from cytowatch.panel.measures import Measures
-from cytowatch.spool import Spool
+from cytowatch.record.errors import CytowatchError
+from cytowatch.tree.spool import Spool
 
 __all__ = ["routes"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from cytowatch.index import Index, Row
 from cytowatch.panel.context import Context, Visible
-from cytowatch.status import Status
+from cytowatch.record.status import Status
+from cytowatch.tree.index.index import Index, Row
 
 __all__ = ["GROUPS", "counts", "group", "rows"]
 

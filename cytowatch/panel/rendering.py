@@ -9,11 +9,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
-from cytowatch import __version__, reasons
-from cytowatch.names import printable
+from cytowatch import __version__
+from cytowatch.lifecycle.summary import bytes_text, time_text
 from cytowatch.panel.context import Context, person_of
-from cytowatch.status import Status
-from cytowatch.summary import bytes_text, time_text
+from cytowatch.record import reasons
+from cytowatch.record.names import printable
+from cytowatch.record.status import Status
 
 __all__ = ["environment", "page"]
 

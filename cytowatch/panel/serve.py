@@ -17,11 +17,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from cytowatch import __version__
 from cytowatch.config import Config, Panel, reloaded
-from cytowatch.errors import ConfigError, RootError
 from cytowatch.observe import logs
 from cytowatch.observe.systemd import notify
 from cytowatch.panel.app import make_app
 from cytowatch.panel.context import Context
+from cytowatch.record.errors import ConfigError, RootError
 
 __all__ = ["check", "run"]
 

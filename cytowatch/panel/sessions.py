@@ -15,9 +15,10 @@ from pathlib import Path
 
 from itsdangerous import BadData, TimestampSigner
 
-from cytowatch import names, outside
+from cytowatch import outside
 from cytowatch.panel.who import is_name
-from cytowatch.spool import Spool
+from cytowatch.record import names
+from cytowatch.tree.spool import Spool
 
 __all__ = ["COOKIE", "LASTS_S", "Sessions", "Slowed"]
 

@@ -10,15 +10,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from cytowatch import __version__, pauses, reasons, tree
-from cytowatch.engine import room
+from cytowatch import __version__
 from cytowatch.hooks.pending import count_dead
-from cytowatch.index import Index, Row
-from cytowatch.names import fold
 from cytowatch.panel import listing
 from cytowatch.panel.context import Context, Visible
 from cytowatch.panel.rendering import page
-from cytowatch.status import Status
+from cytowatch.record import reasons
+from cytowatch.record.names import fold
+from cytowatch.record.status import Status
+from cytowatch.tree import find, pauses, room
+from cytowatch.tree.index.index import Index, Row
 
 __all__ = ["overview", "routes"]
 
@@ -59,7 +60,7 @@ def routes(context: Context) -> list[Route]:
 def live_of(context: Context) -> dict[str, Any]:
     """What the daemon said last, read at most twice a second however many look on."""
     found: dict[str, Any] = context.kept(
-        "live", _LIVE_FOR_S, lambda: tree.live(context.spool) or {}
+        "live", _LIVE_FOR_S, lambda: find.live(context.spool) or {}
     )
     return found
 
@@ -67,7 +68,7 @@ def live_of(context: Context) -> dict[str, Any]:
 def overview(context: Context, request: Request) -> dict[str, Any]:
     """All that the page shows, of what the person who asks may see."""
     seen = context.may_see(request)
-    pid = tree.daemon_pid(context.spool)
+    pid = find.daemon_pid(context.spool)
     live = live_of(context) if pid is not None else {}
     with context.index() as index:
         moving, more_moving = _moving(context, index, seen, live)

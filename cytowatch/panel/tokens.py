@@ -16,10 +16,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cytowatch import durable, outside
-from cytowatch.errors import RootError
-from cytowatch.manifest import utc
 from cytowatch.outside import OutsideError
-from cytowatch.spool import Spool
+from cytowatch.record.errors import RootError
+from cytowatch.record.manifest import utc
+from cytowatch.tree.spool import Spool
 
 __all__ = ["Token", "add", "is_ours", "listed", "revoke", "user_of"]
 

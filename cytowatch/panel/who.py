@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from cytowatch import names
 from cytowatch.config import Panel
+from cytowatch.record import names
 
 __all__ = ["Person", "Proof", "is_name", "person"]
 

@@ -11,22 +11,26 @@ from typing import TypeVar, cast
 
 import openslide
 
-from cytowatch import formats, lacking
+from cytowatch import formats
 from cytowatch.config import Limits
-from cytowatch.errors import FormatError
-from cytowatch.formats import Format, Probe, arrival, companions, completeness, limits, shown
-from cytowatch.formats.arrival import Watch
-from cytowatch.formats.companions import Group
+from cytowatch.formats import Format, Probe, limits, shown
+from cytowatch.formats.completeness import arrival
+from cytowatch.formats.completeness import whole as completeness
+from cytowatch.formats.completeness.arrival import Watch
 from cytowatch.formats.doubles import has_zip_behind
 from cytowatch.formats.marks import levels
 from cytowatch.formats.ome_tiff import other_files
-from cytowatch.formats.tiff import main_page
-from cytowatch.manifest import FileEntry, FormatEntry
+from cytowatch.formats.sets import groups
+from cytowatch.formats.sets.groups import Group
+from cytowatch.formats.structure.tiff import main_page
 from cytowatch.model import Outcome, UploadedFile
 from cytowatch.pyramid import verify
 from cytowatch.pyramid.meaning import is_odd
 from cytowatch.pyramid.readers import dicom
-from cytowatch.status import Status
+from cytowatch.record import lacking
+from cytowatch.record.errors import FormatError
+from cytowatch.record.manifest import FileEntry, FormatEntry
+from cytowatch.record.status import Status
 
 __all__ = ["detect", "identify"]
 
@@ -251,13 +255,13 @@ def _check_whole(file: UploadedFile) -> tuple[list[str], list[str]]:
     own = _own(file)
     for path in own:
         if path.endswith((*_INDEXES, "/Slidedat.ini")):
-            stray = companions.unsafe(_look(path, companions.referred))
+            stray = groups.unsafe(_look(path, groups.referred))
             if stray is not None:
                 raise FormatError(
                     "unsafe_reference", f"{path} names {stray!r}, which is not in its own folder"
                 )
     promised: list[str] = []
-    for group in companions.groups(own, _look):
+    for group in groups.groups(own, _look):
         if group.mixed is not None:
             raise FormatError(
                 "mixed_slides",

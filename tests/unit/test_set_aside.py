@@ -13,11 +13,11 @@ from cytowatch import aside
 from cytowatch.cli.check import _set_aside
 from cytowatch.cli.page import _WHERES, status_lines
 from cytowatch.cli.schema import schema_of
-from cytowatch.index import Index
+from cytowatch.lifecycle.summary import status_page
 from cytowatch.observe import reports
 from cytowatch.observe.metrics import Metrics
-from cytowatch.spool import Spool
-from cytowatch.summary import status_page
+from cytowatch.tree.index.index import Index
+from cytowatch.tree.spool import Spool
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ import struct
 from typing import Any
 
 from cytowatch.config import Config
-from cytowatch.engine import wire
+from cytowatch.decoder import wire
 from cytowatch.panel.pixels import drawing
 from cytowatch.panel.pixels.drawing import Drawing, DrawingError, Facts, Window
 

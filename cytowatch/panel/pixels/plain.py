@@ -12,9 +12,9 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cytowatch.formats.tiff import Directory, Tag, Tiff, TiffError
-from cytowatch.manifest import ImageEntry, LevelEntry
+from cytowatch.formats.structure.tiff import Directory, Tag, Tiff, TiffError
 from cytowatch.panel.pixels import jpegs
+from cytowatch.record.manifest import ImageEntry, LevelEntry
 
 __all__ = ["PlainLevel", "Read", "levels"]
 

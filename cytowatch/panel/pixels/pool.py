@@ -23,10 +23,10 @@ from typing import Any
 
 from cytowatch import outside
 from cytowatch.config import Config
-from cytowatch.engine import wire
-from cytowatch.engine.child import Zygote
-from cytowatch.errors import TransientError
+from cytowatch.decoder import wire
+from cytowatch.decoder.child import Zygote
 from cytowatch.panel.pixels import decoder, jpegs
+from cytowatch.record.errors import TransientError
 
 __all__ = ["BusyError", "DecoderError", "Pool"]
 

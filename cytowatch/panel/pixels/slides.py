@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cytowatch.manifest import FileEntry, ImageEntry, Manifest
 from cytowatch.panel.pixels import plain
 from cytowatch.panel.pixels.plain import PlainLevel
-from cytowatch.tree import Entry
+from cytowatch.record.manifest import FileEntry, ImageEntry, Manifest
+from cytowatch.tree.find import Entry
 
 __all__ = ["ABSENT", "Image", "Kept", "NoSuchError", "Slide", "open_inside"]
 

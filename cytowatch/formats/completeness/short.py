@@ -1,0 +1,280 @@
+"""How long a file must be, told by its header or by a walk over its parts: never by its pixels.
+
+Each function gives what a file lacks, as a phrase, or None; what it cannot understand is whole.
+
+Source: ISO/IEC 15444-1 (JPEG 2000); Zeiss, ZISRAW (CZI) 1.2; Microsoft, Bitmap Storage;
+POSIX.1-2001 (ustar); the ETS container as Bio-Formats reads it.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import tarfile
+
+from cytowatch.record.lacking import amount
+
+__all__ = ["bmp", "czi", "ets", "jp2", "jpeg2000_codestream", "short", "tar", "tar_mark"]
+
+_MOST_PARTS = 1_000_000
+_LARGEST_DIRECTORY = 512 << 20
+_OS2_HEADER_BYTES = 12
+#: Packings of a bitmap: none, by masks of bits, by masks with one for alpha.
+_PLAIN = frozenset({0, 3, 6})
+_RUN_LENGTH = frozenset({1, 2})
+#: Packings of an ETS whose data never begins with eight zeros: JPEG, JPEG 2000, lossless JPEG.
+_ETS_PACKED = (b"\x02", b"\x03", b"\x05")
+
+
+def short(need: int, size_bytes: int) -> str | None:
+    """The last bytes of a file that must have `need` of them."""
+    if need <= size_bytes:
+        return None
+    return f"its last {need - size_bytes:,} bytes ({amount(size_bytes, need)})"
+
+
+def bmp(descriptor: int, size_bytes: int) -> str | None:
+    """The rows of a bitmap, or its run-length codes if their length is stated."""
+    head = os.pread(descriptor, 38, 0)
+    if len(head) < 26 or size_bytes < 26:
+        return "its header"
+    begin, second = struct.unpack_from("<II", head, 10)
+    packing = packed_bytes = 0
+    if second == _OS2_HEADER_BYTES:
+        width, height, _, bits = struct.unpack_from("<HHHH", head, 18)
+    elif second >= 40 and len(head) < 38:
+        return "its header"
+    elif second >= 40:
+        width, height, _, bits, packing, packed_bytes = struct.unpack_from("<iiHHII", head, 18)
+    else:
+        return None
+    if packing in _RUN_LENGTH:
+        # Some state a length that is not theirs; the codes end with 0 1.
+        ended = b"\0\1" in os.pread(descriptor, 4, max(0, size_bytes - 4))
+        return None if ended else short(begin + packed_bytes, size_bytes)
+    # In a header of OS/2 the number of the masks stands for another packing.
+    if (
+        packing not in _PLAIN
+        or (packing and second == 64)
+        or width <= 0
+        or bits not in (1, 4, 8, 16, 24, 32)
+    ):
+        return None
+    stride = (width * bits + 31) // 32 * 4
+    # The padding of the last row may be absent.
+    return short(begin + stride * (abs(height) - 1) + (width * bits + 7) // 8, size_bytes)
+
+
+def czi(descriptor: int, size_bytes: int) -> str | None:
+    """The directory of a CZI, whose place is written into the header when all else is there."""
+    head = os.pread(descriptor, 112, 0)
+    if len(head) < 112:
+        return "its header"
+    directory, metadata, pending, attachments = struct.unpack_from("<qqiq", head, 84)
+    if pending:
+        return "the end of its writing (its header says that an update is pending)"
+    if directory <= 0:
+        return "its directory of images (the writer has not closed it)"
+    for what, at in (
+        ("directory of images", directory),
+        ("metadata", metadata),
+        ("directory of attachments", attachments),
+    ):
+        lacking = _segment(descriptor, at, size_bytes, f"its {what}") if at > 0 else None
+        if lacking is not None:
+            return lacking
+    return _last_image(descriptor, directory, size_bytes) or _last_attachment(
+        descriptor, attachments, size_bytes
+    )
+
+
+def _segment(descriptor: int, at: int, size_bytes: int, what: str) -> str | None:
+    """Whether the segment at `at` of a CZI is there to its end; `what` it holds."""
+    if at + 32 > size_bytes:
+        return f"{what} ({amount(size_bytes, at + 32)})"
+    segment = os.pread(descriptor, 32, at).ljust(32, b"\0")
+    # Every segment has a length.
+    if not any(segment[16:32]):
+        return f"{what} (only zeros so far)"
+    allocated, used = struct.unpack_from("<qq", segment, 16)
+    end = at + 32 + (used or allocated)
+    if segment.startswith(b"ZISRAW") and end > size_bytes:
+        return f"a part of {what} ({amount(size_bytes, end)})"
+    return None
+
+
+def _last_image(descriptor: int, directory: int, size_bytes: int) -> str | None:
+    """The image that lies last in the file; the directory may lie before it."""
+    [count] = struct.unpack("<i", os.pread(descriptor, 4, directory + 32).ljust(4, b"\0"))
+    used = struct.unpack("<q", os.pread(descriptor, 8, directory + 24).ljust(8, b"\0"))[0]
+    entries = os.pread(descriptor, min(max(used, 0), _LARGEST_DIRECTORY), directory + 160)
+    at, last = 0, 0
+    for _ in range(max(0, count)):
+        if entries[at : at + 2] != b"DV" or at + 32 > len(entries):
+            break
+        [position] = struct.unpack_from("<q", entries, at + 6)
+        last = max(last, position)
+        at += 32 + 20 * max(0, struct.unpack_from("<i", entries, at + 28)[0])
+    return _segment(descriptor, last, size_bytes, "an image") if last else None
+
+
+def _last_attachment(descriptor: int, directory: int, size_bytes: int) -> str | None:
+    """The attachment that lies last in the file: a label, a preview, a list of times."""
+    listed = os.pread(descriptor, 36, directory) if directory > 0 else b""
+    if len(listed) < 36 or not listed.startswith(b"ZISRAWATTDIR"):
+        return None
+    count = max(0, min(struct.unpack_from("<i", listed, 32)[0], _MOST_PARTS))
+    entries = os.pread(descriptor, count * 128, directory + 32 + 256)
+    last = max(
+        (
+            struct.unpack_from("<q", entries, at + 12)[0]
+            for at in range(0, len(entries) - 127, 128)
+            if entries.startswith(b"A1", at)
+        ),
+        default=0,
+    )
+    return _segment(descriptor, last, size_bytes, "an attachment") if last > 0 else None
+
+
+def ets(descriptor: int, size_bytes: int) -> str | None:
+    """The list of tiles of an ETS, and the last of them."""
+    head = os.pread(descriptor, 64, 0)
+    if len(head) < 64:
+        return "its header"
+    axes = struct.unpack_from("<I", head, 12)[0]
+    where, count = struct.unpack_from("<QI", head, 32)
+    entry = 20 + 4 * axes
+    if not 0 < axes < 16 or count > 50_000_000:
+        return None
+    if where + count * entry > size_bytes:
+        return "the list of its tiles"
+    inner = os.pread(descriptor, 24, struct.unpack_from("<I", head, 16)[0])
+    packed = inner.startswith(b"ETS\0") and inner[20:21] in _ETS_PACKED
+    for number in {0, count // 2, count - 1} if count else set():
+        offset, length = struct.unpack_from(
+            "<QI", os.pread(descriptor, entry, where + number * entry), 4 + 4 * axes
+        )
+        if not offset and not length:
+            return "the list of its tiles (only zeros so far)"
+        if offset + length > size_bytes:
+            return f"tile {number} ({amount(size_bytes, offset + length)})"
+        if packed and length >= 8 and not any(os.pread(descriptor, 8, offset)):
+            return f"the content of tile {number} (only zeros so far)"
+    return None
+
+
+def jp2(descriptor: int, size_bytes: int) -> str | None:
+    """The boxes of a JP2 up to its codestream, and the codestream."""
+    at = 0
+    for _ in range(10_000):
+        head = os.pread(descriptor, 16, at)
+        if len(head) < 8:
+            return "the box with the codestream"
+        length, kind = struct.unpack_from(">I4s", head)
+        inner = 8
+        if length == 1 and len(head) == 16:
+            length, inner = struct.unpack_from(">Q", head, 8)[0], 16
+        if not any(head[:8]):
+            return "the box with the codestream (only zeros so far)"
+        length = length or size_bytes - at
+        if length < inner:
+            return None
+        if at + length > size_bytes and kind != b"jp2c":
+            return "the box with the codestream"
+        if kind == b"jp2c":
+            end = min(at + length, size_bytes)
+            lacking = _parts(descriptor, at + inner, end)
+            # Some state too much of a box whose codestream ends; one that cannot be walked is
+            # believed to be as long as it says.
+            ended = lacking is None and _ends(descriptor, at + inner, end)
+            return None if ended else lacking or short(at + length, size_bytes)
+        at += length
+    return None
+
+
+def jpeg2000_codestream(descriptor: int, size_bytes: int) -> str | None:
+    """The tile-parts of a bare codestream."""
+    return _parts(descriptor, 0, size_bytes)
+
+
+def _parts(descriptor: int, at: int, end: int) -> str | None:
+    at += 2
+    for _ in range(_MOST_PARTS):
+        head = os.pread(descriptor, 12, at)
+        if head[:2] == b"\xff\xd9":
+            return None
+        if len(head) < 4 or at >= end:
+            return "the end of the codestream (EOC marker)"
+        if not any(head[:2]):
+            return "a part of the codestream (only zeros so far)"
+        if head[:2] != b"\xff\x90":
+            if head[0] == 0xFF and 0x30 <= head[1] < 0x40:
+                # These have no length (table A.2).
+                at += 2
+                continue
+            # A marker of the main header; anything else is damage, and no lack.
+            if head[0] != 0xFF or head[1] < 0x4F:
+                return None
+            at += 2 + struct.unpack_from(">H", head, 2)[0]
+            continue
+        if len(head) < 12:
+            return "a part of a tile"
+        number, length = struct.unpack_from(">HI", head, 4)
+        if length == 0:
+            tail = os.pread(descriptor, 64, max(at, end - 64))
+            return None if b"\xff\xd9" in tail else "the end of the codestream (EOC marker)"
+        if length < 12:
+            return None
+        at += length
+        if at > end:
+            return f"a part of tile {number} ({amount(end, at)})"
+    return None
+
+
+def _ends(descriptor: int, at: int, end: int) -> bool:
+    """Whether the marker that ends a codestream stands near its end."""
+    begin = max(at, end - 64)
+    return b"\xff\xd9" in os.pread(descriptor, end - begin, begin)
+
+
+def tar_mark(head: bytes) -> str | None:
+    """By what the first block of a tar is told, as a phrase; None if it is none.
+
+    >>> tar_mark(bytes(512)) is None
+    True
+    """
+    if head[257:262] == b"ustar":
+        return "ustar at 257"
+    # Of before POSIX.1-1988, as `tar --format=v7` still writes.
+    try:
+        tarfile.TarInfo.frombuf(head[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
+    except (tarfile.HeaderError, ValueError):
+        return None
+    return "the checksum of a tar's first block"
+
+
+def tar(descriptor: int, size_bytes: int) -> str | None:
+    """The members of a tar that is not compressed, and the block of zeros after them."""
+    at = 0
+    for _ in range(_MOST_PARTS):
+        head = os.pread(descriptor, 512, at)
+        if len(head) < 512:
+            return "the end of the tar"
+        if not any(head):
+            return None
+        if tar_mark(head) is None:
+            # Of more than 8 GiB the length may stand in a record before it, so this is no header.
+            return None
+        field = head[124:136]
+        try:
+            length = (
+                int.from_bytes(field[1:], "big")
+                if field[0] & 0x80
+                else int(field.strip(b" \0") or b"0", 8)
+            )
+        except ValueError:
+            return None
+        at += 512 + -(-length // 512) * 512
+        if at > size_bytes:
+            return "the end of a member of the tar"
+    return None
