@@ -112,11 +112,19 @@ def originals(found: Manifest) -> Iterator[tuple[FileEntry, str]]:
     stem, ending = os.path.splitext(name)
     rows = [row for row in found["files"] if row["role"] in ("source", "sidecar")]
     sources = [row for row in rows if row["role"] == "source"]
+    noted = [row for row in rows if "dropped_as" in row]
+    kept = {row["path"]: path for row in noted if (path := names.as_dropped(row)) is not None}
+    # Together or not at all: head and folder of a set must still agree.
+    believed = len(kept) == len(noted)
     for number, row in enumerate(rows):
         inside = row["path"].removeprefix("source/")
         folder, slash, rest = inside.partition("/")
         headless = "/" in rows[0]["path"].removeprefix("source/")
-        if number == 0 and (len(sources) == 1 or os.path.splitext(inside)[1] == ending):
+        if believed and row["path"] in kept:
+            yield row, kept[row["path"]]
+        elif noted and believed and (number or len(sources) > 1):
+            yield row, inside
+        elif number == 0 and (len(sources) == 1 or os.path.splitext(inside)[1] == ending):
             yield row, inside if slash else name
         elif slash and headless:
             # Nothing but its folder names it.

@@ -31,7 +31,7 @@ def schema_of(name: str) -> dict[str, Any]:
     KeyError
         There is no such schema.
     """
-    manifest = _read("manifest.schema.json")
+    manifest = _read("record", "manifest.schema.json")
     if name == "manifest":
         return manifest
     commands = _read("cli", "commands.schema.json")

@@ -305,6 +305,7 @@ class Intake:
                 drop=track.drop,
                 to=f"source/{places[track.drop.path]}",
                 role="sidecar" if track.drop.path in sidecars else "source",
+                dropped_as=bundle.group.dropped_as(track.drop.path[len(bundle.room) + 1 :]),
             )
             for track in bundle.tracks
         )

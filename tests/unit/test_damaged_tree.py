@@ -18,7 +18,6 @@ from cytowatch.admin import invariants, retry, verification
 from cytowatch.cli import change
 from cytowatch.cli.page import list_lines
 from cytowatch.config import Hook
-from cytowatch.engine import hashing
 from cytowatch.engine.hashing import Hasher
 from cytowatch.lifecycle.counts import Ledger
 from cytowatch.observe.metrics import Metrics
@@ -28,7 +27,7 @@ from cytowatch.record.errors import RootError
 from cytowatch.record.manifest import Manifest
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
-from cytowatch.transitions import enter, recover
+from cytowatch.transitions import enter, notes, recover
 from cytowatch.tree import find
 from cytowatch.tree.index.index import Index
 from cytowatch.tree.spool import Spool
@@ -176,7 +175,7 @@ def test_what_is_to_be_done_to_one_that_is_damaged_waits(kind: str, spool: Spool
         found = manifest.read(path)
         enter.plan_to_lighten(spool, enter.Place(status=Status.DEPLOYED, path=path, manifest=found))
         found["files"][0]["sha256"] = None
-        hashing.note(spool, found)
+        notes.note_hash(spool, found)
         hooks.note(spool, [HOOK], found, Status.DEPLOYED, now=NOW)
     damage.damaged(spool.storage / "ann" / BAD / manifest.FILE_NAME, kind)
     assert set(recover.finish(spool)) == {SOUND}

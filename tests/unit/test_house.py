@@ -162,10 +162,10 @@ def test_the_wheel_works_alone(tmp_path: Path) -> None:
     )
     [wheel] = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        assert "cytowatch/manifest.schema.json" in archive.namelist()
+        assert "cytowatch/record/manifest.schema.json" in archive.namelist()
         assert not any(name.startswith("tests") for name in archive.namelist())
         archive.extractall(tmp_path / "site")
-    words = "from cytowatch import manifest; manifest._validator(); from cytowatch.cli import main; main()"
+    words = "from cytowatch.record import manifest; manifest._validator(); from cytowatch.cli import main; main()"
     told = subprocess.run(
         [sys.executable, "-c", words, "formats", "--json"],
         cwd=tmp_path,

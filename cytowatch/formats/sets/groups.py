@@ -99,6 +99,18 @@ class Group:
             case _:
                 return None
 
+    @property
+    def called(self) -> str:
+        """The path that it is called by: of a set without its head nothing but the folder names it."""
+        return self.folder if self.headless and self.folder else self.head
+
+    def dropped_as(self, path: str) -> str | None:
+        """The `path` of a file of it, from the folder in which its head lies; None of a lone image, which it names."""
+        if self.kind is None and path == self.head:
+            return None
+        above = os.path.dirname(self.called)
+        return path[len(above) + 1 :] if above else path
+
 
 @dataclass(slots=True)
 class _Folder:

@@ -38,7 +38,7 @@ from cytowatch.formats.completeness import whole as completeness
 from cytowatch.inbox import back
 from cytowatch.inbox.scan import Drop, Waiting, fingerprint
 from cytowatch.record import manifest, names
-from cytowatch.record.manifest import FileEntry, Manifest
+from cytowatch.record.manifest import Manifest
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
 from cytowatch.tree.spool import Spool
@@ -52,11 +52,15 @@ _MARKER = "done-marker"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """One file to be claimed, and where it goes below ``<id>/``; role is source or sidecar."""
+    """One file to be claimed, and where it goes below ``<id>/``; role is source or sidecar.
+
+    `dropped_as` is the path of a file of a set, from the folder of its head.
+    """
 
     drop: Drop
     to: str
     role: str = "source"
+    dropped_as: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -376,12 +380,11 @@ def _prepare(
         if folders:
             durable.fsync_directory(Path(below))
     files = [
-        FileEntry(
+        manifest.received(
             role=member.role,
             path=member.to,
             size_bytes=member.drop.fingerprint.size_bytes,
-            sha256=None,
-            status=Status.UPLOADED.name,
+            dropped_as=member.dropped_as,
         )
         for member in parcel.members
     ]
