@@ -59,6 +59,8 @@ EVENTS = (
     Event(word="decoder_crashed", levels=("warning",), tells="The process that decoded an uploaded file died of a signal.",
           fields=("id", "status", "signal"),
           admin="One file: it ends ERROR after `engine.max_attempts`. Many: look for a change of libraries or memory."),
+    Event(word="decoder_said", levels=("info",), tells="All that a library said of a file, of which the detail of its error quotes a line.",
+          fields=("id", "said"), admin="Attach it to a report."),
     Event(word="not_whole", levels=("error",), tells="A slide that is published already (`storage.hash = \"after\"`) lacks bytes; its manifest has a warning.",
           fields=("id", "lacks"), admin="Have it sent again, then remove this one."),
     Event(word="source_kept", levels=("warning",), tells="An original that is not to be kept could not be removed yet.",

@@ -30,6 +30,7 @@ from cytowatch.pyramid.readers import dicom
 from cytowatch.record import lacking
 from cytowatch.record.errors import FormatError
 from cytowatch.record.manifest import FileEntry, FormatEntry
+from cytowatch.record.quoting import quoting
 from cytowatch.record.status import Status
 
 __all__ = ["detect", "identify"]
@@ -176,10 +177,10 @@ def identify(probe: Probe) -> tuple[Format, str]:
             return only
         case [] if stranger := formats.known(probe.head):
             what, how = stranger
-            raise FormatError("unsupported_format", f"it is {what}, which is not supported: {how}")
+            raise FormatError("unsupported_format", lacking.kind(what, how))
         case []:
             looks = formats.looks_like(probe)
-            raise FormatError("unknown_format", f"no supported format matches; it is {looks}")
+            raise FormatError("unknown_format", lacking.kind(looks))
         case several:
             named = ", ".join(one.name for one, _ in several)
             raise FormatError("ambiguous_format", f"it could be any of {named}")
@@ -412,10 +413,12 @@ def _judged(
         `unreadable`, or `unsupported_format`: its samples would be shown as something else.
     """
     if refusal is not None:
-        raise FormatError("unreadable", f"{found.name}, but OpenSlide says: {refusal}")
+        said = f"it is marked as {found.name}, and OpenSlide cannot open it"
+        raise FormatError("unreadable", quoting(said, refusal))
     if misread is not None:
         raise FormatError(
-            "unsupported_format", f"{found.name} with {misread}: OpenSlide shows 8 bits alone"
+            "unsupported_format",
+            f"it is {found.name} with {misread}, and OpenSlide shows only 8 bits",
         )
     return [f"it has {unheeded}: OpenSlide pays no heed to that"] if unheeded else []
 
