@@ -570,6 +570,9 @@ class _Daemon:
             self._indexing.begin()
         if "error" in done.answer or done.before is None:
             return
+        if done.request["do"] in ("link", "unlink"):
+            # It stays where it is.
+            return
         id_ = UploadedFileId(done.request["id"])
         self._ledger.left(done.before, id_)
         if done.request["do"] == "retry" and done.answer["said"] != "inbox":

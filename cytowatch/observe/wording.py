@@ -14,7 +14,7 @@ from cytowatch.record import lacking, reasons
 from cytowatch.record.names import printable
 from cytowatch.record.status import Status
 
-__all__ = ["Seen", "Sum", "about", "local", "of_one", "of_many", "text", "what_to_do"]
+__all__ = ["Seen", "Sum", "about", "local", "of_many", "of_one", "text", "what_to_do"]
 
 #: So many members have a line in the note of their archive or folder.
 _MOST_LINES = 1000

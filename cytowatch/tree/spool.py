@@ -20,7 +20,7 @@ from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import STAGE_STATUSES, Status
 
 if TYPE_CHECKING:
-    from cytowatch.config import Hook
+    from cytowatch.config.keys import Hook
 
 __all__ = ["LAYOUT", "Spool"]
 

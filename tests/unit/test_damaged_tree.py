@@ -17,14 +17,14 @@ from cytowatch import aside, hooks, outside
 from cytowatch.admin import invariants, retry, verification
 from cytowatch.cli import change
 from cytowatch.cli.page import list_lines
-from cytowatch.config import Hook
+from cytowatch.config.keys import Hook
 from cytowatch.engine.hashing import Hasher
 from cytowatch.lifecycle.counts import Ledger
 from cytowatch.observe.metrics import Metrics
 from cytowatch.outside import OutsideError
 from cytowatch.record import manifest
+from cytowatch.record.entries import Manifest
 from cytowatch.record.errors import RootError
-from cytowatch.record.manifest import Manifest
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
 from cytowatch.transitions import enter, notes, recover
