@@ -28,7 +28,7 @@ from cytowatch.cli.options import (
     StatusFilter,
     UserOption,
 )
-from cytowatch.cli.page import bytes_text, status_lines, styled
+from cytowatch.cli.page import status_lines, styled
 from cytowatch.lifecycle.summary import status_page
 from cytowatch.record import reasons
 from cytowatch.record.errors import RootError
@@ -63,6 +63,8 @@ class Sort(StrEnum):
     ended = "ended"
 
 
+#: The columns of the words in `show`.
+_WORD = 11
 #: Words go from A to Z, times and sizes from the newest and the largest down.
 _A_TO_Z = frozenset({Sort.name, Sort.status})
 
@@ -205,29 +207,43 @@ def show(
     if as_json:
         print_json(entry.document)
         return
-    # Imported here: status and list shall start without rich.
+    # Imported here: status and list start without rich.
     from cytowatch.cli import show as display
-    from cytowatch.cli.show import console, safe
+    from cytowatch.cli.show import console
 
     about = entry.manifest
-    if entry.damaged is not None:
-        console.print(f"[red]damaged[/]   its manifest cannot be read: {safe(entry.damaged)}")
-        console.print("          restore its manifest.json from a backup; what follows is all else")
-        console.print("          that is known\n")
+    width = console.width if console.is_terminal else None
     with find.indexed(spool) as index:
-        inside = [e for row in index.below(entry.manifest["id"]) if (e := find.entry(spool, row))]
-    console.print(display.tree(entry, inside))
-    console.print(f"\nid        {safe(about['id'])}\nuser      {safe(about['user'])}")
-    console.print(f"dropped   {safe(about['drop_path'])}, {bytes_text(about['size_bytes'])}")
-    console.print(f"lies in   {safe(str(entry.path))}")
-    for warning in about["warnings"]:
-        console.print(f"[yellow]note[/]      {safe(warning)}")
-    for skipped in about["skipped"]:
-        console.print(f"[yellow]skipped[/]   {safe(skipped['name'])}: {safe(skipped['reason'])}")
-    if about["error"]:
-        console.print(f"[red]reason[/]    {safe(about['error']['reason'])}")
-        console.print(f"          {safe(about['error']['detail'])}")
-        for file in about["files"]:
-            console.print(f"original  {safe(str(entry.path / file['path']))}, untouched")
+        inside = [e for row in index.below(about["id"]) if (e := find.entry(spool, row))]
+        same = [e for row in index.linked_to(about["id"]) if (e := find.entry(spool, row))]
+        known_by = index.select(ids=[about["duplicate_of"]]) if about["duplicate_of"] else []
+        first = next((e for row in known_by if (e := find.entry(spool, row))), None)
+    if entry.damaged is not None:
+        _fact("damaged", "red", f"its manifest cannot be read: {entry.damaged}", width)
+        said = "restore its manifest.json from a backup; the rest of this page is all else that is known"
+        _fact("", "", f"{said}\n", width)
+    console.print(display.tree(entry, inside, width), soft_wrap=width is None)
     console.print()
-    console.print(display.history_table(entry))
+    for word, shade, text in display.facts(entry, first, same):
+        _fact(word, shade, text, width)
+    console.print()
+    console.print(display.history(entry, console.width), soft_wrap=width is None)
+
+
+def _fact(word: str, shade: str, text: str, width: int | None) -> None:
+    """One line, or on a terminal several below each other: nothing of it is left out."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    from cytowatch.cli.show import console
+    from cytowatch.outside import printable
+
+    label = f"{word:<{_WORD}}"
+    if width is None:
+        print(f"{label}{printable(text)}".rstrip())
+        return
+    lines = Text(printable(text), overflow="fold").wrap(console, max(width - _WORD, 20))
+    for number, line in enumerate(lines):
+        line.rstrip()
+        head = Text(label if number == 0 else " " * _WORD, style=shade)
+        console.print(Padding(head + line, 0), no_wrap=True, crop=False, overflow="ignore")

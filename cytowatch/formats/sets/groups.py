@@ -23,7 +23,7 @@ from cytowatch.formats.marks import vendor
 from cytowatch.formats.sets import identity
 from cytowatch.record import names
 
-__all__ = ["Group", "Look", "groups", "placed", "referred", "unsafe"]
+__all__ = ["Group", "Look", "groups", "parts_around", "placed", "referred", "unsafe"]
 
 T = TypeVar("T")
 
@@ -463,6 +463,22 @@ def _ini(probe: Probe) -> configparser.ConfigParser | None:
 
 def _stem(name: str) -> str:
     return os.path.splitext(name)[0]
+
+
+def parts_around(paths: Iterable[str], stem: str) -> str | None:
+    """What a slide is made of, files of which are among `paths` without their folder; None if none are.
+
+    `stem` is how the slide is probably called.
+
+    >>> parts_around(["Slidedat.ini", "Data0000.dat"], "CMU-1")
+    'CMU-1.mrxs and the folder CMU-1 beside it'
+    """
+    names = {os.path.basename(path) for path in paths}
+    if any(_MIRAX_PART.fullmatch(name) for name in names):
+        return Group(kind="mirax-mrxs", members=(f"{stem}.mrxs",)).parts
+    if any(re.fullmatch(r"frame_t.*\.ets", name, re.IGNORECASE) for name in names):
+        return Group(kind="olympus-vsi", members=(f"{stem}.vsi",)).parts
+    return None
 
 
 def placed(group: Group, name: str) -> dict[str, str]:
