@@ -324,36 +324,3 @@ def test_the_others_are_served(
     monkeypatch.setattr(aside.time, "monotonic", itertools.count(1e9).__next__)
     assert through.do(spool) | served >= BOTH
     assert not aside.all_of("request")
-
-
-def test_every_loop_has_a_case() -> None:
-    """Each function of these modules that fences one thing of many is in what is tried here."""
-    import ast
-
-    import cytowatch
-
-    package = Path(cytowatch.__file__).parent
-    modules = (
-        "tree/index/index", "tree/find", "lifecycle/counts", "admin/invariants", "hooks/pending", "hooks/deliver", "transitions/recover",
-        "transitions/notes", "admin/requests", "engine/hashing", "admin/retry", "observe/feedback",
-        "observe/drops", "observe/arriving",
-    )  # fmt: skip
-    elsewhere = {
-        # In test_damaged_tree and test_damaged_state: threads, and what begins with all of them.
-        "engine.hashing.Hasher._serve", "hooks.deliver.Courier._serve",
-    }  # fmt: skip
-    there = set()
-    for name in modules:
-        nodes = ast.parse((package / f"{name}.py").read_text())
-        for top in ast.walk(nodes):
-            inside = [(top.name, one) for one in top.body] if isinstance(top, ast.ClassDef) else []
-            for owner, one in [("", top), *inside]:
-                if isinstance(one, ast.FunctionDef) and "aside.fence" in ast.unparse(one):
-                    there.add((name.replace("/", "."), owner, one.name))
-    named = {
-        ".".join(part for part in one if part)
-        for one in there
-        if one[1] or (one[0], one[2]) not in {(m, f) for m, c, f in there if c}
-    }
-    tried = {one.function.removeprefix("cytowatch.") for one in LOOPS} | elsewhere
-    assert named <= tried
