@@ -9,7 +9,8 @@ from pathlib import Path
 
 from cytowatch import aside, durable
 from cytowatch.record import manifest, names
-from cytowatch.record.manifest import Manifest, ManifestError
+from cytowatch.record.entries import Manifest
+from cytowatch.record.manifest import ManifestError
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import STAGE_STATUSES, Status
 from cytowatch.tree.index.index import Index

@@ -14,7 +14,7 @@ from cytowatch.inbox import waits
 from cytowatch.inbox.markers import Markers
 from cytowatch.inbox.settle import Settler, Track
 from cytowatch.record import names
-from cytowatch.record.manifest import Manifest, SkippedEntry
+from cytowatch.record.entries import Manifest, SkippedEntry
 
 __all__ = ["Dropped", "DroppedFolders"]
 

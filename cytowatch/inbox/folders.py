@@ -22,8 +22,9 @@ from cytowatch.durable.failpoints import reached
 from cytowatch.engine.treat import Observer
 from cytowatch.formats import directory
 from cytowatch.record import manifest, names
+from cytowatch.record.entries import FormatEntry, Manifest, SkippedEntry
 from cytowatch.record.errors import ExtractionError
-from cytowatch.record.manifest import FormatEntry, Manifest, ManifestError, SkippedEntry
+from cytowatch.record.manifest import ManifestError
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
 from cytowatch.transitions import enter

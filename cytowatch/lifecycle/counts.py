@@ -17,7 +17,7 @@ from cytowatch.observe.drops import Drops
 from cytowatch.observe.feedback import Note
 from cytowatch.observe.metrics import Metrics
 from cytowatch.record import manifest
-from cytowatch.record.manifest import Manifest
+from cytowatch.record.entries import Manifest
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import STAGE_STATUSES, Status
 from cytowatch.transitions.enter import Place, is_folder

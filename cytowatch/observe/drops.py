@@ -17,7 +17,8 @@ from cytowatch import aside
 from cytowatch.observe import wording
 from cytowatch.observe.feedback import Note
 from cytowatch.observe.wording import Seen, Sum
-from cytowatch.record.manifest import Manifest, SkippedEntry, is_loss
+from cytowatch.record.entries import Manifest, SkippedEntry
+from cytowatch.record.manifest import is_loss
 from cytowatch.record.status import Status
 
 __all__ = ["Drops", "seen"]

@@ -12,8 +12,9 @@ from typing import Any
 
 from cytowatch import aside
 from cytowatch.record import manifest, names
+from cytowatch.record.entries import Manifest
 from cytowatch.record.errors import RootError
-from cytowatch.record.manifest import Manifest, ManifestError
+from cytowatch.record.manifest import ManifestError
 from cytowatch.record.status import STAGE_STATUSES, Status
 from cytowatch.tree.index.index import Index, Row
 from cytowatch.tree.live import read as live

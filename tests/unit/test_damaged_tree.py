@@ -23,8 +23,8 @@ from cytowatch.lifecycle.counts import Ledger
 from cytowatch.observe.metrics import Metrics
 from cytowatch.outside import OutsideError
 from cytowatch.record import manifest
+from cytowatch.record.entries import Manifest
 from cytowatch.record.errors import RootError
-from cytowatch.record.manifest import Manifest
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
 from cytowatch.transitions import enter, notes, recover

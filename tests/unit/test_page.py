@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from cytowatch.cli.page import list_lines, styled
-from cytowatch.record.manifest import FormatEntry, Manifest
+from cytowatch.record.entries import FormatEntry, Manifest
 from cytowatch.record.status import Status
 from cytowatch.tree.find import Entry
 

@@ -21,8 +21,8 @@ from cytowatch.engine.engine import Engine as Scheduler
 from cytowatch.engine.firsts import Contents
 from cytowatch.engine.treat import Treatment
 from cytowatch.record import manifest
+from cytowatch.record.entries import FileEntry
 from cytowatch.record.errors import TransientError
-from cytowatch.record.manifest import FileEntry
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
 from cytowatch.tree.index.index import Index

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from cytowatch.panel.pixels import plain
 from cytowatch.panel.pixels.plain import PlainLevel
-from cytowatch.record.manifest import FileEntry, ImageEntry, Manifest
+from cytowatch.record.entries import FileEntry, ImageEntry, Manifest
 from cytowatch.tree.find import Entry
 
 __all__ = ["ABSENT", "Image", "Kept", "NoSuchError", "Slide", "open_inside"]
