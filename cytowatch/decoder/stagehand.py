@@ -98,7 +98,7 @@ def _answer(
             said = os.strerror(error.errno or 0)
             return answers.of_fault(durable.why_of(error), said)
         return _unexpected(status, error)
-    except Exception as error:  # noqa: BLE001 - whatever a decoder raises is this file's error
+    except Exception as error:  # noqa: BLE001 - anything that a decoder raises is this file's error
         if "out of memory" in str(error).lower():
             return answers.of_error(_out_of_memory(status, file.config))
         # Libraries raise errors of their own for a full disk, with the system's words in them.
@@ -119,7 +119,7 @@ def _out_of_memory(status: Status, config: Config) -> IngestError:
 
 def _unexpected(status: Status, error: Exception) -> dict[str, Any]:
     found = stage_error(status)(
-        "unexpected", f"an error that nobody foresaw: {type(error).__name__}: {error}"[:500]
+        "unexpected", f"an error that nobody expected: {type(error).__name__}: {error}"[:500]
     )
     found.add_note(traceback.format_exc()[-8000:])
     return answers.of_error(found)

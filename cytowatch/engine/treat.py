@@ -102,7 +102,7 @@ def _treat_found(with_: Treatment, id_: UploadedFileId) -> None:
 
 
 def give_up(with_: Treatment, id_: UploadedFileId, said: str) -> None:
-    """End the uploaded file `id_` as an error: whatever is done with it meets an unexpected error, `said`.
+    """End the uploaded file `id_` as an error: anything that is done with it meets an unexpected error, `said`.
 
     Raises
     ------
@@ -131,7 +131,7 @@ def give_up(with_: Treatment, id_: UploadedFileId, said: str) -> None:
 
 
 def _register(with_: Treatment, place: Place) -> None:
-    """Whoever was the first of its content before a restart, or a retry, still is."""
+    """Anyone who was the first of its content before a restart, or a retry, still is."""
     key = content_key(place.manifest["files"])
     if key is not None and place.manifest["duplicate_of"] is None:
         with_.contents.first(place.manifest["user"], key, place.manifest["id"])
@@ -140,7 +140,7 @@ def _register(with_: Treatment, place: Place) -> None:
 def _taken_up(with_: Treatment, place: Place) -> Place:
     """Count the attempt that begins now; the one that is too many ends the uploaded file.
 
-    An attempt that was counted and never came to an end was cut off by the daemon's own end: a
+    An attempt that was counted and never ended was cut off by the daemon's own end: a
     power cut, an upgrade, a kill. The daemon never decodes, so that is hardly ever the file's
     fault, and it takes many more of them than of crashes that were seen.
     """
@@ -351,7 +351,7 @@ def _duplicate(with_: Treatment, place: Place, outcome: Outcome) -> str | None:
     if key is None:
         return known
     user, id_ = place.manifest["user"], place.manifest["id"]
-    # In this order: whoever is not in work any more is in the index by then.
+    # In this order: anyone who is not in work any more is in the index by then.
     in_work = known or with_.contents.first(user, key, id_)
     first = with_.index.first(user, key) or in_work
     if first == id_:

@@ -1,4 +1,4 @@
-"""What treating needs besides the uploaded file, and who is told of it."""
+"""What treating needs besides the uploaded file, and who is informed of it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["Observer", "Treatment"]
 
 
 class Observer(Protocol):
-    """Who is told what happens to uploaded files: metrics, logs, the live view."""
+    """Who is informed of what happens to uploaded files: metrics, logs, the live view."""
 
     def entered(self, before: Place, after: Place, seconds: float) -> None:
         """`before` became `after`; the stage took `seconds`."""
@@ -35,7 +35,7 @@ class Observer(Protocol):
         """The child that treated `place` died of `signal`."""
 
     def retried(self, place: Place) -> None:
-        """The stage of `place` begins anew."""
+        """The stage of `place` begins again."""
 
     def unforeseen(self, id_: str, error: BaseException) -> None:
         """A defect, ours or a library's, was met while `id_` was in work."""

@@ -44,14 +44,14 @@ _NOTHING = ExtractionError("no_image", "its images were taken away again before 
 @dataclass(slots=True)
 class _Open:
     place: Place
-    #: Children that are not in its manifest so far.
+    #: Children that are not yet in its manifest.
     unnoted: list[str] = field(default_factory=list)
     #: When they may be written down next, on the monotonic clock.
     note_at: float = 0.0
 
 
 class Folders:
-    """Guards the uploaded files of dropped folders; for the main thread alone."""
+    """Guards the uploaded files of dropped folders; for the main thread only."""
 
     def __init__(
         self,

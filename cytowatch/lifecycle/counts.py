@@ -109,7 +109,7 @@ class Ledger:
             return {**self._drops.notes(), **arriving.notes(waiting, self._drops)}
 
     def left(self, status: Status, id_: str) -> None:
-        """One that had come to its end in `status` was removed, handed back or sent back."""
+        """One that was finished in `status` was removed, handed back or sent back."""
         self._index.look([id_])
         for where in ("note", "uploaded_file"):
             aside.clear(where, id_)
@@ -146,7 +146,7 @@ class Ledger:
                 self._in_work[found["id"]] = (after, 0.0)
             with aside.fence("note", found["id"], clears=False):
                 self._remember(after.status, found)
-            # The images of a dropped folder were told of one by one, as they were claimed.
+            # The images of a dropped folder were reported one by one, as they were claimed.
             if after.status is Status.EXTRACTED and not is_folder(found):
                 children = [UploadedFileId(child) for child in found["children"]]
                 self._counts[Status.UPLOADED] += len(children)
@@ -201,7 +201,7 @@ class Ledger:
         )
 
     def retried(self, place: Place) -> None:
-        """The stage of `place` begins anew."""
+        """The stage of `place` begins again."""
         self._metrics.retries.labels(place.status.name).inc()
 
     def unforeseen(self, id_: str, error: BaseException) -> None:

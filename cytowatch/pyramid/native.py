@@ -55,7 +55,7 @@ def judged(
         raise FormatError("unreadable", f"{found.name}, but OpenSlide says: {refusal}")
     if misread is not None:
         raise FormatError(
-            "unsupported_format", f"{found.name} with {misread}: OpenSlide shows 8 bits alone"
+            "unsupported_format", f"{found.name} with {misread}: OpenSlide shows 8 bits only"
         )
     return [f"it has {unheeded}: OpenSlide pays no heed to that"] if unheeded else []
 

@@ -145,7 +145,7 @@ def as_dropped(row: Mapping[str, object]) -> str | None:
 
 
 def ignored(name: str, extra: Iterable[str]) -> bool:
-    """Whether `name` is never claimed, whatever it holds.
+    """Whether `name` is never claimed, no matter what it holds.
 
     >>> ignored("Thumbs.db", []), ignored("a.PART", []), ignored("a.svs", ["*.svs"]), ignored("a", [])
     (True, True, True, False)

@@ -245,7 +245,7 @@ def lighten_the_rest(spool: Spool) -> Iterator[str]:
                 found = manifest.read(path)
                 lighten(spool, Place(status=manifest.status_of(found), path=path, manifest=found))
             else:
-                # It ended in an error, was removed, or is taken up again and noted anew at its end.
+                # It ended in an error, was removed, or is taken up again and noted again at its end.
                 spool.discard(note)
         if not fenced.failed and path is not None:
             yield id_
@@ -349,7 +349,7 @@ def _found_again(path: Path, right: Manifest) -> Manifest:
     there = [name for name in os.listdir(path / "source") if f"source/{name}" not in sidecars]
     if len(rows) != 1 or len(there) != 1 or rows[0]["path"] == f"source/{there[0]}":
         return right
-    # What lies in a folder of its own is of a set, and never named anew; the folder is not the file.
+    # What lies in a folder of its own is of a set, and never named again; the folder is not the file.
     if os.path.dirname(rows[0]["path"]) != "source" or not _is_file(path / "source" / there[0]):
         return right
     found = {**rows[0], "path": f"source/{there[0]}"}

@@ -57,7 +57,7 @@ class Group:
 
     `kind` is the id of the set's format, None of a single file. The first of `members` is the
     head, by which it is opened; a set without one has `headless`. `missing` says what it lacks.
-    `folder` is the folder that belongs to the set alone. `mixed` says which of its files bear the
+    `folder` is the folder that belongs only to the set. `mixed` says which of its files bear the
     identity of another slide. `spelled` gives the name that its index has for a file, by path, where
     that differs in case.
     """
@@ -236,7 +236,7 @@ def _mirax(name: str, folder: _Folder, near: _Near, look: Look) -> Group | None:
 
 
 def _mirax_spelled(inside: Mapping[str, str], look: Look) -> tuple[tuple[str, str], ...]:
-    """Path and wanted name of the files whose names differ from the index's in case alone."""
+    """Path and wanted name of the files whose names differ from the index's in case only."""
     lower: dict[str, list[str]] = {}
     for name in inside:
         lower.setdefault(name.lower(), []).append(name)
@@ -396,7 +396,7 @@ def _dicom(free: dict[str, str], look: Look) -> list[Group]:
 
 
 def _singles(sets: list[Group], free: dict[str, str], look: Look) -> list[Group]:
-    """The sets, and whatever is left by itself; each with the sidecars that share its stem."""
+    """The sets, and anything that is left by itself; each with the sidecars that share its stem."""
     sidecars = {name for name in free if os.path.splitext(name)[1].lower() in _SIDECARS}
     heads = {os.path.basename(one.head): one.head for one in sets if not one.headless}
     slides = {**heads, **{name: free[name] for name in sorted(free.keys() - sidecars)}}

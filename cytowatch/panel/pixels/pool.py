@@ -57,7 +57,7 @@ class BusyError(Exception):
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Decoder:
-    """One process; whoever holds `turn` may talk to it."""
+    """One process; anyone who holds `turn` may talk to it."""
 
     channel: socket.socket
     pid: int
@@ -206,7 +206,7 @@ class Pool:
             task = asyncio.create_task(self._open(key, directory))
             self._opening[key] = task
             task.add_done_callback(lambda _: self._opening.pop(key, None))
-        # Whoever gives up waiting leaves it to the others.
+        # Anyone who gives up waiting leaves it to the others.
         return await asyncio.shield(task)
 
     async def _open(self, key: str, directory: Path) -> _Decoder:
