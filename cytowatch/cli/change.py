@@ -16,6 +16,7 @@ import typer
 
 from cytowatch import aside, durable, outside
 from cytowatch.admin import projects
+from cytowatch.cli import known
 from cytowatch.cli.app import (
     ConfigOption,
     RootOption,
@@ -24,7 +25,6 @@ from cytowatch.cli.app import (
     one,
     readable,
     spool_of,
-    status_named,
 )
 from cytowatch.cli.options import (
     IdArgument,
@@ -77,10 +77,12 @@ def _ask_each(spool: Spool, what: str, entries: list[find.Entry], says: str, **m
         raise RootError("\n".join(refused))
 
 
-def _in_error(spool: Spool, status: Status | None, reason: str | None) -> list[find.Entry]:
-    where = {"status": status.name} if status else {}
+def _in_error(spool: Spool, status: str | None, reason: str | None) -> list[find.Entry]:
+    where: dict[str, list[str]] = {}
+    if status:
+        where["status"] = [one.name for one in known.statuses(status)]
     if reason:
-        where["reason"] = reason
+        where["reason"] = [known.reason(spool, reason)]
     with find.indexed(spool) as index:
         rows = index.select(where=where, ascending=True)
     found = [entry for row in rows if row.status.is_error and (entry := find.entry(spool, row))]
@@ -114,7 +116,7 @@ def retry(
     spool = spool_of(root, config)
     entries = [entry for name in wanted or [] for entry in _failed(spool, name)]
     if status_ or reason:
-        entries += _in_error(spool, status_named(status_) if status_ else None, reason)
+        entries += _in_error(spool, status_, reason)
     if not entries:
         raise RootError("nothing to retry: give an ID, --status or --reason")
     _ask_each(spool, "retry", entries, "goes back to")
@@ -305,9 +307,9 @@ def pause(
 ) -> None:
     """Hold back everyone or one user: nothing new is claimed or started until `resume`."""
     spool = spool_of(root, config)
+    if user is not None:
+        known.user(spool, user)
     _tell_pauses(pauses.pause(spool, user))
-    if user is not None and not names.alike(os.listdir(spool.inbox), user):
-        console.print(f"{safe(user)} has no inbox yet")
     if wait:
         while _is_in_work(spool, user):
             time.sleep(0.2)
@@ -336,7 +338,11 @@ def _is_in_work(spool: Spool, user: str | None) -> bool:
 @app.command()
 def resume(user: UserOption = None, root: RootOption = None, config: ConfigOption = None) -> None:
     """Let everyone or one user continue."""
-    _tell_pauses(pauses.resume(spool_of(root, config), user))
+    spool = spool_of(root, config)
+    # Who is paused may go on, whatever became of the inbox.
+    if user is not None and not names.alike(pauses.read(spool).users, user):
+        known.user(spool, user)
+    _tell_pauses(pauses.resume(spool, user))
 
 
 @app.command()

@@ -17,6 +17,7 @@ __all__ = [
     "ProjectFilter",
     "ProjectOption",
     "ReasonOption",
+    "StatusFilter",
     "StatusOption",
     "UserOption",
 ]
@@ -42,7 +43,19 @@ ProjectFilter = Annotated[
 ]
 StatusOption = Annotated[
     str | None,
-    typer.Option("--status", help="Only in this status.", autocompletion=complete.statuses),
+    typer.Option(
+        "--status",
+        help="Only in this status; error means all errors.",
+        autocompletion=complete.errors,
+    ),
+]
+StatusFilter = Annotated[
+    str | None,
+    typer.Option(
+        "--status",
+        help="Only in this status; also error, done, in-progress, or waiting for drops still in an inbox.",
+        autocompletion=complete.statuses,
+    ),
 ]
 FormatOption = Annotated[
     str | None,

@@ -133,6 +133,8 @@ class Ledger:
         if after.status is before.status:
             return
         self._index.put(found, after.status)
+        # Whatever was unexpected about it is behind it.
+        aside.clear("uploaded_file", found["id"])
         if after.status is Status.EXTRACTED and not is_folder(found):
             self._index.look(found["children"])
         with self._lock:

@@ -119,7 +119,7 @@ EVENTS = (
           fields=("result", "user", "address", "detail"),
           admin="`unreachable`: check `panel.smb_server`. Many that are `wrong` from one address: somebody guesses."),
     Event(word="tile_lost", levels=("warning",), tells="A part of a slide could not be drawn and is shown in grey. Everything else is shown.",
-          fields=("id", "scene", "level", "box", "detail"),
+          fields=("id", "scene", "at_level", "box", "detail"),
           admin="Once: nothing. One slide again and again: `cytowatch verify ID` says whether it is damaged. Many slides: look for a change of libraries or memory."),
     Event(word="panel_unexpected", levels=("error",), tells="A request ended in an unexpected error. No other request is affected.",
           fields=("path", "error", "detail"), admin="A defect: please report the line."),
