@@ -260,7 +260,7 @@ def _check_whole(file: UploadedFile) -> tuple[list[str], list[str]]:
                 raise FormatError(
                     "unsafe_reference", f"{path} names {stray!r}, which is not in its own folder"
                 )
-    promised: list[str] = []
+    promised = _strays(file)
     for group in groups.groups(own, _look):
         if group.mixed is not None:
             raise FormatError(
@@ -268,6 +268,12 @@ def _check_whole(file: UploadedFile) -> tuple[list[str], list[str]]:
                 f"it holds files of two slides: {group.mixed} bears another SLIDE_ID than Slidedat.ini",
             )
         if group.missing is None:
+            continue
+        if group.is_spare:
+            promised.append(
+                f"it misses {group.missing}: the slide is whole, a label, a macro or notes of the scanner "
+                "may not be"
+            )
             continue
         if len(own) > 1 or not _is_only_named_so(group):
             raise _incomplete(f"missing {group.missing}", group)
@@ -285,6 +291,16 @@ def _check_whole(file: UploadedFile) -> tuple[list[str], list[str]]:
             raise _incomplete(f"{named}missing {absent}", None)
         late.append(f"{named}by its structure it misses {absent}; its pixels are all there")
     return promised, late
+
+
+def _strays(file: UploadedFile) -> list[str]:
+    """What is to be said of files in the folder of a slide that its index does not name."""
+    return [
+        f"{row['path'].removeprefix('source/')} lies in its folder, and its index does not name it: it is kept "
+        "as it is, and is no part of the slide"
+        for row in file.manifest["files"]
+        if row["role"] == "sidecar" and row["path"].count("/") > 1
+    ]
 
 
 def _is_only_named_so(group: Group) -> bool:
