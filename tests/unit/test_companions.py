@@ -194,6 +194,40 @@ def test_the_first_tile_of_a_vms_waits_with_the_others() -> None:
     assert "a.jpg" in named["a.vms"].members
 
 
+@pytest.mark.parametrize(
+    ("names", "together"),
+    [
+        (("Slide [1](2,3).jpg", "Slide [1](2,4).jpg", "Slide [1].jpg"), False),
+        (("S26_macro.jpg", "S26.jpg", "S26_map2.jpg"), False),
+        (("a.opt", "a.jpg"), False),
+        (("a.opt", "a(0,1).jpg"), True),
+        (("a_macro.jpg", "a(0,1).jpg", "a.jpg"), True),
+        (("a.opt", "a_map2.jpg"), True),
+    ],
+)
+def test_names_of_a_camera_make_no_slide(names: tuple[str, ...], together: bool) -> None:
+    """Each waits by itself for an index, unless all of them can only be parts of one slide."""
+    stem = names[0].partition("(")[0].partition("_")[0].removesuffix(".opt")
+    found = grouped(dict.fromkeys(names, JPEG))
+    assert len(found) == (1 if together else len(names))
+    assert {group.missing for group in found} == {f"{stem}.vms"}
+    whole = VMS.replace(b"a(0,0).jpg", names[0].encode()).replace(b"a_map2.jpg", names[1].encode())
+    joined = {
+        group.head: group for group in grouped({**dict.fromkeys(names, JPEG), "i.vms": whole})
+    }
+    assert joined["i.vms"].members == ("i.vms", *names[:2])
+
+
+def test_an_index_may_differ_in_case() -> None:
+    """As on Windows, where one file alone can be meant; the decoder gets the names of the index."""
+    found = only({"a.vms": VMS, "A(0,0).JPG": JPEG, "a_Map2.jpg": JPEG})
+    assert found.missing is None
+    assert set(groups.placed(found, "a.vms").values()) == {"a.vms", "a(0,0).jpg", "a_map2.jpg"}
+    two = {"a.vms": VMS, "A(0,0).JPG": JPEG, "a(0,0).JPG": JPEG, "a_map2.jpg": JPEG}
+    [doubted] = [group for group in grouped(two) if group.head == "a.vms"]
+    assert doubted.missing == "a(0,0).jpg"
+
+
 def test_tiffs_in_the_place_of_frames_are_images_by_themselves() -> None:
     """CellSens writes some stacks so; no .ets ever comes."""
     tiff = b"II*\0" + bytes(12)

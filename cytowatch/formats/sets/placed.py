@@ -39,7 +39,7 @@ def placed(group: Group, name: str) -> dict[str, str]:
             inside = "/".join([_safe(base), *(_safe(part) for part in parts)])
         elif group.kind in ("hamamatsu-vms", "hamamatsu-vmu") and own.isprintable():
             # The index names them so, and no decoder but OpenSlide's opens them.
-            inside = own
+            inside = spelled.get(path, own)
         else:
             inside = _safe(own)
         where[path] = _unique(inside, taken)

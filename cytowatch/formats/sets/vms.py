@@ -21,6 +21,7 @@ _VMS_PART = re.compile(
 
 
 def vms(free: dict[str, str], sizes: Mapping[str, int], look: Look) -> list[Group]:
+    """The slides among the files of one folder, and what may be parts of one; what they take leaves `free`."""
     parts = {name: found["stem"] for name in free if (found := _VMS_PART.fullmatch(name))}
     made = []
     for name, path in list(free.items()):
@@ -28,17 +29,10 @@ def vms(free: dict[str, str], sizes: Mapping[str, int], look: Look) -> list[Grou
         if not (named or parts) or name in parts or sizes[path] > LARGEST_INDEX:
             continue
         mark = look(path, vendor)
-        if mark is None or mark[0] not in ("hamamatsu-vms", "hamamatsu-vmu"):
-            continue
-        wanted = [one for one in look(path, referred) if is_plain(one)]
-        del free[name]
-        members = [free.pop(one) for one in wanted if one in free]
-        there = {os.path.basename(member) for member in members}
-        absent = [one for one in wanted if one not in there]
-        made.append(
-            Group(kind=mark[0], members=(path, *members), missing=absent[0] if absent else None)
-        )
-    # What no index names may belong to one that is still to come; a zip that was unpacked knows.
+        if mark is not None and mark[0] in ("hamamatsu-vms", "hamamatsu-vmu"):
+            del free[name]
+            made.append(_indexed(mark[0], path, free, look))
+    # What no index names may belong to one that is still to come.
     waiting: dict[str, list[str]] = {}
     for name, stem in parts.items():
         if name in free:
@@ -48,10 +42,46 @@ def vms(free: dict[str, str], sizes: Mapping[str, int], look: Look) -> list[Grou
         for name in (f"{stem}.jpg", f"{stem}.JPG"):
             if name in free and look(free[name], is_jpeg):
                 some.append(free.pop(name))
-    made += [
-        Group(
-            kind="hamamatsu-vms", members=tuple(sorted(some)), missing=f"{stem}.vms", headless=True
-        )
-        for stem, some in waiting.items()
-    ]
+        made += _without_index(stem, sorted(some))
     return made
+
+
+def _indexed(kind: str, head: str, free: dict[str, str], look: Look) -> Group:
+    """The slide of the index at `head`, with those of `free` that it names."""
+    lower: dict[str, list[str]] = {}
+    for name in free:
+        lower.setdefault(name.lower(), []).append(name)
+    members, spelled, absent = [head], [], []
+    for wanted in filter(is_plain, look(head, referred)):
+        # In another case too, as Windows has it, where one file alone can be meant.
+        alike = lower.get(wanted.lower(), [])
+        there = wanted if wanted in free else alike[0] if len(alike) == 1 else ""
+        if there not in free:
+            absent.append(wanted)
+            continue
+        members.append(free.pop(there))
+        if there != wanted:
+            spelled.append((members[-1], wanted))
+    return Group(
+        kind=kind,
+        members=tuple(members),
+        missing=absent[0] if absent else None,
+        spelled=tuple(spelled),
+    )
+
+
+def _without_index(stem: str, paths: list[str]) -> list[Group]:
+    """Parts that wait for ``STEM.vms``: together if they can only be parts of a slide, else each by itself.
+
+    Cameras and people give such names too: ``Slide [1](2,3).jpg``, ``S26-1_macro.jpg``. But only a slide has
+    two of these: numbered tiles, a map or a macro, an optimisation file.
+    """
+    names = [os.path.basename(path).lower() for path in paths]
+    numbered = any(name.endswith(").jpg") for name in names)
+    pictured = any(name.endswith(("_macro.jpg", "_map.jpg", "_map2.jpg")) for name in names)
+    optimised = any(name.endswith(".opt") for name in names)
+    is_slide = numbered + pictured + optimised > 1
+    return [
+        Group(kind="hamamatsu-vms", members=tuple(some), missing=f"{stem}.vms", headless=True)
+        for some in ([paths] if is_slide else [[path] for path in paths])
+    ]
