@@ -19,19 +19,50 @@ from cytowatch.formats import dicom
 from cytowatch.formats.base import Probe
 from cytowatch.formats.marks import vendor
 from cytowatch.formats.sets.cellsens import cellsens
-from cytowatch.formats.sets.group import LARGEST_INDEX, Folder, Group, Look, Near, is_jpeg, stem_of
+from cytowatch.formats.sets.group import (
+    CELLSENS_FOLDER,
+    LARGEST_INDEX,
+    Folder,
+    Group,
+    Look,
+    Near,
+    is_jpeg,
+    stem_of,
+)
 from cytowatch.formats.sets.index_file import referred, unsafe
 from cytowatch.formats.sets.mirax import mirax
 from cytowatch.formats.sets.placed import placed
-from cytowatch.formats.sets.vms import vms
+from cytowatch.formats.sets.vms import part_of, vms
+from cytowatch.record import names
 
-__all__ = ["Group", "Look", "groups", "placed", "referred", "unsafe"]
+__all__ = ["Group", "Look", "groups", "is_part", "placed", "referred", "stems", "unsafe"]
 
+_HEADS = (".mrxs", ".vsi", ".vms", ".vmu")
 _SIDECARS = frozenset({".xml", ".ndpa", ".txt"})
 
 
 #: Of names that are UIDs, as a PACS gives them, the last number looks like an extension.
 _DICOM_ENDING = re.compile(r"(\.(dcm|dicom|\d+))?", re.IGNORECASE)
+
+
+def stems(name: str) -> frozenset[str]:
+    """The stems of the sets that a file or folder of that name may be a part of, without regard to case.
+
+    >>> sorted(stems("_A1_")), sorted(stems("A1(0,1).jpg")), sorted(stems("a1.mrxs"))
+    (['_a1_', 'a1'], ['a1', 'a1(0,1)'], ['a1'])
+    """
+    folder = CELLSENS_FOLDER.fullmatch(name)
+    found = (stem_of(name), part_of(name), folder["stem"] if folder else None)
+    return frozenset(names.fold(stem) for stem in found if stem)
+
+
+def is_part(name: str) -> bool:
+    """Whether a file of that name waits for others.
+
+    >>> is_part("a.mrxs"), is_part("a_macro.jpg"), is_part("a.svs")
+    (True, True, False)
+    """
+    return name.lower().endswith(_HEADS) or part_of(name) is not None
 
 
 def groups(sizes: Mapping[str, int], look: Look) -> list[Group]:

@@ -13,16 +13,26 @@ from cytowatch.formats.marks import vendor
 from cytowatch.formats.sets.group import LARGEST_INDEX, Group, Look, is_jpeg
 from cytowatch.formats.sets.index_file import is_plain, referred
 
-__all__ = ["vms"]
+__all__ = ["part_of", "vms"]
 
 _VMS_PART = re.compile(
     r"(?P<stem>.+?)(\(\d+,\d+(,\d+)?\)\.jpg|_macro\.jpg|_map2?\.jpg|\.opt)", re.IGNORECASE
 )
 
 
+def part_of(name: str) -> str | None:
+    """The stem of the slide of which a file of that name may be a part.
+
+    >>> part_of("CMU-1(0,1).jpg"), part_of("CMU-1.jpg")
+    ('CMU-1', None)
+    """
+    found = _VMS_PART.fullmatch(name)
+    return found["stem"] if found is not None else None
+
+
 def vms(free: dict[str, str], sizes: Mapping[str, int], look: Look) -> list[Group]:
     """The slides among the files of one folder, and what may be parts of one; what they take leaves `free`."""
-    parts = {name: found["stem"] for name in free if (found := _VMS_PART.fullmatch(name))}
+    parts = {name: stem for name in free if (stem := part_of(name)) is not None}
     made = []
     for name, path in list(free.items()):
         named = name.lower().endswith((".vms", ".vmu"))
