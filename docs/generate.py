@@ -70,10 +70,13 @@ What cannot be detected before a file is decoded or unpacked:
 - runs of less than 512 zeros, and missing bytes that something else stands in the place of;
 - a cut through a tar.gz whose last four bytes happen to be a multiple of 512, and damage in it;
 - a cut through plain numbers (P2, P3) above 64 MiB, through run-length codes of a BMP without their length, through DICOM whose pixels
-  are not packed, through data files of MRXS and behind the TIFF in a .vsi (holes in data files are detected), and zeros in a database of Sakura.
+  are not packed, through data files of an MRXS whose Index.dat is larger than 16 MiB, and behind the TIFF in a .vsi (holes are detected), and
+  zeros in a database of Sakura.
 
-A file in which a program made holes of black pixels on purpose (`cp --sparse=always`, `rsync --sparse`) lacks them: copy it with
-`cp --sparse=never`.
+A file in which a program made holes of black pixels on purpose (`cp --sparse=always`, `rsync --sparse`, `tar -S` unpacked by hand) ends as
+`incomplete`: copy it with `cp --sparse=never`. cytowatch does not accept such holes, not even in plain pixels between written zeros. A
+fluorescence image is black nearly everywhere, so a block that was lost in the middle of it mostly lies between written zeros as well, and
+nothing tells the two apart: a cell that never came would be black. A whole file that is copied once more costs less than that.
 """
 
 
@@ -313,6 +316,9 @@ def ignored_page() -> str:
         "under the final name needs no pattern: the lease, the quiet time and the structure of the file show when it is "
         "done. A copier that adds random letters of its own, such as the AWS command line (`NAME.6eF5b5da`), cannot be "
         "recognised by name: set `inbox.done_marker`, for its user only if you like.\n\n"
+        "Programs that fetch a file in several parts write it under its final name and keep notes beside it: while `NAME.aria2` "
+        "or `NAME.lftp-pget-status` is there, `NAME` waits (`still_copied`). They remove their notes when they are done; if one "
+        "was broken off and its file is whole all the same, delete the notes.\n\n"
         "| made by | patterns | source |\n|---|---|---|\n" + "\n".join(rows) + "\n"
     )
 

@@ -21,7 +21,8 @@ FORMAT = Format(
     oddities="The set is what the index names: ImageFile(x,y), MapFile, OptimisationFile, "
     "MacroImage, all in the folder of the index; a name that leads elsewhere is refused. "
     "JPEGs called name(x,y).jpg, name_macro.jpg and name_map2.jpg wait for their index, "
-    "and name.jpg with them; one that comes alone is taken for a picture when the wait is over.",
+    "and name.jpg with them; what its name alone makes a part of a slide is taken for a picture when the wait is "
+    "over. Names may differ from the index in case.",
     source="https://openslide.org/formats/hamamatsu/",
     matches=marked("hamamatsu-vms"),
     native=True,

@@ -22,7 +22,8 @@ FORMAT = Format(
     "and every Data file. SLIDE_CREATION_FINISHED = False in it means that the scanner is "
     "still at work. File and folder are renamed together, "
     "and may differ in case. An index or a data file that bears another SLIDE_ID is of another slide: "
-    "mixed_slides.",
+    "mixed_slides. The index says how long each data file is: one that is shorter is waited for. "
+    "A data file that Slidedat.ini does not name is kept beside the slide, with a warning.",
     source="https://openslide.org/formats/mirax/",
     matches=marked("mirax-mrxs"),
     native=True,
