@@ -19,15 +19,16 @@ from cytowatch import aside, durable
 from cytowatch.inbox import back
 from cytowatch.inbox.back import Unit
 from cytowatch.record import manifest, names
+from cytowatch.record.entries import FileEntry, Manifest
 from cytowatch.record.errors import RootError
-from cytowatch.record.manifest import FileEntry, Manifest, ManifestError
+from cytowatch.record.manifest import ManifestError
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
 from cytowatch.transitions.enter import Place
 from cytowatch.tree.index.index import Index
 from cytowatch.tree.spool import Spool
 
-__all__ = ["expired", "hand_back", "originals", "remove", "retry", "status_of"]
+__all__ = ["expired", "hand_back", "originals", "published", "remove", "retry", "status_of"]
 
 _RETURNED = "_returned"
 _LONGEST_NAME_BYTES = 255
@@ -50,6 +51,19 @@ def _place(spool: Spool, id_: UploadedFileId) -> Place:
         return Place(status=status, path=path, manifest=manifest.read(path))
     except (OSError, ManifestError) as error:
         raise RootError(f"the manifest of {id_} cannot be read: {error}") from error
+
+
+def published(spool: Spool, id_: UploadedFileId) -> Path:
+    """The directory of an uploaded file in storage.
+
+    Raises
+    ------
+    RootError
+        It is not there.
+    """
+    for path in spool.storage.glob(f"*/{id_}"):
+        return path
+    raise RootError(f"{id_} is not in storage")
 
 
 def status_of(spool: Spool, id_: UploadedFileId) -> Status | None:

@@ -16,6 +16,7 @@ import typer
 
 from cytowatch import aside, durable, outside
 from cytowatch.admin import projects
+from cytowatch.cli import known
 from cytowatch.cli.app import (
     ConfigOption,
     RootOption,
@@ -24,7 +25,6 @@ from cytowatch.cli.app import (
     one,
     readable,
     spool_of,
-    status_named,
 )
 from cytowatch.cli.options import (
     IdArgument,
@@ -77,10 +77,12 @@ def _ask_each(spool: Spool, what: str, entries: list[find.Entry], says: str, **m
         raise RootError("\n".join(refused))
 
 
-def _in_error(spool: Spool, status: Status | None, reason: str | None) -> list[find.Entry]:
-    where = {"status": status.name} if status else {}
+def _in_error(spool: Spool, status: str | None, reason: str | None) -> list[find.Entry]:
+    where: dict[str, list[str]] = {}
+    if status:
+        where["status"] = [one.name for one in known.statuses(status)]
     if reason:
-        where["reason"] = reason
+        where["reason"] = [known.reason(spool, reason)]
     with find.indexed(spool) as index:
         rows = index.select(where=where, ascending=True)
     found = [entry for row in rows if row.status.is_error and (entry := find.entry(spool, row))]
@@ -114,7 +116,7 @@ def retry(
     spool = spool_of(root, config)
     entries = [entry for name in wanted or [] for entry in _failed(spool, name)]
     if status_ or reason:
-        entries += _in_error(spool, status_named(status_) if status_ else None, reason)
+        entries += _in_error(spool, status_, reason)
     if not entries:
         raise RootError("nothing to retry: give an ID, --status or --reason")
     _ask_each(spool, "retry", entries, "goes back to")
@@ -134,11 +136,13 @@ def return_(wanted: IdArguments, root: RootOption = None, config: ConfigOption =
 @app.command()
 def remove(
     wanted: IdArguments,
-    anyway: Annotated[bool, typer.Option("--anyway", help="Even if a project shows it.")] = False,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Delete it even if a project shows it.")
+    ] = False,
     root: RootOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Remove uploaded files that came to their end, with their originals, for good."""
+    """Delete finished uploaded files and their originals for good."""
     spool = spool_of(root, config)
     with find.indexed(spool) as index:
         gone = {one.id: one for one in index.missing() if one.id in wanted}
@@ -164,9 +168,9 @@ def export(
         ),
     ] = None,
 ) -> None:
-    """Copy the original, byte for byte and under its dropped name, into DIRECTORY; or write a table of everything.
+    """Copy an original, byte for byte and with its dropped name, into DIRECTORY; or write a table of everything.
 
-    With --table, FILE gets one row per pyramid with all that its manifest states.
+    With --table, FILE has one row per pyramid, with the facts of its manifest.
     """
     if table is not None:
         if wanted is not None:
@@ -260,7 +264,7 @@ def link(
     root: RootOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Show a deployed image in one more project; of an archive or a folder, all that is in it."""
+    """Show a deployed image in a project; for an archive or a folder, everything in it."""
     spool = spool_of(root, config)
     for entry in _deployed(spool, wanted):
         name = projects.link(spool, entry.path, project)
@@ -274,7 +278,7 @@ def unlink(
     root: RootOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Take an image out of a project; the image itself stays."""
+    """Take an image out of a project; the image stays in storage."""
     spool = spool_of(root, config)
     for entry in _deployed(spool, wanted):
         name = projects.unlink(spool, entry.path, project)
@@ -294,16 +298,16 @@ def _tell_pauses(held: pauses.Pauses) -> None:
 def pause(
     user: UserOption = None,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Until what is in work has come to its end.")
+        bool, typer.Option("--wait", help="Wait until everything in progress is finished.")
     ] = False,
     root: RootOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Hold back everyone, or one user: nothing new is claimed or begun until `resume`."""
+    """Hold back everyone or one user: nothing new is claimed or started until `resume`."""
     spool = spool_of(root, config)
+    if user is not None:
+        known.user(spool, user)
     _tell_pauses(pauses.pause(spool, user))
-    if user is not None and not names.alike(os.listdir(spool.inbox), user):
-        console.print(f"there is no inbox of {safe(user)} so far")
     if wait:
         while _is_in_work(spool, user):
             time.sleep(0.2)
@@ -331,13 +335,17 @@ def _is_in_work(spool: Spool, user: str | None) -> bool:
 
 @app.command()
 def resume(user: UserOption = None, root: RootOption = None, config: ConfigOption = None) -> None:
-    """Let everyone go on, or one user."""
-    _tell_pauses(pauses.resume(spool_of(root, config), user))
+    """Let everyone or one user continue."""
+    spool = spool_of(root, config)
+    # Who is paused may go on, whatever became of the inbox.
+    if user is not None and not names.alike(pauses.read(spool).users, user):
+        known.user(spool, user)
+    _tell_pauses(pauses.resume(spool, user))
 
 
 @app.command()
 def reindex(root: RootOption = None, config: ConfigOption = None) -> None:
-    """Make the index anew from the tree; beside a running daemon in the background."""
+    """Rebuild the index from the tree; while a daemon runs, in the background."""
     said = _asked(spool_of(root, config), "reindex")
     words = {"done": "the index is made anew", "begun": "the daemon is making the index anew"}
     console.print(words[said])

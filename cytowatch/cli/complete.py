@@ -10,13 +10,14 @@ from pathlib import Path
 
 import typer
 
+from cytowatch.cli import known
 from cytowatch.cli.app import spool_of
 from cytowatch.record.names import printable
 from cytowatch.record.status import Status
 from cytowatch.tree.index.index import Index
 from cytowatch.tree.spool import Spool
 
-__all__ = ["formats", "ids", "projects", "reason_words", "statuses", "users"]
+__all__ = ["errors", "formats", "ids", "projects", "reason_words", "statuses", "users"]
 
 _MOST = 50
 _SPECIAL = set(" \t\"'`$\\&|;<>(){}[]*?!#~")
@@ -87,9 +88,22 @@ def projects(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def statuses(incomplete: str) -> list[str]:
-    """The statuses, in the case that was begun with."""
-    names = [name if incomplete.isupper() else name.lower() for name in Status.__members__]
-    return [name for name in names if name.startswith(incomplete)]
+    """The statuses and the words for several of them, in the case that was begun with."""
+    return _in_case([*known.GROUPS, known.WAITING, *_plain(Status)], incomplete)
+
+
+def errors(incomplete: str) -> list[str]:
+    """The statuses of errors, and the word for all of them."""
+    return _in_case(["error", *_plain(one for one in Status if one.is_error)], incomplete)
+
+
+def _plain(some: Iterable[Status]) -> list[str]:
+    return [one.name.lower() for one in some]
+
+
+def _in_case(words: list[str], incomplete: str) -> list[str]:
+    shown = [word.upper() if incomplete.isupper() else word for word in words]
+    return [word for word in shown if word.startswith(incomplete)]
 
 
 def reason_words(incomplete: str) -> list[str]:

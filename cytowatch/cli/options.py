@@ -12,11 +12,12 @@ __all__ = [
     "FormatOption",
     "IdArgument",
     "IdArguments",
-    "IdsOrNone",
     "IdToExport",
+    "IdsOrNone",
     "ProjectFilter",
     "ProjectOption",
     "ReasonOption",
+    "StatusFilter",
     "StatusOption",
     "UserOption",
 ]
@@ -30,7 +31,7 @@ IdToExport = Annotated[str | None, typer.Argument(metavar="[ID]", autocompletion
 UserOption = Annotated[
     str | None,
     typer.Option(
-        "--user", help="Only this user's; else everyone's.", autocompletion=complete.users
+        "--user", help="Only this user; by default everyone.", autocompletion=complete.users
     ),
 ]
 ProjectOption = Annotated[
@@ -38,21 +39,31 @@ ProjectOption = Annotated[
 ]
 ProjectFilter = Annotated[
     str | None,
-    typer.Option("--project", help="Only those of this project.", autocompletion=complete.projects),
+    typer.Option("--project", help="Only in this project.", autocompletion=complete.projects),
 ]
 StatusOption = Annotated[
     str | None,
-    typer.Option("--status", help="Only those in this status.", autocompletion=complete.statuses),
+    typer.Option(
+        "--status",
+        help="Only in this status; error means all errors.",
+        autocompletion=complete.errors,
+    ),
+]
+StatusFilter = Annotated[
+    str | None,
+    typer.Option(
+        "--status",
+        help="Only in this status; also error, done, in-progress, or waiting for drops still in an inbox.",
+        autocompletion=complete.statuses,
+    ),
 ]
 FormatOption = Annotated[
     str | None,
     typer.Option(
-        "--format", help="Only those of this format, by its id.", autocompletion=complete.formats
+        "--format", help="Only in this format, by its id.", autocompletion=complete.formats
     ),
 ]
 ReasonOption = Annotated[
     str | None,
-    typer.Option(
-        "--reason", help="Only those that failed for this.", autocompletion=complete.reason_words
-    ),
+    typer.Option("--reason", help="Only with this reason.", autocompletion=complete.reason_words),
 ]

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from cytowatch import aside, durable, outside
+from cytowatch.cli import known
 from cytowatch.cli.app import (
     ConfigOption,
     JsonOption,
@@ -50,21 +51,25 @@ def verify(
     user: UserOption = None,
     project: ProjectFilter = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where the last one was broken off.")
+        bool, typer.Option("--resume", help="Continue where the last run stopped.")
     ] = False,
     max_mb_per_s: Annotated[
-        float, typer.Option(help="Read not more than so many MB a second; 0: no limit.", min=0)
+        float, typer.Option(help="Read at most this many MB per second; 0: no limit.", min=0)
     ] = 0,
     root: RootOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Hash everything in storage again and reopen every pyramid; exits 1 with what is damaged or missing."""
+    """Hash everything in storage again and reopen every pyramid; exits 1 if anything is damaged or missing."""
     # Imported here: it starts a process that decodes, as the daemon does.
     from cytowatch.admin import verification
     from cytowatch.decoder.child import Stopped, Zygote
 
     spool = spool_of(root, config)
+    if user is not None:
+        known.user(spool, user)
+    if project is not None:
+        known.project(spool, project)
     _be_gentle()
     state = _begun(spool, {"user": user, "project": project, "ids": wanted or []}, resume=resume)
     stop = threading.Event()

@@ -23,8 +23,8 @@ from cytowatch.decoder.pace import ChildTimedOut, Pace
 from cytowatch.decoder.recorded import kill_recorded, record
 from cytowatch.model import CheckRoom, Outcome, Progress
 from cytowatch.outside import OutsideError
+from cytowatch.record.entries import Manifest
 from cytowatch.record.errors import CytowatchError, TransientError, stage_error
-from cytowatch.record.manifest import Manifest
 from cytowatch.record.status import Status
 
 __all__ = [

@@ -16,10 +16,10 @@ from typing import Any, cast
 import structlog
 
 from cytowatch import durable, outside
-from cytowatch.config import Storage
+from cytowatch.config.keys import Storage
 from cytowatch.decoder.answers import refused
 from cytowatch.record import manifest, names
-from cytowatch.record.manifest import FileEntry, Manifest
+from cytowatch.record.entries import FileEntry, Manifest
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
 

@@ -20,8 +20,9 @@ from cytowatch.engine.doubts import is_real
 from cytowatch.engine.treatment import Observer, Treatment
 from cytowatch.model import Outcome
 from cytowatch.record import manifest
+from cytowatch.record.entries import FileEntry
 from cytowatch.record.errors import DeploymentError, IngestError, TransientError, stage_error
-from cytowatch.record.manifest import FileEntry, ManifestError
+from cytowatch.record.manifest import ManifestError
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
 from cytowatch.transitions import enter

@@ -17,7 +17,7 @@ from cytowatch.observe.drops import Drops
 from cytowatch.observe.feedback import Note
 from cytowatch.observe.metrics import Metrics
 from cytowatch.record import manifest
-from cytowatch.record.manifest import Manifest
+from cytowatch.record.entries import Manifest
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import STAGE_STATUSES, Status
 from cytowatch.transitions.enter import Place, is_folder
@@ -133,6 +133,8 @@ class Ledger:
         if after.status is before.status:
             return
         self._index.put(found, after.status)
+        # Whatever was unexpected about it is behind it.
+        aside.clear("uploaded_file", found["id"])
         if after.status is Status.EXTRACTED and not is_folder(found):
             self._index.look(found["children"])
         with self._lock:

@@ -14,7 +14,7 @@ from cytowatch.record import lacking, reasons
 from cytowatch.record.names import printable
 from cytowatch.record.status import Status
 
-__all__ = ["Seen", "Sum", "about", "local", "of_one", "of_many", "text", "what_to_do"]
+__all__ = ["Seen", "Sum", "about", "local", "of_many", "of_one", "text", "what_to_do"]
 
 #: So many members have a line in the note of their archive or folder.
 _MOST_LINES = 1000
@@ -55,14 +55,23 @@ class Seen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sum:
-    """What came out of an archive or a folder; `lost` are members that could not be unpacked."""
+    """What came out of an archive or a folder; `lost` are members that could not be unpacked.
+
+    Of those that are done `more` are known by their number alone.
+    """
 
     done: tuple[Seen, ...]
+    more: int = 0
     failed: tuple[Seen, ...]
     in_work: tuple[Seen, ...]
     lost: tuple[tuple[str, str, int, bool], ...]
     left: tuple[tuple[str, str, int, bool], ...]
     total: int
+
+    @property
+    def usable(self) -> int:
+        """How many can be used."""
+        return len(self.done) + self.more
 
     @property
     def bad(self) -> int:
@@ -72,7 +81,7 @@ class Sum:
     @property
     def pending(self) -> int:
         """How many have not come to their end."""
-        return max(0, self.total - len(self.done) - self.bad)
+        return max(0, self.total - self.usable - self.bad)
 
 
 def local(when: datetime) -> str:
@@ -164,15 +173,15 @@ def _says(one: Seen) -> str:
 def _counted(root: Seen, total: Sum) -> str:
     failed = f", {total.bad:,} FAILED" if total.bad else ""
     if not root.status.is_final:
-        return f"RECEIVING, {len(total.done):,} DONE{failed}"
+        return f"RECEIVING, {total.usable:,} DONE{failed}"
     if total.pending:
         step = int(10 * (total.total - total.pending) / max(1, total.total)) * 10
         return f"EXTRACTED {total.total:,}, {step}% DONE{failed}"
-    return f"EXTRACTED {len(total.done):,} of {total.total:,}{failed}"
+    return f"EXTRACTED {total.usable:,} of {total.total:,}{failed}"
 
 
 def _sentence(root: Seen, total: Sum) -> str:
-    of = f"{len(total.done):,} of {total.total:,} slides and images can be used"
+    of = f"{total.usable:,} of {total.total:,} slides and images can be used"
     if total.pending or not root.status.is_final:
         return f"It is being processed: {of} so far, {total.bad:,} failed. Nothing to do."
     return f"It is done: {of}." if not total.bad else f"It is done: {of}, {total.bad:,} failed."
@@ -186,8 +195,9 @@ def _table(total: Sum) -> Iterator[str]:
         *(_line("DONE", one.path, _cleared(one)) for one in _sorted(total.done)),
     ]  # fmt: skip
     yield from lines[:_MOST_LINES]
-    if len(lines) > _MOST_LINES:
-        yield f"… and {len(lines) - _MOST_LINES:,} more"
+    left = max(0, len(lines) - _MOST_LINES) + total.more
+    if left:
+        yield f"… and {left:,} more"
 
 
 def _sorted(some: Iterable[Seen]) -> Sequence[Seen]:

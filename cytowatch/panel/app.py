@@ -16,7 +16,19 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from cytowatch.config import Config
-from cytowatch.panel import health, pixels, storage
+from cytowatch.panel import actions as actions_room
+from cytowatch.panel import (
+    api,
+    details,
+    downloads,
+    files,
+    health,
+    login,
+    pixels,
+    projects,
+    reasons_page,
+    storage,
+)
 from cytowatch.panel.context import Context
 from cytowatch.panel.gate import Gate
 from cytowatch.panel.measures import Measures
@@ -77,6 +89,8 @@ def make_app(
         middleware=[Middleware(Gate, context=context, measures=measures)],
         exception_handlers={HTTPException: _refuse(context)},
     )
+    # The redirect would name the host that the request states.
+    app.router.redirect_slashes = False
     app.state.context = context
     app.state.measures = measures
     return app
@@ -86,7 +100,16 @@ def _routes(context: Context, measures: Measures, room: pixels.Room) -> list[Bas
     """Every address; each module adds its own."""
     return [
         *storage.routes(context),
+        *files.routes(context),
+        *downloads.routes(context),
+        # Before the details: a longer address is no other id.
         *pixels.routes(room),
+        *details.routes(context),
+        *projects.routes(context),
+        *reasons_page.routes(context),
+        *api.routes(context),
+        *actions_room.routes(context, measures),
+        *login.routes(context, measures),
         *health.routes(context, measures),
         Mount("/static", _Static(directory=_STATIC), name="static"),
     ]

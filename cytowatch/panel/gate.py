@@ -126,8 +126,8 @@ class Gate:
         if not base:
             return
         path = scope["path"]
-        if not (path == base or path.startswith(f"{base}/")):
-            scope["path"] = f"{base}{path}"
+        if not path.startswith(f"{base}/"):
+            scope["path"] = f"{base}/" if path == base else f"{base}{path}"
         scope["root_path"] = base
 
     async def _pass(self, scope: Scope, receive: Receive, answer: _Answer) -> None:

@@ -13,7 +13,7 @@ from starlette.routing import Route
 from cytowatch import __version__
 from cytowatch.hooks.pending import count_dead
 from cytowatch.panel import listing
-from cytowatch.panel.context import Context, Visible
+from cytowatch.panel.context import Context, Visible, person_of
 from cytowatch.panel.rendering import page
 from cytowatch.record import reasons
 from cytowatch.record.names import fold
@@ -102,7 +102,24 @@ def overview(context: Context, request: Request) -> dict[str, Any]:
         "lately": lately,
         "failed": failed,
         "why": sorted(why.items(), key=lambda one: -one[1]),
+        "machine": _machine(context, live, pid) if seen.everything else None,
+        "acts": person_of(request).acts,
+        "done": request.query_params.get("done", ""),
         "every_s": _MOVING_S if moving or waiting else _STILL_S,
+    }
+
+
+def _machine(context: Context, live: dict[str, Any], pid: int | None) -> dict[str, Any]:
+    """The last line of the page: the daemon, its workers, and what is free."""
+    try:
+        free = room.free(context.spool.root).bytes
+    except OSError:
+        free = 0
+    return {
+        "daemon": "The daemon runs" if pid is not None else "No daemon runs",
+        "workers": live.get("workers") or None,
+        "free": free,
+        "paused": bool(pauses.read(context.spool)),
     }
 
 

@@ -11,8 +11,8 @@ import pyvips
 
 from cytowatch.model import Progress
 from cytowatch.pyramid.copied import CopiedLevel, Unlike
+from cytowatch.record.entries import ImageEntry
 from cytowatch.record.errors import DeploymentError
-from cytowatch.record.manifest import ImageEntry
 
 __all__ = ["read_everything", "read_levels", "read_pages", "read_tiles", "sha256"]
 

@@ -15,8 +15,9 @@ from PIL import Image
 from cytowatch.model import Outcome, UploadedFile
 from cytowatch.pyramid import describe, verify
 from cytowatch.pyramid.encode import writer
+from cytowatch.record.entries import FileEntry, ImageEntry
 from cytowatch.record.errors import DeploymentError
-from cytowatch.record.manifest import FileEntry, ImageEntry, utc
+from cytowatch.record.manifest import utc
 from cytowatch.record.status import Status
 
 __all__ = ["deploy", "reopen"]

@@ -21,8 +21,8 @@ from cytowatch.formats.sets import groups
 from cytowatch.formats.sets.groups import Group
 from cytowatch.model import Outcome, UploadedFile
 from cytowatch.record import manifest, names
+from cytowatch.record.entries import SkippedEntry
 from cytowatch.record.errors import ExtractionError
-from cytowatch.record.manifest import SkippedEntry
 from cytowatch.record.status import Status
 
 __all__ = ["extract"]

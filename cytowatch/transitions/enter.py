@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from cytowatch import aside, durable, formats, hooks, outside
-from cytowatch.config import Limits, Storage
+from cytowatch.config.keys import Limits, Storage
 from cytowatch.decoder import recorded
 from cytowatch.decoder.answers import refused
 from cytowatch.decoder.made import check_child, check_derived
@@ -25,8 +25,8 @@ from cytowatch.durable.failpoints import reached
 from cytowatch.formats import directory
 from cytowatch.model import Outcome
 from cytowatch.record import manifest, names
+from cytowatch.record.entries import ErrorEntry, FileEntry, Manifest
 from cytowatch.record.errors import FormatError, IngestError
-from cytowatch.record.manifest import ErrorEntry, FileEntry, Manifest
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import ERROR_OF, FOLLOWERS, Status
 from cytowatch.transitions import notes

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cytowatch.record import manifest
-from cytowatch.record.manifest import FileEntry
+from cytowatch.record.entries import FileEntry
 from cytowatch.record.status import Status
 from tests import builders
 from tests.acceptance.conftest import Root, free_port, health, json_lines, metric, root

@@ -26,9 +26,9 @@ __all__ = [
     "philips_tiff",
     "sakura",
     "trestle",
+    "ventana_bif",
     "vms",
     "vmu",
-    "ventana_bif",
 ]
 
 _TILE = {"tile": (256, 256), "compression": "jpeg", "photometric": "rgb", "metadata": None}

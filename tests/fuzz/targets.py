@@ -20,6 +20,7 @@ import numpy as np
 
 from cytowatch import config, formats
 from cytowatch.archives import Budget, DamagedMember, tars, zips
+from cytowatch.config import keys
 from cytowatch.decoder import answers, wire
 from cytowatch.formats import Probe, limits
 from cytowatch.formats.completeness import whole
@@ -27,7 +28,7 @@ from cytowatch.formats.sets import groups
 from cytowatch.outside import OutsideError
 from cytowatch.pyramid import copied, jpeg, orientation, resolution
 from cytowatch.pyramid.readers import bmp, czi, jp2, jp2_boxes, jp2_colours, ome, ome_xml, pnm
-from cytowatch.record import manifest, names, reasons
+from cytowatch.record import entries, manifest, names, reasons
 from cytowatch.record.errors import (
     ConfigError,
     ConversionError,
@@ -42,8 +43,8 @@ from cytowatch.stages.detect import identify
 
 __all__ = ["TARGETS", "seeds"]
 
-_LIMITS = config.Limits(archive_max_bytes=4 << 20, archive_max_entries=200)
-_CONFIG = config.Config(limits=config.Limits(max_pixels=1 << 22))
+_LIMITS = keys.Limits(archive_max_bytes=4 << 20, archive_max_entries=200)
+_CONFIG = config.Config(limits=keys.Limits(max_pixels=1 << 22))
 
 
 @contextmanager
@@ -64,7 +65,7 @@ def probe(data: bytes) -> None:
         whole.missing(descriptor, found.size_bytes)
         formats.looks_like(found)
         if found.tiff is not None:
-            limits.of_structure(found.tiff, config.Limits())
+            limits.of_structure(found.tiff, keys.Limits())
         with suppress(FormatError):
             identify(found)
 
@@ -177,7 +178,7 @@ def answer(data: bytes) -> None:
 _KNOWN = manifest.new(
     id="20261123-141502-k3f9-CMU-1", user="ann", name="a.png", drop_path="ann/a.png", software={},
     now=datetime(2026, 11, 23, tzinfo=UTC),
-    files=[manifest.FileEntry(role="source", path="source/a.png", size_bytes=1, sha256=None, status="UPLOADED")],
+    files=[entries.FileEntry(role="source", path="source/a.png", size_bytes=1, sha256=None, status="UPLOADED")],
 )  # fmt: skip
 
 

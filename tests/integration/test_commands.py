@@ -100,11 +100,18 @@ def test_the_schemas_hold_beside_a_daemon(root: Root, tmp_path: Path) -> None:
     root.drop(tmp_path / "flat.png", "pause-CONVERTING.png")
     vendors.mirax_mrxs(tmp_path, "M")
     root.drop(tmp_path / "M.mrxs", user="bob")
+    (root.path / "inbox" / "cem").mkdir()
     assert told(root, "pause", "--user", "cem").returncode == 0
     root.wait(lambda: valid(root, "status")["in_work"] and valid(root, "status")["waiting"])
     page = valid(root, "watch")
     assert page["in_work"][0]["name"] == "pause-CONVERTING.png"
     assert page["waiting"][0]["why"]
+    [drop] = valid(root, "list", "--status", "waiting")
+    assert drop == {**page["waiting"][0], "size_bytes": drop["size_bytes"]}
+    assert valid(root, "list", "--status", "waiting", "--user", "ann") == []
+    assert [one["name"] for one in valid(root, "list", "--status", "in-progress")] == [
+        "pause-CONVERTING.png"
+    ]
     assert valid(root, "status")["paused"]["users"] == ["cem"]
     assert root.stop() == 0
 

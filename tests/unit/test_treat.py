@@ -13,15 +13,16 @@ from typing import Any, cast
 
 import pytest
 
-from cytowatch.config import Config, Engine
+from cytowatch.config import Config
+from cytowatch.config.keys import Engine
 from cytowatch.decoder.child import Zygote
 from cytowatch.durable.failpoints import POISONS
 from cytowatch.engine.engine import Engine as Scheduler
 from cytowatch.engine.firsts import Contents
 from cytowatch.engine.treat import Treatment
 from cytowatch.record import manifest
+from cytowatch.record.entries import FileEntry
 from cytowatch.record.errors import TransientError
-from cytowatch.record.manifest import FileEntry
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
 from cytowatch.tree.index.index import Index

@@ -38,7 +38,7 @@ from cytowatch.formats.completeness import whole as completeness
 from cytowatch.inbox import back
 from cytowatch.inbox.scan import Drop, Waiting, fingerprint
 from cytowatch.record import leftovers, manifest, names
-from cytowatch.record.manifest import Manifest
+from cytowatch.record.entries import Manifest
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
 from cytowatch.tree.spool import Spool

@@ -22,7 +22,22 @@
         .catch(() => {}).finally(() => again(part));
     }, pause);
   };
-  const start = () => document.querySelectorAll("[data-live]").forEach(again);
+
+  // Moments are shown in the time of the reader's own clock.
+  const two = (number) => String(number).padStart(2, "0");
+  const local = (part) => part.querySelectorAll("time[data-moment]").forEach((one) => {
+    const at = new Date(one.dateTime);
+    if (Number.isNaN(at.valueOf())) return;
+    one.title = `${one.dateTime.slice(0, 19).replace("T", " ")} UTC`;
+    one.textContent = `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())} ` +
+      `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;
+  });
+  document.addEventListener("htmx:afterSwap", (event) => local(event.target));
+
+  const start = () => {
+    local(document);
+    document.querySelectorAll("[data-live]").forEach(again);
+  };
   // A person may have begun to select while the answer was on its way.
   document.addEventListener("htmx:beforeSwap", (event) => {
     if (busy() || event.detail.xhr.status !== 200) event.detail.shouldSwap = false;
