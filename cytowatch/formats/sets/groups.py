@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from cytowatch.formats import dicom
@@ -30,12 +30,22 @@ from cytowatch.formats.sets.group import (
     stem_of,
 )
 from cytowatch.formats.sets.index_file import referred, unsafe
-from cytowatch.formats.sets.mirax import mirax
+from cytowatch.formats.sets.mirax import MIRAX_PART, mirax
 from cytowatch.formats.sets.placed import placed
 from cytowatch.formats.sets.vms import part_of, vms
 from cytowatch.record import names
 
-__all__ = ["Group", "Look", "groups", "is_part", "placed", "referred", "stems", "unsafe"]
+__all__ = [
+    "Group",
+    "Look",
+    "groups",
+    "is_part",
+    "parts_around",
+    "placed",
+    "referred",
+    "stems",
+    "unsafe",
+]
 
 _HEADS = (".mrxs", ".vsi", ".vms", ".vmu")
 _SIDECARS = frozenset({".xml", ".ndpa", ".txt"})
@@ -63,6 +73,22 @@ def is_part(name: str) -> bool:
     (True, True, False)
     """
     return name.lower().endswith(_HEADS) or part_of(name) is not None
+
+
+def parts_around(paths: Iterable[str], stem: str) -> str | None:
+    """What a slide is made of, files of which are among `paths` without their folder; None if none are.
+
+    `stem` is how the slide is probably called.
+
+    >>> parts_around(["Slidedat.ini", "Data0000.dat"], "CMU-1")
+    'CMU-1.mrxs and the folder CMU-1 beside it'
+    """
+    found = {os.path.basename(path) for path in paths}
+    if any(MIRAX_PART.fullmatch(name) for name in found):
+        return Group(kind="mirax-mrxs", members=(f"{stem}.mrxs",)).parts
+    if any(re.fullmatch(r"frame_t.*\.ets", name, re.IGNORECASE) for name in found):
+        return Group(kind="olympus-vsi", members=(f"{stem}.vsi",)).parts
+    return None
 
 
 def groups(sizes: Mapping[str, int], look: Look) -> list[Group]:

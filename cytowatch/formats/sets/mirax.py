@@ -15,9 +15,9 @@ from cytowatch.formats.sets.group import Folder, Group, Look, Near, is_jpeg
 from cytowatch.formats.sets.index_file import is_plain, parsed, referred
 from cytowatch.formats.structure import mirax as mirax_structure
 
-__all__ = ["mirax"]
+__all__ = ["MIRAX_PART", "mirax"]
 
-_PART = re.compile(r"(Slidedat\.ini|Index\.dat|Data\d{4}\.dat)", re.IGNORECASE)
+MIRAX_PART = re.compile(r"(Slidedat\.ini|Index\.dat|Data\d{4}\.dat)", re.IGNORECASE)
 _DATA = re.compile(r"Data\d+\.dat", re.IGNORECASE)
 #: A million tiles; a larger index is not read here, where others wait.
 _LARGEST_INDEX = 16 << 20
@@ -26,7 +26,7 @@ _LARGEST_INDEX = 16 << 20
 def mirax(name: str, folder: Folder, near: Near, look: Look) -> Group | None:
     """The slide that `folder`, called `name`, is or is a part of; None if it is none."""
     own = f"{name}.mrxs"
-    parts = [part for part in folder.files if _PART.fullmatch(part)]
+    parts = [part for part in folder.files if MIRAX_PART.fullmatch(part)]
     beside = near.with_stem(name, name)
     heads = {other: path for other, path in beside if other.lower() == own.lower()}
     # Of two whose names differ from the folder's in case either may be meant.

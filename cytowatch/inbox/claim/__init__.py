@@ -199,7 +199,7 @@ def claim(
         if parcel.images_only and lacking is None:
             looks = _no_image(held[0], parcel)
             if looks is not None:
-                return Waiting(why="not_an_image", detail=f"it stays where it is: it is {looks}")
+                return Waiting(why="not_an_image", detail=f"it is {looks}, and stays where it is")
         return _take(
             spool, parcel, held, config=config, now=now, make_id=make_id, software=software
         )
@@ -274,7 +274,7 @@ def _no_image(head: _Held, parcel: Parcel) -> str | None:
     if len(parcel.members) > 1 or probe.head.startswith(b"SQLite format 3\0"):
         return None
     return look.safely(
-        lambda probe: None if formats.matching(probe) else formats.looks_like(probe),
+        lambda probe: None if formats.is_an_image(probe) else formats.looks_like(probe),
         probe,
         lambda: None,
     )
