@@ -21,7 +21,9 @@ __all__ = ["HOPELESS", "IsOpen", "counts", "fault", "left", "listed"]
 #: Whether the dropped folder at a path below ``inbox/`` is being taken.
 IsOpen = Callable[[str], bool]
 #: What somebody has to mend; it is tried again, and nothing else waits for it.
-HOPELESS = frozenset({"other_filesystem", "not_permitted", "unreadable", "set_aside"})
+HOPELESS = frozenset(
+    {"still_copied", "other_filesystem", "not_permitted", "unreadable", "set_aside"}
+)
 
 #: So many drops that wait are told one by one; the metrics count them all.
 _MOST_TOLD = 1000
