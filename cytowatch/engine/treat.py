@@ -249,6 +249,8 @@ def _stage(with_: Treatment, place: Place, child: Child | RemoteChild, out: str)
             raise
         if error.reason == "unexpected":
             with_.observer.unforeseen(place.manifest["id"], error)
+        elif notes := getattr(error, "__notes__", None):
+            with_.observer.said(place.manifest["id"], "\n".join(notes))
         return enter.fail(with_.spool, place, error, now=with_.now())
     except ChildTimedOut as late:
         said = "it was not done after" if late.reason == "timed_out" else "nothing moved for"

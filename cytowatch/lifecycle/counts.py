@@ -206,6 +206,10 @@ class Ledger:
         """The stage of `place` begins again."""
         self._metrics.retries.labels(place.status.name).inc()
 
+    def said(self, id_: str, words: str) -> None:
+        """All that a library said of `id_`, of which the detail quotes a line."""
+        self._log.info("decoder_said", id=id_, said=words)
+
     def unforeseen(self, id_: str, error: BaseException) -> None:
         """A defect was met while `id_` was in work: one line, and a file to send."""
         text = "".join(traceback.format_exception(error))

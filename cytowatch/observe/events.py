@@ -59,6 +59,8 @@ EVENTS = (
     Event(word="decoder_crashed", levels=("warning",), tells="A signal ended the process that decoded an uploaded file.",
           fields=("id", "status", "signal"),
           admin="For one file: it ends in an error after `engine.max_attempts`. For many: check for changed libraries or too little memory."),
+    Event(word="decoder_said", levels=("info",), tells="Everything that a library said about a file; the detail of its error quotes one line of it.",
+          fields=("id", "said"), admin="Attach it to a report."),
     Event(word="not_whole", levels=("error",), tells="A slide that is already published (`storage.hash = \"after\"`) lacks bytes. Its manifest has a warning.",
           fields=("id", "lacks"), admin="Ask for it to be sent again, then remove this one."),
     Event(word="source_kept", levels=("warning",), tells="An original that should be deleted could not be removed yet.",
