@@ -607,7 +607,7 @@ class _Daemon:
             if number % 100 == 0:
                 # Each of them costs a look at its files: systemd must not take it for hanging.
                 systemd.notify(
-                    "EXTEND_TIMEOUT_USEC=60000000", f"STATUS=taking up, {number:,} up to now"
+                    "EXTEND_TIMEOUT_USEC=60000000", f"STATUS=taking up, {number:,} so far"
                 )
             self._log.info("taken_up", id=id_, user=user)
             self._engine.submit(user, id_)

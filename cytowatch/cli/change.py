@@ -145,7 +145,7 @@ def remove(
     root: RootOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Remove uploaded files that came to their end, with their originals, for good. It asks first."""
+    """Remove uploaded files that are finished, with their originals, for good. It asks first."""
     spool = spool_of(root, config)
     with find.indexed(spool) as index:
         gone = {one.id: one for one in index.missing() if one.id in wanted}

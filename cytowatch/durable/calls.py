@@ -85,7 +85,7 @@ def rename(
 
 
 def is_directory(entry: os.DirEntry[Any]) -> bool:
-    """Whether it is a directory, and no link to one; where that cannot be known, whoever enters it learns why.
+    """Whether it is a directory, and no link to one; where that cannot be known, anyone who enters it learns why.
 
     A disk that errs at one name must not end the look at all the others.
     """

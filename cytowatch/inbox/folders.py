@@ -73,7 +73,7 @@ class Folders:
         self._software = software
         #: By the folder's path below ``inbox/``, as the system spells it.
         self._open: dict[str, _Open] = {}
-        #: Those that a start could not take up so far.
+        #: Those that a start could not take up yet.
         self._untaken: list[UploadedFileId] = []
 
     @property

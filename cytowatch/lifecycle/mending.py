@@ -39,9 +39,7 @@ class Indexing:
 
         def tick(count: int) -> None:
             if starting:
-                systemd.notify(
-                    "EXTEND_TIMEOUT_USEC=60000000", f"STATUS=indexing, {count:,} up to now"
-                )
+                systemd.notify("EXTEND_TIMEOUT_USEC=60000000", f"STATUS=indexing, {count:,} so far")
             if count and count % 100_000 == 0:
                 self._log.info("indexing", files=count)
 

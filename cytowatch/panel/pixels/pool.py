@@ -65,7 +65,7 @@ class _Decoder:
     used_at: float
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     waiting: int = 0
-    #: Whether it has answered yet. Until then it is kept a moment for whoever it was started for.
+    #: Whether it has answered yet. Until then it is kept a moment for anyone who it was started for.
     asked: bool = False
 
 
