@@ -560,6 +560,7 @@ class _Daemon:
         if now - self._pruned_at <= _PRUNE_EVERY_S:
             return
         self._pruned_at = now
+        self._ledger.look_for_returned(self._spool, _now())
         requests.sweep(self._spool, now_s=time.time())
         days = self._config.storage.keep_errors_days
         for status, id_ in list(retry.expired(self._spool, now=_now(), days=days)):
@@ -579,6 +580,8 @@ class _Daemon:
             return
         id_ = UploadedFileId(done.request["id"])
         self._ledger.left(done.before, id_)
+        if done.request["do"] == "return":
+            self._ledger.look_for_returned(self._spool, _now())
         if done.request["do"] == "retry" and done.answer["said"] != "inbox":
             self._ledger.arrived([id_], Status[done.answer["said"]])
             found = self._spool.find(id_)
