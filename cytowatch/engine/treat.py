@@ -24,9 +24,9 @@ from cytowatch.record.entries import FileEntry
 from cytowatch.record.errors import DeploymentError, IngestError, TransientError, stage_error
 from cytowatch.record.manifest import ManifestError
 from cytowatch.record.names import UploadedFileId
+from cytowatch.record.place import Place
 from cytowatch.record.status import Status
-from cytowatch.transitions import enter
-from cytowatch.transitions.enter import Place
+from cytowatch.transitions import accept, correct, enter, lighten, link
 from cytowatch.tree.index.index import content_key
 from cytowatch.tree.room import FEW_INODES, Amount, can_never_fit, never_fits
 from cytowatch.tree.spool import Spool
@@ -88,7 +88,7 @@ def _treat_found(with_: Treatment, id_: UploadedFileId) -> None:
     try:
         place = Place(status=status, path=path, manifest=manifest.read(path))
     except (ManifestError, FileNotFoundError) as error:
-        rebuilt = enter.rebuilt(path, id_, str(error), now=with_.now())
+        rebuilt = correct.rebuilt(path, id_, str(error), now=with_.now())
         place = Place(status=status, path=path, manifest=rebuilt)
         wrong = DeploymentError("manifest_damaged", str(error), retryable=True)
         _move(with_, place, lambda at: enter.fail(with_.spool, at, wrong, now=with_.now()))
@@ -126,7 +126,7 @@ def give_up(with_: Treatment, id_: UploadedFileId, said: str) -> None:
     except Exception:  # noqa: BLE001 - what its manifest says may be the very cause
         if (found := with_.spool.find(id_)) is None or found[0] is not status:
             return
-        rebuilt = enter.rebuilt(path, id_, said, now=with_.now())
+        rebuilt = correct.rebuilt(path, id_, said, now=with_.now())
         _move(with_, Place(status=status, path=path, manifest=rebuilt), fail)
 
 
@@ -146,7 +146,7 @@ def _taken_up(with_: Treatment, place: Place) -> Place:
     """
     if place.status is Status.UPLOADED or place.status.is_final:
         return place
-    place = enter.tidy(with_.spool, place, now=with_.now())
+    place = correct.tidy(with_.spool, place, now=with_.now())
     if place.manifest["phase"] == "publishing":
         return place
     counted = place.manifest["attempts"]
@@ -190,7 +190,7 @@ def _treat(with_: Treatment, place: Place) -> None:
 
 def _with_child(with_: Treatment, place: Place) -> Place:
     """All stages from `place` on in one child; gives where it is when that child is gone."""
-    place = enter.tidy(with_.spool, place, now=with_.now())
+    place = correct.tidy(with_.spool, place, now=with_.now())
     out = f"out.{place.manifest['attempts']}"
     (place.path / out).mkdir(mode=0o750)
     try:
@@ -297,7 +297,7 @@ def _let_go(with_: Treatment, place: Place) -> None:
     In this order, as a full disk has none for the manifest.
     """
     with suppress(OSError):
-        enter.clear(with_.spool, place)
+        correct.clear(with_.spool, place)
     enter.withdraw(place)
 
 
@@ -307,11 +307,11 @@ def _accept(with_: Treatment, place: Place, outcome: Outcome, out: str) -> Place
         with_.config.storage.duplicates == "reject" and place.status is Status.DETECTING_FORMAT
     )
     if duplicate_of is not None and refused:
-        return enter.reject(with_.spool, place, outcome, duplicate_of, now=with_.now())
+        return accept.reject(with_.spool, place, outcome, duplicate_of, now=with_.now())
     heavy = _gives_up_source(with_.config, outcome.status)
     if heavy:
-        enter.plan_to_lighten(with_.spool, place)
-    after = enter.accept(
+        lighten.plan_to_lighten(with_.spool, place)
+    after = accept.accept(
         with_.spool,
         place,
         outcome,
@@ -324,7 +324,7 @@ def _accept(with_: Treatment, place: Place, outcome: Outcome, out: str) -> Place
     if not heavy:
         return after
     try:
-        return enter.lighten(with_.spool, after)
+        return lighten.lighten(with_.spool, after)
     except OSError as fault:
         # It is published all the same; its source goes when the daemon ends or starts.
         structlog.get_logger().warning("source_kept", path=str(after.path), error=fault.strerror)
@@ -364,7 +364,7 @@ def _to_link(with_: Treatment, place: Place) -> bool:
     fresh = with_.config.storage.duplicates == "link" and place.manifest["conversion"] is None
     late = place.status in (Status.CONVERTING, Status.DEPLOYING)
     duplicate = late and place.manifest["duplicate_of"] is not None
-    return enter.is_linked(place) or (duplicate and fresh)
+    return correct.is_linked(place) or (duplicate and fresh)
 
 
 def _lacks_pyramid(place: Place) -> bool:
@@ -372,7 +372,7 @@ def _lacks_pyramid(place: Place) -> bool:
     form = place.manifest["format"]
     flat = form is not None and not form["native"]
     deploying = place.status is Status.DEPLOYING and place.manifest["conversion"] is None
-    return flat and deploying and not enter.is_linked(place)
+    return flat and deploying and not correct.is_linked(place)
 
 
 def _wait_for_first(with_: Treatment, place: Place) -> None:
@@ -390,12 +390,12 @@ def _wait_for_first(with_: Treatment, place: Place) -> None:
 
 
 def _link(with_: Treatment, place: Place, first: Place) -> None:
-    for leftover in enter.out_directories(place.path):
+    for leftover in correct.out_directories(place.path):
         with_.spool.discard(leftover)
-    if place.status is Status.CONVERTING and not enter.is_linked(place):
+    if place.status is Status.CONVERTING and not correct.is_linked(place):
         skip = Outcome(status=Status.DEPLOYING)
         place = _move(with_, place, lambda at: _accept(with_, at, skip, "out.0"))
-    _move(with_, place, lambda at: enter.link(with_.spool, at, first, now=with_.now()))
+    _move(with_, place, lambda at: link.link(with_.spool, at, first, now=with_.now()))
 
 
 def _first(with_: Treatment, place: Place) -> Place | None:

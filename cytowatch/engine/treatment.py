@@ -14,7 +14,7 @@ from cytowatch.decoder.cluster import Cluster
 from cytowatch.engine.doubts import Doubts
 from cytowatch.engine.firsts import Contents
 from cytowatch.record.names import UploadedFileId
-from cytowatch.transitions.enter import Place
+from cytowatch.record.place import Place
 from cytowatch.tree.index.index import Index
 from cytowatch.tree.room import Room
 from cytowatch.tree.spool import Spool

@@ -26,9 +26,9 @@ from cytowatch.record.entries import FormatEntry, Manifest, SkippedEntry
 from cytowatch.record.errors import ExtractionError
 from cytowatch.record.manifest import ManifestError
 from cytowatch.record.names import UploadedFileId
+from cytowatch.record.place import Place
 from cytowatch.record.status import Status
 from cytowatch.transitions import enter
-from cytowatch.transitions.enter import Place
 from cytowatch.tree.index.index import Index
 from cytowatch.tree.spool import Spool
 

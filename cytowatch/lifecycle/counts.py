@@ -19,8 +19,9 @@ from cytowatch.observe.metrics import Metrics
 from cytowatch.record import manifest
 from cytowatch.record.entries import Manifest
 from cytowatch.record.names import UploadedFileId
+from cytowatch.record.place import Place
 from cytowatch.record.status import STAGE_STATUSES, Status
-from cytowatch.transitions.enter import Place, is_folder
+from cytowatch.transitions.enter import is_folder
 from cytowatch.tree.index.index import Index
 from cytowatch.tree.spool import Spool
 

@@ -22,9 +22,9 @@ from cytowatch.engine.hashing import Hasher
 from cytowatch.hooks.deliver import Courier
 from cytowatch.observe.feedback import Note, Notes
 from cytowatch.record import manifest
+from cytowatch.record.place import Place
 from cytowatch.record.status import Status
-from cytowatch.transitions import enter, notes, recover
-from cytowatch.transitions.enter import Place
+from cytowatch.transitions import lighten, notes, recover
 from cytowatch.tree import find
 from cytowatch.tree.index.index import Index
 from cytowatch.tree.spool import Spool
@@ -173,11 +173,11 @@ def _(spool: Spool) -> set[str]:
     return {id_ for _, id_ in recover.recover(spool, now=NOW)}
 
 
-@loop("transitions.enter.lighten_the_rest", f"{BAD}.lighten")
+@loop("transitions.lighten.lighten_the_rest", f"{BAD}.lighten")
 def _(spool: Spool) -> set[str]:
     for path in both(spool, Status.DEPLOYED):
         found = manifest.read(path)
-        enter.plan_to_lighten(spool, Place(status=Status.DEPLOYED, path=path, manifest=found))
+        lighten.plan_to_lighten(spool, Place(status=Status.DEPLOYED, path=path, manifest=found))
     return set(recover.finish(spool))
 
 
