@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import cast
 
 from cytowatch import durable, formats, outside
-from cytowatch.config.keys import Limits, Storage
+from cytowatch.config.keys import Hook, Limits, Storage
 from cytowatch.decoder.answers import refused
 from cytowatch.decoder.made import check_child, check_derived
 from cytowatch.durable.failpoints import reached
@@ -22,7 +23,7 @@ from cytowatch.transitions.correct import out_directories
 from cytowatch.transitions.enter import enter, fail
 from cytowatch.tree.spool import Spool
 
-__all__ = ["accept", "checked", "paths", "reject"]
+__all__ = ["accept", "hand_out_the_rest", "reject"]
 
 
 def accept(
@@ -35,6 +36,7 @@ def accept(
     settings: Storage,
     limits: Limits | None = None,
     duplicate_of: str | None = None,
+    hooks: Sequence[Hook] = (),
 ) -> Place:
     """Check what a stage returned, make it durable, and move the uploaded file on.
 
@@ -47,7 +49,7 @@ def accept(
     OSError
         A fault of the machine; the step can be done again.
     """
-    changed = checked(place, outcome, duplicate_of)
+    changed = _checked(place, outcome, duplicate_of)
     if place.status is Status.EXTRACTING_DATA:
         most_files = (limits or Limits()).archive_max_entries
         changed = _hand_out(spool, place, changed, out, settings, most_files)
@@ -56,18 +58,41 @@ def accept(
     if place.status is Status.DETECTING_FORMAT:
         changed = _name_source(place.path, changed)
     attempts = 0 if outcome.status.is_final else 1
-    return enter(spool, place, changed, outcome.status, now=now, attempts=attempts)
+    return enter(spool, place, changed, outcome.status, now=now, attempts=attempts, hooks=hooks)
 
 
-def reject(spool: Spool, place: Place, outcome: Outcome, first: str, *, now: datetime) -> Place:
+def hand_out_the_rest(
+    spool: Spool,
+    place: Place,
+    *,
+    now: datetime,
+    settings: Storage,
+    limits: Limits,
+    hooks: Sequence[Hook] = (),
+) -> Place:
+    """Publish the members of an archive that were not yet, after a crash between them."""
+    most_files = limits.archive_max_entries
+    changed = _hand_out(spool, place, place.manifest, "", settings, most_files)
+    return enter(spool, place, changed, Status.EXTRACTED, now=now, attempts=0, hooks=hooks)
+
+
+def reject(
+    spool: Spool,
+    place: Place,
+    outcome: Outcome,
+    first: str,
+    *,
+    now: datetime,
+    hooks: Sequence[Hook] = (),
+) -> Place:
     """End ERROR_FORMAT `duplicate`, with all that was detected: `first` has the same content."""
-    changed = _name_source(place.path, checked(place, outcome, first))
+    changed = _name_source(place.path, _checked(place, outcome, first))
     wrong = FormatError("duplicate", f"the same content is there already, as {first}")
     known = Place(status=place.status, path=place.path, manifest=changed)
-    return fail(spool, known, wrong, now=now)
+    return fail(spool, known, wrong, now=now, hooks=hooks)
 
 
-def checked(place: Place, outcome: Outcome, duplicate_of: str | None) -> Manifest:
+def _checked(place: Place, outcome: Outcome, duplicate_of: str | None) -> Manifest:
     """The manifest as a stage wants it, whose answer was checked by itself in `answers`."""
     if outcome.status not in FOLLOWERS[place.status] or outcome.status.is_error:
         raise refused(place.status, f"{outcome.status.name} cannot follow {place.status.name}")
@@ -90,7 +115,7 @@ def _keep_output(
     names_any = any(row["path"].startswith("derived/") for row in changed["files"])
     if derived.exists():
         made_since = [
-            row for row in changed["files"] if row["path"] not in paths(place.manifest["files"])
+            row for row in changed["files"] if row["path"] not in _paths(place.manifest["files"])
         ]
         if made_since:
             raise refused(place.status, "there is a derived pyramid already")
@@ -107,13 +132,13 @@ def _keep_output(
         # The manifest, which names it, is written into the same directory, and synced with it.
         durable.rename(made, derived)
         reached("output.accepted")
-    for path in paths(changed["files"]):
+    for path in _paths(changed["files"]):
         if path.startswith("source/") and not (place.path / path).is_file():
             raise refused(place.status, f"there is no {path!r}")
     return changed
 
 
-def paths(files: list[FileEntry]) -> set[str]:
+def _paths(files: list[FileEntry]) -> set[str]:
     return {row["path"] for row in files}
 
 

@@ -17,7 +17,8 @@ from cytowatch.record.place import Place
 from cytowatch.record.status import Status
 from cytowatch.tree.spool import Spool
 
-__all__ = ["is_linked",
+__all__ = [
+    "is_linked",
     "clear",
     "corrected",
     "out_directories",

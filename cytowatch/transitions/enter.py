@@ -1,19 +1,19 @@
-"""Moving an uploaded file on: what a stage returned is checked, made durable, and then renamed.
+"""Entering a status: the manifest is written where the uploaded file is, and one rename is the new status.
 
-Everything that changes a stage directory is here, in the order that a crash forces: the accepted
-output becomes ``derived``, the manifest is written where it is, one rename is the new status.
-A crash between the last two leaves a manifest that says too much; `corrected` takes that back.
+A crash between the two leaves a manifest that says too much; `correct` takes that back.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import cast
 
-from cytowatch import hooks
+from cytowatch.config.keys import Hook
 from cytowatch.decoder import recorded
 from cytowatch.durable.failpoints import reached
 from cytowatch.formats import directory
+from cytowatch.hooks.pending import note as note_hook
 from cytowatch.record import manifest, names
 from cytowatch.record.entries import ErrorEntry, Manifest
 from cytowatch.record.errors import IngestError
@@ -53,12 +53,21 @@ def is_folder(found: Manifest) -> bool:
     return found["format"] is not None and found["format"]["id"] == directory.FORMAT.id
 
 
-def extracted(spool: Spool, place: Place, changed: Manifest, *, now: datetime) -> Place:
+def extracted(
+    spool: Spool, place: Place, changed: Manifest, *, now: datetime, hooks: Sequence[Hook] = ()
+) -> Place:
     """Publish the uploaded file of a dropped folder, all of whose images were claimed."""
-    return enter(spool, place, changed, Status.EXTRACTED, now=now, attempts=0)
+    return enter(spool, place, changed, Status.EXTRACTED, now=now, attempts=0, hooks=hooks)
 
 
-def fail(spool: Spool, place: Place, error: IngestError, *, now: datetime) -> Place:
+def fail(
+    spool: Spool,
+    place: Place,
+    error: IngestError,
+    *,
+    now: datetime,
+    hooks: Sequence[Hook] = (),
+) -> Place:
     """End in the error of the stage: the original stays, everything half-made goes."""
     status = ERROR_OF.get(place.status, Status.ERROR_DEPLOYMENT)
     for leftover in [*out_directories(place.path), place.path / "derived"]:
@@ -80,7 +89,7 @@ def fail(spool: Spool, place: Place, error: IngestError, *, now: datetime) -> Pl
             "phase": None,
         },
     )
-    return enter(spool, place, changed, status, now=now, attempts=0, error=entry)
+    return enter(spool, place, changed, status, now=now, attempts=0, error=entry, hooks=hooks)
 
 
 def enter(
@@ -93,6 +102,7 @@ def enter(
     attempts: int,
     error: ErrorEntry | None = None,
     durably: bool = True,
+    hooks: Sequence[Hook] = (),
 ) -> Place:
     if status.is_final:
         spelled = dict.fromkeys(spool.spelled(project) for project in changed["projects"])
@@ -105,7 +115,7 @@ def enter(
         without_temporaries(place.path)
     manifest.write(place.path, written, durably=durably)
     if status.is_final:
-        hooks.note(spool, spool.hooks, written, status, now=now)
+        note_hook(spool, hooks, written, status, now=now)
         reached("hook.noted")
     if status in (Status.DEPLOYED, Status.CONVERTED):
         for project in written["projects"]:

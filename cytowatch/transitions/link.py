@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
 from cytowatch import durable
+from cytowatch.config.keys import Hook
 from cytowatch.durable.failpoints import reached
 from cytowatch.record.entries import Manifest
 from cytowatch.record.place import Place
@@ -16,7 +18,9 @@ from cytowatch.tree.spool import Spool
 __all__ = ["link"]
 
 
-def link(spool: Spool, place: Place, first: Place, *, now: datetime) -> Place:
+def link(
+    spool: Spool, place: Place, first: Place, *, now: datetime, hooks: Sequence[Hook] = ()
+) -> Place:
     """Publish it as relative links to `first`, which is in the storage of the same user.
 
     Its own copy of the same bytes goes. Doing it twice changes nothing.
@@ -48,4 +52,4 @@ def link(spool: Spool, place: Place, first: Place, *, now: datetime) -> Place:
             "warnings": list(dict.fromkeys([*place.manifest["warnings"], said])),
         },
     )
-    return enter(spool, place, changed, first.status, now=now, attempts=0)
+    return enter(spool, place, changed, first.status, now=now, attempts=0, hooks=hooks)

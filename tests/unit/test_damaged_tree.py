@@ -174,9 +174,7 @@ def test_what_is_to_be_done_to_one_that_is_damaged_waits(kind: str, spool: Spool
     for id_ in (SOUND, BAD):
         path = put(spool, id_, Status.DEPLOYED)
         found = manifest.read(path)
-        lighten.plan_to_lighten(
-            spool, Place(status=Status.DEPLOYED, path=path, manifest=found)
-        )
+        lighten.plan_to_lighten(spool, Place(status=Status.DEPLOYED, path=path, manifest=found))
         found["files"][0]["sha256"] = None
         notes.note_hash(spool, found)
         hooks.note(spool, [HOOK], found, Status.DEPLOYED, now=NOW)

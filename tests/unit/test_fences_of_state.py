@@ -17,6 +17,7 @@ import pytest
 from cytowatch import aside, hooks
 from cytowatch.admin import invariants, requests
 from cytowatch.admin import retry as after
+from cytowatch.config import Config
 from cytowatch.durable import failpoints
 from cytowatch.engine.hashing import Hasher
 from cytowatch.hooks.deliver import Courier
@@ -25,6 +26,7 @@ from cytowatch.record import manifest
 from cytowatch.record.place import Place
 from cytowatch.record.status import Status
 from cytowatch.transitions import lighten, notes, recover
+from cytowatch.transitions.moves import Transitions
 from cytowatch.tree import find
 from cytowatch.tree.index.index import Index
 from cytowatch.tree.spool import Spool
@@ -142,11 +144,14 @@ def _(spool: Spool) -> set[str]:
 @loop("lifecycle.counts.Ledger.entered", still=True)
 def _(spool: Spool) -> set[str]:
     index = Index(spool, memory=True)
-    told = ledger(index, spool)
+    moves = Transitions(
+        spool=spool, index=index, config=Config(), observer=ledger(index, spool), now=lambda: NOW,
+        monotonic=time.monotonic,
+    )  # fmt: skip
     for path in both(spool, Status.DEPLOYED):
         found = manifest.read(path)
         before = Place(status=Status.DEPLOYING, path=path, manifest=found)
-        told.entered(before, Place(status=Status.DEPLOYED, path=path, manifest=found), 1.0)
+        moves._moved(before, Place(status=Status.DEPLOYED, path=path, manifest=found), 1.0)
     return {row.id for row in index.select()}
 
 

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -43,6 +44,7 @@ from cytowatch.record.status import STAGE_STATUSES, Status
 from cytowatch.transitions import accept as accept_module
 from cytowatch.transitions import correct, enter, lighten, recover
 from cytowatch.transitions import link as link_module
+from cytowatch.transitions.moves import Transitions
 from cytowatch.tree import pauses
 from cytowatch.tree.index.index import Index
 from cytowatch.tree.spool import Spool
@@ -137,9 +139,7 @@ def made_member(path: Path, parent: Manifest) -> None:
     (path / manifest.FILE_NAME).write_text(json.dumps(found))
 
 
-def staged(
-    spool: Spool, status: Status, id_: UploadedFileId = ID, **more: Any
-) -> Place:
+def staged(spool: Spool, status: Status, id_: UploadedFileId = ID, **more: Any) -> Place:
     path = spool.stage(status) / id_
     return Place(status=status, path=path, manifest=make(path, status, **more))
 
@@ -188,13 +188,13 @@ def torn(place: Place) -> str | None:
     return None
 
 
-def accept(spool: Spool, status: Status, **more: Any) -> Place:
+def accept(spool: Spool, status: Status, *, hooks: tuple[Hook, ...] = (), **more: Any) -> Place:
     """Move it on to `status`, out of wherever it is."""
     found = spool.find(ID)
     assert found is not None
     place = Place(status=found[0], path=found[1], manifest=manifest.read(found[1]))
     return accept_module.accept(
-        spool, place, Outcome(status=status, **more), "out.1", now=NOW, settings=Storage()
+        spool, place, Outcome(status=status, **more), "out.1", now=NOW, settings=Storage(), hooks=hooks
     )  # fmt: skip
 
 
@@ -263,10 +263,11 @@ def a_folder() -> Case:
 
         index = Index(spool, memory=True)
         index.reconcile()
-        return Folders(
-            spool, cast("Any", Nobody()), index, now=lambda: NOW, make_id=lambda *_: ID, software={},
-            settings=Storage(),
+        moves = Transitions(
+            spool=spool, index=index, config=Config(), observer=cast("Any", Nobody()),
+            now=lambda: NOW, monotonic=time.monotonic,
         )  # fmt: skip
+        return Folders(moves, make_id=lambda *_: ID, software={}, settings=Storage())
 
     def before(spool: Spool) -> None:
         claim.prepare_process()
@@ -350,8 +351,7 @@ def told(spool: Spool, place: Place) -> str | None:
 @case
 def a_hook() -> Case:
     def do(spool: Spool) -> None:
-        spool.hooks = (HOOK,)
-        accept(spool, Status.DEPLOYED)
+        accept(spool, Status.DEPLOYED, hooks=(HOOK,))
 
     return Case(lambda spool: staged(spool, Status.DEPLOYING), do, published(told))
 
@@ -359,9 +359,8 @@ def a_hook() -> Case:
 @case
 def an_error_and_its_hook() -> Case:
     def do(spool: Spool) -> None:
-        spool.hooks = (HOOK,)
         place = cast("Any", place_in(spool))
-        enter.fail(spool, place, ConversionError("corrupt", "it is torn"), now=NOW)
+        enter.fail(spool, place, ConversionError("corrupt", "it is torn"), now=NOW, hooks=(HOOK,))
 
     return Case(lambda spool: staged(spool, Status.CONVERTING), do, published(told))
 
@@ -425,9 +424,7 @@ def a_source_that_is_given_up() -> Case:
 
     def gone(spool: Spool, place: Place) -> str | None:
         list(lighten.lighten_the_rest(spool))
-        now = Place(
-            status=place.status, path=place.path, manifest=manifest.read(place.path)
-        )
+        now = Place(status=place.status, path=place.path, manifest=manifest.read(place.path))
         left = list((place.path / "source").iterdir())
         named = [row["role"] for row in now.manifest["files"]]
         return torn(now) or (
