@@ -15,6 +15,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 __all__ = [
     "beneath",
@@ -23,6 +24,7 @@ __all__ = [
     "fsync_directory",
     "fsync_file",
     "fsync_tree",
+    "is_directory",
     "make_directory",
     "move_over",
     "remove_empty",
@@ -80,6 +82,17 @@ def rename(
     if result != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), os.fsdecode(source), None, os.fsdecode(target))
+
+
+def is_directory(entry: os.DirEntry[Any]) -> bool:
+    """Whether it is a directory, and no link to one; where that cannot be known, whoever enters it learns why.
+
+    A disk that errs at one name must not end the look at all the others.
+    """
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:
+        return True
 
 
 @contextmanager

@@ -70,6 +70,8 @@ class Walk:
                 raise
             if error.reason == "unexpected":
                 self._moves.observer.unforeseen(place.manifest["id"], error)
+            elif notes := getattr(error, "__notes__", None):
+                self._moves.observer.said(place.manifest["id"], "\n".join(notes))
             return self._moves.fail(place, error, began=began)
         except ChildTimedOut as late:
             said = "it was not done after" if late.reason == "timed_out" else "nothing moved for"

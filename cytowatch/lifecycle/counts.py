@@ -132,6 +132,8 @@ class Ledger:
         found = after.manifest
         if after.status is before.status:
             return
+        # Whatever was unexpected about it is behind it.
+        aside.clear("uploaded_file", found["id"])
         with self._lock:
             # A dropped folder is entered at once, and never was among those that wait.
             if not (before.status is Status.UPLOADED and is_folder(found)):
@@ -198,6 +200,10 @@ class Ledger:
     def retried(self, place: Place) -> None:
         """The stage of `place` begins anew."""
         self._metrics.retries.labels(place.status.name).inc()
+
+    def said(self, id_: str, words: str) -> None:
+        """All that a library said of `id_`, of which the detail quotes a line."""
+        self._log.info("decoder_said", id=id_, said=words)
 
     def unforeseen(self, id_: str, error: BaseException) -> None:
         """A defect was met while `id_` was in work: one line, and a file to send."""

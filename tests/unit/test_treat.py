@@ -40,6 +40,9 @@ class Told:
     def __init__(self) -> None:
         self.unforeseen_ones: list[str] = []
 
+    def said(self, _id: str, words: str) -> None:
+        pass
+
     def unforeseen(self, _id: str, error: BaseException) -> None:
         self.unforeseen_ones.append(type(error).__name__)
 
