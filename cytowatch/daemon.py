@@ -255,6 +255,7 @@ class _Daemon:
             software=software(),
             folders=self._folders,
             wake=self._wake,
+            images_of=self._index.images_of,
         )
         self._engine = Engine(
             Treatment(
