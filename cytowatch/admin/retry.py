@@ -18,19 +18,19 @@ from pathlib import Path
 from cytowatch import aside, durable
 from cytowatch.inbox import back
 from cytowatch.inbox.back import Unit
+from cytowatch.observe import drops, returned
 from cytowatch.record import manifest, names
 from cytowatch.record.entries import FileEntry, Manifest
 from cytowatch.record.errors import RootError
 from cytowatch.record.manifest import ManifestError
 from cytowatch.record.names import UploadedFileId
+from cytowatch.record.place import Place
 from cytowatch.record.status import Status
-from cytowatch.transitions.enter import Place
 from cytowatch.tree.index.index import Index
 from cytowatch.tree.spool import Spool
 
 __all__ = ["expired", "hand_back", "originals", "published", "remove", "retry", "status_of"]
 
-_RETURNED = "_returned"
 _LONGEST_NAME_BYTES = 255
 _NOT_A_FOLDER = frozenset({errno.ELOOP, errno.ENOTDIR, errno.ENXIO})
 
@@ -173,13 +173,16 @@ def hand_back(spool: Spool, id_: UploadedFileId) -> str:
     place = _place(spool, id_)
     if not place.status.is_error:
         raise RootError(f"{id_} is {place.status.label}: `cytowatch export` copies its original")
-    folder = f"{place.manifest['user']}/{_RETURNED}"
-    _give_back(spool, place, folder)
+    folder = f"{place.manifest['user']}/{returned.FOLDER}"
+    said = returned.why(drops.seen(place.manifest, place.status))
+    _give_back(spool, place, folder, why=said)
     return str(spool.inbox / folder)
 
 
-def _give_back(spool: Spool, place: Place, folder: str) -> None:
+def _give_back(spool: Spool, place: Place, folder: str, *, why: str = "") -> None:
     """Rename every original into `folder` of the inboxes, as one unit; then the ``<id>/`` goes.
+
+    `why` is put beside them.
 
     Raises
     ------
@@ -190,7 +193,8 @@ def _give_back(spool: Spool, place: Place, folder: str) -> None:
     stem = os.path.splitext(os.path.basename(rows[0][1].partition("/")[0]))[0] if rows else ""
     with _held(place.path):
         try:
-            back.give_back(place.path, Unit(stem=stem, files=rows), spool.inbox, folder)
+            unit = Unit(stem=stem, files=rows)
+            back.give_back(place.path, unit, spool.inbox, folder, why=why)
         except OSError as error:
             if error.errno not in _NOT_A_FOLDER:
                 raise
@@ -234,7 +238,7 @@ def remove(spool: Spool, id_: UploadedFileId, index: Index, *, even_linked: bool
         source = spool.storage / other.user / other.id / "source"
         if source.is_symlink() and Path(os.readlink(source)).parts[1:2] == (id_,):
             raise RootError(f"{other.id} has the same content and is shown by links to it")
-    shown = names.file_name(found["name"])
+    shown = names.link_name(found["drop_path"], found["name"])
     with _held(place.path):
         index.expect_removal(id_)
         grave = spool.trash / place.path.name

@@ -133,7 +133,8 @@ def test_what_failed_in_a_folder_is_retried_by_its_folder(root: Root, tmp_path: 
     returned = root.path / "inbox" / "ann" / "_returned"
     assert (returned / "bad.jpg").read_bytes() == bad
     assert sorted(str(path.relative_to(returned)) for path in returned.rglob("*.*")) == [
-        "M.mrxs", "M/Data0000.dat", "M/Index.dat", "M/Slidedat.ini", "bad.jpg",
+        "M.mrxs", "M.mrxs.why.txt", "M/Data0000.dat", "M/Index.dat", "M/Slidedat.ini", "bad.jpg",
+        "bad.jpg.why.txt",
     ]  # fmt: skip
     again = command(root, "return", first["id"])
     assert (again.returncode, "is in error" in again.stderr) == (2, True)
@@ -174,7 +175,9 @@ def test_two_broken_sets_of_one_name_stay_two(root: Root, tmp_path: Path) -> Non
         "1",
         "1 (1)",
         "1 (1).mrxs",
+        "1 (1).mrxs.why.txt",
         "1.mrxs",
+        "1.mrxs.why.txt",
     ]
     for stem in ("1", "1 (1)"):
         [one] = whose(returned / stem)
@@ -205,7 +208,7 @@ def test_a_set_without_its_head_comes_back_in_its_folder(root: Root, tmp_path: P
     assert document["drop_path"] == "ann/lost"
     assert command(root, "return", document["id"]).returncode == 0
     returned = root.path / "inbox" / "ann" / "_returned"
-    assert [path.name for path in returned.iterdir()] == ["lost"]
+    assert sorted(path.name for path in returned.iterdir()) == ["lost", "lost.why.txt"]
     assert sorted(path.name for path in (returned / "lost").iterdir()) == [
         "Data0000.dat", "Data0001.dat", "Index.dat", "Slidedat.ini",
     ]  # fmt: skip

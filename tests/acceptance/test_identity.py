@@ -185,7 +185,9 @@ class World:
                 os.fsencode(path.relative_to(self.root.path / "inbox")).decode("utf-8", "replace")
                 for user in _USERS
                 for path in self.inbox(user).rglob("*")
-                if path.is_file() and "_returned" not in path.parts
+                if path.is_file()
+                and "_returned" not in path.parts
+                and not path.name.endswith(".why.txt")
             ]
             if set(left) - stay or list((self.root.path / "state" / "tmp").iterdir()):
                 return False

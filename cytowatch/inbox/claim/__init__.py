@@ -69,7 +69,7 @@ class Parcel:
 
     `folder` is a folder that is removed if nothing is left in it,
     `marker` the ``done_marker`` file that goes with it, `parent` the uploaded file of the dropped
-    folder; with `images_only` a file that no format claims stays where it is.
+    folder; with `images_only` a file that no format claims stays where it is. `warnings` are the manifest's first.
     """
 
     members: tuple[Member, ...]
@@ -77,6 +77,7 @@ class Parcel:
     marker: Drop | None = None
     parent: Manifest | None = None
     images_only: bool = False
+    warnings: tuple[str, ...] = ()
 
     @property
     def head(self) -> Drop:
@@ -403,22 +404,20 @@ def _prepare(
         )
         for member in parcel.members
     ]
-    manifest.write(
-        place,
-        manifest.new(
-            id=place.name,
-            user=parcel.head.user,
-            name=name,
-            name_base64=name_base64,
-            drop_path=names.decode(os.fsencode(parcel.path))[0],
-            projects=[parcel.head.project] if parcel.head.project else [],
-            files=files,
-            now=now,
-            software=software,
-            parent=parcel.parent,
-        ),
-        mode=int(config.storage.file_mode, 8),
+    made = manifest.new(
+        id=place.name,
+        user=parcel.head.user,
+        name=name,
+        name_base64=name_base64,
+        drop_path=names.decode(os.fsencode(parcel.path))[0],
+        projects=[parcel.head.project] if parcel.head.project else [],
+        files=files,
+        now=now,
+        software=software,
+        parent=parcel.parent,
     )
+    made["warnings"] = list(parcel.warnings)
+    manifest.write(place, made, mode=int(config.storage.file_mode, 8))
 
 
 def _take_marker(spool: Spool, parcel: Parcel, place: Path) -> None:

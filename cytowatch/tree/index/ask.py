@@ -15,6 +15,10 @@ from cytowatch.tree.index.rows import COLUMNS, OF_ROW, SORTS, Row, marks
 __all__ = ["Questions"]
 
 
+#: Formats of a file that could have been a part of a set.
+_LONE = ("jpeg", "planar-tiff", "pyramidal-tiff")
+
+
 class Questions(ABC):
     """Every question, put by `_ask`: what cannot be asked is answered as if nothing were there."""
 
@@ -36,6 +40,15 @@ class Questions(ABC):
         )
         found: str | None = rows[0][0] if rows else None
         return found
+
+    def images_of(self, user: str, name: str) -> list[str]:
+        """The ids of the images of `user` that were dropped under `name`, each by itself; the last one first."""
+        rows = self._ask(
+            "SELECT id FROM uploaded WHERE name = ? AND user = ? AND parent_id IS NULL AND status IN (?, ?) "
+            f"AND format IN ({marks(_LONE)}) ORDER BY id DESC LIMIT 2",
+            (name, user, Status.CONVERTED.name, Status.DEPLOYED.name, *_LONE),
+        )
+        return [row[0] for row in rows]
 
     def select(
         self,
