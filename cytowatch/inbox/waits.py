@@ -21,9 +21,11 @@ __all__ = ["HOPELESS", "IsOpen", "counts", "fault", "left", "listed"]
 #: Whether the dropped folder at a path below ``inbox/`` is being taken.
 IsOpen = Callable[[str], bool]
 #: What somebody has to mend; it is tried again, and nothing else waits for it.
-HOPELESS = frozenset({"other_filesystem", "not_permitted", "unreadable", "set_aside"})
+HOPELESS = frozenset(
+    {"still_copied", "other_filesystem", "not_permitted", "unreadable", "set_aside"}
+)
 
-#: So many drops that wait are told one by one; the metrics count them all.
+#: This many waiting drops are listed one by one; the metrics count them all.
 _MOST_TOLD = 1000
 _LEAST_TOLD = 20
 
@@ -72,7 +74,7 @@ def listed(settler: Settler, now: float, wall: datetime, is_open: IsOpen) -> lis
 def left(
     settler: Settler, now: float, wall: datetime, is_open: IsOpen, *, since: datetime
 ) -> list[dict[str, Any]]:
-    """What is no image, lies in a folder of which nothing more is taken, and changed after `since`.
+    """What is not an image, lies in a folder of which nothing more is taken, and changed after `since`.
 
     It waits for nothing. Rows as those of `listed`.
     """
