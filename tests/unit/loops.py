@@ -32,12 +32,14 @@ def goes_through(loop: ast.AST) -> list[str]:
             return []
 
 
-def functions(path: Path) -> Iterator[tuple[str, ast.FunctionDef]]:
+def functions(path: Path, *, whole: bool = False) -> Iterator[tuple[str, ast.FunctionDef]]:
     """Each function of a module by its name in its package; what is inside of one belongs to it.
 
-    Of the module only the package is named, so that a function can move to another module of it.
+    Of the module only the package is named, so that a function can move to another module of it; with `whole`
+    the module is named.
     """
-    package = path.relative_to(PACKAGE).with_suffix("").parts[0]
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    package = ".".join(parts).removesuffix(".__init__") if whole else parts[0]
     for top in ast.parse(path.read_text()).body:
         inside = top.body if isinstance(top, ast.ClassDef) else [top]
         owner = f"{package}.{top.name}" if isinstance(top, ast.ClassDef) else package
@@ -47,11 +49,11 @@ def functions(path: Path) -> Iterator[tuple[str, ast.FunctionDef]]:
 
 
 def short(function: str) -> str:
-    """The name of a function here, from that by which it is poisoned."""
-    _, package, *rest = function.split(".")
+    """The name of a function by its package alone."""
+    package, *rest = function.split(".")
     while len(rest) > 1 and not rest[0].lstrip("_")[:1].isupper():
         del rest[0]
-    return ".".join([package, *rest]).partition(".<locals>")[0]
+    return ".".join([package, *rest])
 
 
 def loops(apart: frozenset[str]) -> dict[str, set[str]]:
@@ -78,11 +80,11 @@ def loops(apart: frozenset[str]) -> dict[str, set[str]]:
 
 
 def fences() -> set[str]:
-    """Every function that puts a fence around one thing of many."""
+    """Every function that puts a fence around one thing of many, with its module."""
     return {
         name
         for path in sorted(PACKAGE.rglob("*.py"))
-        if path.name != "aside.py"
-        for name, function in functions(path)
+        if path.name != "aside.py" and "aside.fence(" in path.read_text()
+        for name, function in functions(path, whole=True)
         if "aside.fence(" in ast.unparse(function)
     }

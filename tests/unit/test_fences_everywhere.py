@@ -46,18 +46,18 @@ APART = {
 
 #: By function where a fence is tried, if not by those of `test_fences_of_state` and `test_fences_of_inboxes`.
 ELSEWHERE = {
-    "cli.verify": "tests/unit/test_fences_everywhere.py::test_what_is_verified",
+    "cli.verify.verify": "tests/unit/test_fences_everywhere.py::test_what_is_verified",
     "daemon._Daemon._collect": "tests/acceptance/test_fences.py::test_one_of_each_is_set_aside_and_goes_on",
     "daemon._Daemon._reload_configuration": "tests/acceptance/test_fences.py::test_one_of_each_is_set_aside_and_goes_on",
     "daemon._Daemon._requests": "tests/acceptance/test_fences.py::test_one_of_each_is_set_aside_and_goes_on",
     "daemon._read_again": "tests/unit/test_fences_everywhere.py::test_a_reload_before_the_start",
-    "engine.Engine._run": "tests/unit/test_treat.py::test_anything_that_is_raised_ends_that_file_alone",
-    "engine.Engine._unexpected": "tests/unit/test_treat.py::test_a_defect_that_cannot_even_be_reported",
-    "engine.Engine._size_bytes": "tests/unit/test_treat.py::test_a_size_that_cannot_be_looked_up",
-    "engine.Hasher._serve": "tests/acceptance/test_fences.py::test_one_of_each_is_set_aside_and_goes_on",
-    "hooks.Courier._serve": "tests/unit/test_damaged_state.py::test_a_delivery_that_raises_anything_ends_no_thread",
-    "lifecycle.Parts.do": "tests/unit/test_parts.py::test_whatever_a_part_raises_the_others_go_on",
-    "observe.serve": "tests/unit/test_threads.py::test_a_page_that_fails_leaves_the_server_alive",
+    "engine.engine.Engine._run": "tests/unit/test_treat.py::test_anything_that_is_raised_ends_that_file_alone",
+    "engine.engine.Engine._unexpected": "tests/unit/test_treat.py::test_a_defect_that_cannot_even_be_reported",
+    "engine.engine.Engine._size_bytes": "tests/unit/test_treat.py::test_a_size_that_cannot_be_looked_up",
+    "engine.hashing.Hasher._serve": "tests/acceptance/test_fences.py::test_one_of_each_is_set_aside_and_goes_on",
+    "hooks.deliver.Courier._serve": "tests/unit/test_damaged_state.py::test_a_delivery_that_raises_anything_ends_no_thread",
+    "lifecycle.parts.Parts.do": "tests/unit/test_parts.py::test_whatever_a_part_raises_the_others_go_on",
+    "observe.health.serve": "tests/unit/test_threads.py::test_a_page_that_fails_leaves_the_server_alive",
     "threads.forever": "tests/unit/test_threads.py::test_work_that_raises_is_begun_again",
 }
 
@@ -77,7 +77,7 @@ NEED_NONE = {
         durable.keeps_renames hooks.count_dead inbox._begun inbox.users observe._there observe.keep
         transitions.out_directories transitions.place_of transitions.refuse transitions.without_temporaries
         tree.Spool.create tree.Spool.empty_trash tree.Spool.in_status tree.Spool.remove_temporaries
-        tree.Spool.set_aside tree.Spool.stored tree.Spool.users tree._places tree.project_ids
+        tree.Spool.set_aside tree.Spool.unlink tree.Spool.stored tree.Spool.users tree._places tree.project_ids
     """,
     "a look at the whole tree, which is fenced as a whole in `invariants.broken`: its manifests were read strictly": """
         admin._children admin._index admin._missing
@@ -90,28 +90,28 @@ NEED_NONE = {
         decoder._check_files decoder._check_hash decoder._check_made decoder._check_tree decoder._differs
         decoder._error decoder._exactly decoder._import_path decoder._inside decoder._is_given decoder._outcome
         decoder._safe decoder.check decoder.check_child decoder.check_derived decoder.send durable.fsync_tree
-        engine._link engine._published engine._treat engine._with_child engine.is_real hooks.note
-        inbox._with_children transitions._enter transitions._found_again transitions._hand_out
-        transitions._keep_output transitions._name_source transitions._paths transitions._without_output
+        engine._link engine._published engine._treat engine.Walk.go engine.Engine._submit_members engine.is_real hooks.note
+        inbox._with_children transitions.enter transitions._found_again transitions._hand_out
+        transitions._keep_output transitions._name_source transitions._paths transitions.without_output
         transitions.clear transitions.corrected transitions.lighten transitions.link transitions.note_hash
         transitions.rebuilt
     """,
     "one claim: whatever is raised puts its drop aside, in `Intake._take_up` and `Intake.collect`": """
         inbox.Bundle.changed_at inbox.Bundle.places inbox.Folders._make inbox.Intake._begin
-        inbox.Intake._claim_if_ready inbox.Intake._ended_with inbox.Intake._is_as_seen inbox.Intake._put_aside
+        inbox.Intake._claim_if_ready inbox.Intake._came_before inbox.Intake._ended_with inbox.Intake._is_as_seen inbox.Intake._put_aside
         inbox.Intake._put_off inbox.Parcel.size_bytes inbox._has_source inbox._make_durable inbox._move_all
         inbox._no_image inbox._open inbox._prepare inbox._recover_one inbox._sync_names inbox._take inbox._undo
         inbox.claim
     """,
     "one request, fenced in `requests.answer_all`": """
         admin._give_back admin._hash admin._unlink_everywhere admin.by_daemon admin.originals admin.published
-        admin.remove admin.verify inbox.Unit.named inbox._free inbox._inner inbox.give_back
+        admin.remove admin.verify inbox.Unit.named inbox.Unit.is_set inbox._free inbox._inner inbox.give_back
     """,
     "one note, or one delivery: fenced where it is made, in `hooks` and `observe`": """
         hooks._checked observe.Drops._drop observe.Drops._is_replaced observe.Drops._later observe.Drops._lost
         observe.Drops._made observe.Drops._succeeded_after observe.Drops._sum observe.Drops._unpath
         observe.Drops.expire observe.Drops.folder observe.Drops.put observe._is_settled observe._is_told
-        observe._lost_paths observe._of_folder observe.seen observe.Sum.bad observe._notes observe._says observe._table observe.of_many observe.text
+        observe._lost_paths observe._of_user observe._of_folder observe.seen observe.Sum.bad observe._notes observe._says observe._table observe.of_many observe.text
     """,
     "one published file that is hashed, fenced in `Hasher._serve`": """
         engine.Hasher._digest engine.Hasher._hash
@@ -151,12 +151,12 @@ NEED_NONE = {
         model.UploadedFile.source outside._depth outside.check outside.printable outside.read_file
         record._Table.__init__ record._Table._check_types record._Table.check record._identity record._image
         record._matching record._texts record.alike record.as_dropped record.at_status record.check
-        record.file_name record.losses record.new record.problems record.shortened record.stage_error
+        record.file_name record.link_name record.losses record.new record.problems record.shortened record.stage_error
         tree._check tree._checked tree._row
     """,
     "rows of the index, whose columns have types; a damaged one is made again": """
         tree.Index._gone tree.Index._make tree.Index._odd tree.Index._write tree.Index._write_unread
-        tree.Index.due tree.Index.held tree.Questions._rows tree.Questions.distinct tree.Questions.ended_since
+        tree.Index.due tree.Index.held tree.Questions._rows tree.Questions.distinct tree.Questions.images_of tree.Questions.beginning tree.Questions.ended_since
         tree.Questions.select tree.Questions.tally tree.content_key tree.recall tree.rows
     """,
     "the root itself, made and checked by a start, which waits or says what is wrong": """
@@ -176,9 +176,9 @@ NEEDS_NONE = {name: why for why, some in NEED_NONE.items() for name in some.spli
 def tried() -> set[str]:
     """Every function whose fence is tried with each kind of exception."""
     text = Path(test_fences_of_inboxes.__file__).read_text()
-    inboxes = {f"cytowatch.{one}" for one in re.findall(r'"(inbox\.[\w.<>]+)"', text)}
-    named = {one.function for one in test_fences_of_state.LOOPS} | inboxes
-    return {loops.short(one) for one in named} | ELSEWHERE.keys()
+    inboxes = set(re.findall(r'"(inbox\.[\w.<>]+)"', text))
+    named = {one.function.removeprefix("cytowatch.") for one in test_fences_of_state.LOOPS}
+    return {one.partition(".<locals>")[0] for one in named | inboxes} | ELSEWHERE.keys()
 
 
 def test_every_fence_is_tried() -> None:
@@ -193,7 +193,7 @@ def test_no_case_tries_what_is_no_fence() -> None:
 
 def test_every_loop_has_a_fence_or_a_reason() -> None:
     """A new one needs either: a fence, with a case, or a line in `NEED_NONE` that says why none."""
-    found, fences = loops.loops(frozenset(APART)), loops.fences()
+    found, fences = loops.loops(frozenset(APART)), {loops.short(one) for one in loops.fences()}
     bare = {name: through for name, through in found.items() if name not in fences}
     assert {name: through for name, through in bare.items() if name not in NEEDS_NONE} == {}
     assert NEEDS_NONE.keys() - bare.keys() == set(), "no such loops any more"
@@ -211,7 +211,7 @@ def test_a_new_loop_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     )
     monkeypatch.setattr(loops, "PACKAGE", tmp_path)
     assert loops.loops(frozenset()).keys() == {"inbox.Fresh.look", "inbox.users", "inbox.fenced"}
-    assert loops.fences() == {"inbox.fenced"}
+    assert loops.fences() == {"inbox.fresh.fenced"}
     assert loops.loops(frozenset({"inbox"})) == {}
 
 
@@ -235,6 +235,7 @@ def test_a_reload_before_the_start(kind: type[Exception]) -> None:
     aside.reset()
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_what_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that raises anything is named as damaged, and the others are verified."""
     spool = Spool.create(tmp_path / "root")

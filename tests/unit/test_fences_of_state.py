@@ -21,6 +21,7 @@ from cytowatch.config import Config
 from cytowatch.durable import failpoints
 from cytowatch.engine.hashing import Hasher
 from cytowatch.hooks.deliver import Courier
+from cytowatch.observe import returned
 from cytowatch.observe.feedback import Note, Notes
 from cytowatch.record import manifest
 from cytowatch.record.place import Place
@@ -295,6 +296,16 @@ def _(spool: Spool) -> set[str]:
     found = {one.id for one in index.missing()}
     index.close()
     return found
+
+
+@loop("observe.returned.notes", "bob/_returned")
+def _(spool: Spool) -> set[str]:
+    for user in ("ann", "bob"):
+        place = spool.inbox / user / returned.FOLDER
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"a{returned.ENDING}").write_text("x")
+    told = {note.user for _, note in returned.notes(spool.inbox, since=NOW - timedelta(days=1))}
+    return {id_ for user, id_ in (("ann", SOUND), ("bob", BAD)) if user in told}
 
 
 @loop("admin.invariants._fenced")
