@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -46,6 +47,9 @@ from cytowatch.tree import find, pauses
 from cytowatch.tree.spool import Spool
 
 __all__: list[str] = []
+
+#: So many are named before the question.
+_MOST_ASKED = 20
 
 
 def _asked(spool: Spool, what: str, id_: str | None = None, **more: Any) -> str:
@@ -136,21 +140,48 @@ def return_(wanted: IdArguments, root: RootOption = None, config: ConfigOption =
 @app.command()
 def remove(
     wanted: IdArguments,
-    anyway: Annotated[
-        bool, typer.Option("--anyway", help="Delete it even if a project shows it.")
-    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Even if a project shows it.")] = False,
     root: RootOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Delete finished uploaded files and their originals for good."""
+    """Remove uploaded files that are finished, with their originals, for good. It asks first."""
     spool = spool_of(root, config)
     with find.indexed(spool) as index:
         gone = {one.id: one for one in index.missing() if one.id in wanted}
+    there = [one(spool, name) for name in wanted if name not in gone]
+    if not yes and there:
+        _ask_before_removing(there)
     for id_, vanished in gone.items():
         _asked(spool, "remove", id_)
         console.print(f"{safe(vanished.name)}, which vanished from storage, is forgotten")
-    there = [one(spool, name) for name in wanted if name not in gone]
     _ask_each(spool, "remove", there, "is", anyway=anyway)
+
+
+def _ask_before_removing(entries: list[find.Entry]) -> None:
+    """Say what is about to go and ask for a yes.
+
+    Raises
+    ------
+    RootError
+        Nobody can be asked: neither the input nor the answer is a terminal's.
+    typer.Exit
+        The answer is no.
+    """
+    if not sys.stdin.isatty():
+        raise RootError("nothing was removed: there is nobody to ask, so give --yes")
+    for entry in entries[:_MOST_ASKED]:
+        about = entry.manifest
+        console.print(
+            f"{safe(about['name'])}  {entry.status.label}  {bytes_text(about['size_bytes'])}  "
+            f"of {safe(about['user'])}, received {safe(about['received_at'][:10])}  ({safe(about['id'])})"
+        )
+    if len(entries) > _MOST_ASKED:
+        console.print(f"and {len(entries) - _MOST_ASKED:,} more")
+    what = "this uploaded file" if len(entries) == 1 else f"these {len(entries):,} uploaded files"
+    if not typer.confirm(f"Remove {what} with the original for good?"):
+        console.print("nothing was removed")
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -282,12 +313,14 @@ def unlink(
     spool = spool_of(root, config)
     for entry in _deployed(spool, wanted):
         name = projects.unlink(spool, entry.path, project)
-        console.print(f"{safe(entry.manifest['name'])} is no more in the project {safe(name)}")
+        console.print(f"{safe(entry.manifest['name'])} is no longer in the project {safe(name)}")
 
 
 def _tell_pauses(held: pauses.Pauses) -> None:
     if held.everyone:
-        console.print("paused: everyone. What is in work comes to its end, nothing new is begun.")
+        console.print(
+            "paused: everyone. Work in progress will be finished; nothing new is started."
+        )
     elif held.users:
         console.print(f"paused: {safe(', '.join(sorted(held.users)))}. All others go on.")
     else:
@@ -347,5 +380,5 @@ def resume(user: UserOption = None, root: RootOption = None, config: ConfigOptio
 def reindex(root: RootOption = None, config: ConfigOption = None) -> None:
     """Rebuild the index from the tree; while a daemon runs, in the background."""
     said = _asked(spool_of(root, config), "reindex")
-    words = {"done": "the index is made anew", "begun": "the daemon is making the index anew"}
+    words = {"done": "the index is made again", "begun": "the daemon is making the index again"}
     console.print(words[said])

@@ -17,12 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cytowatch import durable
+from cytowatch.formats.sets import groups
+from cytowatch.record import names
 
 __all__ = ["Unit", "give_back", "opened", "put"]
 
 #: The file in ``<id>/`` whose name says under which number its files go back: a second try goes on with it.
 _MARK = re.compile(r"back\.(\d+)")
 _MOST_TRIES = 1000
+#: The ending of a text that says why something was handed back, and the mark that it was written.
+_WHY = ".why.txt"
+_TOLD = "back.told"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +36,16 @@ class Unit:
 
     stem: str
     files: Sequence[tuple[str, str]]
+
+    @property
+    def is_set(self) -> bool:
+        """Whether other files could be taken for parts of it: it is several, or is called like a part."""
+        tops = {path.partition("/")[0] for _, path in self.files}
+        return (
+            len(self.files) > 1
+            or any("/" in path for _, path in self.files)
+            or any(groups.is_part(name) for name in tops)
+        )
 
     def named(self, number: int) -> list[tuple[str, str]]:
         """The files with the paths that they get at the try of this `number`.
@@ -98,10 +113,15 @@ def put(source: Path, name: str, at: int) -> str:
     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
 
 
-def give_back(place: Path, unit: Unit, inbox: Path, folder: str) -> None:
+def give_back(place: Path, unit: Unit, inbox: Path, folder: str, *, why: str = "") -> None:
     """Rename the files of `unit` from the ``<id>/`` at `place` into `folder` of the inboxes.
 
     After a crash it goes on where it was if it is called again.
+
+    Parameters
+    ----------
+    why
+        A text that is put beside them, as ``NAME.why.txt``; none if it is empty.
 
     Raises
     ------
@@ -123,6 +143,18 @@ def give_back(place: Path, unit: Unit, inbox: Path, folder: str) -> None:
                 put(place / source, name, inner)
                 # Its old name goes with its directory.
                 os.fsync(inner)
+        if why and paths and not _is_file(place / _TOLD):
+            top = next(iter(paths.values())).partition("/")[0]
+            written = place / f"{_TOLD}.new"
+            written.write_text(why, "utf-8", "replace")
+            written.chmod(0o660)
+            put(written, _beside(top), at)
+            (place / _TOLD).touch()
+
+
+def _beside(name: str) -> str:
+    """The name of the text beside `name`, cut where it would be too long for a file system."""
+    return os.fsdecode(os.fsencode(name)[: 255 - len(_WHY)]) + _WHY
 
 
 def _is_file(path: Path) -> bool:
@@ -139,11 +171,27 @@ def _begun(place: Path) -> int | None:
 
 
 def _free(unit: Unit, at: int) -> int:
-    """The first number under which no name of the unit is taken; its folder is made at once."""
+    """The first number under which no name of the unit is taken; its folder is made at once.
+
+    Nor may anything lie there that could be taken for a part of the same set: it is of another drop.
+    """
+    with os.scandir(at) as entries:
+        there = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+    # A lone image could only be taken for the head of a folder.
+    stems = {
+        stem
+        for name, is_folder in there.items()
+        if is_folder or unit.is_set
+        for stem in groups.stems(name)
+    }
+    folded = {names.fold(name) for name in there}
     for number in range(_MOST_TRIES):
         tops = {path.partition("/")[::2] for _, path in unit.named(number)}
-        names = {top for top, _ in tops}
-        if any(_taken(name, at) for name in names):
+        own = {top for top, _ in tops}
+        own_stems = {stem for name in own for stem in groups.stems(name)}
+        if folded & {names.fold(name) for name in own} or own_stems & stems:
+            continue
+        if any(_taken(name, at) for name in own):
             continue
         made: list[str] = []
         try:
@@ -151,7 +199,7 @@ def _free(unit: Unit, at: int) -> int:
                 os.mkdir(name, 0o777, dir_fd=at)
                 made.append(name)
         except FileExistsError:
-            # Somebody was faster: another one's folder is no place for these.
+            # Somebody was faster: another one's folder is not a place for these.
             for name in made:
                 with suppress(OSError):
                     os.rmdir(name, dir_fd=at)

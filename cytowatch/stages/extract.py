@@ -110,18 +110,12 @@ def _text(path: str) -> str:
 
 
 def _groups(found: dict[str, Unpacked]) -> list[Group]:
-    """What belongs together. Nothing more will come, so parts without an index are images."""
+    """What belongs together."""
 
     def look(path: str, function: Callable[[Probe], T]) -> T:
         return _probed(found[path], function)
 
-    made: list[Group] = []
-    for group in groups.groups({path: one.size_bytes for path, one in found.items()}, look):
-        if group.kind == "hamamatsu-vms" and group.headless:
-            made += [Group(kind=None, members=(path,)) for path in group.members]
-        else:
-            made.append(group)
-    return made
+    return groups.groups({path: one.size_bytes for path, one in found.items()}, look)
 
 
 def _probed(
@@ -137,7 +131,9 @@ def _probed(
 
 def _refusal(group: Group, found: dict[str, Unpacked], file: UploadedFile) -> str | None:
     """Why a group becomes no uploaded file; None if it does."""
-    if group.kind is not None:
+    if group.kind is not None and not (
+        group.headless and group.folder is None and len(group.members) == 1
+    ):
         return None
 
     def judged(probe: Probe) -> str | None:

@@ -153,7 +153,7 @@ def test_link_of_an_archive_links_what_is_in_it(root: Root, tmp_path: Path, kind
 
 @pytest.mark.parametrize("kind", ["a.svs", "b.jpg"])
 def test_rejected_though_dropped_together(root: Root, tmp_path: Path, kind: str) -> None:
-    """Whoever is the first to be hashed stays; the others say whose content they have, and what they are."""
+    """Anyone who is the first to be hashed stays; the others say whose content they have, and what they are."""
     policy(root, "reject")
     make = builders.aperio_svs if kind == "a.svs" else builders.jpeg
     slide = make(tmp_path / kind)
@@ -211,7 +211,7 @@ def test_a_first_one_that_fails_holds_up_nobody(root: Root, tmp_path: Path) -> N
 def test_one_that_was_rejected_is_tried_again_when_the_first_is_gone(
     root: Root, tmp_path: Path
 ) -> None:
-    """`retry` looks anew: nothing is rejected because of what is not there."""
+    """`retry` looks again: nothing is rejected because of what is not there."""
     policy(root, "reject")
     slide = builders.aperio_svs(tmp_path / "a.svs")
     root.drop(slide, "one.svs")
@@ -219,7 +219,7 @@ def test_one_that_was_rejected_is_tried_again_when_the_first_is_gone(
     root.drop(slide, "two.svs")
     root.run_until_idle()
     found = root.by_name()
-    for words in (("remove", found["one.svs"]["id"]), ("retry", found["two.svs"]["id"])):
+    for words in (("remove", "--yes", found["one.svs"]["id"]), ("retry", found["two.svs"]["id"])):
         where = ("--root", str(root.path), "--config", str(root.config))
         subprocess.run([*root.command(*words), *where], check=True, capture_output=True)
     assert root.run_until_idle() == 0
@@ -228,7 +228,7 @@ def test_one_that_was_rejected_is_tried_again_when_the_first_is_gone(
 
 
 def test_a_restart_knows_who_was_first(root: Root, tmp_path: Path) -> None:
-    """Whoever was being converted then; the copy that comes meanwhile is the second one."""
+    """Anyone who was being converted then; the copy that comes meanwhile is the second one."""
     policy(root, "reject")
     root.environment = {"CYTOWATCH_TEST_STAGES": "tests.acceptance.stages_for_tests"}
     flat = builders.jpeg(tmp_path / "a.jpg")
@@ -271,7 +271,7 @@ def half_linked(root: Root, tmp_path: Path) -> tuple[dict, dict]:  # type: ignor
 def test_a_first_one_is_not_removed_while_it_is_linked_to(root: Root, tmp_path: Path) -> None:
     """Its copy may have given up its own bytes by then."""
     one, _ = half_linked(root, tmp_path)
-    words = [*root.command("remove", one["id"]), "--root", str(root.path)]
+    words = [*root.command("remove", "--yes", one["id"]), "--root", str(root.path)]
     told = subprocess.run(words, check=False, capture_output=True, text=True)
     assert told.returncode == 2
     assert "has the same content and is in work: try again later" in " ".join(told.stderr.split())
@@ -295,7 +295,7 @@ def test_a_copy_whose_first_one_is_gone(root: Root, tmp_path: Path) -> None:
     assert found["status"] == "CONVERTED"
     assert not (found["_path"] / "source").is_symlink()
     root.check_hashes()
-    # Nobody may take a slide out of storage by hand without being told of it.
-    forgotten = [*root.command("remove", one["id"]), "--root", str(root.path)]
+    # Nobody may take a slide out of storage by hand without a report of it.
+    forgotten = [*root.command("remove", "--yes", one["id"]), "--root", str(root.path)]
     subprocess.run(forgotten, check=True, capture_output=True)
     root.assert_clean()

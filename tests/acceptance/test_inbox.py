@@ -1,4 +1,4 @@
-"""One folder, one file, one user: whatever is wrong with it, all others are served, now and after a restart."""
+"""One folder, one file, one user: no matter what is wrong with it, all others are served, now and after a restart."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from cytowatch.durable import trees
 from cytowatch.durable.failpoints import POISON
 from tests import builders
 from tests.acceptance.conftest import Root, free_port, health, json_lines
+from tests.builders import vendors
 from tests.needs import needs
 
 #: Nobody of this machine.
@@ -215,7 +216,7 @@ def test_what_raises_anything_is_set_aside_alone(root: Root, tmp_path: Path, kin
 def test_a_file_that_may_not_be_moved_does_not_keep_its_folder_open(
     root: Root, tmp_path: Path
 ) -> None:
-    """The folder comes to its end and names it; it goes by itself when it may, and nothing is made twice."""
+    """The folder is finished and names it; it goes by itself when it may, and nothing is made twice."""
     root.configure(inbox="folder_quiet_s = 0.5")
     case = root.path / "inbox" / "ann" / "case"
     kept = case / "kept"
@@ -296,4 +297,29 @@ def test_storage_that_may_not_be_written_is_waited_for(root: Root, tmp_path: Pat
     root.wait(lambda: deployed(root, "ann.svs", "carl.svs"), 120)
     assert root.stop() == 0
     assert not [one for one in json_lines(root.log) if one["event"] == "unexpected"]
+    root.assert_clean()
+
+
+def test_notes_of_a_copier_make_their_file_wait(root: Root, tmp_path: Path) -> None:
+    """aria2 and lftp write several parts of a file under its final name; when their notes go they are done."""
+    inbox = root.path / "inbox" / "ann"
+    builders.png(tmp_path / "a.png")
+    for name in ("a.png", "b.png"):
+        root.drop(tmp_path / "a.png", name)
+    (inbox / "a.png.aria2").write_bytes(b"\0\1")
+    vendors.mirax_mrxs(inbox, "M")
+    notes = inbox / "M" / "Data0001.dat.lftp-pget-status"
+    notes.write_text("size=1\n")
+    assert root.run_until_idle() == 0
+    assert set(root.by_name()) == {"b.png"}
+    root.start()
+    root.wait(lambda: {one["why"] for one in root.waiting()} == {"still_copied"})
+    said = {one["path"]: one["detail"] for one in root.waiting()}
+    assert "a.png.aria2 lies beside it" in said["ann/a.png"]
+    assert "Data0001.dat.lftp-pget-status lies beside it" in said["ann/M.mrxs"]
+    (inbox / "a.png.aria2").unlink()
+    notes.unlink()
+    root.wait(lambda: root.by_name().get("a.png", {}).get("status") == "CONVERTED")
+    root.wait(lambda: root.by_name().get("M.mrxs", {}).get("status") == "DEPLOYED")
+    assert root.stop() == 0
     root.assert_clean()

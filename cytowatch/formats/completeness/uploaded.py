@@ -110,7 +110,7 @@ def check_whole(file: UploadedFile) -> tuple[list[str], list[str]]:
                 raise FormatError(
                     "unsafe_reference", f"{path} names {stray!r}, which is not in its own folder"
                 )
-    promised: list[str] = []
+    promised = _strays(file)
     for group in groups.groups(own, look_into):
         if group.mixed is not None:
             raise FormatError(
@@ -119,8 +119,15 @@ def check_whole(file: UploadedFile) -> tuple[list[str], list[str]]:
             )
         if group.missing is None:
             continue
+        if group.is_spare:
+            promised.append(
+                f"{group.missing} is missing. The slide has all its pixels; a label, a macro or notes of the "
+                "scanner may be cut"
+            )
+            continue
         if len(own) > 1 or not _is_only_named_so(group):
-            raise incomplete(f"missing {group.missing}", group)
+            said = "".join(f"; {one}" for one in file.manifest["warnings"])
+            raise incomplete(f"missing {group.missing}{said}", group)
         promised.append(
             f"its name looks like a part of a slide of {_kind_of(group)}, of which "
             f"{group.missing} never came: it was taken for what it is by itself"
@@ -137,8 +144,18 @@ def check_whole(file: UploadedFile) -> tuple[list[str], list[str]]:
     return promised, late
 
 
+def _strays(file: UploadedFile) -> list[str]:
+    """What is to be said of files in the folder of a slide that its index does not name."""
+    return [
+        f"{row['path'].removeprefix('source/')} is in the slide's folder, but its index does not name it. It "
+        "is kept, and is not a part of the slide"
+        for row in file.manifest["files"]
+        if row["role"] == "sidecar" and row["path"].count("/") > 1
+    ]
+
+
 def _is_only_named_so(group: Group) -> bool:
-    """Whether nothing but its name makes a file a part of a set, and it is an image by itself.
+    """Whether only the name of a file makes it a part of a set, and it is an image by itself.
 
     A photograph may be called like a macro, and CellSens exports images without a folder. An .mrxs
     alone is only the preview of a slide.

@@ -37,7 +37,7 @@ from cytowatch.formats import Probe, look
 from cytowatch.formats.completeness import whole as completeness
 from cytowatch.inbox import back
 from cytowatch.inbox.scan import Drop, Waiting, fingerprint
-from cytowatch.record import manifest, names
+from cytowatch.record import leftovers, manifest, names
 from cytowatch.record.entries import Manifest
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
@@ -69,7 +69,7 @@ class Parcel:
 
     `folder` is a folder that is removed if nothing is left in it,
     `marker` the ``done_marker`` file that goes with it, `parent` the uploaded file of the dropped
-    folder; with `images_only` a file that no format claims stays where it is.
+    folder; with `images_only` a file that no format claims stays where it is. `warnings` are the manifest's first.
     """
 
     members: tuple[Member, ...]
@@ -77,6 +77,7 @@ class Parcel:
     marker: Drop | None = None
     parent: Manifest | None = None
     images_only: bool = False
+    warnings: tuple[str, ...] = ()
 
     @property
     def head(self) -> Drop:
@@ -97,7 +98,7 @@ class Parcel:
 
 
 def single(drop: Drop) -> Parcel:
-    """A drop that is one file alone."""
+    """A drop that is one file only."""
     name = names.decode(os.fsencode(drop.name))[0]
     return Parcel(members=(Member(drop=drop, to=f"source/{names.slug(name)}"),))
 
@@ -115,7 +116,7 @@ def prepare_process() -> None:
 def lease(descriptor: int) -> str:
     """Ask for a read lease: ``granted``, ``writer`` (somebody has it open for writing) or ``none``.
 
-    ``none`` is said where leases are not to be had: a filesystem without them, a file that is
+    ``none`` is said where leases are not available: a filesystem without them, a file that is
     another user's.
     """
     try:
@@ -163,7 +164,7 @@ def claim(
     make_id
         Makes an id from the time and a name.
     quiet_for_s
-        How long it has been quiet; where leases are not to be had it must be `fallback_quiet_s`.
+        How long it has been quiet; where leases are not available it must be `fallback_quiet_s`.
     overdue
         It has waited long enough for what is missing: claim it although it is incomplete.
     leases
@@ -180,6 +181,10 @@ def claim(
             return held
         lacking = None
         for one in held:
+            # Where the copier says itself when it is done, its notes say nothing.
+            if parcel.marker is None and (notes := _notes_beside(one)) is not None:
+                why = f"its copy program is still at work on it: {names.printable(notes)} lies beside it"
+                return _of(parcel, one, Waiting(why="still_copied", detail=why))
             found = _hold(one, config, quiet_for_s=quiet_for_s, leases=leases)
             if isinstance(found, Waiting):
                 return _of(parcel, one, found)
@@ -199,6 +204,17 @@ def claim(
         return _take(
             spool, parcel, held, config=config, now=now, make_id=make_id, software=software
         )
+
+
+def _notes_beside(one: _Held) -> str | None:
+    """The notes of a program that writes this file in several parts, under its final name."""
+    for ending in leftovers.BESIDE:
+        name = f"{one.member.drop.name}{ending}"
+        # A name that would be too long is none.
+        with suppress(OSError):
+            os.stat(name, dir_fd=one.folder_fd, follow_symlinks=False)
+            return name
+    return None
 
 
 def _of(parcel: Parcel, one: _Held, waiting: Waiting) -> Waiting:
@@ -388,22 +404,20 @@ def _prepare(
         )
         for member in parcel.members
     ]
-    manifest.write(
-        place,
-        manifest.new(
-            id=place.name,
-            user=parcel.head.user,
-            name=name,
-            name_base64=name_base64,
-            drop_path=names.decode(os.fsencode(parcel.path))[0],
-            projects=[parcel.head.project] if parcel.head.project else [],
-            files=files,
-            now=now,
-            software=software,
-            parent=parcel.parent,
-        ),
-        mode=int(config.storage.file_mode, 8),
+    made = manifest.new(
+        id=place.name,
+        user=parcel.head.user,
+        name=name,
+        name_base64=name_base64,
+        drop_path=names.decode(os.fsencode(parcel.path))[0],
+        projects=[parcel.head.project] if parcel.head.project else [],
+        files=files,
+        now=now,
+        software=software,
+        parent=parcel.parent,
     )
+    made["warnings"] = list(parcel.warnings)
+    manifest.write(place, made, mode=int(config.storage.file_mode, 8))
 
 
 def _take_marker(spool: Spool, parcel: Parcel, place: Path) -> None:
@@ -416,12 +430,12 @@ def _take_marker(spool: Spool, parcel: Parcel, place: Path) -> None:
 
 
 def _trouble(one: _Held, moved: Path) -> Waiting | None:
-    """Whether someone came between; tells why, or None when the file is ours alone."""
+    """Whether someone came between; tells why, or None when the file is ours only."""
     there = os.stat(moved, follow_symlinks=False)
     seen = one.member.drop.fingerprint
     if (there.st_dev, there.st_ino) != (seen.device, seen.inode):
         return Waiting(why="settling", detail="another file was put in its place meanwhile")
-    # Whoever breaks it waits in its open until we let go: by then the file must be back.
+    # Anyone who breaks it waits in its open until we let go: by then the file must be back.
     if one.leased and fcntl.fcntl(one.descriptor, fcntl.F_GETLEASE) != fcntl.F_RDLCK:
         return Waiting(why="open_for_writing", detail="somebody opened it for writing meanwhile")
     # The path is gone from the share, so a lease that is granted now proves that no writer is left.
@@ -440,7 +454,7 @@ def _trouble(one: _Held, moved: Path) -> Waiting | None:
 
 
 def _undo(spool: Spool, place: Path, moved: list[_Held]) -> None:
-    """Back to the inbox under their own names, or beside whatever has such a name by now."""
+    """Back to the inbox under their own names, or beside anything that has such a name by now."""
     if (place / _MARKER).exists():
         marker = json.loads((place / JOURNAL).read_bytes())["marker"]
         with durable.beneath(spool.inbox, os.path.dirname(marker)) as at:
