@@ -107,7 +107,7 @@ def _opened(reader: Any, descriptor: int, path: str, config: Config) -> Opened:
     about = _About(_metadata(reader))
     areas = subblocks.areas(blocks)
     if blocks and not areas:
-        raise ConversionError("no_pixels", "it has reduced images alone, and not their original")
+        raise ConversionError("no_pixels", "it has only reduced images, and not their original")
     areas = areas or {None: reader.total_bounding_rectangle}
     names = about.scenes
     scenes = []

@@ -53,7 +53,7 @@ def open_vsi(path: str, config: Config) -> Opened:
     Raises
     ------
     ConversionError
-        It is damaged, or slideio is not to be had on this machine (`reader_missing`).
+        It is damaged, or slideio is not available on this machine (`reader_missing`).
     """
     try:
         import slideio
