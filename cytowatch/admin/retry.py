@@ -1,6 +1,6 @@
-"""What is done with an uploaded file after it came to its end: retried, handed back, removed.
+"""What is done with an uploaded file after it is finished: retried, handed back, removed.
 
-Whoever calls this is the only one that changes the tree: the daemon, or a command that holds its
+Anyone who calls this is the only one that changes the tree: the daemon, or a command that holds its
 lock because none runs.
 """
 
@@ -36,7 +36,7 @@ _NOT_A_FOLDER = frozenset({errno.ELOOP, errno.ENOTDIR, errno.ENXIO})
 
 
 def _place(spool: Spool, id_: UploadedFileId) -> Place:
-    """Where an uploaded file is that has come to its end."""
+    """Where an uploaded file is that is finished."""
     found = spool.find(id_)
     if found is None:
         there = (spool.storage / user / id_ for user in spool.users())
@@ -67,7 +67,7 @@ def published(spool: Spool, id_: UploadedFileId) -> Path:
 
 
 def status_of(spool: Spool, id_: UploadedFileId) -> Status | None:
-    """The status of an uploaded file that came to its end; None of any other."""
+    """The status of an uploaded file that is finished; None of any other."""
     try:
         return _place(spool, id_).status
     except (RootError, OSError, ManifestError):
@@ -94,12 +94,14 @@ def retry(spool: Spool, id_: UploadedFileId, *, now: datetime) -> str:
     """
     place = _place(spool, id_)
     if not place.status.is_error or place.manifest["error"] is None:
-        raise RootError(f"{id_} is no error ({place.status.label}), so there is nothing to retry")
+        raise RootError(
+            f"{id_} is not an error ({place.status.label}), so there is nothing to retry"
+        )
     if place.manifest["error"]["reason"] == "incomplete":
         return _to_inbox(spool, place)
     failed = Status[place.manifest["error"]["stage"]]
     native = place.manifest["format"] is not None and place.manifest["format"]["native"]
-    # What was derived went with the error, so a pyramid is derived anew before it is deployed.
+    # What was derived went with the error, so a pyramid is derived again before it is deployed.
     again = Status.CONVERTING if failed is Status.DEPLOYING and not native else failed
     if place.manifest["format"] is None:
         again = Status.DETECTING_FORMAT
@@ -112,11 +114,11 @@ def retry(spool: Spool, id_: UploadedFileId, *, now: datetime) -> str:
 def originals(found: Manifest) -> Iterator[tuple[FileEntry, str]]:
     """Every source and sidecar, and its path as it was dropped, relative to where it lay.
 
-    Head and folder of a set have their own names again, whatever they are called below ``source/``.
+    Head and folder of a set have their own names again, no matter what they are called below ``source/``.
     """
     coded = found["name_base64"]
     name = found["name"]
-    # What came from an archive's code page is text; only what is no text, or is too long as UTF-8, goes
+    # What came from an archive's code page is text; only what is not text, or is too long as UTF-8, goes
     # back as its bytes.
     if coded and ("\ufffd" in name or len(name.encode("utf-8", "replace")) > _LONGEST_NAME_BYTES):
         name = os.fsdecode(base64.b64decode(coded))
@@ -264,7 +266,7 @@ def expired(spool: Spool, *, now: datetime, days: float) -> Iterator[tuple[Statu
             continue
         for id_ in spool.in_status(status):
             path, late = spool.stage(status) / id_, False
-            # By its path: whoever then removes it speaks of the same id.
+            # By its path: anyone who then removes it speaks of the same id.
             which = os.fspath(path.relative_to(spool.root))
             # It may be removed right now, or be damaged: then its age is unknown.
             gone = (FileNotFoundError, ManifestError)

@@ -199,7 +199,7 @@ def _free(unit: Unit, at: int) -> int:
                 os.mkdir(name, 0o777, dir_fd=at)
                 made.append(name)
         except FileExistsError:
-            # Somebody was faster: another one's folder is no place for these.
+            # Somebody was faster: another one's folder is not a place for these.
             for name in made:
                 with suppress(OSError):
                     os.rmdir(name, dir_fd=at)

@@ -119,7 +119,7 @@ class Ledger:
             self._returned = found
 
     def left(self, status: Status, id_: str) -> None:
-        """One that had come to its end in `status` was removed, handed back or sent back."""
+        """One that was finished in `status` was removed, handed back or sent back."""
         self._index.look([id_])
         for where in ("note", "uploaded_file"):
             aside.clear(where, id_)
@@ -155,7 +155,7 @@ class Ledger:
                 self._in_work[found["id"]] = (after, 0.0)
             with aside.fence("note", found["id"], clears=False):
                 self._remember(after.status, found)
-            # The images of a dropped folder were told of one by one, as they were claimed.
+            # The images of a dropped folder were reported one by one, as they were claimed.
             if after.status is Status.EXTRACTED and not is_folder(found):
                 self._counts[Status.UPLOADED] += len(found["children"])
             self.errors += after.status.is_error
@@ -208,7 +208,7 @@ class Ledger:
         )
 
     def retried(self, place: Place) -> None:
-        """The stage of `place` begins anew."""
+        """The stage of `place` begins again."""
         self._metrics.retries.labels(place.status.name).inc()
 
     def said(self, id_: str, words: str) -> None:

@@ -115,7 +115,7 @@ def kept(text: str, raw: bytes) -> str | None:
 
 
 def noted(path: str) -> dict[str, str]:
-    """How the manifest keeps the `path` that a file was dropped under: as text, and where that loses bytes, in base64.
+    r"""How the manifest keeps the `path` that a file was dropped under: as text, and where that loses bytes, in base64.
 
     >>> noted("Fälle/Index.dat"), noted("caf\\udce9.opt")
     ({'dropped_as': 'Fälle/Index.dat'}, {'dropped_as': 'caf\ufffd.opt', 'dropped_as_base64': 'Y2Fm6S5vcHQ='})
@@ -125,7 +125,7 @@ def noted(path: str) -> dict[str, str]:
 
 
 def as_dropped(row: Mapping[str, object]) -> str | None:
-    """The path that `noted` kept in a row of the manifest, as the system spells it.
+    r"""The path that `noted` kept in a row of the manifest, as the system spells it.
 
     None where there is none, or none that leads to a file below a folder: no disk gave it.
 
@@ -164,7 +164,7 @@ def link_name(drop_path: str, name: str) -> str:
 
 
 def ignored(name: str, extra: Iterable[str]) -> bool:
-    """Whether `name` is never claimed, whatever it holds.
+    """Whether `name` is never claimed, no matter what it holds.
 
     >>> ignored("Thumbs.db", []), ignored("a.PART", []), ignored("a.svs", ["*.svs"]), ignored("a", [])
     (True, True, True, False)

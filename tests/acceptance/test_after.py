@@ -216,7 +216,7 @@ def test_a_set_without_its_head_comes_back_in_its_folder(root: Root, tmp_path: P
 
 @pytest.mark.parametrize("what", ["link", "pipe", "file"])
 def test_nothing_leaves_the_tree_on_its_way_back(root: Root, tmp_path: Path, what: str) -> None:
-    """Whatever lies where a folder of the inbox is expected is not followed; the original is kept."""
+    """Anything that lies where a folder of the inbox is expected is not followed; the original is kept."""
     document = failed(root, tmp_path)
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -435,7 +435,7 @@ def test_exported_under_the_very_name_that_was_dropped(root: Root, tmp_path: Pat
 
 
 def test_a_folder_of_somebody_else_in_a_stage(root: Root, tmp_path: Path) -> None:
-    """Nothing is done with what has no id, and `check --deep` names it; work that waits is no fault."""
+    """Nothing is done with what has no id, and `check --deep` names it; work that waits is not a fault."""
     stray = root.path / "stages" / "uploaded" / "stray"
     root.configure(inbox="folder_quiet_s = 60")
     case = root.path / "inbox" / "ann" / "case"
@@ -450,6 +450,6 @@ def test_a_folder_of_somebody_else_in_a_stage(root: Root, tmp_path: Path) -> Non
         1,
         1,
     )
-    assert f"{stray} is no uploaded file" in told.stdout
+    assert f"{stray} is not an uploaded file" in told.stdout
     stray.rmdir()
     assert command(root, "check", "--deep").returncode == 0
