@@ -23,7 +23,7 @@ _AVIF = frozenset({b"avif", b"avis"})
 _HEIC = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"})
 _OLE = bytes.fromhex("D0CF11E0A1B11AE1")
 _ZIP_ENTRY = b"PK\x03\x04"
-#: With which member the packages of Office begin, whoever wrote them.
+#: With which member the packages of Office begin, no matter who wrote them.
 _OF_OFFICE = (
     b"[Content_Types].xml", b"_rels/.rels", b"docProps/app.xml", b"docProps/core.xml",
     b"word/document.xml", b"xl/workbook.xml", b"ppt/presentation.xml",
@@ -79,7 +79,7 @@ def is_foreign(head: bytes) -> bool:
 
 
 def office_document(head: bytes) -> bool:
-    """Whether a zip is the package of a document, whose pictures are no slides."""
+    """Whether a zip is the package of a document, whose pictures are not slides."""
     if not head.startswith(_ZIP_ENTRY) or len(head) < 30:
         return False
     length, extra = struct.unpack_from("<HH", head, 26)

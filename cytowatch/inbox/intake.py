@@ -75,7 +75,7 @@ class _Running:
 
 
 class Intake:
-    """Guards what is known of the inboxes; used by the main thread alone, save `hint`.
+    """Guards what is known of the inboxes; used by the main thread only, save `hint`.
 
     Parameters
     ----------
@@ -187,7 +187,7 @@ class Intake:
         return self._sweep.go_on(now)
 
     def seen(self) -> tuple[int, bool]:
-        """How many drops no event told of, and whether all inboxes were looked at, since asked last."""
+        """How many drops no event announced, and whether all inboxes were looked at, since asked last."""
         return self._sweep.seen()
 
     def claim_due(self, now: float, pauses: Pauses) -> None:
@@ -537,7 +537,7 @@ class Intake:
         return waits.left(self._settler, now, wall, self._folders.is_open, since=since)
 
     def stop(self) -> None:
-        """Let the claims that run come to their end; no new one begins."""
+        """Finish the claims that run; no new one starts."""
         self._rooms.stop()
         self._turns.stop()
 

@@ -18,11 +18,11 @@ _LONGEST_NAME_BYTES = 255
 def originals(found: Manifest) -> Iterator[tuple[FileEntry, str]]:
     """Every source and sidecar, and its path as it was dropped, relative to where it lay.
 
-    Head and folder of a set have their own names again, whatever they are called below ``source/``.
+    Head and folder of a set have their own names again, no matter what they are called below ``source/``.
     """
     coded = found["name_base64"]
     name = found["name"]
-    # What came from an archive's code page is text; only what is no text, or is too long as UTF-8, goes
+    # What came from an archive's code page is text; only what is not text, or is too long as UTF-8, goes
     # back as its bytes.
     if coded and ("\ufffd" in name or len(name.encode("utf-8", "replace")) > _LONGEST_NAME_BYTES):
         name = os.fsdecode(base64.b64decode(coded))

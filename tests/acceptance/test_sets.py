@@ -1,4 +1,4 @@
-"""Sets and shapes of drop: whatever comes, in whatever order, one uploaded file a slide."""
+"""Sets and shapes of drop: anything that comes, in any order, one uploaded file per slide."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ def _strays(file: UploadedFile) -> list[str]:
 
 
 def _is_only_named_so(group: Group) -> bool:
-    """Whether nothing but its name makes a file a part of a set, and it is an image by itself.
+    """Whether only the name of a file makes it a part of a set, and it is an image by itself.
 
     A photograph may be called like a macro, and CellSens exports images without a folder. An .mrxs
     alone is only the preview of a slide.

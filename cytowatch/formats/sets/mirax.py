@@ -65,7 +65,7 @@ def mirax(name: str, folder: Folder, near: Near, look: Look) -> Group | None:
 
 
 def _spelled(inside: Mapping[str, str], look: Look) -> tuple[tuple[str, str], ...]:
-    """Path and wanted name of the files whose names differ from the index's in case alone."""
+    """Path and wanted name of the files whose names differ from the index's in case only."""
     lower: dict[str, list[str]] = {}
     for name in inside:
         lower.setdefault(name.lower(), []).append(name)

@@ -74,9 +74,9 @@ class Questions(ABC):
         since, until
             Limits of `received_at`, in ISO 8601, the second one excluded.
         after
-            Ids that are greater alone: a page that nothing which comes or goes can shift.
+            Only greater ids: a page that nothing which comes or goes can shift.
         final
-            What has come to its end alone.
+            Only what is finished.
         sort
             One of `SORTS`.
         limit
@@ -160,7 +160,7 @@ class Questions(ABC):
         return self._rows("WHERE duplicate_of = ? ORDER BY id", (id_,))
 
     def ended_since(self, at: str) -> list[Row]:
-        """What has come to its end since `at`, in ISO 8601."""
+        """What is finished since `at`, in ISO 8601."""
         rows = self._rows("WHERE changed_at >= ? ORDER BY changed_at", (at,))
         return [row for row in rows if row.status.is_final]
 
