@@ -47,6 +47,7 @@ from cytowatch.record.errors import ConfigError, CytowatchError
 from cytowatch.record.manifest import ManifestError
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
+from cytowatch.transitions.moves import Transitions
 from cytowatch.transitions.recover import finish, recover, set_doubles_aside
 from cytowatch.tree import pauses
 from cytowatch.tree.index.index import Index
@@ -228,7 +229,6 @@ class _Daemon:
             status_for=timedelta(days=config.feedback.status_days),
             defects=spool.state / "reports",
         )
-        spool.hooks = config.hooks
         self._hasher = Hasher(spool, self._index, self._log, self._wake)
         self._courier = Courier(spool, config.hooks, self._hook_told)
         self._notes = Notes(spool.root, config.feedback.dir)
@@ -240,9 +240,12 @@ class _Daemon:
             else Zygote(config, stages=stages)
         )
         self._random = random.Random()
+        moves = Transitions(
+            spool=spool, index=self._index, config=config, observer=self._ledger, now=_now,
+            monotonic=time.monotonic,
+        )  # fmt: skip
         self._folders = Folders(
-            spool, self._ledger, self._index, now=_now, make_id=self._new_id, software=software(),
-            settings=config.storage,
+            moves, make_id=self._new_id, software=software(), settings=config.storage
         )  # fmt: skip
         self._intake = Intake(
             spool,
@@ -255,15 +258,10 @@ class _Daemon:
         )
         self._engine = Engine(
             Treatment(
-                spool=spool,
-                config=config,
-                zygote=self._zygote,
-                observer=self._ledger,
-                index=self._index,
+                transitions=moves,
+                decoders=self._zygote,
                 contents=Contents(),
                 room=self._room,
-                now=_now,
-                monotonic=time.monotonic,
                 stop=self._stop,
             ),
             count=self._count,
@@ -436,8 +434,6 @@ class _Daemon:
             self._engine.idle
             and self._courier.idle()
             and self._hasher.idle()
-            # In this order: what an archive hands out is in the ledger before the engine is idle.
-            and not self._ledger.has_children
             and self._intake.idle(now, patience_s=_PATIENCE_S)
             and self._rescan_found_nothing(now)
         )
@@ -507,8 +503,6 @@ class _Daemon:
                 self._tell_claimed(claimed)
             # A free thread must not wait for the next turn of the loop.
             self._engine.start_some(now)
-        for user, id_ in self._ledger.take_children():
-            self._engine.submit(user, id_)
         self._engine.start_some(now)
 
     def _tell_claimed(self, claimed: Claimed) -> None:
@@ -546,7 +540,7 @@ class _Daemon:
         self._intake.reconfigure(config)
         self._engine.reconfigure(config)
         self._zygote.reconfigure(config)
-        self._spool.hooks = config.hooks
+        self._folders.reconfigure(config)
         self._courier.reconfigure(config.hooks)
         logs.configure(config.log.level, config.log.format)
         self._log.info("reloaded", changed=changed, needs_a_restart=refused)

@@ -23,8 +23,8 @@ from cytowatch.record.entries import FileEntry, Manifest
 from cytowatch.record.errors import RootError
 from cytowatch.record.manifest import ManifestError
 from cytowatch.record.names import UploadedFileId
+from cytowatch.record.place import Place
 from cytowatch.record.status import Status
-from cytowatch.transitions.enter import Place
 from cytowatch.tree.index.index import Index
 from cytowatch.tree.spool import Spool
 

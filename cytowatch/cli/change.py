@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -46,6 +47,9 @@ from cytowatch.tree import find, pauses
 from cytowatch.tree.spool import Spool
 
 __all__: list[str] = []
+
+#: So many are named before the question.
+_MOST_ASKED = 20
 
 
 def _asked(spool: Spool, what: str, id_: str | None = None, **more: Any) -> str:
@@ -136,21 +140,48 @@ def return_(wanted: IdArguments, root: RootOption = None, config: ConfigOption =
 @app.command()
 def remove(
     wanted: IdArguments,
-    anyway: Annotated[
-        bool, typer.Option("--anyway", help="Delete it even if a project shows it.")
-    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Even if a project shows it.")] = False,
     root: RootOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Delete finished uploaded files and their originals for good."""
+    """Remove uploaded files that came to their end, with their originals, for good. It asks first."""
     spool = spool_of(root, config)
     with find.indexed(spool) as index:
         gone = {one.id: one for one in index.missing() if one.id in wanted}
+    there = [one(spool, name) for name in wanted if name not in gone]
+    if not yes and there:
+        _ask_before_removing(there)
     for id_, vanished in gone.items():
         _asked(spool, "remove", id_)
         console.print(f"{safe(vanished.name)}, which vanished from storage, is forgotten")
-    there = [one(spool, name) for name in wanted if name not in gone]
     _ask_each(spool, "remove", there, "is", anyway=anyway)
+
+
+def _ask_before_removing(entries: list[find.Entry]) -> None:
+    """Say what is about to go and ask for a yes.
+
+    Raises
+    ------
+    RootError
+        Nobody can be asked: neither the input nor the answer is a terminal's.
+    typer.Exit
+        The answer is no.
+    """
+    if not sys.stdin.isatty():
+        raise RootError("nothing was removed: there is nobody to ask, so give --yes")
+    for entry in entries[:_MOST_ASKED]:
+        about = entry.manifest
+        console.print(
+            f"{safe(about['name'])}  {entry.status.label}  {bytes_text(about['size_bytes'])}  "
+            f"of {safe(about['user'])}, received {safe(about['received_at'][:10])}  ({safe(about['id'])})"
+        )
+    if len(entries) > _MOST_ASKED:
+        console.print(f"and {len(entries) - _MOST_ASKED:,} more")
+    what = "this uploaded file" if len(entries) == 1 else f"these {len(entries):,} uploaded files"
+    if not typer.confirm(f"Remove {what} with the original for good?"):
+        console.print("nothing was removed")
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -18,7 +18,7 @@ from cytowatch.lifecycle.summary import bytes_text
 from cytowatch.record.names import printable
 from cytowatch.tree.find import Entry
 
-__all__ = ["list_lines", "waiting_lines", "where_dropped", "write_csv"]
+__all__ = ["list_lines", "today", "waiting_lines", "where_dropped", "write_csv"]
 
 _CSV = (
     "id",

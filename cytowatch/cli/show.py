@@ -126,8 +126,8 @@ def tree(entry: Entry, everything: Sequence[Entry], width: int | None) -> Tree:
                 called = printable(item.manifest["name"])
                 left.append((at.add(called, *_of_entry(item), style="bold"), item))
             else:
-                why = (f"skipped: {printable(item['reason'])}", "yellow")
-                at.add(printable(name), why, style="dim")
+                why = (("skipped", "yellow"), (printable(item["reason"]), "dim"))
+                at.add(printable(name), *why, style="dim")
     return root
 
 

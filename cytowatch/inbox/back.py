@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cytowatch import durable
+from cytowatch.formats.sets import groups
+from cytowatch.record import names
 
 __all__ = ["Unit", "give_back", "opened", "put"]
 
@@ -31,6 +33,16 @@ class Unit:
 
     stem: str
     files: Sequence[tuple[str, str]]
+
+    @property
+    def is_set(self) -> bool:
+        """Whether other files could be taken for parts of it: it is several, or is called like a part."""
+        tops = {path.partition("/")[0] for _, path in self.files}
+        return (
+            len(self.files) > 1
+            or any("/" in path for _, path in self.files)
+            or any(groups.is_part(name) for name in tops)
+        )
 
     def named(self, number: int) -> list[tuple[str, str]]:
         """The files with the paths that they get at the try of this `number`.
@@ -139,11 +151,27 @@ def _begun(place: Path) -> int | None:
 
 
 def _free(unit: Unit, at: int) -> int:
-    """The first number under which no name of the unit is taken; its folder is made at once."""
+    """The first number under which no name of the unit is taken; its folder is made at once.
+
+    Nor may anything lie there that could be taken for a part of the same set: it is of another drop.
+    """
+    with os.scandir(at) as entries:
+        there = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+    # A lone image could only be taken for the head of a folder.
+    stems = {
+        stem
+        for name, is_folder in there.items()
+        if is_folder or unit.is_set
+        for stem in groups.stems(name)
+    }
+    folded = {names.fold(name) for name in there}
     for number in range(_MOST_TRIES):
         tops = {path.partition("/")[::2] for _, path in unit.named(number)}
-        names = {top for top, _ in tops}
-        if any(_taken(name, at) for name in names):
+        own = {top for top, _ in tops}
+        own_stems = {stem for name in own for stem in groups.stems(name)}
+        if folded & {names.fold(name) for name in own} or own_stems & stems:
+            continue
+        if any(_taken(name, at) for name in own):
             continue
         made: list[str] = []
         try:

@@ -19,8 +19,9 @@ from cytowatch.observe.metrics import Metrics
 from cytowatch.record import manifest
 from cytowatch.record.entries import Manifest
 from cytowatch.record.names import UploadedFileId
+from cytowatch.record.place import Place
 from cytowatch.record.status import STAGE_STATUSES, Status
-from cytowatch.transitions.enter import Place, is_folder
+from cytowatch.transitions.enter import is_folder
 from cytowatch.tree.index.index import Index
 from cytowatch.tree.spool import Spool
 
@@ -41,7 +42,6 @@ class Ledger:
         self._lock = threading.Lock()
         self._counts: Counter[Status] = Counter()
         self._in_work: dict[str, tuple[Place, float]] = {}
-        self._children: list[tuple[str, UploadedFileId]] = []
         self._changed = True
         self._drops = Drops(keep_for=status_for)
         #: How many uploaded files of this run ended in an error.
@@ -132,11 +132,8 @@ class Ledger:
         found = after.manifest
         if after.status is before.status:
             return
-        self._index.put(found, after.status)
         # Whatever was unexpected about it is behind it.
         aside.clear("uploaded_file", found["id"])
-        if after.status is Status.EXTRACTED and not is_folder(found):
-            self._index.look(found["children"])
         with self._lock:
             # A dropped folder is entered at once, and never was among those that wait.
             if not (before.status is Status.UPLOADED and is_folder(found)):
@@ -150,9 +147,7 @@ class Ledger:
                 self._remember(after.status, found)
             # The images of a dropped folder were told of one by one, as they were claimed.
             if after.status is Status.EXTRACTED and not is_folder(found):
-                children = [UploadedFileId(child) for child in found["children"]]
-                self._counts[Status.UPLOADED] += len(children)
-                self._children += [(found["user"], child) for child in children]
+                self._counts[Status.UPLOADED] += len(found["children"])
             self.errors += after.status.is_error
             self.with_losses += _has_losses(after)
             self._publish()
@@ -206,6 +201,10 @@ class Ledger:
         """The stage of `place` begins anew."""
         self._metrics.retries.labels(place.status.name).inc()
 
+    def said(self, id_: str, words: str) -> None:
+        """All that a library said of `id_`, of which the detail quotes a line."""
+        self._log.info("decoder_said", id=id_, said=words)
+
     def unforeseen(self, id_: str, error: BaseException) -> None:
         """A defect was met while `id_` was in work: one line, and a file to send."""
         text = "".join(traceback.format_exception(error))
@@ -251,18 +250,6 @@ class Ledger:
         with self._lock:
             changed, self._changed = self._changed, False
             return changed
-
-    def take_children(self) -> list[tuple[str, UploadedFileId]]:
-        """What archives have handed out since the last call, as (user, id)."""
-        with self._lock:
-            taken, self._children = self._children, []
-            return taken
-
-    @property
-    def has_children(self) -> bool:
-        """Whether `take_children` would give something."""
-        with self._lock:
-            return bool(self._children)
 
     def _publish(self) -> None:
         self._changed = True

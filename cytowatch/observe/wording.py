@@ -20,6 +20,8 @@ __all__ = ["Seen", "Sum", "about", "local", "of_many", "of_one", "text", "what_t
 _MOST_LINES = 1000
 _LONGEST_DETAIL = 2000
 _ASK = "Ask the administrator to look at it. Do not send it again: it is kept."
+#: How `formats.looks_like` calls a file without content.
+_EMPTY = "an empty file"
 _KEPT = "The file that you sent is kept, unchanged."
 
 
@@ -112,7 +114,7 @@ def of_one(one: Seen, root: Seen | None) -> Note:
         lines.append(f"dropped {_dropped(one)}")
     lines.append("")
     if one.reason is not None:
-        lines += _of_error(one)
+        lines += _of_error(one, root)
     elif one.status.is_final:
         lines += [f"It is {one.status.label}: it can be used."]
         if one.same_as:
@@ -141,9 +143,9 @@ def of_many(root: Seen, total: Sum) -> Note:
             "What failed has a note of its own here, with what to do, or is explained below.",
             "",
         ]
-    lines += [*_table(total)]
+    lines += _table(root, total)
     if total.left:
-        lines += ["", "Not taken, because it is not an image. Nothing to do:"]
+        lines += ["", "Not taken, because nothing here can show it. Nothing to do:"]
         lines += [
             _entry(name, reason, count) for name, reason, count, _ in total.left[:_MOST_LINES]
         ]
@@ -163,6 +165,8 @@ def of_many(root: Seen, total: Sum) -> Note:
 def _says(one: Seen) -> str:
     if one.reason is not None:
         known = reasons.of(one.reason)
+        if found := lacking.of_kind(one.detail):
+            return "FAILED, empty" if found[0] == _EMPTY else f"FAILED, {found[0]}"
         return f"FAILED, {known.says if known else one.reason.replace('_', ' ')}"
     if one.status.is_final:
         return one.status.label
@@ -187,12 +191,15 @@ def _sentence(root: Seen, total: Sum) -> str:
     return f"It is done: {of}." if not total.bad else f"It is done: {of}, {total.bad:,} failed."
 
 
-def _table(total: Sum) -> Iterator[str]:
+def _table(root: Seen, total: Sum) -> Iterator[str]:
+    def inside(one: Seen) -> str:
+        return one.path.removeprefix(f"{root.path}/")
+
     lines = [
-        *(_line("FAILED", one.path, _why(one)) for one in _sorted(total.failed)),
+        *(_line("FAILED", inside(one), _why(one)) for one in _sorted(total.failed)),
         *(_line("FAILED", name or "others", _lost(reason, count)) for name, reason, count, _ in total.lost),
-        *(_line(one.status.label, one.path, "") for one in _sorted(total.in_work)),
-        *(_line("DONE", one.path, _cleared(one)) for one in _sorted(total.done)),
+        *(_line(one.status.label, inside(one), "") for one in _sorted(total.in_work)),
+        *(_line("DONE", inside(one), _cleared(one)) for one in _sorted(total.done)),
     ]  # fmt: skip
     yield from lines[:_MOST_LINES]
     left = max(0, len(lines) - _MOST_LINES) + total.more
@@ -213,8 +220,7 @@ def _cleared(one: Seen) -> str:
 
 
 def _why(one: Seen) -> str:
-    known = reasons.of(one.reason or "")
-    return known.says if known else one.reason or ""
+    return _says(one).partition(", ")[2]
 
 
 def _lost(reason: str, count: int) -> str:
@@ -228,30 +234,37 @@ def _entry(name: str, reason: str, count: int) -> str:
     return f"  {name}: {said}" if name else f"  {count:,} more"
 
 
-def _of_error(one: Seen) -> list[str]:
+def _of_error(one: Seen, root: Seen | None) -> list[str]:
     known = reasons.of(one.reason or "")
     means = known.means if known else "It could not be taken."
     if one.reason == "duplicate" and one.same_as:
         means = f"The same slide is there already: {one.same_as}."
     if one.reason == "incomplete":
         means = incomplete(one.detail) or means
+    if found := lacking.of_kind(one.detail):
+        means = f"It is {found[0]}, and not a slide or an image that can be taken."
+        if found[0] == _EMPTY:
+            means = "It is empty: the copy broke off before anything arrived."
     return [
         means,
-        f"What to do: {what_to_do(one)}",
+        f"What to do: {what_to_do(one, root)}",
         _KEPT,
         "",
         f"Technical detail: {one.detail[:_LONGEST_DETAIL]} ({one.reason})",
     ]
 
 
-def what_to_do(one: Seen) -> str:
-    """What a technician does about an error."""
+def what_to_do(one: Seen, root: Seen | None = None) -> str:
+    """What a technician does about an error; of a member of `root`."""
     known = reasons.of(one.reason or "")
     to_do = known.technician if known else _ASK
-    if one.reason != "incomplete":
-        return to_do
+    if found := lacking.of_kind(one.detail):
+        if found[0] == _EMPTY:
+            return "Copy it again."
+        return f"{found[1][0].upper()}{found[1][1:]}, and drop that." if found[1] else to_do
     parts = lacking.of_layout(one.detail)
-    if parts and one.parent_id is not None:
+    in_archive = root is not None and not root.is_folder
+    if parts and (in_archive or one.reason == "no_image"):
         return f"Put {parts} into one zip, and drop it."
     if parts:
         return f"Send all of it again: {parts}."

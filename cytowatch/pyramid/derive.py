@@ -24,6 +24,7 @@ from cytowatch.pyramid.virtual import VirtualTiff, as_image, is_plain
 from cytowatch.record import names
 from cytowatch.record.entries import ImageEntry
 from cytowatch.record.errors import ConversionError, IngestError, TransientError
+from cytowatch.record.quoting import quoting
 
 __all__ = ["Written", "write"]
 
@@ -202,7 +203,7 @@ def _image(scene: Scene, copied: Sequence[CopiedLevel]) -> Iterator[tuple[Any, V
     except pyvips.Error as error:
         _raise_if_full(error)
         raise ConversionError(
-            "damaged", f"it cannot be converted: {complaints.first_line(str(error))}"
+            "damaged", quoting("it cannot be converted", complaints.first_line(str(error)))
         ) from error
     try:
         yield image, virtual
@@ -212,14 +213,14 @@ def _image(scene: Scene, copied: Sequence[CopiedLevel]) -> Iterator[tuple[Any, V
         _raise_if_full(error)
         said = virtual.error or error
         raise ConversionError(
-            "damaged", f"it cannot be converted: {complaints.first_line(str(said))}"
+            "damaged", quoting("it cannot be converted", complaints.first_line(str(said)))
         ) from error
     finally:
         virtual.close()
     if virtual.error is not None:
         if _is_told_as_it_is(virtual.error):
             raise virtual.error
-        raise ConversionError("damaged", f"it cannot be read: {virtual.error}"[:400])
+        raise ConversionError("damaged", quoting("its pixels cannot be read", virtual.error))
 
 
 def _is_told_as_it_is(error: BaseException) -> bool:

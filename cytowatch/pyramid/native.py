@@ -10,6 +10,7 @@ from cytowatch.config.keys import Limits
 from cytowatch.formats import Format, limits
 from cytowatch.pyramid.readers import dicom
 from cytowatch.record.errors import FormatError
+from cytowatch.record.quoting import quoting
 
 __all__ = ["is_small", "judged", "judged_dicom", "opened"]
 
@@ -52,10 +53,12 @@ def judged(
         `unreadable`, or `unsupported_format`: its samples would be shown as something else.
     """
     if refusal is not None:
-        raise FormatError("unreadable", f"{found.name}, but OpenSlide says: {refusal}")
+        said = f"it is marked as {found.name}, and OpenSlide cannot open it"
+        raise FormatError("unreadable", quoting(said, refusal))
     if misread is not None:
         raise FormatError(
-            "unsupported_format", f"{found.name} with {misread}: OpenSlide shows 8 bits alone"
+            "unsupported_format",
+            f"it is {found.name} with {misread}, and OpenSlide shows only 8 bits",
         )
     return [f"it has {unheeded}: OpenSlide pays no heed to that"] if unheeded else []
 

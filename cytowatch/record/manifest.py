@@ -141,7 +141,7 @@ def status_of(manifest: Manifest) -> Status:
 
 
 #: With these a reason begins if a member of an archive was lost; anything else was no image anyway.
-_LOST = ("damaged", "unsupported_packing", "nested_too_deep")
+_LOST = ("damaged", "unsupported_format", "unsupported_packing", "nested_too_deep")
 
 
 def is_loss(skipped: SkippedEntry) -> bool:

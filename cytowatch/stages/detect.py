@@ -30,6 +30,7 @@ from cytowatch.pyramid import verify
 from cytowatch.pyramid.meaning import is_odd
 from cytowatch.pyramid.native import is_small, judged, judged_dicom, opened
 from cytowatch.pyramid.readers import dicom
+from cytowatch.record import lacking
 from cytowatch.record.entries import FileEntry, FormatEntry
 from cytowatch.record.errors import FormatError
 from cytowatch.record.status import Status
@@ -174,10 +175,10 @@ def identify(probe: Probe) -> tuple[Format, str]:
             return only
         case [] if stranger := formats.known(probe.head):
             what, how = stranger
-            raise FormatError("unsupported_format", f"it is {what}, which is not supported: {how}")
+            raise FormatError("unsupported_format", lacking.kind(what, how))
         case []:
             looks = formats.looks_like(probe)
-            raise FormatError("unknown_format", f"no supported format matches; it is {looks}")
+            raise FormatError("unknown_format", lacking.kind(looks))
         case several:
             named = ", ".join(one.name for one, _ in several)
             raise FormatError("ambiguous_format", f"it could be any of {named}")

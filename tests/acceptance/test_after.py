@@ -265,9 +265,9 @@ def test_remove(root: Root, tmp_path: Path) -> None:
     root.drop(builders.aperio_svs(tmp_path / "a.svs"))
     assert root.run_until_idle() == 0
     assert command(root, "link", "a.svs", "--project", "P").returncode == 0
-    refused = command(root, "remove", "a.svs")
+    refused = command(root, "remove", "a.svs", "--yes")
     assert (refused.returncode, "project P" in refused.stderr) == (2, True)
-    assert command(root, "remove", "a.svs", "--anyway").returncode == 0
+    assert command(root, "remove", "a.svs", "--yes", "--anyway").returncode == 0
     assert root.manifests() == {}
     assert list((root.path / "projects").iterdir()) == []
     root.assert_clean()
@@ -282,10 +282,10 @@ def test_what_others_are_shown_by_is_not_removed(root: Root, tmp_path: Path) -> 
     for name in ("one.svs", "two.svs"):
         root.drop(slide, name)
         assert root.run_until_idle() == 0
-    refused = command(root, "remove", "one.svs")
+    refused = command(root, "remove", "one.svs", "--yes")
     assert (refused.returncode, "same content" in refused.stderr) == (2, True)
     for name in ("two.svs", "one.svs"):
-        assert command(root, "remove", name).returncode == 0
+        assert command(root, "remove", "--yes", name).returncode == 0
     root.assert_clean()
 
 
@@ -351,7 +351,7 @@ def test_commands_that_race_leave_a_right_tree(root: Root, tmp_path: Path) -> No
     for thread in threads:
         thread.start()
     for number in range(3):
-        assert command(root, "remove", "--anyway", f"{number}.svs").returncode == 0
+        assert command(root, "remove", "--yes", "--anyway", f"{number}.svs").returncode == 0
     for thread in threads:
         thread.join()
     assert refused

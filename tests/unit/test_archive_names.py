@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 
 from cytowatch.admin import retry
 from cytowatch.archives import encodings
-from cytowatch.config import ConfigError, from_mapping
+from cytowatch.config import from_mapping
 from cytowatch.model import Outcome, UploadedFile
 from cytowatch.record import entries as entries_module
 from cytowatch.record import manifest, names
-from cytowatch.record.errors import ExtractionError
+from cytowatch.record.errors import ConfigError, ExtractionError
 from cytowatch.stages.extract import extract
 from tests import builders
 from tests.builders import vendors

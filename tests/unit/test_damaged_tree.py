@@ -26,8 +26,9 @@ from cytowatch.record import manifest
 from cytowatch.record.entries import Manifest
 from cytowatch.record.errors import RootError
 from cytowatch.record.names import UploadedFileId
+from cytowatch.record.place import Place
 from cytowatch.record.status import Status
-from cytowatch.transitions import enter, notes, recover
+from cytowatch.transitions import lighten, notes, recover
 from cytowatch.tree import find
 from cytowatch.tree.index.index import Index
 from cytowatch.tree.spool import Spool
@@ -173,7 +174,7 @@ def test_what_is_to_be_done_to_one_that_is_damaged_waits(kind: str, spool: Spool
     for id_ in (SOUND, BAD):
         path = put(spool, id_, Status.DEPLOYED)
         found = manifest.read(path)
-        enter.plan_to_lighten(spool, enter.Place(status=Status.DEPLOYED, path=path, manifest=found))
+        lighten.plan_to_lighten(spool, Place(status=Status.DEPLOYED, path=path, manifest=found))
         found["files"][0]["sha256"] = None
         notes.note_hash(spool, found)
         hooks.note(spool, [HOOK], found, Status.DEPLOYED, now=NOW)

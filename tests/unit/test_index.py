@@ -13,8 +13,8 @@ from hypothesis.strategies import booleans, integers, sampled_from
 
 from cytowatch.record import manifest
 from cytowatch.record.entries import ErrorEntry, FileEntry, Manifest
+from cytowatch.record.place import Place
 from cytowatch.record.status import FOLLOWERS, Status
-from cytowatch.transitions.enter import Place
 from cytowatch.tree.index.index import Index
 from cytowatch.tree.spool import Spool
 

@@ -110,7 +110,7 @@ def check_whole(file: UploadedFile) -> tuple[list[str], list[str]]:
                 raise FormatError(
                     "unsafe_reference", f"{path} names {stray!r}, which is not in its own folder"
                 )
-    promised: list[str] = []
+    promised = _strays(file)
     for group in groups.groups(own, look_into):
         if group.mixed is not None:
             raise FormatError(
@@ -118,6 +118,12 @@ def check_whole(file: UploadedFile) -> tuple[list[str], list[str]]:
                 f"it holds files of two slides: {group.mixed} bears another SLIDE_ID than Slidedat.ini",
             )
         if group.missing is None:
+            continue
+        if group.is_spare:
+            promised.append(
+                f"{group.missing} is missing. The slide has all its pixels; a label, a macro or notes of the "
+                "scanner may be cut"
+            )
             continue
         if len(own) > 1 or not _is_only_named_so(group):
             raise incomplete(f"missing {group.missing}", group)
@@ -135,6 +141,16 @@ def check_whole(file: UploadedFile) -> tuple[list[str], list[str]]:
             raise incomplete(f"{named}missing {absent}", None)
         late.append(f"{named}by its structure it misses {absent}; its pixels are all there")
     return promised, late
+
+
+def _strays(file: UploadedFile) -> list[str]:
+    """What is to be said of files in the folder of a slide that its index does not name."""
+    return [
+        f"{row['path'].removeprefix('source/')} is in the slide's folder, but its index does not name it. It "
+        "is kept, and is not a part of the slide"
+        for row in file.manifest["files"]
+        if row["role"] == "sidecar" and row["path"].count("/") > 1
+    ]
 
 
 def _is_only_named_so(group: Group) -> bool:
