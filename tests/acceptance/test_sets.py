@@ -209,7 +209,7 @@ def test_a_slide_whose_tile_came_alone_names_it(root: Root, tmp_path: Path) -> N
     root.wait(lambda: [one for one in root.waiting() if alone in one["detail"]])
     root.wait(lambda: root.by_name().get("V.vms", {}).get("status") == "ERROR_FORMAT")
     detail = root.by_name()["V.vms"]["error"]["detail"]
-    assert f"V.jpg came alone before, and was taken for an image by itself: {alone}" in detail
+    assert f"V.jpg arrived earlier without the others, and was taken for an image of its own: {alone}" in detail
     assert root.stop() == 0
     root.assert_clean()
 
