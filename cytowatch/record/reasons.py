@@ -248,7 +248,7 @@ REASONS = (
            technician=_ASK,
            admin=f"A decoder or the disk hangs; `engine.no_progress_s` is the limit; {_RETRY}."),
     Reason(word="output_refused", stages=_ANY, says="defect of the software",
-           means="What was made of it was not right, and was thrown away.",
+           means="The decoder wrote something that is not valid. It was thrown away.",
            technician=_ASK,
            admin="A decoder that was taken over, or a defect: report it with the line of the log."),
     Reason(word="unexpected", stages=_ANY, says="defect of the software",
