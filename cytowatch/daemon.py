@@ -298,6 +298,8 @@ class _Daemon:
         self._told: dict[str, Any] = {}
         self._pruned_at = float("-inf")
         self._pauses = Pauses()
+        #: Requests that were answered, and of which the daemon has not taken note so far.
+        self._unfollowed: list[requests.Answered] = []
         self._reload = reload
 
     def run(self) -> int:
@@ -550,8 +552,13 @@ class _Daemon:
         """Do what commands have asked for, and take up what they sent back to a stage."""
         for done in requests.answer_all(self._spool, self._index, now=_now()):
             self._log.info("requested", **done.request, **done.answer)
-            with aside.fence("request", done.name):
-                self._follow(done)
+            self._unfollowed.append(done)
+        for done in list(self._unfollowed):
+            about = str(done.request.get("id", done.name))
+            if aside.may_try("uploaded_file", about):
+                with aside.fence("uploaded_file", about):
+                    self._follow(done)
+                    self._unfollowed.remove(done)
         if now - self._pruned_at <= _PRUNE_EVERY_S:
             return
         self._pruned_at = now
