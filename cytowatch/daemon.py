@@ -66,16 +66,16 @@ _LEFT_S = 0.1
 _TICK_AT_REST_S = 2.0
 #: The least time between two tellings, as a multiple of what the last one took.
 _TELL_EVERY = 10.0
-#: So much later when there is nothing to tell of.
+#: So much later when there is nothing to report.
 _TELL_AT_REST_S = 2.0
-#: The least time between two looks whether every folder is watched, as a multiple likewise.
+#: The least time between two checks whether every folder is watched, as a multiple of the same.
 _UNWATCHED_EVERY = 3000.0
 #: How often the ages of the oldest are asked of the index; they are in seconds, and read every 15.
 _AGES_EVERY_S = 5.0
 #: Threads that wait for the disk are many, and each needs the interpreter only for a moment: with
 #: Python's own 5 ms they would spend their time in waiting for it (claims were half as fast).
 _SWITCH_S = 0.0005
-#: How often the watcher's whole way is tried with a file of ours.
+#: How often the watcher's whole way is tried with a file of our own.
 _POKE_EVERY_S = 10.0
 #: A watcher through which nothing has come for so long is replaced.
 _DEAF_S = 30.0
@@ -171,7 +171,7 @@ def _locked_root(config: Config) -> Iterator[Spool]:
 
 
 def _report_of(error: Exception, config: Config) -> str | None:
-    """A file for whoever mends the defect that `error` is; None for what the machine did."""
+    """A file for anyone who mends the defect that `error` is; None for what the machine did."""
     if isinstance(error, OSError | CytowatchError):
         return None
     text = "".join(traceback.format_exception(error))
@@ -216,7 +216,7 @@ class _Daemon:
         self._listener = listener
         self._wake = asked.wake
         self._parts = Parts(told, self._log, spool.state / "reports")
-        #: Whether it has come up: what goes wrong then is no matter of the start.
+        #: Whether it has come up: what goes wrong then is not a matter of the start.
         self.started = False
         self._stop = threading.Event()
         self._count = workers(config.engine)
@@ -255,6 +255,7 @@ class _Daemon:
             software=software(),
             folders=self._folders,
             wake=self._wake,
+            images_of=self._index.images_of,
         )
         self._engine = Engine(
             Treatment(
@@ -297,6 +298,8 @@ class _Daemon:
         self._told: dict[str, Any] = {}
         self._pruned_at = float("-inf")
         self._pauses = Pauses()
+        #: Requests that were answered, and of which the daemon has not taken note so far.
+        self._unfollowed: list[requests.Answered] = []
         self._reload = reload
 
     def run(self) -> int:
@@ -477,7 +480,7 @@ class _Daemon:
         self._parts.do("missing", partial(self._indexing.look_for_vanished, now), None)
 
     def _look_for_unwatched(self) -> None:
-        """Say so if folders are watched by the scan alone; one that is just made may not be yet."""
+        """Say so if folders are watched only by the scan; one that is just made may not be yet."""
         before = self._unwatched
         self._unwatched, crowded = self._watcher.unwatched()
         if before and self._unwatched:
@@ -549,11 +552,17 @@ class _Daemon:
         """Do what commands have asked for, and take up what they sent back to a stage."""
         for done in requests.answer_all(self._spool, self._index, now=_now()):
             self._log.info("requested", **done.request, **done.answer)
-            with aside.fence("request", done.name):
-                self._follow(done)
+            self._unfollowed.append(done)
+        for done in list(self._unfollowed):
+            about = str(done.request.get("id", done.name))
+            if aside.may_try("uploaded_file", about):
+                with aside.fence("uploaded_file", about):
+                    self._follow(done)
+                    self._unfollowed.remove(done)
         if now - self._pruned_at <= _PRUNE_EVERY_S:
             return
         self._pruned_at = now
+        self._ledger.look_for_returned(self._spool, _now())
         requests.sweep(self._spool, now_s=time.time())
         days = self._config.storage.keep_errors_days
         for status, id_ in list(retry.expired(self._spool, now=_now(), days=days)):
@@ -573,6 +582,8 @@ class _Daemon:
             return
         id_ = UploadedFileId(done.request["id"])
         self._ledger.left(done.before, id_)
+        if done.request["do"] == "return":
+            self._ledger.look_for_returned(self._spool, _now())
         if done.request["do"] == "retry" and done.answer["said"] != "inbox":
             self._ledger.arrived([id_], Status[done.answer["said"]])
             found = self._spool.find(id_)
@@ -619,7 +630,7 @@ class _Daemon:
         try:
             self._watcher.start()
         except OSError as error:
-            # It is told and tried again: no reason for systemd to end the daemon.
+            # It is reported and tried again: no reason for systemd to end the daemon.
             self._pulse.beat("watcher", self._watched_at)
             self._watch_again_at = self._watched_at + min(_DEAF_S, self._config.inbox.rescan_s)
             self._health.fault(
@@ -665,7 +676,7 @@ class _Daemon:
             self._health.fault("pulse", f"the {part} has not moved for {age_s:.0f} s")
 
     def _hears(self, now: float) -> bool:
-        """Whether the watcher is there, and what was done to a file of ours came through."""
+        """Whether the watcher is there, and what was done to a file of our own came through."""
         deaf = self._pulse.age_s("watcher", now) > _DEAF_S and now - self._watched_at > _DEAF_S
         return self._watcher.alive and not deaf
 
@@ -702,7 +713,7 @@ class _Daemon:
             return
         began = time.monotonic()
         self._tell_of_all(now, force=force)
-        # With much in the inboxes, or much that ended lately, to tell of it all takes its time.
+        # With much in the inboxes, or much that ended lately, reporting it all takes its time.
         self._tell_at = now + max(_TICK_S, _TELL_EVERY * (time.monotonic() - began))
 
     def _tell_of_all(self, now: float, *, force: bool) -> None:

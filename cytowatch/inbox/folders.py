@@ -43,14 +43,14 @@ _NOTHING = ExtractionError("no_image", "its images were taken away again before 
 @dataclass(slots=True)
 class _Open:
     place: Place
-    #: Children that are not in its manifest so far.
+    #: Children that are not yet in its manifest.
     unnoted: list[str] = field(default_factory=list)
     #: When they may be written down next, on the monotonic clock.
     note_at: float = 0.0
 
 
 class Folders:
-    """Guards the uploaded files of dropped folders; for the main thread alone."""
+    """Guards the uploaded files of dropped folders; for the main thread only."""
 
     def __init__(
         self,
@@ -69,11 +69,11 @@ class Folders:
         self._software = software
         #: By the folder's path below ``inbox/``, as the system spells it.
         self._open: dict[str, _Open] = {}
-        #: Those that a start could not take up so far.
+        #: Those that a start could not take up yet.
         self._untaken: list[UploadedFileId] = []
 
     def reconfigure(self, config: Config) -> None:
-        """What is finished from now on is told to the hooks of `config`."""
+        """What is finished from now on is reported to the hooks of `config`."""
         self._moves = replace(self._moves, config=config)
 
     @property
@@ -96,17 +96,17 @@ class Folders:
             if not aside.may_try("folder", id_):
                 continue
             # One without a manifest that can be read ends as such in its turn.
-            with (
-                suppress(ManifestError, FileNotFoundError),
-                aside.fence("folder", id_, but=(ManifestError, FileNotFoundError)) as fenced,
-            ):
+            with aside.fence("folder", id_) as fenced:
                 self._take_up(id_)
             if not fenced.failed:
                 self._untaken.remove(id_)
 
     def _take_up(self, id_: UploadedFileId) -> None:
         path = self._spool.stage(Status.EXTRACTING_DATA) / id_
-        found = manifest.read(path)
+        try:
+            found = manifest.read(path)
+        except (ManifestError, FileNotFoundError):
+            return
         if enter.is_folder(found):
             place = Place(status=Status.EXTRACTING_DATA, path=path, manifest=found)
             self._open[_folder_of(found)] = _Open(place)
