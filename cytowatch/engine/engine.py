@@ -33,7 +33,7 @@ _LONGEST_PAUSE_S = 60.0
 def workers(settings: Settings) -> int:
     """How many uploaded files are in work at a time.
 
-    For ``auto`` one a core; with a cluster as many as may wait there for its workers' resources.
+    For ``auto`` one per core; with a cluster as many as may wait there for its workers' resources.
     """
     if isinstance(settings.workers, int):
         return settings.workers
@@ -131,7 +131,7 @@ class Engine:
     def _give_way(self) -> None:
         """Between two stages of a file: first one of a user who has none in work at all.
 
-        So whoever drops a single slide waits for one stage of one file at most, however many
+        So anyone who drops a single slide waits for one stage of one file at most, however many
         another one has dropped. The file that gives way keeps its child, and is not given way in.
         """
         if getattr(self._giving_way, "now", False):

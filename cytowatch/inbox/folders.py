@@ -43,14 +43,14 @@ _NOTHING = ExtractionError("no_image", "its images were taken away again before 
 @dataclass(slots=True)
 class _Open:
     place: Place
-    #: Children that are not in its manifest so far.
+    #: Children that are not yet in its manifest.
     unnoted: list[str] = field(default_factory=list)
     #: When they may be written down next, on the monotonic clock.
     note_at: float = 0.0
 
 
 class Folders:
-    """Guards the uploaded files of dropped folders; for the main thread alone."""
+    """Guards the uploaded files of dropped folders; for the main thread only."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Folders:
         self._software = software
         #: By the folder's path below ``inbox/``, as the system spells it.
         self._open: dict[str, _Open] = {}
-        #: Those that a start could not take up so far.
+        #: Those that a start could not take up yet.
         self._untaken: list[UploadedFileId] = []
 
     def reconfigure(self, config: Config) -> None:

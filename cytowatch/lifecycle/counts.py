@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cytowatch import aside
-from cytowatch.observe import arriving, drops, logs, reports
+from cytowatch.observe import arriving, drops, logs, reports, returned
 from cytowatch.observe.drops import Drops
 from cytowatch.observe.feedback import Note
 from cytowatch.observe.metrics import Metrics
@@ -44,6 +44,8 @@ class Ledger:
         self._in_work: dict[str, tuple[Place, float]] = {}
         self._changed = True
         self._drops = Drops(keep_for=status_for)
+        #: The notes of what was handed back, as it lies in the inboxes.
+        self._returned: dict[str, Note] = {}
         #: How many uploaded files of this run ended in an error.
         self.errors = 0
         #: How many archives of this run were unpacked with members lost.
@@ -106,10 +108,18 @@ class Ledger:
         """What those see who have only the share: by id what is in work or ended lately, by path what waits."""
         with self._lock:
             self._drops.expire(now)
-            return {**self._drops.notes(), **arriving.notes(waiting, self._drops)}
+            inside = arriving.notes(waiting, self._drops)
+            return {**self._drops.notes(), **inside, **self._returned}
+
+    def look_for_returned(self, spool: Spool, now: datetime) -> None:
+        """Take note of what was handed back lately, and of the texts beside it that are gone."""
+        found = dict(returned.notes(spool.inbox, since=now - self._status_for))
+        with self._lock:
+            self._changed |= found != self._returned
+            self._returned = found
 
     def left(self, status: Status, id_: str) -> None:
-        """One that had come to its end in `status` was removed, handed back or sent back."""
+        """One that was finished in `status` was removed, handed back or sent back."""
         self._index.look([id_])
         for where in ("note", "uploaded_file"):
             aside.clear(where, id_)
@@ -145,7 +155,7 @@ class Ledger:
                 self._in_work[found["id"]] = (after, 0.0)
             with aside.fence("note", found["id"], clears=False):
                 self._remember(after.status, found)
-            # The images of a dropped folder were told of one by one, as they were claimed.
+            # The images of a dropped folder were reported one by one, as they were claimed.
             if after.status is Status.EXTRACTED and not is_folder(found):
                 self._counts[Status.UPLOADED] += len(found["children"])
             self.errors += after.status.is_error
@@ -198,7 +208,7 @@ class Ledger:
         )
 
     def retried(self, place: Place) -> None:
-        """The stage of `place` begins anew."""
+        """The stage of `place` begins again."""
         self._metrics.retries.labels(place.status.name).inc()
 
     def said(self, id_: str, words: str) -> None:

@@ -12,7 +12,7 @@ __all__ = ["Listening"]
 
 #: The least time between two looks whether every folder is watched, as a multiple of what one takes.
 _UNWATCHED_EVERY = 3000.0
-#: How often the watcher's whole way is tried with a file of ours.
+#: How often the watcher's whole way is tried with a file of our own.
 _POKE_EVERY_S = 10.0
 #: A watcher through which nothing has come for so long is replaced.
 _DEAF_S = 30.0
@@ -20,7 +20,7 @@ _MOST_NAMED = 3
 
 
 class Listening:
-    """Guards the watcher's timers; for the main thread alone."""
+    """Guards the watcher's timers; for the main thread only."""
 
     def __init__(self, parts: Parts, *, scan: Callable[[float], None]) -> None:
         self._parts = parts
@@ -48,7 +48,7 @@ class Listening:
             parts.health.clear("watcher")
 
     def supervise(self, now: float) -> None:
-        """Replace a watcher that is deaf, and try it with a file of ours."""
+        """Replace a watcher that is deaf, and try it with a file of our own."""
         parts = self._parts
         if now >= self._again_at and not self._hears(now):
             parts.log.warning("watcher_replaced")
@@ -102,7 +102,7 @@ class Listening:
         )
 
     def _hears(self, now: float) -> bool:
-        """Whether the watcher is there, and what was done to a file of ours came through."""
+        """Whether the watcher is there, and what was done to a file of our own came through."""
         parts = self._parts
         deaf = parts.pulse.age_s("watcher", now) > _DEAF_S and now - self._since > _DEAF_S
         return parts.watcher.alive and not deaf

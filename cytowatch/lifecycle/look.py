@@ -12,7 +12,7 @@ __all__ = ["Looking"]
 
 
 class Looking:
-    """Guards when the inboxes were scanned; for the main thread alone."""
+    """Guards when the inboxes were scanned; for the main thread only."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts

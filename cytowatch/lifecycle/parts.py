@@ -132,8 +132,9 @@ def assemble(spool: Spool, config: Config, outside: Outside) -> Parts:
     made_by = software()
     folders = Folders(moves, make_id=new_id, software=made_by, settings=config.storage)
     intake = Intake(
-        spool, config, now=clock.now, make_id=new_id, software=made_by, folders=folders, wake=wake
-    )
+        spool, config, now=clock.now, make_id=new_id, software=made_by, folders=folders,
+        wake=wake, images_of=index.images_of,
+    )  # fmt: skip
     decoders, room = _decoders(spool, config), Room(lambda: free(spool.root))
     treatment = Treatment(
         transitions=moves, decoders=decoders, contents=Contents(), room=room, stop=stop

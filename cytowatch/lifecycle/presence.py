@@ -11,7 +11,7 @@ __all__ = ["Presence"]
 
 
 class Presence:
-    """Guards whether the tree is offline; for the main thread alone."""
+    """Guards whether the tree is offline; for the main thread only."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts

@@ -41,7 +41,7 @@ _LONGEST = 500
 
 
 class Waiting:
-    """Guards the pauses between attempts to start; for the main thread alone."""
+    """Guards the pauses between attempts to start; for the main thread only."""
 
     def __init__(self, asked: Asked, listener: Listener, told: Health, log: Any) -> None:
         self._asked = asked

@@ -23,14 +23,14 @@ __all__ = ["Teller"]
 
 #: The least time between two tellings, as a multiple of what the last one took.
 _EVERY = 10.0
-#: So much later when there is nothing to tell of.
+#: So much later when there is nothing to report.
 _AT_REST_S = 2.0
 #: How often the ages of the oldest are asked of the index; they are in seconds, and read every 15.
 _AGES_EVERY_S = 5.0
 
 
 class Teller:
-    """Guards what was told and when, so that nothing is written that is known; for the main thread alone."""
+    """Guards what was told and when, so that nothing is written that is known; for the main thread only."""
 
     def __init__(self, parts: Parts, presence: Presence, work: Work) -> None:
         self._parts = parts

@@ -25,7 +25,7 @@ _PRUNE_EVERY_S = 60.0
 
 
 class Work:
-    """Guards what an admin holds back, and when errors were pruned; for the main thread alone."""
+    """Guards what an admin holds back, and when errors were pruned; for the main thread only."""
 
     def __init__(self, parts: Parts, presence: Presence) -> None:
         self._parts = parts
@@ -73,6 +73,7 @@ class Work:
         if now - self._pruned_at <= _PRUNE_EVERY_S:
             return
         self._pruned_at = now
+        parts.ledger.look_for_returned(parts.spool, clock.now())
         requests.sweep(parts.spool, now_s=time.time())
         self._prune(parts.config.storage.keep_errors_days)
 
@@ -118,6 +119,8 @@ class Work:
             return
         id_ = UploadedFileId(done.request["id"])
         parts.ledger.left(done.before, id_)
+        if done.request["do"] == "return":
+            parts.ledger.look_for_returned(parts.spool, clock.now())
         if done.request["do"] == "retry" and done.answer["said"] != "inbox":
             parts.ledger.arrived([id_], Status[done.answer["said"]])
             found = parts.spool.find(id_)

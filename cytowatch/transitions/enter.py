@@ -119,7 +119,7 @@ def enter(
         reached("hook.noted")
     if status in (Status.DEPLOYED, Status.CONVERTED):
         for project in written["projects"]:
-            shown = names.file_name(written["name"])
+            shown = names.link_name(written["drop_path"], written["name"])
             spool.link(project, shown, written["user"], UploadedFileId(written["id"]))
             reached("project.linked")
     if status.is_success:

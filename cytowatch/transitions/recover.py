@@ -24,7 +24,7 @@ def set_doubles_aside(spool: Spool) -> Iterator[tuple[UploadedFileId, Status, Pa
     """Of an uploaded file that is there twice keep the one that is further on where it is.
 
     A rename cannot make two of one; a backup that was taken while slides moved on can. The other
-    one goes to ``state/aside/``, for nothing is deleted unasked. Gives its id, its status and
+    one goes to ``state/aside/``, because nothing is deleted unasked. Gives its id, its status and
     its new place.
     """
     seen: set[UploadedFileId] = set()

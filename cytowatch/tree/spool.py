@@ -368,7 +368,13 @@ class Spool:
     def unlink(self, project: str, name: str, id: UploadedFileId) -> None:  # noqa: A002
         """Take back what `link` did; an empty project goes as well."""
         folder = self.projects / project
-        (folder / f"{name}~{id.split('-')[2]}").unlink(missing_ok=True)
+        tail = f"~{id.split('-')[2]}"
+        place = folder / f"{name}{tail}"
+        # Another version may have called it otherwise; what it leads to says which one it is.
+        there = [place] if place.is_symlink() else folder.glob(f"*{tail}")
+        for link in there:
+            if link.is_symlink() and os.path.basename(os.readlink(link)) == id:
+                link.unlink(missing_ok=True)
         with suppress(OSError):
             folder.rmdir()
 

@@ -81,7 +81,7 @@ def ledger(index: Index, spool: Spool) -> Ledger:
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("kind", damage.MANIFESTS)
 def test_all_go_on_to_the_others(kind: str, place: str, spool: Spool) -> None:
-    """The index, lists, recovery, the ledger and the check; and it is listed by its id, or told of."""
+    """The index, lists, recovery, the ledger and the check; and it is listed by its id, or reported."""
     put(spool, SOUND, PLACES[place])
     bad = put(spool, BAD, PLACES[place])
     damage.damaged(bad / manifest.FILE_NAME, kind)
@@ -113,7 +113,7 @@ def test_all_go_on_to_the_others(kind: str, place: str, spool: Spool) -> None:
 
 @pytest.mark.parametrize("kind", damage.MANIFESTS)
 def test_it_is_right_again_when_it_is_mended(kind: str, spool: Spool) -> None:
-    """In its place, which no folder's time tells of: by a running daemon, and at the next start."""
+    """In its place, which no folder's time shows: by a running daemon, and at the next start."""
     bad = put(spool, BAD, Status.DEPLOYED)
     sound = (bad / manifest.FILE_NAME).read_bytes()
     damage.damaged(bad / manifest.FILE_NAME, kind)
@@ -284,7 +284,7 @@ def test_one_that_cannot_be_read_now_is_listed_by_its_id(
 @pytest.mark.parametrize("ending", ["", "-wal", "-shm"])
 @pytest.mark.parametrize("kind", [kind for kind in damage.FILES if kind != "huge"])
 def test_a_damaged_index_is_made_again(kind: str, ending: str, spool: Spool) -> None:
-    """Whatever lies in the place of one of its files; a command beside it answers from the tree."""
+    """Anything that lies in the place of one of its files; a command beside it answers from the tree."""
     put(spool, SOUND, Status.DEPLOYED)
     first = Index(spool)
     first.reconcile()
@@ -341,7 +341,7 @@ def test_pausing_one_whose_name_is_no_text_holds_back_the_others_still(spool: Sp
 def test_a_link_in_a_stage_is_no_uploaded_file(
     spool: Spool, tmp_path: Path, status: Status
 ) -> None:
-    """A manifest was written through it, into whatever folder it led to; it is named instead."""
+    """A manifest was written through it, into any folder that it led to; it is named instead."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (spool.stage(status) / BAD).symlink_to(elsewhere)

@@ -1,4 +1,4 @@
-"""Whatever one thing raises in a loop over uploaded files, requests, notes or deliveries: the others are served."""
+"""One thing raises anything in a loop over uploaded files, requests, notes or deliveries: the others are served."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ HOOK = Hook(name="lab", on=("DEPLOYED", "CONVERTED", "ERROR_CONVERSION"), comman
 
 @dataclass(frozen=True)
 class Case:
-    """`holds` tells what is wrong of a tree; it is told whether all had been done."""
+    """`holds` tells what is wrong of a tree; it is given whether all had been done."""
 
     before: Callable[[Spool], object]
     do: Callable[[Spool], object]
@@ -345,7 +345,7 @@ def told(spool: Spool, place: Place) -> str | None:
     """What is wrong with the deliveries of its end."""
     list(hooks.drop_untrue(spool))
     noted = [one.status for one in hooks.pending(spool)]
-    return None if noted == [place.status.name] else f"{place.status} is told as {noted}"
+    return None if noted == [place.status.name] else f"{place.status} is reported as {noted}"
 
 
 @case

@@ -35,7 +35,7 @@ NOW = datetime(2026, 11, 23, 14, 15, 2, tzinfo=UTC)
 
 
 class Told:
-    """Whoever is told keeps what was unforeseen."""
+    """Anyone who is informed keeps what was unforeseen."""
 
     def __init__(self) -> None:
         self.unforeseen_ones: list[str] = []
