@@ -141,6 +141,102 @@ class _Daemon:
         self._parts = parts
         self._asked = parts.outside.asked
         self._until_idle = until_idle
+<<<<<<< HEAD
+=======
+        self._log = logs.get()
+        aside.reset()
+        aside.listen(self._set_aside_told)
+        self._metrics = metrics
+        self._health = told
+        self._asked = asked
+        self._listener = listener
+        self._wake = asked.wake
+        self._parts = Parts(told, self._log, spool.state / "reports")
+        #: Whether it has come up: what goes wrong then is not a matter of the start.
+        self.started = False
+        self._stop = threading.Event()
+        self._count = workers(config.engine)
+        self._room = Room(lambda: free(spool.root))
+        self._index = Index(spool)
+        self._ledger = Ledger(
+            self._metrics,
+            self._log,
+            self._index,
+            status_for=timedelta(days=config.feedback.status_days),
+            defects=spool.state / "reports",
+        )
+        self._hasher = Hasher(spool, self._index, self._log, self._wake)
+        self._courier = Courier(spool, config.hooks, self._hook_told)
+        self._notes = Notes(spool.root, config.feedback.dir)
+        # The tests put stages that crash, hang and pause in the place of the real ones.
+        stages = os.environ.get(_STAGES, "cytowatch.stages")
+        self._zygote = (
+            Cluster(config, spool.root, stages=stages)
+            if config.engine.kind == "dask"
+            else Zygote(config, stages=stages)
+        )
+        self._random = random.Random()
+        moves = Transitions(
+            spool=spool, index=self._index, config=config, observer=self._ledger, now=_now,
+            monotonic=time.monotonic,
+        )  # fmt: skip
+        self._folders = Folders(
+            moves, make_id=self._new_id, software=software(), settings=config.storage
+        )  # fmt: skip
+        self._intake = Intake(
+            spool,
+            config,
+            now=_now,
+            make_id=self._new_id,
+            software=software(),
+            folders=self._folders,
+            wake=self._wake,
+            images_of=self._index.images_of,
+        )
+        self._engine = Engine(
+            Treatment(
+                transitions=moves,
+                decoders=self._zygote,
+                contents=Contents(),
+                room=self._room,
+                stop=self._stop,
+            ),
+            count=self._count,
+            wake=self._wake,
+        )
+        self._pulse = Pulse(
+            {
+                "watcher": _STILL_S,
+                "scanner": _STILL_S + 3 * config.inbox.rescan_s,
+                "scheduler": _STILL_S,
+            },
+            now=time.monotonic(),
+        )
+        self._watcher = Watcher(
+            spool.inbox,
+            config.inbox.watch,
+            self._intake.hint,
+            self._events_were_lost,
+            requests=spool.requests,
+            asked=self._wake,
+            moved=lambda: self._pulse.beat("watcher", time.monotonic()),
+        )
+        self._poked_at = float("-inf")
+        self._watch_again_at = self._watched_at = float("-inf")
+        self._unwatched = 0
+        self._look_for_unwatched_at = float("-inf")
+        self._set_ages_at = float("-inf")
+        self._indexing = Indexing(self._index, self._health, self._log)
+        self._offline = False
+        self._scanned_at = float("-inf")
+        self._scan_now = False
+        self._tell_at = float("-inf")
+        self._told: dict[str, Any] = {}
+        self._pruned_at = float("-inf")
+        self._pauses = Pauses()
+        #: Requests that were answered, and of which the daemon has not taken note so far.
+        self._unfollowed: list[requests.Answered] = []
+>>>>>>> origin/main
         self._reload = reload
         self._presence = Presence(parts)
         self._looking = Looking(parts)
@@ -248,8 +344,338 @@ class _Daemon:
 
     def _rescan_found_nothing(self, now: float) -> bool:
         """One more look before going: an event may not have come through yet."""
+<<<<<<< HEAD
         self._looking.scan(now, whole=True)
         return self._parts.intake.idle(now, patience_s=_PATIENCE_S)
+=======
+        self._scan(now, whole=True)
+        return self._intake.idle(now, patience_s=_PATIENCE_S)
+
+    def _events_were_lost(self) -> None:
+        """Called from the watcher's thread."""
+        self._log.warning("events_lost", detail="more came than the kernel keeps: all is scanned")
+        self._scan_now = True
+        self._wake()
+
+    def _look_on(self, now: float) -> float | None:
+        """Go on with the scan, which looks at each inbox for a moment in each turn."""
+        more_at = self._intake.scan_some(now)
+        found, whole = self._intake.seen()
+        self._metrics.rescan_found.inc(found)
+        if whole:
+            self._pulse.beat("scanner", now)
+            self._metrics.last_scan.set(time.time())
+        return more_at
+
+    def _scan(self, now: float, *, whole: bool = False) -> None:
+        """Begin to scan all inboxes, and end it with `whole`."""
+        lost, self._scan_now = self._scan_now, False
+        self._pulse.beat("scanner", now)
+        self._intake.scan_all(now, events_lost=lost, whole=whole)
+        self._scanned_at = now
+        began = time.monotonic()
+        if now >= self._look_for_unwatched_at:
+            self._parts.do("unwatched", self._look_for_unwatched, None)
+            took_s = time.monotonic() - began
+            # What is wrong is looked at with every scan until it is right again.
+            pause_s = 0.0 if self._unwatched else _UNWATCHED_EVERY * took_s
+            self._look_for_unwatched_at = now + pause_s
+        self._parts.do("indexing", self._indexing.look, None)
+        self._parts.do("indexing again", partial(self._ledger.again, self._spool), None)
+        self._parts.do("missing", partial(self._indexing.look_for_vanished, now), None)
+
+    def _look_for_unwatched(self) -> None:
+        """Say so if folders are watched only by the scan; one that is just made may not be yet."""
+        before = self._unwatched
+        self._unwatched, crowded = self._watcher.unwatched()
+        if before and self._unwatched:
+            cause = (
+                f"{names.printable(', '.join(crowded[:_MOST_NAMED]))} has more of them than one user may"
+                if crowded
+                else "the kernel has no watches left"
+            )
+            self._health.fault(
+                "watches",
+                f"of {self._unwatched} folders no events come, {cause} "
+                "(fs.inotify.max_user_watches): drops there are found by the scan every "
+                f"{self._config.inbox.rescan_s:g} s",
+            )
+        else:
+            self._health.clear("watches")
+
+    def _collect(self, arrived: list[Claimed], now: float) -> None:
+        self._ledger.arrived([claimed.id for claimed in arrived])
+        for claimed in arrived:
+            self._engine.submit(claimed.user, claimed.id, claimed.size_bytes)
+            with aside.fence("uploaded_file", claimed.id):
+                self._tell_claimed(claimed)
+            # A free thread must not wait for the next turn of the loop.
+            self._engine.start_some(now)
+        self._engine.start_some(now)
+
+    def _tell_claimed(self, claimed: Claimed) -> None:
+        self._metrics.received_bytes.inc(claimed.size_bytes)
+        self._log.info(
+            "claimed",
+            id=claimed.id,
+            user=claimed.user,
+            name=names.printable(claimed.name),
+            bytes=claimed.size_bytes,
+            seconds=round(claimed.settled_s, 3),
+        )
+
+    def _reload_configuration(self) -> None:
+        """Take over what of the configuration may change, and name what may not."""
+        if self._reload is None:
+            return
+        systemd.notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        with aside.fence("part", "reload") as fenced:
+            self._take_over(self._reload)
+        if fenced.failed:
+            [one] = [one for one in aside.all_of("part") if one.which == "reload"]
+            self._log.error("reload_refused", detail=f"unexpected error: {one.why}")
+            # It is tried again when somebody asks for it, and not before.
+            aside.clear("part", "reload")
+        systemd.notify("READY=1")
+
+    def _take_over(self, reload: Callable[[], Config]) -> None:
+        try:
+            config, changed, refused = reloaded(self._config, reload())
+        except (ConfigError, OSError) as error:
+            self._log.error("reload_refused", detail=start.words(error))
+            return
+        self._config = config
+        self._intake.reconfigure(config)
+        self._engine.reconfigure(config)
+        self._zygote.reconfigure(config)
+        self._folders.reconfigure(config)
+        self._courier.reconfigure(config.hooks)
+        logs.configure(config.log.level, config.log.format)
+        self._log.info("reloaded", changed=changed, needs_a_restart=refused)
+
+    def _requests(self, now: float) -> None:
+        """Do what commands have asked for, and take up what they sent back to a stage."""
+        for done in requests.answer_all(self._spool, self._index, now=_now()):
+            self._log.info("requested", **done.request, **done.answer)
+            self._unfollowed.append(done)
+        for done in list(self._unfollowed):
+            about = str(done.request.get("id", done.name))
+            if aside.may_try("uploaded_file", about):
+                with aside.fence("uploaded_file", about):
+                    self._follow(done)
+                    self._unfollowed.remove(done)
+        if now - self._pruned_at <= _PRUNE_EVERY_S:
+            return
+        self._pruned_at = now
+        self._ledger.look_for_returned(self._spool, _now())
+        requests.sweep(self._spool, now_s=time.time())
+        days = self._config.storage.keep_errors_days
+        for status, id_ in list(retry.expired(self._spool, now=_now(), days=days)):
+            with aside.fence("uploaded_file", id_):
+                retry.remove(self._spool, id_, self._index, even_linked=True)
+                self._log.info("expired", id=id_, days=days)
+                self._ledger.left(status, id_)
+
+    def _follow(self, done: requests.Answered) -> None:
+        """Take note of what was done to an uploaded file, and take it up if it was sent back."""
+        if done.request.get("do") == "reindex":
+            self._indexing.begin()
+        if "error" in done.answer or done.before is None:
+            return
+        if done.request["do"] in ("link", "unlink"):
+            # It stays where it is.
+            return
+        id_ = UploadedFileId(done.request["id"])
+        self._ledger.left(done.before, id_)
+        if done.request["do"] == "return":
+            self._ledger.look_for_returned(self._spool, _now())
+        if done.request["do"] == "retry" and done.answer["said"] != "inbox":
+            self._ledger.arrived([id_], Status[done.answer["said"]])
+            found = self._spool.find(id_)
+            if found is not None:
+                self._engine.submit(self._user_of(found[1]), id_)
+
+    def _user_of(self, path: Path) -> str:
+        try:
+            return manifest.read(path)["user"]
+        except (OSError, ManifestError):
+            # Whose turn it is does not matter so much as that it comes.
+            return "unknown"
+
+    def _set_aside_told(self, one: aside.SetAside) -> None:
+        """Called from any thread, when something is set aside first or for another reason."""
+        self._metrics.set_aside.labels(one.where).inc()
+        which = names.printable(one.which)
+        self._log.warning("set_aside", where=one.where, which=which, why=one.why)
+
+    def _recover(self) -> None:
+        for id_, outcome in claim.recover(self._spool).items():
+            self._log.warning("claim_recovered", id=id_, outcome=outcome)
+        for id_, status, place in set_doubles_aside(self._spool):
+            self._log.warning("second_copy", id=id_, status=status.name, path=str(place))
+        for number, (user, id_) in enumerate(recover(self._spool, now=_now())):
+            if number % 100 == 0:
+                # Each of them costs a look at its files: systemd must not take it for hanging.
+                systemd.notify(
+                    "EXTEND_TIMEOUT_USEC=60000000", f"STATUS=taking up, {number:,} so far"
+                )
+            self._log.info("taken_up", id=id_, user=user)
+            self._engine.submit(user, id_)
+        for untrue in drop_untrue(self._spool):
+            self._log.info("hook_dropped", hook=untrue.hook, id=untrue.id, status=untrue.status)
+        changed = list(finish(self._spool))
+        self._indexing.reconcile()
+        self._index.look(changed)
+        self._ledger.count_tree(self._spool, _now())
+        self._folders.recover()
+
+    def _watch(self) -> None:
+        self._watch_again_at = float("-inf")
+        self._watched_at = time.monotonic()
+        try:
+            self._watcher.start()
+        except OSError as error:
+            # It is reported and tried again: no reason for systemd to end the daemon.
+            self._pulse.beat("watcher", self._watched_at)
+            self._watch_again_at = self._watched_at + min(_DEAF_S, self._config.inbox.rescan_s)
+            self._health.fault(
+                "watcher",
+                f"no events ({error.strerror or error}): drops are found by the scan every "
+                f"{self._config.inbox.rescan_s:g} s",
+            )
+        else:
+            self._health.clear("watcher")
+
+    def _hook_told(self, one: Pending, outcome: str) -> None:
+        """Called from the courier's threads."""
+        self._metrics.hook_deliveries.labels(one.hook, outcome).inc()
+        tell = self._log.info if outcome == "delivered" else self._log.warning
+        tell(
+            "hook", hook=one.hook, outcome=outcome, id=one.id, status=one.status, tries=one.tries,
+            said=one.said,
+        )  # fmt: skip
+        self._wake()
+
+    def _keep_watching(self, now: float) -> None:
+        if now >= self._watch_again_at and not self._hears(now):
+            self._log.warning("watcher_replaced")
+            self._watcher.stop()
+            self._watch()
+            self._scan(now)
+        if now - self._poked_at >= _POKE_EVERY_S:
+            self._poked_at = now
+            try:
+                self._watcher.poke()
+            except OSError:
+                # On a disk that takes no writes it cannot be tried.
+                self._pulse.beat("watcher", now)
+
+    def _feel_pulse(self, now: float) -> None:
+        """Let systemd know that all goes on, as long as it does."""
+        self._parts.hear_others()
+        still = self._pulse.still(now)
+        if not still:
+            systemd.notify("WATCHDOG=1")
+            self._health.clear("pulse")
+        for part, age_s in still.items():
+            self._health.fault("pulse", f"the {part} has not moved for {age_s:.0f} s")
+
+    def _hears(self, now: float) -> bool:
+        """Whether the watcher is there, and what was done to a file of our own came through."""
+        deaf = self._pulse.age_s("watcher", now) > _DEAF_S and now - self._watched_at > _DEAF_S
+        return self._watcher.alive and not deaf
+
+    def _lacking_room(self) -> str | None:
+        """What the disk lacks for anything new to begin; None if there is room."""
+        there = free(self._spool.root)
+        kept = spare(self._config.storage, there)
+        self._metrics.set_free(there.bytes, there.inodes or 0)
+        if lacks := too_little(there, Amount(), kept):
+            self._health.fault("disk", f"{lacks}: nothing new is begun")
+            return lacks
+        self._health.clear("disk")
+        return None
+
+    def _describe(self) -> None:
+        """The gauges that stay."""
+        self._metrics.workers.set(self._count)
+        for hook in self._config.hooks:
+            for outcome in ("delivered", "failed", "dead"):
+                self._metrics.hook_deliveries.labels(hook.name, outcome)
+        self._metrics.sandbox_enabled.set(self._zygote.sandboxed)
+        if not self._zygote.sandboxed:
+            self._log.warning(
+                "sandbox_off",
+                detail="this kernel has no Landlock, or no filter of system calls, for decoders: "
+                "`cytowatch check` names what they can do",
+            )
+
+    def _tell(self, now: float, *, force: bool = False) -> None:
+        """Gauges, and ``state/live.json`` for the commands, when something is different."""
+        news = self._engine.busy or self._ledger.has_changed or not self._intake.is_empty
+        due_at = self._tell_at + (0.0 if news else _TELL_AT_REST_S)
+        if self._offline or (now < due_at and not force):
+            return
+        began = time.monotonic()
+        self._tell_of_all(now, force=force)
+        # With much in the inboxes, or much that ended lately, reporting it all takes its time.
+        self._tell_at = now + max(_TICK_S, _TELL_EVERY * (time.monotonic() - began))
+
+    def _tell_of_all(self, now: float, *, force: bool) -> None:
+        self._metrics.set_waiting(*self._intake.waiting_counts(now))
+        self._metrics.watcher_alive.set(
+            self._watcher.alive and "watches" not in self._health.reasons()
+        )
+        self._metrics.set_watcher_mode(self._watcher.mode)
+        self._metrics.workers_busy.set(self._engine.busy)
+        self._metrics.paused.set(bool(self._pauses))
+        self._metrics.hooks_dead.set(count_dead(self._spool))
+        kept = spare(self._config.storage, free(self._spool.root)) + self._room.reserved()
+        self._metrics.set_reserved(kept.bytes, kept.inodes)
+        if now >= self._set_ages_at:
+            self._ledger.set_ages(_now())
+            self._metrics.storage_missing.set(len(self._index.missing()))
+            self._set_ages_at = now + _AGES_EVERY_S
+        waiting = self._intake.waiting(now)
+        live: dict[str, Any] = {
+            "pid": os.getpid(),
+            "version": __version__,
+            "progress": self._ledger.progress(),
+            "held_up": {
+                id_: {"why": why, "detail": detail}
+                for id_, (why, detail) in list(self._engine.waiting.items())
+            },
+            "waiting": waiting,
+            "paused": {**self._pauses.document, "held": self._engine.held},
+            "workers": {"busy": self._engine.busy, "of": self._count},
+            "watcher": {"mode": self._watcher.mode, "alive": self._watcher.alive},
+            "sandbox": self._zygote.sandboxed,
+            "health": self._health.reasons(),
+            "set_aside": reports.set_aside(),
+        }
+        if self._ledger.take_changed() or live != self._told or force:
+            self._write_notes([*waiting, *self._intake.left(now)])
+        if live == self._told and not force:
+            return
+        self._told = live
+        self._parts.do("live", partial(self._write_live, live), None)
+        systemd.notify(f"STATUS={self._summary()}")
+
+    def _write_live(self, live: dict[str, Any]) -> None:
+        temporary = self._spool.state / f".{FILE_NAME}"
+        text = json.dumps({"at": manifest.utc(_now()), **live}, ensure_ascii=False)
+        durable.write_fresh(temporary, text)
+        durable.move_over(temporary, self._spool.state / FILE_NAME)
+
+    def _write_notes(self, waiting: list[dict[str, Any]]) -> None:
+        """Tell those who see only the share; a fault there holds up no slide."""
+        notes = self._ledger.notes(_now(), waiting)
+        self._parts.do("feedback", partial(self._notes.show, notes), None)
+
+    def _summary(self) -> str:
+        counts, _, _ = self._intake.waiting_counts(time.monotonic())
+        return f"{self._engine.busy} in work, {counts.total()} waiting in the inboxes"
+>>>>>>> origin/main
 
     def _end_work(self) -> None:
         parts, do = self._parts, self._parts.duties.do
