@@ -18,9 +18,9 @@ from cytowatch.record.status import Status
 from cytowatch.tree.spool import Spool
 
 __all__ = [
-    "is_linked",
     "clear",
     "corrected",
+    "is_linked",
     "out_directories",
     "rebuilt",
     "tidy",
