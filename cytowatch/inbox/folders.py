@@ -73,7 +73,7 @@ class Folders:
         self._untaken: list[UploadedFileId] = []
 
     def reconfigure(self, config: Config) -> None:
-        """What is finished from now on is told to the hooks of `config`."""
+        """What is finished from now on is reported to the hooks of `config`."""
         self._moves = replace(self._moves, config=config)
 
     @property

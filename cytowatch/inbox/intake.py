@@ -84,7 +84,7 @@ class Intake:
     wake
         Called from other threads when there is something for the main loop.
     images_of
-        The ids of the images of a user that were dropped alone under a name.
+        The ids of the images of a user that were dropped by themselves under a name.
     """
 
     def __init__(
@@ -214,7 +214,7 @@ class Intake:
             lambda room: self._put_room_aside(room, now),
         )
         for folder in self._children:
-            # It does not come to its end without them.
+            # It is not finished without them.
             self._dropped.happened(folder, now)
         self._dropped.finish_some(now, self._folder_quiet_s)
 
@@ -285,11 +285,11 @@ class Intake:
             self._begin(bundle, marker, now, overdue=late or marker is not None)
 
     def _came_before(self, bundle: Bundle) -> tuple[str, ...]:
-        """What is to be said of a missing file that came alone, and was taken for an image by itself."""
+        """What is to be said of a missing file that arrived without the others, and was taken for an image of its own."""
         name = bundle.group.missing
         before = self._images_of(bundle.head.drop.user, name) if name and "/" not in name else []
         return tuple(
-            f"{name} came alone before, and was taken for an image by itself: {id_}. Drop all files of the "
+            f"{name} arrived earlier without the others, and was taken for an image of its own: {id_}. Drop all files of the "
             "slide once more, together"
             for id_ in before[:1]
         )
@@ -352,7 +352,7 @@ class Intake:
         own = bundle.folder is None or bundle.head.drop.path in self._markers
         parcel = Parcel(
             members=members,
-            warnings=self._came_before(bundle),
+            warnings=(*self._came_before(bundle), *filter(None, [bundle.arrived_in_parts])),
             folder=f"{bundle.room}/{folder}" if folder else None,
             # The marker of a dropped folder stays until the folder is finished.
             marker=marker if own else None,
