@@ -1,4 +1,4 @@
-"""Write config/grafana/cytowatch.json: the dashboard, from the few lines a panel here.
+"""Write config/grafana/cytowatch.json: the dashboard, from the few lines per panel here.
 
 `python docs/dashboard.py`; a test compares. Every query is asked of a real Prometheus in
 tests/acceptance/test_prometheus.py.

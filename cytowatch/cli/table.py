@@ -121,12 +121,12 @@ COLUMNS = (
     _of_image("associated", "texts", "The names of label, macro and thumbnail."),
     _column("compression", "text", "Of a derived pyramid: jpeg or lossless.", _conversion("compression")),
     _column("quality", "whole", "Of a derived pyramid: the JPEG quality.", _conversion("quality")),
-    _of_file("warnings", "texts", "What was done to the pixels, and what is odd about the source."),
+    _of_file("warnings", "texts", "Notes on the conversion, and on oddities of the source."),
 )  # fmt: skip
 
 
 def rows(entries: Iterable[Entry]) -> Iterator[dict[str, Any]]:
-    """One row per pyramid; one for an uploaded file that has none."""
+    """One row per pyramid; an uploaded file without a pyramid has one row."""
     for entry in entries:
         for image in entry.document["images"] or [None]:
             yield {column.name: column.of(entry, image) for column in COLUMNS}

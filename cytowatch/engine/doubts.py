@@ -35,7 +35,7 @@ class Doubts:
             return self._claimed[id_]
 
     def forget(self, id_: str) -> None:
-        """It has come to its end."""
+        """It is finished."""
         with self._lock:
             self._claimed.pop(id_, None)
 

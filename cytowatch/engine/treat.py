@@ -1,50 +1,40 @@
-"""The way of one uploaded file through its stages, with one sandboxed child for all of it."""
+"""The way of one uploaded file: taken up, led through its stages, and ended by what may go wrong."""
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
 from contextlib import suppress
-
-import structlog
+from pathlib import Path
 
 from cytowatch import durable
-from cytowatch.config import Config
-from cytowatch.decoder import answers
 from cytowatch.decoder.answers import ClaimedFaultError
-from cytowatch.decoder.child import Child, ChildCrashed, Stopped, record
-from cytowatch.decoder.cluster import RemoteChild
-from cytowatch.decoder.pace import ChildTimedOut
+from cytowatch.decoder.child import ChildCrashed, Stopped
+from cytowatch.engine import duplicates
 from cytowatch.engine.doubts import is_real
-from cytowatch.engine.treatment import Observer, Treatment
-from cytowatch.model import Outcome
+from cytowatch.engine.duplicates import Gone, Linked, Wait
+from cytowatch.engine.treatment import Treatment
+from cytowatch.engine.walk import Walk
 from cytowatch.record import manifest
-from cytowatch.record.entries import FileEntry
 from cytowatch.record.errors import DeploymentError, IngestError, TransientError, stage_error
 from cytowatch.record.manifest import ManifestError
 from cytowatch.record.names import UploadedFileId
+from cytowatch.record.place import Place
 from cytowatch.record.status import Status
-from cytowatch.transitions import enter
-from cytowatch.transitions.enter import Place
-from cytowatch.tree.index.index import content_key
-from cytowatch.tree.room import FEW_INODES, Amount, can_never_fit, never_fits
+from cytowatch.transitions import correct, enter
 from cytowatch.tree.spool import Spool
 
-__all__ = ["Observer", "Treatment", "give_up", "treat"]
+__all__ = ["Treatment", "give_up", "treat"]
 
 
-_GONE = DeploymentError(
-    "first_gone", "the one of the same content that it was to be linked to is gone", retryable=True
-)
 #: So many times more often than a decoder may crash on it a file may be cut off by the daemon's end.
 _CUT_OFF_FACTOR = 10
 #: And so many times more often it may report a fault of the machine that cannot be found.
 _CLAIMS_FACTOR = 3
 
 
-def treat(with_: Treatment, id_: UploadedFileId) -> None:
-    """Take the uploaded file `id_` as far as it goes.
+def treat(with_: Treatment, id_: UploadedFileId) -> Place | None:
+    """Take the uploaded file `id_` as far as it goes; gives where it is then, None if it is gone.
 
     Raises
     ------
@@ -54,16 +44,18 @@ def treat(with_: Treatment, id_: UploadedFileId) -> None:
         The daemon stops; the attempt does not count.
     """
     try:
-        _treat_found(with_, id_)
+        return _treat_found(with_, id_)
     except (OSError, IngestError) as error:
-        if not with_.spool.is_there():
+        if not with_.transitions.spool.is_there():
             raise TransientError("offline", "the tree is not there") from error
         if isinstance(error, OSError) and durable.is_transient(error):
             said = f"{error.strerror}: {error.filename or id_}"
             raise TransientError(durable.why_of(error), said) from error
         if isinstance(error, PermissionError):
             # Of the decoder's files only what it names is opened, and that is refused elsewhere.
-            raise TransientError("not_permitted", _refused(with_.spool, error)) from error
+            raise TransientError(
+                "not_permitted", _refused(with_.transitions.spool, error)
+            ) from error
         raise
 
 
@@ -78,194 +70,140 @@ def _refused(spool: Spool, error: PermissionError) -> str:
     )
 
 
-def _treat_found(with_: Treatment, id_: UploadedFileId) -> None:
-    found = with_.spool.find(id_)
+def _treat_found(with_: Treatment, id_: UploadedFileId) -> Place | None:
+    spool = with_.transitions.spool
+    found = spool.find(id_)
     if found is None:
-        if not with_.spool.is_there():
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(with_.spool.root))
-        return
+        if not spool.is_there():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(spool.root))
+        return None
     status, path = found
     try:
         place = Place(status=status, path=path, manifest=manifest.read(path))
     except (ManifestError, FileNotFoundError) as error:
-        rebuilt = enter.rebuilt(path, id_, str(error), now=with_.now())
-        place = Place(status=status, path=path, manifest=rebuilt)
         wrong = DeploymentError("manifest_damaged", str(error), retryable=True)
-        _move(with_, place, lambda at: enter.fail(with_.spool, at, wrong, now=with_.now()))
-        return
+        place = _rebuilt(with_, status, path, id_, str(error))
+        return _let_rest(with_, with_.transitions.fail(place, wrong))
     if enter.is_folder(place.manifest):
-        return
-    _register(with_, place)
-    if _to_link(with_, place):
-        _wait_for_first(with_, place)
-    _treat(with_, _taken_up(with_, place))
+        return None
+    duplicates.register(with_, place)
+    return _let_rest(with_, _treat(with_, place))
+
+
+def _rebuilt(with_: Treatment, status: Status, path: Path, id_: UploadedFileId, said: str) -> Place:
+    made = correct.rebuilt(path, id_, said, now=with_.transitions.now())
+    return Place(status=status, path=path, manifest=made)
+
+
+def _let_rest(with_: Treatment, place: Place) -> Place:
+    """Forget what was kept of it while it was in work, once it is not."""
+    if place.status.is_final:
+        with_.contents.release(place.manifest["id"])
+        with_.doubts.forget(place.manifest["id"])
+    return place
 
 
 def give_up(with_: Treatment, id_: UploadedFileId, said: str) -> None:
-    """End the uploaded file `id_` as an error: whatever is done with it meets an unexpected error, `said`.
+    """End the uploaded file `id_` as an error: anything that is done with it meets an unexpected error, `said`.
 
     Raises
     ------
     OSError
         The machine does not let it; it is tried again later.
     """
-    found = with_.spool.find(id_)
+    spool = with_.transitions.spool
+    found = spool.find(id_)
     if found is None or found[0].is_final:
         return
     status, path = found
     kind = DeploymentError if status is Status.UPLOADED else stage_error(status)
     wrong = kind("unexpected", said, retryable=True)
-
-    def fail(at: Place) -> Place:
-        return enter.fail(with_.spool, at, wrong, now=with_.now())
-
     try:
-        _move(with_, Place(status=status, path=path, manifest=manifest.read(path)), fail)
+        place = Place(status=status, path=path, manifest=manifest.read(path))
+        _let_rest(with_, with_.transitions.fail(place, wrong))
     except OSError:
         raise
     except Exception:  # noqa: BLE001 - what its manifest says may be the very cause
-        if (found := with_.spool.find(id_)) is None or found[0] is not status:
+        if (found := spool.find(id_)) is None or found[0] is not status:
             return
-        rebuilt = enter.rebuilt(path, id_, said, now=with_.now())
-        _move(with_, Place(status=status, path=path, manifest=rebuilt), fail)
-
-
-def _register(with_: Treatment, place: Place) -> None:
-    """Whoever was the first of its content before a restart, or a retry, still is."""
-    key = content_key(place.manifest["files"])
-    if key is not None and place.manifest["duplicate_of"] is None:
-        with_.contents.first(place.manifest["user"], key, place.manifest["id"])
+        _let_rest(with_, with_.transitions.fail(_rebuilt(with_, status, path, id_, said), wrong))
 
 
 def _taken_up(with_: Treatment, place: Place) -> Place:
     """Count the attempt that begins now; the one that is too many ends the uploaded file.
 
-    An attempt that was counted and never came to an end was cut off by the daemon's own end: a
+    An attempt that was counted and never ended was cut off by the daemon's own end: a
     power cut, an upgrade, a kill. The daemon never decodes, so that is hardly ever the file's
     fault, and it takes many more of them than of crashes that were seen.
     """
     if place.status is Status.UPLOADED or place.status.is_final:
         return place
-    place = enter.tidy(with_.spool, place, now=with_.now())
+    moves = with_.transitions
+    place = correct.tidy(moves.spool, place, now=moves.now())
     if place.manifest["phase"] == "publishing":
         return place
     counted = place.manifest["attempts"]
-    if counted < _CUT_OFF_FACTOR * with_.config.engine.max_attempts:
+    if counted < _CUT_OFF_FACTOR * moves.config.engine.max_attempts:
         return enter.attempt(place)
     wrong = stage_error(place.status)(
         "crashed_repeatedly",
         f"cytowatch itself ended {counted} times while it was in this stage",
         retryable=True,
     )
-    return _move(with_, place, lambda at: enter.fail(with_.spool, at, wrong, now=with_.now()))
+    return moves.fail(place, wrong)
 
 
-def _treat(with_: Treatment, place: Place) -> None:
+def _treat(with_: Treatment, place: Place) -> Place:
+    """Take `place` as far as it goes; a duplicate is waited for before an attempt is counted."""
+    moves, taken_up = with_.transitions, False
     while not place.status.is_final:
-        if place.manifest["phase"] == "publishing":
-            _move(with_, place, lambda at: _accept(with_, at, Outcome(status=Status.EXTRACTED), ""))
-            return
-        if place.status is Status.UPLOADED:
-            place = _move(
-                with_,
-                place,
-                lambda at: enter.begin(with_.spool, at, Status.DETECTING_FORMAT, now=with_.now()),
-            )
-        if _to_link(with_, place):
-            try:
-                # In this order: it may be published between the two looks, and never goes back.
-                _wait_for_first(with_, place)
-            except TransientError:
+        decision = duplicates.decide(with_, place)
+        if isinstance(decision, Wait):
+            if taken_up:
                 enter.withdraw(place)
-                raise
-            first = _first(with_, place)
-            if first is not None:
-                _link(with_, place, first)
-                return
-            if _lacks_pyramid(place):
-                _move(with_, place, lambda at: enter.fail(with_.spool, at, _GONE, now=with_.now()))
-                return
-        place = _with_child(with_, place)
+            said = f"{decision.first} has the same content and is still in work"
+            raise TransientError("duplicate", said)
+        if not taken_up:
+            place, taken_up = _taken_up(with_, place), True
+        elif place.manifest["phase"] == "publishing":
+            place = moves.hand_out_the_rest(place)
+        elif place.status is Status.UPLOADED:
+            place = moves.begin(place)
+        elif isinstance(decision, Linked):
+            place = _link(with_, place, decision.first)
+        elif isinstance(decision, Gone):
+            place = moves.fail(place, duplicates.GONE)
+        else:
+            place = _decoded(with_, place)
+    return place
 
 
-def _with_child(with_: Treatment, place: Place) -> Place:
-    """All stages from `place` on in one child; gives where it is when that child is gone."""
-    place = enter.tidy(with_.spool, place, now=with_.now())
-    out = f"out.{place.manifest['attempts']}"
-    (place.path / out).mkdir(mode=0o750)
+def _link(with_: Treatment, place: Place, first: Place) -> Place:
+    moves = with_.transitions
+    for leftover in correct.out_directories(place.path):
+        moves.spool.discard(leftover)
+    if place.status is Status.CONVERTING and not correct.is_linked(place):
+        place = moves.pass_over_conversion(place)
+    return moves.link(place, first)
+
+
+def _decoded(with_: Treatment, place: Place) -> Place:
+    """All stages from `place` on in one decoder process; gives where it is when that is gone."""
+    walk = Walk(with_, place)
+    walk.clear()
     try:
-        with with_.zygote.fork(place.path, out) as child:
-            record(place.path, child)
-            while not place.status.is_final:
-                at = place
-                place = _move(with_, at, lambda at: _stage(with_, at, child, out))
-                if _to_link(with_, place):
-                    return place
-                if not place.status.is_final:
-                    with_.between_stages()
-            return place
+        walk.go()
     except ChildCrashed as crash:
-        return _crashed(with_, _again(with_, place), crash)
+        return _crashed(with_, walk.on_disk(), crash)
     except ClaimedFaultError as fault:
-        return _doubted(with_, _again(with_, place), fault)
+        return _doubted(with_, walk.on_disk(), fault)
     except Stopped:
-        enter.withdraw(_again(with_, place))
+        enter.withdraw(walk.on_disk())
         raise
     except (TransientError, OSError):
-        _let_go(with_, _again(with_, place))
+        _let_go(with_, walk.on_disk())
         raise
-
-
-def _again(with_: Treatment, place: Place) -> Place:
-    """`place` as it is on disk now."""
-    found = with_.spool.find(UploadedFileId(place.manifest["id"]))
-    if found is None:
-        return place
-    return Place(status=found[0], path=found[1], manifest=manifest.read(found[1]))
-
-
-def _stage(with_: Treatment, place: Place, child: Child | RemoteChild, out: str) -> Place:
-    try:
-        most_children = with_.config.limits.archive_max_entries
-        outcome = child.run(
-            place.status,
-            place.manifest,
-            out=place.path / out,
-            progress=lambda share: with_.observer.progressed(place, share),
-            check_room=lambda need_bytes, need_inodes=0: _reserve(
-                with_, place, out, Amount(bytes=need_bytes, inodes=max(FEW_INODES, need_inodes))
-            ),
-            check_disk=lambda: with_.room.check(
-                place.manifest["id"], place.path / out, settings=with_.config.storage
-            ),
-            stop=with_.stop,
-        )
-        answers.check(place.status, place.manifest, outcome, most_children=most_children)
-        return _accept(with_, place, outcome, out)
-    except IngestError as error:
-        # Whatever ends it, nobody writes any more into what is thrown away.
-        child.end()
-        if not with_.spool.is_there():
-            raise
-        if error.reason == "unexpected":
-            with_.observer.unforeseen(place.manifest["id"], error)
-        elif notes := getattr(error, "__notes__", None):
-            with_.observer.said(place.manifest["id"], "\n".join(notes))
-        return enter.fail(with_.spool, place, error, now=with_.now())
-    except ChildTimedOut as late:
-        said = "it was not done after" if late.reason == "timed_out" else "nothing moved for"
-        wrong = stage_error(place.status)(
-            late.reason, f"{said} {late.limit_s:g} s, so it was ended", retryable=True
-        )
-        return enter.fail(with_.spool, place, wrong, now=with_.now())
-    finally:
-        with_.room.release(place.manifest["id"])
-
-
-def _reserve(with_: Treatment, place: Place, out: str, need: Amount) -> None:
-    if can_never_fit(place.path, need):
-        raise never_fits(place.status, need)
-    with_.room.reserve(place.manifest["id"], place.path / out, need, settings=with_.config.storage)
+    return walk.place
 
 
 def _doubted(with_: Treatment, place: Place, fault: ClaimedFaultError) -> Place:
@@ -276,19 +214,18 @@ def _doubted(with_: Treatment, place: Place, fault: ClaimedFaultError) -> Place:
     TransientError
         It is to be tried again.
     """
-    spare_bytes = with_.config.storage.reserve_bytes
+    settings = with_.transitions.config
+    spare_bytes = settings.storage.reserve_bytes
     if not is_real(fault.why, place.path, place.manifest["files"], spare_bytes=spare_bytes):
         claims = with_.doubts.claimed(place.manifest["id"])
-        if claims >= _CLAIMS_FACTOR * with_.config.engine.max_attempts:
+        if claims >= _CLAIMS_FACTOR * settings.engine.max_attempts:
             wrong = stage_error(place.status)(
                 "faults_repeatedly",
                 f"its decoder reported a fault of the machine {claims} times, and none was found: "
                 f"{fault.detail}",
                 retryable=True,
             )
-            return _move(
-                with_, place, lambda at: enter.fail(with_.spool, at, wrong, now=with_.now())
-            )
+            return with_.transitions.fail(place, wrong)
     _let_go(with_, place)
     raise fault
 
@@ -299,152 +236,25 @@ def _let_go(with_: Treatment, place: Place) -> None:
     In this order, as a full disk has none for the manifest.
     """
     with suppress(OSError):
-        enter.clear(with_.spool, place)
+        correct.clear(with_.transitions.spool, place)
     enter.withdraw(place)
 
 
-def _accept(with_: Treatment, place: Place, outcome: Outcome, out: str) -> Place:
-    duplicate_of = _duplicate(with_, place, outcome)
-    refused = (
-        with_.config.storage.duplicates == "reject" and place.status is Status.DETECTING_FORMAT
-    )
-    if duplicate_of is not None and refused:
-        return enter.reject(with_.spool, place, outcome, duplicate_of, now=with_.now())
-    heavy = _gives_up_source(with_.config, outcome.status)
-    if heavy:
-        enter.plan_to_lighten(with_.spool, place)
-    after = enter.accept(
-        with_.spool,
-        place,
-        outcome,
-        out,
-        now=with_.now(),
-        settings=with_.config.storage,
-        limits=with_.config.limits,
-        duplicate_of=duplicate_of,
-    )
-    if not heavy:
-        return after
-    try:
-        return enter.lighten(with_.spool, after)
-    except OSError as fault:
-        # It is published all the same; its source goes when the daemon ends or starts.
-        structlog.get_logger().warning("source_kept", path=str(after.path), error=fault.strerror)
-        return after
-
-
-def _gives_up_source(config: Config, status: Status) -> bool:
-    """Whether the source goes when an uploaded file is published as `status`."""
-    match status:
-        case Status.EXTRACTED:
-            return not config.extract.keep_archive
-        case Status.CONVERTED:
-            return not config.convert.keep_source
-        case _:
-            return False
-
-
-def _duplicate(with_: Treatment, place: Place, outcome: Outcome) -> str | None:
-    """The id of the first uploaded file of the user with the same content, in storage or in work."""
-    detecting = place.status is Status.DETECTING_FORMAT
-    known = None if detecting else place.manifest["duplicate_of"]
-    files: list[FileEntry] = outcome.changes.get("files", place.manifest["files"])
-    key = content_key(files)
-    if key is None:
-        return known
-    user, id_ = place.manifest["user"], place.manifest["id"]
-    # In this order: whoever is not in work any more is in the index by then.
-    in_work = known or with_.contents.first(user, key, id_)
-    first = with_.index.first(user, key) or in_work
-    if first == id_:
-        first = in_work
-    return first if first != id_ else None
-
-
-def _to_link(with_: Treatment, place: Place) -> bool:
-    """Whether it is to be shown by links to the first one of its content, and nothing is derived."""
-    fresh = with_.config.storage.duplicates == "link" and place.manifest["conversion"] is None
-    late = place.status in (Status.CONVERTING, Status.DEPLOYING)
-    duplicate = late and place.manifest["duplicate_of"] is not None
-    return enter.is_linked(place) or (duplicate and fresh)
-
-
-def _lacks_pyramid(place: Place) -> bool:
-    """Whether its conversion was passed over for a first one that is gone since."""
-    form = place.manifest["format"]
-    flat = form is not None and not form["native"]
-    deploying = place.status is Status.DEPLOYING and place.manifest["conversion"] is None
-    return flat and deploying and not enter.is_linked(place)
-
-
-def _wait_for_first(with_: Treatment, place: Place) -> None:
-    """Wait until the first one of its content is in storage; if it ended in an error, do not.
-
-    Raises
-    ------
-    TransientError
-        The first one is still in work.
-    """
-    first = place.manifest["duplicate_of"] or "-"
-    found = with_.spool.find(UploadedFileId(first))
-    if found is not None and not found[0].is_final:
-        raise TransientError("duplicate", f"{first} has the same content and is still in work")
-
-
-def _link(with_: Treatment, place: Place, first: Place) -> None:
-    for leftover in enter.out_directories(place.path):
-        with_.spool.discard(leftover)
-    if place.status is Status.CONVERTING and not enter.is_linked(place):
-        skip = Outcome(status=Status.DEPLOYING)
-        place = _move(with_, place, lambda at: _accept(with_, at, skip, "out.0"))
-    _move(with_, place, lambda at: enter.link(with_.spool, at, first, now=with_.now()))
-
-
-def _first(with_: Treatment, place: Place) -> Place | None:
-    """The uploaded file that `place` is a duplicate of, if it is in storage with all its bytes."""
-    return _published(with_, place, place.manifest["duplicate_of"] or "-")
-
-
-def _published(with_: Treatment, place: Place, id_: str) -> Place | None:
-    path = with_.spool.storage / place.manifest["user"] / id_
-    try:
-        found = manifest.read(path)
-    except (OSError, ManifestError):
-        return None
-    for row in found["files"]:
-        file = path / row["path"]
-        if not file.is_file() or file.stat().st_size != row["size_bytes"]:
-            return None
-    has_source = any(row["role"] == "source" for row in found["files"])
-    return (
-        Place(status=manifest.status_of(found), path=path, manifest=found) if has_source else None
-    )
-
-
 def _crashed(with_: Treatment, place: Place, crash: ChildCrashed) -> Place:
-    """The child died: once more, or never again when it did so too often."""
+    """The decoder process died: once more, or never again when it did so too often."""
+    moves = with_.transitions
     cause = crash.signal or (
         "the loss of its worker" if crash.exit_code is None else f"exit code {crash.exit_code}"
     )
-    with_.observer.crashed(place, crash.signal or "none")
+    moves.observer.crashed(place, crash.signal or "none")
     attempts = place.manifest["attempts"]
-    if attempts >= with_.config.engine.max_attempts:
+    if attempts >= moves.config.engine.max_attempts:
         times = "once" if attempts == 1 else f"{attempts} times"
         wrong = stage_error(place.status)(
             "crashed_repeatedly",
             f"the decoder crashed {times} on it, last by {cause}: the file is damaged, "
             "or of a kind that this decoder cannot read",
         )
-        return _move(with_, place, lambda at: enter.fail(with_.spool, at, wrong, now=with_.now()))
-    with_.observer.retried(place)
+        return moves.fail(place, wrong)
+    moves.observer.retried(place)
     return enter.attempt(place)
-
-
-def _move(with_: Treatment, place: Place, step: Callable[[Place], Place]) -> Place:
-    began = with_.monotonic()
-    after = step(place)
-    with_.observer.entered(place, after, with_.monotonic() - began)
-    if after.status.is_final:
-        with_.contents.release(after.manifest["id"])
-        with_.doubts.forget(after.manifest["id"])
-    return after

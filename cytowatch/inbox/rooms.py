@@ -56,7 +56,7 @@ class Room:
 
 
 class Rooms:
-    """Guards which rooms are being put together; for the main thread alone.
+    """Guards which rooms are being put together; for the main thread only.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ class Rooms:
         self._settler = settler
         self._gatherer = gatherer
         self._wake = wake
-        self._turns = Turns(self._gather, threads=_THREADS, of_one=1)
+        self._turns = Turns(self._gather, failed=self._not_gathered, threads=_THREADS, of_one=1)
         self._gathering: set[str] = set()
         self._gathered: deque[Room] = deque()
         self._open: OrderedDict[str, Room] = OrderedDict()
@@ -84,7 +84,7 @@ class Rooms:
         return bool(self._open)
 
     def begin(self, now: float, due: list[Track], *, skip: Callable[[str], bool]) -> None:
-        """Begin to put together the rooms in which something of `due` lies; `skip` tells of whom none."""
+        """Begin to put together the rooms in which something of `due` lies; `skip` says of whom none."""
         rooms: dict[tuple[str, str], list[Track]] = {}
         for track in due:
             rooms.setdefault((track.drop.room, track.drop.user), []).append(track)
@@ -119,6 +119,12 @@ class Rooms:
         if fenced.failed:
             room.why, room.retry_at = fenced.why, fenced.next_at
         room.took_s = time.monotonic() - began
+        self._gathered.append(room)
+        self._wake()
+
+    def _not_gathered(self, room: Room, why: str) -> None:
+        """In a thread of `Turns`."""
+        room.why = why
         self._gathered.append(room)
         self._wake()
 
@@ -165,6 +171,6 @@ class Rooms:
                 track.due_at = now + pause_s
 
     def stop(self) -> None:
-        """Let what is being put together come to its end; nothing new begins."""
+        """Finish what is being put together; nothing new starts."""
         self._gatherer.stop()
         self._turns.stop()

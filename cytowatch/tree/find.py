@@ -136,7 +136,7 @@ def project_ids(spool: Spool, project: str) -> list[str]:
 
 
 def spellings(spool: Spool, user: str) -> list[str]:
-    """How the folders of a user are spelled, which differ by case or accents alone."""
+    """How the folders of a user are spelled, which differ by case or accents only."""
     folders = [*os.listdir(spool.inbox), *os.listdir(spool.storage)]
     return sorted({user, *names.alike(folders, user)})
 
@@ -160,8 +160,8 @@ def _entry(path: Path, status: Status | None, seen: set[str]) -> Iterator[Entry]
         return
     one: Entry | None = None
     with (
-        suppress(OSError, ManifestError),
-        aside.fence("uploaded_file", path.name, but=(OSError, ManifestError)),
+        suppress(FileNotFoundError),
+        aside.fence("uploaded_file", path.name, but=(FileNotFoundError,)),
     ):
         found = manifest.read(path)
         one = Entry(status=status or manifest.status_of(found), path=path, manifest=found)

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cytowatch import durable, outside
 from cytowatch.durable import trees
@@ -19,14 +18,11 @@ from cytowatch.record.errors import RootError, TransientError
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import STAGE_STATUSES, Status
 
-if TYPE_CHECKING:
-    from cytowatch.config.keys import Hook
-
 __all__ = ["LAYOUT", "Spool"]
 
 #: The version of the layout on disk, written to ``FORMAT``.
 LAYOUT = "cytowatch 1\n"
-#: What cannot be removed in this time waits in the trash: whoever removes it has other things to do.
+#: What cannot be removed in this time waits in the trash: the one who removes it has other things to do.
 _PATIENCE_S = 1.0
 #: As much, in blocks of 4 KiB, as a start writes before it has come to anything that can wait.
 _PROBE_BLOCKS = 4
@@ -52,8 +48,7 @@ class Spool:
         self.trash = self.state / "trash"
         self.requests = self.state / "requests"
         self._lock: int | None = None
-        #: Who is to be told when an uploaded file comes to its end.
-        self.hooks: tuple[Hook, ...] = ()
+        #: Who to notify when an uploaded file is finished.
 
     @classmethod
     def create(cls, root: Path) -> Spool:
@@ -83,7 +78,7 @@ class Spool:
                 )
                 if strangers:
                     raise RootError(
-                        f"{root} is no cytowatch tree and holds {strangers[0]!r}: "
+                        f"{root} is not a cytowatch tree and holds {strangers[0]!r}: "
                         "give an empty directory"
                     )
             spool._check_layout(missing_is_fine=True)
@@ -157,7 +152,7 @@ class Spool:
             if missing_is_fine:
                 return
             raise RootError(
-                f"{self.root} is no cytowatch tree (it has no FORMAT): `cytowatch init` makes one"
+                f"{self.root} is not a cytowatch tree (it has no FORMAT): `cytowatch init` makes one"
             ) from None
         except (OSError, ValueError) as error:
             raise RootError(f"{self.root / 'FORMAT'}: {error}") from error
@@ -321,7 +316,7 @@ class Spool:
         return self._move(path, target, durably=True)
 
     def _ensure_folder(self, path: Path) -> None:
-        """Make a folder of ours, if it is not there.
+        """Make a folder of our own, if it is not there.
 
         Raises
         ------
@@ -373,7 +368,13 @@ class Spool:
     def unlink(self, project: str, name: str, id: UploadedFileId) -> None:  # noqa: A002
         """Take back what `link` did; an empty project goes as well."""
         folder = self.projects / project
-        (folder / f"{name}~{id.split('-')[2]}").unlink(missing_ok=True)
+        tail = f"~{id.split('-')[2]}"
+        place = folder / f"{name}{tail}"
+        # Another version may have called it otherwise; what it leads to says which one it is.
+        there = [place] if place.is_symlink() else folder.glob(f"*{tail}")
+        for link in there:
+            if link.is_symlink() and os.path.basename(os.readlink(link)) == id:
+                link.unlink(missing_ok=True)
         with suppress(OSError):
             folder.rmdir()
 
@@ -393,7 +394,7 @@ class Spool:
         return moved
 
     def bury(self, path: Path) -> Path:
-        """Rename something of ours into the trash; gives its new place."""
+        """Rename something of our own into the trash; gives its new place."""
         # What a decoder made may have a name as long as names can be.
         called = os.fsdecode(os.fsencode(path.name)[:_LONGEST_IN_TRASH])
         grave = self.trash / f"{called}.{os.urandom(4).hex()}"
@@ -401,7 +402,7 @@ class Spool:
         return grave
 
     def discard(self, path: Path) -> None:
-        """Remove something of ours: first out of the way by a rename, then for good.
+        """Remove something of our own: first out of the way by a rename, then for good.
 
         What cannot be removed now, or not soon, stays in the trash, and is removed with it.
         """

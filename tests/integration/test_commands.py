@@ -161,6 +161,11 @@ def test_every_command_is_in_the_room_that_is_loaded_for_it() -> None:
         assert one.callback
         room = one.callback.__module__.removeprefix("cytowatch.cli.")
         found.setdefault(room, []).append(one.name or one.callback.__name__)
+    for group in application().registered_groups:
+        # Commands of two words, such as `token add`.
+        [first, *_] = group.typer_instance.registered_commands
+        room = first.callback.__module__.removeprefix("cytowatch.cli.")
+        found.setdefault(room, []).append(group.name or group.typer_instance.info.name)
     assert found == {room: list(commands) for room, commands in ROOMS.items()}
 
 

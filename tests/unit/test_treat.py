@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -13,9 +14,11 @@ from typing import Any, cast
 
 import pytest
 
+from cytowatch import aside
 from cytowatch.config import Config
 from cytowatch.config.keys import Engine
 from cytowatch.decoder.child import Zygote
+from cytowatch.durable import failpoints
 from cytowatch.durable.failpoints import POISONS
 from cytowatch.engine.engine import Engine as Scheduler
 from cytowatch.engine.firsts import Contents
@@ -25,6 +28,7 @@ from cytowatch.record.entries import FileEntry
 from cytowatch.record.errors import TransientError
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
+from cytowatch.transitions.moves import Transitions
 from cytowatch.tree.index.index import Index
 from cytowatch.tree.room import Free, Room
 from cytowatch.tree.spool import Spool
@@ -34,7 +38,7 @@ NOW = datetime(2026, 11, 23, 14, 15, 2, tzinfo=UTC)
 
 
 class Told:
-    """Whoever is told keeps what was unforeseen."""
+    """Anyone who is informed keeps what was unforeseen."""
 
     def __init__(self) -> None:
         self.unforeseen_ones: list[str] = []
@@ -98,10 +102,12 @@ def scheduled(root: Path, kind: Callable[[str], Exception]) -> tuple[Spool, Told
     index = Index(spool, memory=True)
     told = Told()
     with_ = Treatment(
-        spool=spool, config=Config(engine=Engine(max_attempts=2)), zygote=cast("Any", Raising(kind)),
-        observer=cast("Any", told), index=index, contents=Contents(),
-        room=Room(lambda: Free(bytes=1 << 40)), now=lambda: NOW, monotonic=time.monotonic,
-        stop=threading.Event(),
+        transitions=Transitions(
+            spool=spool, config=Config(engine=Engine(max_attempts=2)), observer=cast("Any", told),
+            index=index, now=lambda: NOW, monotonic=time.monotonic,
+        ),
+        decoders=cast("Any", Raising(kind)), contents=Contents(),
+        room=Room(lambda: Free(bytes=1 << 40)), stop=threading.Event(),
     )  # fmt: skip
     pool = Later()
     scheduler = Scheduler(with_, executor=pool, count=1, wake=lambda: None)
@@ -201,3 +207,41 @@ def test_stages_that_cannot_be_imported_are_named() -> None:
     with pytest.raises(TransientError, match=r"ModuleNotFoundError.*no_such_stages"):
         zygote.start()
     zygote.stop()
+
+
+@pytest.mark.parametrize("kind", POISONS)
+@pytest.mark.parametrize("function", ["_unexpected", "_size_bytes"])
+def test_a_defect_that_cannot_even_be_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, kind: str
+) -> None:
+    """It is set aside; the slide ends as any other that meets a defect, and is forgotten then."""
+    poison = (f"cytowatch.engine.engine.Engine.{function}", ID, kind, "")
+    monkeypatch.setattr(failpoints, "_POISONED", [poison])
+    spool, _, pool, scheduler = scheduled(tmp_path / "root", ValueError)
+    for _ in range(3):
+        scheduler.start_some(time.monotonic() + 3600)
+        pool.run()
+    where = "uploaded_file" if function == "_unexpected" else "row"
+    assert [one.which for one in aside.all_of(where)] == [ID]
+    monkeypatch.setattr(failpoints, "_POISONED", [])
+    for _ in range(3):
+        scheduler.start_some(time.monotonic() + 3600)
+        pool.run()
+    assert scheduler.idle
+    found = spool.find(ID)
+    assert found is not None
+    assert found[0] is Status.ERROR_FORMAT
+    aside.reset()
+    sys.settrace(None)
+
+
+def test_a_size_that_cannot_be_looked_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is taken for small, and has its turn."""
+    poison = ("cytowatch.engine.engine.Engine._size_bytes", ID, "KeyError", "")
+    monkeypatch.setattr(failpoints, "_POISONED", [poison])
+    _, _, pool, scheduler = scheduled(tmp_path / "root", ValueError)
+    scheduler.start_some(0.0)
+    assert scheduler.busy == 1
+    pool.run()
+    aside.reset()
+    sys.settrace(None)

@@ -69,7 +69,7 @@ class Parcel:
 
     `folder` is a folder that is removed if nothing is left in it,
     `marker` the ``done_marker`` file that goes with it, `parent` the uploaded file of the dropped
-    folder; with `images_only` a file that no format claims stays where it is.
+    folder; with `images_only` a file that no format claims stays where it is. `warnings` are the manifest's first.
     """
 
     members: tuple[Member, ...]
@@ -77,6 +77,7 @@ class Parcel:
     marker: Drop | None = None
     parent: Manifest | None = None
     images_only: bool = False
+    warnings: tuple[str, ...] = ()
 
     @property
     def head(self) -> Drop:
@@ -97,7 +98,7 @@ class Parcel:
 
 
 def single(drop: Drop) -> Parcel:
-    """A drop that is one file alone."""
+    """A drop that is one file only."""
     name = names.decode(os.fsencode(drop.name))[0]
     return Parcel(members=(Member(drop=drop, to=f"source/{names.slug(name)}"),))
 
@@ -115,7 +116,7 @@ def prepare_process() -> None:
 def lease(descriptor: int) -> str:
     """Ask for a read lease: ``granted``, ``writer`` (somebody has it open for writing) or ``none``.
 
-    ``none`` is said where leases are not to be had: a filesystem without them, a file that is
+    ``none`` is said where leases are not available: a filesystem without them, a file that is
     another user's.
     """
     try:
@@ -163,7 +164,7 @@ def claim(
     make_id
         Makes an id from the time and a name.
     quiet_for_s
-        How long it has been quiet; where leases are not to be had it must be `fallback_quiet_s`.
+        How long it has been quiet; where leases are not available it must be `fallback_quiet_s`.
     overdue
         It has waited long enough for what is missing: claim it although it is incomplete.
     leases
@@ -403,22 +404,20 @@ def _prepare(
         )
         for member in parcel.members
     ]
-    manifest.write(
-        place,
-        manifest.new(
-            id=place.name,
-            user=parcel.head.user,
-            name=name,
-            name_base64=name_base64,
-            drop_path=names.decode(os.fsencode(parcel.path))[0],
-            projects=[parcel.head.project] if parcel.head.project else [],
-            files=files,
-            now=now,
-            software=software,
-            parent=parcel.parent,
-        ),
-        mode=int(config.storage.file_mode, 8),
+    made = manifest.new(
+        id=place.name,
+        user=parcel.head.user,
+        name=name,
+        name_base64=name_base64,
+        drop_path=names.decode(os.fsencode(parcel.path))[0],
+        projects=[parcel.head.project] if parcel.head.project else [],
+        files=files,
+        now=now,
+        software=software,
+        parent=parcel.parent,
     )
+    made["warnings"] = list(parcel.warnings)
+    manifest.write(place, made, mode=int(config.storage.file_mode, 8))
 
 
 def _take_marker(spool: Spool, parcel: Parcel, place: Path) -> None:
@@ -431,12 +430,12 @@ def _take_marker(spool: Spool, parcel: Parcel, place: Path) -> None:
 
 
 def _trouble(one: _Held, moved: Path) -> Waiting | None:
-    """Whether someone came between; tells why, or None when the file is ours alone."""
+    """Whether someone came between; tells why, or None when the file is ours only."""
     there = os.stat(moved, follow_symlinks=False)
     seen = one.member.drop.fingerprint
     if (there.st_dev, there.st_ino) != (seen.device, seen.inode):
         return Waiting(why="settling", detail="another file was put in its place meanwhile")
-    # Whoever breaks it waits in its open until we let go: by then the file must be back.
+    # Anyone who breaks it waits in its open until we let go: by then the file must be back.
     if one.leased and fcntl.fcntl(one.descriptor, fcntl.F_GETLEASE) != fcntl.F_RDLCK:
         return Waiting(why="open_for_writing", detail="somebody opened it for writing meanwhile")
     # The path is gone from the share, so a lease that is granted now proves that no writer is left.
@@ -455,7 +454,7 @@ def _trouble(one: _Held, moved: Path) -> Waiting | None:
 
 
 def _undo(spool: Spool, place: Path, moved: list[_Held]) -> None:
-    """Back to the inbox under their own names, or beside whatever has such a name by now."""
+    """Back to the inbox under their own names, or beside anything that has such a name by now."""
     if (place / _MARKER).exists():
         marker = json.loads((place / JOURNAL).read_bytes())["marker"]
         with durable.beneath(spool.inbox, os.path.dirname(marker)) as at:

@@ -1,0 +1,129 @@
+"""What becomes of an uploaded file whose content its user has sent before.
+
+With ``storage.duplicates = "link"`` it is shown by links to the first one, which may be in work still.
+`decide` says what is to be done now, before a decoder process is forked for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cytowatch.engine.treatment import Treatment
+from cytowatch.model import Outcome
+from cytowatch.record import manifest
+from cytowatch.record.entries import FileEntry
+from cytowatch.record.errors import DeploymentError
+from cytowatch.record.manifest import ManifestError
+from cytowatch.record.names import UploadedFileId
+from cytowatch.record.place import Place
+from cytowatch.record.status import Status
+from cytowatch.transitions import correct
+from cytowatch.tree.index.index import content_key
+
+__all__ = ["GONE", "Decision", "Go", "Gone", "Linked", "Wait", "decide", "of", "register"]
+
+GONE = DeploymentError(
+    "first_gone", "the one of the same content that it was to be linked to is gone", retryable=True
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Go:
+    """It is treated as any other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """`first` has the same content and is still in work."""
+
+    first: str
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """It is to be shown by links to `first`."""
+
+    first: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The first one is gone, and nothing was derived of this one because of it."""
+
+
+Decision = Go | Wait | Linked | Gone
+
+
+def register(with_: Treatment, place: Place) -> None:
+    """The first of its content before a restart, or a retry, still is."""
+    key = content_key(place.manifest["files"])
+    if key is not None and place.manifest["duplicate_of"] is None:
+        with_.contents.first(place.manifest["user"], key, place.manifest["id"])
+
+
+def of(with_: Treatment, place: Place, outcome: Outcome) -> str | None:
+    """The id of the first uploaded file of the user with the same content, in storage or in work."""
+    detecting = place.status is Status.DETECTING_FORMAT
+    known = None if detecting else place.manifest["duplicate_of"]
+    files: list[FileEntry] = outcome.changes.get("files", place.manifest["files"])
+    key = content_key(files)
+    if key is None:
+        return known
+    user, id_ = place.manifest["user"], place.manifest["id"]
+    # In this order: one that is not in work any more is in the index by then.
+    in_work = known or with_.contents.first(user, key, id_)
+    first = with_.transitions.index.first(user, key) or in_work
+    if first == id_:
+        first = in_work
+    return first if first != id_ else None
+
+
+def decide(with_: Treatment, place: Place) -> Decision:
+    """What is to be done with `place` now, as far as its content is known."""
+    if not _is_to_be_linked(with_, place):
+        return Go()
+    first_id = place.manifest["duplicate_of"] or "-"
+    # In this order: it may be published between the two looks, and never goes back.
+    found = with_.transitions.spool.find(UploadedFileId(first_id))
+    if found is not None and not found[0].is_final:
+        return Wait(first_id)
+    first = _published(with_, place, first_id)
+    if first is not None:
+        return Linked(first)
+    return Gone() if _lacks_pyramid(place) else Go()
+
+
+def _is_to_be_linked(with_: Treatment, place: Place) -> bool:
+    """Whether it is to be shown by links to the first one of its content, and nothing is derived."""
+    fresh = (
+        with_.transitions.config.storage.duplicates == "link"
+        and place.manifest["conversion"] is None
+    )
+    late = place.status in (Status.CONVERTING, Status.DEPLOYING)
+    duplicate = late and place.manifest["duplicate_of"] is not None
+    return correct.is_linked(place) or (duplicate and fresh)
+
+
+def _lacks_pyramid(place: Place) -> bool:
+    """Whether its conversion was passed over for a first one that is gone since."""
+    form = place.manifest["format"]
+    flat = form is not None and not form["native"]
+    deploying = place.status is Status.DEPLOYING and place.manifest["conversion"] is None
+    return flat and deploying and not correct.is_linked(place)
+
+
+def _published(with_: Treatment, place: Place, id_: str) -> Place | None:
+    """The uploaded file `id_` of the same user, if it is in storage with all its bytes."""
+    path = with_.transitions.spool.storage / place.manifest["user"] / id_
+    try:
+        found = manifest.read(path)
+    except (OSError, ManifestError):
+        return None
+    for row in found["files"]:
+        file = path / row["path"]
+        if not file.is_file() or file.stat().st_size != row["size_bytes"]:
+            return None
+    has_source = any(row["role"] == "source" for row in found["files"])
+    return (
+        Place(status=manifest.status_of(found), path=path, manifest=found) if has_source else None
+    )
