@@ -406,7 +406,6 @@ class _Daemon:
     def _collect(self, arrived: list[Claimed], now: float) -> None:
         self._ledger.arrived([claimed.id for claimed in arrived])
         for claimed in arrived:
-            self._ledger.claimed(claimed.id, claimed.settled_s)
             self._engine.submit(claimed.user, claimed.id, claimed.size_bytes)
             with aside.fence("uploaded_file", claimed.id):
                 self._tell_claimed(claimed)
