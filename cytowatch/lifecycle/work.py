@@ -32,6 +32,8 @@ class Work:
         self._presence = presence
         self._pruned_at = float("-inf")
         self.pauses = Pauses()
+        #: Requests that were answered, and of which the daemon has not taken note up to now.
+        self._unfollowed: list[requests.Answered] = []
 
     def begin_some(self, now: float) -> None:
         """Claim what is due and start what waits, as far as the disk and the pauses let it."""
@@ -68,8 +70,13 @@ class Work:
         parts = self._parts
         for done in requests.answer_all(parts.spool, parts.index, now=clock.now()):
             parts.log.info("requested", **done.request, **done.answer)
-            with aside.fence("request", done.name):
-                self._follow(done)
+            self._unfollowed.append(done)
+        for done in list(self._unfollowed):
+            about = str(done.request.get("id", done.name))
+            if aside.may_try("uploaded_file", about):
+                with aside.fence("uploaded_file", about):
+                    self._follow(done)
+                    self._unfollowed.remove(done)
         if now - self._pruned_at <= _PRUNE_EVERY_S:
             return
         self._pruned_at = now
