@@ -59,7 +59,7 @@ _LATE = "cytowatch_deployed_after_seconds"
 _WITHIN = 'le="900.0"'
 #: The share of the last day's slides that were deployed within 15 minutes of their last byte.
 _IN_TIME = f"sum(increase({_of(_LATE + '_bucket', _WITHIN)}[1d])) / sum(increase({_of(_LATE + '_count')}[1d]))"
-#: Of the daemon, not of whatever else runs on the machine.
+#: Of the daemon, not of other programs on the machine.
 _OURS = 'job="cytowatch"'
 
 PANELS = (
@@ -71,7 +71,7 @@ PANELS = (
           queries=((f"sum({_of('cytowatch_files', _WORK)})", ""),),
           steps=((_GREEN, None), (_YELLOW, 1000))),
     Panel(title="Waiting in inboxes", kind="stat", width=4, height=4,
-          about="Counts the drops that still lie in an inbox, whatever they wait for.",
+          about="Counts the drops that still lie in an inbox, for any reason.",
           queries=((f"sum({_of('cytowatch_inbox_waiting_files')})", ""),)),
     Panel(title="In error", kind="stat", width=4, height=4,
           about="Counts the uploaded files in error; their originals are kept until they are retried, returned or removed.",
@@ -155,7 +155,7 @@ PANELS = (
           queries=((_of("process_open_fds", _OURS), "open"), (_of("process_max_fds", _OURS), "limit"))),
 )  # fmt: skip
 
-#: A line over all panels where the daemon began, so that a change can be told from a restart.
+#: A line over all panels where the daemon began, which explains a change that a restart made.
 _RESTARTS = {
     "name": "Starts of the daemon",
     "datasource": _SOURCE,

@@ -184,7 +184,7 @@ class Ledger:
 
     def _count(self, before: Place, after: Place, seconds: float) -> None:
         found = after.manifest
-        # A dropped folder is in its stage for as long as anything comes: that is no work.
+        # A dropped folder is in its stage for as long as anything comes: that is not work.
         if before.status is not Status.UPLOADED and not is_folder(found):
             self._metrics.stage_seconds.labels(before.status.name).observe(seconds)
         if after.status.is_final:

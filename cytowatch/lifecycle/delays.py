@@ -12,7 +12,7 @@ __all__ = ["Delays"]
 
 
 class Delays:
-    """Guards the times of the last bytes, of the latest drops alone. Safe from any thread."""
+    """Guards the times of the last bytes, for the latest drops only. Safe from any thread."""
 
     def __init__(self, *, most: int = 10_000) -> None:
         self._most = most

@@ -146,7 +146,7 @@ def test_each_alert_fires_in_a_real_prometheus(watched: tuple[Daemon, Prometheus
 
 
 def test_a_target_that_is_gone_is_noticed(tmp_path: Path) -> None:
-    """Nobody scrapes a cytowatch: that alone fires."""
+    """Nobody scrapes a cytowatch: that fires, and nothing else."""
     rules = tmp_path / "alerts.yml"
     shipped = (HOUSE / "config/prometheus/alerts.yml").read_text()
     rules.write_text(re.sub(r"^        for: .*\n", "", shipped, flags=re.MULTILINE))

@@ -188,7 +188,7 @@ def test_a_folder_that_grows_alarms_nobody(root: Root, tmp_path: Path) -> None:
     assert metric(port, 'cytowatch_oldest_file_age_seconds{status="EXTRACTING_DATA"}') == 0
     root.wait(lambda: root.by_name()["day"]["status"] == "EXTRACTED")
     assert metric(port, 'cytowatch_stage_seconds_count{stage="EXTRACTING_DATA"}') == 0
-    # The slide itself counts, from its last byte; the folder is no slide.
+    # The slide itself counts, from its last byte; the folder is not a slide.
     assert metric(port, "cytowatch_deployed_after_seconds_count") == 1
     assert 0.3 < metric(port, "cytowatch_deployed_after_seconds_sum") < 20
     assert root.stop() == 0

@@ -43,7 +43,7 @@ def test_a_member_counts_from_the_last_byte_of_its_archive() -> None:
 
 
 def test_after_a_restart_it_counts_from_the_claim() -> None:
-    """Nobody knows any more how long it was quiet before."""
+    """How long it was quiet before is unknown then."""
     assert Delays().after_s(found(), NOW) == 60.0
     for odd in ("", "soon", "2026-11-26T13:59:00", "99999-01-01T00:00:00Z"):
         assert Delays().after_s(found(received=odd), NOW) is None
