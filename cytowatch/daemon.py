@@ -578,7 +578,7 @@ class _Daemon:
         self._log.warning("set_aside", where=one.where, which=which, why=one.why)
 
     def _recover(self) -> None:
-        for id_, outcome in claim.recover(self._spool).items():
+        for id_, outcome in claim.recover(self._spool, self._config.storage).items():
             self._log.warning("claim_recovered", id=id_, outcome=outcome)
         for id_, status, place in set_doubles_aside(self._spool):
             self._log.warning("second_copy", id=id_, status=status.name, path=str(place))

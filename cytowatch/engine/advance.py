@@ -45,6 +45,7 @@ __all__ = [
     "lighten_the_rest",
     "link",
     "out_directories",
+    "parted",
     "plan_to_lighten",
     "rebuilt",
     "reject",
@@ -151,6 +152,13 @@ def is_linked(place: Place) -> bool:
     return place.manifest["duplicate_of"] is not None and (
         source.is_symlink() or not source.is_dir()
     )
+
+
+def parted(place: Place) -> Place:
+    """`place`, which is no duplicate after all: from now on it goes its own way."""
+    changed = cast("Manifest", {**place.manifest, "duplicate_of": None})
+    manifest.write(place.path, changed)
+    return Place(status=place.status, path=place.path, manifest=changed)
 
 
 def link(spool: Spool, place: Place, first: Place, *, now: datetime) -> Place:

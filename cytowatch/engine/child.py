@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from cytowatch.config import Config, to_mapping
-from cytowatch.engine import answers, sandbox, wire
+from cytowatch.engine import answers, sandbox, unchanged, wire
 from cytowatch.engine.pace import ChildTimedOut, Pace
 from cytowatch.engine.recorded import kill_recorded, record
 from cytowatch.errors import CytowatchError, TransientError, stage_error
@@ -317,7 +317,8 @@ class Child:
         Raises
         ------
         IngestError, TransientError
-            What the stage raised, as `answers.understood` says; or what `check_room` or `check_disk` raised.
+            What the stage raised, as `answers.understood` says; or what `check_room` or `check_disk` raised;
+            or what was derived is not what the answer says.
         ChildCrashed, ChildTimedOut
             The child gave no answer; it is gone.
         Stopped
@@ -348,7 +349,39 @@ class Child:
             raise
         if outcome.status.is_final:
             self.end()
+            most = self._config.limits.archive_max_entries
+            answers.check(status, manifest, outcome, most_children=most)
+            outcome = self._hashed(status, outcome, out, pace, progress, stop)
         return outcome
+
+    def _hashed(
+        self,
+        status: Status,
+        outcome: Outcome,
+        out: Path,
+        pace: Pace,
+        progress: Progress,
+        stop: threading.Event | None,
+    ) -> Outcome:
+        """The outcome with the hashes of what was derived: until now a thread of the child could write to it."""
+
+        def look() -> None:
+            if stop is not None and stop.is_set():
+                raise Stopped("the daemon stops")
+            if pace.whole_left_s <= 0:
+                raise pace.passed()
+
+        if not isinstance(outcome.changes.get("files"), list):
+            return outcome
+        derived = out.parent / "derived"
+        files = unchanged.with_hashes(
+            status,
+            derived if derived.exists() else out,
+            outcome.changes["files"],
+            progress=progress,
+            look=look,
+        )
+        return Outcome(status=outcome.status, changes={**outcome.changes, "files": files})
 
     def _answer(
         self,

@@ -11,7 +11,7 @@ import structlog
 
 from cytowatch import durable, manifest
 from cytowatch.config import Config
-from cytowatch.engine import advance, answers
+from cytowatch.engine import advance, answers, duplicates, unchanged
 from cytowatch.engine.advance import Place
 from cytowatch.engine.answers import ClaimedFaultError
 from cytowatch.engine.child import Child, ChildCrashed, Stopped, record
@@ -21,7 +21,6 @@ from cytowatch.engine.pace import ChildTimedOut
 from cytowatch.engine.room import FEW_INODES, Amount, can_never_fit, never_fits
 from cytowatch.engine.treatment import Observer, Treatment
 from cytowatch.errors import DeploymentError, IngestError, TransientError, stage_error
-from cytowatch.index import content_key
 from cytowatch.manifest import FileEntry, ManifestError
 from cytowatch.model import Outcome
 from cytowatch.names import UploadedFileId
@@ -30,9 +29,6 @@ from cytowatch.status import Status
 __all__ = ["Observer", "Treatment", "give_up", "treat"]
 
 
-_GONE = DeploymentError(
-    "first_gone", "the one of the same content that it was to be linked to is gone", retryable=True
-)
 #: So many times more often than a decoder may crash on it a file may be cut off by the daemon's end.
 _CUT_OFF_FACTOR = 10
 #: And so many times more often it may report a fault of the machine that cannot be found.
@@ -73,13 +69,13 @@ def _treat_found(with_: Treatment, id_: UploadedFileId) -> None:
         rebuilt = advance.rebuilt(path, id_, str(error), now=with_.now())
         place = Place(status=status, path=path, manifest=rebuilt)
         wrong = DeploymentError("manifest_damaged", str(error), retryable=True)
-        _move(with_, place, lambda at: advance.fail(with_.spool, at, wrong, now=with_.now()))
+        _end(with_, place, wrong)
         return
     if advance.is_folder(place.manifest):
         return
-    _register(with_, place)
-    if _to_link(with_, place):
-        _wait_for_first(with_, place)
+    duplicates.register(with_, place)
+    if duplicates.is_to_be_linked(with_, place):
+        duplicates.wait_for_first(with_, place)
     _treat(with_, _taken_up(with_, place))
 
 
@@ -112,13 +108,6 @@ def give_up(with_: Treatment, id_: UploadedFileId, said: str) -> None:
         _move(with_, Place(status=status, path=path, manifest=rebuilt), fail)
 
 
-def _register(with_: Treatment, place: Place) -> None:
-    """Whoever was the first of its content before a restart, or a retry, still is."""
-    key = content_key(place.manifest["files"])
-    if key is not None and place.manifest["duplicate_of"] is None:
-        with_.contents.first(place.manifest["user"], key, place.manifest["id"])
-
-
 def _taken_up(with_: Treatment, place: Place) -> Place:
     """Count the attempt that begins now; the one that is too many ends the uploaded file.
 
@@ -139,7 +128,7 @@ def _taken_up(with_: Treatment, place: Place) -> Place:
         f"cytowatch itself ended {counted} times while it was in this stage",
         retryable=True,
     )
-    return _move(with_, place, lambda at: advance.fail(with_.spool, at, wrong, now=with_.now()))
+    return _end(with_, place, wrong)
 
 
 def _treat(with_: Treatment, place: Place) -> None:
@@ -153,21 +142,26 @@ def _treat(with_: Treatment, place: Place) -> None:
                 place,
                 lambda at: advance.begin(with_.spool, at, Status.DETECTING_FORMAT, now=with_.now()),
             )
-        if _to_link(with_, place):
+        if duplicates.is_to_be_linked(with_, place):
             try:
                 # In this order: it may be published between the two looks, and never goes back.
-                _wait_for_first(with_, place)
+                duplicates.wait_for_first(with_, place)
             except TransientError:
                 advance.withdraw(place)
                 raise
-            first = _first(with_, place)
-            if first is not None:
+            first = duplicates.first_of(with_, place)
+            try:
+                same = first is not None and duplicates.proven(with_, place, first)
+            except IngestError as wrong:
+                _end(with_, place, wrong)
+                return
+            if first is not None and same:
                 _link(with_, place, first)
                 return
-            if _lacks_pyramid(place):
-                _move(
-                    with_, place, lambda at: advance.fail(with_.spool, at, _GONE, now=with_.now())
-                )
+            if place.manifest["duplicate_of"] is not None and first is not None:
+                place = advance.parted(place)
+            if duplicates.lacks_pyramid(place):
+                _end(with_, place, duplicates.GONE)
                 return
         place = _with_child(with_, place)
 
@@ -183,7 +177,7 @@ def _with_child(with_: Treatment, place: Place) -> Place:
             while not place.status.is_final:
                 at = place
                 place = _move(with_, at, lambda at: _stage(with_, at, child, out))
-                if _to_link(with_, place):
+                if duplicates.is_to_be_linked(with_, place):
                     return place
                 if not place.status.is_final:
                     with_.between_stages()
@@ -268,9 +262,7 @@ def _doubted(with_: Treatment, place: Place, fault: ClaimedFaultError) -> Place:
                 f"{fault.detail}",
                 retryable=True,
             )
-            return _move(
-                with_, place, lambda at: advance.fail(with_.spool, at, wrong, now=with_.now())
-            )
+            return _end(with_, place, wrong)
     _let_go(with_, place)
     raise fault
 
@@ -286,7 +278,8 @@ def _let_go(with_: Treatment, place: Place) -> None:
 
 
 def _accept(with_: Treatment, place: Place, outcome: Outcome, out: str) -> Place:
-    duplicate_of = _duplicate(with_, place, outcome)
+    outcome = _held_against_hash(with_, place, outcome)
+    duplicate_of = duplicates.duplicate_of(with_, place, outcome)
     refused = (
         with_.config.storage.duplicates == "reject" and place.status is Status.DETECTING_FORMAT
     )
@@ -315,6 +308,23 @@ def _accept(with_: Treatment, place: Place, outcome: Outcome, out: str) -> Place
         return after
 
 
+def _held_against_hash(with_: Treatment, place: Place, outcome: Outcome) -> Outcome:
+    """The outcome, before what was received is published: it has the bytes that were hashed."""
+    if not outcome.status.is_success or place.manifest["phase"] == "publishing":
+        return outcome
+
+    def progress(share: float) -> None:
+        if with_.stop.is_set():
+            raise Stopped("the daemon stops")
+        with_.observer.progressed(place, share)
+
+    known: list[FileEntry] = outcome.changes.get("files", place.manifest["files"])
+    files = unchanged.check_sources(place.status, place.path, known, progress=progress)
+    if files == known:
+        return outcome
+    return Outcome(status=outcome.status, changes={**outcome.changes, "files": files})
+
+
 def _gives_up_source(config: Config, status: Status) -> bool:
     """Whether the source goes when an uploaded file is published as `status`."""
     match status:
@@ -326,53 +336,6 @@ def _gives_up_source(config: Config, status: Status) -> bool:
             return False
 
 
-def _duplicate(with_: Treatment, place: Place, outcome: Outcome) -> str | None:
-    """The id of the first uploaded file of the user with the same content, in storage or in work."""
-    detecting = place.status is Status.DETECTING_FORMAT
-    known = None if detecting else place.manifest["duplicate_of"]
-    files: list[FileEntry] = outcome.changes.get("files", place.manifest["files"])
-    key = content_key(files)
-    if key is None:
-        return known
-    user, id_ = place.manifest["user"], place.manifest["id"]
-    # In this order: whoever is not in work any more is in the index by then.
-    in_work = known or with_.contents.first(user, key, id_)
-    first = with_.index.first(user, key) or in_work
-    if first == id_:
-        first = in_work
-    return first if first != id_ else None
-
-
-def _to_link(with_: Treatment, place: Place) -> bool:
-    """Whether it is to be shown by links to the first one of its content, and nothing is derived."""
-    fresh = with_.config.storage.duplicates == "link" and place.manifest["conversion"] is None
-    late = place.status in (Status.CONVERTING, Status.DEPLOYING)
-    duplicate = late and place.manifest["duplicate_of"] is not None
-    return advance.is_linked(place) or (duplicate and fresh)
-
-
-def _lacks_pyramid(place: Place) -> bool:
-    """Whether its conversion was passed over for a first one that is gone since."""
-    form = place.manifest["format"]
-    flat = form is not None and not form["native"]
-    deploying = place.status is Status.DEPLOYING and place.manifest["conversion"] is None
-    return flat and deploying and not advance.is_linked(place)
-
-
-def _wait_for_first(with_: Treatment, place: Place) -> None:
-    """Wait until the first one of its content is in storage; if it ended in an error, do not.
-
-    Raises
-    ------
-    TransientError
-        The first one is still in work.
-    """
-    first = place.manifest["duplicate_of"] or "-"
-    found = with_.spool.find(UploadedFileId(first))
-    if found is not None and not found[0].is_final:
-        raise TransientError("duplicate", f"{first} has the same content and is still in work")
-
-
 def _link(with_: Treatment, place: Place, first: Place) -> None:
     for leftover in advance.out_directories(place.path):
         with_.spool.discard(leftover)
@@ -380,27 +343,6 @@ def _link(with_: Treatment, place: Place, first: Place) -> None:
         skip = Outcome(status=Status.DEPLOYING)
         place = _move(with_, place, lambda at: _accept(with_, at, skip, "out.0"))
     _move(with_, place, lambda at: advance.link(with_.spool, at, first, now=with_.now()))
-
-
-def _first(with_: Treatment, place: Place) -> Place | None:
-    """The uploaded file that `place` is a duplicate of, if it is in storage with all its bytes."""
-    return _published(with_, place, place.manifest["duplicate_of"] or "-")
-
-
-def _published(with_: Treatment, place: Place, id_: str) -> Place | None:
-    path = with_.spool.storage / place.manifest["user"] / id_
-    try:
-        found = manifest.read(path)
-    except (OSError, ManifestError):
-        return None
-    for row in found["files"]:
-        file = path / row["path"]
-        if not file.is_file() or file.stat().st_size != row["size_bytes"]:
-            return None
-    has_source = any(row["role"] == "source" for row in found["files"])
-    return (
-        Place(status=manifest.status_of(found), path=path, manifest=found) if has_source else None
-    )
 
 
 def _crashed(with_: Treatment, place: Place, crash: ChildCrashed) -> Place:
@@ -417,7 +359,7 @@ def _crashed(with_: Treatment, place: Place, crash: ChildCrashed) -> Place:
             f"the decoder crashed {times} on it, last by {cause}: the file is damaged, "
             "or of a kind that this decoder cannot read",
         )
-        return _move(with_, place, lambda at: advance.fail(with_.spool, at, wrong, now=with_.now()))
+        return _end(with_, place, wrong)
     with_.observer.retried(place)
     return advance.attempt(place)
 
@@ -430,3 +372,7 @@ def _move(with_: Treatment, place: Place, step: Callable[[Place], Place]) -> Pla
         with_.contents.release(after.manifest["id"])
         with_.doubts.forget(after.manifest["id"])
     return after
+
+
+def _end(with_: Treatment, place: Place, wrong: IngestError) -> Place:
+    return _move(with_, place, lambda at: advance.fail(with_.spool, at, wrong, now=with_.now()))

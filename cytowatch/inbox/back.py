@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cytowatch import durable
+from cytowatch.inbox import owner
 
 __all__ = ["Unit", "give_back", "opened", "put"]
 
@@ -72,11 +73,15 @@ def opened(inbox: Path, relative: str) -> Iterator[int]:
 
 def _inner(stack: ExitStack, at: int, relative: str) -> int:
     for part in relative.split("/") if relative else ():
+        made = False
         with suppress(FileExistsError):
             os.mkdir(part, 0o777, dir_fd=at)
+            made = True
             # What is moved into it is as safe as its name.
             os.fsync(at)
-        at = stack.enter_context(durable.directory(part, at=at))
+        above, at = at, stack.enter_context(durable.directory(part, at=at))
+        if made:
+            owner.pass_on(at, above)
     return at
 
 
@@ -120,9 +125,19 @@ def give_back(place: Path, unit: Unit, inbox: Path, folder: str) -> None:
             above, _, name = paths[source].rpartition("/")
             with ExitStack() as stack:
                 inner = _inner(stack, at, above)
+                _pass_on(place / source, inner)
                 put(place / source, name, inner)
                 # Its old name goes with its directory.
                 os.fsync(inner)
+
+
+def _pass_on(path: Path, folder: int) -> None:
+    """Its user can use it again: at the claim it became the daemon's own."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        owner.pass_on(descriptor, folder)
+    finally:
+        os.close(descriptor)
 
 
 def _is_file(path: Path) -> bool:

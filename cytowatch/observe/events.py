@@ -54,6 +54,8 @@ EVENTS = (
           admin="As for `stage`."),
     Event(word="held_up", levels=("warning",), tells="A fault of the machine, or the same content that is still in work, makes an uploaded file wait; it goes on by itself.",
           fields=("id", "why", "detail"), admin="`disk`: [a full disk](how-to/full-disk.md). Else the detail names it."),
+    Event(word="not_the_same", levels=("warning",), tells="Two decoder processes state the same hash, and the bytes differ: nothing is linked or refused for it.",
+          fields=("id", "first"), admin="Run `cytowatch verify` on both: the hash of one of them is wrong."),
     Event(word="output_unnamed", levels=("warning",), tells="A decoder process left files that its answer does not name; they were removed.",
           fields=("id", "files", "count"), admin="Once: nothing. Again and again it is a defect: please report it."),
     Event(word="decoder_crashed", levels=("warning",), tells="The process that decoded an uploaded file died of a signal.",

@@ -21,6 +21,7 @@ from cytowatch.formats.doubles import has_zip_behind
 from cytowatch.formats.marks import levels
 from cytowatch.formats.ome_tiff import other_files
 from cytowatch.formats.tiff import main_page
+from cytowatch.inbox import owner
 from cytowatch.manifest import FileEntry, FormatEntry
 from cytowatch.model import Outcome, UploadedFile
 from cytowatch.pyramid import verify
@@ -148,7 +149,9 @@ def _looked_through(file: UploadedFile, status: Status, *, native: bool) -> dict
     settings = file.config.storage
     later = status is Status.CONVERTING or (status is Status.DEPLOYING and settings.hash == "after")
     watches = _watches(file, native=native)
-    if not later or settings.duplicates != "keep":
+    # What its owner may still write to is compared with this before it is published.
+    ours = all(owner.is_ours(os.stat(row["path"])) for row in file.manifest["files"])
+    if not later or settings.duplicates != "keep" or not ours:
         changes = _hashed(file, watches)
         return {**changes, "warnings": _arrived(file, watches)}
     if status is Status.DEPLOYING:
