@@ -279,6 +279,10 @@ def fail(spool: Spool, place: Place, error: IngestError, *, now: datetime) -> Pl
             "phase": None,
         },
     )
+    if error.reason == "changed":
+        # Its hash is of bytes that nobody has any more.
+        changed["sha256"] = None
+        changed["files"] = [cast("FileEntry", {**row, "sha256": None}) for row in changed["files"]]
     return _enter(spool, place, changed, status, now=now, attempts=0, error=entry)
 
 
