@@ -533,16 +533,17 @@ def _recover_one(spool: Spool, place: Path, settings: Storage) -> str:
     to_inbox = [(place / member["to"], member["from"]) for member in moved]
     if os.path.lexists(place / _MARKER):
         to_inbox.append((place / _MARKER, journal["marker"]))
-    for path, origin in to_inbox:
-        folder, name = os.path.split(origin)
+    for folder in dict.fromkeys(os.path.dirname(origin) for _, origin in to_inbox):
+        origins = [one for one in to_inbox if os.path.dirname(one[1]) == folder]
         try:
             # The folder of a set may be gone by now: it was removed when it was empty.
             with back.opened(spool.inbox, folder) as inbox_fd:
-                back.put(path, name, inbox_fd)
+                for path, origin in origins:
+                    back.put(path, os.path.basename(origin), inbox_fd)
                 # By the same descriptor: another folder may be in its place by now.
                 os.fsync(inbox_fd)
         except OSError as error:
-            return f"kept: {origin!r} cannot be put back ({error.strerror})"
+            return f"kept: {folder!r} takes nothing back ({error.strerror})"
     if _has_source(place):
         return "kept: it holds files that no claim names"
     spool.discard(place)
