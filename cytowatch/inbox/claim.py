@@ -528,6 +528,18 @@ def _recover_one(spool: Spool, place: Path, settings: Storage) -> str:
         (place / JOURNAL).unlink(missing_ok=True)
         spool.move(place, Status.UPLOADED, durably=False)
         return "finished"
+    if said := _put_back(spool, place, moved, journal):
+        return said
+    if _has_source(place):
+        return "kept: it holds files that no claim names"
+    spool.discard(place)
+    return "undone"
+
+
+def _put_back(
+    spool: Spool, place: Path, moved: list[dict[str, Any]], journal: dict[str, Any]
+) -> str | None:
+    """Put what had moved back to where it was dropped; why that cannot be, if so."""
     for member in moved:
         _restore(place / member["to"], member)
     to_inbox = [(place / member["to"], member["from"]) for member in moved]
@@ -544,10 +556,7 @@ def _recover_one(spool: Spool, place: Path, settings: Storage) -> str:
                 os.fsync(inbox_fd)
         except OSError as error:
             return f"kept: {folder!r} takes nothing back ({error.strerror})"
-    if _has_source(place):
-        return "kept: it holds files that no claim names"
-    spool.discard(place)
-    return "undone"
+    return None
 
 
 def _has_source(place: Path) -> bool:
