@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.daemon import QUIET_S, Daemon
-from cytowatch.formats import Probe, companions
+from cytowatch.formats import Probe
+from cytowatch.formats.sets import groups
 
 _WATCHED_S = 45.0
 _EVERY_S = 1.0
@@ -53,7 +54,7 @@ def growth(n: int) -> dict[str, list[float]]:
         for times in (1, 2, 4):
             sizes = dict.fromkeys(paths(times * n), 0)
             began = time.perf_counter()
-            companions.groups(sizes, lambda _path, function: function(nothing))
+            groups.groups(sizes, lambda _path, function: function(nothing))
             took.setdefault(shape, []).append(time.perf_counter() - began)
     os.close(descriptor)
     return took

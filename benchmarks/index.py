@@ -23,11 +23,11 @@ from typing import Any
 
 from benchmarks.daemon import QUIET_S, Daemon
 from benchmarks.run import svs
-from cytowatch import manifest
-from cytowatch.index import Index
-from cytowatch.manifest import ErrorEntry, FileEntry, Manifest
-from cytowatch.spool import Spool
-from cytowatch.status import Status
+from cytowatch.record import manifest
+from cytowatch.record.manifest import ErrorEntry, FileEntry, Manifest
+from cytowatch.record.status import Status
+from cytowatch.tree.index.index import Index
+from cytowatch.tree.spool import Spool
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
 ERROR = ErrorEntry(reason="damaged", detail="d", stage="CONVERTING", retryable=False)
@@ -199,13 +199,13 @@ def main() -> None:
 
 
 def _put() -> str:
-    from cytowatch import index
+    from cytowatch.tree.index import index
 
     return index._PUT
 
 
 def _row(found: Manifest, status: Status) -> tuple[Any, ...]:
-    from cytowatch import index
+    from cytowatch.tree.index import index
 
     return index._values(found, status)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from cytowatch.formats import arrival
+from cytowatch.formats.completeness import arrival
 from cytowatch.pyramid import verify
 
 _ROUNDS = 7

@@ -23,10 +23,10 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.daemon import QUIET_S, Daemon
-from cytowatch import manifest
-from cytowatch.manifest import FileEntry
-from cytowatch.spool import Spool
-from cytowatch.status import Status
+from cytowatch.record import manifest
+from cytowatch.record.manifest import FileEntry
+from cytowatch.record.status import Status
+from cytowatch.tree.spool import Spool
 
 
 def make(folder: Path, count: int) -> None:

@@ -13,15 +13,16 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from cytowatch import formats, manifest
-from cytowatch.engine.advance import Place
-from cytowatch.index import Index
-from cytowatch.ledger import Ledger
-from cytowatch.manifest import FileEntry
+from cytowatch import formats
+from cytowatch.lifecycle.counts import Ledger
 from cytowatch.observe import logs
 from cytowatch.observe.metrics import WAITING, Metrics
-from cytowatch.spool import Spool
-from cytowatch.status import Status
+from cytowatch.record import manifest
+from cytowatch.record.manifest import FileEntry
+from cytowatch.record.status import Status
+from cytowatch.transitions.enter import Place
+from cytowatch.tree.index.index import Index
+from cytowatch.tree.spool import Spool
 
 COUNT = 10_000
 START = datetime(2026, 1, 1, tzinfo=UTC)

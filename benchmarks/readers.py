@@ -185,7 +185,8 @@ def bare(format_id: str, path: str) -> None:
 
 def converted(format_id: str, path: str) -> None:
     """Write the pyramid as the stage does."""
-    from cytowatch.pyramid import source, verify, writer
+    from cytowatch.pyramid import source, verify
+    from cytowatch.pyramid.encode import writer
     from cytowatch.pyramid.readers import READERS
     from cytowatch.pyramid.virtual import VirtualTiff, as_image, is_plain
 
@@ -265,7 +266,7 @@ def one_kind(folder: Path, kind: tuple[str, str, Any], side: int, rounds: int) -
 
 def halving() -> float:
     """Milliseconds of processor that making all further levels takes, for each megapixel of the first."""
-    from cytowatch.pyramid.encoder import _halved
+    from cytowatch.pyramid.encode.levels import _halved
 
     band = np.ascontiguousarray(np.tile(noise(2048)[:256], (1, 6, 1)))
     before = time.process_time()
@@ -309,8 +310,8 @@ def main(side: int, rounds: int) -> None:
 
 def alone(what: str, arguments: list[str]) -> dict[str, float]:
     """Do one of the three here, and tell what it took beyond the start of Python and of the libraries."""
+    import cytowatch.pyramid.encode.writer  # noqa: F401 - loaded before the clock starts
     import cytowatch.pyramid.readers
-    import cytowatch.pyramid.writer  # noqa: F401 - loaded before the clock starts
 
     before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
     {"bare": bare, "encoded": encoded, "converted": converted}[what](*arguments)

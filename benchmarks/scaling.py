@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from cytowatch.engine.fair import FairQueue
-from cytowatch.names import UploadedFileId
+from cytowatch.record.names import UploadedFileId
 
 DAY_S = 8 * 3600.0
 BEGAN = datetime(2026, 11, 23, tzinfo=UTC)

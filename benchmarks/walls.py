@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from cytowatch.config import Config
-from cytowatch.engine import sandbox, seccomp
+from cytowatch.decoder import sandbox, seccomp
 
 
 def derive(folder: Path, name: str, *, calls: bool) -> float:

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from cytowatch import failpoints, names
+from cytowatch.durable import failpoints
+from cytowatch.record import names
 
 __all__ = [
     "WHERES",

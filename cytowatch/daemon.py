@@ -16,41 +16,44 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cytowatch import __version__, aside, durable, formats, manifest, names, pauses, starting
+from cytowatch import __version__, aside, durable, formats
+from cytowatch.admin import requests, retry
 from cytowatch.config import Config, reloaded
-from cytowatch.engine import after, requests
-from cytowatch.engine.child import Zygote
-from cytowatch.engine.cluster import Cluster
-from cytowatch.engine.contents import Contents
+from cytowatch.decoder.child import Zygote
+from cytowatch.decoder.cluster import Cluster
 from cytowatch.engine.engine import Engine, workers
-from cytowatch.engine.folders import Folders
+from cytowatch.engine.firsts import Contents
 from cytowatch.engine.hashing import Hasher
-from cytowatch.engine.recover import finish, recover, set_doubles_aside
-from cytowatch.engine.room import Amount, Room, free, spare, too_little
 from cytowatch.engine.treat import Treatment
-from cytowatch.errors import ConfigError, CytowatchError
 from cytowatch.hooks import Pending, count_dead, drop_untrue
 from cytowatch.hooks.deliver import Courier
 from cytowatch.inbox import claim
+from cytowatch.inbox.folders import Folders
+from cytowatch.inbox.intake import Claimed, Intake
 from cytowatch.inbox.watch import Watcher
-from cytowatch.index import Index
-from cytowatch.indexing import Indexing
-from cytowatch.intake import Claimed, Intake
-from cytowatch.ledger import Ledger
-from cytowatch.live import FILE_NAME
-from cytowatch.manifest import ManifestError
-from cytowatch.names import UploadedFileId
+from cytowatch.lifecycle import start
+from cytowatch.lifecycle.counts import Ledger
+from cytowatch.lifecycle.mending import Indexing
+from cytowatch.lifecycle.parts import Parts
+from cytowatch.lifecycle.start import Asked, Listener, Waiting
 from cytowatch.observe import feedback, logs, reports, systemd
 from cytowatch.observe.feedback import Notes
 from cytowatch.observe.health import Health
 from cytowatch.observe.metrics import Metrics
 from cytowatch.observe.pulse import Pulse
 from cytowatch.observe.versions import software
-from cytowatch.parts import Parts
-from cytowatch.pauses import Pauses
-from cytowatch.spool import Spool
-from cytowatch.starting import Asked, Listener, Waiting
-from cytowatch.status import Status
+from cytowatch.record import manifest, names
+from cytowatch.record.errors import ConfigError, CytowatchError
+from cytowatch.record.manifest import ManifestError
+from cytowatch.record.names import UploadedFileId
+from cytowatch.record.status import Status
+from cytowatch.transitions.recover import finish, recover, set_doubles_aside
+from cytowatch.tree import pauses
+from cytowatch.tree.index.index import Index
+from cytowatch.tree.live import FILE_NAME
+from cytowatch.tree.pauses import Pauses
+from cytowatch.tree.room import Amount, Room, free, spare, too_little
+from cytowatch.tree.spool import Spool
 
 __all__ = ["run"]
 
@@ -134,7 +137,7 @@ def run(
                     )  # fmt: skip
                     return daemon.run()
             except Exception as error:
-                if starting.is_for_an_admin(error) or (daemon is not None and daemon.started):
+                if start.is_for_an_admin(error) or (daemon is not None and daemon.started):
                     raise
                 waiting.pause(error, _report_of(error, config))
             if asked.take_reload() and reload is not None:
@@ -179,7 +182,7 @@ def _read_again(config: Config, reload: Callable[[], Config]) -> Config:
             return reload()
         logs.get().error("reload_refused", detail="unexpected error")
     except (ConfigError, OSError) as error:
-        logs.get().error("reload_refused", detail=starting.words(error))
+        logs.get().error("reload_refused", detail=start.words(error))
     return config
 
 
@@ -522,7 +525,7 @@ class _Daemon:
         try:
             config, changed, refused = reloaded(self._config, reload())
         except (ConfigError, OSError) as error:
-            self._log.error("reload_refused", detail=starting.words(error))
+            self._log.error("reload_refused", detail=start.words(error))
             return
         self._config = config
         self._intake.reconfigure(config)
@@ -544,9 +547,9 @@ class _Daemon:
         self._pruned_at = now
         requests.sweep(self._spool, now_s=time.time())
         days = self._config.storage.keep_errors_days
-        for status, id_ in list(after.expired(self._spool, now=_now(), days=days)):
+        for status, id_ in list(retry.expired(self._spool, now=_now(), days=days)):
             with aside.fence("uploaded_file", id_):
-                after.remove(self._spool, id_, self._index, even_linked=True)
+                retry.remove(self._spool, id_, self._index, even_linked=True)
                 self._log.info("expired", id=id_, days=days)
                 self._ledger.left(status, id_)
 

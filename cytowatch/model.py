@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from cytowatch.config import Config
-from cytowatch.manifest import Manifest
-from cytowatch.status import Status
+from cytowatch.record.manifest import Manifest
+from cytowatch.record.status import Status
 
 __all__ = ["CheckRoom", "Fingerprint", "Mpp", "Outcome", "Progress", "Size", "UploadedFile"]
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from cytowatch import names
+from cytowatch.record import names
 
 __all__ = [
     "DEPTH",

@@ -13,13 +13,14 @@ from typing import Any
 
 from typer.main import get_command
 
-from cytowatch import formats, leftovers, reasons
+from cytowatch import formats
 from cytowatch.cli.commands import application
 from cytowatch.cli.schema import schema_of
 from cytowatch.config import RELOADABLE, render
 from cytowatch.formats import Format
 from cytowatch.observe.events import EVENTS
 from cytowatch.observe.metrics import Metrics
+from cytowatch.record import leftovers, reasons
 
 HOUSE = Path(__file__).resolve().parents[1]
 _HEAD = """# Formats

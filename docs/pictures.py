@@ -18,7 +18,7 @@ import pyvips
 from rich.console import Console
 
 from cytowatch.cli.watch import Estimates, draw, frame
-from cytowatch.spool import Spool
+from cytowatch.tree.spool import Spool
 
 HOUSE = Path(__file__).resolve().parents[1]
 _CONFIG = """root = "{root}"

@@ -8,7 +8,7 @@ import _pytest.pathlib
 import pytest
 from hypothesis import HealthCheck, settings
 
-from cytowatch import trees
+from cytowatch.durable import trees
 from tests.needs import CI
 
 # On a busy machine the same example takes ten times as long, and no test of ours is about time.

@@ -7,7 +7,7 @@ import unicodedata
 from dataclasses import dataclass
 
 from cytowatch.config import Limits
-from cytowatch.errors import ExtractionError
+from cytowatch.record.errors import ExtractionError
 
 __all__ = ["Budget", "DamagedMember", "Names", "checked_path"]
 

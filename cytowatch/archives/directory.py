@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from cytowatch.errors import ExtractionError
+from cytowatch.record.errors import ExtractionError
 
 __all__ = ["LOCAL_BYTES", "WRAP", "Directory", "Entry", "data_begin", "read"]
 

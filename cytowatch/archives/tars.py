@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, cast
 
 from cytowatch.archives.common import Budget, DamagedMember, Names, checked_path
-from cytowatch.errors import ExtractionError
+from cytowatch.record.errors import ExtractionError
 
 __all__ = ["Member", "members", "opened", "unpack"]
 

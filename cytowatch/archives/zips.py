@@ -18,7 +18,7 @@ from typing import BinaryIO
 from cytowatch.archives import directory, encodings, packed
 from cytowatch.archives.common import Budget, Names, checked_path
 from cytowatch.archives.directory import LOCAL_BYTES, WRAP, Entry
-from cytowatch.errors import ExtractionError
+from cytowatch.record.errors import ExtractionError
 
 __all__ = ["Archive", "Member", "members", "opened", "unpack"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from cytowatch.errors import ConfigError, CytowatchError
+from cytowatch.record.errors import ConfigError, CytowatchError
 
 __all__ = ["main"]
 
@@ -56,7 +56,7 @@ def _run() -> int:
 
 
 def _say(text: str, code: int) -> int:
-    from cytowatch.names import printable
+    from cytowatch.record.names import printable
 
     print(f"cytowatch: {printable(text)}", file=sys.stderr)
     return code

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cytowatch import __version__, tree
+from cytowatch import __version__
 from cytowatch.cli import python
-from cytowatch.errors import RootError
-from cytowatch.spool import Spool
-from cytowatch.status import Status
+from cytowatch.record.errors import RootError
+from cytowatch.record.status import Status
+from cytowatch.tree import find
+from cytowatch.tree.spool import Spool
 
 if TYPE_CHECKING:
     from cytowatch.config import Config
@@ -167,7 +168,7 @@ def print_json(document: Any) -> None:
     print(json.dumps(document, indent=2, ensure_ascii=not sys.stdout.isatty()))
 
 
-def one(spool: Spool, wanted: str) -> tree.Entry:
+def one(spool: Spool, wanted: str) -> find.Entry:
     """The one uploaded file that `wanted` means.
 
     Raises
@@ -175,8 +176,8 @@ def one(spool: Spool, wanted: str) -> tree.Entry:
     RootError
         It means none, or several.
     """
-    with tree.indexed(spool) as index:
-        found = [entry for row in index.find(wanted) if (entry := tree.entry(spool, row))]
+    with find.indexed(spool) as index:
+        found = [entry for row in index.find(wanted) if (entry := find.entry(spool, row))]
         gone = [one for one in index.missing() if wanted in (one.id, one.name)]
     if gone and not found:
         raise RootError(
@@ -189,7 +190,7 @@ def one(spool: Spool, wanted: str) -> tree.Entry:
     return found[0]
 
 
-def readable(entry: tree.Entry) -> tree.Entry:
+def readable(entry: find.Entry) -> find.Entry:
     """`entry`, if its manifest can be read.
 
     Raises

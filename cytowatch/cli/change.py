@@ -14,7 +14,8 @@ from typing import Annotated, Any, BinaryIO
 
 import typer
 
-from cytowatch import durable, names, outside, pauses, projects, tree
+from cytowatch import durable, outside
+from cytowatch.admin import projects
 from cytowatch.cli.app import (
     ConfigOption,
     RootOption,
@@ -36,23 +37,25 @@ from cytowatch.cli.options import (
 )
 from cytowatch.cli.page import bytes_text
 from cytowatch.cli.show import console, safe
-from cytowatch.errors import RootError
 from cytowatch.outside import OutsideError
-from cytowatch.spool import Spool
-from cytowatch.status import Status
+from cytowatch.record import names
+from cytowatch.record.errors import RootError
+from cytowatch.record.status import Status
+from cytowatch.tree import find, pauses
+from cytowatch.tree.spool import Spool
 
 __all__: list[str] = []
 
 
 def _asked(spool: Spool, what: str, id_: str | None = None, **more: Any) -> str:
     # Imported here: only the commands that change something need it.
-    from cytowatch.engine import requests
+    from cytowatch.admin import requests
 
     request = {"do": what, **({"id": id_} if id_ is not None else {}), **more}
     return str(requests.ask(spool, request, now=lambda: datetime.now(UTC))["said"])
 
 
-def _ask_each(spool: Spool, what: str, entries: list[tree.Entry], says: str, **more: Any) -> None:
+def _ask_each(spool: Spool, what: str, entries: list[find.Entry], says: str, **more: Any) -> None:
     """Ask it for each; one that is refused costs no other.
 
     Raises
@@ -73,17 +76,17 @@ def _ask_each(spool: Spool, what: str, entries: list[tree.Entry], says: str, **m
         raise RootError("\n".join(refused))
 
 
-def _in_error(spool: Spool, status: Status | None, reason: str | None) -> list[tree.Entry]:
+def _in_error(spool: Spool, status: Status | None, reason: str | None) -> list[find.Entry]:
     where = {"status": status.name} if status else {}
     if reason:
         where["reason"] = reason
-    with tree.indexed(spool) as index:
+    with find.indexed(spool) as index:
         rows = index.select(where=where, ascending=True)
-    found = [entry for row in rows if row.status.is_error and (entry := tree.entry(spool, row))]
+    found = [entry for row in rows if row.status.is_error and (entry := find.entry(spool, row))]
     return [entry for entry in found if entry.status.is_error]
 
 
-def _failed(spool: Spool, wanted: str) -> list[tree.Entry]:
+def _failed(spool: Spool, wanted: str) -> list[find.Entry]:
     """What `wanted` means: one uploaded file, or of an archive or a folder all in it that failed."""
     entry = one(spool, wanted)
     if entry.status is not Status.EXTRACTED:
@@ -136,7 +139,7 @@ def remove(
 ) -> None:
     """Remove uploaded files that came to their end, with their originals, for good."""
     spool = spool_of(root, config)
-    with tree.indexed(spool) as index:
+    with find.indexed(spool) as index:
         gone = {one.id: one for one in index.missing() if one.id in wanted}
     for id_, vanished in gone.items():
         _asked(spool, "remove", id_)
@@ -153,7 +156,7 @@ def export(
     config: ConfigOption = None,
 ) -> None:
     """Copy the original, byte for byte and under its dropped name, into DIRECTORY."""
-    from cytowatch.engine import after
+    from cytowatch.admin import retry as after
 
     entry = readable(one(spool_of(root, config), wanted))
     originals = list(after.originals(entry.manifest))
@@ -192,20 +195,20 @@ def _original(path: Path) -> Iterator[BinaryIO]:
         raise RootError(f"{path} cannot be copied: {error}") from error
 
 
-def _why_none(entry: tree.Entry) -> str:
+def _why_none(entry: find.Entry) -> str:
     if entry.manifest["children"]:
         return f"export what came out of it (cytowatch list --parent {entry.manifest['id']})"
     return "the configuration does not keep it"
 
 
-def _inside(spool: Spool, entry: tree.Entry) -> list[tree.Entry]:
+def _inside(spool: Spool, entry: find.Entry) -> list[find.Entry]:
     """`entry` and all that came out of it, by their ids."""
-    with tree.indexed(spool) as index:
+    with find.indexed(spool) as index:
         rows = index.below(entry.manifest["id"])
-    return [found for row in rows if (found := tree.entry(spool, row))]
+    return [found for row in rows if (found := find.entry(spool, row))]
 
 
-def _deployed(spool: Spool, wanted: str) -> list[tree.Entry]:
+def _deployed(spool: Spool, wanted: str) -> list[find.Entry]:
     """What `wanted` means: one uploaded file, or of an archive or a folder all that came out of it."""
     entry = one(spool, wanted)
     if entry.status is not Status.EXTRACTED:
@@ -273,8 +276,8 @@ def pause(
 
 def _is_in_work(spool: Spool, user: str | None) -> bool:
     """Whether the daemon treats anything, of `user` or at all, or has not seen the pause yet."""
-    live = tree.live(spool)
-    if tree.daemon_pid(spool) is None or live is None or "paused" not in live:
+    live = find.live(spool)
+    if find.daemon_pid(spool) is None or live is None or "paused" not in live:
         return False
     users = frozenset(live["paused"].get("users", ()))
     held = pauses.Pauses(everyone=live["paused"].get("everyone", False), users=users)
@@ -282,7 +285,7 @@ def _is_in_work(spool: Spool, user: str | None) -> bool:
         return True
     if user is None:
         return bool(live.get("workers", {}).get("busy"))
-    with tree.indexed(spool) as index:
+    with find.indexed(spool) as index:
         # What is held up is not being treated, and may be so for long.
         rows = index.select(
             ids=list(live.get("progress", {}).keys() - live.get("held_up", {}).keys())

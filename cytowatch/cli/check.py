@@ -12,17 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cytowatch import durable, invariants, names
+from cytowatch import durable
+from cytowatch.admin import invariants
 from cytowatch.cli import python
 from cytowatch.cli.page import aside_text
 from cytowatch.config import Config
-from cytowatch.engine import notes, room, sandbox, walls
-from cytowatch.errors import RootError
+from cytowatch.decoder import sandbox, walls
 from cytowatch.inbox import owner, scan
 from cytowatch.inbox.claim import lease, prepare_process
-from cytowatch.spool import Spool
-from cytowatch.status import STAGE_STATUSES
-from cytowatch.tree import daemon_pid, live
+from cytowatch.record import names
+from cytowatch.record.errors import RootError
+from cytowatch.record.status import STAGE_STATUSES
+from cytowatch.transitions import notes
+from cytowatch.tree import room
+from cytowatch.tree.find import daemon_pid, live
+from cytowatch.tree.spool import Spool
 
 __all__ = ["Result", "run"]
 

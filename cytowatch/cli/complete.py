@@ -11,10 +11,10 @@ from pathlib import Path
 import typer
 
 from cytowatch.cli.app import spool_of
-from cytowatch.index import Index
-from cytowatch.names import printable
-from cytowatch.spool import Spool
-from cytowatch.status import Status
+from cytowatch.record.names import printable
+from cytowatch.record.status import Status
+from cytowatch.tree.index.index import Index
+from cytowatch.tree.spool import Spool
 
 __all__ = ["formats", "ids", "projects", "reason_words", "statuses", "users"]
 
@@ -95,7 +95,7 @@ def statuses(incomplete: str) -> list[str]:
 def reason_words(incomplete: str) -> list[str]:
     """The reasons of errors."""
     # Imported here: only a shell asks for it, and every command would start later.
-    from cytowatch import reasons
+    from cytowatch.record import reasons
 
     return sorted(one.word for one in reasons.REASONS if one.word.startswith(incomplete))
 

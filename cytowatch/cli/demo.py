@@ -22,14 +22,15 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from cytowatch import tree, trees
 from cytowatch.cli import show as display
 from cytowatch.cli.page import bytes_text, colour
 from cytowatch.cli.show import console, safe
-from cytowatch.errors import RootError
-from cytowatch.spool import Spool
-from cytowatch.status import Status
-from cytowatch.tree import Entry
+from cytowatch.durable import trees
+from cytowatch.record.errors import RootError
+from cytowatch.record.status import Status
+from cytowatch.tree import find
+from cytowatch.tree.find import Entry
+from cytowatch.tree.spool import Spool
 
 __all__ = ["run"]
 
@@ -87,7 +88,7 @@ def run(directory: Path) -> int:
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(30)
-    found = sorted(tree.entries(spool), key=lambda entry: entry.manifest["id"])
+    found = sorted(find.entries(spool), key=lambda entry: entry.manifest["id"])
     _tell(directory, root, found)
     console.print(f"[dim]The demonstration took {time.monotonic() - began:.0f} s.[/]")
     good = sum(entry.status.is_success for entry in found)
@@ -208,7 +209,7 @@ def _watch(spool: Spool, slides: list[tuple[Path, str]], process: subprocess.Pop
         )
 
     def look() -> list[Entry]:
-        return sorted(tree.entries(spool), key=lambda entry: entry.manifest["received_at"])
+        return sorted(find.entries(spool), key=lambda entry: entry.manifest["received_at"])
 
     if console.is_terminal:
         with Live(console=console, refresh_per_second=8) as live:
@@ -250,7 +251,7 @@ def _table(spool: Spool, found: list[Entry]) -> Table:
     table = Table(box=None, pad_edge=False, expand=False)
     for name, width in (("FILE", 17), ("USER", 5), ("STATUS", 17), ("", 16), ("FORMAT", 17)):
         table.add_column(name, width=width, no_wrap=True, overflow="ellipsis")
-    told = tree.live(spool) or {}
+    told = find.live(spool) or {}
     for drop in told.get("waiting", []):
         name = os.path.basename(drop["path"])
         size = bytes_text(drop["size_bytes"])

@@ -17,15 +17,14 @@ from typing import Any
 
 import typer
 
-from cytowatch import pauses
-from cytowatch.engine import room
 from cytowatch.hooks.pending import dead
-from cytowatch.index import Index
-from cytowatch.manifest import losses, utc
-from cytowatch.names import printable
-from cytowatch.spool import Spool
-from cytowatch.status import Status
-from cytowatch.tree import Entry
+from cytowatch.record.manifest import losses, utc
+from cytowatch.record.names import printable
+from cytowatch.record.status import Status
+from cytowatch.tree import pauses, room
+from cytowatch.tree.find import Entry
+from cytowatch.tree.index.index import Index
+from cytowatch.tree.spool import Spool
 
 __all__ = [
     "aside_text",

@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 
-from cytowatch import tree
 from cytowatch.cli.app import (
     ConfigOption,
     JsonOption,
@@ -30,6 +29,7 @@ from cytowatch.cli.options import (
     UserOption,
 )
 from cytowatch.cli.page import bytes_text, list_lines, status_lines, status_page, styled
+from cytowatch.tree import find
 
 __all__: list[str] = []
 
@@ -40,8 +40,8 @@ def status(
 ) -> None:
     """What is in work, what waits and why."""
     spool = spool_of(root, config)
-    with tree.indexed(spool) as index:
-        page = status_page(spool, index, tree.daemon_pid(spool), tree.live(spool))
+    with find.indexed(spool) as index:
+        page = status_page(spool, index, find.daemon_pid(spool), find.live(spool))
     if as_json:
         print_json(page)
         return
@@ -89,16 +89,16 @@ def list_(
     """The uploaded files: in work, in storage and in error alike, newest first."""
     spool = spool_of(root, config)
     where = {
-        "user": tree.spellings(spool, user) if user else None,
+        "user": find.spellings(spool, user) if user else None,
         "status": status_named(wanted).name if wanted else None,
         "format": form,
         "reason": reason,
         "parent_id": one(spool, parent).manifest["id"] if parent else None,
     }
-    with tree.indexed(spool) as index:
+    with find.indexed(spool) as index:
         rows = index.select(
             where={column: value for column, value in where.items() if value is not None},
-            ids=tree.project_ids(spool, project) if project else None,
+            ids=find.project_ids(spool, project) if project else None,
             name_has=name,
             since=since.isoformat() if since else None,
             until=until.isoformat() if until else None,
@@ -107,7 +107,7 @@ def list_(
             limit=limit,
             offset=offset,
         )
-        found = [entry for row in rows if (entry := tree.entry(spool, row))]
+        found = [entry for row in rows if (entry := find.entry(spool, row))]
     if as_json:
         print_json([entry.document for entry in found])
         return
@@ -140,8 +140,8 @@ def show(
         console.print(f"[red]damaged[/]   its manifest cannot be read: {safe(entry.damaged)}")
         console.print("          restore its manifest.json from a backup; what follows is all else")
         console.print("          that is known\n")
-    with tree.indexed(spool) as index:
-        inside = [e for row in index.below(entry.manifest["id"]) if (e := tree.entry(spool, row))]
+    with find.indexed(spool) as index:
+        inside = [e for row in index.below(entry.manifest["id"]) if (e := find.entry(spool, row))]
     console.print(display.tree(entry, inside))
     console.print(f"\nid        {safe(about['id'])}\nuser      {safe(about['user'])}")
     console.print(f"dropped   {safe(about['drop_path'])}, {bytes_text(about['size_bytes'])}")

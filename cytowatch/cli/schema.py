@@ -10,7 +10,7 @@ import typer
 
 from cytowatch.cli.app import app, print_json
 from cytowatch.cli.show import console
-from cytowatch.errors import RootError
+from cytowatch.record.errors import RootError
 
 __all__ = ["schema_of"]
 

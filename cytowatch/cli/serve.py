@@ -20,8 +20,8 @@ from cytowatch.cli.app import (
 )
 from cytowatch.cli.show import console, safe
 from cytowatch.config import Config, from_mapping, render
-from cytowatch.errors import RootError
-from cytowatch.spool import Spool
+from cytowatch.record.errors import RootError
+from cytowatch.tree.spool import Spool
 
 __all__: list[str] = []
 

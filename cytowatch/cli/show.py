@@ -8,9 +8,9 @@ from rich.table import Table
 from rich.tree import Tree
 
 from cytowatch.cli.page import bytes_text, colour
-from cytowatch.names import printable
-from cytowatch.status import Status
-from cytowatch.tree import Entry
+from cytowatch.record.names import printable
+from cytowatch.record.status import Status
+from cytowatch.tree.find import Entry
 
 __all__ = ["console", "history_table", "safe", "tree"]
 

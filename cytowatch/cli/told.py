@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cytowatch import durable
-from cytowatch.errors import FormatError
-from cytowatch.formats import Probe, companions
-from cytowatch.formats.completeness import missing
+from cytowatch.formats import Probe
+from cytowatch.formats.completeness.whole import missing
+from cytowatch.formats.sets import groups
+from cytowatch.record.errors import FormatError
 from cytowatch.stages.detect import identify
 
 __all__ = ["told"]
@@ -72,7 +73,7 @@ def _set_lacks(head: Path, beside: frozenset[str]) -> str | None:
             return function(Probe(file.fileno(), name=os.path.basename(path)))
 
     sizes = {name: (folder / name).stat().st_size for name in beside}
-    for group in companions.groups(sizes, look):
+    for group in groups.groups(sizes, look):
         if head.name in group.members:
             return group.missing
     return None

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cytowatch import aside, durable, manifest, outside, tree
+from cytowatch import aside, durable, outside
 from cytowatch.cli.app import (
     ConfigOption,
     JsonOption,
@@ -28,11 +28,13 @@ from cytowatch.cli.app import (
 from cytowatch.cli.options import IdsOrNone, ProjectFilter, UserOption
 from cytowatch.cli.page import bytes_text
 from cytowatch.cli.show import console, safe
-from cytowatch.errors import RootError
-from cytowatch.manifest import ManifestError
 from cytowatch.outside import OutsideError
-from cytowatch.spool import Spool
-from cytowatch.tree import Entry
+from cytowatch.record import manifest
+from cytowatch.record.errors import RootError
+from cytowatch.record.manifest import ManifestError
+from cytowatch.tree import find
+from cytowatch.tree.find import Entry
+from cytowatch.tree.spool import Spool
 
 __all__: list[str] = []
 
@@ -59,14 +61,14 @@ def verify(
 ) -> None:
     """Hash everything in storage again and reopen every pyramid; exits 1 with what is damaged or missing."""
     # Imported here: it starts a process that decodes, as the daemon does.
-    from cytowatch.engine import verification
-    from cytowatch.engine.child import Stopped, Zygote
+    from cytowatch.admin import verification
+    from cytowatch.decoder.child import Stopped, Zygote
 
     spool = spool_of(root, config)
     _be_gentle()
     state = _begun(spool, {"user": user, "project": project, "ids": wanted or []}, resume=resume)
     stop = threading.Event()
-    zygote = Zygote(configuration(root, config), stages="cytowatch.engine.verification")
+    zygote = Zygote(configuration(root, config), stages="cytowatch.admin.verification")
     zygote.start()
     throttle = verification.Throttle(max_mb_per_s * 1e6)
     broken_off = False
@@ -168,17 +170,17 @@ def _published(spool: Spool, state: dict[str, Any]) -> Iterator[Entry]:
     what = state["what"]
     ids = [one(spool, name).manifest["id"] for name in what["ids"]] or None
     if what["project"]:
-        shown = tree.project_ids(spool, what["project"])
+        shown = find.project_ids(spool, what["project"])
         ids = [id_ for id_ in shown if ids is None or id_ in ids]
     after = state["after"]
     while True:
-        with tree.indexed(spool) as index:
+        with find.indexed(spool) as index:
             rows = index.select(
-                where={"user": tree.spellings(spool, what["user"])} if what["user"] else {},
+                where={"user": find.spellings(spool, what["user"])} if what["user"] else {},
                 ids=ids, after=after, ascending=True, limit=_PAGE,
             )  # fmt: skip
         for row in rows:
-            found = tree.entry(spool, row) if row.status.is_success else None
+            found = find.entry(spool, row) if row.status.is_success else None
             if found is not None and found.status.is_success:
                 yield found
         if not rows:
@@ -189,11 +191,11 @@ def _published(spool: Spool, state: dict[str, Any]) -> Iterator[Entry]:
 def _missing(spool: Spool, state: dict[str, Any]) -> list[dict[str, str]]:
     """What is asked for, was in storage, and is not there; what a project showed is not known any more."""
     what = state["what"]
-    users = tree.spellings(spool, what["user"]) if what["user"] else None
-    with tree.indexed(spool) as index:
+    users = find.spellings(spool, what["user"]) if what["user"] else None
+    with find.indexed(spool) as index:
         gone = {one.id: one.document for one in index.missing()}
         for row in index.held():
-            if not (spool.storage / row.user / row.id).is_dir() and tree.entry(spool, row) is None:
+            if not (spool.storage / row.user / row.id).is_dir() and find.entry(spool, row) is None:
                 about = {"id": row.id, "user": row.user, "name": row.name}
                 gone[row.id] = {**about, "status": row.status.name}
     return [

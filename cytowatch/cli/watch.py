@@ -17,13 +17,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cytowatch import tree
 from cytowatch.cli.app import ConfigOption, JsonOption, RootOption, app, print_json, spool_of
 from cytowatch.cli.page import bytes_text, colour, free_text, status_page
 from cytowatch.cli.show import console, safe
-from cytowatch.manifest import utc
-from cytowatch.spool import Spool
-from cytowatch.status import Status
+from cytowatch.record.manifest import utc
+from cytowatch.record.status import Status
+from cytowatch.tree import find
+from cytowatch.tree.spool import Spool
 
 __all__ = ["Estimates", "draw", "frame"]
 
@@ -63,9 +63,9 @@ class Estimates:
 
 def frame(spool: Spool, estimates: Estimates, now: float) -> dict[str, Any]:
     """All that one picture shows, ready for JSON; the status page, what is in work, what has ended."""
-    with tree.indexed(spool) as index:
-        live = tree.live(spool)
-        page = status_page(spool, index, tree.daemon_pid(spool), live)
+    with find.indexed(spool) as index:
+        live = find.live(spool)
+        page = status_page(spool, index, find.daemon_pid(spool), live)
         ended = index.select(final=True, sort="ended", limit=_ENDED)
         working = index.select(ids=list(page["in_work"]), ascending=True)
     in_work = []
@@ -273,7 +273,7 @@ def _lines(spool: Spool) -> None:
     with suppress(KeyboardInterrupt):
         while True:
             time.sleep(_EVERY_S)
-            with tree.indexed(spool) as index:
+            with find.indexed(spool) as index:
                 rows = index.ended_since(since)
             for row in rows:
                 if row.changed_at > since:

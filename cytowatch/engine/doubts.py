@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cytowatch import durable
-from cytowatch.manifest import FileEntry
+from cytowatch.record.manifest import FileEntry
 
 __all__ = ["Doubts", "is_real"]
 

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import structlog
 
-from cytowatch import manifest
-from cytowatch.engine import advance, unchanged
-from cytowatch.engine.advance import Place
-from cytowatch.engine.child import Stopped
+from cytowatch.decoder.child import Stopped
+from cytowatch.engine import unchanged
 from cytowatch.engine.treatment import Treatment
-from cytowatch.errors import DeploymentError, TransientError
-from cytowatch.index import content_key
-from cytowatch.manifest import FileEntry, ManifestError
 from cytowatch.model import Outcome
-from cytowatch.names import UploadedFileId
-from cytowatch.status import Status
+from cytowatch.record import manifest
+from cytowatch.record.errors import DeploymentError, TransientError
+from cytowatch.record.manifest import FileEntry, ManifestError
+from cytowatch.record.names import UploadedFileId
+from cytowatch.record.status import Status
+from cytowatch.transitions import enter
+from cytowatch.transitions.enter import Place
+from cytowatch.tree.index.index import content_key
 
 __all__ = [
     "GONE",
@@ -127,7 +128,7 @@ def is_to_be_linked(with_: Treatment, place: Place) -> bool:
     fresh = with_.config.storage.duplicates == "link" and place.manifest["conversion"] is None
     late = place.status in (Status.CONVERTING, Status.DEPLOYING)
     duplicate = late and place.manifest["duplicate_of"] is not None
-    return advance.is_linked(place) or (duplicate and fresh)
+    return enter.is_linked(place) or (duplicate and fresh)
 
 
 def lacks_pyramid(place: Place) -> bool:
@@ -135,7 +136,7 @@ def lacks_pyramid(place: Place) -> bool:
     form = place.manifest["format"]
     flat = form is not None and not form["native"]
     deploying = place.status is Status.DEPLOYING and place.manifest["conversion"] is None
-    return flat and deploying and not advance.is_linked(place)
+    return flat and deploying and not enter.is_linked(place)
 
 
 def wait_for_first(with_: Treatment, place: Place) -> None:
@@ -154,12 +155,12 @@ def wait_for_first(with_: Treatment, place: Place) -> None:
 
 def proven(with_: Treatment, place: Place, first: Place) -> bool:
     """Whether both have the same bytes; one that has begun to be linked was read before."""
-    if advance.is_linked(place):
+    if enter.is_linked(place):
         return True
     try:
         same = _has_same_bytes(with_, place, place.manifest["files"], first.manifest["id"])
     except (TransientError, Stopped, OSError):
-        advance.withdraw(place)
+        enter.withdraw(place)
         raise
     if not same:
         with_.doubts.differs(place.manifest["id"])

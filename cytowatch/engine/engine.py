@@ -9,15 +9,16 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import replace
 
-from cytowatch import aside, failpoints, outside, threads
+from cytowatch import aside, outside, threads
 from cytowatch.config import Config
 from cytowatch.config import Engine as Settings
-from cytowatch.engine.child import Stopped
+from cytowatch.decoder.child import Stopped
+from cytowatch.durable import failpoints
 from cytowatch.engine.fair import FairQueue
 from cytowatch.engine.treat import Treatment, give_up, treat
-from cytowatch.errors import TransientError
-from cytowatch.names import UploadedFileId
-from cytowatch.pauses import Pauses
+from cytowatch.record.errors import TransientError
+from cytowatch.record.names import UploadedFileId
+from cytowatch.tree.pauses import Pauses
 
 __all__ = ["Engine", "workers"]
 

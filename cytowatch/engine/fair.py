@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from datetime import datetime
 
-from cytowatch.names import UploadedFileId
+from cytowatch.record.names import UploadedFileId
 
 __all__ = ["FairQueue", "due_s"]
 

@@ -15,12 +15,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
-from cytowatch import aside, durable, manifest, outside, threads
-from cytowatch.engine import notes
-from cytowatch.formats import arrival
-from cytowatch.index import Index, content_key
-from cytowatch.manifest import FileEntry, Manifest
-from cytowatch.spool import Spool
+from cytowatch import aside, durable, outside, threads
+from cytowatch.formats.completeness import arrival
+from cytowatch.record import manifest
+from cytowatch.record.manifest import FileEntry, Manifest
+from cytowatch.transitions import notes
+from cytowatch.tree.index.index import Index, content_key
+from cytowatch.tree.spool import Spool
 
 __all__ = ["Hasher", "note"]
 

@@ -9,22 +9,25 @@ from contextlib import suppress
 
 import structlog
 
-from cytowatch import durable, manifest
+from cytowatch import durable
 from cytowatch.config import Config
-from cytowatch.engine import advance, answers, duplicates, unchanged
-from cytowatch.engine.advance import Place
-from cytowatch.engine.answers import ClaimedFaultError
-from cytowatch.engine.child import Child, ChildCrashed, Stopped, record
-from cytowatch.engine.cluster import RemoteChild
+from cytowatch.decoder import answers
+from cytowatch.decoder.answers import ClaimedFaultError
+from cytowatch.decoder.child import Child, ChildCrashed, Stopped, record
+from cytowatch.decoder.cluster import RemoteChild
+from cytowatch.decoder.pace import ChildTimedOut
+from cytowatch.engine import duplicates, unchanged
 from cytowatch.engine.doubts import is_real
-from cytowatch.engine.pace import ChildTimedOut
-from cytowatch.engine.room import FEW_INODES, Amount, can_never_fit, never_fits
 from cytowatch.engine.treatment import Observer, Treatment
-from cytowatch.errors import DeploymentError, IngestError, TransientError, stage_error
-from cytowatch.manifest import FileEntry, ManifestError
 from cytowatch.model import Outcome
-from cytowatch.names import UploadedFileId
-from cytowatch.status import Status
+from cytowatch.record import manifest
+from cytowatch.record.errors import DeploymentError, IngestError, TransientError, stage_error
+from cytowatch.record.manifest import FileEntry, ManifestError
+from cytowatch.record.names import UploadedFileId
+from cytowatch.record.status import Status
+from cytowatch.transitions import enter
+from cytowatch.transitions.enter import Place
+from cytowatch.tree.room import FEW_INODES, Amount, can_never_fit, never_fits
 
 __all__ = ["Observer", "Treatment", "give_up", "treat"]
 
@@ -66,12 +69,12 @@ def _treat_found(with_: Treatment, id_: UploadedFileId) -> None:
     try:
         place = Place(status=status, path=path, manifest=manifest.read(path))
     except (ManifestError, FileNotFoundError) as error:
-        rebuilt = advance.rebuilt(path, id_, str(error), now=with_.now())
+        rebuilt = enter.rebuilt(path, id_, str(error), now=with_.now())
         place = Place(status=status, path=path, manifest=rebuilt)
         wrong = DeploymentError("manifest_damaged", str(error), retryable=True)
         _end(with_, place, wrong)
         return
-    if advance.is_folder(place.manifest):
+    if enter.is_folder(place.manifest):
         return
     duplicates.register(with_, place)
     if duplicates.is_to_be_linked(with_, place):
@@ -95,7 +98,7 @@ def give_up(with_: Treatment, id_: UploadedFileId, said: str) -> None:
     wrong = kind("unexpected", said, retryable=True)
 
     def fail(at: Place) -> Place:
-        return advance.fail(with_.spool, at, wrong, now=with_.now())
+        return enter.fail(with_.spool, at, wrong, now=with_.now())
 
     try:
         _move(with_, Place(status=status, path=path, manifest=manifest.read(path)), fail)
@@ -104,7 +107,7 @@ def give_up(with_: Treatment, id_: UploadedFileId, said: str) -> None:
     except Exception:  # noqa: BLE001 - what its manifest says may be the very cause
         if (found := with_.spool.find(id_)) is None or found[0] is not status:
             return
-        rebuilt = advance.rebuilt(path, id_, said, now=with_.now())
+        rebuilt = enter.rebuilt(path, id_, said, now=with_.now())
         _move(with_, Place(status=status, path=path, manifest=rebuilt), fail)
 
 
@@ -117,12 +120,12 @@ def _taken_up(with_: Treatment, place: Place) -> Place:
     """
     if place.status is Status.UPLOADED or place.status.is_final:
         return place
-    place = advance.tidy(with_.spool, place, now=with_.now())
+    place = enter.tidy(with_.spool, place, now=with_.now())
     if place.manifest["phase"] == "publishing":
         return place
     counted = place.manifest["attempts"]
     if counted < _CUT_OFF_FACTOR * with_.config.engine.max_attempts:
-        return advance.attempt(place)
+        return enter.attempt(place)
     wrong = stage_error(place.status)(
         "crashed_repeatedly",
         f"cytowatch itself ended {counted} times while it was in this stage",
@@ -140,14 +143,14 @@ def _treat(with_: Treatment, place: Place) -> None:
             place = _move(
                 with_,
                 place,
-                lambda at: advance.begin(with_.spool, at, Status.DETECTING_FORMAT, now=with_.now()),
+                lambda at: enter.begin(with_.spool, at, Status.DETECTING_FORMAT, now=with_.now()),
             )
         if duplicates.is_to_be_linked(with_, place):
             try:
                 # In this order: it may be published between the two looks, and never goes back.
                 duplicates.wait_for_first(with_, place)
             except TransientError:
-                advance.withdraw(place)
+                enter.withdraw(place)
                 raise
             first = duplicates.first_of(with_, place)
             try:
@@ -159,7 +162,7 @@ def _treat(with_: Treatment, place: Place) -> None:
                 _link(with_, place, first)
                 return
             if place.manifest["duplicate_of"] is not None and first is not None:
-                place = advance.parted(place)
+                place = enter.parted(place)
             if duplicates.lacks_pyramid(place):
                 _end(with_, place, duplicates.GONE)
                 return
@@ -168,7 +171,7 @@ def _treat(with_: Treatment, place: Place) -> None:
 
 def _with_child(with_: Treatment, place: Place) -> Place:
     """All stages from `place` on in one child; gives where it is when that child is gone."""
-    place = advance.tidy(with_.spool, place, now=with_.now())
+    place = enter.tidy(with_.spool, place, now=with_.now())
     out = f"out.{place.manifest['attempts']}"
     (place.path / out).mkdir(mode=0o750)
     try:
@@ -187,7 +190,7 @@ def _with_child(with_: Treatment, place: Place) -> Place:
     except ClaimedFaultError as fault:
         return _doubted(with_, _again(with_, place), fault)
     except Stopped:
-        advance.withdraw(_again(with_, place))
+        enter.withdraw(_again(with_, place))
         raise
     except (TransientError, OSError):
         _let_go(with_, _again(with_, place))
@@ -227,13 +230,13 @@ def _stage(with_: Treatment, place: Place, child: Child | RemoteChild, out: str)
             raise
         if error.reason == "unexpected":
             with_.observer.unforeseen(place.manifest["id"], error)
-        return advance.fail(with_.spool, place, error, now=with_.now())
+        return enter.fail(with_.spool, place, error, now=with_.now())
     except ChildTimedOut as late:
         said = "it was not done after" if late.reason == "timed_out" else "nothing moved for"
         wrong = stage_error(place.status)(
             late.reason, f"{said} {late.limit_s:g} s, so it was ended", retryable=True
         )
-        return advance.fail(with_.spool, place, wrong, now=with_.now())
+        return enter.fail(with_.spool, place, wrong, now=with_.now())
     finally:
         with_.room.release(place.manifest["id"])
 
@@ -273,8 +276,8 @@ def _let_go(with_: Treatment, place: Place) -> None:
     In this order, as a full disk has none for the manifest.
     """
     with suppress(OSError):
-        advance.clear(with_.spool, place)
-    advance.withdraw(place)
+        enter.clear(with_.spool, place)
+    enter.withdraw(place)
 
 
 def _accept(with_: Treatment, place: Place, outcome: Outcome, out: str) -> Place:
@@ -284,11 +287,11 @@ def _accept(with_: Treatment, place: Place, outcome: Outcome, out: str) -> Place
         with_.config.storage.duplicates == "reject" and place.status is Status.DETECTING_FORMAT
     )
     if duplicate_of is not None and refused:
-        return advance.reject(with_.spool, place, outcome, duplicate_of, now=with_.now())
+        return enter.reject(with_.spool, place, outcome, duplicate_of, now=with_.now())
     heavy = _gives_up_source(with_.config, outcome.status)
     if heavy:
-        advance.plan_to_lighten(with_.spool, place)
-    after = advance.accept(
+        enter.plan_to_lighten(with_.spool, place)
+    after = enter.accept(
         with_.spool,
         place,
         outcome,
@@ -301,7 +304,7 @@ def _accept(with_: Treatment, place: Place, outcome: Outcome, out: str) -> Place
     if not heavy:
         return after
     try:
-        return advance.lighten(with_.spool, after)
+        return enter.lighten(with_.spool, after)
     except OSError as fault:
         # It is published all the same; its source goes when the daemon ends or starts.
         structlog.get_logger().warning("source_kept", path=str(after.path), error=fault.strerror)
@@ -337,12 +340,12 @@ def _gives_up_source(config: Config, status: Status) -> bool:
 
 
 def _link(with_: Treatment, place: Place, first: Place) -> None:
-    for leftover in advance.out_directories(place.path):
+    for leftover in enter.out_directories(place.path):
         with_.spool.discard(leftover)
-    if place.status is Status.CONVERTING and not advance.is_linked(place):
+    if place.status is Status.CONVERTING and not enter.is_linked(place):
         skip = Outcome(status=Status.DEPLOYING)
         place = _move(with_, place, lambda at: _accept(with_, at, skip, "out.0"))
-    _move(with_, place, lambda at: advance.link(with_.spool, at, first, now=with_.now()))
+    _move(with_, place, lambda at: enter.link(with_.spool, at, first, now=with_.now()))
 
 
 def _crashed(with_: Treatment, place: Place, crash: ChildCrashed) -> Place:
@@ -361,7 +364,7 @@ def _crashed(with_: Treatment, place: Place, crash: ChildCrashed) -> Place:
         )
         return _end(with_, place, wrong)
     with_.observer.retried(place)
-    return advance.attempt(place)
+    return enter.attempt(place)
 
 
 def _move(with_: Treatment, place: Place, step: Callable[[Place], Place]) -> Place:
@@ -375,4 +378,4 @@ def _move(with_: Treatment, place: Place, step: Callable[[Place], Place]) -> Pla
 
 
 def _end(with_: Treatment, place: Place, wrong: IngestError) -> Place:
-    return _move(with_, place, lambda at: advance.fail(with_.spool, at, wrong, now=with_.now()))
+    return _move(with_, place, lambda at: enter.fail(with_.spool, at, wrong, now=with_.now()))

@@ -9,15 +9,15 @@ from datetime import datetime
 from typing import Protocol
 
 from cytowatch.config import Config
-from cytowatch.engine.advance import Place
-from cytowatch.engine.child import Zygote
-from cytowatch.engine.cluster import Cluster
-from cytowatch.engine.contents import Contents
+from cytowatch.decoder.child import Zygote
+from cytowatch.decoder.cluster import Cluster
 from cytowatch.engine.doubts import Doubts
-from cytowatch.engine.room import Room
-from cytowatch.index import Index
-from cytowatch.names import UploadedFileId
-from cytowatch.spool import Spool
+from cytowatch.engine.firsts import Contents
+from cytowatch.record.names import UploadedFileId
+from cytowatch.transitions.enter import Place
+from cytowatch.tree.index.index import Index
+from cytowatch.tree.room import Room
+from cytowatch.tree.spool import Spool
 
 __all__ = ["Observer", "Treatment"]
 

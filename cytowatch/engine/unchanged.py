@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import cast
 
 from cytowatch import durable, outside
-from cytowatch.engine.answers import refused
-from cytowatch.errors import IngestError, stage_error
+from cytowatch.decoder.answers import refused
 from cytowatch.inbox import owner
-from cytowatch.manifest import FileEntry
 from cytowatch.model import Progress
-from cytowatch.status import Status
+from cytowatch.record.errors import IngestError, stage_error
+from cytowatch.record.manifest import FileEntry
+from cytowatch.record.status import Status
 
 __all__ = ["check_hashes", "check_sources", "digest_at", "same_bytes", "with_hashes"]
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cytowatch.formats.doubles import is_whole_slide
-from cytowatch.formats.tiff import Tiff, TiffError
-from cytowatch.status import Status
+from cytowatch.formats.structure.tiff import Tiff, TiffError
+from cytowatch.record.status import Status
 
 __all__ = ["Format", "Probe"]
 

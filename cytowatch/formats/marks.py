@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 
 from cytowatch.formats.base import Probe
-from cytowatch.formats.tiff import NDPI_MARK, Tiff, TiffError
+from cytowatch.formats.structure.tiff import NDPI_MARK, Tiff, TiffError
 
 __all__ = ["Mark", "levels", "marked", "openslide_vendor", "vendor"]
 

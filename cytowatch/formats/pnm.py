@@ -6,7 +6,7 @@ Source: https://netpbm.sourceforge.net/doc/pnm.html
 from __future__ import annotations
 
 from cytowatch.formats.base import Format, Probe
-from cytowatch.formats.netpbm import is_header
+from cytowatch.formats.structure.netpbm import is_header
 
 __all__ = ["FORMAT"]
 

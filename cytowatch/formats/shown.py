@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-from cytowatch.formats.tiff import Directory, Tiff, TiffError
+from cytowatch.formats.structure.tiff import Directory, Tiff, TiffError
 
 __all__ = ["ascending", "misread", "unheeded"]
 

@@ -9,7 +9,7 @@ import zlib
 from tarfile import BLOCKSIZE
 
 from cytowatch.formats.base import Format, Probe
-from cytowatch.formats.extents import tar_mark
+from cytowatch.formats.completeness.short import tar_mark
 
 __all__ = ["FORMAT"]
 

@@ -30,8 +30,8 @@ from urllib.parse import urlsplit
 from cytowatch import aside, outside, threads
 from cytowatch.config import Hook
 from cytowatch.hooks.pending import Pending, bury, pending, place_of, save
-from cytowatch.manifest import Manifest, losses
-from cytowatch.spool import Spool
+from cytowatch.record.manifest import Manifest, losses
+from cytowatch.tree.spool import Spool
 
 __all__ = ["Courier", "DeliveryError", "event", "headers"]
 

@@ -11,12 +11,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cytowatch import aside, durable, manifest, outside
-from cytowatch.manifest import Manifest, ManifestError
-from cytowatch.names import ID_PATTERN, UploadedFileId
+from cytowatch import aside, durable, outside
 from cytowatch.outside import OutsideError
-from cytowatch.spool import Spool
-from cytowatch.status import Status
+from cytowatch.record import manifest
+from cytowatch.record.manifest import Manifest, ManifestError
+from cytowatch.record.names import ID_PATTERN, UploadedFileId
+from cytowatch.record.status import Status
+from cytowatch.tree.spool import Spool
 
 if TYPE_CHECKING:
     from cytowatch.config import Hook

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from cytowatch import aside, names, trees
+from cytowatch import aside
+from cytowatch.durable import trees
 from cytowatch.inbox.markers import Markers, withdraw
 from cytowatch.inbox.settle import Settler, Track
-from cytowatch.manifest import Manifest, SkippedEntry
+from cytowatch.record import names
+from cytowatch.record.manifest import Manifest, SkippedEntry
 
 __all__ = ["Dropped", "DroppedFolders"]
 

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cytowatch import aside, durable, names
-from cytowatch.formats import Probe, companions
-from cytowatch.formats.companions import Group
-from cytowatch.inbox import look
+from cytowatch import aside, durable
+from cytowatch.formats import Probe, look
+from cytowatch.formats.sets import groups as companions
+from cytowatch.formats.sets.groups import Group
 from cytowatch.inbox.settle import Track
 from cytowatch.model import Fingerprint
+from cytowatch.record import names
 
 __all__ = ["Bundle", "Gatherer", "Stopped"]
 

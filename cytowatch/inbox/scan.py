@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cytowatch import aside, durable, names
+from cytowatch import aside, durable
 from cytowatch.model import Fingerprint
+from cytowatch.record import names
 
 __all__ = [
     "DEEPEST",

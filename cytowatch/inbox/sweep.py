@@ -15,12 +15,13 @@ from pathlib import Path
 
 import structlog
 
-from cytowatch import aside, names
+from cytowatch import aside
 from cytowatch.config import Inbox
 from cytowatch.inbox import scan
 from cytowatch.inbox.markers import Markers
 from cytowatch.inbox.scan import Drop, Waiting
 from cytowatch.inbox.settle import Settler
+from cytowatch.record import names
 
 __all__ = ["Sweep"]
 

@@ -9,9 +9,10 @@ from collections import Counter
 from datetime import datetime, timedelta
 from typing import Any
 
-from cytowatch import durable, manifest, names
+from cytowatch import durable
 from cytowatch.inbox.scan import Waiting
 from cytowatch.inbox.settle import Settler, Track
+from cytowatch.record import manifest, names
 
 __all__ = ["counts", "fault", "listed"]
 

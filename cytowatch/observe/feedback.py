@@ -13,9 +13,10 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cytowatch import aside, durable, names, reasons
-from cytowatch.manifest import Manifest, losses
-from cytowatch.status import Status
+from cytowatch import aside, durable
+from cytowatch.record import names, reasons
+from cytowatch.record.manifest import Manifest, losses
+from cytowatch.record.status import Status
 
 __all__ = ["Note", "Notes", "bytes_text", "of_drop", "of_uploaded"]
 

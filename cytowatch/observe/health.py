@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from cytowatch import aside
-from cytowatch.errors import RootError
 from cytowatch.observe.metrics import Metrics
+from cytowatch.record.errors import RootError
 
 __all__ = ["Health", "Server", "serve"]
 

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from cytowatch import __version__, aside, reasons
-from cytowatch.status import ERROR_OF, STAGE_STATUSES, Status
+from cytowatch import __version__, aside
+from cytowatch.record import reasons
+from cytowatch.record.status import ERROR_OF, STAGE_STATUSES, Status
 
 __all__ = ["WAITING", "Metrics"]
 

@@ -7,7 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from cytowatch import aside, names
+from cytowatch import aside
+from cytowatch.record import names
 
 __all__ = ["keep", "set_aside"]
 

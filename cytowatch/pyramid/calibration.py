@@ -11,7 +11,7 @@ import math
 import re
 import struct
 
-from cytowatch.formats.tiff import Directory
+from cytowatch.formats.structure.tiff import Directory
 from cytowatch.model import Mpp
 
 __all__ = ["is_none", "micrometres", "plausible", "read"]

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 
 import pyvips
 
-from cytowatch.errors import ConversionError
 from cytowatch.pyramid import jpeg
+from cytowatch.record.errors import ConversionError
 
 __all__ = ["first_line", "heard", "noted", "raised", "refuse_lost", "refuse_lost_of_jpeg"]
 

@@ -8,9 +8,9 @@ from typing import Any
 import openslide
 import pyvips
 
-from cytowatch.formats.tiff import Directory, Tiff
-from cytowatch.manifest import ImageEntry, LevelEntry
+from cytowatch.formats.structure.tiff import Directory, Tiff
 from cytowatch.pyramid import resolution
+from cytowatch.record.manifest import ImageEntry, LevelEntry
 
 __all__ = ["by_openslide", "by_pyvips", "by_tags", "open_slide"]
 

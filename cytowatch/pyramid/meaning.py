@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cytowatch.formats.tiff import Directory, Tiff, TiffError, main_page
+from cytowatch.formats.structure.tiff import Directory, Tiff, TiffError, main_page
 
 __all__ = [
     "CIELAB",

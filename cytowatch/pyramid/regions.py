@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from cytowatch.config import Config
-from cytowatch.errors import ConversionError
 from cytowatch.formats import limits
 from cytowatch.model import Mpp
+from cytowatch.record.errors import ConversionError
 
 if TYPE_CHECKING:
     from cytowatch.pyramid.copied import CopiedLevel

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from cytowatch.formats.tiff import Directory, Tiff, TiffError, main_page
+from cytowatch.formats.structure.tiff import Directory, Tiff, TiffError, main_page
 from cytowatch.model import Mpp
 from cytowatch.pyramid import calibration
 from cytowatch.pyramid.calibration import plausible

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from cytowatch.errors import ConversionError
 from cytowatch.model import Progress
 from cytowatch.pyramid.regions import Pixels, RegionReader, Scene, damaged
+from cytowatch.record.errors import ConversionError
 
 __all__ = ["banded", "held", "inverted", "spread", "srgb", "unmultiplied"]
 

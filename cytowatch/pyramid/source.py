@@ -12,8 +12,7 @@ import pyvips
 from PIL import ImageCms
 
 from cytowatch.config import Config
-from cytowatch.errors import ConversionError
-from cytowatch.formats.tiff import Tiff, TiffError, main_page, misplaced
+from cytowatch.formats.structure.tiff import Tiff, TiffError, main_page, misplaced
 from cytowatch.pyramid import jpeg, resolution
 from cytowatch.pyramid.complaints import first_line, noted, refuse_lost
 from cytowatch.pyramid.orientation import of_file
@@ -29,6 +28,7 @@ from cytowatch.pyramid.regions import (
     damaged,
 )
 from cytowatch.pyramid.samples import spread
+from cytowatch.record.errors import ConversionError
 
 __all__ = ["COMPLAINED", "Source", "normalised", "open_second", "open_strict", "orientation"]
 

@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 import openslide
 import pyvips
 
-from cytowatch.errors import DeploymentError
-from cytowatch.manifest import ImageEntry
 from cytowatch.model import Progress
 from cytowatch.pyramid.copied import CopiedLevel, Unlike
+from cytowatch.record.errors import DeploymentError
+from cytowatch.record.manifest import ImageEntry
 
 __all__ = ["read_everything", "read_levels", "read_pages", "read_tiles", "sha256"]
 

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import pyvips
 
-from cytowatch.errors import IngestError
 from cytowatch.pyramid.regions import Pixels, RegionReader, Scene
+from cytowatch.record.errors import IngestError
 
 __all__ = ["VirtualTiff", "as_image", "is_plain"]
 

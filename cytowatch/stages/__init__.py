@@ -6,11 +6,11 @@ from collections.abc import Callable
 from types import MappingProxyType
 
 from cytowatch.model import Outcome, UploadedFile
+from cytowatch.record.status import Status
 from cytowatch.stages.convert import convert
 from cytowatch.stages.deploy import deploy
 from cytowatch.stages.detect import detect
 from cytowatch.stages.extract import extract
-from cytowatch.status import Status
 
 __all__ = ["STAGES"]
 

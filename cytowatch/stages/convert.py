@@ -12,20 +12,22 @@ from typing import Any, cast
 
 import pyvips
 
-from cytowatch import durable, names
-from cytowatch.errors import ConversionError, IngestError, TransientError
-from cytowatch.formats import arrival
-from cytowatch.manifest import FileEntry, ImageEntry
+from cytowatch import durable
+from cytowatch.formats.completeness import arrival
 from cytowatch.model import Mpp, Outcome, Progress, UploadedFile
-from cytowatch.pyramid import complaints, describe, resolution, source, verify, writer
+from cytowatch.pyramid import complaints, describe, resolution, source, verify
 from cytowatch.pyramid.copied import CopiedLevel, Unlike
+from cytowatch.pyramid.encode import writer
 from cytowatch.pyramid.meaning import is_odd
 from cytowatch.pyramid.readers import READERS
 from cytowatch.pyramid.readers.pages import open_page
 from cytowatch.pyramid.regions import Opened, Pixels, Scene, check_expansion, check_memory
 from cytowatch.pyramid.samples import held
 from cytowatch.pyramid.virtual import VirtualTiff, as_image, is_plain
-from cytowatch.status import Status
+from cytowatch.record import names
+from cytowatch.record.errors import ConversionError, IngestError, TransientError
+from cytowatch.record.manifest import FileEntry, ImageEntry
+from cytowatch.record.status import Status
 
 __all__ = ["convert"]
 

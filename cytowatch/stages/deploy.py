@@ -12,11 +12,12 @@ import openslide
 import pyvips
 from PIL import Image
 
-from cytowatch.errors import DeploymentError
-from cytowatch.manifest import FileEntry, ImageEntry, utc
 from cytowatch.model import Outcome, UploadedFile
-from cytowatch.pyramid import describe, verify, writer
-from cytowatch.status import Status
+from cytowatch.pyramid import describe, verify
+from cytowatch.pyramid.encode import writer
+from cytowatch.record.errors import DeploymentError
+from cytowatch.record.manifest import FileEntry, ImageEntry, utc
+from cytowatch.record.status import Status
 
 __all__ = ["deploy", "reopen"]
 

@@ -13,21 +13,23 @@ import openslide
 
 from cytowatch import formats
 from cytowatch.config import Limits
-from cytowatch.errors import FormatError
-from cytowatch.formats import Format, Probe, arrival, companions, completeness, limits, shown
-from cytowatch.formats.arrival import Watch
-from cytowatch.formats.companions import Group
+from cytowatch.formats import Format, Probe, limits, shown
+from cytowatch.formats.completeness import arrival, whole
+from cytowatch.formats.completeness.arrival import Watch
 from cytowatch.formats.doubles import has_zip_behind
 from cytowatch.formats.marks import levels
 from cytowatch.formats.ome_tiff import other_files
-from cytowatch.formats.tiff import main_page
+from cytowatch.formats.sets import groups
+from cytowatch.formats.sets.groups import Group
+from cytowatch.formats.structure.tiff import main_page
 from cytowatch.inbox import owner
-from cytowatch.manifest import FileEntry, FormatEntry
 from cytowatch.model import Outcome, UploadedFile
 from cytowatch.pyramid import verify
 from cytowatch.pyramid.meaning import is_odd
 from cytowatch.pyramid.readers import dicom
-from cytowatch.status import Status
+from cytowatch.record.errors import FormatError
+from cytowatch.record.manifest import FileEntry, FormatEntry
+from cytowatch.record.status import Status
 
 __all__ = ["detect", "identify"]
 
@@ -254,13 +256,13 @@ def _check_whole(file: UploadedFile) -> tuple[list[str], list[str]]:
     own = _own(file)
     for path in own:
         if path.endswith((*_INDEXES, "/Slidedat.ini")):
-            stray = companions.unsafe(_look(path, companions.referred))
+            stray = groups.unsafe(_look(path, groups.referred))
             if stray is not None:
                 raise FormatError(
                     "unsafe_reference", f"{path} names {stray!r}, which is not in its own folder"
                 )
     promised: list[str] = []
-    for group in companions.groups(own, _look):
+    for group in groups.groups(own, _look):
         if group.mixed is not None:
             raise FormatError(
                 "mixed_slides",
@@ -301,11 +303,11 @@ def _kind_of(group: Group | None) -> str | None:
 
 
 def _lacks(probe: Probe) -> str | None:
-    return completeness.missing(probe.descriptor, probe.size_bytes)
+    return whole.missing(probe.descriptor, probe.size_bytes)
 
 
 def _lacks_late(probe: Probe) -> str | None:
-    return completeness.missing(probe.descriptor, probe.size_bytes, late=True)
+    return whole.missing(probe.descriptor, probe.size_bytes, late=True)
 
 
 def _incomplete(what: str, group: Group | None) -> FormatError:

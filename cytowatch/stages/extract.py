@@ -14,14 +14,16 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from cytowatch import archives, formats, manifest, names
+from cytowatch import archives, formats
 from cytowatch.archives import Budget, Unpacked
-from cytowatch.errors import ExtractionError
-from cytowatch.formats import Probe, companions
-from cytowatch.formats.companions import Group
-from cytowatch.manifest import FileEntry, SkippedEntry
+from cytowatch.formats import Probe
+from cytowatch.formats.sets import groups
+from cytowatch.formats.sets.groups import Group
 from cytowatch.model import Outcome, UploadedFile
-from cytowatch.status import Status
+from cytowatch.record import manifest, names
+from cytowatch.record.errors import ExtractionError
+from cytowatch.record.manifest import FileEntry, SkippedEntry
+from cytowatch.record.status import Status
 
 __all__ = ["extract"]
 
@@ -110,7 +112,7 @@ def _groups(found: dict[str, Unpacked]) -> list[Group]:
         return _probed(found[path], function)
 
     made: list[Group] = []
-    for group in companions.groups({path: one.size_bytes for path, one in found.items()}, look):
+    for group in groups.groups({path: one.size_bytes for path, one in found.items()}, look):
         if group.kind == "hamamatsu-vms" and group.headless:
             made += [Group(kind=None, members=(path,)) for path in group.members]
         else:
@@ -156,7 +158,7 @@ def _child(file: UploadedFile, group: Group, found: dict[str, Unpacked]) -> str:
     child = names.new_id(now, name, random.SystemRandom())
     place = f"{file.out}/children/{child}"
     rows = []
-    for path, inside in companions.placed(group, name).items():
+    for path, inside in groups.placed(group, name).items():
         target = f"{place}/source/{inside}"
         os.makedirs(os.path.dirname(target), mode=0o750, exist_ok=True)
         os.rename(found[path].file, target)

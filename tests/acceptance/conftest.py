@@ -19,9 +19,10 @@ from urllib.request import urlopen
 
 import pytest
 
-from cytowatch import invariants, manifest
-from cytowatch.spool import Spool
-from cytowatch.status import STAGE_STATUSES
+from cytowatch.admin import invariants
+from cytowatch.record import manifest
+from cytowatch.record.status import STAGE_STATUSES
+from cytowatch.tree.spool import Spool
 
 CONFIG = """
 [inbox]

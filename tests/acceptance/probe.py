@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cytowatch.config import Config
-from cytowatch.engine import landlock, sandbox, seccomp
+from cytowatch.decoder import landlock, sandbox, seccomp
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _ALLOWED, _DENIED = 10, 11

@@ -21,8 +21,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from cytowatch import invariants, tree
-from cytowatch.spool import Spool
+from cytowatch.admin import invariants
+from cytowatch.tree import find
+from cytowatch.tree.spool import Spool
 from tests import builders
 from tests.acceptance import poison
 from tests.acceptance.conftest import Root
@@ -192,7 +193,7 @@ def waited(root: Root, dropped_at: dict[str, float]) -> list[float]:
 def _manifests(root: Root) -> list[dict[str, Any]]:
     """Every uploaded file of the scanners' user; those of the poison may have no manifest at all."""
     found = []
-    for entry in tree.entries(Spool.open(root.path)):
+    for entry in find.entries(Spool.open(root.path)):
         if entry.manifest["user"] == "root":
             found.append({**entry.manifest, "status": entry.status.name, "_path": entry.path})
     return found

@@ -15,10 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
 
-from cytowatch.errors import FormatError
 from cytowatch.model import Outcome, UploadedFile
+from cytowatch.record.errors import FormatError
+from cytowatch.record.status import Status
 from cytowatch.stages import STAGES as REAL
-from cytowatch.status import Status
 
 
 def _segfault() -> None:

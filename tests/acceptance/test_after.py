@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from cytowatch import projects
-from cytowatch.errors import RootError
-from cytowatch.spool import Spool
+from cytowatch.admin import projects
+from cytowatch.record.errors import RootError
+from cytowatch.tree.spool import Spool
 from tests import builders
 from tests.acceptance.conftest import Root, root
 from tests.builders import vendors

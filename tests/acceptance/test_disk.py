@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import pyvips
 
-from cytowatch.errors import TransientError
+from cytowatch.record.errors import TransientError
 from cytowatch.stages.convert import _raise_if_full
 from tests import builders
 from tests.acceptance.conftest import Root, json_lines

@@ -1,4 +1,4 @@
-"""Killed at, and failed at, every place that `cytowatch.failpoints` names."""
+"""Killed at, and failed at, every place that `cytowatch.durable.failpoints` names."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from cytowatch import failpoints, invariants
-from cytowatch.spool import Spool
+from cytowatch.admin import invariants
+from cytowatch.durable import failpoints
+from cytowatch.tree.spool import Spool
 from tests import builders
 from tests.acceptance.conftest import Root, root
 from tests.builders import vendors
@@ -136,7 +137,7 @@ def test_failed_at_every_place(root: Root, tmp_path: Path, what: str) -> None:
 def test_a_name_that_is_none_is_refused() -> None:
     """A test that arms what is not there would test nothing."""
     told = subprocess.run(
-        [sys.executable, "-c", "import cytowatch.failpoints"],
+        [sys.executable, "-c", "import cytowatch.durable.failpoints"],
         env={failpoints.VARIABLE: "no.such=kill"},
         capture_output=True,
         text=True,

@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
-from cytowatch import failpoints
 from cytowatch.config import from_mapping
-from cytowatch.errors import ConfigError
+from cytowatch.durable import failpoints
+from cytowatch.record.errors import ConfigError
 from tests import builders
 from tests.acceptance.conftest import Root, free_port, json_lines, metric, root
 from tests.acceptance.test_after import command

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from cytowatch import trees
-from cytowatch.failpoints import POISON
+from cytowatch.durable import trees
+from cytowatch.durable.failpoints import POISON
 from tests import builders
 from tests.acceptance.conftest import Root, free_port, health, json_lines
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cytowatch import manifest
+from cytowatch.record import manifest
 from tests import builders
 from tests.acceptance import stages_for_tests
 from tests.acceptance.conftest import Root, json_lines

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cytowatch.status import Status
+from cytowatch.record.status import Status
 from tests import builders
 from tests.acceptance.conftest import Root, free_port, health, json_lines, metric, root
 from tests.acceptance.test_after import command

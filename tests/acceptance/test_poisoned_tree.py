@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cytowatch import manifest
-from cytowatch.manifest import FileEntry
-from cytowatch.status import Status
+from cytowatch.record import manifest
+from cytowatch.record.manifest import FileEntry
+from cytowatch.record.status import Status
 from tests import builders
 from tests.acceptance.conftest import Root, free_port, health, json_lines, metric, root
 from tests.acceptance.test_after import command

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cytowatch.engine import landlock, sandbox, walls
+from cytowatch.decoder import landlock, sandbox, walls
 from tests.acceptance import probe
 
 HOUSE = Path(__file__).resolve().parents[2]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from cytowatch.failpoints import POISONS
+from cytowatch.durable.failpoints import POISONS
 from tests import builders
 from tests.acceptance.conftest import Root, free_port, health, json_lines, metric
 from tests.acceptance.disks import MB, Disk, fill, needs_mounts, rooted

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cytowatch.config import Config, UserInbox, from_mapping, reloaded, render, to_mapping
-from cytowatch.errors import ConfigError
+from cytowatch.record.errors import ConfigError
 from tests import builders
 from tests.acceptance.conftest import Root, root
 

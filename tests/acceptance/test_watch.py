@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from cytowatch.engine import requests
-from cytowatch.errors import RootError
+from cytowatch.admin import requests
 from cytowatch.inbox.watch import Watcher, _watches
-from cytowatch.spool import Spool
+from cytowatch.record.errors import RootError
+from cytowatch.tree.spool import Spool
 from tests import builders
 from tests.acceptance.conftest import Root, free_port, health, json_lines, metric
 from tests.needs import needs

@@ -93,7 +93,7 @@ def main() -> None:
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else 1
     folder = Path(tempfile.mkdtemp(prefix="cytowatch-fuzz-"))
     root = Root(folder / "root")
-    from cytowatch.spool import Spool
+    from cytowatch.tree.spool import Spool
 
     Spool.create(root.path)
     told = storm(root, _all(SAMPLES, seed), seconds)

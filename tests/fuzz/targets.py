@@ -18,10 +18,17 @@ from typing import Any
 
 import numpy as np
 
-from cytowatch import config, formats, manifest, names, reasons
+from cytowatch import config, formats
 from cytowatch.archives import Budget, DamagedMember, tars, zips
-from cytowatch.engine import answers, wire
-from cytowatch.errors import (
+from cytowatch.decoder import answers, wire
+from cytowatch.formats import Probe, limits
+from cytowatch.formats.completeness import whole
+from cytowatch.formats.sets import groups
+from cytowatch.outside import OutsideError
+from cytowatch.pyramid import copied, jpeg, orientation, resolution
+from cytowatch.pyramid.readers import bmp, czi, jp2, jp2_boxes, jp2_colours, ome, ome_xml, pnm
+from cytowatch.record import manifest, names, reasons
+from cytowatch.record.errors import (
     ConfigError,
     ConversionError,
     ExtractionError,
@@ -29,13 +36,9 @@ from cytowatch.errors import (
     IngestError,
     TransientError,
 )
-from cytowatch.formats import Probe, companions, completeness, limits
-from cytowatch.manifest import ManifestError
-from cytowatch.outside import OutsideError
-from cytowatch.pyramid import copied, jpeg, orientation, resolution
-from cytowatch.pyramid.readers import bmp, czi, jp2, jp2_boxes, jp2_colours, ome, ome_xml, pnm
+from cytowatch.record.manifest import ManifestError
+from cytowatch.record.status import ERROR_OF
 from cytowatch.stages.detect import identify
-from cytowatch.status import ERROR_OF
 
 __all__ = ["TARGETS", "seeds"]
 
@@ -58,7 +61,7 @@ def probe(data: bytes) -> None:
     """Detection, completeness, limits and the words for what it looks like."""
     with _file(data) as (descriptor, _):
         found = Probe(descriptor, name="a.bin")
-        completeness.missing(descriptor, found.size_bytes)
+        whole.missing(descriptor, found.size_bytes)
         formats.looks_like(found)
         if found.tiff is not None:
             limits.of_structure(found.tiff, config.Limits())
@@ -72,7 +75,7 @@ def indexes(data: bytes) -> None:
         for name in ("a.vms", "a.vmu", "Slidedat.ini"):
             found = Probe(descriptor, name=name)
             with suppress(FormatError):
-                companions.unsafe(companions.referred(found))
+                groups.unsafe(groups.referred(found))
 
 
 def zipped(data: bytes) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from cytowatch.config import from_mapping
-from cytowatch.errors import ConversionError
 from cytowatch.pyramid.readers.bmp import open_bmp
+from cytowatch.record.errors import ConversionError
 from tests.builders import picture
 
 CONFIG = from_mapping({})

@@ -19,8 +19,9 @@ import tifffile
 from PIL import Image
 
 from cytowatch.config import Convert, from_mapping
-from cytowatch.pyramid import jpeg, writer
+from cytowatch.pyramid import jpeg
 from cytowatch.pyramid.copied import Unlike
+from cytowatch.pyramid.encode import writer
 from cytowatch.pyramid.readers import pages
 from cytowatch.pyramid.readers.ome import open_ome
 from cytowatch.pyramid.virtual import VirtualTiff

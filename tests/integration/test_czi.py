@@ -11,8 +11,8 @@ import pytest
 from pylibCZIrw import czi as library
 
 from cytowatch.config import from_mapping
-from cytowatch.errors import ConversionError
 from cytowatch.pyramid.readers.czi import open_czi
+from cytowatch.record.errors import ConversionError
 from tests.builders import others, picture
 
 GREY = np.ascontiguousarray(picture(300, 200)[:, :, 1:2])

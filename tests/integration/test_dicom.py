@@ -13,7 +13,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from cytowatch.formats.completeness import missing
+from cytowatch.formats.completeness.whole import missing
 from cytowatch.formats.doubles import is_whole_slide
 from cytowatch.pyramid.readers.dicom import is_ycbcr
 from tests.acceptance.conftest import Root, root

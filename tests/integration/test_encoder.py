@@ -11,7 +11,7 @@ import pytest
 import pyvips
 import tifffile
 
-from cytowatch.pyramid import encoder
+from cytowatch.pyramid.encode import levels
 from tests import builders
 
 
@@ -26,7 +26,7 @@ def picture(width: int, height: int, samples: int = 3) -> np.ndarray:
 
 
 def encode(path: Path, pixels: np.ndarray, **changes: object) -> None:
-    settings = encoder.Settings(
+    settings = levels.Settings(
         **{"tile": 256, "quality": 90, "ycbcr": False, "big": False, **changes}  # type: ignore[arg-type]
     )
     height, width, samples = pixels.shape
@@ -35,7 +35,7 @@ def encode(path: Path, pixels: np.ndarray, **changes: object) -> None:
         for top in range(0, height, settings.tile):
             yield pixels[top : top + settings.tile]
 
-    encoder.encode(blocks(), width, height, samples, str(path), settings)
+    levels.encode(blocks(), width, height, samples, str(path), settings)
 
 
 def by_libvips(path: Path, pixels: np.ndarray) -> None:
@@ -128,13 +128,13 @@ def test_grey_resolution_and_profile(tmp_path: Path) -> None:
 def test_a_source_that_ends_too_soon_and_one_that_fails(tmp_path: Path) -> None:
     """No pyramid with a hole: the error comes through, and the threads end."""
     pixels = picture(600, 600)
-    settings = encoder.Settings(tile=256, quality=90, ycbcr=False, big=False)
+    settings = levels.Settings(tile=256, quality=90, ycbcr=False, big=False)
     with pytest.raises(ValueError, match="512 of 600 rows"):
-        encoder.encode([pixels[:256], pixels[256:512]], 600, 600, 3, str(tmp_path / "a"), settings)
+        levels.encode([pixels[:256], pixels[256:512]], 600, 600, 3, str(tmp_path / "a"), settings)
 
     def failing() -> Iterator[np.ndarray]:
         yield pixels[:256]
         raise OSError(5, "Input/output error")
 
     with pytest.raises(OSError, match="Input/output"):
-        encoder.encode(failing(), 600, 600, 3, str(tmp_path / "b"), settings)
+        levels.encode(failing(), 600, 600, 3, str(tmp_path / "b"), settings)

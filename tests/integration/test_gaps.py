@@ -23,14 +23,14 @@ import pyvips
 import tifffile
 from PIL import Image
 
-from cytowatch import manifest
 from cytowatch.config import from_mapping
-from cytowatch.errors import IngestError
 from cytowatch.model import UploadedFile
+from cytowatch.record import manifest
+from cytowatch.record.errors import IngestError
+from cytowatch.record.status import Status
 from cytowatch.stages.convert import convert
 from cytowatch.stages.deploy import deploy
 from cytowatch.stages.detect import detect
-from cytowatch.status import Status
 from tests import builders
 from tests.builders import others, picture, vendors
 

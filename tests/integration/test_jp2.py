@@ -15,10 +15,10 @@ import tifffile
 from PIL import Image, ImageCms
 
 from cytowatch.config import from_mapping
-from cytowatch.errors import ConversionError
-from cytowatch.formats.completeness import missing
+from cytowatch.formats.completeness.whole import missing
 from cytowatch.pyramid.readers import jp2_planes
 from cytowatch.pyramid.readers.jp2 import open_jp2
+from cytowatch.record.errors import ConversionError
 from tests.acceptance.conftest import Root, root
 from tests.builders import others, picture
 from tests.needs import needs

@@ -16,12 +16,12 @@ import tifffile
 from PIL import Image
 
 from cytowatch.config import from_mapping
-from cytowatch.errors import ConversionError
 from cytowatch.pyramid import complaints, source
 from cytowatch.pyramid.meaning import is_odd
 from cytowatch.pyramid.readers.pages import open_page
 from cytowatch.pyramid.samples import held
 from cytowatch.pyramid.virtual import as_image
+from cytowatch.record.errors import ConversionError
 from tests.builders import picture
 
 CONFIG = from_mapping({})

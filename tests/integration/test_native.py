@@ -10,7 +10,7 @@ import pytest
 import tifffile
 
 from cytowatch.formats import shown
-from cytowatch.formats.tiff import Tiff
+from cytowatch.formats.structure.tiff import Tiff
 from tests.acceptance.conftest import Root, root
 from tests.builders import picture
 

@@ -13,14 +13,14 @@ import pytest
 import pyvips
 import tifffile
 
-from cytowatch import manifest
 from cytowatch.config import from_mapping
-from cytowatch.errors import ConversionError
 from cytowatch.model import Outcome, UploadedFile
-from cytowatch.pyramid import writer
+from cytowatch.pyramid.encode import writer
+from cytowatch.record import manifest
+from cytowatch.record.errors import ConversionError
+from cytowatch.record.status import Status
 from cytowatch.stages.convert import convert
 from cytowatch.stages.detect import detect
-from cytowatch.status import Status
 from tests import builders
 
 

@@ -13,11 +13,11 @@ import tifffile
 from PIL import Image
 
 from cytowatch.config import from_mapping
-from cytowatch.errors import ConversionError
 from cytowatch.pyramid import regions
 from cytowatch.pyramid.readers import vsi
 from cytowatch.pyramid.readers.jp2 import open_jp2
 from cytowatch.pyramid.readers.pages import open_page
+from cytowatch.record.errors import ConversionError
 from tests.acceptance.conftest import Root, root
 from tests.builders import others, picture
 

@@ -13,9 +13,9 @@ import tifffile
 from PIL import Image, ImageCms
 
 from cytowatch.config import from_mapping
-from cytowatch.errors import ConversionError
 from cytowatch.pyramid import complaints, jpeg
 from cytowatch.pyramid.readers.pages import open_page
+from cytowatch.record.errors import ConversionError
 from tests.acceptance.conftest import Root, root
 from tests.builders import picture
 

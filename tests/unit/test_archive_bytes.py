@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from cytowatch import archives as room
-from cytowatch import manifest
 from cytowatch.archives import directory, packed, tars, zips
 from cytowatch.config import from_mapping
-from cytowatch.errors import ExtractionError
-from cytowatch.manifest import SkippedEntry
+from cytowatch.record import manifest
+from cytowatch.record.errors import ExtractionError
+from cytowatch.record.manifest import SkippedEntry
 from tests.builders.packs import Packed, finder_zip, raw_tar, raw_zip
 from tests.unit.test_archive_names import image, unpacked
 

@@ -16,12 +16,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cytowatch import manifest, names
+from cytowatch.admin import retry
 from cytowatch.archives import encodings
 from cytowatch.config import ConfigError, from_mapping
-from cytowatch.engine import after
-from cytowatch.errors import ExtractionError
 from cytowatch.model import Outcome, UploadedFile
+from cytowatch.record import manifest, names
+from cytowatch.record.errors import ExtractionError
 from cytowatch.stages.extract import extract
 from tests import builders
 from tests.builders import vendors
@@ -144,7 +144,7 @@ def test_a_long_name_of_windows(unpacked: Any, image: bytes) -> None:
     name = "検体" * 50 + ".jpg"
     [found] = unpacked(raw_zip(Packed(name=name.encode("cp932"), data=image)))[1].values()
     assert found["name"] == name
-    [(_, exported)] = after.originals(found)
+    [(_, exported)] = retry.originals(found)
     assert os.fsencode(exported) == name.encode("cp932")
 
 

@@ -15,14 +15,16 @@ from pathlib import Path
 import pytest
 
 from cytowatch import archives as room
-from cytowatch import formats, manifest
+from cytowatch import formats
 from cytowatch.archives import tars
 from cytowatch.archives import zips as archives
 from cytowatch.config import Config, from_mapping, render
-from cytowatch.errors import ExtractionError
-from cytowatch.formats import Probe, completeness
-from cytowatch.manifest import Manifest
+from cytowatch.formats import Probe
+from cytowatch.formats.completeness import whole as completeness
 from cytowatch.model import UploadedFile
+from cytowatch.record import manifest
+from cytowatch.record.errors import ExtractionError
+from cytowatch.record.manifest import Manifest
 from cytowatch.stages.extract import extract
 from tests import builders
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from cytowatch import aside, failpoints
+from cytowatch import aside
+from cytowatch.durable import failpoints
 
 KINDS = list(failpoints.POISONS)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from cytowatch.engine import child, landlock, sandbox, zygote
-from cytowatch.engine.zygote import start_time
+from cytowatch.decoder import child, landlock, sandbox, zygote
+from cytowatch.decoder.zygote import start_time
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from cytowatch import durable
 from cytowatch.config import Config
 from cytowatch.inbox import claim, scan
 from cytowatch.inbox.scan import Drop, Waiting
-from cytowatch.names import UploadedFileId
-from cytowatch.spool import Spool
+from cytowatch.record.names import UploadedFileId
+from cytowatch.tree.spool import Spool
 from tests import builders
 
 

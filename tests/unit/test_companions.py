@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cytowatch.formats import Probe, companions, completeness
-from cytowatch.formats.companions import Group
+from cytowatch.formats import Probe
+from cytowatch.formats.completeness import whole as completeness
+from cytowatch.formats.sets import groups
+from cytowatch.formats.sets.groups import Group
 from tests import builders
 from tests.builders import others, vendors
 
@@ -28,7 +30,7 @@ def grouped(files: Mapping[str, bytes]) -> list[Group]:
             file.flush()
             return function(Probe(file.fileno(), name=path.rpartition("/")[2]))
 
-    return companions.groups({path: len(data) for path, data in files.items()}, look)
+    return groups.groups({path: len(data) for path, data in files.items()}, look)
 
 
 def only(files: Mapping[str, bytes]) -> Group:
@@ -100,7 +102,7 @@ def test_case_is_no_difference_where_one_folder_can_be_meant() -> None:
     }  # fmt: skip
     found = only(files)
     assert (found.missing, found.head, found.headless) == (None, "case.mrxs", False)
-    assert set(companions.placed(found, "case.mrxs").values()) == {
+    assert set(groups.placed(found, "case.mrxs").values()) == {
         "case.mrxs", "case/Slidedat.ini", "case/Index.dat", "case/Data0000.dat", "case/Data0001.dat",
     }  # fmt: skip
     two = grouped({**files, "CASE/Data0000.dat": b"y"})
@@ -191,7 +193,7 @@ def test_each_file_is_in_exactly_one_group(files: dict[str, bytes]) -> None:
     inside = [path for group in found for path in (*group.members, *group.sidecars)]
     assert sorted(inside) == sorted(files)
     for group in found:
-        placed = companions.placed(group, group.head.rpartition("/")[2])
+        placed = groups.placed(group, group.head.rpartition("/")[2])
         assert len({place.lower() for place in placed.values()}) == len(placed)
         assert not any(
             place.startswith("/") or ".." in place.split("/") for place in placed.values()

@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cytowatch import formats
-from cytowatch.formats.completeness import missing
-from cytowatch.formats.tiff import Tiff
+from cytowatch.formats.completeness.whole import missing
+from cytowatch.formats.structure.tiff import Tiff
 from tests import builders
 from tests.builders import others, vendors
 

@@ -10,8 +10,8 @@ import pytest
 
 from cytowatch.cli.app import configuration, configuration_file
 from cytowatch.config import from_mapping, load
-from cytowatch.errors import ConfigError
 from cytowatch.hooks.deliver import DeliveryError, _secret
+from cytowatch.record.errors import ConfigError
 
 
 def _folder(path: Path) -> None:

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cytowatch import config, manifest, names
-from cytowatch.errors import ConfigError
+from cytowatch import config
 from cytowatch.observe.health import Health
 from cytowatch.observe.metrics import Metrics
-from cytowatch.status import ERROR_OF, FOLLOWERS, STAGE_STATUSES, Status
+from cytowatch.record import manifest, names
+from cytowatch.record.errors import ConfigError
+from cytowatch.record.status import ERROR_OF, FOLLOWERS, STAGE_STATUSES, Status
 
 HOUSE = Path(__file__).resolve().parents[2]
 NOW = datetime(2026, 11, 23, 14, 15, 2, tzinfo=UTC)

@@ -13,17 +13,19 @@ from typing import Any
 
 import pytest
 
-from cytowatch import aside, hooks, pauses, tree
+from cytowatch import aside, hooks
+from cytowatch.admin import requests
 from cytowatch.cli import verify
 from cytowatch.config import Hook
-from cytowatch.engine import notes, requests
-from cytowatch.errors import RootError
 from cytowatch.hooks.deliver import Courier
-from cytowatch.index import Index
-from cytowatch.names import UploadedFileId
 from cytowatch.observe.feedback import Note, Notes
-from cytowatch.spool import Spool
-from cytowatch.status import Status
+from cytowatch.record.errors import RootError
+from cytowatch.record.names import UploadedFileId
+from cytowatch.record.status import Status
+from cytowatch.transitions import notes
+from cytowatch.tree import find, pauses
+from cytowatch.tree.index.index import Index
+from cytowatch.tree.spool import Spool
 from tests.builders import damage
 from tests.unit.test_power_everywhere import make
 
@@ -200,7 +202,7 @@ DELIVERIES: dict[str, Any] = {
 @pytest.mark.parametrize("kind", [*damage.FILES, *DELIVERIES])
 def test_a_damaged_delivery_holds_up_no_other(kind: str, folder: str, spool: Spool) -> None:
     """It is set aside, and forgotten when somebody has removed it."""
-    from cytowatch import manifest
+    from cytowatch.record import manifest
 
     make(spool.storage / "ann" / ID, Status.DEPLOYED)
     found = manifest.read(spool.storage / "ann" / ID)
@@ -231,8 +233,8 @@ def test_a_delivery_that_raises_anything_ends_no_thread(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next one is made."""
-    from cytowatch import manifest
     from cytowatch.hooks import deliver
+    from cytowatch.record import manifest
 
     for id_ in (ID, OTHER):
         make(spool.storage / "ann" / id_, Status.DEPLOYED)
@@ -268,29 +270,29 @@ LIVE: dict[str, Any] = {
 def test_what_the_daemon_said_is_believed_if_it_can_be(spool: Spool) -> None:
     """Each key may be missing; none may be of another type, in any row."""
     (spool.state / "live.json").write_text(json.dumps(LIVE))
-    assert tree.live(spool) == LIVE
+    assert find.live(spool) == LIVE
     for key in LIVE:
         for other in (None, 5, "x", [5], {"x": 5}, [{}], {"x": {}}):
             (spool.state / "live.json").write_text(json.dumps({**LIVE, key: other}))
             # An object without keys of ours says nothing, and nothing wrong.
             if not (key in ("paused", "workers", "watcher") and isinstance(other, dict)):
-                assert tree.live(spool) is None, (key, other)
+                assert find.live(spool) is None, (key, other)
         (spool.state / "live.json").write_text(
             json.dumps({k: v for k, v in LIVE.items() if k != key})
         )
-        assert tree.live(spool) is not None
+        assert find.live(spool) is not None
     status = {ID: {**LIVE["progress"][ID], "status": "LOST"}}
     (spool.state / "live.json").write_text(json.dumps({**LIVE, "progress": status}))
-    assert tree.live(spool) is None
+    assert find.live(spool) is None
 
 
 @pytest.mark.parametrize("kind", damage.FILES)
 def test_a_damaged_file_of_the_daemon_is_no_word_of_it(kind: str, spool: Spool) -> None:
     """Nor is what lies in the lock's place a daemon that runs."""
     damage.FILES[kind](spool.state / "live.json")
-    assert tree.live(spool) is None
+    assert find.live(spool) is None
     damage.FILES[kind](spool.state / "lock")
-    assert tree.daemon_pid(spool) is None
+    assert find.daemon_pid(spool) is None
 
 
 @pytest.mark.parametrize("kind", [*damage.FILES, "of other types"])

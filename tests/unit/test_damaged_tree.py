@@ -13,21 +13,25 @@ from typing import Any, cast
 
 import pytest
 
-from cytowatch import aside, hooks, invariants, manifest, outside, tree
+from cytowatch import aside, hooks, outside
+from cytowatch.admin import invariants, retry, verification
 from cytowatch.cli import change
 from cytowatch.cli.page import list_lines
 from cytowatch.config import Hook
-from cytowatch.engine import advance, after, hashing, recover, verification
+from cytowatch.engine import hashing
 from cytowatch.engine.hashing import Hasher
-from cytowatch.errors import RootError
-from cytowatch.index import Index
-from cytowatch.ledger import Ledger
-from cytowatch.manifest import Manifest
-from cytowatch.names import UploadedFileId
+from cytowatch.lifecycle.counts import Ledger
 from cytowatch.observe.metrics import Metrics
 from cytowatch.outside import OutsideError
-from cytowatch.spool import Spool
-from cytowatch.status import Status
+from cytowatch.record import manifest
+from cytowatch.record.errors import RootError
+from cytowatch.record.manifest import Manifest
+from cytowatch.record.names import UploadedFileId
+from cytowatch.record.status import Status
+from cytowatch.transitions import enter, recover
+from cytowatch.tree import find
+from cytowatch.tree.index.index import Index
+from cytowatch.tree.spool import Spool
 from tests.builders import damage
 from tests.unit.test_power_everywhere import make
 
@@ -96,14 +100,14 @@ def test_all_go_on_to_the_others(kind: str, place: str, spool: Spool) -> None:
     told = ledger(index, spool)
     told.count_tree(spool, NOW)
     assert (SOUND in told.notes(NOW)) is PLACES[place].is_final
-    entries = [entry for row in rows.values() if (entry := tree.entry(spool, row))]
+    entries = [entry for row in rows.values() if (entry := find.entry(spool, row))]
     shown = "\n".join(list_lines(sorted(entries, key=lambda one: one.manifest["id"]), None))
     assert SOUND in shown
     assert BAD in shown
     assert {entry.manifest["id"] for entry in entries if entry.damaged} == {BAD}
     assert [said for said in invariants.broken(spool, at_rest=True, hashes=True) if BAD in said]
     assert not [said for said in invariants.broken(spool, at_rest=False) if SOUND in said]
-    list(after.expired(spool, now=NOW + timedelta(days=9), days=1))
+    list(retry.expired(spool, now=NOW + timedelta(days=9), days=1))
     index.close()
 
 
@@ -170,9 +174,7 @@ def test_what_is_to_be_done_to_one_that_is_damaged_waits(kind: str, spool: Spool
     for id_ in (SOUND, BAD):
         path = put(spool, id_, Status.DEPLOYED)
         found = manifest.read(path)
-        advance.plan_to_lighten(
-            spool, advance.Place(status=Status.DEPLOYED, path=path, manifest=found)
-        )
+        enter.plan_to_lighten(spool, enter.Place(status=Status.DEPLOYED, path=path, manifest=found))
         found["files"][0]["sha256"] = None
         hashing.note(spool, found)
         hooks.note(spool, [HOOK], found, Status.DEPLOYED, now=NOW)
@@ -185,8 +187,7 @@ def test_what_is_to_be_done_to_one_that_is_damaged_waits(kind: str, spool: Spool
 @pytest.mark.parametrize("kind", damage.MANIFESTS)
 def test_commands_about_one_that_is_damaged_are_refused_in_words(kind: str, spool: Spool) -> None:
     """They say what to do, and nothing of it is changed."""
-    from cytowatch import projects
-    from cytowatch.engine import requests
+    from cytowatch.admin import projects, requests
 
     path = put(spool, BAD, Status.DEPLOYED)
     damage.damaged(path / manifest.FILE_NAME, kind)
@@ -209,8 +210,8 @@ def test_a_tree_of_parents_in_a_ring_is_drawn_once(spool: Spool) -> None:
 
     for id_, parent in ((SOUND, BAD), (BAD, SOUND)):
         put(spool, id_, Status.DEPLOYED, parent_id=parent)
-    with tree.indexed(spool) as index:
-        entries = [tree.entry(spool, row) for row in index.below(SOUND)]
+    with find.indexed(spool) as index:
+        entries = [find.entry(spool, row) for row in index.below(SOUND)]
     known = [entry for entry in entries if entry]
     drawn = show.tree(known[0], known)
     assert len(drawn.children) == 1
@@ -291,7 +292,7 @@ def test_a_damaged_index_is_made_again(kind: str, ending: str, spool: Spool) -> 
     place = Path(f"{spool.state / 'index.sqlite3'}{ending}")
     damage._gone(place)
     damage.FILES[kind](place)
-    with tree.indexed(spool) as beside:
+    with find.indexed(spool) as beside:
         assert [row.id for row in beside.select()] == [SOUND]
     index = Index(spool)
     index.reconcile()
@@ -328,7 +329,7 @@ def test_a_file_in_storage_that_is_none_is_waited_at_by_nobody(
 
 def test_pausing_one_whose_name_is_no_text_holds_back_the_others_still(spool: Spool) -> None:
     """It is spelled as the daemon does, so that the file can be read again."""
-    from cytowatch import pauses
+    from cytowatch.tree import pauses
 
     pauses.pause(spool, "ann")
     pauses.pause(spool, "b\udce4b")

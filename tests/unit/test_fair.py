@@ -7,7 +7,7 @@ import random
 from datetime import UTC, datetime, timedelta
 
 from cytowatch.engine.fair import FairQueue
-from cytowatch.names import UploadedFileId
+from cytowatch.record.names import UploadedFileId
 
 BEGAN = datetime(2026, 11, 23, tzinfo=UTC)
 

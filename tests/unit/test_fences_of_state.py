@@ -14,15 +14,19 @@ from pathlib import Path
 
 import pytest
 
-from cytowatch import aside, failpoints, hooks, invariants, manifest, tree
-from cytowatch.engine import advance, after, notes, recover, requests
-from cytowatch.engine.advance import Place
+from cytowatch import aside, hooks
+from cytowatch.admin import invariants, requests, retry
+from cytowatch.durable import failpoints
 from cytowatch.engine.hashing import Hasher
 from cytowatch.hooks.deliver import Courier
-from cytowatch.index import Index
 from cytowatch.observe.feedback import Note, Notes
-from cytowatch.spool import Spool
-from cytowatch.status import Status
+from cytowatch.record import manifest
+from cytowatch.record.status import Status
+from cytowatch.transitions import enter, notes, recover
+from cytowatch.transitions.enter import Place
+from cytowatch.tree import find
+from cytowatch.tree.index.index import Index
+from cytowatch.tree.spool import Spool
 from tests.unit.test_damaged_tree import BAD, HOOK, NOW, SOUND, Log, ledger, put
 
 BOTH = {SOUND, BAD}
@@ -58,7 +62,7 @@ def both(spool: Spool, status: Status) -> list[Path]:
     ]
 
 
-@loop("index.Index._look_at_one")
+@loop("tree.index.index.Index._look_at_one")
 def _(spool: Spool) -> set[str]:
     both(spool, Status.DEPLOYED)
     index = Index(spool, memory=True)
@@ -67,7 +71,7 @@ def _(spool: Spool) -> set[str]:
     return {row.id for row in index.select() if row.reason is None}
 
 
-@loop("index.Index._storages", "bob")
+@loop("tree.index.index.Index._storages", "bob")
 def _(spool: Spool) -> set[str]:
     both(spool, Status.DEPLOYED)
     if not (spool.storage / "bob").exists():
@@ -78,7 +82,7 @@ def _(spool: Spool) -> set[str]:
     return {row.id for row in index.select()}
 
 
-@loop("index.Index.put")
+@loop("tree.index.index.Index.put")
 def _(spool: Spool) -> set[str]:
     index = Index(spool, memory=True)
     for path in both(spool, Status.DEPLOYED):
@@ -87,17 +91,17 @@ def _(spool: Spool) -> set[str]:
     return {row.id for row in index.select()}
 
 
-@loop("tree.entry")
+@loop("tree.find.entry")
 def _(spool: Spool) -> set[str]:
     both(spool, Status.DEPLOYED)
     index = Index(spool, memory=True)
     index.reconcile()
-    entries = [tree.entry(spool, row) for row in index.select()]
+    entries = [find.entry(spool, row) for row in index.select()]
     assert {entry.manifest["id"] for entry in entries if entry} == BOTH
     return {entry.manifest["id"] for entry in entries if entry and not entry.damaged}
 
 
-@loop("ledger.Ledger._take_note")
+@loop("lifecycle.counts.Ledger._take_note")
 def _(spool: Spool) -> set[str]:
     both(spool, Status.DEPLOYED)
     index = Index(spool, memory=True)
@@ -107,7 +111,7 @@ def _(spool: Spool) -> set[str]:
     return set(told.notes(NOW))
 
 
-@loop("ledger.Ledger.notes")
+@loop("lifecycle.counts.Ledger.notes")
 def _(spool: Spool) -> set[str]:
     told = ledger(Index(spool, memory=True), spool)
     for path in both(spool, Status.CONVERTING):
@@ -116,7 +120,7 @@ def _(spool: Spool) -> set[str]:
     return set(told.notes(NOW))
 
 
-@loop("ledger.Ledger.entered", still=True)
+@loop("lifecycle.counts.Ledger.entered", still=True)
 def _(spool: Spool) -> set[str]:
     index = Index(spool, memory=True)
     told = ledger(index, spool)
@@ -127,7 +131,7 @@ def _(spool: Spool) -> set[str]:
     return {row.id for row in index.select()}
 
 
-@loop("ledger.Ledger.set_ages", "UPLOADED")
+@loop("lifecycle.counts.Ledger.set_ages", "UPLOADED")
 def _(spool: Spool) -> set[str]:
     both(spool, Status.UPLOADED)
     index = Index(spool, memory=True)
@@ -136,7 +140,7 @@ def _(spool: Spool) -> set[str]:
     return {SOUND} if aside.all_of("row") else BOTH
 
 
-@loop("engine.recover.set_doubles_aside")
+@loop("transitions.recover.set_doubles_aside")
 def _(spool: Spool) -> set[str]:
     for status in (Status.UPLOADED, Status.CONVERTING):
         for path in both(spool, status):
@@ -144,21 +148,21 @@ def _(spool: Spool) -> set[str]:
     return {id_ for id_, _, _ in recover.set_doubles_aside(spool)}
 
 
-@loop("engine.recover.recover", still=True)
+@loop("transitions.recover.recover", still=True)
 def _(spool: Spool) -> set[str]:
     both(spool, Status.CONVERTING)
     return {id_ for _, id_ in recover.recover(spool, now=NOW)}
 
 
-@loop("engine.advance.lighten_the_rest", f"{BAD}.lighten")
+@loop("transitions.enter.lighten_the_rest", f"{BAD}.lighten")
 def _(spool: Spool) -> set[str]:
     for path in both(spool, Status.DEPLOYED):
         found = manifest.read(path)
-        advance.plan_to_lighten(spool, Place(status=Status.DEPLOYED, path=path, manifest=found))
+        enter.plan_to_lighten(spool, Place(status=Status.DEPLOYED, path=path, manifest=found))
     return set(recover.finish(spool))
 
 
-@loop("engine.notes.there", "no id")
+@loop("transitions.notes.there", "no id")
 def _(spool: Spool) -> set[str]:
     for id_ in (SOUND, "no id"):
         (spool.requests / f"{id_}.hash").write_text("ann")
@@ -174,13 +178,13 @@ def _(spool: Spool) -> set[str]:
     return {path.name for _, path in Hasher(spool, Index(spool), Log("x"), lambda: None)._waiting()}
 
 
-@loop("engine.after.expired")
+@loop("admin.retry.expired")
 def _(spool: Spool) -> set[str]:
     both(spool, Status.ERROR_FORMAT)
-    return {id_ for _, id_ in after.expired(spool, now=NOW + timedelta(days=9), days=1)}
+    return {id_ for _, id_ in retry.expired(spool, now=NOW + timedelta(days=9), days=1)}
 
 
-@loop("engine.requests.answer_all", "b.json")
+@loop("admin.requests.answer_all", "b.json")
 def _(spool: Spool) -> set[str]:
     both(spool, Status.ERROR_FORMAT)
     for name, id_ in (("b", BAD), ("c", SOUND)):
@@ -189,7 +193,7 @@ def _(spool: Spool) -> set[str]:
     return {one.request["id"] for one in done}
 
 
-@loop("engine.requests.sweep", "b.answer")
+@loop("admin.requests.sweep", "b.answer")
 def _(spool: Spool) -> set[str]:
     for name in "bc":
         (spool.requests / f"{name}.answer").write_text("x")
@@ -244,7 +248,7 @@ def _(spool: Spool) -> set[str]:
     return {id_ for name, id_ in (("a - x.txt", SOUND), ("b - x.txt", BAD)) if name in there}
 
 
-@loop("index.Index.look_for_vanished", "storage/bob")
+@loop("tree.index.index.Index.look_for_vanished", "storage/bob")
 def _(spool: Spool) -> set[str]:
     index = Index(spool)
     where = {SOUND: "ann", BAD: "bob"}
@@ -263,7 +267,7 @@ def _(spool: Spool) -> set[str]:
     return found
 
 
-@loop("invariants._fenced")
+@loop("admin.invariants._fenced")
 def _(spool: Spool) -> set[str]:
     both(spool, Status.UPLOADED)
     told = "\n".join(invariants.broken(spool, at_rest=True))
@@ -289,7 +293,7 @@ def test_the_others_are_served(
     served = through.do(spool)
     assert SOUND in served
     assert (BAD in served) is through.still
-    if through.function != "cytowatch.invariants._fenced":
+    if through.function != "cytowatch.admin.invariants._fenced":
         assert [one.which for one in aside.all_of() if through.which in one.which]
     monkeypatch.setattr(failpoints, "_POISONED", [])
     monkeypatch.setattr(aside.time, "monotonic", itertools.count(1e9).__next__)
@@ -305,8 +309,8 @@ def test_every_loop_has_a_case() -> None:
 
     package = Path(cytowatch.__file__).parent
     modules = (
-        "index", "tree", "ledger", "invariants", "hooks/pending", "hooks/deliver", "engine/recover",
-        "engine/notes", "engine/requests", "engine/hashing", "engine/after", "observe/feedback",
+        "tree/index/index", "tree/find", "lifecycle/counts", "admin/invariants", "hooks/pending", "hooks/deliver", "transitions/recover",
+        "transitions/notes", "admin/requests", "engine/hashing", "admin/retry", "observe/feedback",
     )  # fmt: skip
     elsewhere = {
         # In test_damaged_tree and test_damaged_state: threads, and what begins with all of them.

@@ -19,9 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from cytowatch.formats import announced, arrival, completeness
-from cytowatch.formats.gaps import LEAST_BYTES, ZeroRuns
-from cytowatch.formats.tiff import Tiff
+from cytowatch.formats.completeness import announced, arrival, whole
+from cytowatch.formats.completeness.gaps import LEAST_BYTES, ZeroRuns
+from cytowatch.formats.structure.tiff import Tiff
 from tests import builders
 from tests.builders import others, picture, vendors
 
@@ -186,7 +186,7 @@ def test_a_label_that_was_taken_out_is_no_gap(tmp_path: Path) -> None:
         zeroed(path, page.dataoffsets[0], page.databytecounts[0])
         last = tiff.pages[2].aspage()
     with path.open("rb") as file:
-        assert completeness.missing(file.fileno(), path.stat().st_size) is None
+        assert whole.missing(file.fileno(), path.stat().st_size) is None
     found = looked(path)
     assert (found.lacks, found.blank) == (None, ("label",))
     # Half of it, or the end of the file: that is a copy that was cut.
@@ -209,7 +209,7 @@ def _lacking(data: bytes) -> str | None:
     with tempfile.TemporaryFile() as file:
         file.write(data)
         file.flush()
-        return completeness.missing(file.fileno(), len(data))
+        return whole.missing(file.fileno(), len(data))
 
 
 @pytest.mark.parametrize("make", [others.bmp, others.pgm, others.ppm, builders.planar_tiff])
@@ -285,7 +285,7 @@ def test_a_hole_in_the_middle_is_waited_for(make: Callable[[Path], Path], tmp_pa
         file.seek(8192)
         file.write(data[8192:])
         file.flush()
-        said = completeness.missing(file.fileno(), len(data))
+        said = whole.missing(file.fileno(), len(data))
         assert said
         assert "were never written" in said
     with tempfile.NamedTemporaryFile(dir=tmp_path) as file:
@@ -293,7 +293,7 @@ def test_a_hole_in_the_middle_is_waited_for(make: Callable[[Path], Path], tmp_pa
         file.truncate(len(data) + 1_000_000)
         file.flush()
         size = os.fstat(file.fileno()).st_size
-        said = completeness.missing(file.fileno(), size)
+        said = whole.missing(file.fileno(), size)
         # A CZI and a bitmap know their length; of a JPEG and a TIFF the end is what was read.
         assert said is None
 

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 import tomli
 
-from cytowatch import formats, reasons
+from cytowatch import formats
 from cytowatch.observe.metrics import WAITING
-from cytowatch.status import FOLLOWERS, Status
+from cytowatch.record import reasons
+from cytowatch.record.status import FOLLOWERS, Status
 from tests.needs import needs
 
 HOUSE = Path(__file__).resolve().parents[2]

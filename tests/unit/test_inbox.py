@@ -16,14 +16,17 @@ from typing import Any, cast
 
 import pytest
 
-from cytowatch import aside, durable, failpoints, intake, names
+from cytowatch import aside, durable
 from cytowatch.config import from_mapping
-from cytowatch.formats import Probe, companions
-from cytowatch.inbox import rooms, scan, sweep
-from cytowatch.names import UploadedFileId
+from cytowatch.durable import failpoints
+from cytowatch.formats import Probe
+from cytowatch.formats.sets import groups
+from cytowatch.inbox import intake, rooms, scan, sweep
 from cytowatch.observe.metrics import WAITING
-from cytowatch.pauses import Pauses
-from cytowatch.spool import Spool
+from cytowatch.record import names
+from cytowatch.record.names import UploadedFileId
+from cytowatch.tree.pauses import Pauses
+from cytowatch.tree.spool import Spool
 
 
 class NoFolders:
@@ -325,7 +328,7 @@ def test_putting_together_grows_as_the_files_do(shape: Callable[[int], Iterator[
 
     def steps(n: int) -> int:
         sizes = dict.fromkeys(shape(n), 0)
-        return calls(lambda: companions.groups(sizes, lambda _path, function: function(nothing)))
+        return calls(lambda: groups.groups(sizes, lambda _path, function: function(nothing)))
 
     assert steps(800) < 2.5 * steps(400)
     os.close(descriptor)
@@ -336,8 +339,8 @@ def test_names_that_are_the_same_when_made_safe_are_numbered_as_fast() -> None:
 
     def steps(n: int) -> int:
         members = tuple(f"{chr(0x4E00 + number)}.dcm" for number in range(n))
-        group = companions.Group(kind="dicom", members=members)
-        return calls(lambda: companions.placed(group, members[0]))
+        group = groups.Group(kind="dicom", members=members)
+        return calls(lambda: groups.placed(group, members[0]))
 
     assert steps(800) < 2.5 * steps(400)
 
@@ -353,7 +356,7 @@ def test_the_index_of_a_set_is_compared_as_fast_as_it_is_read() -> None:
         os.write(descriptor, data)
         sizes = {"a.vms": len(data), **{f"a({number},0).jpg": 0 for number in range(n)}}
         probe = Probe(descriptor, name="a.vms")
-        found = calls(lambda: companions.groups(sizes, lambda _path, function: function(probe)))
+        found = calls(lambda: groups.groups(sizes, lambda _path, function: function(probe)))
         os.close(descriptor)
         return found
 

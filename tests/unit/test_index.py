@@ -11,12 +11,12 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from hypothesis.strategies import booleans, integers, sampled_from
 
-from cytowatch import manifest
-from cytowatch.engine.advance import Place
-from cytowatch.index import Index
-from cytowatch.manifest import ErrorEntry, FileEntry, Manifest
-from cytowatch.spool import Spool
-from cytowatch.status import FOLLOWERS, Status
+from cytowatch.record import manifest
+from cytowatch.record.manifest import ErrorEntry, FileEntry, Manifest
+from cytowatch.record.status import FOLLOWERS, Status
+from cytowatch.transitions.enter import Place
+from cytowatch.tree.index.index import Index
+from cytowatch.tree.spool import Spool
 
 START = datetime(2026, 11, 23, tzinfo=UTC)
 

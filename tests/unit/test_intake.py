@@ -10,11 +10,10 @@ from typing import Any, cast
 
 import pytest
 
-from cytowatch import intake
 from cytowatch.config import from_mapping
-from cytowatch.inbox import sweep
-from cytowatch.names import UploadedFileId
-from cytowatch.spool import Spool
+from cytowatch.inbox import intake, sweep
+from cytowatch.record.names import UploadedFileId
+from cytowatch.tree.spool import Spool
 
 
 class NoFolders:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cytowatch import leftovers, names
+from cytowatch.record import leftovers, names
 
 #: As each program calls ``a.svs`` while it is on its way, or its notes about it.
 ON_THE_WAY = [

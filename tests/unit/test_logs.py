@@ -13,10 +13,10 @@ from typing import cast
 
 import pytest
 
-from cytowatch import manifest
-from cytowatch.manifest import FileEntry, FormatEntry, Manifest
 from cytowatch.observe import logs
-from cytowatch.status import Status
+from cytowatch.record import manifest
+from cytowatch.record.manifest import FileEntry, FormatEntry, Manifest
+from cytowatch.record.status import Status
 
 
 def ended(log_to: io.StringIO) -> dict:

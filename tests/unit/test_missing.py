@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from cytowatch import invariants
-from cytowatch.engine import after
-from cytowatch.errors import RootError
-from cytowatch.index import Index
-from cytowatch.names import UploadedFileId
-from cytowatch.spool import Spool
-from cytowatch.status import Status
+from cytowatch.admin import invariants, retry
+from cytowatch.record.errors import RootError
+from cytowatch.record.names import UploadedFileId
+from cytowatch.record.status import Status
+from cytowatch.tree.index.index import Index
+from cytowatch.tree.spool import Spool
 from tests.unit.test_index import START, anew, deployed, go, put, spool, uploaded
 
 __all__ = ["spool"]
@@ -116,7 +115,7 @@ def test_what_a_command_removes_is_not_missing(spool: Spool) -> None:
     """Nor if it was cut off between the two; what was missing is forgotten by the same command."""
     index = deployed(spool, 6)
     first, second, third, *_ = sorted((spool.storage / "ann").iterdir())
-    after.remove(spool, UploadedFileId(first.name), index)
+    retry.remove(spool, UploadedFileId(first.name), index)
     index.look_for_vanished(thoroughly=True)
     assert missing(index) == []
     index.expect_removal(second.name)
@@ -131,11 +130,11 @@ def test_what_a_command_removes_is_not_missing(spool: Spool) -> None:
     link.parent.mkdir()
     link.symlink_to(f"../../storage/ann/{third.name}")
     assert missing(index) == [third.name]
-    after.remove(spool, UploadedFileId(third.name), index)
+    retry.remove(spool, UploadedFileId(third.name), index)
     assert missing(index) == []
     assert not link.is_symlink()
     with pytest.raises(RootError):
-        after.remove(spool, UploadedFileId(third.name), index)
+        retry.remove(spool, UploadedFileId(third.name), index)
     index.close()
 
 

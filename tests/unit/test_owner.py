@@ -18,8 +18,8 @@ from cytowatch import durable
 from cytowatch.config import Config
 from cytowatch.inbox import claim, owner, scan
 from cytowatch.inbox.scan import Waiting
-from cytowatch.names import UploadedFileId
-from cytowatch.spool import Spool
+from cytowatch.record.names import UploadedFileId
+from cytowatch.tree.spool import Spool
 from tests import builders
 from tests.acceptance.writer import UID, Writer
 from tests.needs import needs

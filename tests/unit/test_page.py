@@ -9,9 +9,9 @@ from typing import Any, cast
 import pytest
 
 from cytowatch.cli.page import list_lines, styled
-from cytowatch.manifest import FormatEntry, Manifest
-from cytowatch.status import Status
-from cytowatch.tree import Entry
+from cytowatch.record.manifest import FormatEntry, Manifest
+from cytowatch.record.status import Status
+from cytowatch.tree.find import Entry
 
 LONG = "20261126-120000-abcd-" + "a" * 60
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from cytowatch import aside
-from cytowatch.failpoints import POISONS
+from cytowatch.durable.failpoints import POISONS
+from cytowatch.lifecycle.parts import Parts
 from cytowatch.observe.health import Health
-from cytowatch.parts import Parts
 
 
 class Log:

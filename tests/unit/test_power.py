@@ -16,16 +16,17 @@ from typing import Any
 
 import pytest
 
-from cytowatch import manifest
 from cytowatch.config import Config
-from cytowatch.engine import advance, unchanged
+from cytowatch.engine import unchanged
 from cytowatch.inbox import claim
 from cytowatch.inbox import scan as inboxes
 from cytowatch.model import Outcome, UploadedFile
-from cytowatch.names import UploadedFileId
-from cytowatch.spool import Spool
+from cytowatch.record import manifest
+from cytowatch.record.names import UploadedFileId
+from cytowatch.record.status import STAGE_STATUSES, Status
 from cytowatch.stages import STAGES
-from cytowatch.status import STAGE_STATUSES, Status
+from cytowatch.transitions import enter
+from cytowatch.tree.spool import Spool
 from tests import builders
 from tests.unit.power import Disk, losses, recorded
 
@@ -163,7 +164,7 @@ def published(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Disk, dict
     monkeypatch.setenv("TMPDIR", str(folder))
 
     def do() -> None:
-        place = advance.Place(status=Status.CONVERTING, path=path, manifest=begun)
+        place = enter.Place(status=Status.CONVERTING, path=path, manifest=begun)
         while not place.status.is_final:
             os.chdir(place.path)
             os.makedirs("out.1", exist_ok=True)
@@ -180,9 +181,7 @@ def published(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Disk, dict
                 outcome = Outcome(
                     status=outcome.status, changes={**outcome.changes, "files": files}
                 )
-            place = advance.accept(
-                spool, place, outcome, "out.1", now=NOW, settings=Config().storage
-            )
+            place = enter.accept(spool, place, outcome, "out.1", now=NOW, settings=Config().storage)
         assert place.status is Status.CONVERTED
 
     disk = recorded(spool.root, do, monkeypatch)
@@ -207,8 +206,8 @@ def lost_on_the_way(disk: Disk, whole: dict[str, bytes], place: Path, **how: Any
             return "it was said to be in storage"
         else:
             path = spool.stage(staged[0]) / ID
-            taken = advance.Place(status=staged[0], path=path, manifest=manifest.read(path))
-            found = advance.tidy(spool, taken, now=NOW).manifest
+            taken = enter.Place(status=staged[0], path=path, manifest=manifest.read(path))
+            found = enter.tidy(spool, taken, now=NOW).manifest
         rows = [row["path"] for row in found["files"]]
         if (stored or staged == [Status.DEPLOYING]) and rows != list(whole):
             return f"it has {rows}"

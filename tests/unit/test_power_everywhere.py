@@ -22,23 +22,26 @@ from unittest import mock
 import pytest
 
 import cytowatch
-from cytowatch import hooks, manifest, pauses
+from cytowatch import hooks
+from cytowatch.admin import retry
 from cytowatch.cli import change
 from cytowatch.config import Config, Hook, Storage
-from cytowatch.engine import advance, after, recover
-from cytowatch.engine.folders import Folders
 from cytowatch.engine.hashing import Hasher
-from cytowatch.errors import ConversionError
 from cytowatch.hooks.pending import bury, place_of
 from cytowatch.inbox import claim
 from cytowatch.inbox import scan as inboxes
+from cytowatch.inbox.folders import Folders
 from cytowatch.inbox.scan import Waiting
-from cytowatch.index import Index
-from cytowatch.manifest import Manifest
 from cytowatch.model import Outcome
-from cytowatch.names import UploadedFileId
-from cytowatch.spool import Spool
-from cytowatch.status import STAGE_STATUSES, Status
+from cytowatch.record import manifest
+from cytowatch.record.errors import ConversionError
+from cytowatch.record.manifest import Manifest
+from cytowatch.record.names import UploadedFileId
+from cytowatch.record.status import STAGE_STATUSES, Status
+from cytowatch.transitions import enter, recover
+from cytowatch.tree import pauses
+from cytowatch.tree.index.index import Index
+from cytowatch.tree.spool import Spool
 from tests.unit.power import Disk, losses, recorded
 from tests.unit.test_power import DROPS, claimed
 from tests.unit.test_power import published as on_the_way
@@ -130,12 +133,12 @@ def made_member(path: Path, parent: Manifest) -> None:
     (path / manifest.FILE_NAME).write_text(json.dumps(found))
 
 
-def staged(spool: Spool, status: Status, id_: UploadedFileId = ID, **more: Any) -> advance.Place:
+def staged(spool: Spool, status: Status, id_: UploadedFileId = ID, **more: Any) -> enter.Place:
     path = spool.stage(status) / id_
-    return advance.Place(status=status, path=path, manifest=make(path, status, **more))
+    return enter.Place(status=status, path=path, manifest=make(path, status, **more))
 
 
-def place_in(spool: Spool, id_: UploadedFileId = ID) -> advance.Place | str:
+def place_in(spool: Spool, id_: UploadedFileId = ID) -> enter.Place | str:
     """Where the one copy of an uploaded file is, made to agree with its directory; or what is wrong."""
     found = [(status, spool.stage(status) / id_) for status in STAGE_STATUSES]
     found = [one for one in found if one[1].is_dir()]
@@ -147,9 +150,9 @@ def place_in(spool: Spool, id_: UploadedFileId = ID) -> advance.Place | str:
     ):
         return f"it is in {found}"
     [(status, path)] = found
-    place = advance.Place(status=status, path=path, manifest=manifest.read(path))
+    place = enter.Place(status=status, path=path, manifest=manifest.read(path))
     if not status.is_final:
-        return advance.tidy(spool, place, now=NOW)
+        return enter.tidy(spool, place, now=NOW)
     return (
         place if place.manifest["status"] == status.name else f"it says {place.manifest['status']}"
     )
@@ -169,7 +172,7 @@ def renumbered(spool: Spool) -> None:
         journal.write_text(json.dumps(known))
 
 
-def torn(place: advance.Place) -> str | None:
+def torn(place: enter.Place) -> str | None:
     """What its manifest names and is not whole."""
     content = {"source": SLIDE, "pyramid": PYRAMID}
     for row in place.manifest["files"]:
@@ -179,18 +182,18 @@ def torn(place: advance.Place) -> str | None:
     return None
 
 
-def accept(spool: Spool, status: Status, **more: Any) -> advance.Place:
+def accept(spool: Spool, status: Status, **more: Any) -> enter.Place:
     """Move it on to `status`, out of wherever it is."""
     found = spool.find(ID)
     assert found is not None
-    place = advance.Place(status=found[0], path=found[1], manifest=manifest.read(found[1]))
-    return advance.accept(
+    place = enter.Place(status=found[0], path=found[1], manifest=manifest.read(found[1]))
+    return enter.accept(
         spool, place, Outcome(status=status, **more), "out.1", now=NOW, settings=Storage()
     )  # fmt: skip
 
 
 def published(
-    also: Callable[[Spool, advance.Place], str | None],
+    also: Callable[[Spool, enter.Place], str | None],
 ) -> Callable[[Spool, bool], str | None]:
     """It is whole in one place; and `also`, if that is its storage."""
 
@@ -308,10 +311,10 @@ def links_to_the_same_content() -> Case:
         make(spool.storage / "ann" / OTHER, Status.CONVERTED, derived=True)
         staged(spool, Status.DEPLOYING, duplicate_of=OTHER)
 
-    def link(spool: Spool, place: advance.Place) -> advance.Place:
+    def link(spool: Spool, place: enter.Place) -> enter.Place:
         path = spool.storage / "ann" / OTHER
-        first = advance.Place(status=Status.CONVERTED, path=path, manifest=manifest.read(path))
-        return advance.link(spool, place, first, now=NOW)
+        first = enter.Place(status=Status.CONVERTED, path=path, manifest=manifest.read(path))
+        return enter.link(spool, place, first, now=NOW)
 
     def do(spool: Spool) -> None:
         link(spool, cast("Any", place_in(spool)))
@@ -323,7 +326,7 @@ def links_to_the_same_content() -> Case:
         if not place.status.is_final:
             if end:
                 return "it was said to be at its end"
-            if not advance.is_linked(place):
+            if not enter.is_linked(place):
                 return torn(place)
             place = link(spool, place)
         return torn(place)
@@ -331,7 +334,7 @@ def links_to_the_same_content() -> Case:
     return Case(before, do, holds)
 
 
-def told(spool: Spool, place: advance.Place) -> str | None:
+def told(spool: Spool, place: enter.Place) -> str | None:
     """What is wrong with the deliveries of its end."""
     list(hooks.drop_untrue(spool))
     noted = [one.status for one in hooks.pending(spool)]
@@ -352,7 +355,7 @@ def an_error_and_its_hook() -> Case:
     def do(spool: Spool) -> None:
         spool.hooks = (HOOK,)
         place = cast("Any", place_in(spool))
-        advance.fail(spool, place, ConversionError("corrupt", "it is torn"), now=NOW)
+        enter.fail(spool, place, ConversionError("corrupt", "it is torn"), now=NOW)
 
     return Case(lambda spool: staged(spool, Status.CONVERTING), do, published(told))
 
@@ -380,7 +383,7 @@ def a_hook_that_nobody_answers() -> Case:
 
 @case
 def a_project() -> Case:
-    def shown(spool: Spool, place: advance.Place) -> str | None:
+    def shown(spool: Spool, place: enter.Place) -> str | None:
         links = list(spool.projects.glob("*/*"))
         if [link.resolve() for link in links] != [place.path.resolve()]:
             return f"its project shows {links}"
@@ -401,7 +404,7 @@ def a_hash_that_comes_after() -> Case:
         path = spool.stage(Status.DEPLOYING) / ID
         (path / manifest.FILE_NAME).write_text(json.dumps({**found, "files": rows}))
 
-    def to_come(spool: Spool, _place: advance.Place) -> str | None:
+    def to_come(spool: Spool, _place: enter.Place) -> str | None:
         hasher = Hasher(spool, cast("Any", None), None, lambda: None)
         return "nobody will hash it" if hasher.idle() else None
 
@@ -411,14 +414,12 @@ def a_hash_that_comes_after() -> Case:
 @case
 def a_source_that_is_given_up() -> Case:
     def do(spool: Spool) -> None:
-        advance.plan_to_lighten(spool, cast("Any", place_in(spool)))
-        advance.lighten(spool, accept(spool, Status.CONVERTED))
+        enter.plan_to_lighten(spool, cast("Any", place_in(spool)))
+        enter.lighten(spool, accept(spool, Status.CONVERTED))
 
-    def gone(spool: Spool, place: advance.Place) -> str | None:
-        list(advance.lighten_the_rest(spool))
-        now = advance.Place(
-            status=place.status, path=place.path, manifest=manifest.read(place.path)
-        )
+    def gone(spool: Spool, place: enter.Place) -> str | None:
+        list(enter.lighten_the_rest(spool))
+        now = enter.Place(status=place.status, path=place.path, manifest=manifest.read(place.path))
         left = list((place.path / "source").iterdir())
         named = [row["role"] for row in now.manifest["files"]]
         return torn(now) or (
@@ -438,7 +439,7 @@ def a_source_that_is_given_up() -> Case:
 @case
 def an_error_that_is_tried_again() -> Case:
     def do(spool: Spool) -> None:
-        after.retry(spool, ID, now=LATER)
+        retry.retry(spool, ID, now=LATER)
 
     def holds(spool: Spool, end: bool) -> str | None:
         # A cut between the two is what `recover` corrects at a start.
@@ -467,7 +468,7 @@ def an_error_that_is_handed_back() -> Case:
             return f"it is in {[str(path) for path in [*back, *kept]]}"
         return None
 
-    return Case(before, lambda spool: after.hand_back(spool, ID), holds)
+    return Case(before, lambda spool: retry.hand_back(spool, ID), holds)
 
 
 @case
@@ -476,7 +477,7 @@ def what_is_removed() -> Case:
         make(spool.storage / "ann" / ID, Status.DEPLOYED)
 
     def do(spool: Spool) -> None:
-        after.remove(spool, ID, Index(spool, memory=True))
+        retry.remove(spool, ID, Index(spool, memory=True))
 
     def holds(spool: Spool, end: bool) -> str | None:
         there = (spool.storage / "ann" / ID).is_dir()
@@ -679,14 +680,14 @@ def a_source_that_is_named() -> Case:
 
     def do(spool: Spool) -> None:
         path = spool.stage(Status.UPLOADED) / ID
-        place = advance.Place(status=Status.UPLOADED, path=path, manifest=manifest.read(path))
-        advance.begin(spool, place, Status.DETECTING_FORMAT, now=NOW)
+        place = enter.Place(status=Status.UPLOADED, path=path, manifest=manifest.read(path))
+        enter.begin(spool, place, Status.DETECTING_FORMAT, now=NOW)
         accept(spool, Status.DEPLOYING, changes={"format": form})
         accept(spool, Status.DEPLOYED)
 
     def holds(spool: Spool, end: bool) -> str | None:
         place = place_in(spool)
-        if isinstance(place, advance.Place) and place.manifest["format"] is None:
+        if isinstance(place, enter.Place) and place.manifest["format"] is None:
             early = place.status in (Status.UPLOADED, Status.DETECTING_FORMAT)
             return (
                 None

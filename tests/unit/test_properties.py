@@ -16,12 +16,12 @@ import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cytowatch import config, manifest, names
+from cytowatch import config
 from cytowatch.archives import Budget, zips
-from cytowatch.errors import ConfigError, ExtractionError
-from cytowatch.formats import Probe
-from cytowatch.inbox import look
-from cytowatch.manifest import ManifestError
+from cytowatch.formats import Probe, look
+from cytowatch.record import manifest, names
+from cytowatch.record.errors import ConfigError, ExtractionError
+from cytowatch.record.manifest import ManifestError
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

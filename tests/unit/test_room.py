@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from cytowatch.config import Storage
-from cytowatch.engine import room
-from cytowatch.engine.room import Amount, Free, Room, spare, written
-from cytowatch.errors import TransientError
+from cytowatch.record.errors import TransientError
+from cytowatch.tree import room
+from cytowatch.tree.room import Amount, Free, Room, spare, written
 
 NONE = Storage(reserve_bytes=0, reserve_inodes=0)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cytowatch.engine import seccomp
+from cytowatch.decoder import seccomp
 
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _PID = 4711

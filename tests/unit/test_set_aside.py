@@ -13,10 +13,10 @@ from cytowatch import aside
 from cytowatch.cli.check import _set_aside
 from cytowatch.cli.page import _WHERES, status_lines, status_page
 from cytowatch.cli.schema import schema_of
-from cytowatch.index import Index
 from cytowatch.observe import reports
 from cytowatch.observe.metrics import Metrics
-from cytowatch.spool import Spool
+from cytowatch.tree.index.index import Index
+from cytowatch.tree.spool import Spool
 
 
 @pytest.fixture(autouse=True)

@@ -9,9 +9,9 @@ from typing import Any, cast
 
 import pytest
 
-from cytowatch import manifest
-from cytowatch.manifest import FileEntry, Manifest, ManifestError
-from cytowatch.status import Status
+from cytowatch.record import manifest
+from cytowatch.record.manifest import FileEntry, Manifest, ManifestError
+from cytowatch.record.status import Status
 from tests.builders import damage
 
 NOW = datetime(2026, 11, 23, 14, 15, 2, tzinfo=UTC)

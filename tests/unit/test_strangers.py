@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cytowatch.errors import FormatError
 from cytowatch.formats import Probe, looks_like
+from cytowatch.record.errors import FormatError
 from cytowatch.stages.detect import identify
 
 

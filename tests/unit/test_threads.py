@@ -11,12 +11,12 @@ from urllib.request import urlopen
 import pytest
 
 from cytowatch import aside, threads
-from cytowatch.failpoints import POISONS
+from cytowatch.durable.failpoints import POISONS
 from cytowatch.inbox.turns import Turns
+from cytowatch.lifecycle.parts import Parts
 from cytowatch.observe import health
 from cytowatch.observe.health import Health
 from cytowatch.observe.metrics import Metrics
-from cytowatch.parts import Parts
 
 
 @pytest.fixture(autouse=True)
@@ -137,7 +137,7 @@ def test_a_page_that_fails_leaves_the_server_alive() -> None:
 )
 def test_an_address_that_is_none_is_refused_in_words(listen: str) -> None:
     """It holds up nothing: the daemon goes on without it."""
-    from cytowatch.errors import RootError
+    from cytowatch.record.errors import RootError
 
     with pytest.raises(RootError, match=r"metrics\.listen"):
         health.serve(listen, Metrics(), Health())

@@ -11,18 +11,18 @@ from typing import Any, cast
 
 import pytest
 
-from cytowatch import manifest
 from cytowatch.config import Config, Engine
-from cytowatch.engine.contents import Contents
+from cytowatch.durable.failpoints import POISONS
 from cytowatch.engine.engine import Engine as Scheduler
-from cytowatch.engine.room import Free, Room
+from cytowatch.engine.firsts import Contents
 from cytowatch.engine.treat import Treatment
-from cytowatch.failpoints import POISONS
-from cytowatch.index import Index
-from cytowatch.manifest import FileEntry
-from cytowatch.names import UploadedFileId
-from cytowatch.spool import Spool
-from cytowatch.status import Status
+from cytowatch.record import manifest
+from cytowatch.record.manifest import FileEntry
+from cytowatch.record.names import UploadedFileId
+from cytowatch.record.status import Status
+from cytowatch.tree.index.index import Index
+from cytowatch.tree.room import Free, Room
+from cytowatch.tree.spool import Spool
 
 ID = UploadedFileId("20261123-141502-k3f9-a")
 NOW = datetime(2026, 11, 23, 14, 15, 2, tzinfo=UTC)

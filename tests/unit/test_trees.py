@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import cytowatch
-from cytowatch import durable, trees
+from cytowatch import durable
+from cytowatch.durable import trees
 
 
 def nest(top: Path, depth: int, *, name: str = "d") -> None:

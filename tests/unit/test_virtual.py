@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import pyvips
 
-from cytowatch.errors import ConversionError
 from cytowatch.pyramid.regions import Pixels, Scene
 from cytowatch.pyramid.virtual import VirtualTiff, as_image, is_plain
+from cytowatch.record.errors import ConversionError
 
 
 class Region:

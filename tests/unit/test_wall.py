@@ -11,16 +11,18 @@ from typing import Any, cast
 
 import pytest
 
-from cytowatch import manifest, trees
 from cytowatch.config import Storage
-from cytowatch.engine import answers, doubts, made, recorded, wire
-from cytowatch.engine.pace import Pace
-from cytowatch.errors import IngestError
-from cytowatch.manifest import FileEntry, Manifest
+from cytowatch.decoder import answers, made, recorded, wire
+from cytowatch.decoder.pace import Pace
+from cytowatch.durable import trees
+from cytowatch.engine import doubts
 from cytowatch.model import Outcome
-from cytowatch.names import UploadedFileId
 from cytowatch.outside import OutsideError
-from cytowatch.status import Status
+from cytowatch.record import manifest
+from cytowatch.record.errors import IngestError
+from cytowatch.record.manifest import FileEntry, Manifest
+from cytowatch.record.names import UploadedFileId
+from cytowatch.record.status import Status
 
 ID = UploadedFileId("20261123-141502-k3f9-a")
 NOW = datetime(2026, 11, 23, 14, 15, 2, tzinfo=UTC)

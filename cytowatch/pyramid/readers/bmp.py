@@ -11,9 +11,9 @@ import struct
 import numpy as np
 
 from cytowatch.config import Config
-from cytowatch.errors import ConversionError
 from cytowatch.pyramid.readers.whole import by_pillow
 from cytowatch.pyramid.regions import Opened, Pixels, Scene, check_size, damaged, swapped
+from cytowatch.record.errors import ConversionError
 
 __all__ = ["open_bmp"]
 

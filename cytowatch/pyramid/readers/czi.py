@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from cytowatch.config import Config
-from cytowatch.errors import ConversionError
 from cytowatch.pyramid import resolution
 from cytowatch.pyramid.readers import subblocks
 from cytowatch.pyramid.readers.subblocks import Mosaic, SubBlock
@@ -28,6 +27,7 @@ from cytowatch.pyramid.regions import (
     damaged,
     swapped,
 )
+from cytowatch.record.errors import ConversionError
 
 __all__ = ["open_czi"]
 

@@ -17,7 +17,6 @@ from functools import partial
 import numpy as np
 
 from cytowatch.config import Config
-from cytowatch.errors import ConversionError
 from cytowatch.pyramid.readers import jp2_boxes, jp2_planes
 from cytowatch.pyramid.readers.jp2_boxes import Boxes, pread
 from cytowatch.pyramid.readers.jp2_colours import Samples, samples
@@ -32,6 +31,7 @@ from cytowatch.pyramid.regions import (
     damaged,
     each,
 )
+from cytowatch.record.errors import ConversionError
 
 __all__ = ["open_jp2"]
 

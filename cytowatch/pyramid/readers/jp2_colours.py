@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cytowatch.errors import ConversionError
 from cytowatch.pyramid.colours import rgb_of_ycbcr
 from cytowatch.pyramid.meaning import Meaning
 from cytowatch.pyramid.regions import Pixels
 from cytowatch.pyramid.samples import banded, spread, unmultiplied
+from cytowatch.record.errors import ConversionError
 
 __all__ = ["Palette", "Samples", "samples"]
 

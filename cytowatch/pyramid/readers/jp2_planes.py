@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from cytowatch.config import Config
-from cytowatch.errors import ConversionError
 from cytowatch.pyramid.colours import rgb_of_ycbcr
 from cytowatch.pyramid.readers.jp2_colours import Samples
 from cytowatch.pyramid.regions import Pixels, check_memory, damaged
+from cytowatch.record.errors import ConversionError
 
 __all__ = ["decoded"]
 

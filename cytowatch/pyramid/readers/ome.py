@@ -15,12 +15,12 @@ import numpy as np
 
 from cytowatch import durable
 from cytowatch.config import Config
-from cytowatch.errors import ConversionError
 from cytowatch.pyramid import copied
 from cytowatch.pyramid.copied import CopiedLevel
 from cytowatch.pyramid.readers.ome_xml import Known, as_rgb, images
 from cytowatch.pyramid.readers.pages import Page, opened_file, orientation, profile
 from cytowatch.pyramid.regions import Opened, Pixels, Scene, damaged
+from cytowatch.record.errors import ConversionError
 
 __all__ = ["open_ome"]
 

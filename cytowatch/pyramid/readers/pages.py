@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from cytowatch.config import Config
-from cytowatch.errors import ConversionError
-from cytowatch.formats.tiff import Tiff, TiffError, main_page, misplaced
+from cytowatch.formats.structure.tiff import Tiff, TiffError, main_page, misplaced
 from cytowatch.pyramid import copied, jpeg
 from cytowatch.pyramid.colours import LUMA, REFERENCE, rgb_of_lab, rgb_of_ycbcr, ycbcr_of_units
 from cytowatch.pyramid.complaints import heard, refuse_lost_of_jpeg
@@ -33,6 +32,7 @@ from cytowatch.pyramid.meaning import (
 )
 from cytowatch.pyramid.regions import Opened, Pixels, Scene, check_memory, check_size, damaged, each
 from cytowatch.pyramid.samples import banded, inverted, spread, unmultiplied
+from cytowatch.record.errors import ConversionError
 
 __all__ = ["Page", "open_page", "opened_file", "orientation", "profile", "told_of_pages"]
 

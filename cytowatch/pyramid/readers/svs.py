@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from cytowatch.config import Config
-from cytowatch.errors import ConversionError
 from cytowatch.pyramid import copied, resolution
 from cytowatch.pyramid.readers.pages import Page, open_page, opened_file
 from cytowatch.pyramid.regions import Opened, Pixels
+from cytowatch.record.errors import ConversionError
 
 __all__ = ["open_svs"]
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from cytowatch.config import Config
-from cytowatch.errors import ConversionError
 from cytowatch.pyramid import resolution
 from cytowatch.pyramid.regions import Opened, Pixels, Scene, check_size, damaged
+from cytowatch.record.errors import ConversionError
 
 __all__ = ["open_vsi"]
 

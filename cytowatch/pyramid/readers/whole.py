@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from cytowatch.config import Config
-from cytowatch.errors import ConversionError
 from cytowatch.pyramid.regions import Opened, Pixels, Scene, check_memory, check_size, damaged
+from cytowatch.record.errors import ConversionError
 
 __all__ = ["Whole", "by_pillow"]
 

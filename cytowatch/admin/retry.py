@@ -1,0 +1,250 @@
+"""What is done with an uploaded file after it came to its end: retried, handed back, removed.
+
+Whoever calls this is the only one that changes the tree: the daemon, or a command that holds its
+lock because none runs.
+"""
+
+from __future__ import annotations
+
+import base64
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+
+from cytowatch import aside, durable
+from cytowatch.inbox import back
+from cytowatch.inbox.back import Unit
+from cytowatch.record import manifest, names
+from cytowatch.record.errors import RootError
+from cytowatch.record.manifest import FileEntry, Manifest, ManifestError
+from cytowatch.record.names import UploadedFileId
+from cytowatch.record.status import Status
+from cytowatch.transitions.enter import Place
+from cytowatch.tree.index.index import Index
+from cytowatch.tree.spool import Spool
+
+__all__ = ["expired", "hand_back", "originals", "remove", "retry", "status_of"]
+
+_RETURNED = "_returned"
+_LONGEST_NAME_BYTES = 255
+_NOT_A_FOLDER = frozenset({errno.ELOOP, errno.ENOTDIR, errno.ENXIO})
+
+
+def _place(spool: Spool, id_: UploadedFileId) -> Place:
+    """Where an uploaded file is that has come to its end."""
+    found = spool.find(id_)
+    if found is None:
+        for path in spool.storage.glob(f"*/{id_}"):
+            read = manifest.read(path)
+            return Place(status=manifest.status_of(read), path=path, manifest=read)
+        raise RootError(f"there is no uploaded file {id_}")
+    status, path = found
+    if not status.is_final:
+        raise RootError(f"{id_} is still in work ({status.label})")
+    try:
+        return Place(status=status, path=path, manifest=manifest.read(path))
+    except (OSError, ManifestError) as error:
+        raise RootError(f"the manifest of {id_} cannot be read: {error}") from error
+
+
+def status_of(spool: Spool, id_: UploadedFileId) -> Status | None:
+    """The status of an uploaded file that came to its end; None of any other."""
+    try:
+        return _place(spool, id_).status
+    except (RootError, OSError, ManifestError):
+        return None
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """Wait until no command changes the ``<id>/`` at `path`."""
+    with durable.directory(path) as descriptor:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+
+
+def retry(spool: Spool, id_: UploadedFileId, *, now: datetime) -> str:
+    """Send an uploaded file that ended in an error back to the stage that failed; tells where to.
+
+    One that was incomplete goes back to its inbox instead, to meet its late part.
+
+    Raises
+    ------
+    RootError
+        It is not in an error.
+    """
+    place = _place(spool, id_)
+    if not place.status.is_error or place.manifest["error"] is None:
+        raise RootError(f"{id_} is no error ({place.status.label}), so there is nothing to retry")
+    if place.manifest["error"]["reason"] == "incomplete":
+        return _to_inbox(spool, place)
+    failed = Status[place.manifest["error"]["stage"]]
+    native = place.manifest["format"] is not None and place.manifest["format"]["native"]
+    # What was derived went with the error, so a pyramid is derived anew before it is deployed.
+    again = Status.CONVERTING if failed is Status.DEPLOYING and not native else failed
+    if place.manifest["format"] is None or place.manifest["error"]["reason"] == "changed":
+        # By its bytes, as if it had just come.
+        again = Status.DETECTING_FORMAT
+    with _held(place.path):
+        manifest.write(place.path, manifest.at_status(place.manifest, again, now=now))
+        spool.move(place.path, again)
+    return again.name
+
+
+def originals(found: Manifest) -> Iterator[tuple[FileEntry, str]]:
+    """Every source and sidecar, and its path as it was dropped, relative to where it lay.
+
+    Head and folder of a set have their own names again, whatever they are called below ``source/``.
+    """
+    coded = found["name_base64"]
+    name = found["name"]
+    # What came from an archive's code page is text; only what is no text, or is too long as UTF-8, goes
+    # back as its bytes.
+    if coded and ("\ufffd" in name or len(name.encode("utf-8", "replace")) > _LONGEST_NAME_BYTES):
+        name = os.fsdecode(base64.b64decode(coded))
+    # It is a name that somebody's disk had; only what no disk can have is written otherwise.
+    name = names.printable(name) if "/" in name or "\0" in name or name in ("", ".", "..") else name
+    name = name.replace("/", "_")
+    stem, ending = os.path.splitext(name)
+    rows = [row for row in found["files"] if row["role"] in ("source", "sidecar")]
+    sources = [row for row in rows if row["role"] == "source"]
+    for number, row in enumerate(rows):
+        inside = row["path"].removeprefix("source/")
+        folder, slash, rest = inside.partition("/")
+        headless = "/" in rows[0]["path"].removeprefix("source/")
+        if number == 0 and (len(sources) == 1 or os.path.splitext(inside)[1] == ending):
+            yield row, inside if slash else name
+        elif slash and headless:
+            # Nothing but its folder names it.
+            yield row, inside
+        elif slash:
+            yield row, f"_{stem}_/{rest}" if folder.startswith("_") else f"{stem}/{rest}"
+        else:
+            yield row, inside
+
+
+def _to_inbox(spool: Spool, place: Place) -> str:
+    if place.manifest["parent_id"] is not None:
+        # What lies in the inbox by now may be of another slide with the same names.
+        raise RootError(
+            f"{place.manifest['id']} is incomplete and was part of another drop "
+            f"({place.manifest['parent_id']}): send that again, whole"
+        )
+    _give_back(spool, place, os.path.dirname(place.manifest["drop_path"]))
+    return "inbox"
+
+
+def hand_back(spool: Spool, id_: UploadedFileId) -> str:
+    """Hand the original of an error back to its user, into ``_returned``; tells the folder.
+
+    Raises
+    ------
+    RootError
+        It is not in an error.
+    """
+    place = _place(spool, id_)
+    if not place.status.is_error:
+        raise RootError(f"{id_} is {place.status.label}: `cytowatch export` copies its original")
+    folder = f"{place.manifest['user']}/{_RETURNED}"
+    _give_back(spool, place, folder)
+    return str(spool.inbox / folder)
+
+
+def _give_back(spool: Spool, place: Place, folder: str) -> None:
+    """Rename every original into `folder` of the inboxes, as one unit; then the ``<id>/`` goes.
+
+    Raises
+    ------
+    RootError
+        A folder on the way is a link or a file, or a file is left over; what was not moved is kept.
+    """
+    rows = [(row["path"], name) for row, name in originals(place.manifest)]
+    stem = os.path.splitext(os.path.basename(rows[0][1].partition("/")[0]))[0] if rows else ""
+    with _held(place.path):
+        try:
+            back.give_back(place.path, Unit(stem=stem, files=rows), spool.inbox, folder)
+        except OSError as error:
+            if error.errno not in _NOT_A_FOLDER:
+                raise
+            raise RootError(
+                f"{folder} in the inboxes is not a folder of its own, or a part of it is a link: rename "
+                f"what lies there, then try again ({error.strerror}: {error.filename})"
+            ) from error
+        left = next((top for top, _, files in durable.walk(place.path / "source") if files), None)
+        if left:
+            raise RootError(f"a file in {left} could not be handed back, and stays where it is")
+        spool.discard(place.path)
+
+
+def remove(spool: Spool, id_: UploadedFileId, index: Index, *, even_linked: bool = False) -> None:
+    """Remove an uploaded file for good: one rename into the trash, then its links, then its bytes.
+
+    Of one that vanished from storage, what is still known.
+
+    Raises
+    ------
+    RootError
+        A project shows it and `even_linked` is not set, or another one is shown by links to it.
+    """
+    try:
+        place = _place(spool, id_)
+    except RootError:
+        if spool.find(id_) is None and index.forget(id_):
+            _unlink_everywhere(spool, id_)
+            return
+        raise
+    found = place.manifest
+    if found["projects"] and not even_linked:
+        raise RootError(
+            f"{id_} is in the project {found['projects'][0]}: unlink it first, or say --anyway"
+        )
+    for other in index.linked_to(id_):
+        staged = spool.find(UploadedFileId(other.id))
+        if staged is not None and not staged[0].is_final:
+            # It may be about to give up its own bytes for links to these.
+            raise RootError(f"{other.id} has the same content and is in work: try again later")
+        source = spool.storage / other.user / other.id / "source"
+        if source.is_symlink() and Path(os.readlink(source)).parts[1:2] == (id_,):
+            raise RootError(f"{other.id} has the same content and is shown by links to it")
+    shown = names.file_name(found["name"])
+    with _held(place.path):
+        index.expect_removal(id_)
+        grave = spool.trash / place.path.name
+        durable.rename(place.path, grave)
+        # What was said to be removed does not come back.
+        durable.fsync_directory(place.path.parent)
+    for project in found["projects"]:
+        spool.unlink(project, shown, id_)
+    spool.discard(grave)
+
+
+def _unlink_everywhere(spool: Spool, id_: UploadedFileId) -> None:
+    """Remove the links to what is gone, whose manifest would have named its projects."""
+    for link in spool.projects.glob(f"*/*~{id_.split('-')[2]}"):
+        if link.is_symlink() and os.path.basename(os.readlink(link)) == id_:
+            link.unlink()
+
+
+def expired(spool: Spool, *, now: datetime, days: float) -> Iterator[tuple[Status, UploadedFileId]]:
+    """The errors that are older than `days`, each with its status; none if that is 0."""
+    if days <= 0:
+        return
+    for status in Status:
+        if not status.is_error:
+            continue
+        for id_ in spool.in_status(status):
+            path, late = spool.stage(status) / id_, False
+            # By its path: whoever then removes it speaks of the same id.
+            which = os.fspath(path.relative_to(spool.root))
+            # It may be removed right now, or be damaged: then its age is unknown.
+            gone = (FileNotFoundError, ManifestError)
+            with suppress(*gone), aside.fence("uploaded_file", which, but=gone):
+                found = manifest.read(path)
+                at = datetime.fromisoformat(found["history"][-1]["at"])
+                late = (now - at).total_seconds() > days * 86_400
+            if late:
+                yield status, id_

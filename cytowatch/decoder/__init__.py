@@ -1,0 +1,1 @@
+"""The process that decodes: forked, walled in, and never believed."""

@@ -1,0 +1,368 @@
+"""What crosses the wall between the daemon and a decoder process, encoded and decoded here in both directions.
+
+A decoder process may have been taken over by the file that it reads. So nothing that it says is used before
+it was checked here: its size before it is parsed, its shape, its numbers, its texts, its words, and what it
+says of the uploaded file against what the daemon knows of it. The same holds for the answers of a cluster.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from cytowatch import durable, formats, outside
+from cytowatch.model import Outcome
+from cytowatch.outside import OutsideError
+from cytowatch.record import reasons
+from cytowatch.record.errors import IngestError, TransientError, stage_error
+from cytowatch.record.manifest import FileEntry, Manifest
+from cytowatch.record.status import FOLLOWERS, Status
+
+__all__ = [
+    "IN_FILE",
+    "LARGEST_BYTES",
+    "ClaimedFaultError",
+    "check",
+    "most_bytes_in_file",
+    "of_error",
+    "of_fault",
+    "of_outcome",
+    "read_in_file",
+    "refused",
+    "room_asked_for",
+    "share",
+    "understood",
+]
+
+#: A larger answer is written to a file, and the message names it.
+LARGEST_BYTES = outside.SMALL_BYTES
+#: The name of that file in ``out.<attempt>``.
+IN_FILE = "answer.json"
+#: An answer in a file has a row per file of a set, or an id per member of an archive; a scene of an image
+#: takes some 3,000 bytes.
+_IN_FILE_BYTES = 16 << 20
+_BYTES_PER_ROW = 512
+#: An empty list of two bytes takes 64 bytes of memory, so their number is bounded before they are made.
+_VALUES_PER_ROW = 32
+_VALUES = 1 << 20
+
+#: What each stage may say of an uploaded file; a decoder that was taken over cannot say more.
+_MAY_CHANGE = {
+    Status.DETECTING_FORMAT: {"format", "sha256", "files", "warnings", "images"},
+    Status.EXTRACTING_DATA: {"children", "skipped", "files", "warnings"},
+    Status.CONVERTING: {"images", "files", "sha256", "conversion", "warnings"},
+    Status.DEPLOYING: {"images", "files", "verification", "warnings"},
+}
+_MADE = {"pyramid", "thumbnail", "label", "macro"}
+_GIVEN = {"source", "sidecar"}
+
+#: The faults that a decoder process can meet; what it calls otherwise is `other`.
+_FAULTS = {"disk", "input_output"}
+#: Those that a worker of a cluster meets outside of the decoder process.
+_FAULTS_OF_A_WORKER = {"root", "zygote"}
+
+_LONGEST_DETAIL = 2000
+_LONGEST_TEXT = 4000
+_LONGEST_TRACE = 8000
+_MOST_WARNINGS = 1000
+#: ext4 holds no larger file.
+_LARGEST_FILE_BYTES = 1 << 44
+#: The room that anything can ask for, in bytes or inodes: more than any filesystem has.
+_MOST_ROOM = 1 << 60
+
+
+class ClaimedFaultError(TransientError):
+    """A decoder process says that the machine has a fault; whether it has is not known yet."""
+
+
+def of_outcome(outcome: Outcome) -> dict[str, Any]:
+    """The message that holds `outcome`."""
+    return {"outcome": {"status": outcome.status.name, "changes": dict(outcome.changes)}}
+
+
+def of_error(error: IngestError) -> dict[str, Any]:
+    """The message that holds `error`, with its notes as the trace."""
+    said: dict[str, Any] = {
+        "error": {"reason": error.reason, "detail": error.detail, "retryable": error.retryable}
+    }
+    if notes := getattr(error, "__notes__", None):
+        said["trace"] = "\n".join(notes)[-_LONGEST_TRACE:]
+    return said
+
+
+def of_fault(why: str, detail: str) -> dict[str, Any]:
+    """The message that a fault of the machine stopped the stage."""
+    return {"transient": {"why": why, "detail": detail}}
+
+
+def share(said: object) -> float:
+    """How much of a stage is done, 0.0 to 1.0.
+
+    Raises
+    ------
+    OutsideError
+        It is not such a number.
+    """
+    return outside.number(said, least=0.0, most=1.0)
+
+
+def room_asked_for(message: Mapping[str, Any]) -> tuple[int, int]:
+    """(bytes, inodes) that a stage may write.
+
+    Raises
+    ------
+    OutsideError
+        They are not numbers that any disk can have.
+    """
+    found = []
+    for key in ("need_bytes", "need_inodes"):
+        said = message.get(key, 0)
+        if not isinstance(said, int):
+            raise OutsideError(f"{key} is not a whole number")
+        found.append(int(outside.number(said, least=0, most=_MOST_ROOM)))
+    return found[0], found[1]
+
+
+def understood(status: Status, message: Mapping[str, Any], *, of_worker: bool = False) -> Outcome:
+    """The outcome in the answer to the stage of `status`, with all its texts made safe to show.
+
+    Parameters
+    ----------
+    of_worker
+        A worker of a cluster answers, which knows of more faults than a decoder process does.
+
+    Raises
+    ------
+    IngestError
+        The stage's own error; or `output_refused`, or `unexpected` where the answer makes no sense.
+    ClaimedFaultError
+        A fault of the machine, as the decoder process says.
+    TransientError
+        A fault that the worker itself met.
+    """
+    match message:
+        case {"outcome": {"status": str(name), "changes": dict(changes)}}:
+            return _outcome(status, name, changes)
+        case {"transient": {"why": str(why), "detail": detail}}:
+            said = outside.text(detail, most=_LONGEST_DETAIL)
+            if of_worker and why in _FAULTS_OF_A_WORKER:
+                raise TransientError(why, said)
+            raise ClaimedFaultError(why if why in _FAULTS else "other", said)
+        case {"error": {"reason": str(reason), "detail": detail, "retryable": retryable}}:
+            raise _error(status, reason, detail, retryable is True, message.get("trace"))
+    raise stage_error(status)("unexpected", "the decoder gave an answer that cannot be read")
+
+
+def _error(
+    status: Status, reason: str, detail: object, retryable: bool, trace: object
+) -> IngestError:
+    said = outside.text(detail, most=_LONGEST_DETAIL)
+    if reasons.of(reason) is None:
+        said = f"unknown reason {outside.text(reason, most=60)!r}: {said}"
+        reason = "unexpected"
+    wrong = stage_error(status)(reason, said, retryable=retryable)
+    if isinstance(trace, str):
+        lines = trace[-_LONGEST_TRACE:].split("\n")
+        wrong.add_note("\n".join(outside.text(line, most=_LONGEST_TRACE) for line in lines))
+    return wrong
+
+
+def _outcome(status: Status, name: str, changes: dict[str, Any]) -> Outcome:
+    if name not in Status.__members__:
+        raise refused(status, f"there is no status {outside.text(name, most=60)!r}")
+    following = Status[name]
+    if following not in FOLLOWERS[status] or following.is_error:
+        raise refused(status, f"{following.name} cannot follow {status.name}")
+    if set(changes) - _MAY_CHANGE[status]:
+        strange = sorted(outside.text(key, most=60) for key in set(changes) - _MAY_CHANGE[status])
+        raise refused(status, f"it may not set {', '.join(strange[:5])}")
+    try:
+        return Outcome(status=following, changes=cast("dict[str, Any]", _safe(changes)))
+    except OutsideError as error:
+        raise refused(status, str(error)) from None
+
+
+def _safe(value: object, depth: int = outside.DEPTH) -> object:
+    """`value` with every text cut, and everything escaped in it that a terminal would act on.
+
+    Raises
+    ------
+    OutsideError
+        It is nested too deeply, or holds what JSON does not.
+    """
+    if depth < 0:
+        raise OutsideError("its answer is nested too deeply")
+    match value:
+        case str():
+            # By far the most are short and plain, and a set has hundreds of thousands.
+            plain = len(value) <= _LONGEST_TEXT and value.isprintable()
+            return value if plain else outside.text(value, most=_LONGEST_TEXT)
+        case None | bool():
+            return value
+        case int() | float():
+            outside.number(value, least=-(1 << 63), most=(1 << 63) - 1)
+            return value
+        case dict():
+            return {
+                outside.text(key, most=200): _safe(one, depth - 1) for key, one in value.items()
+            }
+        case list():
+            return [_safe(one, depth - 1) for one in value]
+    raise OutsideError(f"its answer holds a {type(value).__name__}")
+
+
+def check(status: Status, known: Manifest, outcome: Outcome, *, most_children: int) -> None:
+    """Hold what the stage of `status` says against what is known of the uploaded file.
+
+    The shape of each entry is the schema's, which is checked with the whole manifest.
+
+    Raises
+    ------
+    IngestError
+        `output_refused`: it says what cannot be.
+    """
+    changes = outcome.changes
+    if not all(isinstance(one, str) for one in _listed(status, changes, "warnings")):
+        raise refused(status, "a warning is not a text")
+    if len(changes.get("warnings", ())) > _MOST_WARNINGS:
+        raise refused(status, f"more than {_MOST_WARNINGS:,} warnings")
+    files = _listed(status, changes, "files") if "files" in changes else known["files"]
+    paths = _check_files(status, known["files"], files)
+    for image in _listed(status, changes, "images"):
+        if not isinstance(image, dict) or image.get("file") not in paths:
+            raise refused(status, "an image is in a file that is not listed")
+    _check_hash(status, changes, files)
+    match status:
+        case Status.DETECTING_FORMAT:
+            _check_format(outcome)
+        case Status.EXTRACTING_DATA:
+            _check_children(_listed(status, changes, "children"), most_children)
+        case Status.CONVERTING:
+            if not changes.get("images") or not isinstance(changes.get("conversion"), dict):
+                raise refused(status, "it names no pyramid")
+        case _:
+            derived = known["conversion"] is not None
+            if outcome.status is not (Status.CONVERTED if derived else Status.DEPLOYED):
+                raise refused(status, f"{outcome.status.name} is not how this one ends")
+            if not changes.get("images") or not isinstance(changes.get("verification"), dict):
+                raise refused(status, "it says nothing of what it has verified")
+
+
+def _check_children(children: list[Any], most: int) -> None:
+    status = Status.EXTRACTING_DATA
+    if not 0 < len(children) <= most:
+        raise refused(status, f"it has {len(children):,} members")
+    if not all(isinstance(one, str) for one in children):
+        raise refused(status, "the id of a member is not a text")
+    if len(set(children)) != len(children):
+        raise refused(status, "a member is listed twice")
+
+
+def _listed(status: Status, changes: Mapping[str, Any], key: str) -> list[Any]:
+    found = changes.get(key, [])
+    if not isinstance(found, list):
+        raise refused(status, f"{key} is not a list")
+    return found
+
+
+def _check_files(status: Status, known: Iterable[FileEntry], said: list[Any]) -> set[str]:
+    """Every file that was given is there still, what is new was made; gives all paths."""
+    given = {row["path"]: row for row in known}
+    seen: set[str] = set()
+    for row in said:
+        path = row.get("path") if isinstance(row, dict) else None
+        if not isinstance(path, str) or path in seen:
+            raise refused(status, "a file has no path, or is listed twice")
+        seen.add(path)
+        before = given.get(path)
+        if before is None:
+            _check_made(status, path, row)
+        elif before["role"] in _GIVEN:
+            kept = before["sha256"] in (None, row.get("sha256"))
+            if row.get("role") not in _GIVEN or row.get("size_bytes") != before["size_bytes"]:
+                raise refused(status, f"{path!r} is not the file that was received")
+            if not kept:
+                raise refused(status, f"{path!r} has another hash than before")
+        else:
+            _check_made(status, path, row)
+    if missing := [path for path in given if path not in seen]:
+        raise refused(status, f"it does not list {missing[0]!r} any more")
+    return seen
+
+
+def _check_made(status: Status, path: str, row: dict[str, Any]) -> None:
+    parts = path.split("/")
+    plain = all(part not in ("", ".", "..") and len(part.encode()) <= 255 for part in parts)
+    if parts[0] != "derived" or not 2 <= len(parts) <= 3 or not plain:
+        raise refused(status, f"{path!r} is not where a stage may write")
+    made = row.get("role") in _MADE and row.get("status") == Status.DEPLOYED.name
+    if status not in (Status.CONVERTING, Status.DEPLOYING) or not made:
+        raise refused(status, f"{path!r} is not what this stage makes")
+    size_bytes = row.get("size_bytes")
+    if not isinstance(size_bytes, int) or not 0 <= size_bytes <= _LARGEST_FILE_BYTES:
+        raise refused(status, f"{path!r} cannot have that size")
+
+
+def _check_hash(status: Status, changes: Mapping[str, Any], files: list[Any]) -> None:
+    """The hash of the whole is that of its one source, if it has one only."""
+    stated = changes.get("sha256")
+    sources = [row.get("sha256") for row in files if row.get("role") == "source"]
+    if stated is not None and sources != [stated]:
+        raise refused(status, "its hash is not that of its source")
+
+
+def _check_format(outcome: Outcome) -> None:
+    status = Status.DETECTING_FORMAT
+    found = outcome.changes.get("format")
+    try:
+        form = formats.by_id(found["id"] if isinstance(found, dict) else "")
+    except KeyError:
+        raise refused(status, "it names no format that is known") from None
+    if (outcome.status is Status.EXTRACTING_DATA) != form.extract:
+        raise refused(status, f"{outcome.status.name} does not follow from {form.name}")
+
+
+def most_bytes_in_file(status: Status, known: Manifest, *, most_children: int) -> int:
+    """How large an answer in a file may be, by what is known of the uploaded file."""
+    return _IN_FILE_BYTES + _BYTES_PER_ROW * _rows(status, known, most_children)
+
+
+def _rows(status: Status, known: Manifest, most_children: int) -> int:
+    return most_children if status is Status.EXTRACTING_DATA else len(known["files"])
+
+
+def read_in_file(
+    out: Path, status: Status, known: Manifest, *, most_children: int
+) -> dict[str, Any]:
+    """The answer that a decoder process wrote to `IN_FILE` in `out`, which is removed.
+
+    Raises
+    ------
+    OutsideError
+        It is not a regular file, too large, or not usable as JSON.
+    OSError
+        A fault of the machine.
+    """
+    most = most_bytes_in_file(status, known, most_children=most_children)
+    try:
+        with durable.directory(out) as folder:
+            data = outside.read_file(IN_FILE, most_bytes=most, at=folder)
+            os.unlink(IN_FILE, dir_fd=folder)
+    except OSError as error:
+        if durable.is_transient(error):
+            raise
+        raise OutsideError(f"{IN_FILE} cannot be read: {error.strerror}") from error
+    values = data.count(b",") + data.count(b"[") + data.count(b"{")
+    if values > _VALUES + _VALUES_PER_ROW * _rows(status, known, most_children):
+        raise OutsideError(f"not usable as JSON: {values:,} values")
+    found = outside.parse_json(data)
+    if not isinstance(found, dict):
+        raise OutsideError("not usable: it is not a JSON object")
+    return found
+
+
+def refused(status: Status, detail: str) -> IngestError:
+    """The error of a stage whose output is not what it may make."""
+    return stage_error(status)("output_refused", f"the stage's output was refused: {detail}")

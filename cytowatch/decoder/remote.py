@@ -1,0 +1,162 @@
+"""On a worker of a cluster: one stage of one uploaded file, in the same sandboxed child as anywhere.
+
+The worker mounts the root that the daemon has; ``$CYTOWATCH_ROOT`` says where, and the daemon's
+own path is taken where it says nothing. Nothing is renamed here, and no manifest is written.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import queue
+import threading
+import time
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from cytowatch.config import Config, from_mapping
+from cytowatch.decoder import answers
+from cytowatch.decoder.child import ChildCrashed, Zygote
+from cytowatch.decoder.pace import ChildTimedOut
+from cytowatch.record.errors import IngestError, TransientError
+from cytowatch.record.status import Status
+from cytowatch.tree import room
+from cytowatch.tree.room import Amount
+
+__all__ = ["progress_name", "run_stage"]
+
+_TELL_EVERY_S = 0.5
+
+
+class BegunBefore(Exception):
+    """Another worker has begun this very attempt; it was lost, or is not."""
+
+
+def progress_name(out: str) -> str:
+    """The file in ``<id>/`` that tells how much of the stage is done."""
+    return f"progress.{out}"
+
+
+class _Keeper:
+    """Guards the zygote of this process: a thread that never ends starts it, for it ends with that."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._asked: queue.SimpleQueue[tuple[Config, str, Future[Zygote]]] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def zygote(self, config: Config, stages: str) -> Zygote:
+        """One that is alive."""
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._keep, name="zygote", daemon=True)
+                self._thread.start()
+        wanted: Future[Zygote] = Future()
+        self._asked.put((config, stages, wanted))
+        return wanted.result()
+
+    def _keep(self) -> None:
+        made: dict[str, Zygote] = {}
+        while True:
+            config, stages, wanted = self._asked.get()
+            try:
+                if stages not in made:
+                    made[stages] = Zygote(config, stages=stages)
+                    made[stages].start()
+                made[stages].ensure_alive()
+                made[stages].reconfigure(config)
+                wanted.set_result(made[stages])
+            except Exception as error:  # noqa: BLE001 - it is raised where it was asked for
+                made.pop(stages, None)
+                wanted.set_exception(error)
+
+
+_keeper = _Keeper()
+
+
+def run_stage(request: dict[str, Any]) -> dict[str, Any]:
+    """What came of one stage: an outcome, an error, a fault of the machine, or the child's end.
+
+    Raises
+    ------
+    BegunBefore
+        This attempt was begun by another worker.
+    """
+    config = from_mapping(request["config"])
+    root = Path(os.environ.get("CYTOWATCH_ROOT") or config.root)
+    directory = root / request["inside"]
+    out, status = request["out"], Status[request["status"]]
+    try:
+        _mark(directory, request["token"])
+        zygote = _keeper.zygote(config, request["stages"])
+        with zygote.fork(directory, out) as child:
+            told = _Told(directory / progress_name(out))
+            outcome = child.run(
+                status,
+                request["manifest"],
+                out=directory / out,
+                progress=told,
+                check_room=lambda need_bytes, need_inodes=0: _check_room(
+                    directory, status, need_bytes, need_inodes, config
+                ),
+            )
+    except ChildCrashed as crash:
+        return {"crashed": crash.wait_status}
+    except ChildTimedOut as late:
+        return {"timed_out": [late.reason, late.limit_s]}
+    except TransientError as fault:
+        return answers.of_fault(fault.why, f"on {os.uname().nodename}: {fault.detail}")
+    except IngestError as error:
+        return answers.of_error(error)
+    except FileNotFoundError as error:
+        said = f"on {os.uname().nodename}: {error.filename} is not there: is the root mounted?"
+        return answers.of_fault("root", said)
+    return {**answers.of_outcome(outcome), "sandboxed": zygote.sandboxed}
+
+
+def _mark(directory: Path, token: str) -> None:
+    """Say that what `token` stands for has begun, which can be said once."""
+    try:
+        os.close(
+            os.open(
+                directory / f"begun.{token}",
+                os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC,
+                0o640,
+            )
+        )
+    except FileExistsError:
+        raise BegunBefore(directory.name) from None
+
+
+def _check_room(
+    directory: Path, status: Status, need_bytes: int, need_inodes: int, config: Config
+) -> None:
+    there = room.free(directory)
+    need = Amount(bytes=need_bytes, inodes=max(room.FEW_INODES, need_inodes))
+    if room.can_never_fit(directory, need):
+        raise room.never_fits(status, need)
+    if lacks := room.too_little(there, need, room.spare(config.storage, there)):
+        raise TransientError("disk", lacks)
+
+
+class _Told:
+    """How much is done, in a file that the daemon sees, now and then."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._at = float("-inf")
+
+    def __call__(self, share: float) -> None:
+        now = time.monotonic()
+        if now - self._at < _TELL_EVERY_S:
+            return
+        self._at = now
+        temporary = self._path.with_name(f".{self._path.name}")
+        try:
+            temporary.write_text(json.dumps({"share": share}))
+            temporary.rename(self._path)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOSPC, errno.EDQUOT, errno.ESTALE):
+                raise

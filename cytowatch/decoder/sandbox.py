@@ -1,0 +1,151 @@
+"""What a child does before it sees a byte of a slide: it gives up what a decoder does not need."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from cytowatch.config import Config
+from cytowatch.decoder import landlock, seccomp
+
+__all__ = ["RUNTIME", "adopt_orphans", "die_with_parent", "enforced", "enter"]
+
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
+_PR_SET_CHILD_SUBREAPER = 36
+#: Of nineteen steps back: with all of them a decoder beside a busy machine would never end.
+_NICE = 10
+_PR_SET_MDWE, _PR_GET_MDWE, _REFUSE_EXEC_GAIN = 65, 66, 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+#: What Python and the decoders may still load while they run.
+RUNTIME = (
+    sys.prefix,
+    sys.base_prefix,
+    str(Path(__file__).resolve().parents[1]),
+    *(path for path in sys.path if path.startswith("/") and "site-packages" in path),
+    "/usr",
+    "/lib",
+    "/lib64",
+    "/etc/ld.so.cache",
+    "/etc/localtime",
+    "/dev/urandom",
+    "/sys/devices/system/cpu",
+)
+
+
+def die_with_parent(parent: int) -> None:
+    """Be killed when the thread that forked us ends; at once if it has ended already.
+
+    Raises
+    ------
+    OSError
+        The kernel refused.
+    """
+    if _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "PR_SET_PDEATHSIG")
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent ends, so that it can be ended as well.
+
+    Raises
+    ------
+    OSError
+        The kernel refused.
+    """
+    if _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "PR_SET_CHILD_SUBREAPER")
+
+
+def enter(config: Config, out: str, *, parent: int) -> bool:
+    """Restrict this process, which stands in ``<id>/``; tells whether both walls hold it.
+
+    Landlock limits the files, seccomp the system calls. Where this kernel or this processor lacks one, the
+    other is put up all the same.
+
+    Raises
+    ------
+    OSError
+        Something that this kernel has was refused: the child must not go on.
+    """
+    os.setpgid(0, 0)
+    die_with_parent(parent)
+    # The share, the daemon and whoever else works here come first; the kernel takes the priority
+    # of reading and writing from this one as well: ioprio_set(2).
+    os.nice(_NICE)
+    # Other processes of the same user cannot look into it.
+    _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    cores = len(os.sched_getaffinity(0))
+    seconds = int(config.engine.stage_timeout_s * cores) + 1
+    for kind, limit in (
+        (resource.RLIMIT_AS, config.sandbox.memory_bytes),
+        (resource.RLIMIT_CPU, 4 * seconds),
+        (resource.RLIMIT_FSIZE, config.limits.archive_max_bytes),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NOFILE, 1024),
+    ):
+        _, hard = resource.getrlimit(kind)
+        least = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(kind, (least, least))
+    if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "PR_SET_NO_NEW_PRIVS")
+    # What was written is never executed. A kernel before 6.3 does not know it; every decoder does.
+    _libc.prctl(_PR_SET_MDWE, _REFUSE_EXEC_GAIN, 0, 0, 0)
+    files, calls = landlock.abi() > 0, seccomp.can()
+    if files:
+        landlock.restrict(read=["source", "derived", *RUNTIME], write=[out, "/dev/null"])
+    if calls:
+        seccomp.restrict()
+    return files and calls
+
+
+def enforced() -> dict[str, bool | int]:
+    """What this kernel really enforces, tried in a process of its own.
+
+    `files` is Landlock's wall, `calls` is seccomp's; `holds` says that both stand.
+    """
+    version = landlock.abi()
+    files = bool(version) and _tried(_without_files)
+    calls = seccomp.can() and _tried(_without_calls)
+    return {
+        "landlock_abi": version,
+        "files": files,
+        "calls": calls,
+        "holds": files and calls,
+        "write_xor_execute": _libc.prctl(_PR_GET_MDWE, 0, 0, 0, 0) >= 0,
+    }
+
+
+def _without_files() -> None:
+    landlock.restrict(read=["/dev/null"], write=[])
+    os.close(os.open("/proc/self/status", os.O_RDONLY))
+
+
+def _without_calls() -> None:
+    _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    seccomp.restrict()
+    try:
+        os.setsid()
+    except OSError as error:
+        raise PermissionError from error
+
+
+def _tried(forbidden: Callable[[], None]) -> bool:
+    """Whether a restricted process is really denied what it could do before."""
+    child = os.fork()
+    if child == 0:
+        try:
+            forbidden()
+        except PermissionError:
+            os._exit(0)
+        except BaseException:  # noqa: BLE001 - the probe may end in no other way
+            os._exit(2)
+        os._exit(1)
+    return os.waitpid(child, 0)[1] == 0

@@ -1,0 +1,125 @@
+"""In the child: run the stages that the daemon asks for, and say what came of each."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cytowatch import durable
+from cytowatch.config import Config
+from cytowatch.decoder import answers, wire
+from cytowatch.model import CheckRoom, Outcome, UploadedFile
+from cytowatch.record.errors import IngestError, TransientError, stage_error
+from cytowatch.record.status import Status
+
+__all__ = ["serve"]
+
+_PROGRESS_EVERY_S = 0.1
+_FULL = ("no space left on device", "disk quota exceeded")
+
+
+def serve(
+    channel: socket.socket,
+    out: str,
+    config: Config,
+    stages: Mapping[Status, Callable[[UploadedFile], Outcome]],
+) -> None:
+    """Answer requests until the daemon closes its end."""
+    while (request := wire.receive(channel, most_bytes=wire.LARGEST_REQUEST_BYTES)) is not None:
+        status = Status[request["status"]]
+        file = UploadedFile(
+            manifest=request["manifest"],
+            out=out,
+            config=config,
+            progress=_throttled(channel),
+            check_room=_asking(channel),
+        )
+        wire.send(channel, _encoded(status, _answer(stages[status], status, file), out))
+
+
+def _encoded(status: Status, answer: dict[str, Any], out: str) -> bytes:
+    """The answer as a message; one that is too large for that is written to a file, which is named."""
+    try:
+        data = wire.encoded(answer)
+    except (TypeError, ValueError, RecursionError) as error:
+        return wire.encoded(_unexpected(status, error))
+    if len(data) <= answers.LARGEST_BYTES:
+        return data
+    try:
+        with open(f"{out}/{answers.IN_FILE}", "wb") as file:
+            file.write(data)
+    except OSError as error:
+        return wire.encoded(answers.of_fault(durable.why_of(error), os.strerror(error.errno or 0)))
+    return wire.encoded({"answer_in": answers.IN_FILE})
+
+
+def _throttled(channel: socket.socket) -> Callable[[float], None]:
+    last = 0.0
+
+    def progress(share: float) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _PROGRESS_EVERY_S:
+            last = now
+            wire.send(channel, {"progress": min(1.0, max(0.0, share))})
+
+    return progress
+
+
+def _asking(channel: socket.socket) -> CheckRoom:
+    """The daemon knows what else is in work on the same disk."""
+
+    def check_room(need_bytes: int, need_inodes: int = 0) -> None:
+        wire.send(channel, {"need_bytes": need_bytes, "need_inodes": need_inodes})
+        answer = wire.receive(channel, most_bytes=wire.LARGEST_REQUEST_BYTES)
+        if answer is None or "refused" in answer:
+            raise TransientError("disk", str((answer or {}).get("refused", "the daemon is gone")))
+
+    return check_room
+
+
+def _answer(
+    stage: Callable[[UploadedFile], Outcome], status: Status, file: UploadedFile
+) -> dict[str, Any]:
+    try:
+        outcome = stage(file)
+    except TransientError as error:
+        return answers.of_fault(error.why, error.detail)
+    except IngestError as error:
+        return answers.of_error(error)
+    except MemoryError:
+        return answers.of_error(_out_of_memory(status, file.config))
+    except OSError as error:
+        if durable.is_transient(error):
+            said = os.strerror(error.errno or 0)
+            return answers.of_fault(durable.why_of(error), said)
+        return _unexpected(status, error)
+    except Exception as error:  # noqa: BLE001 - whatever a decoder raises is this file's error
+        if "out of memory" in str(error).lower():
+            return answers.of_error(_out_of_memory(status, file.config))
+        # Libraries raise errors of their own for a full disk, with the system's words in them.
+        if any(words in str(error).lower() for words in _FULL):
+            return answers.of_fault("disk", "no space is left for its output")
+        return _unexpected(status, error)
+    return answers.of_outcome(outcome)
+
+
+def _out_of_memory(status: Status, config: Config) -> IngestError:
+    return stage_error(status)(
+        "out_of_memory",
+        f"it needs more than the {config.sandbox.memory_bytes:,} bytes of memory that a decoder "
+        "may use (sandbox.memory_bytes)",
+        retryable=True,
+    )
+
+
+def _unexpected(status: Status, error: Exception) -> dict[str, Any]:
+    found = stage_error(status)(
+        "unexpected", f"an error that nobody foresaw: {type(error).__name__}: {error}"[:500]
+    )
+    found.add_note(traceback.format_exc()[-8000:])
+    return answers.of_error(found)

@@ -1,0 +1,177 @@
+"""The zygote: a small process that has the decoders loaded and forks one child an uploaded file.
+
+It has one thread and never runs an image operation: children of a zygote that did, hung. It is
+started by the daemon's main thread as ``python -m cytowatch.decoder.zygote DESCRIPTOR STAGES`` and
+answers three requests: ``fork``, ``reap`` and ``bury``.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import importlib
+import json
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+from typing import Any
+
+from cytowatch.config import Config, from_mapping
+from cytowatch.decoder import sandbox, seccomp
+from cytowatch.decoder.stagehand import serve
+
+__all__ = ["main", "start_time"]
+
+_LARGEST_REQUEST = 1 << 16
+_ROUNDS = 1000
+#: imagecodecs loads its codecs when they are used first, which would be in every child anew.
+_PRELOADED = ("numpy", "pyvips", "tifffile", "openslide", "imagecodecs._jpeg8", "PIL.Image")
+
+
+def start_time(pid: int) -> int:
+    """When `pid` was started, in clock ticks since boot: with the pid it names a process for good."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return int(file.read().rpartition(b")")[2].split()[19])
+
+
+#: The children that were forked and not reaped yet: no other process is ever killed.
+_children: set[int] = set()
+#: Those that were killed, and whose memory the kernel is still taking back.
+_dying: set[int] = set()
+
+
+def _started(pid: int) -> int:
+    """`start_time`, or 0 where ``/proc`` is hidden from the one who forked it."""
+    try:
+        return start_time(pid)
+    except OSError:
+        return 0
+
+
+def main(descriptor: int, stages: str) -> None:
+    """Serve requests until the daemon closes its end."""
+    sandbox.die_with_parent(int(os.environ.pop("CYTOWATCH_PARENT")))
+    # A process that a decoder started, where no filter forbids that, comes to us when the decoder ends.
+    sandbox.adopt_orphans()
+    for name in _PRELOADED:
+        importlib.import_module(name)
+    table = importlib.import_module(stages).STAGES
+    seccomp.prepare()
+    # What is loaded stays: a collection in a child would touch, and so copy, all of its pages.
+    gc.freeze()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    requests = socket.socket(fileno=descriptor)
+    threads = len(os.listdir("/proc/self/task"))
+    requests.send(json.dumps({"ready": os.getpid(), "threads": threads}).encode())
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(requests, _LARGEST_REQUEST, 1)
+        if not message:
+            return
+        request = json.loads(message)
+        try:
+            if "fork" in request:
+                answer = _fork(request, descriptors[0], requests, table)
+            elif "bury" in request:
+                answer = _bury(request["bury"])
+            else:
+                answer = _reap(request["reap"])
+        except OSError as error:
+            answer = {"error": f"{error.strerror or error}"}
+        finally:
+            for received in descriptors:
+                os.close(received)
+        requests.send(json.dumps(answer).encode())
+        gone = [pid for pid in _dying if os.waitpid(pid, os.WNOHANG)[0]]
+        _dying.difference_update(gone)
+        if gone:
+            _end_orphans()
+
+
+def _fork(
+    request: dict[str, Any], channel: int, requests: socket.socket, table: Any
+) -> dict[str, Any]:
+    zygote = os.getpid()
+    config = _configuration(request["config"])
+    pid = os.fork()
+    if pid:
+        _children.add(pid)
+        return {"pid": pid, "start_time": _started(pid)}
+    status = 70
+    try:
+        requests.detach()
+        os.dup2(channel, 3)
+        os.closerange(4, 1024)
+        os.chdir(request["fork"])
+        sandboxed = sandbox.enter(config, request["out"], parent=zygote)
+        if config.sandbox.require and not sandboxed:
+            os._exit(71)
+        serve(socket.socket(fileno=3), request["out"], config, table)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+@functools.lru_cache(maxsize=1)
+def _configuration(text: str) -> Config:
+    """The configuration in `text`, which is the same for one child after another."""
+    return from_mapping(json.loads(text))
+
+
+def _reap(pid: int) -> dict[str, Any]:
+    if not _kill(pid):
+        return {"error": f"{pid} is no child of this process"}
+    _, status = os.waitpid(pid, 0)
+    _end_orphans()
+    return {"status": status}
+
+
+def _end_orphans() -> None:
+    """End whatever is our child and was not forked by us: a decoder that has ended had started it.
+
+    One that forks all the while is outrun: each round leaves nobody who was there when it began.
+    """
+    for _ in range(_ROUNDS):
+        strangers = _our_children() - _children - _dying
+        if not strangers:
+            return
+        for pid in strangers:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for pid in strangers:
+            with suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+
+
+def _our_children() -> set[int]:
+    """The processes whose parent this one is. Source: proc(5), ``/proc/[pid]/task/[tid]/children``."""
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children", "rb") as file:
+            return {int(one) for one in file.read().split()}
+    except OSError:
+        # Where /proc is hidden, the filter of system calls alone keeps a decoder from starting any.
+        return set()
+
+
+def _bury(pid: int) -> dict[str, Any]:
+    if _kill(pid):
+        _dying.add(pid)
+    return {}
+
+
+def _kill(pid: int) -> bool:
+    if pid not in _children:
+        return False
+    _children.discard(pid)
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+    # Before it has made its own group, the group's kill finds nobody.
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    return True
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,168 @@
+"""Whether all bytes of a file came, found out while it is hashed: each is read then anyway.
+
+Source: docs/decisions/023-bytes-that-never-came.md
+"""
+
+from __future__ import annotations
+
+import configparser
+import os
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from cytowatch.formats.base import Probe
+from cytowatch.formats.completeness import judging, parts, starts
+from cytowatch.formats.completeness.gaps import ZeroRuns
+from cytowatch.formats.completeness.parts import Packing, Part
+from cytowatch.formats.completeness.starts import Starts
+from cytowatch.formats.structure import mirax
+from cytowatch.outside import OutsideError, read_file
+from cytowatch.record import names
+
+__all__ = ["Arrival", "Watch", "of_native", "of_sets", "watch"]
+
+_LARGEST_INI = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """What is to be said of one file: what it `lacks`, what is `damaged`, which pictures are `blank`.
+
+    In `doubt` it lacks something if a decoder has anything to say of it.
+    """
+
+    lacks: str | None = None
+    doubt: str | None = None
+    damaged: str | None = None
+    blank: tuple[str, ...] = ()
+
+
+class Watch:
+    """Guards what was seen of one file while it was read from its beginning to its end."""
+
+    def __init__(self, path: str, *, begins: Starts, known: Iterable[Part] | None) -> None:
+        self._path = path
+        self._begins = begins
+        self._known = known
+        descriptor = _opened(path)
+        try:
+            plain = known is None and parts.is_plain(descriptor, os.fstat(descriptor).st_size)
+        finally:
+            os.close(descriptor)
+        # Of black pixels there may be any number of runs.
+        self._runs = None if plain else ZeroRuns()
+
+    def feed(self, chunk: bytes) -> None:
+        """Look at the next `chunk` of the file."""
+        if self._runs is not None:
+            self._runs.feed(chunk)
+        self._begins.feed(chunk)
+
+    def look(self) -> None:
+        """Look at where each tile begins, of a file that is not read as a whole now."""
+        descriptor = _opened(self._path)
+        try:
+            self._begins.read(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def verdict(self) -> Arrival:
+        """What came of it.
+
+        Raises
+        ------
+        OSError
+            It cannot be read.
+        """
+        wrong = self._begins.wrong
+        lacks = wrong.what if wrong is not None and wrong.zeros else None
+        descriptor = _opened(self._path)
+        try:
+            size_bytes = os.fstat(descriptor).st_size
+            zeros = self._runs.end() if self._runs is not None else []
+            found = judging.judged(descriptor, size_bytes, zeros, self._known)
+        finally:
+            os.close(descriptor)
+        return Arrival(
+            lacks=found.lacking or lacks,
+            doubt=found.doubt,
+            damaged=wrong.what if wrong is not None and not wrong.zeros else None,
+            blank=found.blank,
+        )
+
+
+def watch(path: str, *, begins: Starts | None = None, known: Iterable[Part] | None = None) -> Watch:
+    """A watch over the file at `path`: `begins` is how its tiles must begin, `known` its parts if it lists none."""
+    return Watch(path, begins=begins or Starts(), known=known)
+
+
+def of_native(path: str) -> Watch:
+    """A watch over a native slide of one file: each of its tiles must begin as OpenSlide needs it."""
+    descriptor = _opened(path)
+    try:
+        tiff = Probe(descriptor).tiff
+        return watch(path, begins=starts.of_tiff(tiff) if tiff is not None else None)
+    finally:
+        os.close(descriptor)
+
+
+def of_sets(paths: Iterable[str]) -> dict[str, Watch]:
+    """A watch over each data file of each MRXS among `paths`, by its path."""
+    found: dict[str, Watch] = {}
+    for path in paths:
+        if path.endswith("/Slidedat.ini"):
+            found |= _of_mirax(os.path.dirname(path))
+    return found
+
+
+def _of_mirax(folder: str) -> dict[str, Watch]:
+    ini = configparser.ConfigParser(
+        interpolation=None, strict=False, delimiters=("=",), allow_no_value=True
+    )
+    try:
+        data = read_file(f"{folder}/Slidedat.ini", most_bytes=_LARGEST_INI)
+        ini.read_string(data.decode("utf-8-sig", "surrogateescape"))
+        names = mirax.data_files(ini)
+        index = _opened(f"{folder}/{ini.get('HIERARCHICAL', 'INDEXFILE', fallback='Index.dat')}")
+        try:
+            placed = sorted(set(mirax.tiles(ini, index)))
+        finally:
+            os.close(index)
+    except (OutsideError, configparser.Error, AttributeError, ValueError, OSError):
+        # OpenSlide reports what is wrong with it.
+        return {}
+    return {
+        f"{folder}/{name}": _of_data(
+            f"{folder}/{name}", [row[1:] for row in placed if row[0] == number]
+        )
+        for number, name in enumerate(names)
+        if name and os.path.isfile(f"{folder}/{name}")
+    }
+
+
+def _of_data(path: str, tiles: list[tuple[int, int]]) -> Watch:
+    """A watch over a data file, whose tiles are all of one kind."""
+    descriptor = _opened(path)
+    try:
+        marks = [os.pread(descriptor, 2, offset) for offset, _ in tiles]
+    finally:
+        os.close(descriptor)
+    packed = any(mark == b"\xff\xd8" for mark in marks)
+    packing = Packing.JPEG if packed else Packing.PLAIN
+    listed = [
+        Part(begin=at, end=at + length, what=f"the tile at {at:,}", packing=packing)
+        for at, length in tiles
+    ]
+    begins = Starts()
+    begins.add((at for at, length in tiles if length), any, "image", 0)
+    return watch(path, begins=begins, known=listed)
+
+
+def _opened(path: str) -> int:
+    # A pipe in its place is not waited at.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OutsideError(f"{names.printable(os.path.basename(path))} is not a regular file")
+    return descriptor

@@ -1,0 +1,1 @@
+"""The formats that are several files: which belong together, and to which slide."""

@@ -1,0 +1,1 @@
+"""The container formats, each parsed in one place."""

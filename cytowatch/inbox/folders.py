@@ -1,0 +1,205 @@
+"""Dropped folders: an uploaded file stands for each while its images are claimed one by one.
+
+A folder has no end that anyone can see, so it is never renamed away; what is complete in it is
+claimed as a child. Its uploaded file is EXTRACTING_DATA from the first claim on, and EXTRACTED
+when nothing has come for ``folder_quiet_s``.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import cast
+
+from cytowatch import durable
+from cytowatch.config import Storage
+from cytowatch.durable.failpoints import reached
+from cytowatch.engine.treat import Observer
+from cytowatch.formats import directory
+from cytowatch.record import manifest, names
+from cytowatch.record.errors import ExtractionError
+from cytowatch.record.manifest import FormatEntry, Manifest, ManifestError, SkippedEntry
+from cytowatch.record.names import UploadedFileId
+from cytowatch.record.status import Status
+from cytowatch.transitions import enter
+from cytowatch.transitions.enter import Place
+from cytowatch.tree.index.index import Index
+from cytowatch.tree.spool import Spool
+
+__all__ = ["Folders"]
+
+#: A manifest that names thousands is written at most in this part of the time.
+_NOTING_SHARE = 20.0
+#: So many files that became nothing are named; the rest is counted.
+_MOST_SKIPPED = 100
+_NOTHING = ExtractionError("no_image", "its images were taken away again before they were claimed")
+
+
+@dataclass(slots=True)
+class _Open:
+    place: Place
+    #: Children that are not in its manifest so far.
+    unnoted: list[str] = field(default_factory=list)
+    #: When they may be written down next, on the monotonic clock.
+    note_at: float = 0.0
+
+
+class Folders:
+    """Guards the uploaded files of dropped folders; for the main thread alone."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        observer: Observer,
+        index: Index,
+        *,
+        now: Callable[[], datetime],
+        make_id: Callable[[datetime, str], UploadedFileId],
+        software: dict[str, str],
+        settings: Storage,
+    ) -> None:
+        self._spool = spool
+        self._settings = settings
+        self._observer = observer
+        self._index = index
+        self._now = now
+        self._make_id = make_id
+        self._software = software
+        self._open: dict[str, _Open] = {}
+
+    @property
+    def open(self) -> list[str]:
+        """The folders, relative to ``inbox/``, whose uploaded file is being extracted."""
+        return list(self._open)
+
+    def is_open(self, folder: str) -> bool:
+        """Whether there is an uploaded file for `folder` already."""
+        return names.decode(os.fsencode(folder))[0] in self._open
+
+    def recover(self) -> None:
+        """Take up the folders that were open; their children are found by what they say."""
+        for id_ in self._spool.in_status(Status.EXTRACTING_DATA):
+            path = self._spool.stage(Status.EXTRACTING_DATA) / id_
+            try:
+                found = manifest.read(path)
+            except (OSError, ManifestError):
+                continue
+            if enter.is_folder(found):
+                place = Place(status=Status.EXTRACTING_DATA, path=path, manifest=found)
+                self._open[found["drop_path"]] = _Open(place)
+                self._add(self._open[found["drop_path"]], self._children_of(found))
+
+    def _children_of(self, parent: Manifest) -> list[str]:
+        """Every uploaded file that names `parent`, as the index knows."""
+        rows = self._index.select(where={"parent_id": parent["id"]}, ascending=True)
+        return [row.id for row in rows]
+
+    def parent(self, folder: str, user: str, project: str | None) -> Manifest:
+        """The manifest of the uploaded file that stands for `folder`; made if there is none yet."""
+        key = names.decode(os.fsencode(folder))[0]
+        if key not in self._open:
+            self._make(folder, key, user, project)
+        return self._open[key].place.manifest
+
+    def _make(self, folder: str, key: str, user: str, project: str | None) -> None:
+        now = self._now()
+        name, name_base64 = names.decode(os.fsencode(os.path.basename(folder)))
+        id_ = self._make_id(now, name)
+        while self._spool.taken(id_, user):
+            id_ = self._make_id(now, name)
+        path = self._spool.tmp / id_
+        for below in (path, path / "source"):
+            below.mkdir(mode=int(self._settings.dir_mode, 8))
+        made = manifest.new(
+            id=id_, user=user, name=name, name_base64=name_base64, drop_path=key,
+            projects=[project] if project else [], files=[], now=now, software=self._software,
+        )  # fmt: skip
+        row = directory.FORMAT
+        entry = FormatEntry(
+            id=row.id,
+            name=row.name,
+            native=False,
+            evidence=row.marker,
+            openslide_vendor=None,
+        )
+        first = Place(status=Status.UPLOADED, path=path, manifest=made)
+        detecting = manifest.at_status(made, Status.DETECTING_FORMAT, now=now, attempts=1)
+        extracting = manifest.at_status(
+            cast("Manifest", {**detecting, "format": entry}),
+            Status.EXTRACTING_DATA,
+            now=now,
+            attempts=1,
+        )
+        manifest.write(path, extracting, mode=int(self._settings.file_mode, 8))
+        # The claim that names it syncs state/tmp, and so this.
+        path = self._spool.move(path, Status.EXTRACTING_DATA, durably=False)
+        last = Place(status=Status.EXTRACTING_DATA, path=path, manifest=extracting)
+        self._open[key] = _Open(last)
+        self._observer.entered(first, last, 0.0)
+        reached("folder.entered")
+
+    def claimed(self, folder: str, children: list[str]) -> None:
+        """Note what was claimed out of `folder`."""
+        found = self._open.get(names.decode(os.fsencode(folder))[0])
+        if found is not None:
+            self._add(found, children)
+
+    def adopt(self, child: Manifest) -> None:
+        """Note `child`, if it came out of a folder that is open."""
+        for found in self._open.values():
+            if found.place.manifest["id"] == child["parent_id"]:
+                self._add(found, [child["id"]])
+
+    def _add(self, found: _Open, children: list[str]) -> None:
+        found.unnoted = list(dict.fromkeys([*found.unnoted, *children]))
+        began = time.monotonic()
+        if not found.unnoted or began < found.note_at:
+            return
+        changed = _with_children(found)
+        # What cannot be written now is written with the next one, or with the last manifest.
+        with suppress(OSError):
+            manifest.write(found.place.path, changed, durably=False)
+            found.place = Place(status=found.place.status, path=found.place.path, manifest=changed)
+            found.unnoted = []
+        found.note_at = began + _NOTING_SHARE * (time.monotonic() - began)
+
+    def note(self) -> None:
+        """Write down the children that are not yet in a manifest, where it is time."""
+        for found in self._open.values():
+            self._add(found, [])
+
+    def finish(self, folder: str, skipped: list[SkippedEntry]) -> None:
+        """Nothing more comes: `folder` is EXTRACTED, and goes if it is empty."""
+        key = names.decode(os.fsencode(folder))[0]
+        place = self._open[key].place
+        named = skipped[:_MOST_SKIPPED]
+        if len(skipped) > _MOST_SKIPPED:
+            rest = len(skipped) - _MOST_SKIPPED
+            named.append(SkippedEntry(name="", reason="and more, not named here", count=rest))
+        changed = cast("Manifest", {**_with_children(self._open[key]), "skipped": named})
+        # First of all: after a kill between the two it is finished once more, and is still empty.
+        self._remove_empty(folder)
+        after = (
+            enter.extracted(self._spool, place, changed, now=self._now())
+            if changed["children"]
+            else enter.fail(self._spool, place, _NOTHING, now=self._now())
+        )
+        del self._open[key]
+        began = datetime.fromisoformat(place.manifest["history"][-1]["at"])
+        self._observer.entered(place, after, (self._now() - began).total_seconds())
+
+    def _remove_empty(self, folder: str) -> None:
+        """Remove the folder and those in it, if no file is left: a technician sees that it is done."""
+        with suppress(OSError):
+            durable.remove_empty(self._spool.inbox, folder)
+
+
+def _with_children(found: _Open) -> Manifest:
+    known = found.place.manifest["children"]
+    there = set(known)
+    new = [child for child in found.unnoted if child not in there]
+    return cast("Manifest", {**found.place.manifest, "children": [*known, *new]})

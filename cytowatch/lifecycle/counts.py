@@ -1,0 +1,269 @@
+"""What happens to uploaded files, told to metrics, logs and the live view. Safe from any thread."""
+
+from __future__ import annotations
+
+import os
+import threading
+import traceback
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from cytowatch import aside
+from cytowatch.observe import feedback, logs, reports
+from cytowatch.observe.feedback import Note
+from cytowatch.observe.metrics import Metrics
+from cytowatch.record import manifest
+from cytowatch.record.manifest import Manifest
+from cytowatch.record.names import UploadedFileId
+from cytowatch.record.status import STAGE_STATUSES, Status
+from cytowatch.transitions.enter import Place, is_folder
+from cytowatch.tree.index.index import Index
+from cytowatch.tree.spool import Spool
+
+__all__ = ["Ledger"]
+
+
+class Ledger:
+    """Guards the counts of uploaded files by status; the engine tells it of every step."""
+
+    def __init__(
+        self, metrics: Metrics, log: Any, index: Index, *, status_for: timedelta, defects: Path
+    ) -> None:
+        self._metrics = metrics
+        self._defects = defects
+        self._index = index
+        self._status_for = status_for
+        self._log = log
+        self._lock = threading.Lock()
+        self._counts: Counter[Status] = Counter()
+        self._in_work: dict[str, tuple[Place, float]] = {}
+        self._children: list[tuple[str, UploadedFileId]] = []
+        self._changed = True
+        self._recent: dict[str, tuple[Note, datetime]] = {}
+        #: How many uploaded files of this run ended in an error.
+        self.errors = 0
+        #: How many archives of this run were unpacked with members lost.
+        self.with_losses = 0
+
+    def count_tree(self, spool: Spool, now: datetime) -> None:
+        """Take the counts, and what has ended lately, from the index, which agrees with the tree."""
+        since = manifest.utc(now - self._status_for)
+        with self._lock:
+            self._counts.update(self._index.counts())
+            for row in self._index.ended_since(since):
+                folder = (
+                    spool.stage(row.status) if row.status.is_error else spool.storage / row.user
+                )
+                self._take_note(spool, row.status, folder / row.id)
+            self._publish()
+
+    def _take_note(self, spool: Spool, status: Status | None, path: Path) -> None:
+        which = os.fspath(path.relative_to(spool.root))
+        try:
+            with aside.fence("uploaded_file", which, but=(FileNotFoundError,)):
+                found = manifest.read(path)
+                self._remember(status or manifest.status_of(found), found)
+        except FileNotFoundError:
+            # It was removed.
+            aside.clear("uploaded_file", which)
+
+    def again(self, spool: Spool) -> None:
+        """Look once more at what had ended lately, and could not be read."""
+        status_of = {status.directory: status for status in STAGE_STATUSES}
+        for one in aside.all_of("uploaded_file"):
+            top, _, rest = one.which.partition("/")
+            if top not in ("storage", "stages") or not aside.may_try("uploaded_file", one.which):
+                continue
+            status = status_of[rest.partition("/")[0]] if top == "stages" else None
+            self._take_note(spool, status, spool.root / one.which)
+
+    def _remember(self, status: Status, found: Manifest) -> None:
+        """For `notes`: what came to its end not longer ago than anybody looks for it."""
+        at = datetime.fromisoformat(found["history"][-1]["at"])
+        if datetime.now(UTC) - at < self._status_for:
+            self._recent[found["id"]] = (feedback.of_uploaded(found, status, 1.0), at)
+
+    def notes(self, now: datetime) -> dict[str, Note]:
+        """What those are told who see only the share, by id: all in work, and what ended lately."""
+        with self._lock:
+            for id_, (_, at) in list(self._recent.items()):
+                if now - at >= self._status_for:
+                    del self._recent[id_]
+            ended = {id_: note for id_, (note, _) in self._recent.items()}
+            in_work = list(self._in_work.items())
+        working = {}
+        for id_, (place, share) in in_work:
+            if not aside.may_try("note", id_):
+                continue
+            # Whoever writes it says that all is well again.
+            with aside.fence("note", id_, clears=False):
+                working[id_] = feedback.of_uploaded(place.manifest, place.status, share)
+        return {**ended, **working}
+
+    def left(self, status: Status, id_: str) -> None:
+        """One that had come to its end in `status` was removed, handed back or sent back."""
+        self._index.look([id_])
+        for where in ("note", "uploaded_file"):
+            aside.clear(where, id_)
+        with self._lock:
+            self._counts[status] -= 1
+            self._recent.pop(id_, None)
+            self._publish()
+
+    def arrived(self, ids: Sequence[UploadedFileId], status: Status = Status.UPLOADED) -> None:
+        """These are UPLOADED, or in the stage that they were sent back to."""
+        if not ids:
+            return
+        self._index.look(ids)
+        with self._lock:
+            self._counts[status] += len(ids)
+            self._publish()
+
+    def entered(self, before: Place, after: Place, seconds: float) -> None:
+        """`before` became `after`; the stage took `seconds`."""
+        found = after.manifest
+        if after.status is before.status:
+            return
+        self._index.put(found, after.status)
+        if after.status is Status.EXTRACTED and not is_folder(found):
+            self._index.look(found["children"])
+        with self._lock:
+            # A dropped folder is entered at once, and never was among those that wait.
+            if not (before.status is Status.UPLOADED and is_folder(found)):
+                self._counts[before.status] -= 1
+            self._counts[after.status] += 1
+            if after.status.is_final:
+                self._in_work.pop(found["id"], None)
+                with aside.fence("note", found["id"], clears=False):
+                    self._remember(after.status, found)
+            else:
+                self._in_work[found["id"]] = (after, 0.0)
+            # The images of a dropped folder were told of one by one, as they were claimed.
+            if after.status is Status.EXTRACTED and not is_folder(found):
+                children = [UploadedFileId(child) for child in found["children"]]
+                self._counts[Status.UPLOADED] += len(children)
+                self._children += [(found["user"], child) for child in children]
+            self.errors += after.status.is_error
+            self.with_losses += _has_losses(after)
+            self._publish()
+        self._count(before, after, seconds)
+        logs.stage_line(
+            self._log,
+            id=found["id"],
+            user=found["user"],
+            from_=before.status.name,
+            to=after.status.name,
+            format=found["format"]["id"] if found["format"] else None,
+            seconds=round(seconds, 3),
+            bytes=found["size_bytes"],
+            **(
+                {"reason": found["error"]["reason"], "detail": found["error"]["detail"]}
+                if found["error"]
+                else {}
+            ),
+        )
+        if after.status.is_final:
+            logs.ended_line(self._log, found)
+
+    def _count(self, before: Place, after: Place, seconds: float) -> None:
+        found = after.manifest
+        if before.status is not Status.UPLOADED:
+            self._metrics.stage_seconds.labels(before.status.name).observe(seconds)
+        if after.status.is_final:
+            format_id = found["format"]["id"] if found["format"] else "unknown"
+            self._metrics.uploads.labels(format_id, after.status.name).inc()
+        if _has_losses(after):
+            self._metrics.archives_with_losses.inc()
+        if found["error"] and after.status.is_error:
+            self._metrics.error(found["error"]["stage"], found["error"]["reason"])
+        if before.status is Status.CONVERTING and after.status is Status.DEPLOYING:
+            self._metrics.converted_pixels.inc(_pixels(found))
+
+    def progressed(self, place: Place, share: float) -> None:
+        """The stage of `place` is done to `share`."""
+        with self._lock:
+            self._in_work[place.manifest["id"]] = (place, share)
+
+    def crashed(self, place: Place, signal: str) -> None:
+        """The child that treated `place` died of `signal`."""
+        self._metrics.crash(signal)
+        self._log.warning(
+            "decoder_crashed", id=place.manifest["id"], status=place.status.name, signal=signal
+        )
+
+    def retried(self, place: Place) -> None:
+        """The stage of `place` begins anew."""
+        self._metrics.retries.labels(place.status.name).inc()
+
+    def unforeseen(self, id_: str, error: BaseException) -> None:
+        """A defect was met while `id_` was in work: one line, and a file to send."""
+        text = "".join(traceback.format_exception(error))
+        report = reports.keep(self._defects, id_, text, now=datetime.now(UTC))
+        self._log.error(
+            "unexpected", id=id_, error=f"{type(error).__name__}: {error}"[:500], report=report
+        )
+
+    def held_up(self, id_: UploadedFileId, why: str, detail: str) -> None:
+        """A fault of the machine makes `id_` wait; it goes on by itself."""
+        self._log.warning("held_up", id=id_, why=why, detail=detail)
+
+    def progress(self) -> dict[str, Any]:
+        """What is in work, by id, ready for JSON."""
+        with self._lock:
+            return {
+                id_: {
+                    "status": place.status.name,
+                    "share": round(share, 3),
+                    "since": place.manifest["history"][-1]["at"],
+                }
+                for id_, (place, share) in self._in_work.items()
+            }
+
+    def set_ages(self, now: datetime) -> None:
+        """The age of the oldest uploaded file in each stage, in seconds."""
+        oldest = self._index.oldest()
+        ages = dict.fromkeys(STAGE_STATUSES, 0.0)
+        for status, received_at in oldest.items():
+            if not status.is_final:
+                with aside.fence("row", f"the oldest in {status.name}"):
+                    received = datetime.fromisoformat(received_at)
+                    ages[status] = max(0.0, (now - received).total_seconds())
+        self._metrics.set_oldest(ages)
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether anything has happened since `take_changed` was called."""
+        return self._changed
+
+    def take_changed(self) -> bool:
+        """Whether anything has happened since the last call."""
+        with self._lock:
+            changed, self._changed = self._changed, False
+            return changed
+
+    def take_children(self) -> list[tuple[str, UploadedFileId]]:
+        """What archives have handed out since the last call, as (user, id)."""
+        with self._lock:
+            taken, self._children = self._children, []
+            return taken
+
+    @property
+    def has_children(self) -> bool:
+        """Whether `take_children` would give something."""
+        with self._lock:
+            return bool(self._children)
+
+    def _publish(self) -> None:
+        self._changed = True
+        self._metrics.set_files({status: self._counts[status] for status in Status})
+
+
+def _has_losses(place: Place) -> bool:
+    return place.status is Status.EXTRACTED and manifest.losses(place.manifest) > 0
+
+
+def _pixels(found: Manifest) -> int:
+    return sum(image["width"] * image["height"] for image in found["images"])

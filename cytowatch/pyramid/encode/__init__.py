@@ -1,0 +1,1 @@
+"""Writing a pyramid: tiles, levels, directories."""

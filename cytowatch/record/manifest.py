@@ -1,0 +1,419 @@
+"""The manifest: journal of an uploaded file in ``stages/``, its sidecar in ``storage/``.
+
+It is a JSON document and is kept as one: typed dictionaries, so that keys which a newer
+version wrote survive a round trip. Its JSON Schema is ``manifest.schema.json`` beside this module.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import stat
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
+
+from cytowatch import durable, outside
+from cytowatch.durable.failpoints import reached
+from cytowatch.outside import OutsideError
+from cytowatch.record import shape
+from cytowatch.record.names import ID_PATTERN
+from cytowatch.record.status import Status
+
+if TYPE_CHECKING:
+    from jsonschema_rs import Draft202012Validator as Validator
+
+__all__ = [
+    "DAMAGED",
+    "FILE_NAME",
+    "SCHEMA_VERSION",
+    "ErrorEntry",
+    "FileEntry",
+    "FormatEntry",
+    "HistoryEntry",
+    "ImageEntry",
+    "LevelEntry",
+    "Manifest",
+    "ManifestError",
+    "SkippedEntry",
+    "at_status",
+    "is_loss",
+    "losses",
+    "new",
+    "problems",
+    "read",
+    "status_of",
+    "unreadable",
+    "utc",
+    "write",
+]
+
+FILE_NAME = "manifest.json"
+SCHEMA_VERSION = 1
+#: The reason that stands in the place of a manifest which cannot be read.
+DAMAGED = "manifest_damaged"
+
+#: One of an archive with 100,000 members has some 30 MB.
+_MOST_BYTES = 256 << 20
+#: So many values it may hold: each takes more memory than a byte or two of the file.
+_MOST_VALUES = 4_000_000
+_SMALL_BYTES = 1 << 20
+
+
+class ManifestError(Exception):
+    """A manifest that cannot be read: torn, not JSON, or not of our schema."""
+
+
+class HistoryEntry(TypedDict):
+    """One status that was entered; `seconds` is how long it lasted, null while it lasts."""
+
+    status: str
+    at: str
+    seconds: float | None
+    attempt: int
+    reason: str | None
+
+
+class FormatEntry(TypedDict):
+    """What was detected, and by which mark."""
+
+    id: str
+    name: str
+    native: bool
+    evidence: str
+    openslide_vendor: str | None
+
+
+class ErrorEntry(TypedDict):
+    """Why it ended in an error; `stage` is the status in which it happened."""
+
+    reason: str
+    detail: str
+    stage: str
+    retryable: bool
+
+
+class LevelEntry(TypedDict):
+    """One level: sizes in pixels, `downsample` against level 0; tiles null where there are none."""
+
+    width: int
+    height: int
+    downsample: float
+    tile_width: int | None
+    tile_height: int | None
+
+
+class ImageEntry(TypedDict):
+    """One deployed pyramid; mpp in micrometres per pixel, null where the source states none."""
+
+    scene: int
+    file: str
+    width: int
+    height: int
+    samples_per_pixel: int
+    bits_per_sample: int
+    mpp_x: float | None
+    mpp_y: float | None
+    objective_power: float | None
+    levels: list[LevelEntry]
+    associated: list[str]
+    icc_profile: bool
+    acquired_at: str | None
+    vendor: str | None
+    properties: dict[str, str]
+
+
+class FileEntry(TypedDict):
+    """One file below ``<id>/``; role is source, sidecar, pyramid, thumbnail, label or macro."""
+
+    role: str
+    path: str
+    size_bytes: int
+    sha256: str | None
+    status: str
+
+
+class SkippedEntry(TypedDict):
+    """A member of an archive that became nothing."""
+
+    name: str
+    reason: str
+    count: NotRequired[int]
+
+
+class Manifest(TypedDict):
+    """Schema version 1; every key is present from the first write."""
+
+    schema_version: int
+    id: str
+    parent_id: str | None
+    root_id: str
+    children: list[str]
+    user: str
+    projects: list[str]
+    name: str
+    name_base64: str | None
+    drop_path: str
+    size_bytes: int
+    sha256: str | None
+    received_at: str
+    status: str
+    status_code: int
+    phase: str | None
+    attempts: int
+    history: list[HistoryEntry]
+    format: FormatEntry | None
+    error: ErrorEntry | None
+    images: list[ImageEntry]
+    files: list[FileEntry]
+    skipped: list[SkippedEntry]
+    conversion: dict[str, Any] | None
+    verification: dict[str, Any] | None
+    duplicate_of: str | None
+    warnings: list[str]
+    software: dict[str, str]
+
+
+def utc(when: datetime) -> str:
+    """`when` in UTC, ISO 8601 with milliseconds and a Z.
+
+    >>> utc(datetime(2026, 11, 23, 14, 15, 2, tzinfo=UTC))
+    '2026-11-23T14:15:02.000Z'
+    """
+    return when.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def new(
+    *,
+    id: str,  # noqa: A002 - the contract's own name for it
+    user: str,
+    name: str,
+    drop_path: str,
+    files: list[FileEntry],
+    now: datetime,
+    software: dict[str, str],
+    name_base64: str | None = None,
+    projects: list[str] | None = None,
+    parent: Manifest | None = None,
+) -> Manifest:
+    """The first manifest of an uploaded file, at UPLOADED."""
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        id=id,
+        parent_id=parent["id"] if parent else None,
+        root_id=parent["root_id"] if parent else id,
+        children=[],
+        user=user,
+        projects=list(projects or []),
+        name=name,
+        name_base64=name_base64,
+        drop_path=drop_path,
+        size_bytes=sum(file["size_bytes"] for file in files),
+        sha256=None,
+        received_at=utc(now),
+        status=Status.UPLOADED.name,
+        status_code=Status.UPLOADED.code,
+        phase=None,
+        attempts=0,
+        history=[
+            HistoryEntry(
+                status=Status.UPLOADED.name, at=utc(now), seconds=None, attempt=0, reason=None
+            )
+        ],
+        format=None,
+        error=None,
+        images=[],
+        files=files,
+        skipped=[],
+        conversion=None,
+        verification=None,
+        duplicate_of=None,
+        warnings=[],
+        software=software,
+    )
+
+
+def status_of(manifest: Manifest) -> Status:
+    """The status that the manifest itself names."""
+    return Status[manifest["status"]]
+
+
+#: With these a reason begins if a member of an archive was lost; anything else was no image anyway.
+_LOST = ("damaged", "unsupported_packing", "nested_too_deep")
+
+
+def is_loss(skipped: SkippedEntry) -> bool:
+    """Whether what was skipped may have been a slide."""
+    return skipped["reason"].partition(":")[0] in _LOST
+
+
+def losses(manifest: Manifest) -> int:
+    """How many members an archive lost: this, and nothing else, makes its success a partial one."""
+    return sum(one.get("count", 1) for one in manifest["skipped"] if is_loss(one))
+
+
+def at_status(
+    manifest: Manifest,
+    status: Status,
+    *,
+    now: datetime,
+    attempts: int = 0,
+    error: ErrorEntry | None = None,
+) -> Manifest:
+    """`manifest` as it reads after entering `status`: history, code and source rows follow."""
+    history = [HistoryEntry(**entry) for entry in manifest["history"]]
+    if history and history[-1]["seconds"] is None:
+        began = datetime.fromisoformat(history[-1]["at"])
+        # A clock that was set back must not give a negative duration.
+        history[-1]["seconds"] = round(max(0.0, (now - began).total_seconds()), 3)
+        history[-1]["attempt"] = manifest["attempts"]
+    history.append(
+        HistoryEntry(
+            status=status.name,
+            at=utc(now),
+            seconds=0.0 if status.is_final else None,
+            attempt=attempts,
+            reason=error["reason"] if error else None,
+        )
+    )
+    files = [
+        FileEntry(**{**file, "status": status.name})
+        if file["role"] in {"source", "sidecar"}
+        else file
+        for file in manifest["files"]
+    ]
+    return cast(
+        "Manifest",
+        {
+            **manifest,
+            "status": status.name,
+            "status_code": status.code,
+            "attempts": attempts,
+            "history": history,
+            "error": error,
+            "files": files,
+        },
+    )
+
+
+def read(directory: Path, *, strictly: bool = False) -> Manifest:
+    """The manifest in `directory` (an ``<id>/``), with all that the code relies on in its place.
+
+    Text that cannot be encoded has U+FFFD in the place of what is wrong with it.
+
+    Parameters
+    ----------
+    strictly
+        Such text is an error as well.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is none.
+    ManifestError
+        It is not a regular file, too large, torn, not JSON, or does not have the shape of a manifest.
+    OSError
+        It cannot be read.
+    """
+    path = directory / FILE_NAME
+    try:
+        document = _parsed(outside.read_file(path, most_bytes=_MOST_BYTES), strictly=strictly)
+        if not isinstance(document, dict) or document.get("schema_version") != SCHEMA_VERSION:
+            raise OutsideError(f"not a manifest of version {SCHEMA_VERSION}")
+        shape.check(document)
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(f"{path}: {error}") from error
+    return cast("Manifest", document)
+
+
+def _parsed(data: bytes, *, strictly: bool) -> Any:
+    if len(data) > _SMALL_BYTES:
+        values = sum(data.count(sign) for sign in (b",", b"[", b"{"))
+        if values > _MOST_VALUES:
+            raise OutsideError(f"it holds {values:,} values, at most {_MOST_VALUES:,} are read")
+    # `shape.check` looks at its numbers and its depth: that is half the work of `outside.parse_json`.
+    document = json.loads(data)
+    if b"\\ud" in data or b"\\uD" in data:
+        text = json.dumps(document, ensure_ascii=False)
+        if strictly:
+            text.encode()
+        document = json.loads(
+            text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        )
+    return document
+
+
+def unreadable(id: str, *, user: str, status: Status, why: str) -> Manifest:  # noqa: A002
+    """What stands for a manifest that cannot be read, in lists and in the index: what else is known.
+
+    Parameters
+    ----------
+    id
+        The name of its directory.
+    why
+        Why it cannot be read, for a person.
+    """
+    match = ID_PATTERN.fullmatch(id)
+    try:
+        received = datetime.strptime(id[:15], "%Y%m%d-%H%M%S").replace(tzinfo=UTC)
+    except ValueError:
+        received = datetime.fromtimestamp(0, UTC)
+    name = id if match is None else id.split("-", 3)[3]
+    made = new(
+        id=id, user=user, name=name, drop_path=name, files=[], now=received, software={}
+    )  # fmt: skip
+    error = ErrorEntry(reason=DAMAGED, detail=why, stage=Status.DEPLOYING.name, retryable=False)
+    return at_status(made, status, now=received, error=error)
+
+
+def write(directory: Path, manifest: Manifest, *, durably: bool = True, mode: int = 0o640) -> None:
+    """Write it to a temporary name, fsync, rename over the old one, fsync the directory.
+
+    Without the first fsync a power cut leaves an empty manifest on some filesystems, without the
+    second the old one, which has not counted the attempt that begins (test_power.py fails without
+    either). Not `durably` where the old one does as well, for what has changed is found again.
+    It gets the mode of the one that it replaces, the first one `mode`.
+    """
+    temporary = directory / f".{FILE_NAME}.{os.urandom(4).hex()}"
+    data = json.dumps(manifest, indent=1, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            with suppress(FileNotFoundError):
+                before = os.lstat(directory / FILE_NAME).st_mode
+                mode = stat.S_IMODE(before) if stat.S_ISREG(before) else mode
+            os.fchmod(descriptor, mode)
+            os.fsync(file.fileno())
+        reached("manifest.synced")
+        os.rename(temporary, directory / FILE_NAME)
+        reached("manifest.renamed")
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    if durably:
+        durable.fsync_directory(directory)
+
+
+@functools.cache
+def _validator() -> Validator:
+    # Imported here: only the daemon, checks and tests validate, and it costs 20 ms to import.
+    import jsonschema_rs
+
+    schema = Path(__file__).with_name("manifest.schema.json").read_text("utf-8")
+    return jsonschema_rs.Draft202012Validator(json.loads(schema))
+
+
+def problems(manifest: Manifest) -> list[str]:
+    """Everything in which it differs from the JSON Schema, in words; empty if nothing."""
+    try:
+        return [
+            f"{'/'.join(str(part) for part in error.instance_path) or '.'}: {error.message}"
+            for error in _validator().iter_errors(manifest)
+        ]
+    except ValueError as error:
+        # A key that is no text, a lone surrogate: nothing that JSON can hold.
+        return [f".: {error}"]

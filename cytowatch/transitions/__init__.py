@@ -1,0 +1,1 @@
+"""Every change of status of an uploaded file."""

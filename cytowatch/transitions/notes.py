@@ -1,0 +1,76 @@
+"""What lies in ``state/requests/``: notes of what is still to be done, and what cannot be used there.
+
+A note, ``<id>.hash`` or ``<id>.lighten``, is written before its uploaded file is published; it holds the
+user whose it is. What is not what its name says is moved to ``state/requests/refused/``, so that it is
+looked at once, and an admin can look at it as well.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from cytowatch import aside, durable, outside
+from cytowatch.outside import OutsideError
+from cytowatch.record.names import ID_PATTERN, UploadedFileId
+from cytowatch.tree.spool import Spool
+
+__all__ = ["REFUSED", "place_of", "refuse", "refused", "there"]
+
+REFUSED = "refused"
+#: The oldest ones go: whatever writes them may go on for ever.
+_MOST_REFUSED = 100
+_LONGEST_NAME = 200
+
+
+def there(spool: Spool, ending: str) -> Iterator[tuple[Path, UploadedFileId]]:
+    """Every note with `ending`, and the id that it is about; what cannot be one is refused."""
+    # Not `glob`: this is asked at rest as well, and a list is a third of its work.
+    for name in sorted(name for name in os.listdir(spool.requests) if name.endswith(ending)):
+        id_ = name.removesuffix(ending)
+        if ID_PATTERN.fullmatch(id_):
+            yield spool.requests / name, UploadedFileId(id_)
+            continue
+        with aside.fence("request", name):
+            refuse(spool, spool.requests / name)
+
+
+def place_of(spool: Spool, note: Path, id_: UploadedFileId) -> Path | None:
+    """Where in storage the uploaded file of `note` is; None if it is not there.
+
+    A note that is damaged is about it all the same: the folders of all users are looked into.
+    """
+    said = ""
+    try:
+        said = outside.read_file(note, most_bytes=outside.SMALL_BYTES).decode()
+    except FileNotFoundError:
+        return None
+    except (OutsideError, UnicodeDecodeError):
+        pass
+    for user in sorted(os.listdir(spool.storage), key=lambda user: user != said):
+        if (spool.storage / user / id_).is_dir():
+            return spool.storage / user / id_
+    return None
+
+
+def refuse(spool: Spool, path: Path) -> Path:
+    """Take `path`, whatever it is, out of ``state/requests/``; gives its new place."""
+    folder = spool.requests / REFUSED
+    folder.mkdir(mode=0o750, exist_ok=True)
+    # Its bytes, not its letters: a name may have 255 of them, and no letters at all.
+    name = os.fsdecode(os.fsencode(path.name)[:_LONGEST_NAME])
+    target = folder / f"{name}.{os.urandom(4).hex()}"
+    durable.rename(path, target)
+    found = sorted(os.scandir(folder), key=lambda one: one.stat(follow_symlinks=False).st_mtime_ns)
+    for old in found[:-_MOST_REFUSED]:
+        spool.discard(Path(old.path))
+    return target
+
+
+def refused(spool: Spool) -> int:
+    """How many lie there, for an admin to look at."""
+    try:
+        return len(os.listdir(spool.requests / REFUSED))
+    except (FileNotFoundError, NotADirectoryError):
+        return 0

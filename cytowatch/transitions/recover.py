@@ -1,0 +1,94 @@
+"""What a start does before anything else: nothing is left half-done, nothing is done twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+
+from cytowatch import aside
+from cytowatch.decoder.child import kill_recorded
+from cytowatch.record import manifest
+from cytowatch.record.manifest import ManifestError
+from cytowatch.record.names import UploadedFileId
+from cytowatch.record.status import STAGE_STATUSES, Status
+from cytowatch.transitions import enter
+from cytowatch.transitions.enter import Place
+from cytowatch.tree.spool import Spool
+
+__all__ = ["finish", "recover", "set_doubles_aside"]
+
+
+def set_doubles_aside(spool: Spool) -> Iterator[tuple[UploadedFileId, Status, Path]]:
+    """Of an uploaded file that is there twice keep the one that is further on where it is.
+
+    A rename cannot make two of one; a backup that was taken while slides moved on can. The other
+    one goes to ``state/aside/``, for nothing is deleted unasked. Gives its id, its status and
+    its new place.
+    """
+    seen: set[UploadedFileId] = set()
+    for status in reversed(STAGE_STATUSES):
+        for id_ in spool.in_status(status):
+            path = spool.stage(status) / id_
+            place: Path | None = None
+            with aside.fence("uploaded_file", id_):
+                if id_ in seen or _is_published(spool, path):
+                    kill_recorded(path)
+                    place = spool.set_aside(path, status)
+            seen.add(id_)
+            if place is not None:
+                yield id_, status, place
+
+
+def _is_published(spool: Spool, path: Path) -> bool:
+    try:
+        user = manifest.read(path)["user"]
+    except (FileNotFoundError, ManifestError):
+        return False
+    return (spool.storage / user / path.name).is_dir()
+
+
+def recover(spool: Spool, *, now: datetime) -> Iterator[tuple[str, UploadedFileId]]:
+    """Tidy every uploaded file in work; gives the user and the id of each that goes on.
+
+    A child that outlived its daemon is ended before its files are touched. What goes wrong with one
+    is met again by the engine, which tries it until the cause is gone.
+    """
+    for status in STAGE_STATUSES:
+        for id_ in spool.in_status(status):
+            user: str | None = "unknown"
+            with aside.fence("uploaded_file", id_):
+                user = _taken_up(spool, spool.stage(status) / id_, status, now=now)
+            if user is not None:
+                yield user, id_
+
+
+def _taken_up(spool: Spool, path: Path, status: Status, *, now: datetime) -> str | None:
+    """Tidy the uploaded file at `path`; gives its user if it goes on."""
+    kill_recorded(path)
+    try:
+        found = manifest.read(path)
+    except (ManifestError, FileNotFoundError):
+        # The engine gives it a new manifest and ends it; nothing of it is lost.
+        return "unknown"
+    if enter.is_folder(found) and status is Status.EXTRACTING_DATA:
+        enter.without_temporaries(path)
+        return None
+    if status.is_error:
+        right = enter.corrected(found, status, now=now)
+        if right != found:
+            manifest.write(path, right)
+        return None
+    enter.tidy(spool, Place(status=status, path=path, manifest=found), now=now)
+    return found["user"]
+
+
+def finish(spool: Spool) -> Iterator[str]:
+    """What was to be removed and could not be: now, while nothing is in work, or the next time.
+
+    Gives the ids of the uploaded files whose manifest has changed by it.
+    """
+    spool.empty_trash()
+    with suppress(OSError):
+        yield from enter.lighten_the_rest(spool)

@@ -1,0 +1,181 @@
+"""A read-only view of a root for the commands, beside a running daemon or without one."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cytowatch import aside
+from cytowatch.record import manifest, names
+from cytowatch.record.errors import RootError
+from cytowatch.record.manifest import Manifest, ManifestError
+from cytowatch.record.status import STAGE_STATUSES, Status
+from cytowatch.tree.index.index import Index, Row
+from cytowatch.tree.live import read as live
+from cytowatch.tree.spool import Spool
+
+__all__ = ["Entry", "daemon_pid", "entries", "entry", "indexed", "live", "project_ids", "spellings"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One uploaded file: where it is, its status by the rule, its manifest."""
+
+    status: Status
+    path: Path
+    manifest: Manifest
+    #: Why its manifest cannot be read, if it cannot: what stands in its place is all else that is known.
+    damaged: str | None = None
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The manifest for JSON, with the status by the rule and where it lies."""
+        return {
+            **self.manifest,
+            "status": self.status.name,
+            "status_code": self.status.code,
+            "path": str(self.path),
+            "lost": manifest.losses(self.manifest),
+        }
+
+
+@contextmanager
+def indexed(spool: Spool) -> Iterator[Index]:
+    """The index of the tree, as right as it can be.
+
+    A running daemon keeps it right. Where none runs it is compared with the tree first, for
+    anything may have been done to that by hand; who may not write it gets one of his own.
+    """
+    found = _right(spool) or Index.read(spool)
+    if found is None:
+        found = Index(spool, memory=True)
+        found.reconcile()
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+def _right(spool: Spool) -> Index | None:
+    usable = Index.read(spool)
+    if usable is None or daemon_pid(spool) is not None:
+        # To make one takes its time, in which no daemon could start.
+        return None
+    usable.close()
+    try:
+        with spool.lock():
+            found = Index(spool)
+            found.reconcile()
+    except (RootError, OSError):
+        return None
+    return found if found.fault is None else None
+
+
+def entry(spool: Spool, row: Row) -> Entry | None:
+    """The uploaded file of `row` as it is now; None if it is gone.
+
+    Where its manifest cannot be read, what the index knows stands in its place.
+    """
+    unread: Entry | None = None
+    for _ in range(2):
+        for status, path in _places(spool, row):
+            try:
+                with aside.fence("uploaded_file", row.id, but=(FileNotFoundError,)) as fenced:
+                    found = _read(path)
+                    decided = status or manifest.status_of(found)
+                    return Entry(status=decided, path=path, manifest=found)
+            except FileNotFoundError:
+                if not path.is_dir():
+                    continue
+                fenced.why = f"{path} has no manifest"
+            unread = _unread(path, row, status, fenced.why)
+    return unread
+
+
+def _read(path: Path) -> Manifest:
+    found = manifest.read(path)
+    if found["id"] != path.name:
+        raise ManifestError(f"{path} holds the manifest of {found['id']}")
+    return found
+
+
+def _unread(path: Path, row: Row, status: Status | None, why: str) -> Entry:
+    held = row.status if row.status.is_success else Status.DEPLOYED
+    known = manifest.unreadable(row.id, user=row.user, status=status or held, why=why)
+    known["name"] = row.name
+    known["parent_id"] = row.parent_id
+    return Entry(status=status or held, path=path, manifest=known, damaged=why)
+
+
+def _places(spool: Spool, row: Row) -> Iterator[tuple[Status | None, Path]]:
+    """Where it was when the row was written, and where it may have moved since."""
+    if row.status.directory is not None:
+        yield row.status, spool.stage(row.status) / row.id
+    yield None, spool.storage / row.user / row.id
+    found = spool.find(row.id)
+    if found is not None:
+        yield found
+
+
+def project_ids(spool: Spool, project: str) -> list[str]:
+    """The ids of all that a project shows, by its links, however it is spelled."""
+    found: list[str] = []
+    for folder in names.alike(os.listdir(spool.projects), project):
+        # What an admin put there that is not a project shows nothing.
+        with suppress(NotADirectoryError):
+            links = (spool.projects / folder).iterdir()
+            found += [os.path.basename(os.readlink(link)) for link in links if link.is_symlink()]
+    return found
+
+
+def spellings(spool: Spool, user: str) -> list[str]:
+    """How the folders of a user are spelled, which differ by case or accents alone."""
+    folders = [*os.listdir(spool.inbox), *os.listdir(spool.storage)]
+    return sorted({user, *names.alike(folders, user)})
+
+
+def entries(spool: Spool) -> Iterator[Entry]:
+    """Every uploaded file of the tree, in no order, each read from its manifest.
+
+    Under ``stages/`` the directory decides the status, under ``storage/`` the manifest. What moves
+    while it is looked at may be seen in either place, and is given once.
+    """
+    seen: set[str] = set()
+    for status in STAGE_STATUSES:
+        for id_ in spool.in_status(status):
+            yield from _entry(spool.stage(status) / id_, status, seen)
+    for path in sorted(spool.storage.glob("*/*")):
+        yield from _entry(path, None, seen)
+
+
+def _entry(path: Path, status: Status | None, seen: set[str]) -> Iterator[Entry]:
+    if path.name in seen:
+        return
+    try:
+        found = manifest.read(path)
+        decided = status or manifest.status_of(found)
+    except (OSError, ManifestError):
+        return
+    seen.add(path.name)
+    yield Entry(status=decided, path=path, manifest=found)
+
+
+def daemon_pid(spool: Spool) -> int | None:
+    """The process of the daemon that holds this root, if one does."""
+    try:
+        descriptor = os.open(spool.state / "lock", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        text = os.pread(descriptor, 64, 0).decode("ascii", "replace").strip()
+        return int(text) if text.isdigit() else 0
+    finally:
+        os.close(descriptor)
+    return None

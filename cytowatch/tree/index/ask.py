@@ -1,0 +1,182 @@
+"""What is asked of the index: counts, pages of a list, what came out of what."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from cytowatch.outside import LARGEST
+from cytowatch.record.names import UploadedFileId
+from cytowatch.record.status import STAGE_STATUSES, Status
+from cytowatch.tree.index.rows import COLUMNS, OF_ROW, SORTS, Row, marks
+
+__all__ = ["Questions"]
+
+
+class Questions(ABC):
+    """Every question, put by `_ask`: what cannot be asked is answered as if nothing were there."""
+
+    @abstractmethod
+    def _ask(self, question: str, values: Sequence[Any] = ()) -> list[Any]:
+        """The rows that answer `question`."""
+
+    def counts(self) -> dict[Status, int]:
+        """How many uploaded files there are in each status."""
+        rows = dict(self._ask("SELECT status, files FROM count"))
+        return {status: int(rows.get(status.name, 0)) for status in Status}
+
+    def first(self, user: str, key: str) -> str | None:
+        """The id of the first uploaded file of `user` in storage with the content `key`."""
+        rows = self._ask(
+            "SELECT id FROM uploaded WHERE content = ? AND user = ? "
+            "ORDER BY duplicate_of IS NOT NULL, id LIMIT 1",
+            (key, user),
+        )
+        found: str | None = rows[0][0] if rows else None
+        return found
+
+    def select(
+        self,
+        *,
+        where: Mapping[str, str | Sequence[str]] | None = None,
+        name_has: str | None = None,
+        since: str | None = None,
+        until: str | None = None,
+        ids: Iterable[str] | None = None,
+        after: str | None = None,
+        final: bool = False,
+        sort: str = "received",
+        ascending: bool = False,
+        limit: int = 0,
+        offset: int = 0,
+    ) -> list[Row]:
+        """A page of rows.
+
+        Parameters
+        ----------
+        where
+            Columns that must have a value, or one of several: `user`, `status`, `format`, `reason`, `parent_id`.
+        since, until
+            Limits of `received_at`, in ISO 8601, the second one excluded.
+        after
+            Ids that are greater alone: a page that nothing which comes or goes can shift.
+        final
+            What has come to its end alone.
+        sort
+            One of `SORTS`.
+        limit
+            At most so many; 0 means all.
+        """
+        tests: list[str] = []
+        values: list[Any] = []
+        for column, wanted in (where or {}).items():
+            several = [wanted] if isinstance(wanted, str) else list(wanted)
+            tests.append(f"{column} IN ({marks(several)})")
+            values += several
+        if name_has is not None:
+            tests.append("instr(lower(name), lower(?)) > 0")
+            values.append(name_has)
+        if since is not None:
+            tests.append("received_at >= ?")
+            values.append(since)
+        if until is not None:
+            tests.append("received_at < ?")
+            values.append(until)
+        if final:
+            ended = [status.name for status in Status if status.is_final]
+            # The sign keeps SQLite from reading and sorting all of them by their status.
+            tests.append(f"+status IN ({marks(ended)})")
+            values += ended
+        if after is not None:
+            tests.append("id > ?")
+            values.append(after)
+        if ids is not None:
+            tests.append("id IN (SELECT value FROM json_each(?))")
+            values.append(json.dumps(list(ids)))
+        way = "ASC" if ascending else "DESC"
+        order = f"{SORTS[sort]} {way}" + ("" if sort == "received" else f", id {way}")
+        condition = f"WHERE {' AND '.join(tests)}" if tests else ""
+        return self._rows(
+            f"{condition} ORDER BY {order} LIMIT ? OFFSET ?",
+            [*values, min(limit, LARGEST) or -1, min(offset, LARGEST)],
+        )
+
+    def _rows(self, rest: str, values: Sequence[Any]) -> list[Row]:
+        question = f"SELECT {OF_ROW} FROM uploaded {rest}"
+        return [
+            Row(
+                id=UploadedFileId(row[0]),
+                parent_id=row[1],
+                user=row[2],
+                name=row[3],
+                status=Status[row[4]],
+                received_at=row[5],
+                changed_at=row[6],
+                reason=row[7],
+            )
+            for row in self._ask(question, values)
+            if row[4] in Status.__members__
+        ]
+
+    def find(self, wanted: str) -> list[Row]:
+        """What `wanted` may mean: an id, its beginning, its four random characters, or a name."""
+        if exact := self._rows("WHERE id = ?", (wanted,)):
+            return exact
+        return self._rows(
+            "WHERE id IN (SELECT id FROM uploaded WHERE id >= ? AND id < ? || char(1114111) "
+            "UNION SELECT id FROM uploaded WHERE short = ? "
+            "UNION SELECT id FROM uploaded WHERE name = ?) ORDER BY id",
+            (wanted, wanted, wanted, wanted),
+        )
+
+    def below(self, id_: str) -> list[Row]:
+        """The uploaded file `id_` and all that came out of it, by their ids."""
+        return self._rows(
+            "WHERE id IN (WITH RECURSIVE inside (id) AS (SELECT ? UNION SELECT uploaded.id "
+            "FROM uploaded JOIN inside ON uploaded.parent_id = inside.id) SELECT id FROM inside) "
+            "ORDER BY id",
+            (id_,),
+        )
+
+    def linked_to(self, id_: str) -> list[Row]:
+        """The duplicates of `id_`, some of which may be shown by links to it."""
+        return self._rows("WHERE duplicate_of = ? ORDER BY id", (id_,))
+
+    def ended_since(self, at: str) -> list[Row]:
+        """What has come to its end since `at`, in ISO 8601."""
+        rows = self._rows("WHERE changed_at >= ? ORDER BY changed_at", (at,))
+        return [row for row in rows if row.status.is_final]
+
+    def oldest(self) -> dict[Status, str]:
+        """When the oldest uploaded file in each stage was received, in ISO 8601."""
+        found = {}
+        for status in STAGE_STATUSES:
+            # Ids sort by time, so this is one look into an index, however many there are.
+            rows = self._ask(
+                "SELECT received_at FROM uploaded WHERE status = ? ORDER BY id LIMIT 1",
+                (status.name,),
+            )
+            if rows:
+                found[status] = str(rows[0][0])
+        return found
+
+    def size_bytes(self, id: str) -> int:  # noqa: A002
+        """How large an uploaded file is; 0 if nothing is known of it."""
+        rows = self._ask("SELECT size_bytes FROM uploaded WHERE id = ?", (id,))
+        return int(rows[0][0] or 0) if rows else 0
+
+    def distinct(self, column: str, beginning: str, limit: int) -> list[str]:
+        """Values of `column` that begin with `beginning`, for the completion of a command line."""
+        rows = self._ask(
+            f"SELECT DISTINCT {column} FROM uploaded WHERE {column} >= ? "
+            f"AND {column} < ? || char(1114111) ORDER BY {column} LIMIT ?",
+            (beginning, beginning, limit),
+        )
+        return [row[0] for row in rows]
+
+    def every(self) -> Iterator[tuple[Any, ...]]:
+        """All that it says, to be compared with another one."""
+        yield from self._ask(f"SELECT {', '.join(COLUMNS)} FROM uploaded ORDER BY id")
+        yield from self._ask("SELECT status, files FROM count WHERE files <> 0 ORDER BY status")

@@ -1,0 +1,115 @@
+"""One row of the index: what it says of an uploaded file, and how SQLite can hold that."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cytowatch.outside import LARGEST
+from cytowatch.record.manifest import FileEntry, Manifest
+from cytowatch.record.names import UploadedFileId
+from cytowatch.record.status import Status
+
+__all__ = [
+    "COLUMNS",
+    "OF_ROW",
+    "PUT",
+    "SORTS",
+    "Row",
+    "content_key",
+    "fitting",
+    "marks",
+    "values_of",
+]
+
+#: Of the table `uploaded`, in its order.
+COLUMNS = (
+    "id", "parent_id", "user", "name", "status", "format", "size_bytes", "received_at",
+    "changed_at", "reason", "content", "duplicate_of", "short",
+)  # fmt: skip
+#: What `Row` is made of.
+OF_ROW = "id, parent_id, user, name, status, received_at, changed_at, reason"
+#: Writes a whole row, in the place of the one before.
+PUT = (
+    f"INSERT INTO uploaded VALUES ({', '.join('?' * len(COLUMNS))}) ON CONFLICT (id) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in COLUMNS[1:])
+)
+#: What a list may be sorted by, and the column that it means.
+SORTS: Mapping[str, str] = {
+    "received": "id",
+    "name": "name",
+    "size": "size_bytes",
+    "status": "status",
+    "ended": "changed_at",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What the index knows of one uploaded file; `changed_at` is when it entered its status."""
+
+    id: UploadedFileId
+    parent_id: str | None
+    user: str
+    name: str
+    status: Status
+    received_at: str
+    changed_at: str
+    reason: str | None
+
+
+def content_key(files: Iterable[FileEntry]) -> str | None:
+    """What is equal for equal sources: the hash of one file, or of all the hashes of a set.
+
+    None while a hash is not known.
+    """
+    hashes = [file["sha256"] for file in files if file["role"] == "source"]
+    if not hashes or None in hashes:
+        return None
+    if len(hashes) == 1:
+        return hashes[0]
+    return hashlib.sha256("\n".join(sorted(h for h in hashes if h)).encode()).hexdigest()
+
+
+def values_of(found: Manifest, status: Status) -> tuple[Any, ...]:
+    """The row of an uploaded file in `status`, in the order of `COLUMNS`."""
+    history = found["history"]
+    # Only what is in storage counts as content that is there already.
+    content = content_key(found["files"]) or found["sha256"] if status.is_success else None
+    return (
+        found["id"],
+        found["parent_id"],
+        found["user"],
+        found["name"],
+        status.name,
+        found["format"]["id"] if found["format"] else None,
+        found["size_bytes"],
+        found["received_at"],
+        history[-1]["at"] if history else found["received_at"],
+        found["error"]["reason"] if found["error"] else None,
+        content,
+        found["duplicate_of"],
+        found["id"].split("-")[2],
+    )
+
+
+def fitting(value: object) -> str | int | None:
+    """`value` as SQLite can hold it.
+
+    >>> fitting("a\\udce4"), fitting(1 << 70)
+    ('a?', 9223372036854775807)
+    """
+    match value:
+        case str():
+            return value.encode("utf-8", "replace").decode()
+        case int():
+            return max(-LARGEST, min(value, LARGEST))
+        case _:
+            return None
+
+
+def marks(values: Sequence[str]) -> str:
+    """So many question marks for SQL as there are `values`."""
+    return ", ".join("?" * len(values))

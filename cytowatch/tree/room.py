@@ -1,0 +1,203 @@
+"""Room on the disk, in bytes and in inodes: what stages in work may still write is kept for them.
+
+Each stage says how much it may write at most before it begins; what it has written since no longer
+counts, because the disk's own free room has gone down by it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cytowatch.durable import trees
+from cytowatch.record.errors import IngestError, TransientError, stage_error
+from cytowatch.record.status import Status
+
+if TYPE_CHECKING:
+    # The commands start faster without it.
+    from cytowatch.config import Storage
+
+__all__ = [
+    "FEW_INODES",
+    "Amount",
+    "Free",
+    "Room",
+    "can_never_fit",
+    "free",
+    "never_fits",
+    "spare",
+    "too_little",
+    "written",
+]
+
+#: What a stage makes at most that is not an archive's: directories, a pyramid, pictures, a manifest.
+FEW_INODES = 16
+#: A small filesystem has few inodes: no more than this part of them is kept in reserve.
+_PART_IN_RESERVE = 10
+#: A stage's pictures, logs and a wrong estimate: more than that beyond its demand is somebody else's room.
+_MARGIN_BYTES = 256 << 20
+#: With no reserve at all, a disk with less than this is full.
+_FULL_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Amount:
+    """Bytes and inodes: what is needed, reserved or written."""
+
+    bytes: int = 0
+    inodes: int = 0
+
+    def __add__(self, other: Amount) -> Amount:
+        return Amount(bytes=self.bytes + other.bytes, inodes=self.inodes + other.inodes)
+
+    def __sub__(self, other: Amount) -> Amount:
+        """What is left of it; nothing is less than nothing."""
+        return Amount(
+            bytes=max(0, self.bytes - other.bytes), inodes=max(0, self.inodes - other.inodes)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Free:
+    """What may still be written; `inodes` and `all_inodes` are None where a filesystem has no limit."""
+
+    bytes: int
+    inodes: int | None = None
+    all_inodes: int | None = None
+
+
+def free(path: Path) -> Free:
+    """What anybody may still write to the filesystem of `path`.
+
+    btrfs and some network filesystems count no inodes and state 0 of 0.
+
+    Source: statvfs(3)
+    """
+    found = os.statvfs(path)
+    left = found.f_bavail * found.f_frsize
+    if not found.f_files:
+        return Free(bytes=left)
+    return Free(bytes=left, inodes=found.f_favail, all_inodes=found.f_files)
+
+
+def spare(settings: Storage, there: Free) -> Amount:
+    """What is kept free in any case."""
+    inodes = 0
+    if there.all_inodes is not None:
+        inodes = min(settings.reserve_inodes, there.all_inodes // _PART_IN_RESERVE)
+    return Amount(bytes=settings.reserve_bytes, inodes=inodes)
+
+
+def too_little(there: Free, need: Amount, kept: Amount, others: Amount | None = None) -> str | None:
+    """Why `need` does not fit beside what is `kept` free and what `others` may write; None if it does."""
+    reserved = others or Amount()
+    for unit, left, wanted, spared, taken in (
+        ("bytes", there.bytes, need.bytes, kept.bytes, reserved.bytes),
+        ("inodes", there.inodes, need.inodes, kept.inodes, reserved.inodes),
+    ):
+        if left is None or left - taken - wanted >= spared:
+            continue
+        more = f", {taken:,} are reserved for what is in work" if taken else ""
+        said = f"up to {wanted:,} {unit} are needed, {left:,} are free" if wanted else (
+            f"{left:,} {unit} are free"
+        )  # fmt: skip
+        return f"{said}, of which {spared:,} are kept in reserve{more}"
+    return None
+
+
+def can_never_fit(path: Path, need: Amount) -> bool:
+    """Whether the whole filesystem of `path`, emptied, would be too small for `need`."""
+    found = os.statvfs(path)
+    too_many = bool(found.f_files) and need.inodes > found.f_files
+    return too_many or need.bytes > found.f_blocks * found.f_frsize
+
+
+def never_fits(status: Status, need: Amount) -> IngestError:
+    """The error of a stage that asks for more room than the disk has."""
+    return stage_error(status)(
+        "larger_than_disk",
+        f"it may need room for {need.bytes:,} bytes and {need.inodes:,} inodes, which is more than the "
+        "whole disk has",
+        retryable=True,
+    )
+
+
+def written(path: Path) -> Amount:
+    """What the tree at `path` takes of the disk; nothing if there is none."""
+    size_bytes, count = trees.disk_use(path)
+    return Amount(bytes=size_bytes, inodes=count)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Claim:
+    out: Path
+    most: Amount
+
+    def left(self) -> Amount:
+        return self.most - written(self.out)
+
+
+class Room:
+    """Guards that stages which run at the same time do not count on the same free room.
+
+    Safe from any thread. `free` gives what the disk has.
+    """
+
+    def __init__(self, free: Callable[[], Free]) -> None:
+        self._free = free
+        self._lock = threading.Lock()
+        self._claims: dict[str, _Claim] = {}
+
+    def reserve(self, id_: str, out: Path, need: Amount, *, settings: Storage) -> None:
+        """Keep `need` more for what `id_` writes into `out`; the reserve of `settings` stays free.
+
+        Raises
+        ------
+        TransientError
+            There is too little: it waits until there is room, or until another one is done.
+        """
+        with self._lock:
+            others = sum(
+                (claim.left() for key, claim in self._claims.items() if key != id_), Amount()
+            )
+            there = self._free()
+            if lacks := too_little(there, need, spare(settings, there), others):
+                raise TransientError("disk", lacks)
+            self._claims[id_] = _Claim(out=out, most=written(out) + need)
+
+    def check(self, id_: str, out: Path, *, settings: Storage) -> None:
+        """Refuse that `id_` has written more into `out` than it asked for, now that the reserve is begun.
+
+        Raises
+        ------
+        TransientError
+            It is broken off, what it wrote goes, and it waits: nobody else could begin anything.
+        """
+        there = self._free()
+        if there.bytes >= max(spare(settings, there).bytes, _FULL_BYTES):
+            return
+        with self._lock:
+            claim = self._claims.get(id_)
+        asked = claim.most.bytes if claim is not None else 0
+        took = written(out).bytes
+        # What little a small disk has is shared as well.
+        if took > asked + min(_MARGIN_BYTES, max(_FULL_BYTES, there.bytes)):
+            raise TransientError(
+                "disk",
+                f"it has written {took:,} bytes, of which it asked for {asked:,}, and {there.bytes:,} "
+                "are free",
+            )
+
+    def release(self, id_: str) -> None:
+        """The stage of `id_` is over."""
+        with self._lock:
+            self._claims.pop(id_, None)
+
+    def reserved(self) -> Amount:
+        """What all stages in work may still write."""
+        with self._lock:
+            return sum((claim.left() for claim in self._claims.values()), Amount())
