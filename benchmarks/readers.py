@@ -310,8 +310,8 @@ def main(side: int, rounds: int) -> None:
 
 def alone(what: str, arguments: list[str]) -> dict[str, float]:
     """Do one of the three here, and tell what it took beyond the start of Python and of the libraries."""
-    import cytowatch.pyramid.encode.writer  # noqa: F401 - loaded before the clock starts
-    import cytowatch.pyramid.readers
+    import cytowatch.pyramid.encode.writer
+    import cytowatch.pyramid.readers  # noqa: F401 - loaded before the clock starts
 
     before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
     {"bare": bare, "encoded": encoded, "converted": converted}[what](*arguments)

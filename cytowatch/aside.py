@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from cytowatch.durable import failpoints
-from cytowatch.record import names
+from cytowatch.outside import printable
 
 __all__ = [
     "WHERES",
@@ -189,6 +189,6 @@ def _words(error: Exception) -> str:
             said = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
         else:
             said = f"{kind}: {error}" if str(error) else kind
-        return names.printable(said[:_LONGEST])
+        return printable(said[:_LONGEST])
     except Exception:  # noqa: BLE001 - a poisoned message must not end what guards against poison
         return kind

@@ -36,7 +36,7 @@ from cytowatch.lifecycle.counts import Ledger
 from cytowatch.lifecycle.mending import Indexing
 from cytowatch.lifecycle.parts import Parts
 from cytowatch.lifecycle.start import Asked, Listener, Waiting
-from cytowatch.observe import feedback, logs, reports, systemd
+from cytowatch.observe import logs, reports, systemd
 from cytowatch.observe.feedback import Notes
 from cytowatch.observe.health import Health
 from cytowatch.observe.metrics import Metrics
@@ -86,6 +86,7 @@ _PATIENCE_S = 60.0
 _PATIENCE_FOR_LOCK_S = 2.0
 #: How often errors are looked through for those that have been kept long enough.
 _PRUNE_EVERY_S = 60.0
+_MOST_NAMED = 3
 _STAGES = "CYTOWATCH_TEST_STAGES"
 
 
@@ -161,6 +162,7 @@ def _locked_root(config: Config) -> Iterator[Spool]:
         with suppress(OSError):
             # What is to be deleted anyway may be all the room that is missing.
             spool.empty_trash()
+        spool.remove_temporaries()
         spool.try_writing()
         if config.storage.group:
             spool.share_with(config.storage.group)
@@ -373,7 +375,10 @@ class _Daemon:
             self._collect(arrived, now)
 
     def _begin_some(self, now: float) -> None:
-        if self._disk_has_room():
+        lacks = self._lacking_room()
+        if lacks is not None:
+            self._intake.hold(now, lacks)
+        else:
             self._pauses = pauses.read(self._spool)
             self._engine.hold(self._pauses)
             self._intake.claim_due(now, self._pauses)
@@ -477,11 +482,17 @@ class _Daemon:
 
     def _look_for_unwatched(self) -> None:
         """Say so if folders are watched by the scan alone; one that is just made may not be yet."""
-        before, self._unwatched = self._unwatched, self._watcher.unwatched()
+        before = self._unwatched
+        self._unwatched, crowded = self._watcher.unwatched()
         if before and self._unwatched:
+            cause = (
+                f"{names.printable(', '.join(crowded[:_MOST_NAMED]))} has more of them than one user may"
+                if crowded
+                else "the kernel has no watches left"
+            )
             self._health.fault(
                 "watches",
-                f"of {self._unwatched} folders no events come, the kernel has no watches left "
+                f"of {self._unwatched} folders no events come, {cause} "
                 "(fs.inotify.max_user_watches): drops there are found by the scan every "
                 f"{self._config.inbox.rescan_s:g} s",
             )
@@ -558,6 +569,9 @@ class _Daemon:
         if done.request.get("do") == "reindex":
             self._indexing.begin()
         if "error" in done.answer or done.before is None:
+            return
+        if done.request["do"] in ("link", "unlink"):
+            # It stays where it is.
             return
         id_ = UploadedFileId(done.request["id"])
         self._ledger.left(done.before, id_)
@@ -657,15 +671,16 @@ class _Daemon:
         deaf = self._pulse.age_s("watcher", now) > _DEAF_S and now - self._watched_at > _DEAF_S
         return self._watcher.alive and not deaf
 
-    def _disk_has_room(self) -> bool:
+    def _lacking_room(self) -> str | None:
+        """What the disk lacks for anything new to begin; None if there is room."""
         there = free(self._spool.root)
         kept = spare(self._config.storage, there)
         self._metrics.set_free(there.bytes, there.inodes or 0)
         if lacks := too_little(there, Amount(), kept):
             self._health.fault("disk", f"{lacks}: nothing new is begun")
-            return False
+            return lacks
         self._health.clear("disk")
-        return True
+        return None
 
     def _describe(self) -> None:
         """The gauges that stay."""
@@ -725,7 +740,7 @@ class _Daemon:
             "set_aside": reports.set_aside(),
         }
         if self._ledger.take_changed() or live != self._told or force:
-            self._write_notes(waiting)
+            self._write_notes([*waiting, *self._intake.left(now)])
         if live == self._told and not force:
             return
         self._told = live
@@ -740,12 +755,7 @@ class _Daemon:
 
     def _write_notes(self, waiting: list[dict[str, Any]]) -> None:
         """Tell those who see only the share; a fault there holds up no slide."""
-        notes = self._ledger.notes(_now())
-        for drop in waiting:
-            if drop["user"]:
-                notes[drop["path"]] = feedback.of_drop(
-                    drop["user"], drop["path"], drop["why"], drop["detail"], drop["size_bytes"]
-                )
+        notes = self._ledger.notes(_now(), waiting)
         self._parts.do("feedback", partial(self._notes.show, notes), None)
 
     def _summary(self) -> str:

@@ -18,8 +18,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from cytowatch.record import names
-
 __all__ = [
     "DEPTH",
     "LARGEST",
@@ -28,6 +26,7 @@ __all__ = [
     "check",
     "number",
     "parse_json",
+    "printable",
     "read_file",
     "read_json",
     "regular_file",
@@ -73,15 +72,15 @@ def read_file(
         descriptor = os.open(path, flags, dir_fd=at)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO):
-            raise OutsideError(f"{names.printable(name)} is not a regular file") from error
+            raise OutsideError(f"{printable(name)} is not a regular file") from error
         raise
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            raise OutsideError(f"{names.printable(name)} is not a regular file")
+            raise OutsideError(f"{printable(name)} is not a regular file")
         if found.st_size > most_bytes:
             raise OutsideError(
-                f"{names.printable(name)} has {found.st_size:,} bytes, at most {most_bytes:,} are read"
+                f"{printable(name)} has {found.st_size:,} bytes, at most {most_bytes:,} are read"
             )
         # It may grow while it is read.
         parts: list[bytes] = []
@@ -92,7 +91,7 @@ def read_file(
     finally:
         os.close(descriptor)
     if not left:
-        raise OutsideError(f"{names.printable(name)} has more than {most_bytes:,} bytes")
+        raise OutsideError(f"{printable(name)} has more than {most_bytes:,} bytes")
     return b"".join(parts)
 
 
@@ -107,7 +106,7 @@ def regular_file(path: str | Path) -> Iterator[BinaryIO]:
     OSError
         It is not there, or cannot be read.
     """
-    name = names.printable(os.path.basename(os.fsdecode(path)))
+    name = printable(os.path.basename(os.fsdecode(path)))
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
     try:
         descriptor = os.open(path, flags)
@@ -196,7 +195,7 @@ def text(value: object, *, most: int = 1000) -> str:
     ('a\\\\x1b[2Jb', 'xxxxxxxxx…')
     """
     said = value if isinstance(value, str) else type(value).__name__
-    shown = names.printable(said[: most + 1])
+    shown = printable(said[: most + 1])
     return shown if len(shown) <= most else f"{shown[: most - 1]}…"
 
 
@@ -282,3 +281,15 @@ def _whole(digits: str) -> int:
     if len(digits) > 20 or not -LARGEST <= (value := int(digits)) <= LARGEST:
         raise OutsideError(f"not usable as JSON: a whole number of {len(digits)} digits")
     return value
+
+
+def printable(name: str) -> str:
+    """`name` with everything escaped that a terminal or a log would act on.
+
+    >>> printable("a\\nb\\u202ec.svs")
+    'a\\\\nb\\\\u202ec.svs'
+    """
+    return "".join(
+        char if char == " " or char.isprintable() else char.encode("unicode_escape").decode()
+        for char in name.encode("utf-8", "replace").decode()
+    )

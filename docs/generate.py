@@ -16,6 +16,7 @@ from typer.main import get_command
 from cytowatch import formats
 from cytowatch.cli.commands import application
 from cytowatch.cli.schema import schema_of
+from cytowatch.cli.table import COLUMNS
 from cytowatch.config import RELOADABLE, render
 from cytowatch.formats import Format
 from cytowatch.observe.events import EVENTS
@@ -25,53 +26,57 @@ from cytowatch.record import leftovers, reasons
 HOUSE = Path(__file__).resolve().parents[1]
 _HEAD = """# Formats
 
-What cytowatch recognises, by content alone, and what it does with it. This page is made from the
-code by `python docs/generate.py`.
+cytowatch detects these formats by content only. This page is made from the code by
+`python docs/generate.py`.
 
-Of everything that is converted holds: the original is kept beside the pyramid; a pixel size is
-taken over where the source states one that a scanner or a microscope can have, and never made up;
-what had to be done to the pixels is a line in the manifest's `warnings`. 8-bit samples become
-JPEG tiles (or lossless ones, by configuration), samples of more bits are kept without loss.
-What is none of these ends ERROR_FORMAT and says what it looks like.
+For everything that is converted: the original is kept beside the pyramid. A pixel size is taken over if the source
+states one that a scanner or a microscope can have, and is never invented. `warnings` in the manifest lists what had to be done
+to the pixels. 8-bit samples become JPEG tiles (or lossless ones, by configuration); samples of more bits are kept without loss.
+A file in none of these formats ends as ERROR_FORMAT with a note of what it looks like.
 
-## When a file is whole
+**When a slide was scanned.** `acquired_at` in the manifest has the time that the file states, for Aperio, Hamamatsu, Leica, Philips, Ventana,
+MIRAX, DICOM, CZI and OME. A time with an offset is converted to UTC and ends in `Z`. A time without an offset is the scanner's own clock and has
+no `Z`: Hamamatsu, Philips, Ventana and MIRAX never state one, Aperio, CZI, OME and DICOM sometimes do not. Hamamatsu often states only the day.
+If a file states no time, or one that is impossible, `acquired_at` is null.
 
-cytowatch takes a drop when its structure is complete. It looks at headers, directories, ends and holes, never at pixels. Until then
+## When a file is complete
+
+cytowatch takes a drop when its structure is complete. It checks headers, directories, ends and holes, never pixels. Until then
 the drop waits as `incomplete`, and `cytowatch status` shows what is missing.
 
 **Holes.** A client that sets the size first, or copies in several parts, leaves holes: bytes that were never written. A hole in any part
-of a file counts as missing, in every format (on ext4, XFS, btrfs, F2FS and tmpfs; ZFS makes holes of zeros by itself, and on a network
-filesystem holes mean nothing). A hole in padding, or behind the end, does no harm.
+of a file counts as missing, in every format (on ext4, XFS, btrfs, F2FS and tmpfs; ZFS turns zeros into holes by itself, and on a network
+filesystem holes mean nothing). A hole in padding, or after the end, does no harm.
 
-**Zeros.** While a file is hashed, runs of 512 zeros and more are found, on every filesystem. Inside packed pixels they end as
-`incomplete`: ERROR_FORMAT for native slides, ERROR_CONVERSION for others. Flat pixels can be zeros too, so each packing has its own rule:
+**Zeros.** While cytowatch hashes a file, it looks for runs of 512 or more zeros, on every filesystem. Inside compressed pixels they end as
+`incomplete`: ERROR_FORMAT for native slides, ERROR_CONVERSION for others. Flat pixels can be zeros too, so each compression has its own rule:
 the tables of a JPEG, the checksums of PNG and deflate, the number of packets of a JPEG 2000. In a native slide the first bytes of every
-tile of every level are looked at as well. With `storage.hash = "after"` the tiles are looked at before the slide is published; zeros
-inside of a tile are found later, by the hash, and become a warning in the manifest and the line `not_whole` of the log.
+tile of every level are checked as well. With `storage.hash = "after"` the tiles are checked before the slide is published; zeros
+inside a tile are found later, by the hash, and become a warning in the manifest and the log line `not_whole`.
 
-**Labels.** A label or macro that was blanked with zeros on purpose (as programs do that take out patient data) is let through, with a warning.
+**Labels.** If a label or macro was deliberately blanked with zeros (as programs do that remove patient data), the slide is deployed, with a warning.
 
-**Announced levels.** A pyramid that is written level by level is a whole TIFF after each of them. cytowatch waits for levels and planes that
+**Announced levels.** A pyramid that is written level by level is a complete TIFF after each level. cytowatch waits for levels and planes that
 are announced: by the XML of Leica SCN, Philips and OME-TIFF, and by SubIFDs whose place is reserved. SVS, NDPI, BIF, Huron, other
-pyramidal TIFFs and zips announce nothing: see [a new user](how-to/new-user.md#a-writer-that-pauses).
+pyramidal TIFFs and zips announce nothing: see [a writer that pauses](how-to/new-user.md#a-writer-that-pauses).
 
-**Whole after all.** A TIFF that lacks the four zeros behind its last directory, or states more bytes of a strip than there are, waits first.
-When `inbox.incomplete_after_s` is over, a reader of every pixel decides; a warning says what the structure lacks.
+**Complete after all.** A TIFF that lacks the four zeros after its last directory, or states more bytes in a strip than there are, waits first.
+After `inbox.incomplete_after_s` a reader of every pixel decides, and a warning says what the structure lacks.
 
-What cannot be detected before a file is decoded or unpacked:
+cytowatch cannot detect the following before a file is decoded or unpacked:
 
-- zeros that were written in the middle of pixels that are not packed (BMP, PNM, plain TIFF and CZI, data of MRXS in BMP or PNG): they are
-  black pixels as well. To the end of the file they are detected where they begin in the middle of a row, under a row that is not black;
-- less than a block of the disk (4 KiB) that is missing at the end of such pixels, where it was filled with zeros;
-- zeros in a JPEG whose tables allow flat pixels there (progressive, optimised, lossless), if they are no more than the blocks of its scan need
-  and the decoder has nothing to say; less than 2,304 zeros in a Zstandard block that does not pack, less than 2,048 in JPEG-XR, and
+- zeros in the middle of uncompressed pixels (BMP, PNM, plain TIFF and CZI, data of MRXS in BMP or PNG), because they are
+  black pixels as well. Zeros up to the end of the file are detected if they start in the middle of a row, under a row that is not black;
+- less than a disk block (4 KiB) that is missing at the end of such pixels, if it was filled with zeros;
+- zeros in a JPEG whose tables allow flat pixels there (progressive, optimised, lossless), if the blocks of its scan need as many
+  and the decoder does not complain; fewer than 2,304 zeros in a Zstandard block that does not compress, fewer than 2,048 in JPEG-XR, and
   fewer zeros in a JPEG 2000 than a tile has packets;
-- runs of less than 512 zeros, and missing bytes that something else stands in the place of;
-- a cut through a tar.gz whose last four bytes happen to be a multiple of 512, and damage in it;
-- a cut through plain numbers (P2, P3) above 64 MiB, through run-length codes of a BMP without their length, through DICOM whose pixels
-  are not packed, through data files of MRXS and behind the TIFF in a .vsi (holes in data files are detected), and zeros in a database of Sakura.
+- runs of fewer than 512 zeros, and missing bytes that other bytes replace;
+- a truncated tar.gz whose last four bytes happen to be a multiple of 512, and damage in it;
+- truncated plain numbers (P2, P3) above 64 MiB, run-length codes of a BMP without their length, uncompressed DICOM pixels,
+  data files of MRXS and anything after the TIFF in a .vsi (holes in data files are detected), and zeros in a Sakura database.
 
-A file in which a program made holes of black pixels on purpose (`cp --sparse=always`, `rsync --sparse`) lacks them: copy it with
+A file in which a program deliberately made holes of black pixels (`cp --sparse=always`, `rsync --sparse`) counts as incomplete: copy it with
 `cp --sparse=never`.
 """
 
@@ -98,8 +103,8 @@ def page() -> str:
         source = f"<{one.source}>" if one.source.startswith("http") else one.source
         parts.append(
             f"## {one.name} (`{one.id}`)\n\n"
-            f"**Told by** {one.marker}. **Samples** {one.samples}. **Treated**: {one.treated}. "
-            f"**Read by** {one.reader}.\n\n{one.oddities}\n\nSource: {source}\n"
+            f"**Marker**: {one.marker}. **Samples**: {one.samples}. **Treated**: {one.treated}. "
+            f"**Reader**: {one.reader}.\n\n{one.oddities}\n\nSource: {source}\n"
         )
     return "\n".join(parts)
 
@@ -116,27 +121,30 @@ def readme(text: str) -> str:
 
 _REASONS = """# Reasons
 
-Every error has a reason, which is a stable word, and a detail in plain words; `cytowatch show` tells both. The original
-is always kept, untouched. This page is made from the code by `python docs/generate.py`.
+Every error has a reason, which is a stable word, and a detail, which is a sentence; `cytowatch show` gives both. The original
+is always kept, untouched. Three texts go with each reason: a few words for the name of the note on the share, what that note
+tells the technician to do, and what the administrator can do. This page is made from the code by `python docs/generate.py`.
 
-| reason | it means | the technician | the administrator |
-|---|---|---|---|
+| reason | in the note's name | it means | the technician | the administrator |
+|---|---|---|---|---|
 """
 
 
 def reasons_page() -> str:
     """docs/reasons.md."""
     rows = [
-        f"| `{one.word}` | {one.means} | {one.technician} | {one.admin} |"
+        f"| `{one.word}` | {one.says} | {one.means} | {one.technician} | {one.admin} |"
         for one in sorted(reasons.REASONS, key=lambda one: one.word)
     ]
-    waits = [f"| `{word}` | {means} | {do} |" for word, (means, do) in reasons.WAITING.items()]
+    waits = [
+        f"| `{word}` | {one.says} | {one.means} | {one.technician} | {one.admin} |"
+        for word, one in reasons.WAITING.items()
+    ]
     return (
         _REASONS + "\n".join(rows) + "\n\n## Why a drop waits in its inbox\n\n"
-        "`cytowatch status` tells the word and a detail, and so does the name of the file in `status/<user>/`. The same "
-        "words are the label `why` of the metrics.\n\n| why | it means | what to do |\n|---|---|---|\n"
-        + "\n".join(waits)
-        + "\n"
+        "`cytowatch status` shows the word and a detail; the note in `status/<user>/` explains it. The same "
+        "words are the label `why` of the metrics.\n\n| why | in the note's name | it means | the technician | the administrator |\n"
+        "|---|---|---|---|---|\n" + "\n".join(waits) + "\n"
     )
 
 
@@ -152,26 +160,26 @@ def metrics_table() -> str:
             f"| `{family.name}{kind}` | {family.type} | {', '.join(labels) or '–'} | "
             f"{family.documentation} |"
         )
-    head = ["| metric | kind | labels | what it tells |", "|---|---|---|---|"]
+    head = ["| metric | kind | labels | meaning |", "|---|---|---|---|"]
     return "\n".join([*head, *sorted(rows)]) + "\n"
 
 
 _OPERATIONS = """# Operations: every line of the log
 
-One line an event: JSON, or words and colours on a terminal. Under systemd each line carries its priority, so that
-`journalctl -u cytowatch -p warning` shows what somebody should look at. Every line has `at` (UTC), `level` and `event`.
-No line holds pixels, a label's text, a property of a header or a secret; names are escaped, so that one event stays one
-line. A traceback is never logged: `unexpected` names a file below `state/reports/` instead, of which the last hundred are
-kept. Warnings of libraries come out the same way, with their own words in `event`. This page is made from the code by
-`python docs/generate.py`, and a test walks through the source for lines that are not here.
+Each event is one line: JSON, or words and colours on a terminal. Under systemd each line has a priority, so
+`journalctl -u cytowatch -p warning` shows the lines that need attention. Every line has `at` (UTC), `level` and `event`.
+No line contains pixels, the text of a label, a property of a header or a secret. Names are escaped, so one event stays one
+line. Tracebacks are not logged: `unexpected` names a file below `state/reports/` instead, where the last hundred are
+kept. Warnings from libraries appear in the same way, with the library's own words in `event`. This page is made from the code by
+`python docs/generate.py`, and a test searches the source for lines that are missing here.
 
-Each change of status is one line `stage`, and each upload at its end one line `ended`: all of last week's errors are
+Each change of status is one line `stage`, and each finished uploaded file is one line `ended`. To see all errors of the last week:
 
 ```
 journalctl -u cytowatch --since -7d -o cat | grep '"ended"' | grep '"level": "warning"'
 ```
 
-| event | level | what it tells | further fields | what to do |
+| event | level | meaning | other fields | what to do |
 |---|---|---|---|---|
 """
 
@@ -194,15 +202,15 @@ def configuration_page() -> str:
     reloaded = ", ".join(f"`{name}`" for name in sorted(RELOADABLE))
     return (
         f"# Configuration\n\n{_MADE}\n"
-        "One TOML file: `--config FILE`; else with `--root DIR` the file `DIR/cytowatch.toml` if it is there and no other "
+        "One TOML file: `--config FILE`; else with `--root DIR` the file `DIR/cytowatch.toml`, if it exists, and no other "
         "file, so that a trial tree never fires the hooks of the machine's own service; else `$CYTOWATCH_CONFIG`; else "
         "`/etc/cytowatch/cytowatch.toml` (with `$CYTOWATCH_ROOT` the `cytowatch.toml` in that root). Without any file the "
-        "defaults hold. `--root`, else `$CYTOWATCH_ROOT`, overrides `root`.\n\n"
+        "defaults apply. `--root`, else `$CYTOWATCH_ROOT`, overrides `root`.\n\n"
         "The file must be a regular file (or a link to one) of at most 1 MiB in UTF-8. An unknown key, a wrong type and a "
         "value out of range are errors, and all of them are listed at once. A reload refuses a file with errors: the "
         "daemon keeps the configuration it has and logs `reload_refused`. Every key, its default and its unit:\n\n"
         f"```toml\n{render()}```\n\n"
-        f"`systemctl reload cytowatch` takes over {reloaded}. Everything else needs a restart, and the log says so.\n"
+        f"`systemctl reload cytowatch` applies {reloaded}. Everything else needs a restart, and the log says so.\n"
     )
 
 
@@ -210,9 +218,9 @@ def commands_page() -> str:
     """docs/reference/commands.md."""
     parts = [
         f"# The command line\n\n{_MADE}\nExit codes: 0 good, 1 something is wrong, 2 usage or configuration. "
-        "Output for programs: `--json`, whose shape `cytowatch schema COMMAND` prints. An ID is the whole id, its four "
-        "characters, or the name as dropped. Run as root, a command acts as the owner of the tree. "
-        "`cytowatch --install-completion` lets the shell complete ids, users, projects and statuses.\n"
+        "For programs: `--json`; `cytowatch schema COMMAND` prints its schema. An ID is a whole id, its four "
+        "characters, or the name as dropped. When root runs a command, it acts as the owner of the tree. "
+        "After `cytowatch --install-completion` the shell completes ids, users, projects and statuses.\n"
     ]
     for name, one in sorted(get_command(application()).commands.items()):
         words = [name]
@@ -265,11 +273,34 @@ def manifest_page() -> str:
     schema = schema_of("manifest")
     head = (
         f"# The manifest\n\n{_MADE}\n`manifest.json` in the directory of an uploaded file: its journal in `stages/`, the "
-        "sidecar of its pyramid in `storage/`. Paths in it are relative to that directory, times are UTC in ISO 8601. "
-        "What is unknown is null, never guessed. Keys that a later version wrote are kept. "
+        "sidecar of its pyramid in `storage/`. Paths in it are relative to that directory. Times are UTC in ISO 8601, except `acquired_at`. "
+        "Unknown values are null, never guessed. Keys that a later version wrote are kept. "
         "`cytowatch schema manifest` prints the JSON Schema.\n\n| key | type | |\n|---|---|---|\n"
     )
     return head + "\n".join(_rows(schema)) + "\n"
+
+
+_KINDS = {
+    "text": "text",
+    "texts": "list of texts",
+    "whole": "whole number",
+    "number": "number",
+    "truth": "true or false",
+    "time": "time, UTC",
+}
+
+
+def table_page() -> str:
+    """docs/reference/table.md."""
+    listed = [f"| `{one.name}` | {_KINDS[one.kind]} | {one.means} |" for one in COLUMNS]
+    return (
+        f"# The table of all manifests\n\n{_MADE}\n"
+        "`cytowatch export --table FILE` writes one row per pyramid, and one row for each uploaded file without a pyramid. "
+        "FILE ends in `.csv` (UTF-8, with a header) or in `.parquet` (with types; needs `pip install "
+        "'cytowatch[table]'`); `-` prints CSV. Unknown values are empty in CSV and null in Parquet. A list is joined by `; ` in "
+        "CSV. Rows are sorted by `id`, so by time. [How to use it](../how-to/python.md).\n\n"
+        "| column | type | |\n|---|---|---|\n" + "\n".join(listed) + "\n"
+    )
 
 
 def ignored_page() -> str:
@@ -301,6 +332,7 @@ def pages() -> dict[Path, str]:
         docs / "reference" / "ignored-names.md": ignored_page(),
         docs / "reference" / "commands.md": commands_page(),
         docs / "reference" / "manifest.md": manifest_page(),
+        docs / "reference" / "table.md": table_page(),
     }
 
 

@@ -17,7 +17,8 @@ import numpy as np
 import pyvips
 from rich.console import Console
 
-from cytowatch.cli.watch import Estimates, draw, frame
+from cytowatch.cli.watch import draw, frame
+from cytowatch.lifecycle.summary import Estimates
 from cytowatch.tree.spool import Spool
 
 HOUSE = Path(__file__).resolve().parents[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import _pytest.pathlib
 import pytest
@@ -31,3 +32,19 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             if CI:
                 pytest.fail(f"CI must have all that tests need: {why}", pytrace=False)
             pytest.skip(why)
+
+
+@pytest.fixture(autouse=True)
+def _environment_as_it_was() -> Iterator[None]:
+    """No test changes the environment of the tests after it: a left TMPDIR broke one far away."""
+    before = dict(os.environ)
+    yield
+    left = {
+        name: value
+        for name, value in os.environ.items()
+        if name != "PYTEST_CURRENT_TEST" and before.get(name) != value
+    }
+    for name in left:
+        del os.environ[name]
+    os.environ.update(before)
+    assert not left, "this test left the environment changed (use monkeypatch)"

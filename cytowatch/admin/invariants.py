@@ -43,6 +43,7 @@ def broken(spool: Spool, *, at_rest: bool, hashes: bool = True) -> Iterator[str]
     if at_rest:
         yield from _fenced("leftovers", spool.root, _leftovers(spool))
         yield from _fenced("index", spool.root, _index(spool))
+    yield from _fenced("storage", spool.root, _storages(spool))
     yield from _fenced("stages", spool.root, _strangers(spool))
 
 
@@ -81,8 +82,20 @@ def _places(spool: Spool) -> Iterator[tuple[Status | None, Path]]:
     for status in STAGE_STATUSES:
         for id_ in spool.in_status(status):
             yield status, spool.stage(status) / id_
-    for path in sorted(spool.storage.glob("*/*")):
+    for path in spool.stored():
         yield None, path
+
+
+def _storages(spool: Spool) -> Iterator[str]:
+    """What lies in storage itself and is not the folder of a user."""
+    for entry in os.scandir(spool.storage):
+        shown = names.printable(entry.path)
+        if entry.is_symlink():
+            yield f"{shown} is a link, and is not followed: make it a folder, on the same filesystem"
+        elif not entry.is_dir(follow_symlinks=False):
+            yield f"{shown} is not the folder of a user, and nothing is done with it"
+        elif not os.access(entry.path, os.R_OK | os.X_OK):
+            yield f"{shown} cannot be looked into: run this as root, or as the user of cytowatch"
 
 
 def _one(status: Status | None, path: Path, found: Manifest, *, at_rest: bool) -> Iterator[str]:
@@ -200,7 +213,8 @@ def _missing(spool: Spool) -> Iterator[str]:
         told.close()
     for id_, (user, name) in sorted(gone.items()):
         # It may have been published, or removed, since the index was read.
-        if not list(spool.storage.glob(f"*/{id_}")) and spool.find(UploadedFileId(id_)) is None:
+        there = any((spool.storage / one / id_).exists() for one in spool.users())
+        if not there and spool.find(UploadedFileId(id_)) is None:
             yield (
                 f"{id_} ({names.printable(name)} of {names.printable(user)}) vanished from storage: "
                 "restore it from a backup, or forget it with `cytowatch remove`"
@@ -216,13 +230,21 @@ def _strangers(spool: Spool) -> Iterator[str]:
                 yield f"{entry.path} is no uploaded file, and nothing is done with it"
 
 
+def _in_each(spool: Spool, pattern: str) -> Iterator[Path]:
+    """What is called so in any ``<id>/``; no link is followed to one."""
+    yield from spool.stages.glob(f"*/*/{pattern}")
+    for path in spool.stored():
+        if not path.is_symlink():
+            yield from path.glob(pattern)
+
+
 def _leftovers(spool: Spool) -> Iterator[str]:
     looks: tuple[tuple[str, Callable[[], Iterator[Path]]], ...] = (
         ("a claim was not finished", spool.tmp.iterdir),
         ("something was not deleted", spool.trash.iterdir),
-        ("output was left behind", lambda: spool.root.glob("st*/*/*/out.*")),
-        ("a temporary manifest was left behind", lambda: spool.root.glob("st*/*/*/.manifest*")),
-        ("a journal was left behind", lambda: spool.root.glob("st*/*/*/claim.json")),
+        ("output was left behind", lambda: _in_each(spool, "out.*")),
+        ("a temporary manifest was left behind", lambda: _in_each(spool, ".manifest*")),
+        ("a journal was left behind", lambda: _in_each(spool, "claim.json")),
         ("a second copy was set aside", lambda: spool.state.glob("aside/*")),
         ("a source was to be given up", lambda: spool.requests.glob("*.lighten")),
     )

@@ -18,24 +18,28 @@ from pathlib import Path
 from typing import Any
 
 from cytowatch import aside, durable, outside
-from cytowatch.admin import retry
+from cytowatch.admin import projects, retry
 from cytowatch.outside import OutsideError
 from cytowatch.record.errors import CytowatchError, RootError
 from cytowatch.record.manifest import ManifestError
 from cytowatch.record.names import ID_PATTERN, UploadedFileId
 from cytowatch.record.status import Status
 from cytowatch.transitions import notes
+from cytowatch.tree import pauses
 from cytowatch.tree.index.index import Index
 from cytowatch.tree.spool import Spool
 
-__all__ = ["Answered", "answer_all", "ask", "perform", "sweep"]
+__all__ = ["Answered", "answer_all", "ask", "by_daemon", "perform", "sweep"]
 
 _PATIENCE_S = 30.0
 _LOOK_EVERY_S = 0.05
 #: Whoever asked has gone long before.
 _LEFT_AFTER_S = 600.0
 _LEFT = re.compile(r"\.[0-9a-f]{16}|.*\.(answer|partial)")
-_ABOUT_ONE = frozenset({"retry", "return", "remove"})
+_ABOUT_ONE = frozenset({"retry", "return", "remove", "link", "unlink"})
+_ABOUT_PROJECTS = frozenset({"link", "unlink"})
+_ABOUT_USERS = frozenset({"pause", "resume"})
+_LONGEST_NAME = 255
 _LONGEST_SAID = 1000
 
 
@@ -64,6 +68,13 @@ def perform(
             case "remove":
                 retry.remove(spool, id_, index, even_linked=wanted["anyway"])
                 return {"said": "removed"}
+            case "link" | "unlink":
+                change = projects.link if wanted["do"] == "link" else projects.unlink
+                return {"said": change(spool, retry.published(spool, id_), wanted["project"])}
+            case "pause" | "resume":
+                change_pause = pauses.pause if wanted["do"] == "pause" else pauses.resume
+                held = change_pause(spool, wanted.get("user"))
+                return {"said": "everyone" if held.everyone else ", ".join(sorted(held.users))}
             case _:
                 # A daemon does it beside all else, once this is answered.
                 return {"said": "begun"}
@@ -86,15 +97,29 @@ def checked(request: dict[str, Any]) -> dict[str, Any]:
         It asks for what there is not, or of what cannot be an uploaded file.
     """
     do, id_, anyway = request.get("do"), request.get("id"), request.get("anyway", False)
+    # Who asked, for the log; only the panel knows it.
+    by = {"by": _name(request, "by")} if request.get("by") is not None else {}
     if do == "reindex":
-        return {"do": do}
+        return {"do": do, **by}
+    if isinstance(do, str) and do in _ABOUT_USERS:
+        user = {"user": _name(request, "user")} if request.get("user") is not None else {}
+        return {"do": do, **user, **by}
     if not isinstance(do, str) or do not in _ABOUT_ONE:
         raise OutsideError(f"the request is unknown: {outside.text(do, most=40)}")
     if not isinstance(id_, str) or not ID_PATTERN.fullmatch(id_):
         raise OutsideError(f"there is no uploaded file {outside.text(id_, most=100)}")
     if not isinstance(anyway, bool):
         raise OutsideError("anyway is neither true nor false")
-    return {"do": do, "id": id_, "anyway": anyway}
+    if do in _ABOUT_PROJECTS:
+        return {"do": do, "id": id_, "project": _name(request, "project"), **by}
+    return {"do": do, "id": id_, "anyway": anyway, **by}
+
+
+def _name(request: dict[str, Any], key: str) -> str:
+    found = request.get(key)
+    if not isinstance(found, str) or not 0 < len(found) <= _LONGEST_NAME or not found.isprintable():
+        raise OutsideError(f"{key} is not a name: {outside.text(found, most=100)}")
+    return found
 
 
 def ask(spool: Spool, request: dict[str, Any], *, now: Callable[[], datetime]) -> dict[str, Any]:
@@ -118,20 +143,29 @@ def ask(spool: Spool, request: dict[str, Any], *, now: Callable[[], datetime]) -
             finally:
                 index.close()
     except RootError:
-        answer = _by_daemon(spool, request)
+        answer = by_daemon(spool, request)
     if "error" in answer:
         raise RootError(str(answer["error"]))
     return answer
 
 
-def _by_daemon(spool: Spool, request: dict[str, Any]) -> dict[str, Any]:
+def by_daemon(
+    spool: Spool, request: dict[str, Any], *, patience_s: float = _PATIENCE_S
+) -> dict[str, Any]:
+    """Leave `request` for the daemon and wait for its answer, which may be ``{"error": …}``.
+
+    Raises
+    ------
+    RootError
+        It does not answer in `patience_s`.
+    """
     token = secrets.token_hex(8)
     temporary = spool.requests / f".{token}"
     temporary.write_text(json.dumps(request))
     asked = spool.requests / f"{token}.json"
     temporary.rename(asked)
     answered = spool.requests / f"{token}.answer"
-    end = time.monotonic() + _PATIENCE_S
+    end = time.monotonic() + patience_s
     while time.monotonic() < end:
         with suppress(FileNotFoundError):
             try:

@@ -27,7 +27,7 @@ from cytowatch.transitions.enter import Place
 from cytowatch.tree.index.index import Index
 from cytowatch.tree.spool import Spool
 
-__all__ = ["expired", "hand_back", "originals", "remove", "retry", "status_of"]
+__all__ = ["expired", "hand_back", "originals", "published", "remove", "retry", "status_of"]
 
 _RETURNED = "_returned"
 _LONGEST_NAME_BYTES = 255
@@ -38,7 +38,8 @@ def _place(spool: Spool, id_: UploadedFileId) -> Place:
     """Where an uploaded file is that has come to its end."""
     found = spool.find(id_)
     if found is None:
-        for path in spool.storage.glob(f"*/{id_}"):
+        there = (spool.storage / user / id_ for user in spool.users())
+        for path in filter(Path.is_dir, there):
             read = manifest.read(path)
             return Place(status=manifest.status_of(read), path=path, manifest=read)
         raise RootError(f"there is no uploaded file {id_}")
@@ -49,6 +50,19 @@ def _place(spool: Spool, id_: UploadedFileId) -> Place:
         return Place(status=status, path=path, manifest=manifest.read(path))
     except (OSError, ManifestError) as error:
         raise RootError(f"the manifest of {id_} cannot be read: {error}") from error
+
+
+def published(spool: Spool, id_: UploadedFileId) -> Path:
+    """The directory of an uploaded file in storage.
+
+    Raises
+    ------
+    RootError
+        It is not there.
+    """
+    for path in spool.storage.glob(f"*/{id_}"):
+        return path
+    raise RootError(f"{id_} is not in storage")
 
 
 def status_of(spool: Spool, id_: UploadedFileId) -> Status | None:
@@ -112,11 +126,19 @@ def originals(found: Manifest) -> Iterator[tuple[FileEntry, str]]:
     stem, ending = os.path.splitext(name)
     rows = [row for row in found["files"] if row["role"] in ("source", "sidecar")]
     sources = [row for row in rows if row["role"] == "source"]
+    noted = [row for row in rows if "dropped_as" in row]
+    kept = {row["path"]: path for row in noted if (path := names.as_dropped(row)) is not None}
+    # Together or not at all: head and folder of a set must still agree.
+    believed = len(kept) == len(noted)
     for number, row in enumerate(rows):
         inside = row["path"].removeprefix("source/")
         folder, slash, rest = inside.partition("/")
         headless = "/" in rows[0]["path"].removeprefix("source/")
-        if number == 0 and (len(sources) == 1 or os.path.splitext(inside)[1] == ending):
+        if believed and row["path"] in kept:
+            yield row, kept[row["path"]]
+        elif noted and believed and (number or len(sources) > 1):
+            yield row, inside
+        elif number == 0 and (len(sources) == 1 or os.path.splitext(inside)[1] == ending):
             yield row, inside if slash else name
         elif slash and headless:
             # Nothing but its folder names it.

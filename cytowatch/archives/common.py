@@ -6,7 +6,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-from cytowatch.config import Limits
+from cytowatch.config.keys import Limits
 from cytowatch.record.errors import ExtractionError
 
 __all__ = ["Budget", "DamagedMember", "Names", "checked_path"]

@@ -54,16 +54,16 @@ RootOption = Annotated[
     Path | None,
     typer.Option(
         "--root",
-        help="The tree; overrides the configuration. Without --config, its own cytowatch.toml "
-        "is read if there is one, and no other file.",
+        help="The tree; overrides the configuration. Without --config, only the cytowatch.toml "
+        "in it is read, if there is one.",
     ),
 ]
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
         "--config",
-        help="The configuration file; without it and --root, "
-        "/etc/cytowatch/cytowatch.toml if there is one.",
+        help="The configuration file. By default /etc/cytowatch/cytowatch.toml, if there "
+        "is one and no --root.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -14,7 +14,7 @@ from typing import Annotated, Any, BinaryIO
 
 import typer
 
-from cytowatch import durable, outside
+from cytowatch import aside, durable, outside
 from cytowatch.admin import projects
 from cytowatch.cli.app import (
     ConfigOption,
@@ -30,6 +30,7 @@ from cytowatch.cli.options import (
     IdArgument,
     IdArguments,
     IdsOrNone,
+    IdToExport,
     ProjectOption,
     ReasonOption,
     StatusOption,
@@ -133,11 +134,13 @@ def return_(wanted: IdArguments, root: RootOption = None, config: ConfigOption =
 @app.command()
 def remove(
     wanted: IdArguments,
-    anyway: Annotated[bool, typer.Option("--anyway", help="Even if a project shows it.")] = False,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Delete it even if a project shows it.")
+    ] = False,
     root: RootOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Remove uploaded files that came to their end, with their originals, for good."""
+    """Delete finished uploaded files and their originals for good."""
     spool = spool_of(root, config)
     with find.indexed(spool) as index:
         gone = {one.id: one for one in index.missing() if one.id in wanted}
@@ -150,15 +153,50 @@ def remove(
 
 @app.command()
 def export(
-    wanted: IdArgument,
-    directory: Path,
+    wanted: IdToExport = None,
+    directory: Annotated[Path | None, typer.Argument(metavar="[DIRECTORY]")] = None,
     root: RootOption = None,
     config: ConfigOption = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            "--table",
+            metavar="FILE",
+            help="Write one table of all uploaded files, as .csv or .parquet; - prints CSV.",
+        ),
+    ] = None,
 ) -> None:
-    """Copy the original, byte for byte and under its dropped name, into DIRECTORY."""
+    """Copy an original, byte for byte and with its dropped name, into DIRECTORY; or write a table of everything.
+
+    With --table, FILE has one row per pyramid, with the facts of its manifest.
+    """
+    if table is not None:
+        if wanted is not None:
+            raise typer.BadParameter("--table exports everything: give no ID and no DIRECTORY")
+        return _export_table(spool_of(root, config), table)
+    if wanted is None or directory is None:
+        raise typer.BadParameter("give an ID and a DIRECTORY, or --table FILE")
+    return _export_original(spool_of(root, config), wanted, directory)
+
+
+def _export_table(spool: Spool, table: Path) -> None:
+    from cytowatch.cli import table as tables
+
+    with find.indexed(spool) as index:
+        found = index.select(ascending=True)
+    become_caller_again()
+    entries = (entry for row in found if (entry := find.entry(spool, row)) is not None)
+    count = tables.write(table, tables.rows(entries))
+    if str(table) != "-":
+        console.print(f"{safe(str(table))}, {count:,} rows")
+    if aside.all_of():
+        raise typer.Exit(1)
+
+
+def _export_original(spool: Spool, wanted: str, directory: Path) -> None:
     from cytowatch.admin import retry as after
 
-    entry = readable(one(spool_of(root, config), wanted))
+    entry = readable(one(spool, wanted))
     originals = list(after.originals(entry.manifest))
     if not originals:
         raise RootError(f"{entry.manifest['id']} has no original of its own: {_why_none(entry)}")
@@ -224,7 +262,7 @@ def link(
     root: RootOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Show a deployed image in one more project; of an archive or a folder, all that is in it."""
+    """Show a deployed image in a project; for an archive or a folder, everything in it."""
     spool = spool_of(root, config)
     for entry in _deployed(spool, wanted):
         name = projects.link(spool, entry.path, project)
@@ -238,7 +276,7 @@ def unlink(
     root: RootOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Take an image out of a project; the image itself stays."""
+    """Take an image out of a project; the image stays in storage."""
     spool = spool_of(root, config)
     for entry in _deployed(spool, wanted):
         name = projects.unlink(spool, entry.path, project)
@@ -258,12 +296,12 @@ def _tell_pauses(held: pauses.Pauses) -> None:
 def pause(
     user: UserOption = None,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Until what is in work has come to its end.")
+        bool, typer.Option("--wait", help="Wait until everything in progress is finished.")
     ] = False,
     root: RootOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Hold back everyone, or one user: nothing new is claimed or begun until `resume`."""
+    """Hold back everyone or one user: nothing new is claimed or started until `resume`."""
     spool = spool_of(root, config)
     _tell_pauses(pauses.pause(spool, user))
     if user is not None and not names.alike(os.listdir(spool.inbox), user):
@@ -295,13 +333,13 @@ def _is_in_work(spool: Spool, user: str | None) -> bool:
 
 @app.command()
 def resume(user: UserOption = None, root: RootOption = None, config: ConfigOption = None) -> None:
-    """Let everyone go on, or one user."""
+    """Let everyone or one user continue."""
     _tell_pauses(pauses.resume(spool_of(root, config), user))
 
 
 @app.command()
 def reindex(root: RootOption = None, config: ConfigOption = None) -> None:
-    """Make the index anew from the tree; beside a running daemon in the background."""
+    """Rebuild the index from the tree; while a daemon runs, in the background."""
     said = _asked(spool_of(root, config), "reindex")
     words = {"done": "the index is made anew", "begun": "the daemon is making the index anew"}
     console.print(words[said])

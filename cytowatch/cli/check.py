@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import itertools
 import os
-import socket
+import pwd
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,11 +14,12 @@ from typing import Any
 
 from cytowatch import durable
 from cytowatch.admin import invariants
-from cytowatch.cli import python
+from cytowatch.cli import port, python, samba
 from cytowatch.cli.page import aside_text
 from cytowatch.config import Config
 from cytowatch.decoder import sandbox, walls
-from cytowatch.inbox import owner, scan
+from cytowatch.durable import owner
+from cytowatch.inbox import scan
 from cytowatch.inbox.claim import lease, prepare_process
 from cytowatch.record import names
 from cytowatch.record.errors import RootError
@@ -32,7 +33,7 @@ __all__ = ["Result", "run"]
 
 
 #: Why something waits in an inbox that does not pass by itself.
-_TO_MEND = frozenset({"unreadable", "too_deep", "set_aside"})
+_TO_MEND = frozenset({"unreadable", "too_deep", "set_aside", "no_user"})
 _MOST_LISTED = 50
 
 
@@ -48,7 +49,9 @@ class Result:
 def run(config: Config, *, deep: bool = False) -> list[Result]:
     """Every check, in the order in which one would look; `deep` looks through the whole tree."""
     results = [Result("configuration", True, f"root = {config.root}")]
-    looks: tuple[Callable[[Config], Iterator[Result]], ...] = (_root, _sandbox, _metrics, _versions)
+    looks: tuple[Callable[[Config], Iterator[Result]], ...] = (
+        _root, _sandbox, _metrics, _samba, _versions,
+    )  # fmt: skip
     for look in looks:
         results.extend(look(config))
     if deep and all(result.good is not False for result in results if result.name == "root"):
@@ -122,27 +125,31 @@ def _inboxes(spool: Spool, config: Config, *, running: bool) -> Iterator[Result]
     told = (live(spool) or {}).get("waiting", []) if running else None
     found = _told_of(told) if isinstance(told, list) else _refused(spool, config)
     listed = list(itertools.islice(found, _MOST_LISTED + 1))
-    for path, detail in listed[:_MOST_LISTED]:
-        yield Result("inbox", False, f"{names.printable(path)} waits: {names.printable(detail)}")
+    for path, why, detail in listed[:_MOST_LISTED]:
+        # What belongs to nobody may well be meant to lie there.
+        good = None if why == "no_user" else False
+        yield Result("inbox", good, f"{names.shortened(path)} waits: {names.printable(detail)}")
     if len(listed) > _MOST_LISTED:
         yield Result("inbox", False, "and more; `cytowatch status` lists them")
-    if not listed:
+    if all(why == "no_user" for _, why, _ in listed):
         yield Result("inbox", True, "every folder in the inboxes can be read")
 
 
-def _told_of(waiting: list[Any]) -> Iterator[tuple[str, str]]:
+def _told_of(waiting: list[Any]) -> Iterator[tuple[str, str, str]]:
     for one in waiting:
         if isinstance(one, dict) and one.get("why") in _TO_MEND:
-            yield str(one.get("path")), str(one.get("detail"))
+            yield str(one.get("path")), str(one["why"]), str(one.get("detail"))
 
 
-def _refused(spool: Spool, config: Config) -> Iterator[tuple[str, str]]:
+def _refused(spool: Spool, config: Config) -> Iterator[tuple[str, str, str]]:
     device = os.stat(spool.root).st_dev
+    for drop, waiting in scan.stray(spool.inbox, config.inbox.ignore):
+        yield drop.path, waiting.why, waiting.detail
     for user in scan.users(spool.inbox):
         with suppress(FileNotFoundError):
             for one in scan.scan(spool.inbox, user, config.inbox.ignore, device=device):
                 if one[1] is not None and one[1].why in _TO_MEND:
-                    yield one[0].path, one[1].detail
+                    yield one[0].path, one[1].why, one[1].detail
 
 
 def _power(spool: Spool) -> Result:
@@ -166,7 +173,7 @@ def _lease(spool: Spool) -> Result:
             answer = lease(descriptor)
         finally:
             os.close(descriptor)
-            probe.unlink()
+            probe.unlink(missing_ok=True)
     except OSError as error:
         return Result("leases", False, f"{spool.state} cannot be written: {error.strerror}")
     said = (
@@ -208,16 +215,21 @@ def _metrics(config: Config) -> Iterator[Result]:
     if not config.metrics.listen:
         yield Result("metrics", None, "none (metrics.listen is empty)")
         return
-    address, _, port = config.metrics.listen.rpartition(":")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address or "", int(port)))
-        except (OSError, OverflowError) as error:
-            # A running daemon listens there itself.
-            yield Result("metrics", None, f"{config.metrics.listen} is taken: {error}")
-            return
-    yield Result("metrics", True, f"{config.metrics.listen} is free")
+    try:
+        pid = daemon_pid(Spool.open(Path(config.root)))
+    except (RootError, OSError):
+        pid = None
+    yield Result("metrics", *port.look(config.metrics.listen, pid))
+
+
+def _samba(config: Config) -> Iterator[Result]:
+    try:
+        uid = os.stat(config.root).st_uid
+        owner = pwd.getpwuid(uid).pw_name
+    except (OSError, KeyError):
+        return
+    for good, detail in samba.advise(Path(config.root), owner):
+        yield Result("samba", good, detail)
 
 
 def _versions(_config: Config) -> Iterator[Result]:

@@ -24,6 +24,7 @@ ROOMS = MappingProxyType(
         "hooks": ("hooks",),
         "detect": ("detect", "formats"),
         "schema": ("schema",),
+        "panel": ("panel", "token"),
     }
 )  # fmt: skip
 

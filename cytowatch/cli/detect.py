@@ -15,7 +15,7 @@ __all__: list[str] = []
 
 @app.command()
 def detect(files: list[Path], as_json: JsonOption = False) -> None:
-    """What FILES are, and what would be done with them; nothing is moved and no pixel decoded."""
+    """Say what FILES are and what would be done with them; moves nothing and decodes no pixels."""
     # Imported here, as below: only these two commands need to know the formats.
     from cytowatch.cli.told import told
 
@@ -33,7 +33,7 @@ def detect(files: list[Path], as_json: JsonOption = False) -> None:
 
 @app.command("formats")
 def formats_(as_json: JsonOption = False) -> None:
-    """The table of supported formats."""
+    """Print the table of supported formats."""
     from cytowatch import formats
 
     rows = [

@@ -24,15 +24,13 @@ __all__: list[str] = []
 
 @app.command("hooks")
 def hooks_(
-    retry: Annotated[
-        bool, typer.Option("--retry", help="Let what was given up be tried anew.")
-    ] = False,
-    hook: Annotated[str | None, typer.Option("--hook", help="Only this hook's.")] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Try again what was given up.")] = False,
+    hook: Annotated[str | None, typer.Option("--hook", help="Only for this hook.")] = None,
     root: RootOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What is still to be told to others, and what was given up; exits 1 if anything was."""
+    """Show notifications that are pending or were given up; exits 1 if any was given up."""
     found = configuration(root, config)
     spool = spool_of(root, config)
     given_up = [one for one in hooks.dead(spool) if hook in (None, one.hook)]

@@ -12,6 +12,7 @@ __all__ = [
     "FormatOption",
     "IdArgument",
     "IdArguments",
+    "IdToExport",
     "IdsOrNone",
     "ProjectFilter",
     "ProjectOption",
@@ -25,10 +26,11 @@ IdArguments = Annotated[list[str], typer.Argument(metavar="ID...", autocompletio
 IdsOrNone = Annotated[
     list[str] | None, typer.Argument(metavar="[ID...]", autocompletion=complete.ids)
 ]
+IdToExport = Annotated[str | None, typer.Argument(metavar="[ID]", autocompletion=complete.ids)]
 UserOption = Annotated[
     str | None,
     typer.Option(
-        "--user", help="Only this user's; else everyone's.", autocompletion=complete.users
+        "--user", help="Only this user; by default everyone.", autocompletion=complete.users
     ),
 ]
 ProjectOption = Annotated[
@@ -36,21 +38,19 @@ ProjectOption = Annotated[
 ]
 ProjectFilter = Annotated[
     str | None,
-    typer.Option("--project", help="Only those of this project.", autocompletion=complete.projects),
+    typer.Option("--project", help="Only in this project.", autocompletion=complete.projects),
 ]
 StatusOption = Annotated[
     str | None,
-    typer.Option("--status", help="Only those in this status.", autocompletion=complete.statuses),
+    typer.Option("--status", help="Only in this status.", autocompletion=complete.statuses),
 ]
 FormatOption = Annotated[
     str | None,
     typer.Option(
-        "--format", help="Only those of this format, by its id.", autocompletion=complete.formats
+        "--format", help="Only in this format, by its id.", autocompletion=complete.formats
     ),
 ]
 ReasonOption = Annotated[
     str | None,
-    typer.Option(
-        "--reason", help="Only those that failed for this.", autocompletion=complete.reason_words
-    ),
+    typer.Option("--reason", help="Only with this reason.", autocompletion=complete.reason_words),
 ]

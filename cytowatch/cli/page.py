@@ -9,22 +9,16 @@ from __future__ import annotations
 import os
 import sys
 import unicodedata
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import typer
 
-from cytowatch.hooks.pending import dead
-from cytowatch.record.manifest import losses, utc
-from cytowatch.record.names import printable
+from cytowatch.lifecycle.summary import bytes_text
+from cytowatch.record.manifest import losses
+from cytowatch.record.names import printable, shortened
 from cytowatch.record.status import Status
-from cytowatch.tree import pauses, room
 from cytowatch.tree.find import Entry
-from cytowatch.tree.index.index import Index
-from cytowatch.tree.spool import Spool
 
 __all__ = [
     "aside_text",
@@ -33,7 +27,6 @@ __all__ = [
     "free_text",
     "list_lines",
     "status_lines",
-    "status_page",
     "status_text",
     "styled",
 ]
@@ -56,19 +49,6 @@ def colour(status: Status) -> str:
     if status.is_error:
         return "red"
     return "green" if status.is_success else "cyan"
-
-
-def bytes_text(count: float) -> str:
-    """A size for people.
-
-    >>> bytes_text(999), bytes_text(1_938_955)
-    ('999 B', '1.9 MB')
-    """
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if count < 1000 or unit == "TB":
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    raise AssertionError
 
 
 def _cells(text: str) -> int:
@@ -132,40 +112,6 @@ def free_text(page: dict[str, Any]) -> str:
     return size if inodes is None else f"{size} and {inodes:,} inodes"
 
 
-def _ended(index: Index, *, hours: float) -> dict[str, int]:
-    """How many came to each end in the last `hours`."""
-    since = datetime.now(UTC) - timedelta(hours=hours)
-    found = Counter(row.status.name for row in index.ended_since(utc(since)))
-    return {status.name: found[status.name] for status in Status if status.is_final}
-
-
-def status_page(
-    spool: Spool, index: Index, pid: int | None, live: dict[str, Any] | None
-) -> dict[str, Any]:
-    """All that ``status`` tells, ready for JSON."""
-    there = room.free(spool.root)
-    counts = index.counts()
-    told = live if live is not None else {}
-    return {
-        "daemon": {"running": pid is not None, "pid": pid, "version": told.get("version")},
-        "root": str(spool.root),
-        "files": {status.name: counts[status] for status in Status},
-        "oldest": {status.name: at for status, at in index.oldest().items()},
-        "in_work": told.get("progress", {}) if pid is not None else {},
-        "held_up": told.get("held_up", {}) if pid is not None else {},
-        "waiting": told.get("waiting", []),
-        "waiting_as_of": told.get("at"),
-        "paused": pauses.read(spool).document,
-        "dead_letters": [asdict(one) for one in dead(spool)],
-        "last_hour": _ended(index, hours=1),
-        "health": told.get("health", {}) if pid is not None else {},
-        "set_aside": told.get("set_aside", []) if pid is not None else [],
-        "missing": len(index.missing()),
-        "disk_free_bytes": there.bytes,
-        "inodes_free": there.inodes,
-    }
-
-
 #: A word for each of `aside.WHERES`.
 _WHERES = {
     "user": "inbox of", "drop": "drop", "claim": "claim of", "folder": "folder",
@@ -180,7 +126,7 @@ def aside_text(where: str, which: str, why: str, tries: int = 1) -> str:
     >>> aside_text("drop", "ann/a.svs", "ValueError: x", 3)
     'drop ann/a.svs: ValueError: x (3 tries)'
     """
-    said = printable(f"{_WHERES.get(where, where)} {which}: {why}")
+    said = printable(f"{_WHERES.get(where, where)} {shortened(which)}: {why}")
     return said if tries == 1 else f"{said} ({tries:,} tries)"
 
 
@@ -228,7 +174,8 @@ def status_lines(page: dict[str, Any]) -> Iterator[str]:
         f"held up  {id_}  {why['why']}: {why['detail']}" for id_, why in page["held_up"].items()
     ]
     waiting = [
-        f"waiting  {drop['path']}  {drop['why']}: {drop['detail']}" for drop in page["waiting"]
+        f"waiting  {shortened(drop['path'])}  {drop['why']}: {drop['detail']}"
+        for drop in page["waiting"]
     ]
     for lines in (rows, held, waiting):
         yield from map(printable, lines[:_MOST_SHOWN])

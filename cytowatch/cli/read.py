@@ -28,7 +28,8 @@ from cytowatch.cli.options import (
     StatusOption,
     UserOption,
 )
-from cytowatch.cli.page import bytes_text, list_lines, status_lines, status_page, styled
+from cytowatch.cli.page import bytes_text, list_lines, status_lines, styled
+from cytowatch.lifecycle.summary import status_page
 from cytowatch.tree import find
 
 __all__: list[str] = []

@@ -31,7 +31,7 @@ def schema_of(name: str) -> dict[str, Any]:
     KeyError
         There is no such schema.
     """
-    manifest = _read("manifest.schema.json")
+    manifest = _read("record", "manifest.schema.json")
     if name == "manifest":
         return manifest
     commands = _read("cli", "commands.schema.json")
@@ -45,7 +45,7 @@ def schema_of(name: str) -> dict[str, Any]:
 
 @app.command()
 def schema(name: Annotated[str | None, typer.Argument(metavar="[NAME]")] = None) -> None:
-    """The JSON Schema of the manifest, or of what a command prints with --json; alone, the names."""
+    """Print the JSON Schema of the manifest, or of what a command prints with --json; without NAME, list the names."""
     names = ["manifest", *sorted(_read("cli", "commands.schema.json")["commands"])]
     if name is None:
         console.print("\n".join(names))

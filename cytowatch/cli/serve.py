@@ -68,7 +68,7 @@ def init(
         typer.Option("--config", help="Write a configuration that explains itself to this file."),
     ] = None,
 ) -> None:
-    """Make the tree in DIRECTORY; with --config also write a configuration that explains itself."""
+    """Create the tree in DIRECTORY; with --config, also write a configuration that explains itself."""
     absolute = directory.absolute()
     become_owner(absolute)
     spool = Spool.create(absolute)
@@ -87,11 +87,11 @@ def check(
     root: RootOption = None,
     config: ConfigOption = None,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Look through the whole tree, with every hash.")
+        bool, typer.Option("--deep", help="Check the whole tree, with every hash.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Look whether cytowatch can run here, and what this machine allows."""
+    """Check whether cytowatch can run here, and what this machine supports."""
     # Imported here: it looks at all that the daemon needs, and no other command does.
     from cytowatch.cli import check as checks
 
@@ -114,9 +114,9 @@ def check(
 
 @app.command()
 def demo(
-    directory: Annotated[Path, typer.Argument(help="Made anew each time.")] = Path("demo-root"),
+    directory: Annotated[Path, typer.Argument(help="Made again each time.")] = Path("demo-root"),
 ) -> None:
-    """Watch real slides travel from an inbox into storage; takes under a minute."""
+    """Watch slides travel from an inbox into storage; takes less than a minute."""
     # Imported here: it draws pictures, which no other command does.
     from cytowatch.cli import demo as show_it
 

@@ -50,16 +50,16 @@ def verify(
     user: UserOption = None,
     project: ProjectFilter = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where the last one was broken off.")
+        bool, typer.Option("--resume", help="Continue where the last run stopped.")
     ] = False,
     max_mb_per_s: Annotated[
-        float, typer.Option(help="Read not more than so many MB a second; 0: no limit.", min=0)
+        float, typer.Option(help="Read at most this many MB per second; 0: no limit.", min=0)
     ] = 0,
     root: RootOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Hash everything in storage again and reopen every pyramid; exits 1 with what is damaged or missing."""
+    """Hash everything in storage again and reopen every pyramid; exits 1 if anything is damaged or missing."""
     # Imported here: it starts a process that decodes, as the daemon does.
     from cytowatch.admin import verification
     from cytowatch.decoder.child import Stopped, Zygote

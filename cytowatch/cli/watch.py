@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -18,47 +17,18 @@ from rich.table import Table
 from rich.text import Text
 
 from cytowatch.cli.app import ConfigOption, JsonOption, RootOption, app, print_json, spool_of
-from cytowatch.cli.page import bytes_text, colour, free_text, status_page
+from cytowatch.cli.page import bytes_text, colour, free_text
 from cytowatch.cli.show import console, safe
+from cytowatch.lifecycle.summary import Estimates, status_page, time_text
 from cytowatch.record.manifest import utc
 from cytowatch.record.status import Status
 from cytowatch.tree import find
 from cytowatch.tree.spool import Spool
 
-__all__ = ["Estimates", "draw", "frame"]
+__all__ = ["draw", "frame"]
 
 _EVERY_S = 0.5
-#: A share that has not moved by so much says nothing of the time that is left.
-_LEAST_SHARE = 0.02
-_LEAST_S = 2.0
 _ENDED = 8
-
-
-@dataclass(slots=True)
-class Estimates:
-    """How much time is left of each stage, told from how its share has grown since first seen."""
-
-    _first: dict[tuple[str, str], tuple[float, float]] = field(default_factory=dict)
-
-    def left_s(self, id_: str, stage: str, share: float, now: float) -> float | None:
-        """Seconds until the stage is done; None while nobody can tell.
-
-        Examples
-        --------
-        >>> estimates = Estimates()
-        >>> estimates.left_s("a", "CONVERTING", 0.1, 0.0) is None
-        True
-        >>> estimates.left_s("a", "CONVERTING", 0.3, 10.0)
-        35.0
-        """
-        began, first = self._first.setdefault((id_, stage), (now, share))
-        if share - first < _LEAST_SHARE or now - began < _LEAST_S:
-            return None
-        return round((1.0 - share) * (now - began) / (share - first), 3)
-
-    def forget_all_but(self, ids: set[str]) -> None:
-        """Only `ids` are still in work."""
-        self._first = {key: seen for key, seen in self._first.items() if key[0] in ids}
 
 
 def frame(spool: Spool, estimates: Estimates, now: float) -> dict[str, Any]:
@@ -212,19 +182,6 @@ def _ended(rows: list[dict[str, Any]], width: int) -> RenderableType:
             f"[red]{safe(row['reason'] or '')}[/]",
         )
     return table
-
-
-def time_text(seconds: float | None) -> str:
-    """A time that is left, for people; nothing where nobody can tell.
-
-    >>> time_text(None), time_text(7.2), time_text(185), time_text(7300)
-    ('', '7 s', '3 min', '2.0 h')
-    """
-    if seconds is None:
-        return ""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 @app.command()

@@ -57,6 +57,8 @@ _MAY_CHANGE = {
 }
 _MADE = {"pyramid", "thumbnail", "label", "macro"}
 _GIVEN = {"source", "sidecar"}
+#: What a row of these says of the file that was received.
+_OF_THE_DROP = ("size_bytes", *sorted(FileEntry.__optional_keys__))
 
 #: The faults that a decoder process can meet; what it calls otherwise is `other`.
 _FAULTS = {"disk", "input_output"}
@@ -281,7 +283,8 @@ def _check_files(status: Status, known: Iterable[FileEntry], said: list[Any]) ->
             _check_made(status, path, row)
         elif before["role"] in _GIVEN:
             kept = before["sha256"] in (None, row.get("sha256"))
-            if row.get("role") not in _GIVEN or row.get("size_bytes") != before["size_bytes"]:
+            same = all(row.get(key) == before.get(key) for key in _OF_THE_DROP)
+            if row.get("role") not in _GIVEN or not same:
                 raise refused(status, f"{path!r} is not the file that was received")
             if not kept:
                 raise refused(status, f"{path!r} has another hash than before")

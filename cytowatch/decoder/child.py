@@ -18,10 +18,9 @@ from types import TracebackType
 from typing import Any
 
 from cytowatch.config import Config, to_mapping
-from cytowatch.decoder import answers, sandbox, wire
+from cytowatch.decoder import answers, sandbox, unchanged, wire
 from cytowatch.decoder.pace import ChildTimedOut, Pace
 from cytowatch.decoder.recorded import kill_recorded, record
-from cytowatch.engine import unchanged
 from cytowatch.model import CheckRoom, Outcome, Progress
 from cytowatch.outside import OutsideError
 from cytowatch.record.errors import CytowatchError, TransientError, stage_error
@@ -70,6 +69,19 @@ def _signal_name(number: int) -> str:
 
 class Stopped(CytowatchError):
     """The daemon stops; the stage was broken off."""
+
+
+def _why_not(said: bytes | None, process: subprocess.Popen[bytes]) -> str | None:
+    """Why it did not come up, if it did not, from what it `said` last: None for nothing in all its time."""
+    if said is None:
+        return f"it said nothing for {_START_TIMEOUT_S:g} s"
+    if said:
+        failed = json.loads(said).get("failed")
+        return None if failed is None else str(failed)
+    with suppress(subprocess.TimeoutExpired):
+        code = process.wait(_ANSWER_TIMEOUT_S)
+        return f"it ended by {_signal_name(-code)}" if code < 0 else f"it ended with code {code}"
+    return "it closed its channel"
 
 
 class Zygote:
@@ -135,12 +147,13 @@ class Zygote:
         try:
             ready = ours.recv(1 << 16)
         except TimeoutError:
-            ready = b""
-        if not ready:
+            ready = None
+        if (why := _why_not(ready, self._process)) is not None:
             ours.close()
             self._process.kill()
             self._process.wait()
-            raise TransientError("zygote", "the process that starts decoders does not come up")
+            said = f"the process that starts decoders does not come up: {why}"
+            raise TransientError("zygote", said)
         ours.settimeout(None)
         self._channel = ours
 
@@ -174,6 +187,14 @@ class Zygote:
         TransientError
             The zygote is gone, or the kernel has no process left.
         """
+        channel, pid, started = self.process(directory, out)
+        return Child(self, channel, pid, started, self._config)
+
+    def process(self, directory: Path, out: str) -> tuple[socket.socket, int, int]:
+        """The same, for whatever the zygote's module does: the child's channel, its pid, when it started.
+
+        Nothing can be written where `out` is empty. `reap` or `bury` it at the end.
+        """
         ours, theirs = socket.socketpair()
         with theirs:
             answer = self._ask(
@@ -183,7 +204,7 @@ class Zygote:
         if "pid" not in answer:
             ours.close()
             raise TransientError("zygote", f"no child could be forked: {answer.get('error')}")
-        return Child(self, ours, answer["pid"], answer["start_time"], self._config)
+        return ours, answer["pid"], answer["start_time"]
 
     def reap(self, pid: int) -> int:
         """Kill `pid` with its whole group and give its wait status."""

@@ -16,7 +16,7 @@ from typing import Any, cast
 import structlog
 
 from cytowatch import durable, outside
-from cytowatch.config import Storage
+from cytowatch.config.keys import Storage
 from cytowatch.decoder.answers import refused
 from cytowatch.record import manifest, names
 from cytowatch.record.manifest import FileEntry, Manifest
@@ -30,6 +30,7 @@ _MOST_UNNAMED = 100
 #: Folders below the top, of what a stage derives and of a member of an archive.
 _DEEPEST_DERIVED = 1
 _DEEPEST_MEMBER = 66
+_AS_DROPPED = FileEntry.__optional_keys__
 _LONGEST_NAME = 1000
 _LONGEST_PATH = 8192
 #: What the manifest of a member may say by itself; everything else follows from its archive.
@@ -170,7 +171,9 @@ def _is_text(value: object, most: int) -> bool:
 
 def _is_given(row: object) -> bool:
     """Whether a row stands for a file that was unpacked, at a path of ours."""
-    if not isinstance(row, dict) or set(row) != set(FileEntry.__required_keys__):
+    if not isinstance(row, dict) or set(row) - _AS_DROPPED != set(FileEntry.__required_keys__):
+        return False
+    if row.keys() & _AS_DROPPED and names.as_dropped(row) is None:
         return False
     path, size_bytes = row["path"], row["size_bytes"]
     if not _is_text(path, _LONGEST_PATH) or not path.startswith("source/"):

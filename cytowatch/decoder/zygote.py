@@ -1,8 +1,9 @@
 """The zygote: a small process that has the decoders loaded and forks one child an uploaded file.
 
 It has one thread and never runs an image operation: children of a zygote that did, hung. It is
-started by the daemon's main thread as ``python -m cytowatch.decoder.zygote DESCRIPTOR STAGES`` and
-answers three requests: ``fork``, ``reap`` and ``bury``.
+started by the daemon's main thread as ``python -m cytowatch.decoder.zygote DESCRIPTOR MODULE`` and
+answers three requests: ``fork``, ``reap`` and ``bury``. The module has the table ``STAGES``, or a
+``serve`` of its own for children that do something else than stages.
 """
 
 from __future__ import annotations
@@ -15,17 +16,22 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from cytowatch import outside
 from cytowatch.config import Config, from_mapping
-from cytowatch.decoder import sandbox, seccomp
-from cytowatch.decoder.stagehand import serve
+from cytowatch.decoder import sandbox, seccomp, stagehand
 
 __all__ = ["main", "start_time"]
 
+#: What a child does: answers at a socket, may write below a name, knows the configuration.
+Serve = Callable[[socket.socket, str, Config], None]
+
 _LARGEST_REQUEST = 1 << 16
 _ROUNDS = 1000
+_LONGEST_REASON = 300
 #: imagecodecs loads its codecs when they are used first, which would be in every child anew.
 _PRELOADED = ("numpy", "pyvips", "tifffile", "openslide", "imagecodecs._jpeg8", "PIL.Image")
 
@@ -50,20 +56,26 @@ def _started(pid: int) -> int:
         return 0
 
 
-def main(descriptor: int, stages: str) -> None:
+def main(descriptor: int, module: str) -> None:
     """Serve requests until the daemon closes its end."""
     sandbox.die_with_parent(int(os.environ.pop("CYTOWATCH_PARENT")))
     # A process that a decoder started, where no filter forbids that, comes to us when the decoder ends.
     sandbox.adopt_orphans()
-    for name in _PRELOADED:
-        importlib.import_module(name)
-    table = importlib.import_module(stages).STAGES
-    seccomp.prepare()
+    requests = socket.socket(fileno=descriptor)
+    try:
+        for name in _PRELOADED:
+            importlib.import_module(name)
+        serve = _served_by(module)
+        seccomp.prepare()
+    except Exception as error:
+        # Whoever waits for it learns why it does not come.
+        said = outside.text(f"{type(error).__name__}: {error}", most=_LONGEST_REASON)
+        requests.send(json.dumps({"failed": said}).encode())
+        raise
     # What is loaded stays: a collection in a child would touch, and so copy, all of its pages.
     gc.freeze()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    requests = socket.socket(fileno=descriptor)
     threads = len(os.listdir("/proc/self/task"))
     requests.send(json.dumps({"ready": os.getpid(), "threads": threads}).encode())
     while True:
@@ -73,7 +85,7 @@ def main(descriptor: int, stages: str) -> None:
         request = json.loads(message)
         try:
             if "fork" in request:
-                answer = _fork(request, descriptors[0], requests, table)
+                answer = _fork(request, descriptors[0], requests, serve)
             elif "bury" in request:
                 answer = _bury(request["bury"])
             else:
@@ -90,8 +102,15 @@ def main(descriptor: int, stages: str) -> None:
             _end_orphans()
 
 
+def _served_by(module: str) -> Serve:
+    """What the children do: `serve` of the module, or the stages in its table."""
+    found = importlib.import_module(module)
+    own: Serve | None = getattr(found, "serve", None)
+    return own or functools.partial(stagehand.serve, stages=found.STAGES)
+
+
 def _fork(
-    request: dict[str, Any], channel: int, requests: socket.socket, table: Any
+    request: dict[str, Any], channel: int, requests: socket.socket, serve: Serve
 ) -> dict[str, Any]:
     zygote = os.getpid()
     config = _configuration(request["config"])
@@ -108,7 +127,7 @@ def _fork(
         sandboxed = sandbox.enter(config, request["out"], parent=zygote)
         if config.sandbox.require and not sandboxed:
             os._exit(71)
-        serve(socket.socket(fileno=3), request["out"], config, table)
+        serve(socket.socket(fileno=3), request["out"], config)
         status = 0
     finally:
         os._exit(status)

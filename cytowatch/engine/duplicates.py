@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import structlog
 
+from cytowatch.decoder import unchanged
 from cytowatch.decoder.child import Stopped
-from cytowatch.engine import unchanged
 from cytowatch.engine.treatment import Treatment
 from cytowatch.model import Outcome
 from cytowatch.record import manifest

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from cytowatch import aside, outside, threads
 from cytowatch.config import Config
-from cytowatch.config import Engine as Settings
+from cytowatch.config.keys import Engine as Settings
 from cytowatch.decoder.child import Stopped
 from cytowatch.durable import failpoints
 from cytowatch.engine.fair import FairQueue

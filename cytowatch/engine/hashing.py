@@ -23,28 +23,10 @@ from cytowatch.transitions import notes
 from cytowatch.tree.index.index import Index, content_key
 from cytowatch.tree.spool import Spool
 
-__all__ = ["Hasher", "note"]
+__all__ = ["Hasher"]
 
-_ENDING = ".hash"
 _LOOK_EVERY_S = 1.0
 _CHUNK_BYTES = 4 << 20
-
-
-def note(spool: Spool, found: Manifest) -> None:
-    """Note, before `found` is published, that a hash of it is still to be computed, if one is.
-
-    Raises
-    ------
-    OSError
-        It cannot be written: the step is done again.
-    """
-    if any(row["sha256"] is None for row in found["files"]):
-        # Or after a power cut it would be in storage without a hash for ever.
-        durable.write_note(_note_of(spool, found["id"]), found["user"])
-
-
-def _note_of(spool: Spool, id_: str) -> Path:
-    return spool.requests / f"{id_}{_ENDING}"
 
 
 class _StoppedError(Exception):
@@ -84,7 +66,7 @@ class Hasher:
     def _waiting(self) -> Iterator[tuple[Path, Path]]:
         """(note, directory) of each that is published."""
         with suppress(OSError):
-            for one, id_ in notes.there(self._spool, _ENDING):
+            for one, id_ in notes.there(self._spool, notes.HASH):
                 found: Path | None = None
                 with aside.fence("request", one.name):
                     # In this order: it may be published between the two looks, and never comes back.

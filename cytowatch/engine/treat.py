@@ -11,12 +11,12 @@ import structlog
 
 from cytowatch import durable
 from cytowatch.config import Config
-from cytowatch.decoder import answers
+from cytowatch.decoder import answers, unchanged
 from cytowatch.decoder.answers import ClaimedFaultError
 from cytowatch.decoder.child import Child, ChildCrashed, Stopped, record
 from cytowatch.decoder.cluster import RemoteChild
 from cytowatch.decoder.pace import ChildTimedOut
-from cytowatch.engine import duplicates, unchanged
+from cytowatch.engine import duplicates
 from cytowatch.engine.doubts import is_real
 from cytowatch.engine.treatment import Observer, Treatment
 from cytowatch.model import Outcome
@@ -28,6 +28,7 @@ from cytowatch.record.status import Status
 from cytowatch.transitions import enter
 from cytowatch.transitions.enter import Place
 from cytowatch.tree.room import FEW_INODES, Amount, can_never_fit, never_fits
+from cytowatch.tree.spool import Spool
 
 __all__ = ["Observer", "Treatment", "give_up", "treat"]
 
@@ -56,7 +57,21 @@ def treat(with_: Treatment, id_: UploadedFileId) -> None:
         if isinstance(error, OSError) and durable.is_transient(error):
             said = f"{error.strerror}: {error.filename or id_}"
             raise TransientError(durable.why_of(error), said) from error
+        if isinstance(error, PermissionError):
+            # Of the decoder's files only what it names is opened, and that is refused elsewhere.
+            raise TransientError("not_permitted", _refused(with_.spool, error)) from error
         raise
+
+
+def _refused(spool: Spool, error: PermissionError) -> str:
+    """Where the tree does not let the daemon write, and what is to be done."""
+    # Of a rename the folder that it leads into: it is the one that more than one file needs.
+    named = os.path.dirname(error.filename2) if error.filename2 else error.filename
+    where = spool.shown(os.fsdecode(named)) if named else "the tree"
+    return (
+        f"{where} cannot be written ({error.strerror}): give it to the user of cytowatch; "
+        "then it goes on by itself"
+    )
 
 
 def _treat_found(with_: Treatment, id_: UploadedFileId) -> None:

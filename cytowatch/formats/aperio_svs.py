@@ -18,9 +18,10 @@ FORMAT = Format(
     treated="native",
     reader="OpenSlide",
     extension="svs",
-    oddities="Tiles are JPEG or JPEG 2000 (compressions 33003 and 33005); the second directory is a "
-    "thumbnail in strips, label and macro come last. Some scanners write the pixel size "
-    "with a comma. OpenSlide refuses one whose levels do not descend: then a pyramid is derived of its first page.",
+    oddities="Tiles are JPEG or JPEG 2000 (compressions 33003 and 33005). The second directory is a "
+    "thumbnail in strips; label and macro come last. Some scanners write the pixel size with "
+    "a comma. If the levels do not descend, OpenSlide refuses the file, and a pyramid is "
+    "derived from its first page.",
     source="https://openslide.org/formats/aperio/",
     matches=marked("aperio-svs"),
     native=True,

@@ -27,10 +27,11 @@ FORMAT = Format(
     treated="pyramid derived",
     reader="rows by pread, else Pillow",
     extension="bmp",
-    oddities="Plain 24 and 32 bit are read row by row, mostly from the bottom; run-length coded, "
-    "palette and OS/2 kinds by Pillow, under a limit of memory that is told from the "
-    "header. An alpha that is zero everywhere is no transparency, and left out. Where its pixels are said to begin "
-    "inside of its header or palette, they are read behind it if the length of the file agrees, else it is refused.",
+    oddities="Plain 24-bit and 32-bit files are read row by row, mostly from the bottom. Pillow reads "
+    "run-length coded, palette and OS/2 kinds, under a memory limit that is checked from the "
+    "header. An alpha channel that is zero everywhere is ignored. If the stated start of the "
+    "pixels lies inside the header or the palette, they are read from behind it if the length "
+    "of the file agrees; otherwise the file is refused.",
     source="Microsoft, Bitmap Storage",
     matches=matches,
 )

@@ -58,11 +58,12 @@ FORMAT = Format(
     treated="native",
     reader="OpenSlide",
     extension="dcm",
-    oddities="A DICOM whose preamble is the header of a TIFF is DICOM. Where its JPEG frames have other colours "
-    "than it states (YCbCr for RGB, or RGB for YCbCr), which OpenSlide would believe, a pyramid is derived with the right ones, "
-    "or a warning says so. Each level is a file; the files of one series in one folder are one slide, if they end in .dcm, "
-    ".dicom, in nothing or, as UIDs do, in a number. A DICOM "
-    "file of another kind (a CT, a report) is no image here, and the error says so.",
+    oddities="A DICOM file whose preamble is a TIFF header counts as DICOM. If its JPEG frames have "
+    "other colours than it states (YCbCr for RGB, or RGB for YCbCr), which OpenSlide would "
+    "believe, a pyramid is derived with the right colours, or a warning says so. Each level "
+    "is a file. The files of one series in one folder are one slide, if their names end in "
+    ".dcm, .dicom, nothing, or a number as UIDs do. A DICOM file of another kind (a CT, a "
+    "report) is not supported, and the error says so.",
     source="https://openslide.org/formats/dicom/",
     matches=matches,
     native=True,

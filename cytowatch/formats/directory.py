@@ -17,8 +17,9 @@ FORMAT = Format(
     treated="extracted",
     reader="–",
     extension="",
-    oddities="Its images and sets are claimed one by one as they are complete, as children of one "
-    "uploaded file for the folder, which is extracted when nothing has come for folder_quiet_s.",
+    oddities="Each image or set in it is claimed as soon as it is complete, as a child of one uploaded "
+    "file for the folder. The folder is extracted when nothing has arrived for "
+    "folder_quiet_s.",
     source="docs/decisions/009-folders.md",
     matches=lambda _probe: None,
     extract=True,

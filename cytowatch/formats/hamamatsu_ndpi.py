@@ -18,9 +18,9 @@ FORMAT = Format(
     treated="native",
     reader="OpenSlide",
     extension="ndpi",
-    oddities="A classic TIFF that may be larger than 4 GiB: pointers to directories have eight "
-    "bytes, and the high halves of values follow each directory. Levels are single JPEG "
-    "strips with restart markers; a source lens of -1 is the macro, -2 a map.",
+    oddities="A classic TIFF that can be larger than 4 GiB: pointers to directories have eight bytes, "
+    "and the high halves of values follow each directory. Each level is a single JPEG strip "
+    "with restart markers. A source lens of -1 marks the macro, -2 a map.",
     source="https://openslide.org/formats/hamamatsu/",
     matches=marked("hamamatsu-ndpi"),
     native=True,

@@ -18,10 +18,10 @@ FORMAT = Format(
     treated="native",
     reader="OpenSlide",
     extension="vms",
-    oddities="The set is what the index names: ImageFile(x,y), MapFile, OptimisationFile, "
-    "MacroImage, all in the folder of the index; a name that leads elsewhere is refused. "
-    "JPEGs called name(x,y).jpg, name_macro.jpg and name_map2.jpg wait for their index, "
-    "and name.jpg with them; one that comes alone is taken for a picture when the wait is over.",
+    oddities="The index names the files of the set: ImageFile(x,y), MapFile, OptimisationFile, "
+    "MacroImage, all in its own folder. A name that leads elsewhere is refused. JPEGs named "
+    "name(x,y).jpg, name_macro.jpg, name_map2.jpg and name.jpg wait for their index; if none "
+    "arrives in time, each counts as a picture.",
     source="https://openslide.org/formats/hamamatsu/",
     matches=marked("hamamatsu-vms"),
     native=True,

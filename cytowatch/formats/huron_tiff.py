@@ -18,7 +18,7 @@ FORMAT = Format(
     treated="native",
     reader="OpenSlide",
     extension="tif",
-    oddities="The second directory is a thumbnail in strips; the label has subfile type 1, the macro "
+    oddities="The second directory is a thumbnail in strips. The label has subfile type 1, the macro "
     "9.",
     source="https://openslide.org/formats/huron/",
     matches=marked("huron-tiff"),

@@ -27,14 +27,15 @@ FORMAT = Format(
     treated="pyramid derived",
     reader="imagecodecs",
     extension="jp2",
-    oddities="A tiled one is read tile by tile: the main header and one tile's parts are a "
-    "codestream of their own. One without tiles is decoded whole, and refused from its "
-    "header where memory does not allow that, as is one whose tiles begin between two samples "
-    "of subsampled colours. sYCC, CMYK, palettes, subsampling, signed samples and those of other "
-    "than 8 or 16 bits become RGB or grey; CIELab, other YCbCr and components of different "
-    "depths are refused. Where components have steps of their own it is decoded whole; where all have the same, "
-    "it has as many pixels as samples. Opacity is transparency, and so is one sample more than there are colours of which "
-    "nothing is said; other samples are left out and named.",
+    oddities="A tiled file is read tile by tile: the main header and the parts of one tile form a "
+    "codestream. A file without tiles is decoded as a whole, and refused by its header if "
+    "memory does not allow that. The same holds for a file whose tiles start between two "
+    "samples of subsampled colours. sYCC, CMYK, palettes, subsampling, signed samples and "
+    "samples of other than 8 or 16 bits become RGB or grey. CIELab, other YCbCr and "
+    "components of different depths are refused. If the components have different steps, the "
+    "file is decoded as a whole; if all have the same step, it has as many pixels as samples. "
+    "Opacity counts as transparency, and so does a single extra sample without a stated "
+    "meaning. Other extra samples are left out, with a warning.",
     source="ISO/IEC 15444-1, Annexes A and I",
     matches=matches,
 )

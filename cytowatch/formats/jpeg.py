@@ -38,9 +38,10 @@ FORMAT = Format(
     treated="pyramid derived",
     reader="libvips",
     extension="jpg",
-    oddities="EXIF orientation, or else that of XMP, is applied; CMYK and YCCK are converted through their profile, or a general one. 72 or "
-    "96 dpi of a camera is no pixel size. What the decoder warns of is told, "
-    "and is damage where pixels are lost.",
+    oddities="The orientation from EXIF, or else from XMP, is applied. CMYK and YCCK are converted "
+    "with their own profile, or with a general one. The 72 or 96 dpi of a camera is not a "
+    "pixel size. A warning from the decoder is recorded, and counts as damage if pixels are "
+    "lost.",
     source="ITU-T T.81, Annex B",
     matches=matches,
 )

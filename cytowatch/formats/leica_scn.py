@@ -18,8 +18,8 @@ FORMAT = Format(
     treated="native",
     reader="OpenSlide",
     extension="scn",
-    oddities="One collection holds a macro of the whole slide and one or more main images; OpenSlide "
-    "shows all brightfield ones in one plane.",
+    oddities="One collection holds a macro of the whole slide and one or more main images. OpenSlide "
+    "shows all brightfield images in one plane.",
     source="https://openslide.org/formats/leica/",
     matches=marked("leica-scn"),
     native=True,

@@ -5,7 +5,7 @@ Headers are a few bytes that anybody can write; decoding what they promise can t
 
 from __future__ import annotations
 
-from cytowatch.config import Limits
+from cytowatch.config.keys import Limits
 from cytowatch.formats.structure.tiff import Tiff
 
 __all__ = ["Refusal", "of_expansion", "of_image", "of_structure"]

@@ -18,11 +18,11 @@ FORMAT = Format(
     treated="native",
     reader="OpenSlide",
     extension="mrxs",
-    oddities="The .mrxs is a small JPEG; the slide is in the folder: Slidedat.ini names Index.dat "
-    "and every Data file. SLIDE_CREATION_FINISHED = False in it means that the scanner is "
-    "still at work. File and folder are renamed together, "
-    "and may differ in case. An index or a data file that bears another SLIDE_ID is of another slide: "
-    "mixed_slides.",
+    oddities="The .mrxs is a small JPEG; the slide is in the folder, where Slidedat.ini names "
+    "Index.dat and every Data file. SLIDE_CREATION_FINISHED = False in it means that the "
+    "scanner is still working. File and folder are renamed together, and can differ in case. "
+    "If an index or data file has another SLIDE_ID, it belongs to another slide: the reason "
+    "is mixed_slides.",
     source="https://openslide.org/formats/mirax/",
     matches=marked("mirax-mrxs"),
     native=True,

@@ -18,10 +18,9 @@ FORMAT = Format(
     treated="converted",
     reader="slideio",
     extension="vsi",
-    oddities="The .vsi is a small TIFF with a preview, the slide is in the .ets files; file and "
-    "folder are renamed together. Without any .ets it is taken for the TIFF that it is when the wait is "
-    "over. slideio has wheels for x86_64 only: elsewhere it is an "
-    "error of its own, reader_missing.",
+    oddities="The .vsi is a small TIFF with a preview; the slide is in the .ets files. File and folder "
+    "are renamed together. A .vsi that waits in vain for its .ets files counts as a TIFF. "
+    "slideio has wheels only for x86_64; elsewhere the error is reader_missing.",
     source="https://bio-formats.readthedocs.io/en/latest/formats/cellsens-vsi.html",
     matches=marked("olympus-vsi"),
 )

@@ -45,11 +45,12 @@ FORMAT = Format(
     treated="native if pyramidal, else pyramid derived",
     reader="OpenSlide, else tifffile",
     extension="ome.tif",
-    oddities="Native where OpenSlide sees every level; of a pyramid in SubIFDs it sees one, so that "
-    "one is derived, and JPEG tiles are copied into it as they are. Each series becomes a "
-    "pyramid. Three channels that are called or coloured red, green and blue, and three of 8 bits that have "
-    "neither names nor colours, are one RGB picture; of all other planes (fluorescence, focus, time) the "
-    "first is taken and the others are named. One that refers to other files is not supported, and says so.",
+    oddities="Native if OpenSlide sees every level. OpenSlide sees only one level of a pyramid in "
+    "SubIFDs, so a pyramid is derived, and JPEG tiles are copied into it as they are. Each "
+    "series becomes a pyramid. Three channels that are named or coloured red, green and blue "
+    "are one RGB picture, and so are three 8-bit channels with neither names nor colours. "
+    "Otherwise the first plane (of fluorescence, focus, time) is used, and the others are "
+    "listed. An OME-TIFF that refers to other files is not supported, and the error says so.",
     source="https://ome-model.readthedocs.io/en/stable/ome-tiff/specification.html",
     matches=marked("ome-tiff"),
     native=True,

@@ -25,8 +25,9 @@ FORMAT = Format(
     treated="pyramid derived",
     reader="rows by pread, else Pillow",
     extension="pgm",
-    oddities="A text that merely begins with P5 is none: two numbers and a maximum must follow. P5 of 8 and 16 bits is read row by row; a plain P2 by Pillow under a limit of memory. "
-    "Values are spread over 8 or 16 bits where their maximum is another.",
+    oddities="A text that merely starts with P5 does not count: two numbers and a maximum must follow. "
+    "P5 of 8 and 16 bits is read row by row; Pillow reads plain P2 under a memory limit. If "
+    "the maximum is not that of 8 or 16 bits, values are scaled.",
     source="https://netpbm.sourceforge.net/doc/pgm.html",
     matches=matches,
 )

@@ -18,8 +18,8 @@ FORMAT = Format(
     treated="native",
     reader="OpenSlide",
     extension="tiff",
-    oddities="Sizes of lower levels include padding; the pixel size is in DICOM_PIXEL_SPACING, one a "
-    "level. Label and macro are pages or base64 in the XML.",
+    oddities="The sizes of lower levels include padding. DICOM_PIXEL_SPACING has one pixel size per "
+    "level. Label and macro are pages, or base64 in the XML.",
     source="https://openslide.org/formats/philips/",
     matches=marked("philips-tiff"),
     native=True,

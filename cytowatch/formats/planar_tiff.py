@@ -26,13 +26,15 @@ FORMAT = Format(
     treated="pyramid derived",
     reader="libvips, else tifffile",
     extension="tif",
-    oddities="What libvips does not read (ZSTD, LZMA, LERC or JPEG 2000 in TIFF) goes to tifffile. "
-    "Of several pages the first that is neither a reduced image nor a mask is the pyramid. Tiles that "
-    "the file leaves out are counted in a warning. 16 bits and floating samples end in a lossless "
-    "pyramid of 16 bits; fewer bits are spread, wide, signed and floating samples scaled. "
-    "YCbCr, Lab and samples that ExtraSamples does not call transparency go to tifffile as well: "
-    "what is neither colour nor transparency is left out and named. A pixel size is taken from the tags of the "
-    "standard and from what ImageJ, MetaMorph, NIS-Elements, Micro-Manager, LSM and GeoTIFF (in metres) state beside them.",
+    oddities="If libvips cannot read a file (ZSTD, LZMA, LERC or JPEG 2000 in TIFF), tifffile does. In "
+    "a file of several pages, the pyramid is made from the first page that is neither a "
+    "reduced image nor a mask. Tiles that the file leaves out are counted in a warning. "
+    "16-bit and floating-point samples become a lossless 16-bit pyramid; samples of fewer "
+    "bits are expanded; wide, signed and floating-point samples are scaled. tifffile also "
+    "reads YCbCr, Lab, and samples that ExtraSamples does not call transparency. A sample "
+    "that is neither colour nor transparency is left out, with a warning. The pixel size "
+    "comes from the standard tags, and from the notes of ImageJ, MetaMorph, NIS-Elements, "
+    "Micro-Manager, LSM and GeoTIFF (in metres).",
     source="TIFF 6.0",
     matches=matches,
 )

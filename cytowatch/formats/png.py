@@ -23,8 +23,9 @@ FORMAT = Format(
     treated="pyramid derived",
     reader="libvips",
     extension="png",
-    oddities="Palettes and 1, 2 and 4 bits are expanded, transparency is laid over white, 16 bits "
-    "are kept; interlaced ones are read whole. The orientation of eXIf, or else of XMP, is applied.",
+    oddities="Palettes and samples of 1, 2 and 4 bits are expanded. Transparency is laid over white. "
+    "16 bits are kept. Interlaced files are read as a whole. The orientation from eXIf, or "
+    "else from XMP, is applied.",
     source="ISO/IEC 15948",
     matches=matches,
 )

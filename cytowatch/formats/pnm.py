@@ -25,8 +25,8 @@ FORMAT = Format(
     treated="pyramid derived",
     reader="rows by pread, else Pillow",
     extension="pnm",
-    oddities="P6 is read row by row, the others by Pillow under a limit of memory; the ones of a PBM "
-    "are black.",
+    oddities="P6 is read row by row; Pillow reads the others under a memory limit. In a PBM, 1 is "
+    "black.",
     source="https://netpbm.sourceforge.net/doc/pnm.html",
     matches=matches,
 )

@@ -27,10 +27,9 @@ FORMAT = Format(
     treated="native",
     reader="OpenSlide",
     extension="tif",
-    oddities="Pages in strips among the levels are thumbnails, and passed over. Where OpenSlide "
-    "refuses it (JPEG 2000 tiles), or would show it otherwise than it is meant (samples that are "
-    "not unsigned ones of 8 bits, an orientation, a fourth sample that is no transparency), a "
-    "pyramid is derived.",
+    oddities="Pages in strips between the levels are thumbnails, and ignored. A pyramid is derived if "
+    "OpenSlide refuses the file (JPEG 2000 tiles) or would show it wrongly: samples other "
+    "than unsigned 8-bit ones, an orientation, or a fourth sample that is not transparency.",
     source="https://openslide.org/formats/generic-tiff/",
     matches=matches,
     native=True,

@@ -43,10 +43,10 @@ FORMAT = Format(
     treated="extracted",
     reader="Python's tarfile, guarded",
     extension="tar",
-    oddities="Symbolic links, devices and names that lead out refuse the whole archive, as in a zip. A hard link to an "
-    "earlier member is a copy of it. "
-    "Whether a tar.gz is whole is told by the length that stands at its end, a multiple of 512: one cut "
-    "in some two hundred is not seen before it is unpacked.",
+    oddities="Symbolic links, devices and names that lead out of the archive refuse it as a whole, as "
+    "in a zip. A hard link to an earlier member is a copy of that member. A tar.gz counts as "
+    "complete if the length stored at its end is a multiple of 512; about one truncated file "
+    "in two hundred is detected only while it is unpacked.",
     source="POSIX.1-2001, pax interchange format; RFC 1952",
     matches=matches,
     extract=True,

@@ -18,8 +18,8 @@ FORMAT = Format(
     treated="native",
     reader="OpenSlide",
     extension="bif",
-    oddities="Tiles overlap by amounts that the XML states; levels are told from each other by their "
-    "description, level=N mag=M.",
+    oddities="Tiles overlap by amounts that the XML states. The description of each level is level=N "
+    "mag=M.",
     source="https://openslide.org/formats/ventana/",
     matches=marked("ventana-bif"),
     native=True,

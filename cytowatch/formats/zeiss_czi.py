@@ -23,11 +23,11 @@ FORMAT = Format(
     treated="converted",
     reader="pylibCZIrw",
     extension="czi",
-    oddities="Every scene becomes a pyramid of its own. Of more channels, focal planes or times than "
-    "a viewer shows the first is the pyramid and the others are named. Label and preview "
-    "are kept as files. 16 bits are kept. What a mosaic does not cover is black, and said where another "
-    "plane covers it. Colours of 16 bits whose bytes are packed apart with zstd are read by "
-    "cytowatch itself: Zeiss' library reads them wrongly.",
+    oddities="Every scene becomes a pyramid of its own. If there are more channels, focal planes or "
+    "times than a viewer shows, the first is used and the others are listed. Label and "
+    "preview are kept as files. 16 bits are kept. Areas that a mosaic does not cover are "
+    "black, with a note if another plane covers them. cytowatch itself reads 16-bit colours "
+    "that zstd packs byte by byte, because the Zeiss library reads them wrongly.",
     source="Zeiss, ZISRAW (CZI) file format 1.2",
     matches=matches,
 )

@@ -25,9 +25,9 @@ FORMAT = Format(
     treated="extracted",
     reader="cytowatch itself: its own records, the standard library's decompressors",
     extension="zip",
-    oddities="Hostile ones are refused whole; a damaged member is passed over, and the archive is shown with what it "
-    "lost. Zips of the macOS Finder above 4 GiB are unpacked to their true end. A zip in a zip is "
-    "unpacked once. The package of an Office document is not an archive.",
+    oddities="A hostile archive is refused as a whole. A damaged member is skipped, and the archive "
+    "shows how many it lost. Zips above 4 GiB from the macOS Finder are unpacked to their "
+    "real end. A zip in a zip is unpacked once. An Office document is not an archive.",
     source="PKWARE APPNOTE 6.3.10, section 4.3",
     matches=matches,
     extract=True,

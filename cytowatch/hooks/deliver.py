@@ -28,7 +28,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from cytowatch import aside, outside, threads
-from cytowatch.config import Hook
+from cytowatch.config.keys import Hook
 from cytowatch.hooks.pending import Pending, bury, pending, place_of, save
 from cytowatch.record.manifest import Manifest, losses
 from cytowatch.tree.spool import Spool

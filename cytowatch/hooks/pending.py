@@ -20,7 +20,7 @@ from cytowatch.record.status import Status
 from cytowatch.tree.spool import Spool
 
 if TYPE_CHECKING:
-    from cytowatch.config import Hook
+    from cytowatch.config.keys import Hook
 
 __all__ = [
     "Pending",

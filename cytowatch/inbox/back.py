@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cytowatch import durable
-from cytowatch.inbox import owner
+from cytowatch.durable import owner
 
 __all__ = ["Unit", "give_back", "opened", "put"]
 

@@ -14,6 +14,8 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 from watchdog.events import FileCreatedEvent
 from watchdog.observers.api import BaseObserver
@@ -29,11 +31,15 @@ from watchdog.observers.polling import PollingObserverVFS
 from cytowatch import aside
 from cytowatch.inbox.scan import DEEPEST
 
-__all__ = ["folders", "inotify", "polling"]
+__all__ = ["folders", "inotify", "most_watches", "polling"]
 
 #: How long watchdog holds back that something was moved away, to pair it with where it went: the two
 #: come together. With its own half second every claim would hold up the events behind it.
 _PAIRING_S = 0.02
+_MAX_WATCHES = Path("/proc/sys/fs/inotify/max_user_watches")
+#: So many parts of the kernel's watches there are, of which one user may use one; a few in any case.
+_SHARES = 4
+_FEW_WATCHES = 64
 
 
 def folders(top: str) -> Iterator[str]:
@@ -52,8 +58,26 @@ def folders(top: str) -> Iterator[str]:
             waiting += [(inner, depth + 1) for inner in below]
 
 
+def most_watches() -> int:
+    """How many folders of one user are watched at most: the kernel's watches are for all of them."""
+    try:
+        there = int(_MAX_WATCHES.read_text())
+    except (OSError, ValueError):
+        return _FEW_WATCHES
+    return max(_FEW_WATCHES, there // _SHARES)
+
+
 class _Group(InotifyWatchGroup):
-    """The watches of ``inbox/`` and of what lies below it."""
+    """The watches of ``inbox/`` and of what lies below it; no user has more than a share of them.
+
+    What is beyond that share is found by the scan alone.
+    """
+
+    def __init__(self, *arguments: Any, most: int, **more: Any) -> None:
+        # The base watches all that lies there, and so asks for these at once.
+        self._most = most
+        self._of_user: dict[str, set[WatchDescriptor]] = {}
+        super().__init__(*arguments, **more)
 
     def on_event(self, event: InotifyEvent) -> None:
         with self._lock:
@@ -89,6 +113,8 @@ class _Group(InotifyWatchGroup):
 
     def _remove_watch_internally(self, wd: WatchDescriptor) -> None:
         path = self._active_callbacks_by_watch.pop(wd, None)
+        if path is not None:
+            self._of_user.get(self._whose(path), set()).discard(wd)
         if path is not None and self._active_callbacks_by_path.get(path) == wd:
             del self._active_callbacks_by_path[path]
 
@@ -111,6 +137,10 @@ class _Group(InotifyWatchGroup):
 
     def _watched(self, folder: bytes) -> bool:
         """Watch `folder`, whatever it was called before; tells whether that was possible."""
+        user = self._whose(folder)
+        theirs = self._of_user.setdefault(user, set())
+        if len(theirs) >= self._most and folder not in self._active_callbacks_by_path:
+            return False
         try:
             wd = self._inotify_fd.add_callback(folder, self.event_mask, self._callback, self._id)
         except OSError:
@@ -120,6 +150,9 @@ class _Group(InotifyWatchGroup):
         before = self._active_callbacks_by_watch.get(wd)
         if before is not None and self._active_callbacks_by_path.get(before) == wd:
             del self._active_callbacks_by_path[before]
+        if before is not None:
+            self._of_user.get(self._whose(before), set()).discard(wd)
+        theirs.add(wd)
         self._active_callbacks_by_path[folder] = wd
         self._active_callbacks_by_watch[wd] = folder
         return True
@@ -138,6 +171,7 @@ class _Emitter(InotifyEmitter):
             is_recursive=True,
             event_mask=self.get_event_mask_from_filter(),
             follow_symlink=False,
+            most=most_watches(),
         )
 
     def build_and_queue_event(

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from cytowatch import aside
 from cytowatch.durable import trees
+from cytowatch.inbox import waits
 from cytowatch.inbox.markers import Markers, withdraw
 from cytowatch.inbox.settle import Settler, Track
 from cytowatch.record import names
@@ -81,6 +82,12 @@ class Dropped:
         #: When each may be finished, as it was found last, and when that is looked at again.
         self._times: dict[str, float] = {}
         self._look_at = float("-inf")
+        #: What somebody must mend, and was left behind by a folder that is done with: their paths.
+        self._left: set[str] = set()
+
+    def was_left(self, track: Track) -> bool:
+        """Whether it could not be taken as long as its folder was open, and waits for the same still."""
+        return track.drop.path in self._left and _is_hopeless(track)
 
     def happened(self, folder: str, now: float) -> None:
         """Something was claimed out of `folder`, or is about to be."""
@@ -113,6 +120,8 @@ class Dropped:
         self._folders.finish(folder, [_skipped(track, folder) for track in left])
         self._times.pop(folder, None)
         self._active.pop(folder, None)
+        self._left = {path for path in self._left if self._settler.knows(path)}
+        self._left |= {track.drop.path for track in left if _is_hopeless(track)}
         marker = self._markers.take(folder)
         if marker is not None:
             grave = self._trash / f"marker.{os.urandom(8).hex()}"
@@ -130,7 +139,7 @@ class Dropped:
                 if folder is None or folder in busy:
                     continue
                 newest[folder] = max(newest[folder], track.changed_at)
-                if track.claiming or track.due_at is not None or self._lacks_marker(track):
+                if track.claiming or self._is_awaited(track) or self._lacks_marker(track):
                     busy.add(folder)
         return {
             folder: self._active[folder] if folder in self._markers else at + quiet_s(folder)
@@ -147,6 +156,10 @@ class Dropped:
         known = [at for folder, at in self._times.items() if aside.may_try("folder", folder)]
         return max(min(known), self._look_at) if known else None
 
+    def _is_awaited(self, track: Track) -> bool:
+        """Whether it is claimed by itself before long: not what somebody must mend first."""
+        return track.due_at is not None and not _is_hopeless(track)
+
     def _lacks_marker(self, track: Track) -> bool:
         """Whether it is an image that its scanner has not yet said to be done."""
         waits = track.waiting is not None and track.waiting.why == "done_marker"
@@ -161,6 +174,10 @@ class Dropped:
                 if folder is not None:
                     left.setdefault(folder, []).append(track)
         return left
+
+
+def _is_hopeless(track: Track) -> bool:
+    return track.waiting is not None and track.waiting.why in waits.HOPELESS
 
 
 def _folder_of(track: Track, folders: dict[str, float] | set[str]) -> str | None:

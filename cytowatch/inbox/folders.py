@@ -7,6 +7,7 @@ when nothing has come for ``folder_quiet_s``.
 
 from __future__ import annotations
 
+import base64
 import os
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from datetime import datetime
 from typing import cast
 
 from cytowatch import durable
-from cytowatch.config import Storage
+from cytowatch.config.keys import Storage
 from cytowatch.durable.failpoints import reached
 from cytowatch.engine.treat import Observer
 from cytowatch.formats import directory
@@ -69,6 +70,7 @@ class Folders:
         self._now = now
         self._make_id = make_id
         self._software = software
+        #: By the folder's path below ``inbox/``, as the system spells it.
         self._open: dict[str, _Open] = {}
 
     @property
@@ -78,7 +80,7 @@ class Folders:
 
     def is_open(self, folder: str) -> bool:
         """Whether there is an uploaded file for `folder` already."""
-        return names.decode(os.fsencode(folder))[0] in self._open
+        return folder in self._open
 
     def recover(self) -> None:
         """Take up the folders that were open; their children are found by what they say."""
@@ -90,8 +92,8 @@ class Folders:
                 continue
             if enter.is_folder(found):
                 place = Place(status=Status.EXTRACTING_DATA, path=path, manifest=found)
-                self._open[found["drop_path"]] = _Open(place)
-                self._add(self._open[found["drop_path"]], self._children_of(found))
+                self._open[_folder_of(found)] = _Open(place)
+                self._add(self._open[_folder_of(found)], self._children_of(found))
 
     def _children_of(self, parent: Manifest) -> list[str]:
         """Every uploaded file that names `parent`, as the index knows."""
@@ -100,12 +102,11 @@ class Folders:
 
     def parent(self, folder: str, user: str, project: str | None) -> Manifest:
         """The manifest of the uploaded file that stands for `folder`; made if there is none yet."""
-        key = names.decode(os.fsencode(folder))[0]
-        if key not in self._open:
-            self._make(folder, key, user, project)
-        return self._open[key].place.manifest
+        if folder not in self._open:
+            self._make(folder, user, project)
+        return self._open[folder].place.manifest
 
-    def _make(self, folder: str, key: str, user: str, project: str | None) -> None:
+    def _make(self, folder: str, user: str, project: str | None) -> None:
         now = self._now()
         name, name_base64 = names.decode(os.fsencode(os.path.basename(folder)))
         id_ = self._make_id(now, name)
@@ -115,7 +116,8 @@ class Folders:
         for below in (path, path / "source"):
             below.mkdir(mode=int(self._settings.dir_mode, 8))
         made = manifest.new(
-            id=id_, user=user, name=name, name_base64=name_base64, drop_path=key,
+            id=id_, user=user, name=name, name_base64=name_base64,
+            drop_path=names.decode(os.fsencode(folder))[0],
             projects=[project] if project else [], files=[], now=now, software=self._software,
         )  # fmt: skip
         row = directory.FORMAT
@@ -138,13 +140,13 @@ class Folders:
         # The claim that names it syncs state/tmp, and so this.
         path = self._spool.move(path, Status.EXTRACTING_DATA, durably=False)
         last = Place(status=Status.EXTRACTING_DATA, path=path, manifest=extracting)
-        self._open[key] = _Open(last)
+        self._open[folder] = _Open(last)
         self._observer.entered(first, last, 0.0)
         reached("folder.entered")
 
     def claimed(self, folder: str, children: list[str]) -> None:
         """Note what was claimed out of `folder`."""
-        found = self._open.get(names.decode(os.fsencode(folder))[0])
+        found = self._open.get(folder)
         if found is not None:
             self._add(found, children)
 
@@ -174,13 +176,12 @@ class Folders:
 
     def finish(self, folder: str, skipped: list[SkippedEntry]) -> None:
         """Nothing more comes: `folder` is EXTRACTED, and goes if it is empty."""
-        key = names.decode(os.fsencode(folder))[0]
-        place = self._open[key].place
+        place = self._open[folder].place
         named = skipped[:_MOST_SKIPPED]
         if len(skipped) > _MOST_SKIPPED:
             rest = len(skipped) - _MOST_SKIPPED
             named.append(SkippedEntry(name="", reason="and more, not named here", count=rest))
-        changed = cast("Manifest", {**_with_children(self._open[key]), "skipped": named})
+        changed = cast("Manifest", {**_with_children(self._open[folder]), "skipped": named})
         # First of all: after a kill between the two it is finished once more, and is still empty.
         self._remove_empty(folder)
         after = (
@@ -188,7 +189,7 @@ class Folders:
             if changed["children"]
             else enter.fail(self._spool, place, _NOTHING, now=self._now())
         )
-        del self._open[key]
+        del self._open[folder]
         began = datetime.fromisoformat(place.manifest["history"][-1]["at"])
         self._observer.entered(place, after, (self._now() - began).total_seconds())
 
@@ -196,6 +197,14 @@ class Folders:
         """Remove the folder and those in it, if no file is left: a technician sees that it is done."""
         with suppress(OSError):
             durable.remove_empty(self._spool.inbox, folder)
+
+
+def _folder_of(found: Manifest) -> str:
+    """The dropped folder's path, as the system spells it; the manifest's own is text for people."""
+    if found["name_base64"] is None:
+        return found["drop_path"]
+    name = os.fsdecode(base64.b64decode(found["name_base64"]))
+    return f"{os.path.dirname(found['drop_path'])}/{name}"
 
 
 def _with_children(found: _Open) -> Manifest:

@@ -12,7 +12,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from cytowatch import aside, durable, formats
@@ -29,7 +29,7 @@ from cytowatch.inbox.scan import Drop, Waiting
 from cytowatch.inbox.settle import Settler, Track
 from cytowatch.inbox.sweep import Sweep
 from cytowatch.inbox.turns import Turns
-from cytowatch.record import manifest
+from cytowatch.record import lacking, manifest
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
 from cytowatch.tree.pauses import Pauses
@@ -47,10 +47,9 @@ _LOOK_AGAIN_S = 60.0
 _COUNT_SHARE = 20.0
 _PAUSED = Waiting(why="paused", detail="the administrator has paused it; it is taken later")
 _LOOK_FOR_RESUME_S = 0.5
+_LOOK_FOR_ROOM_S = 1.0
 #: What was set aside is tried again after this time at the earliest.
 _SOON_S = 1.0
-#: What somebody has to mend; it is tried again, and `idle` does not wait for it.
-_HOPELESS = frozenset({"other_filesystem", "not_permitted", "unreadable", "set_aside"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,7 +191,7 @@ class Intake:
         if self._to_mend:
             # Nothing new while what a fault left half-done waits to be put right.
             return
-        due = []
+        due: list[Track] = []
         paused = {user: pauses.covers(user) for user in self._settler.users}
         for track in self._settler.due(now):
             if paused[track.drop.user]:
@@ -206,6 +205,14 @@ class Intake:
             lambda room: self._put_room_aside(room, now),
         )
         self._dropped.finish_some(now, self._folder_quiet_s)
+
+    def hold(self, now: float, lacks: str) -> None:
+        """Begin nothing, because the disk `lacks` something: what is quiet waits for that."""
+        said = f"{lacks}: nothing new is begun; it is taken when there is room"
+        waiting = Waiting(why="disk", detail=said)
+        for track in self._settler.due(now):
+            if track.drop.user:
+                self._settler.busy(track, waiting, now, quiet_s=_LOOK_FOR_ROOM_S)
 
     def _take_up(self, room: Room, bundle: Bundle, now: float) -> bool:
         """Claim `bundle`, if it is ready; says whether more may be claimed for its user."""
@@ -251,7 +258,9 @@ class Intake:
             return
         late = self._settler.is_late(bundle.changed_at, now, bundle.head.drop.user)
         if bundle.group.missing is not None and not late and marker is None:
-            detail = f"missing {bundle.group.missing}"
+            parts = bundle.group.parts
+            whole = lacking.layout(parts) if parts else ""
+            detail = f"missing {bundle.group.missing}{whole}"
             for track in bundle.tracks:
                 self._settler.lacking(
                     track,
@@ -296,11 +305,13 @@ class Intake:
                 drop=track.drop,
                 to=f"source/{places[track.drop.path]}",
                 role="sidecar" if track.drop.path in sidecars else "source",
+                dropped_as=bundle.group.dropped_as(track.drop.path[len(bundle.room) + 1 :]),
             )
             for track in bundle.tracks
         )
         parent = None
-        if bundle.folder is not None and self._may_be_an_image(bundle):
+        dropped_in = None if self._goes_alone(bundle) else bundle.folder
+        if dropped_in is not None and self._may_be_an_image(bundle):
             head = bundle.head.drop
             if not os.access(self._spool.inbox / os.path.dirname(head.path), os.W_OK | os.X_OK):
                 # Or an uploaded file would stand for a folder out of which nothing can be taken.
@@ -308,12 +319,12 @@ class Intake:
                 self._put_off(bundle, waits.fault(refused), now)
                 return
             try:
-                parent = self._folders.parent(bundle.folder, head.user, head.project)
+                parent = self._folders.parent(dropped_in, head.user, head.project)
             except OSError as error:
                 self._to_mend = True
                 self._put_off(bundle, waits.fault(error), now)
                 return
-            self._dropped.happened(bundle.folder, now)
+            self._dropped.happened(dropped_in, now)
         folder = bundle.group.folder
         own = bundle.folder is None or bundle.head.drop.path in self._markers
         parcel = Parcel(
@@ -333,6 +344,15 @@ class Intake:
             user,
             _Running(bundle=bundle, parcel=parcel, quiet_for_s=quiet_for_s, overdue=overdue),
         )
+
+    def _goes_alone(self, bundle: Bundle) -> bool:
+        """Whether it could not be taken while its folder was open, and the folder is done with.
+
+        An uploaded file that stands for the folder again would wait for nothing but it, at each try.
+        """
+        if bundle.folder is None or self._folders.is_open(bundle.folder):
+            return False
+        return self._dropped.was_left(bundle.head)
 
     def _claim(self, running: _Running) -> None:
         """In a thread of `Turns`."""
@@ -374,7 +394,7 @@ class Intake:
                 done = self._ended_with(running, now)
                 if done is not None:
                     claimed.append(done)
-                    if bundle.folder is not None:
+                    if bundle.folder is not None and running.parcel.parent is not None:
                         children.setdefault(bundle.folder, []).append(done.id)
                         self._dropped.happened(bundle.folder, now)
             if fenced.failed:
@@ -476,7 +496,7 @@ class Intake:
             and not any(
                 track.due_at is not None
                 and track.waiting is not _PAUSED
-                and not (track.waiting and track.waiting.why in _HOPELESS)
+                and not (track.waiting and track.waiting.why in waits.HOPELESS)
                 and (not track.incomplete or track.due_at - now < patience_s)
                 for track in self._settler.tracks
             )
@@ -486,13 +506,19 @@ class Intake:
         """How many drops wait and the oldest for how many seconds, by reason; all their bytes."""
         if now >= self._count_at:
             began = time.monotonic()
-            self._counts = waits.counts(self._settler, now)
+            self._counts = waits.counts(self._settler, now, self._folders.is_open)
             self._count_at = now + _COUNT_SHARE * (time.monotonic() - began)
         return self._counts
 
     def waiting(self, now: float) -> list[dict[str, Any]]:
         """What lies in the inboxes longest, why, and since when, ready for JSON."""
-        return waits.listed(self._settler, now, self._now())
+        return waits.listed(self._settler, now, self._now(), self._folders.is_open)
+
+    def left(self, now: float) -> list[dict[str, Any]]:
+        """What people left lately in folders of which nothing more is taken, in rows like those."""
+        wall = self._now()
+        since = wall - timedelta(days=self._config.feedback.status_days)
+        return waits.left(self._settler, now, wall, self._folders.is_open, since=since)
 
     def stop(self) -> None:
         """Let the claims that run come to their end; no new one begins."""
@@ -502,5 +528,5 @@ class Intake:
 
 def _looks_like_an_image(probe: Probe) -> bool:
     """Whether a format claims it, or would if it were whole."""
-    lacking = completeness.missing(probe.descriptor, probe.size_bytes)
-    return lacking is not None or bool(formats.matching(probe))
+    absent = completeness.missing(probe.descriptor, probe.size_bytes)
+    return absent is not None or bool(formats.matching(probe))

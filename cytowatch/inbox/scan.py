@@ -101,12 +101,16 @@ def users(inbox: Path) -> list[str]:
 
 
 def stray(inbox: Path, ignore: Sequence[str]) -> Iterator[tuple[Drop, Waiting]]:
-    """Files and links that lie in ``inbox/`` itself: they belong to nobody."""
+    """What lies in ``inbox/`` itself, and folders there whose name no user can have: they belong to nobody."""
     with os.scandir(inbox) as entries:
         for entry in entries:
-            if entry.is_dir(follow_symlinks=False) or names.ignored(entry.name, ignore):
-                continue
             waiting = Waiting(why="no_user", detail="it lies in no user's inbox folder")
+            if entry.is_dir(follow_symlinks=False):
+                if is_user(entry.name) or _is_a_servers(entry):
+                    continue
+                waiting = _ODD_INBOX
+            elif names.ignored(entry.name, ignore):
+                continue
             drop = Drop(user="", path=entry.name, project=None, fingerprint=_NOTHING)
             with aside.fence("drop", entry.name) as fenced:
                 found = _stat(entry.path, None)
@@ -119,6 +123,25 @@ def stray(inbox: Path, ignore: Sequence[str]) -> Iterator[tuple[Drop, Waiting]]:
                 else:
                     waiting = _unreadable(None, found)
             yield drop, set_aside(fenced.why) if fenced.failed else waiting
+
+
+_ODD_INBOX = Waiting(
+    why="no_user",
+    detail="nothing is taken from a folder here whose name begins with a dot or @: rename it",
+)
+#: What servers, and the panel, keep beside the inboxes.
+_SERVERS = frozenset({".uploads", ".snapshot", ".snapshots", ".zfs", ".recycle", "@eadir"})
+
+
+def _is_a_servers(entry: os.DirEntry[str]) -> bool:
+    """Whether nobody waits for what is in a folder of that name: it is a server's, or holds nothing."""
+    if entry.name.lower() in _SERVERS or entry.name.lower().startswith(".trash"):
+        return True
+    try:
+        with os.scandir(entry.path) as inside:
+            return next(inside, None) is None
+    except OSError:
+        return False
 
 
 def _stat(path: str, at: int | None) -> os.stat_result | OSError:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import heapq
+import itertools
 import os
 from collections import Counter
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,50 +16,90 @@ from cytowatch.inbox.scan import Waiting
 from cytowatch.inbox.settle import Settler, Track
 from cytowatch.record import manifest, names
 
-__all__ = ["counts", "fault", "listed"]
+__all__ = ["HOPELESS", "IsOpen", "counts", "fault", "left", "listed"]
+
+#: Whether the dropped folder at a path below ``inbox/`` is being taken.
+IsOpen = Callable[[str], bool]
+#: What somebody has to mend; it is tried again, and nothing else waits for it.
+HOPELESS = frozenset({"other_filesystem", "not_permitted", "unreadable", "set_aside"})
 
 #: So many drops that wait are told one by one; the metrics count them all.
 _MOST_TOLD = 1000
 _LEAST_TOLD = 20
 
 
-def counts(settler: Settler, now: float) -> tuple[Counter[str], dict[str, float], int]:
+def counts(
+    settler: Settler, now: float, is_open: IsOpen
+) -> tuple[Counter[str], dict[str, float], int]:
     """How many drops wait and the oldest for how many seconds, by reason; all their bytes."""
     found: Counter[str] = Counter()
     oldest: dict[str, float] = {}
     size_bytes = 0
     for track in settler.tracks:
         size_bytes += track.drop.fingerprint.size_bytes
-        if track.waiting and track.part_of is None:
+        if track.waiting and track.part_of is None and not _is_left(track, is_open):
             why = track.waiting.why
             found[why] += 1
             oldest[why] = max(now - track.first_seen, oldest.get(why, 0.0))
     return found, oldest, size_bytes
 
 
-def listed(settler: Settler, now: float, wall: datetime) -> list[dict[str, Any]]:
-    """What lies in the inboxes longest, why, and since when, ready for JSON."""
+def listed(settler: Settler, now: float, wall: datetime, is_open: IsOpen) -> list[dict[str, Any]]:
+    """What lies in the inboxes longest, why, since when, and until when it may, ready for JSON."""
     longest: list[Track] = []
     users = settler.users
     # Of each user some: the masses of one hide nothing of the others.
     share = max(_LEAST_TOLD, _MOST_TOLD // max(1, len(users)))
     for user in users:
-        heads = (track for track in settler.of_user(user) if track.part_of is None)
+        heads = (
+            track
+            for track in settler.of_user(user)
+            if track.part_of is None and not _is_left(track, is_open)
+        )
         longest += heapq.nsmallest(share, heads, key=_rank)
     longest = sorted(longest, key=_rank)[:_MOST_TOLD]
-    return [
-        {
-            "user": track.drop.user,
-            "path": names.decode(os.fsencode(track.drop.path))[0],
-            "why": track.waiting.why if track.waiting else "settling",
-            "detail": track.waiting.detail if track.waiting else "",
-            "size_bytes": track.drop.fingerprint.size_bytes,
-            "since": manifest.utc(
-                (wall - timedelta(seconds=now - track.first_seen)).replace(microsecond=0)
-            ),
-        }
-        for track in sorted(longest, key=lambda track: track.first_seen)
-    ]
+    return [_row(track, now, wall) for track in sorted(longest, key=lambda track: track.first_seen)]
+
+
+def left(
+    settler: Settler, now: float, wall: datetime, is_open: IsOpen, *, since: datetime
+) -> list[dict[str, Any]]:
+    """What is no image, lies in a folder of which nothing more is taken, and changed after `since`.
+
+    It waits for nothing. Rows as those of `listed`.
+    """
+    oldest_ns = since.timestamp() * 1e9
+    some = (
+        track
+        for track in settler.tracks
+        if _is_left(track, is_open) and track.drop.fingerprint.ctime_ns >= oldest_ns
+    )
+    return [_row(track, now, wall) for track in itertools.islice(some, _MOST_TOLD)]
+
+
+def _is_left(track: Track, is_open: IsOpen) -> bool:
+    if track.waiting is None or track.waiting.why != "not_an_image":
+        return False
+    parts = track.drop.path.split("/")
+    project = len(parts) > 2 and parts[1].startswith("@")
+    return not is_open("/".join(parts[: 3 if project else 2]))
+
+
+def _row(track: Track, now: float, wall: datetime) -> dict[str, Any]:
+    until = None
+    if track.due_at is not None and track.incomplete:
+        until = manifest.utc((wall + timedelta(seconds=track.due_at - now)).replace(microsecond=0))
+    return {
+        "user": track.drop.user,
+        "path": names.decode(os.fsencode(track.drop.path))[0],
+        "why": track.waiting.why if track.waiting else "settling",
+        "detail": track.waiting.detail if track.waiting else "",
+        "size_bytes": track.drop.fingerprint.size_bytes,
+        "since": manifest.utc(
+            (wall - timedelta(seconds=now - track.first_seen)).replace(microsecond=0)
+        ),
+        "until": until,
+    }
 
 
 def _rank(track: Track) -> tuple[bool, float]:

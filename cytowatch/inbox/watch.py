@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -193,18 +194,23 @@ class Watcher:
             return False
         return self._identity == (found.st_dev, found.st_ino)
 
-    def unwatched(self) -> int:
-        """In how many folders below ``inbox/`` events are missed, for the kernel has no watch left.
+    def unwatched(self) -> tuple[int, list[str]]:
+        """In how many folders below ``inbox/`` events are missed; users with more than their share of them.
 
         watchdog passes over a folder that it cannot watch, so the kernel itself is asked.
         """
         if self.mode != "inotify" or self._observer is None:
-            return 0
+            return 0, []
         from cytowatch.inbox import bounded
 
+        top = len(os.fspath(self._inbox)) + 1
+        found = Counter(
+            path[top:].split("/", 1)[0] for path in bounded.folders(os.fspath(self._inbox))
+        )
+        most = bounded.most_watches()
         # That of the requests is watched as well; those of the inbox begin with itself.
-        folders = 1 + sum(1 for _ in bounded.folders(os.fspath(self._inbox)))
-        return max(0, folders - _watches())
+        missed = max(0, 1 + found.total() - _watches())
+        return missed, sorted(user for user, count in found.items() if count > most)
 
     def stop(self) -> None:
         """End its threads."""

@@ -6,13 +6,14 @@ import os
 import threading
 import traceback
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from cytowatch import aside
-from cytowatch.observe import feedback, logs, reports
+from cytowatch.observe import arriving, drops, logs, reports
+from cytowatch.observe.drops import Drops
 from cytowatch.observe.feedback import Note
 from cytowatch.observe.metrics import Metrics
 from cytowatch.record import manifest
@@ -42,7 +43,7 @@ class Ledger:
         self._in_work: dict[str, tuple[Place, float]] = {}
         self._children: list[tuple[str, UploadedFileId]] = []
         self._changed = True
-        self._recent: dict[str, tuple[Note, datetime]] = {}
+        self._drops = Drops(keep_for=status_for)
         #: How many uploaded files of this run ended in an error.
         self.errors = 0
         #: How many archives of this run were unpacked with members lost.
@@ -58,6 +59,7 @@ class Ledger:
                     spool.stage(row.status) if row.status.is_error else spool.storage / row.user
                 )
                 self._take_note(spool, row.status, folder / row.id)
+            self._take_notes_of_what_they_came_in(spool)
             self._publish()
 
     def _take_note(self, spool: Spool, status: Status | None, path: Path) -> None:
@@ -70,6 +72,13 @@ class Ledger:
             # It was removed.
             aside.clear("uploaded_file", which)
 
+    def _take_notes_of_what_they_came_in(self, spool: Spool) -> None:
+        """Of archives that ended long ago, and folders that are open, whose members ended lately."""
+        for user, id_ in self._drops.without_their_root():
+            found = spool.find(UploadedFileId(id_))
+            status, path = found or (None, spool.storage / user / id_)
+            self._take_note(spool, status, path)
+
     def again(self, spool: Spool) -> None:
         """Look once more at what had ended lately, and could not be read."""
         status_of = {status.directory: status for status in STAGE_STATUSES}
@@ -81,27 +90,23 @@ class Ledger:
             self._take_note(spool, status, spool.root / one.which)
 
     def _remember(self, status: Status, found: Manifest) -> None:
-        """For `notes`: what came to its end not longer ago than anybody looks for it."""
-        at = datetime.fromisoformat(found["history"][-1]["at"])
-        if datetime.now(UTC) - at < self._status_for:
-            self._recent[found["id"]] = (feedback.of_uploaded(found, status, 1.0), at)
+        """For `notes`: what is in work, and what ended lately."""
+        self._drops.put(found["root_id"], drops.seen(found, status, same_as=self._first_of(found)))
 
-    def notes(self, now: datetime) -> dict[str, Note]:
-        """What those are told who see only the share, by id: all in work, and what ended lately."""
+    def _first_of(self, found: Manifest) -> str | None:
+        """The earlier one of the same content, as a technician knows it."""
+        if found["duplicate_of"] is None:
+            return None
+        rows = self._index.select(ids=[found["duplicate_of"]])
+        return (
+            f"{rows[0].name} of {rows[0].received_at[:10]}" if rows else "a slide that was removed"
+        )
+
+    def notes(self, now: datetime, waiting: Sequence[Mapping[str, Any]] = ()) -> dict[str, Note]:
+        """What those see who have only the share: by id what is in work or ended lately, by path what waits."""
         with self._lock:
-            for id_, (_, at) in list(self._recent.items()):
-                if now - at >= self._status_for:
-                    del self._recent[id_]
-            ended = {id_: note for id_, (note, _) in self._recent.items()}
-            in_work = list(self._in_work.items())
-        working = {}
-        for id_, (place, share) in in_work:
-            if not aside.may_try("note", id_):
-                continue
-            # Whoever writes it says that all is well again.
-            with aside.fence("note", id_, clears=False):
-                working[id_] = feedback.of_uploaded(place.manifest, place.status, share)
-        return {**ended, **working}
+            self._drops.expire(now)
+            return {**self._drops.notes(), **arriving.notes(waiting, self._drops)}
 
     def left(self, status: Status, id_: str) -> None:
         """One that had come to its end in `status` was removed, handed back or sent back."""
@@ -110,7 +115,7 @@ class Ledger:
             aside.clear(where, id_)
         with self._lock:
             self._counts[status] -= 1
-            self._recent.pop(id_, None)
+            self._drops.forget(id_)
             self._publish()
 
     def arrived(self, ids: Sequence[UploadedFileId], status: Status = Status.UPLOADED) -> None:
@@ -137,10 +142,10 @@ class Ledger:
             self._counts[after.status] += 1
             if after.status.is_final:
                 self._in_work.pop(found["id"], None)
-                with aside.fence("note", found["id"], clears=False):
-                    self._remember(after.status, found)
             else:
                 self._in_work[found["id"]] = (after, 0.0)
+            with aside.fence("note", found["id"], clears=False):
+                self._remember(after.status, found)
             # The images of a dropped folder were told of one by one, as they were claimed.
             if after.status is Status.EXTRACTED and not is_folder(found):
                 children = [UploadedFileId(child) for child in found["children"]]
@@ -186,6 +191,7 @@ class Ledger:
         """The stage of `place` is done to `share`."""
         with self._lock:
             self._in_work[place.manifest["id"]] = (place, share)
+            self._drops.progressed(place.manifest["id"], share)
 
     def crashed(self, place: Place, signal: str) -> None:
         """The child that treated `place` died of `signal`."""

@@ -1,78 +1,48 @@
 """What those see who have only the share: one small file each, whose name says it all.
 
-`CMU-1.svs - CONVERTING 40%.txt`. The folder is for nobody else to write in, so whatever lies in it
-and is not wanted goes.
+`CMU-1.svs - CONVERTING 40%.txt`, `! batch.zip - EXTRACTED 58 of 60, 2 FAILED.txt`. Nobody else writes in the
+folder, so anything in it that is not wanted goes.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from cytowatch import aside, durable
-from cytowatch.record import names, reasons
-from cytowatch.record.manifest import Manifest, losses
-from cytowatch.record.status import Status
+from cytowatch.record import names
 
-__all__ = ["Note", "Notes", "bytes_text", "of_drop", "of_uploaded"]
+__all__ = ["Note", "Notes"]
 
 _LONGEST_NAME_BYTES = 255
 _ENDING = ".txt"
-_ASK = "Ask the administrator, who can look with `cytowatch show` and try again."
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
+#: What needs a person is sorted before everything else, by whatever shows the folder.
+_FIRST = "! "
+#: With more notes than the second, the slides that ended well move to a folder for their day, until there
+#: are fewer than the first: what comes and goes about one number must not move them all each time.
+_BESIDE = (60, 100)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """One file: whose it is, what it is about, what its name ends with, and its text."""
+    """One file: whose it is, what it is about, what its name ends with, and its text.
+
+    `first` of what needs a person; `day` (ISO 8601) of what ended well.
+    """
 
     user: str
     about: str
     says: str
     text: str
-
-
-def bytes_text(count: float) -> str:
-    """A size for a name, in steps of two digits.
-
-    >>> bytes_text(999), bytes_text(1_234_567), bytes_text(43_000_000_000)
-    ('999 B', '1.2 MB', '43 GB')
-    """
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if count >= 10 or unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.0f} TB" if count >= 10 else f"{count:.1f} TB"
-
-
-def of_drop(user: str, path: str, why: str, detail: str, size_bytes: int) -> Note:
-    """Of something that lies in the inbox still."""
-    name = path.split("/", 1)[-1]
-    receiving = why in ("settling", "open_for_writing", "no_lease")
-    says = f"RECEIVING {bytes_text(size_bytes)}" if receiving else "WAITING"
-    text = f"{name}\nis in the inbox still: {detail or why}\n"
-    return Note(user=user, about=name.replace("/", " in "), says=says, text=text)
-
-
-def of_uploaded(found: Manifest, status: Status, share: float) -> Note:
-    """Of an uploaded file; `share` of its stage is done."""
-    step = int(share * 10) * 10
-    says = status.label + (f" {step}%" if step and not status.is_final else "")
-    if status is Status.EXTRACTED and (lost := losses(found)):
-        says += f", {lost:,} LOST"
-    lines = [found["name"], f"is {status.label}.", f"id: {found['id']}"]
-    if found["error"] is not None:
-        reason = found["error"]["reason"]
-        lines += ["", f"Why: {found['error']['detail']}", f"({reason})", ""]
-        known = reasons.of(reason)
-        to_do = known.technician if known else _ASK
-        lines += [f"What to do: {to_do}", "The file itself is kept, unchanged."]
-    lines += [f"Note: {warning}" for warning in found["warnings"]]
-    lines += [f"Left out: {one['name']}: {one['reason']}" for one in found["skipped"]]
-    return Note(user=found["user"], about=found["name"], says=says, text="\n".join(lines) + "\n")
+    first: bool = False
+    day: str | None = None
 
 
 class Notes:
@@ -82,6 +52,8 @@ class Notes:
         self._root = root
         self._kind = kind
         self._written: dict[str, dict[str, str]] = {}
+        #: The users whose notes are sorted by day.
+        self._by_day: set[str] = set()
 
     def _folder(self, user: str) -> str:
         """Relative to the root, so that no part of it is followed if it is a link."""
@@ -98,10 +70,16 @@ class Notes:
         if not self._kind:
             return
         wanted: dict[str, dict[str, str]] = {user: {} for user in self._written}
+        counts = Counter(note.user for note in notes.values())
+        self._by_day = {
+            user for user, count in counts.items() if count > _BESIDE[user not in self._by_day]
+        }
         # In the order of their ids, so that of two with one name always the same has the number.
         for key, note in sorted(notes.items(), key=lambda one: one[0]):
             with aside.fence("note", key):
-                wanted.setdefault(note.user, {})[self._name(note, key, wanted)] = note.text
+                day = note.day if note.user in self._by_day else None
+                name = self._name(note, key, wanted.get(note.user, {}), f"{day}/" if day else "")
+                wanted.setdefault(note.user, {})[name] = note.text
         fault: OSError | None = None
         for user, files in wanted.items():
             with aside.fence("note", user):
@@ -116,15 +94,14 @@ class Notes:
         if fault is not None:
             raise fault
 
-    def _name(self, note: Note, key: str, wanted: Mapping[str, Mapping[str, str]]) -> str:
-        about = names.printable(names.file_name(note.about))
-        taken = wanted.get(note.user, {})
-        tail = f" - {note.says}{_ENDING}"
+    def _name(self, note: Note, key: str, taken: Mapping[str, str], folder: str) -> str:
+        about = (_FIRST if note.first else "") + names.printable(names.file_name(note.about))
+        tail = f" - {names.file_name(note.says)}{_ENDING}"
         name = _cut(about, tail) + tail
-        if name in taken:
+        if f"{folder}{name}" in taken:
             tail = f" ({key.split('-')[2] if key.count('-') >= 3 else len(taken)}){tail}"
             name = _cut(about, tail) + tail
-        return name
+        return f"{folder}{name}"
 
     def _write(self, user: str, files: Mapping[str, str]) -> None:
         above, _, own = self._folder(user).rpartition("/")
@@ -141,12 +118,12 @@ class Notes:
             folder = opened.enter_context(durable.directory(own, at=at))
             if user not in self._written:
                 # What another run left: nobody else writes here.
-                self._written[user] = dict.fromkeys(os.listdir(folder), "")
+                self._written[user] = dict.fromkeys(_there(folder), "")
             before = self._written[user]
             fault: OSError | None = None
-            for name in before.keys() - files.keys():
-                with suppress(FileNotFoundError, IsADirectoryError):
-                    os.unlink(name, dir_fd=folder)
+            for name in sorted(before.keys() - files.keys(), reverse=True):
+                with suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError):
+                    _unlink(folder, name)
                 del before[name]
                 aside.clear("note", f"{user}/{name}")
             for name, text in files.items():
@@ -161,10 +138,42 @@ class Notes:
                 raise fault
 
 
+def _there(folder: int) -> Iterator[str]:
+    """What lies in a user's folder, and in the folders of its days."""
+    for name in os.listdir(folder):
+        yield name
+        if _DAY.fullmatch(name):
+            with suppress(OSError), durable.directory(name, at=folder) as day:
+                yield from (f"{name}/{inside}" for inside in os.listdir(day))
+
+
+def _unlink(folder: int, name: str) -> None:
+    """Remove a note; the folder of a day goes with its last one."""
+    day, slash, inside = name.rpartition("/")
+    if not slash:
+        with suppress(OSError):
+            if _DAY.fullmatch(name):
+                os.rmdir(name, dir_fd=folder)
+                return
+        os.unlink(name, dir_fd=folder)
+        return
+    with durable.directory(day, at=folder) as at:
+        os.unlink(inside, dir_fd=at)
+    with suppress(OSError):
+        os.rmdir(day, dir_fd=folder)
+
+
 def _tried(folder: int, name: str, text: str) -> OSError | None:
     """Write a note; gives a fault of the machine, which is no matter of this note."""
+    day, slash, inside = name.rpartition("/")
     try:
-        _put(folder, name, text)
+        if not slash:
+            _put(folder, name, text)
+            return None
+        with suppress(FileExistsError):
+            os.mkdir(day, 0o755, dir_fd=folder)
+        with durable.directory(day, at=folder) as at:
+            _put(at, inside, text)
     except OSError as error:
         if not durable.is_transient(error):
             raise

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from cytowatch import aside
+from cytowatch import __version__, aside
 from cytowatch.observe.metrics import Metrics
 from cytowatch.record.errors import RootError
 
@@ -128,7 +129,9 @@ def _page(path: str, metrics: Metrics, health: Health) -> tuple[int, str, bytes]
             return 200, "text/plain; version=0.0.4; charset=utf-8", metrics.text()
         case "/healthz":
             reasons = health.reasons()
-            body = {"status": "failing" if reasons else "ok", "reasons": reasons}
+            # The process lets `check` tell this daemon from another one on the same port.
+            about = {"pid": os.getpid(), "version": __version__}
+            body = {"status": "failing" if reasons else "ok", "reasons": reasons, **about}
             return 503 if reasons else 200, "application/json", json.dumps(body).encode()
         case _:
             return 404, "text/plain", b"there are /metrics and /healthz\n"

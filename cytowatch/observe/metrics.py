@@ -46,9 +46,12 @@ class Metrics:
         self._ends = tuple(ends)
         self._counted = False
         self.registry = CollectorRegistry(auto_describe=False)
-        self.files = self._gauge("files", "Uploaded files now, by status.", "status")
+        self.files = self._gauge("files", "Uploaded files at present, by status.", "status")
         self.uploads = self._counter(
-            "uploads", "Uploaded files that came to an end.", "format", "status"
+            "uploads",
+            "Uploaded files that are finished, by format and final status.",
+            "format",
+            "status",
         )
         self.stage_seconds = Histogram(
             "cytowatch_stage_seconds",
@@ -61,53 +64,74 @@ class Metrics:
         self.converted_pixels = self._counter(
             "converted_pixels", "Pixels of level 0 of derived pyramids."
         )
-        self.errors = self._counter("errors", "Uploaded files in error.", "stage", "reason")
-        self.retries = self._counter("retries", "Stages begun anew after a crash.", "stage")
+        self.errors = self._counter(
+            "errors", "Uploaded files that ended in an error.", "stage", "reason"
+        )
+        self.retries = self._counter(
+            "retries", "Stages that were started again after a crash.", "stage"
+        )
         self.oldest = self._gauge(
-            "oldest_file_age_seconds", "Age of the oldest uploaded file in work.", "status"
+            "oldest_file_age_seconds",
+            "Age of the oldest uploaded file in progress, in seconds.",
+            "status",
         )
-        self.waiting_files = self._gauge("inbox_waiting_files", "Drops in the inboxes.", "why")
+        self.waiting_files = self._gauge(
+            "inbox_waiting_files", "Drops that wait in the inboxes.", "why"
+        )
         self.waiting_oldest = self._gauge(
-            "inbox_oldest_waiting_seconds", "How long the oldest drop has waited.", "why"
+            "inbox_oldest_waiting_seconds",
+            "How long the oldest drop has waited, in seconds.",
+            "why",
         )
-        self.waiting_bytes = self._gauge("inbox_waiting_bytes", "Bytes of drops in the inboxes.")
-        self.rescan_found = self._counter("rescan_found", "Drops that no event told of.")
-        self.watcher_alive = self._gauge("watcher_alive", "1 while events are received.")
+        self.waiting_bytes = self._gauge(
+            "inbox_waiting_bytes", "Bytes of the drops that wait in the inboxes."
+        )
+        self.rescan_found = self._counter(
+            "rescan_found", "Drops that a scan found and no event announced."
+        )
+        self.watcher_alive = self._gauge("watcher_alive", "1 while the watcher receives events.")
         self.watcher_mode = self._gauge(
-            "watcher_mode", "1 for how the inboxes are watched.", "mode"
+            "watcher_mode", "1 for the mode that watches the inboxes.", "mode"
         )
         self.last_scan = self._gauge(
-            "last_scan_timestamp_seconds", "When all inboxes were scanned."
+            "last_scan_timestamp_seconds", "When all inboxes were last scanned, as a Unix time."
         )
         self.hook_deliveries = self._counter(
-            "hook_deliveries", "Tries to tell others.", "hook", "outcome"
+            "hook_deliveries", "Attempts to deliver a notification to a hook.", "hook", "outcome"
         )
-        self.hooks_dead = self._gauge("hooks_dead", "Deliveries that were given up.")
+        self.hooks_dead = self._gauge("hooks_dead", "Notifications that were given up.")
         self.set_aside = self._counter(
             "set_aside",
-            "Things set aside for an unexpected error, while all others go on.",
+            "Things set aside because of an unexpected error, while all others continue.",
             "where",
         )
         self.storage_missing = self._gauge(
-            "storage_missing_files", "Uploaded files that are known and no longer in storage."
+            "storage_missing_files", "Uploaded files that vanished from storage."
         )
         self.archives_with_losses = self._counter(
-            "archives_with_losses", "Archives of which members could not be unpacked."
+            "archives_with_losses", "Archives with members that could not be unpacked."
         )
-        self.paused = self._gauge("paused", "1 while everyone, or some user, is paused.")
-        self.workers_busy = self._gauge("workers_busy", "Uploaded files being treated now.")
-        self.workers = self._gauge("workers", "Uploaded files that may be treated at a time.")
+        self.paused = self._gauge("paused", "1 while everyone or any user is paused.")
+        self.workers_busy = self._gauge("workers_busy", "Uploaded files being processed now.")
+        self.workers = self._gauge(
+            "workers", "Uploaded files that can be processed at the same time."
+        )
         self.worker_crashes = self._counter(
-            "worker_crashes", "Sandboxed children that died.", "signal"
+            "worker_crashes", "Decoder processes that a signal ended.", "signal"
         )
         self.disk_free = self._gauge("disk_free_bytes", "Free bytes of the root's filesystem.")
-        self.disk_reserved = self._gauge("disk_reserved_bytes", "Bytes that are kept free.")
-        self.inodes_free = self._gauge(
-            "inodes_free", "Free inodes of the root's filesystem; 0 of 0 where it counts none."
+        self.disk_reserved = self._gauge(
+            "disk_reserved_bytes",
+            "Bytes kept free, including what work in progress may still write.",
         )
-        self.inodes_reserved = self._gauge("inodes_reserved", "Inodes that are kept free.")
+        self.inodes_free = self._gauge(
+            "inodes_free", "Free inodes of the root's filesystem; 0 if it does not count them."
+        )
+        self.inodes_reserved = self._gauge(
+            "inodes_reserved", "Inodes kept free, including what work in progress may still use."
+        )
         self.sandbox_enabled = self._gauge(
-            "sandbox_enabled", "1 where Landlock and seccomp hold decoders."
+            "sandbox_enabled", "1 if Landlock and seccomp confine decoders."
         )
         self._gauge("build_info", "The version.", "version").labels(__version__).set(1)
         self._zero()

@@ -18,6 +18,8 @@ __all__ = ["is_none", "micrometres", "plausible", "read"]
 
 #: Above this a pixel is a screen's: 72 dpi are 353 µm. Below the other no light resolves it.
 _LARGEST_UM, _SMALLEST_UM = 100.0, 0.001
+#: The relative distance of two neighbouring floats of 32 bits.
+_FLOAT32 = 2.0**-23
 _DESCRIPTION, _X_RESOLUTION, _Y_RESOLUTION = 270, 282, 283
 _MODEL_PIXEL_SCALE, _GEO_KEYS = 33550, 34735
 _LSM, _MICRO_MANAGER, _NIS = 34412, 51123, (65330, 65332, 65333)
@@ -47,11 +49,25 @@ def plausible(x: float | None, y: float | None) -> Mpp | None:
 
     >>> plausible(0.25, 0.25), plausible(352.8, 352.8), plausible(None, 1.0)
     (Mpp(x=0.25, y=0.25), None, None)
+    >>> plausible(0.49999998509883925, 0.2281750559028887)
+    Mpp(x=0.5, y=0.22817506)
     """
     if x is None or y is None or not (math.isfinite(x) and math.isfinite(y)):
         return None
     fits = all(_SMALLEST_UM <= value <= _LARGEST_UM for value in (x, y))
-    return Mpp(x, y) if fits else None
+    return Mpp(_shortest(x), _shortest(y)) if fits else None
+
+
+def _shortest(value: float) -> float:
+    """The shortest decimal number that a 32-bit float cannot tell from `value`.
+
+    TIFF readers and writers keep a resolution in 32 bits: 0.5 comes back as 0.49999998509883925.
+    """
+    for digits in range(1, 9):
+        rounded = float(f"{value:.{digits}g}")
+        if abs(rounded - value) <= value * _FLOAT32:
+            return rounded
+    return value
 
 
 def micrometres(unit: str) -> float | None:

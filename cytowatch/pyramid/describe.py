@@ -9,7 +9,7 @@ import openslide
 import pyvips
 
 from cytowatch.formats.structure.tiff import Directory, Tiff
-from cytowatch.pyramid import resolution
+from cytowatch.pyramid import acquired, resolution
 from cytowatch.record.manifest import ImageEntry, LevelEntry
 
 __all__ = ["by_openslide", "by_pyvips", "by_tags", "open_slide"]
@@ -72,7 +72,7 @@ def by_openslide(slide: openslide.OpenSlide, file: str) -> ImageEntry:
         levels=levels,
         associated=sorted(slide.associated_images),
         icc_profile="openslide.icc-size" in known,
-        acquired_at=None,
+        acquired_at=acquired.of_slide(known),
         vendor=known.get(openslide.PROPERTY_NAME_VENDOR),
         properties={name: known[name][:200] for name in _TELLABLE if name in known},
     )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
 from cytowatch import durable, outside
 from cytowatch.durable.failpoints import reached
 from cytowatch.outside import OutsideError
-from cytowatch.record import shape
+from cytowatch.record import names, shape
 from cytowatch.record.names import ID_PATTERN
 from cytowatch.record.status import Status
 
@@ -44,6 +44,7 @@ __all__ = [
     "new",
     "problems",
     "read",
+    "received",
     "status_of",
     "unreadable",
     "utc",
@@ -125,7 +126,14 @@ class ImageEntry(TypedDict):
     properties: dict[str, str]
 
 
-class FileEntry(TypedDict):
+class _AsDropped(TypedDict, total=False):
+    """What a file of a set was called where it was dropped, if its path does not say so."""
+
+    dropped_as: str
+    dropped_as_base64: str
+
+
+class FileEntry(_AsDropped):
     """One file below ``<id>/``; role is source, sidecar, pyramid, thumbnail, label or macro."""
 
     role: str
@@ -183,6 +191,22 @@ def utc(when: datetime) -> str:
     '2026-11-23T14:15:02.000Z'
     """
     return when.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def received(*, role: str, path: str, size_bytes: int, dropped_as: str | None = None) -> FileEntry:
+    """The row of a file that was dropped and lies at `path` now.
+
+    Parameters
+    ----------
+    dropped_as
+        The path that a file of a set had, from the folder in which its head lay.
+    """
+    row = FileEntry(
+        role=role, path=path, size_bytes=size_bytes, sha256=None, status=Status.UPLOADED.name
+    )
+    if dropped_as is None or path == f"source/{dropped_as}":
+        return row
+    return cast("FileEntry", {**row, **names.noted(dropped_as)})
 
 
 def new(

@@ -5,28 +5,33 @@ from __future__ import annotations
 import base64
 import fnmatch
 import functools
+import os
 import random
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import NewType
 
 from anyascii import anyascii
 
+from cytowatch.outside import printable
 from cytowatch.record import leftovers
 
 __all__ = [
     "ID_PATTERN",
     "UploadedFileId",
     "alike",
+    "as_dropped",
     "decode",
     "file_name",
     "fold",
     "ignored",
     "kept",
     "new_id",
+    "noted",
     "printable",
+    "shortened",
     "slug",
 ]
 
@@ -38,6 +43,7 @@ ID_PATTERN = re.compile(r"\d{8}-\d{6}-[a-z0-9]{4}-[A-Za-z0-9][A-Za-z0-9._-]{0,63
 
 _LONGEST_SLUG = 60
 _LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"
+_LONGEST_NAME_BYTES = 255
 _EXTENSION = re.compile(r"(\.ome)?\.[A-Za-z][A-Za-z0-9]{0,5}$", re.IGNORECASE)
 
 
@@ -106,6 +112,38 @@ def kept(text: str, raw: bytes) -> str | None:
         return base64.b64encode(raw).decode("ascii")
 
 
+def noted(path: str) -> dict[str, str]:
+    """How the manifest keeps the `path` that a file was dropped under: as text, and where that loses bytes, in base64.
+
+    >>> noted("Fälle/Index.dat"), noted("caf\udce9.opt")
+    ({'dropped_as': 'Fälle/Index.dat'}, {'dropped_as': 'caf\ufffd.opt', 'dropped_as_base64': 'Y2Fm6S5vcHQ='})
+    """
+    text, coded = decode(os.fsencode(path))
+    return {"dropped_as": text} | ({"dropped_as_base64": coded} if coded is not None else {})
+
+
+def as_dropped(row: Mapping[str, object]) -> str | None:
+    """The path that `noted` kept in a row of the manifest, as the system spells it.
+
+    None where there is none, or none that leads to a file below a folder: no disk gave it.
+
+    >>> as_dropped(noted("caf\udce9.opt")), as_dropped({"dropped_as": "../x"}), as_dropped({})
+    ('caf\udce9.opt', None, None)
+    """
+    text, coded = row.get("dropped_as"), row.get("dropped_as_base64")
+    try:
+        path = (
+            os.fsdecode(base64.b64decode(coded, validate=True)) if isinstance(coded, str) else text
+        )
+        if not isinstance(path, str):
+            return None
+        lengths = [len(os.fsencode(part)) for part in path.split("/")]
+    except ValueError:
+        return None
+    plain = "\0" not in path and not {"", ".", ".."} & set(path.split("/"))
+    return path if plain and max(lengths) <= _LONGEST_NAME_BYTES else None
+
+
 def ignored(name: str, extra: Iterable[str]) -> bool:
     """Whether `name` is never claimed, whatever it holds.
 
@@ -132,13 +170,19 @@ def file_name(name: str) -> str:
     return safe.encode()[:180].decode("utf-8", "ignore").strip(" .") or "unnamed"
 
 
-def printable(name: str) -> str:
-    """`name` with everything escaped that a terminal or a log would act on.
+_MOST_PARTS = 8
+_LONGEST_PART = 80
 
-    >>> printable("a\\nb\\u202ec.svs")
-    'a\\\\nb\\\\u202ec.svs'
+
+def shortened(path: str) -> str:
+    """`path`, printable, with the middle left out of one that is too long for a line.
+
+    >>> shortened("ann/a.svs"), shortened("ann/deep" + "/d" * 30)
+    ('ann/a.svs', 'ann/deep/d/d/…/d/d')
     """
-    return "".join(
-        char if char == " " or char.isprintable() else char.encode("unicode_escape").decode()
-        for char in name.encode("utf-8", "replace").decode()
+    parts = path.split("/")
+    if len(parts) > _MOST_PARTS:
+        parts = [*parts[:4], "…", *parts[-2:]]
+    return "/".join(
+        printable(one if len(one) <= _LONGEST_PART else f"{one[:40]}…{one[-30:]}") for one in parts
     )

@@ -125,6 +125,7 @@ def check(document: dict[str, Any]) -> None:
         _FILE.check(row, "files/")
         _status(row["status"], "files/status")
         _inside(row["path"], "files/path")
+        _texts((row[key] for key in ("dropped_as", "dropped_as_base64") if key in row), "files")
     for row in document["images"]:
         _image(row)
     for row in document["skipped"]:

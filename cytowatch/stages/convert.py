@@ -58,9 +58,12 @@ def convert(file: UploadedFile) -> Outcome:
     TransientError
         The disk is full, or too full for what may come.
     """
+    with _temporary_files_in(file.out):
+        return _convert(file)
+
+
+def _convert(file: UploadedFile) -> Outcome:
     began = time.monotonic()
-    # Whatever a decoder cannot keep in memory goes where this child may write.
-    os.environ["TMPDIR"] = file.out
     with ThreadPoolExecutor(1) as beside:
         hashing = beside.submit(_hashes, file)
         try:
@@ -106,6 +109,23 @@ def convert(file: UploadedFile) -> Outcome:
             "warnings": list(dict.fromkeys([*file.manifest["warnings"], *done])),
         },
     )
+
+
+@contextmanager
+def _temporary_files_in(folder: str) -> Iterator[None]:
+    """What a decoder cannot keep in memory goes where this process may write; `TMPDIR` is put back.
+
+    The folder is relative and gone soon: left behind, it would mislead anything that runs here next.
+    """
+    before = os.environ.get("TMPDIR")
+    os.environ["TMPDIR"] = folder
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TMPDIR"]
+        else:
+            os.environ["TMPDIR"] = before
 
 
 def _why(file: UploadedFile, reader: str) -> str:

@@ -12,9 +12,11 @@ from typing import TypeVar, cast
 import openslide
 
 from cytowatch import formats
-from cytowatch.config import Limits
+from cytowatch.config.keys import Limits
+from cytowatch.durable import owner
 from cytowatch.formats import Format, Probe, limits, shown
-from cytowatch.formats.completeness import arrival, whole
+from cytowatch.formats.completeness import arrival
+from cytowatch.formats.completeness import whole as completeness
 from cytowatch.formats.completeness.arrival import Watch
 from cytowatch.formats.doubles import has_zip_behind
 from cytowatch.formats.marks import levels
@@ -22,11 +24,11 @@ from cytowatch.formats.ome_tiff import other_files
 from cytowatch.formats.sets import groups
 from cytowatch.formats.sets.groups import Group
 from cytowatch.formats.structure.tiff import main_page
-from cytowatch.inbox import owner
 from cytowatch.model import Outcome, UploadedFile
 from cytowatch.pyramid import verify
 from cytowatch.pyramid.meaning import is_odd
 from cytowatch.pyramid.readers import dicom
+from cytowatch.record import lacking
 from cytowatch.record.errors import FormatError
 from cytowatch.record.manifest import FileEntry, FormatEntry
 from cytowatch.record.status import Status
@@ -278,13 +280,13 @@ def _check_whole(file: UploadedFile) -> tuple[list[str], list[str]]:
         )
     late: list[str] = []
     for path in own:
-        lacking = _look(path, _lacks)
-        if lacking is None:
+        absent = _look(path, _lacks)
+        if absent is None:
             continue
         named = f"{path}: " if len(own) > 1 else ""
         if _look(path, _lacks_late) is not None:
-            raise _incomplete(f"{named}missing {lacking}", None)
-        late.append(f"{named}by its structure it misses {lacking}; its pixels are all there")
+            raise _incomplete(f"{named}missing {absent}", None)
+        late.append(f"{named}by its structure it misses {absent}; its pixels are all there")
     return promised, late
 
 
@@ -303,17 +305,18 @@ def _kind_of(group: Group | None) -> str | None:
 
 
 def _lacks(probe: Probe) -> str | None:
-    return whole.missing(probe.descriptor, probe.size_bytes)
+    return completeness.missing(probe.descriptor, probe.size_bytes)
 
 
 def _lacks_late(probe: Probe) -> str | None:
-    return whole.missing(probe.descriptor, probe.size_bytes, late=True)
+    return completeness.missing(probe.descriptor, probe.size_bytes, late=True)
 
 
 def _incomplete(what: str, group: Group | None) -> FormatError:
     kind = _kind_of(group)
     said = f"it looks like a part of a slide of {kind}, and is" if kind else "it is"
-    return FormatError("incomplete", f"{said} not whole: {what}", retryable=True)
+    whole = lacking.layout(group.parts) if group is not None and group.parts else ""
+    return FormatError("incomplete", f"{said} not whole: {what}{whole}", retryable=True)
 
 
 def _check_structure(probe: Probe, allowed: Limits) -> None:
@@ -420,7 +423,7 @@ def _judged(
     return [f"it has {unheeded}: OpenSlide pays no heed to that"] if unheeded else []
 
 
-def _read_everything(file: UploadedFile, lacking: str) -> None:
+def _read_everything(file: UploadedFile, absent: str) -> None:
     """Let a reader of every pixel decide whether a native slide is whole, since its structure says no.
 
     Raises
@@ -431,7 +434,7 @@ def _read_everything(file: UploadedFile, lacking: str) -> None:
     try:
         verify.read_everything(file.source, file.progress)
     except openslide.OpenSlideError as error:
-        raise _incomplete(f"{lacking.partition(';')[0]} ({error})", None) from error
+        raise _incomplete(f"{absent.partition(';')[0]} ({error})", None) from error
 
 
 def _derived_instead(

@@ -22,7 +22,7 @@ from cytowatch.formats.sets.groups import Group
 from cytowatch.model import Outcome, UploadedFile
 from cytowatch.record import manifest, names
 from cytowatch.record.errors import ExtractionError
-from cytowatch.record.manifest import FileEntry, SkippedEntry
+from cytowatch.record.manifest import SkippedEntry
 from cytowatch.record.status import Status
 
 __all__ = ["extract"]
@@ -151,8 +151,7 @@ def _refusal(group: Group, found: dict[str, Unpacked], file: UploadedFile) -> st
 def _child(file: UploadedFile, group: Group, found: dict[str, Unpacked]) -> str:
     """Make the uploaded file of `group`, below ``out.<attempt>/children``; gives its id."""
     now = datetime.now(UTC)
-    # Of a set without its head nothing but the folder names it.
-    called = group.folder if group.headless and group.folder else group.head
+    called = group.called
     raw = found[group.head].raw
     name = _text(called.rpartition("/")[2])
     child = names.new_id(now, name, random.SystemRandom())
@@ -163,12 +162,11 @@ def _child(file: UploadedFile, group: Group, found: dict[str, Unpacked]) -> str:
         os.makedirs(os.path.dirname(target), mode=0o750, exist_ok=True)
         os.rename(found[path].file, target)
         rows.append(
-            FileEntry(
+            manifest.received(
                 role="sidecar" if path in group.sidecars else "source",
                 path=f"source/{inside}",
                 size_bytes=found[path].size_bytes,
-                sha256=None,
-                status=Status.UPLOADED.name,
+                dropped_as=group.dropped_as(path),
             )
         )
     made = manifest.new(

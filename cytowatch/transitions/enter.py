@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from cytowatch import aside, durable, formats, hooks, outside
-from cytowatch.config import Limits, Storage
+from cytowatch.config.keys import Limits, Storage
 from cytowatch.decoder import recorded
 from cytowatch.decoder.answers import refused
 from cytowatch.decoder.made import check_child, check_derived
 from cytowatch.durable.failpoints import reached
-from cytowatch.engine import hashing
 from cytowatch.formats import directory
 from cytowatch.model import Outcome
 from cytowatch.record import manifest, names
@@ -404,7 +403,7 @@ def _enter(
             spool.link(project, shown, written["user"], UploadedFileId(written["id"]))
             reached("project.linked")
     if status.is_success:
-        hashing.note(spool, written)
+        notes.note_hash(spool, written)
         path = spool.publish(place.path, written["user"])
     else:
         # From one working status to the next a power cut may take the rename back: the manifest is

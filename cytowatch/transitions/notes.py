@@ -13,10 +13,14 @@ from pathlib import Path
 
 from cytowatch import aside, durable, outside
 from cytowatch.outside import OutsideError
+from cytowatch.record.manifest import Manifest
 from cytowatch.record.names import ID_PATTERN, UploadedFileId
 from cytowatch.tree.spool import Spool
 
-__all__ = ["REFUSED", "place_of", "refuse", "refused", "there"]
+__all__ = ["HASH", "REFUSED", "note_hash", "place_of", "refuse", "refused", "there"]
+
+#: The ending of a note: a hash of what it names is still to be computed.
+HASH = ".hash"
 
 REFUSED = "refused"
 #: The oldest ones go: whatever writes them may go on for ever.
@@ -36,6 +40,19 @@ def there(spool: Spool, ending: str) -> Iterator[tuple[Path, UploadedFileId]]:
             refuse(spool, spool.requests / name)
 
 
+def note_hash(spool: Spool, found: Manifest) -> None:
+    """Note, before `found` is published, that a hash of it is still to be computed, if one is.
+
+    Raises
+    ------
+    OSError
+        It cannot be written: the step is done again.
+    """
+    if any(row["sha256"] is None for row in found["files"]):
+        # Or after a power cut it would be in storage without a hash for ever.
+        durable.write_note(spool.requests / f"{found['id']}{HASH}", found["user"])
+
+
 def place_of(spool: Spool, note: Path, id_: UploadedFileId) -> Path | None:
     """Where in storage the uploaded file of `note` is; None if it is not there.
 
@@ -48,7 +65,7 @@ def place_of(spool: Spool, note: Path, id_: UploadedFileId) -> Path | None:
         return None
     except (OutsideError, UnicodeDecodeError):
         pass
-    for user in sorted(os.listdir(spool.storage), key=lambda user: user != said):
+    for user in sorted(spool.users(), key=lambda user: user != said):
         if (spool.storage / user / id_).is_dir():
             return spool.storage / user / id_
     return None

@@ -149,7 +149,7 @@ def entries(spool: Spool) -> Iterator[Entry]:
     for status in STAGE_STATUSES:
         for id_ in spool.in_status(status):
             yield from _entry(spool.stage(status) / id_, status, seen)
-    for path in sorted(spool.storage.glob("*/*")):
+    for path in spool.stored():
         yield from _entry(path, None, seen)
 
 

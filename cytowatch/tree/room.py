@@ -19,7 +19,7 @@ from cytowatch.record.status import Status
 
 if TYPE_CHECKING:
     # The commands start faster without it.
-    from cytowatch.config import Storage
+    from cytowatch.config.keys import Storage
 
 __all__ = [
     "FEW_INODES",

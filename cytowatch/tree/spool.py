@@ -15,12 +15,12 @@ from cytowatch import durable, outside
 from cytowatch.durable import trees
 from cytowatch.durable.failpoints import reached
 from cytowatch.record import names
-from cytowatch.record.errors import RootError
+from cytowatch.record.errors import RootError, TransientError
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import STAGE_STATUSES, Status
 
 if TYPE_CHECKING:
-    from cytowatch.config import Hook
+    from cytowatch.config.keys import Hook
 
 __all__ = ["LAYOUT", "Spool"]
 
@@ -30,6 +30,11 @@ LAYOUT = "cytowatch 1\n"
 _PATIENCE_S = 1.0
 #: As much, in blocks of 4 KiB, as a start writes before it has come to anything that can wait.
 _PROBE_BLOCKS = 4
+#: Bytes of a name that are kept of it in the trash, where it gets an ending of its own.
+_LONGEST_IN_TRASH = 200
+#: What we write beside its place, or only to try something, in ``state/``: a kill leaves it there.
+_YOUNG_S = 60.0
+_TEMPORARIES = (".lease-*", ".live.json", ".paused.json")
 
 
 class Spool:
@@ -208,6 +213,17 @@ class Spool:
             self._lock = None
             os.close(descriptor)
 
+    def remove_temporaries(self) -> None:
+        """Remove what a kill left in ``state/`` of what was only written for a moment.
+
+        A command may be writing it at this very moment: what is young stays.
+        """
+        for pattern in _TEMPORARIES:
+            for path in self.state.glob(pattern):
+                with suppress(OSError):
+                    if time.time() - path.lstat().st_mtime > _YOUNG_S:
+                        path.unlink()
+
     def try_writing(self) -> None:
         """Make a directory with a file in ``state/tmp``, as a claim does, and remove both.
 
@@ -301,8 +317,37 @@ class Spool:
     def publish(self, path: Path, user: str) -> Path:
         """Rename the directory at `path` into the storage of `user`, durably."""
         target = self.storage / user
-        durable.make_directory(target)
+        self._ensure_folder(target)
         return self._move(path, target, durably=True)
+
+    def _ensure_folder(self, path: Path) -> None:
+        """Make a folder of ours, if it is not there.
+
+        Raises
+        ------
+        TransientError
+            A file or a link lies in its place: somebody must take that away.
+        """
+        with suppress(FileExistsError, NotADirectoryError):
+            durable.make_directory(path)
+        if path.is_symlink() or not path.is_dir():
+            said = f"{self.shown(os.fspath(path))} must be a folder, and is a link or a file: "
+            raise TransientError("not_permitted", f"{said}take it away; then it goes on by itself")
+
+    def shown(self, path: str) -> str:
+        """`path` as it is called in words: below the root without the root."""
+        return path.removeprefix(f"{self.root}/")
+
+    def users(self) -> list[str]:
+        """Those who have a folder in storage. A link there is nobody's, and is not followed."""
+        with os.scandir(self.storage) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+
+    def stored(self) -> Iterator[Path]:
+        """What lies in storage, user by user; what cannot be read is passed over."""
+        for user in self.users():
+            with suppress(OSError):
+                yield from sorted((self.storage / user).iterdir())
 
     def spelled(self, project: str) -> str:
         """The project as its folder is spelled already: names are compared casefolded and in NFC."""
@@ -316,7 +361,7 @@ class Spool:
         published: a crash between the two is mended by publishing, which a start goes on with.
         """
         folder = self.projects / project
-        durable.make_directory(folder)
+        self._ensure_folder(folder)
         place = folder / f"{name}~{id.split('-')[2]}"
         with suppress(FileExistsError):
             place.symlink_to(Path("..", "..", "storage", user, id))
@@ -347,7 +392,9 @@ class Spool:
 
     def bury(self, path: Path) -> Path:
         """Rename something of ours into the trash; gives its new place."""
-        grave = self.trash / f"{path.name}.{os.urandom(4).hex()}"
+        # What a decoder made may have a name as long as names can be.
+        called = os.fsdecode(os.fsencode(path.name)[:_LONGEST_IN_TRASH])
+        grave = self.trash / f"{called}.{os.urandom(4).hex()}"
         trees.move_away(path, grave)
         return grave
 

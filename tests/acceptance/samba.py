@@ -18,6 +18,8 @@ from tests.needs import lacking
 
 HOUSE = Path(__file__).resolve().parents[2]
 PASSWORD = "a password of the tests"
+#: An account of every Debian that is not the one who drops: a researcher's.
+RESEARCHER = "games"
 
 
 def missing() -> str | None:
@@ -38,6 +40,7 @@ class Samba:
         shares = shares.replace("/srv/cytowatch", str(root))
         shares = re.sub(r"force user = \w+", f"force user = {self.user}", shares)
         shares = re.sub(r"force group = \w+", "force group = root", shares)
+        shares = shares.replace("@cytowatch-researchers", RESEARCHER)
         if encrypt:
             shares = shares.replace("# smb encrypt", "smb encrypt")
         own = "".join(
@@ -54,14 +57,18 @@ class Samba:
             f"   ncalrpc dir = {folder / 'ncalrpc'}\n   log file = {folder / 'log' / 'log.%m'}\n"
             f"   passdb backend = tdbsam:{folder / 'private' / 'passdb.tdb'}\n{own}"
             "   load printers = no\n   printing = bsd\n   printcap name = /dev/null\n"
-            "   disable spoolss = yes\n   server min protocol = SMB2_10\n"
+            "   disable spoolss = yes\n"
             "   rpc start on demand helpers = yes\n   map to guest = never\n\n" + shares
         )
-        subprocess.run(["testparm", "-s", self.config], check=True, capture_output=True)
-        subprocess.run(
-            ["smbpasswd", "-c", self.config, "-s", "-a", self.user],
-            input=f"{PASSWORD}\n{PASSWORD}\n".encode(), check=True, capture_output=True,
-        )  # fmt: skip
+        #: What Samba itself says of the configuration.
+        self.said = subprocess.run(
+            ["testparm", "-s", self.config], check=True, capture_output=True, text=True
+        ).stderr
+        for user in (self.user, RESEARCHER):
+            subprocess.run(
+                ["smbpasswd", "-c", self.config, "-s", "-a", user],
+                input=f"{PASSWORD}\n{PASSWORD}\n".encode(), check=True, capture_output=True,
+            )  # fmt: skip
         self.process = subprocess.Popen(
             ["smbd", "--foreground", "--no-process-group", "-s", str(self.config)],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
@@ -89,6 +96,13 @@ class Samba:
         if not hasattr(self._local, "connections"):
             self._local.connections = {}
         return {**found, "connection_cache": self._local.connections}
+
+    def as_researcher(self) -> dict[str, object]:
+        """How the second account logs on, by a connection of its own; `leave` ends it."""
+        if not hasattr(self._local, "connections"):
+            self._local.connections = {}
+        kept = self._local.connections
+        return {**self.session, "username": RESEARCHER, "connection_cache": kept}
 
     def leave(self) -> None:
         """What a thread that used `session` does at its end."""

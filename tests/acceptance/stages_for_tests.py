@@ -259,6 +259,11 @@ def _deep_folders(path: str) -> None:
         folder = inner
 
 
+def _long_name(path: str) -> None:
+    """As long as a name can be, which leaves no room for anything behind it."""
+    os.close(os.open(f"{os.path.dirname(path)}/{'n' * 255}", os.O_CREAT | os.O_WRONLY))
+
+
 def _many_files(path: str) -> None:
     for number in range(3000):
         os.close(os.open(f"{path}.{number}", os.O_CREAT | os.O_WRONLY))
@@ -429,7 +434,8 @@ def _wrapped(status: Status) -> Callable[[UploadedFile], Outcome]:
         if status is Status.CONVERTING and name.startswith("large"):
             return _pyramid(file, warnings=[f"{number} {'w' * 3000}" for number in range(400)])
         if status is Status.CONVERTING and name.startswith("unnamed"):
-            return _made(_deep_folders if "deep" in name else _beside)(file)
+            deeds = {"deep": _deep_folders, "long": _long_name}
+            return _made(deeds.get(name.split("-")[1].partition(".")[0], _beside))(file)
         if status is Status.EXTRACTING_DATA and name.startswith("member-"):
             return MEMBERS[name.split("-")[1].partition(".")[0]](file)
         if status is Status.DETECTING_FORMAT and name.startswith("claims-"):

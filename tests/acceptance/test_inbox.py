@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from cytowatch.durable import trees
 from cytowatch.durable.failpoints import POISON
 from tests import builders
 from tests.acceptance.conftest import Root, free_port, health, json_lines
+from tests.needs import needs
 
 #: Nobody of this machine.
 _OTHER = 4242
@@ -120,8 +122,8 @@ def test_a_folder_that_may_not_be_entered_waits_and_all_else_goes_on(
         assert "belongs to" in one["detail"]
     said = {one["path"] for one in json_lines(root.log) if one["event"] == "waits"}
     assert said == {"bob/export", "carl"}
-    root.wait((root.path / "status" / "bob" / "export - WAITING.txt").exists)
-    root.wait((root.path / "status" / "carl" / "carl - WAITING.txt").exists)
+    root.wait((root.path / "status" / "bob" / "export - WAITING, cannot be opened.txt").exists)
+    root.wait((root.path / "status" / "carl" / "carl - WAITING, not a file.txt").exists)
     told = subprocess.run(root.command("check", "--root", str(root.path)), capture_output=True,
                           text=True, check=False)  # fmt: skip
     assert told.returncode == 1
@@ -208,3 +210,90 @@ def test_what_raises_anything_is_set_aside_alone(root: Root, tmp_path: Path, kin
     root.wait(lambda: root.by_name()["case"]["status"] == "EXTRACTED")
     root.wait(lambda: waiting(root) == {})
     assert root.stop() == 0
+
+
+def test_a_file_that_may_not_be_moved_does_not_keep_its_folder_open(
+    root: Root, tmp_path: Path
+) -> None:
+    """The folder comes to its end and names it; it goes by itself when it may, and nothing is made twice."""
+    root.configure(inbox="folder_quiet_s = 0.5")
+    case = root.path / "inbox" / "ann" / "case"
+    kept = case / "kept"
+    kept.mkdir(parents=True)
+    builders.aperio_svs(case / "a.svs")
+    builders.aperio_svs(kept / "b.svs")
+    unprivileged(root, kept)
+    kept.chmod(0o755 if os.geteuid() == 0 else 0o555)
+    root.start()
+    root.wait(lambda: root.by_name().get("case", {}).get("status") == "EXTRACTED")
+    [skipped] = root.by_name()["case"]["skipped"]
+    assert skipped["name"] == "kept/b.svs"
+    assert skipped["reason"].startswith("not_permitted: ")
+    for _ in range(3):
+        assert waiting(root)["ann/case/kept/b.svs"]["why"] == "not_permitted"
+        time.sleep(0.5)
+    assert len(root.manifests()) == 2
+    os.chown(kept, os.geteuid(), os.getegid())
+    kept.chmod(0o755)
+    root.wait(lambda: deployed(root, "b.svs"))
+    assert root.stop() == 0
+    root.assert_clean()
+
+
+def test_a_folder_whose_name_is_no_text_ends_as_others_do(root: Root, tmp_path: Path) -> None:
+    """What it holds beside its images keeps it open as long as it changes, over a restart too, and is named."""
+    root.configure(inbox="folder_quiet_s = 2.0")
+    ann = root.path / "inbox" / "ann"
+    cases = [Path(os.fsdecode(os.fsencode(ann) + b"/case-" + end)) for end in (b"\xe4", b"\xe5")]
+    for number, case in enumerate(cases):
+        case.mkdir(parents=True)
+        builders.aperio_svs(case / f"{number}.svs")
+        (case / f"notes-{number}.txt").write_text("seen")
+    root.start()
+    root.wait(lambda: deployed(root, "0.svs", "1.svs"))
+    root.kill()
+    root.start()
+    parents = lambda: [  # noqa: E731
+        one
+        for one in root.manifests().values()
+        if one["name_base64"] and one["status"] == "EXTRACTED"
+    ]
+    root.wait(lambda: len(parents()) == 2)
+    for parent in parents():
+        [child] = [one for one in root.manifests().values() if one["parent_id"] == parent["id"]]
+        number = child["name"].removesuffix(".svs")
+        assert parent["children"] == [child["id"]]
+        assert [one["name"] for one in parent["skipped"]] == [f"notes-{number}.txt"]
+    assert len(root.manifests()) == 4
+    assert root.stop() == 0
+
+
+@needs("setpriv", root=True)
+def test_storage_that_may_not_be_written_is_waited_for(root: Root, tmp_path: Path) -> None:
+    """One user's folder there, and one that is a file: told in `status`, others go on, and so do they after."""
+    slide = builders.aperio_svs(tmp_path / "a.svs")
+    locked, file = root.path / "storage" / "ann", root.path / "storage" / "carl"
+    locked.mkdir()
+    unprivileged(root, locked)
+    locked.chmod(0o755)
+    file.touch()
+    root.start()
+    for user in ("ann", "bob", "carl"):
+        root.drop(slide, f"{user}.svs", user=user)
+    root.wait(lambda: deployed(root, "bob.svs"))
+    live = root.path / "state" / "live.json"
+    held = lambda: json.loads(live.read_text())["held_up"]  # noqa: E731
+    root.wait(lambda: len(held()) == 2)
+    told = {one["detail"].split()[0] for one in held().values() if one["why"] == "not_permitted"}
+    assert told == {"storage/ann", "storage/carl"}
+    shown = subprocess.run(root.command("status", "--root", str(root.path)), capture_output=True,
+                           text=True, check=True)  # fmt: skip
+    assert "storage/ann cannot be written (Permission denied): give it to" in " ".join(
+        shown.stdout.split()
+    )
+    os.chown(locked, 0, 0)
+    file.unlink()
+    root.wait(lambda: deployed(root, "ann.svs", "carl.svs"), 120)
+    assert root.stop() == 0
+    assert not [one for one in json_lines(root.log) if one["event"] == "unexpected"]
+    root.assert_clean()

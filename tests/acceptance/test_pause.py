@@ -33,7 +33,7 @@ def test_everyone_is_paused(root: Root, tmp_path: Path) -> None:
     assert metric(port, 'cytowatch_inbox_waiting_files{why="paused"}') == 1
     assert health(port) == {}
     [note] = (root.path / "status" / "ann").iterdir()
-    assert note.name == "a.svs - WAITING.txt"
+    assert note.name == "a.svs - WAITING, paused.txt"
     assert "paused" in note.read_text()
     assert "paused   everyone" in command(root, "status").stdout
     assert root.stop() == 0

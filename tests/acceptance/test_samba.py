@@ -271,3 +271,65 @@ def test_what_the_technician_and_the_researcher_see(root: Root, share: Samba, sl
         with pytest.raises(SMBOSError):
             smbclient.open_file(share.path("x", share_name), mode="wb", **share.session)
     assert root.stop() == 0
+
+
+def test_samba_takes_every_line(share: Samba) -> None:
+    """A global parameter in a share's section would be ignored, and smbd says so at each start."""
+    assert "found in service section" not in share.said
+    assert "Unknown parameter" not in share.said
+    log = "".join(path.read_text() for path in (share.folder / "log").glob("log.*"))
+    assert "found in service section" not in log
+
+
+def test_a_researcher_sees_storage_and_projects_and_nothing_else(
+    root: Root, share: Samba, slide: bytes
+) -> None:
+    """A second account: slides of all users, through a project's link too; never to be written."""
+    import smbclient
+    from smbprotocol.exceptions import SMBOSError
+
+    (root.path / "cytowatch.toml").write_text("# a hook's secret\n")
+    (root.path / "inbox" / share.user / "@heart").mkdir()
+    root.start()
+    share.put("@heart/scan.svs", slide)
+    [document] = deployed(root)
+    other = share.as_researcher()
+
+    def listed(name: str) -> set[str]:
+        found = smbclient.listdir(share.path(name, "cytowatch-slides"), **other)
+        return set(found)
+
+    def read(name: str) -> bytes:
+        path = share.path(name, "cytowatch-slides")
+        with smbclient.open_file(path, mode="rb", **other) as file:
+            return bytes(file.read())
+
+    try:
+        root.wait(lambda: list((root.path / "projects").glob("heart/*")))
+        assert listed("") == {"storage", "projects"}
+        inside = document["files"][0]["path"]
+        assert read(f"storage/{share.user}/{document['id']}/{inside}") == slide
+        [shown] = listed("projects/heart")
+        assert read(f"projects/heart/{shown}/{inside}") == slide
+        hidden = ("inbox", "stages", "status", "state", "cytowatch.toml", "FORMAT")
+        for name in hidden:
+            with pytest.raises(SMBOSError):
+                smbclient.stat(share.path(name, "cytowatch-slides"), **other)
+        for name in ("x", f"storage/{share.user}/x", f"projects/heart/{shown}/{inside}"):
+            with pytest.raises(SMBOSError):
+                smbclient.open_file(share.path(name, "cytowatch-slides"), mode="r+b", **other)
+        # A link that leads out of the share is not followed, whoever made it.
+        (root.path / "projects" / "heart" / "out").symlink_to("/etc")
+        (root.path / "projects" / "heart" / "in").symlink_to("../../state")
+        for name in ("out/passwd", "in/lock"):
+            with pytest.raises(SMBOSError):
+                read(f"projects/heart/{name}")
+        # He has no inbox, so he can drop nothing either.
+        with pytest.raises(SMBOSError):
+            smbclient.listdir(share.path(""), **other)
+    finally:
+        share.leave()
+    # Whoever is not in the group sees none of it.
+    with pytest.raises(SMBOSError):
+        smbclient.listdir(share.path("", "cytowatch-slides"), **share.session)
+    assert root.stop() == 0

@@ -97,10 +97,10 @@ def test_what_a_decoder_made_costs_one_error(root: Root, tmp_path: Path) -> None
 
 
 def test_only_what_is_named_is_published(root: Root, tmp_path: Path) -> None:
-    """A file, a link, folders 1,500 levels deep and one without permissions go; the log says so."""
+    """A file, a link, folders 1,500 levels deep, one without permissions, a name of 255 bytes go; the log says so."""
     root.environment = MISBEHAVING
     builders.png(tmp_path / "a.png")
-    names = ["unnamed-few.png", "unnamed-deep.png", "made-inside.png"]
+    names = ["unnamed-few.png", "unnamed-deep.png", "unnamed-long.png", "made-inside.png"]
     for name in names:
         root.drop(tmp_path / "a.png", name)
     assert root.run_until_idle() == 0, root.log.read_text()[-3000:]

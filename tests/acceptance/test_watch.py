@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cytowatch.admin import requests
+from cytowatch.inbox import bounded
 from cytowatch.inbox.watch import Watcher, _watches
 from cytowatch.record.errors import RootError
 from cytowatch.tree.spool import Spool
@@ -216,6 +217,49 @@ def test_folders_that_are_watched_are_not_missed(tmp_path: Path) -> None:
     watcher.start()
     try:
         assert _watches() == 5
-        assert watcher.unwatched() == 0
+        assert watcher.unwatched() == (0, [])
+    finally:
+        watcher.stop()
+
+
+def test_one_user_does_not_use_up_all_watches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond a share the scan alone finds what one drops; others' events come, and it is told whose they are."""
+    monkeypatch.setattr(bounded, "most_watches", lambda: 4)
+    inbox, asked = tmp_path / "inbox", tmp_path / "requests"
+    for number in range(20):
+        (inbox / "ann" / f"{number}").mkdir(parents=True)
+    asked.mkdir()
+    told: set[str] = set()
+    watcher = Watcher(
+        inbox, "inotify", told.add, lambda: None, requests=asked, asked=lambda: None,
+        moved=lambda: None,
+    )  # fmt: skip
+    watcher.start()
+    try:
+        assert _watches() == 2 + 4
+        assert watcher.unwatched() == (17, ["ann"])
+        (inbox / "zoe" / "case").mkdir(parents=True)
+        end = time.monotonic() + 20
+        while watcher.unwatched() != (17, ["ann"]) or _watches() != 2 + 4 + 2:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        told.clear()
+        (inbox / "zoe" / "case" / "a.svs").touch()
+        while told != {"zoe"}:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        # What goes makes room for what comes.
+        for number in range(20):
+            (inbox / "ann" / f"{number}").rmdir()
+        while _watches() != 2 + 1 + 2:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        (inbox / "ann" / "new").mkdir()
+        while _watches() != 2 + 2 + 2:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        assert watcher.unwatched() == (0, [])
     finally:
         watcher.stop()

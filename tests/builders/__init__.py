@@ -65,11 +65,11 @@ def pyramidal_tiff(
     return path
 
 
-def aperio_svs(path: Path, *, width: int = 1200, height: int = 900) -> Path:
-    """An Aperio slide of two levels with a thumbnail, at 20x and 0.499 um/px."""
+def aperio_svs(path: Path, *, width: int = 1200, height: int = 900, about: str = "") -> Path:
+    """An Aperio slide of two levels with a thumbnail, at 20x and 0.499 um/px; `about` ends its description."""
     description = (
         f"Aperio Image Library v11.2.1\r\n{width}x{height} [0,0 {width}x{height}] (256x256) "
-        "JPEG/RGB Q=70|AppMag = 20|MPP = 0.4990"
+        f"JPEG/RGB Q=70|AppMag = 20|MPP = 0.4990{about}"
     )
     pixels = picture(width, height)
     with tifffile.TiffWriter(path) as tiff:

@@ -28,7 +28,7 @@ def dicom_wsi(
     folder: Path, *, width: int = 512, height: int = 512, levels: int = 2,
     encode: Callable[[np.ndarray], bytes] = frame, photometric: str = "YBR_FULL_422",
     names: str = "level{}.dcm", repeated: bool = False, pieces: int = 1, label: bool = False,
-    sparse: bool = False,
+    sparse: bool = False, **stated: str,
 ) -> Path:  # fmt: skip
     """Each level a file of JPEG tiles, of one series.
 
@@ -42,6 +42,8 @@ def dicom_wsi(
         Whether there is a label.
     sparse
         Whether each frame says where it lies.
+    stated
+        Further attributes of each file, such as ``AcquisitionDateTime``.
     """
     from pydicom.uid import generate_uid
 
@@ -64,6 +66,8 @@ def dicom_wsi(
                 one.InConcatenationNumber, one.InConcatenationTotalNumber = number + 1, split
                 one.ConcatenationFrameOffsetNumber = number * share
             name = names.format(level if split == 1 else f"{level}_{number}")
+            for key, value in stated.items():
+                setattr(one, key, value)
             _write(folder / name, one, tiles[number * share : (number + 1) * share])
         if repeated and level == 0:
             _write(folder / names.format("0b"), _header(part, kind, 0, *settings), tiles)

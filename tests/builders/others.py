@@ -15,6 +15,7 @@ from PIL import Image
 from tests.builders import picture
 
 __all__ = [
+    "acquired",
     "attach",
     "bmp",
     "czi",
@@ -97,6 +98,23 @@ def czi(
     return path
 
 
+def acquired(path: Path, when: str) -> Path:
+    """State in the metadata of a CZI when it was acquired."""
+    data = bytearray(path.read_bytes())
+    [at] = struct.unpack_from("<q", data, 92)
+    [length] = struct.unpack_from("<i", data, at + 32)
+    xml = bytes(data[at + 288 : at + 288 + length])
+    stated = f"<Image><AcquisitionDateAndTime>{when}</AcquisitionDateAndTime>".encode()
+    xml = xml.replace(b"<Image>", stated, 1)
+    assert stated in xml
+    data += bytes(-len(data) % 32)
+    struct.pack_into("<q", data, 92, len(data))
+    used = 256 + len(xml)
+    data += struct.pack("<16sqqii248x", b"ZISRAWMETADATA", used, used, len(xml), 0) + xml
+    path.write_bytes(bytes(data))
+    return path
+
+
 def attach(path: Path, **inner: Path) -> Path:
     """Append CZI files to a CZI as attachments of those names, such as Label and SlidePreview."""
     data = bytearray(path.read_bytes())
@@ -127,13 +145,13 @@ def ome_flat(path: Path, *, width: int = 403, height: int = 300) -> Path:
     return path
 
 
-def ome_pyramid(path: Path, *, width: int = 1024, height: int = 768) -> Path:
+def ome_pyramid(path: Path, *, width: int = 1024, height: int = 768, **about: object) -> Path:
     """An OME-TIFF whose lower levels are in SubIFDs, as Bio-Formats writes them."""
     pixels = picture(width, height)
     with tifffile.TiffWriter(path, ome=True) as tiff:
         tile = {"tile": (256, 256), "photometric": "rgb", "compression": "zlib"}
-        about = {"axes": "YXS", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}
-        tiff.write(pixels, subifds=2, metadata=about, **tile)
+        known = {"axes": "YXS", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25, **about}
+        tiff.write(pixels, subifds=2, metadata=known, **tile)
         for level in (2, 4):
             tiff.write(np.ascontiguousarray(pixels[::level, ::level]), subfiletype=1, **tile)
     return path

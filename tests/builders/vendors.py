@@ -26,9 +26,9 @@ __all__ = [
     "philips_tiff",
     "sakura",
     "trestle",
+    "ventana_bif",
     "vms",
     "vmu",
-    "ventana_bif",
 ]
 
 _TILE = {"tile": (256, 256), "compression": "jpeg", "photometric": "rgb", "metadata": None}
@@ -78,7 +78,7 @@ def leica_scn(path: Path, *, width: int = 1024, height: int = 768) -> Path:
     return path
 
 
-def philips_tiff(path: Path, *, width: int = 1024, height: int = 768) -> Path:
+def philips_tiff(path: Path, *, width: int = 1024, height: int = 768, acquired: str = "") -> Path:
     """Three levels at 0.25 um/px, with label and macro as pages."""
 
     def level(number: int) -> str:
@@ -91,10 +91,14 @@ def philips_tiff(path: Path, *, width: int = 1024, height: int = 768) -> Path:
         )
 
     levels = "".join(level(number) for number in range(3))
+    when = (
+        '<Attribute Name="DICOM_ACQUISITION_DATETIME" Group="0x0008" Element="0x002A" '
+        f'PMSVR="IString">{acquired}</Attribute>'
+    )
     xml = (
         '<?xml version="1.0" encoding="UTF-8" ?><DataObject ObjectType="DPUfsImport">'
         '<Attribute Name="DICOM_MANUFACTURER" Group="0x0008" Element="0x0070" PMSVR="IString">'
-        'PHILIPS</Attribute><Attribute Name="PIM_DP_SCANNED_IMAGES" Group="0x301D" '
+        f'PHILIPS</Attribute>{when}<Attribute Name="PIM_DP_SCANNED_IMAGES" Group="0x301D" '
         'Element="0x1003" PMSVR="IDataObjectArray"><Array>'
         '<DataObject ObjectType="DPScannedImage"><Attribute Name="PIM_DP_IMAGE_TYPE" '
         'Group="0x301D" Element="0x1004" PMSVR="IString">WSI</Attribute>'
@@ -117,11 +121,12 @@ def philips_tiff(path: Path, *, width: int = 1024, height: int = 768) -> Path:
     return path
 
 
-def ventana_bif(path: Path, *, width: int = 1024, height: int = 768) -> Path:
+def ventana_bif(path: Path, *, width: int = 1024, height: int = 768, scanned: str = "") -> Path:
     """A thumbnail with iScan XML, and two levels of tiles that touch without an overlap."""
     iscan = (
         '<?xml version="1.0" encoding="UTF-8"?><Metadata><iScan ScanRes="0.25" Magnification="40" '
-        'UnitNumber="1" BuildVersion="3.3" ScannerModel="VENTANA iScan HT"><AOI0 AOIScanned="1" '
+        'UnitNumber="1" BuildVersion="3.3" ScannerModel="VENTANA iScan HT" '
+        f'ScanDate="{scanned}"><AOI0 AOIScanned="1" '
         'AOI_X1="0"/></iScan></Metadata>'
     )
     across, down = width // 256, height // 256
@@ -224,7 +229,9 @@ def vms(folder: Path, stem: str = "CMU-1", *, width: int = 512, height: int = 38
     return head
 
 
-def mirax_mrxs(folder: Path, stem: str = "CMU-1", *, data_files: int = 2) -> Path:
+def mirax_mrxs(
+    folder: Path, stem: str = "CMU-1", *, data_files: int = 2, created: str = ""
+) -> Path:
     """Two zoom levels of 256-pixel tiles, spread over data files, with a macro."""
     inside = folder / stem
     inside.mkdir(parents=True, exist_ok=True)
@@ -253,7 +260,9 @@ def mirax_mrxs(folder: Path, stem: str = "CMU-1", *, data_files: int = 2) -> Pat
     for number, content in enumerate(data):
         (inside / f"Data{number:04}.dat").write_bytes(bytes(content))
     (inside / "Index.dat").write_bytes(_mirax_index(uid, records, (macro_at, len(macro), 0)))
-    (inside / "Slidedat.ini").write_text(_slidedat(uid, across, down, side, data_files))
+    slidedat = _slidedat(uid, across, down, side, data_files)
+    about = f"SLIDE_NAME=x\nSLIDE_CREATIONDATETIME={created}\n" if created else "SLIDE_NAME=x\n"
+    (inside / "Slidedat.ini").write_text(slidedat.replace("SLIDE_NAME=x\n", about))
     head = folder / f"{stem}.mrxs"
     head.write_bytes(_jpeg(picture(64, 64)))
     return head
@@ -305,8 +314,13 @@ def _slidedat(uid: str, across: int, down: int, side: int, data_files: int) -> s
     )
 
 
-def ndpi(path: Path, *, width: int = 1024, height: int = 768) -> Path:
-    """Two levels, each one JPEG strip with restart markers, and a macro."""
+def ndpi(
+    path: Path, *, width: int = 1024, height: int = 768, written: str = "", about: str = ""
+) -> Path:
+    """Two levels, each one JPEG strip with restart markers, and a macro.
+
+    `written` is the DateTime of the TIFF, `about` the property map of Hamamatsu (tag 65449).
+    """
     images = [(width, height, 20.0), (width // 4, height // 4, 5.0), (160, 96, -1.0)]
     pixels = picture(width, height)
     data = bytearray(struct.pack("<2sHQ", b"II", 42, 0))
@@ -328,6 +342,12 @@ def ndpi(path: Path, *, width: int = 1024, height: int = 768) -> Path:
             (65420, 4, 1, 1), (65422, 9, 1, 0), (65423, 9, 1, 0), (65424, 9, 1, 0), (65421, 11, 1, int.from_bytes(struct.pack("<f", lens), "little")),
             (65426, 4, len(begins), starts_at if len(begins) > 1 else begins[0]),
         ]  # fmt: skip
+        for number, text in ((306, written), (65449, about)):
+            if text:
+                where = len(data)
+                data += text.encode() + b"\0"
+                tags.append((number, 2, len(text) + 1, where))
+        tags.sort(key=lambda tag: tag[0])
         entries = bytearray()
         for number, kind, count, value in tags:
             if isinstance(value, tuple):

@@ -20,6 +20,7 @@ import numpy as np
 
 from cytowatch import config, formats
 from cytowatch.archives import Budget, DamagedMember, tars, zips
+from cytowatch.config import keys
 from cytowatch.decoder import answers, wire
 from cytowatch.formats import Probe, limits
 from cytowatch.formats.completeness import whole
@@ -42,8 +43,8 @@ from cytowatch.stages.detect import identify
 
 __all__ = ["TARGETS", "seeds"]
 
-_LIMITS = config.Limits(archive_max_bytes=4 << 20, archive_max_entries=200)
-_CONFIG = config.Config(limits=config.Limits(max_pixels=1 << 22))
+_LIMITS = keys.Limits(archive_max_bytes=4 << 20, archive_max_entries=200)
+_CONFIG = config.Config(limits=keys.Limits(max_pixels=1 << 22))
 
 
 @contextmanager
@@ -64,7 +65,7 @@ def probe(data: bytes) -> None:
         whole.missing(descriptor, found.size_bytes)
         formats.looks_like(found)
         if found.tiff is not None:
-            limits.of_structure(found.tiff, config.Limits())
+            limits.of_structure(found.tiff, keys.Limits())
         with suppress(FormatError):
             identify(found)
 

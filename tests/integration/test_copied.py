@@ -18,7 +18,8 @@ import pyvips
 import tifffile
 from PIL import Image
 
-from cytowatch.config import Convert, from_mapping
+from cytowatch.config import from_mapping
+from cytowatch.config.keys import Convert
 from cytowatch.pyramid import jpeg
 from cytowatch.pyramid.copied import Unlike
 from cytowatch.pyramid.encode import writer

@@ -63,11 +63,19 @@ def test_all_problems_are_told_at_once() -> None:
         )
     assert raised.value.problems == [
         "rooot = '/x': unknown key, expected one of convert, engine, extract, feedback, hooks, inbox, "
-        "limits, log, metrics, root, sandbox, storage",
+        "limits, log, metrics, panel, root, sandbox, storage",
         "root = 'here': expected an absolute path",
-        "inbox.quiet_s = '10': expected a number from 0.05",
+        "inbox.quiet_s = '10': expected a number from 0.05 to 1,000,000,000",
         "convert.tile = 100: expected a multiple of 16 from 64 to 4096",
     ]
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:99999", ":65536", "9755", "x:port"])
+def test_a_port_is_one_that_there_can_be(listen: str) -> None:
+    """What is refused names the largest one."""
+    with pytest.raises(ConfigError, match="up to 65535"):
+        config.from_mapping({"metrics": {"listen": listen}})
+    assert config.from_mapping({"metrics": {"listen": ":65535"}}).metrics.listen == ":65535"
 
 
 def test_a_configuration_survives_the_way_to_a_child() -> None:

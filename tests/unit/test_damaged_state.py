@@ -16,7 +16,7 @@ import pytest
 from cytowatch import aside, hooks
 from cytowatch.admin import requests
 from cytowatch.cli import verify
-from cytowatch.config import Hook
+from cytowatch.config.keys import Hook
 from cytowatch.hooks.deliver import Courier
 from cytowatch.observe.feedback import Note, Notes
 from cytowatch.record.errors import RootError

@@ -17,8 +17,7 @@ from cytowatch import aside, hooks, outside
 from cytowatch.admin import invariants, retry, verification
 from cytowatch.cli import change
 from cytowatch.cli.page import list_lines
-from cytowatch.config import Hook
-from cytowatch.engine import hashing
+from cytowatch.config.keys import Hook
 from cytowatch.engine.hashing import Hasher
 from cytowatch.lifecycle.counts import Ledger
 from cytowatch.observe.metrics import Metrics
@@ -28,7 +27,7 @@ from cytowatch.record.errors import RootError
 from cytowatch.record.manifest import Manifest
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
-from cytowatch.transitions import enter, recover
+from cytowatch.transitions import enter, notes, recover
 from cytowatch.tree import find
 from cytowatch.tree.index.index import Index
 from cytowatch.tree.spool import Spool
@@ -176,7 +175,7 @@ def test_what_is_to_be_done_to_one_that_is_damaged_waits(kind: str, spool: Spool
         found = manifest.read(path)
         enter.plan_to_lighten(spool, enter.Place(status=Status.DEPLOYED, path=path, manifest=found))
         found["files"][0]["sha256"] = None
-        hashing.note(spool, found)
+        notes.note_hash(spool, found)
         hooks.note(spool, [HOOK], found, Status.DEPLOYED, now=NOW)
     damage.damaged(spool.storage / "ann" / BAD / manifest.FILE_NAME, kind)
     assert set(recover.finish(spool)) == {SOUND}
@@ -355,3 +354,26 @@ def test_what_is_in_its_status_already_stays_there(spool: Spool) -> None:
     place = spool.stage(Status.ERROR_DEPLOYMENT) / BAD
     place.mkdir()
     assert spool.move(place, Status.ERROR_DEPLOYMENT) == place
+
+
+def test_a_link_in_storage_is_followed_by_nobody(spool: Spool, tmp_path: Path) -> None:
+    """Neither by the index, nor by lists, nor by the check, which names it."""
+    put(spool, SOUND, Status.DEPLOYED)
+    elsewhere = tmp_path / "elsewhere"
+    make(elsewhere / BAD, Status.DEPLOYED)
+    (elsewhere / BAD / "manifest.json.x").touch()
+    (spool.storage / "bob").symlink_to(elsewhere)
+    (spool.storage / "stray").touch()
+    index = Index(spool)
+    index.reconcile()
+    index.look_for_vanished(thoroughly=True)
+    assert [row.id for row in index.select()] == [SOUND]
+    assert index.fault is None
+    index.close()
+    assert [entry.path.name for entry in find.entries(spool)] == [SOUND]
+    with pytest.raises(RootError, match="there is no uploaded file"):
+        retry._place(spool, BAD)
+    said = list(invariants.broken(spool, at_rest=True))
+    assert not [one for one in said if BAD in one]
+    assert [one for one in said if "storage/bob is a link" in one]
+    assert [one for one in said if "storage/stray is not the folder of a user" in one]

@@ -29,7 +29,7 @@ def logged() -> tuple[dict[str, set[str]], dict[str, set[str]]]:
     for path in PACKAGE.rglob("*.py"):
         tree = ast.parse(path.read_text())
         for function in ast.walk(tree):
-            if not isinstance(function, ast.FunctionDef):
+            if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
                 continue
             # tell = log.warning if ... else log.info
             tells = {

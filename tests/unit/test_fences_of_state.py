@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from cytowatch import aside, hooks
-from cytowatch.admin import invariants, requests, retry
+from cytowatch.admin import invariants, requests
+from cytowatch.admin import retry as after
 from cytowatch.durable import failpoints
 from cytowatch.engine.hashing import Hasher
 from cytowatch.hooks.deliver import Courier
@@ -111,13 +112,31 @@ def _(spool: Spool) -> set[str]:
     return set(told.notes(NOW))
 
 
-@loop("lifecycle.counts.Ledger.notes")
+@loop("observe.drops.Drops.notes")
 def _(spool: Spool) -> set[str]:
-    told = ledger(Index(spool, memory=True), spool)
+    index = Index(spool, memory=True)
+    told = ledger(index, spool)
     for path in both(spool, Status.CONVERTING):
         found = manifest.read(path)
-        told.progressed(Place(status=Status.CONVERTING, path=path, manifest=found), 0.5)
+        before = Place(status=Status.DETECTING_FORMAT, path=path, manifest=found)
+        after = Place(status=Status.CONVERTING, path=path, manifest=found)
+        told.entered(before, after, 1.0)
+        told.progressed(after, 0.5)
     return set(told.notes(NOW))
+
+
+def waiting(path: str) -> dict[str, object]:
+    return {
+        "user": "ann", "path": path, "why": "settling", "detail": "", "size_bytes": 1,
+        "since": "2026-11-29T10:00:00Z", "until": None,
+    }  # fmt: skip
+
+
+@loop("observe.arriving.notes", "ann/b.svs")
+def _(spool: Spool) -> set[str]:
+    rows = [waiting(f"ann/{name}.svs") for name in "ab"]
+    there = ledger(Index(spool, memory=True), spool).notes(NOW, rows)
+    return {id_ for path, id_ in (("ann/a.svs", SOUND), ("ann/b.svs", BAD)) if path in there}
 
 
 @loop("lifecycle.counts.Ledger.entered", still=True)
@@ -181,7 +200,7 @@ def _(spool: Spool) -> set[str]:
 @loop("admin.retry.expired")
 def _(spool: Spool) -> set[str]:
     both(spool, Status.ERROR_FORMAT)
-    return {id_ for _, id_ in retry.expired(spool, now=NOW + timedelta(days=9), days=1)}
+    return {id_ for _, id_ in after.expired(spool, now=NOW + timedelta(days=9), days=1)}
 
 
 @loop("admin.requests.answer_all", "b.json")
@@ -311,6 +330,7 @@ def test_every_loop_has_a_case() -> None:
     modules = (
         "tree/index/index", "tree/find", "lifecycle/counts", "admin/invariants", "hooks/pending", "hooks/deliver", "transitions/recover",
         "transitions/notes", "admin/requests", "engine/hashing", "admin/retry", "observe/feedback",
+        "observe/drops", "observe/arriving",
     )  # fmt: skip
     elsewhere = {
         # In test_damaged_tree and test_damaged_state: threads, and what begins with all of them.

@@ -42,9 +42,13 @@ def test_every_dependency_is_explained() -> None:
     """One line each, and none for what is not there."""
     text = (HOUSE / "docs" / "dependencies.md").read_text()
     explained = set(re.findall(r"^\| ([A-Za-z0-9-]+) \|", text, re.MULTILINE)) - {"package"}
-    wanted = (
-        PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["dask"]
-    )
+    extras = PROJECT["project"]["optional-dependencies"]
+    wanted = [
+        *PROJECT["project"]["dependencies"],
+        *extras["dask"],
+        *extras["table"],
+        *extras["panel"],
+    ]
     assert explained == {re.split(r"[\[<>=;]", one)[0] for one in wanted}
 
 
@@ -158,10 +162,10 @@ def test_the_wheel_works_alone(tmp_path: Path) -> None:
     )
     [wheel] = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        assert "cytowatch/manifest.schema.json" in archive.namelist()
+        assert "cytowatch/record/manifest.schema.json" in archive.namelist()
         assert not any(name.startswith("tests") for name in archive.namelist())
         archive.extractall(tmp_path / "site")
-    words = "from cytowatch import manifest; manifest._validator(); from cytowatch.cli import main; main()"
+    words = "from cytowatch.record import manifest; manifest._validator(); from cytowatch.cli import main; main()"
     told = subprocess.run(
         [sys.executable, "-c", words, "formats", "--json"],
         cwd=tmp_path,

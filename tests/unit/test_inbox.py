@@ -32,6 +32,9 @@ from cytowatch.tree.spool import Spool
 class NoFolders:
     open: tuple[str, ...] = ()
 
+    def is_open(self, _folder: str) -> bool:
+        return False
+
     def note(self) -> None:
         pass
 
@@ -366,3 +369,29 @@ def test_the_index_of_a_set_is_compared_as_fast_as_it_is_read() -> None:
 def test_every_reason_to_wait_that_is_given_is_one_that_is_counted() -> None:
     """Or the metrics would call it ``other``."""
     assert {"set_aside", "unreadable", "too_deep"} <= set(WAITING)
+
+
+def test_a_folder_whose_name_no_user_can_have_is_told(inboxes: Inboxes) -> None:
+    """What servers keep there, and what holds nothing, is nobody's worry."""
+    for path in (".ann/a", "@project/a", ".uploads/a", ".snapshot/a", ".Trash-1000/a", "ann/b"):
+        inboxes.drop(path)
+    (inboxes.spool.inbox / "@empty").mkdir()
+    inboxes.until(lambda: inboxes.claimed == {"b"})
+    assert inboxes.waiting() == {".ann": "no_user", "@project": "no_user"}
+    (inboxes.spool.inbox / ".ann").rename(inboxes.spool.inbox / "anna")
+    inboxes.until(lambda: inboxes.claimed == {"a", "b"})
+
+
+def test_below_the_reserve_each_drop_says_so(inboxes: Inboxes) -> None:
+    """And is taken when there is room again."""
+    inboxes.drop("ann/a")
+    end = time.monotonic() + 30
+    while inboxes.waiting() != {"ann/a": "disk"}:
+        assert time.monotonic() < end
+        inboxes.intake.scan_all(time.monotonic(), whole=True)
+        inboxes.intake.hold(time.monotonic(), "7 bytes are free")
+        time.sleep(0.02)
+    [told] = inboxes.intake.waiting(time.monotonic())
+    assert told["detail"].startswith("7 bytes are free: nothing new is begun")
+    assert not inboxes.intake.idle(time.monotonic(), patience_s=1)
+    inboxes.until(lambda: inboxes.claimed == {"a"})

@@ -19,6 +19,9 @@ from cytowatch.tree.spool import Spool
 class NoFolders:
     open: tuple[str, ...] = ()
 
+    def is_open(self, _folder: str) -> bool:
+        return False
+
     def note(self) -> None:
         pass
 

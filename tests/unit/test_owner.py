@@ -16,7 +16,8 @@ import pytest
 
 from cytowatch import durable
 from cytowatch.config import Config
-from cytowatch.inbox import claim, owner, scan
+from cytowatch.durable import owner
+from cytowatch.inbox import claim, scan
 from cytowatch.inbox.scan import Waiting
 from cytowatch.record.names import UploadedFileId
 from cytowatch.tree.spool import Spool
@@ -136,7 +137,7 @@ def test_a_claim_that_is_finished_after_a_crash_is_taken_as_well(
     class CrashError(BaseException):
         pass
 
-    def crash(_descriptor: int, _settings: object) -> None:
+    def crash(_descriptor: int, **_settings: object) -> None:
         raise CrashError
 
     writer = Writer(dropped)

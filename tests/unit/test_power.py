@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from cytowatch.config import Config
-from cytowatch.engine import unchanged
+from cytowatch.decoder import unchanged
 from cytowatch.inbox import claim
 from cytowatch.inbox import scan as inboxes
 from cytowatch.model import Outcome, UploadedFile

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from cytowatch import config
 from cytowatch.archives import Budget, zips
+from cytowatch.config import keys
 from cytowatch.formats import Probe, look
 from cytowatch.record import manifest, names
 from cytowatch.record.errors import ConfigError, ExtractionError
@@ -54,7 +55,7 @@ def test_any_zip_comes_out_as_it_went_in_or_is_refused(members: list[tuple[str, 
         warnings.simplefilter("ignore")
         for name, data in members:
             archive.writestr(zipfile.ZipInfo(name), data)
-    budget = Budget(limits=config.Limits(), archive_bytes=len(stream.getvalue()))
+    budget = Budget(limits=keys.Limits(), archive_bytes=len(stream.getvalue()))
     try:
         with zips.opened(stream) as archive:
             found = {}

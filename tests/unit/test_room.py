@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cytowatch.config import Storage
+from cytowatch.config.keys import Storage
 from cytowatch.record.errors import TransientError
 from cytowatch.tree import room
 from cytowatch.tree.room import Amount, Free, Room, spare, written

@@ -11,8 +11,9 @@ import pytest
 
 from cytowatch import aside
 from cytowatch.cli.check import _set_aside
-from cytowatch.cli.page import _WHERES, status_lines, status_page
+from cytowatch.cli.page import _WHERES, status_lines
 from cytowatch.cli.schema import schema_of
+from cytowatch.lifecycle.summary import status_page
 from cytowatch.observe import reports
 from cytowatch.observe.metrics import Metrics
 from cytowatch.tree.index.index import Index

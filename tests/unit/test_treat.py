@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Executor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,12 +13,15 @@ from typing import Any, cast
 
 import pytest
 
-from cytowatch.config import Config, Engine
+from cytowatch.config import Config
+from cytowatch.config.keys import Engine
+from cytowatch.decoder.child import Zygote
 from cytowatch.durable.failpoints import POISONS
 from cytowatch.engine.engine import Engine as Scheduler
 from cytowatch.engine.firsts import Contents
 from cytowatch.engine.treat import Treatment
 from cytowatch.record import manifest
+from cytowatch.record.errors import TransientError
 from cytowatch.record.manifest import FileEntry
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
@@ -44,7 +49,7 @@ class Told:
 class Raising:
     """Stands where a zygote does, and raises when a decoder process is asked for."""
 
-    def __init__(self, kind: type[Exception]) -> None:
+    def __init__(self, kind: Callable[[str], Exception]) -> None:
         self._kind = kind
 
     def fork(self, _directory: Path, _out: str) -> Any:
@@ -66,12 +71,9 @@ class Later(Executor):
             function(*arguments)
 
 
-@pytest.mark.parametrize("kind", [*POISONS.values(), SystemError, StopIteration])
-def test_anything_that_is_raised_ends_that_file_alone(
-    tmp_path: Path, kind: type[Exception]
-) -> None:
-    """After `max_attempts` tries it is shelved with a reason and its original; each try is reported."""
-    spool = Spool.create(tmp_path / "root")
+def scheduled(root: Path, kind: Callable[[str], Exception]) -> tuple[Spool, Told, Later, Scheduler]:
+    """A slide that is submitted, where asking for a decoder raises a `kind`."""
+    spool = Spool.create(root)
     path = spool.stage(Status.UPLOADED) / ID
     (path / "source").mkdir(parents=True)
     (path / "source" / "a.png").write_text("12345")
@@ -101,6 +103,15 @@ def test_anything_that_is_raised_ends_that_file_alone(
     pool = Later()
     scheduler = Scheduler(with_, executor=pool, count=1, wake=lambda: None)
     scheduler.submit("ann", ID)
+    return spool, told, pool, scheduler
+
+
+@pytest.mark.parametrize("kind", [*POISONS.values(), SystemError, StopIteration])
+def test_anything_that_is_raised_ends_that_file_alone(
+    tmp_path: Path, kind: type[Exception]
+) -> None:
+    """After `max_attempts` tries it is shelved with a reason and its original; each try is reported."""
+    spool, told, pool, scheduler = scheduled(tmp_path / "root", kind)
     scheduler.start_some(0.0)
     pool.run()
     [(why, detail)] = scheduler.waiting.values()
@@ -118,3 +129,72 @@ def test_anything_that_is_raised_ends_that_file_alone(
     assert ended["error"]["detail"].isprintable()
     assert (found[1] / ended["files"][0]["path"]).read_text() == "12345"
     assert told.unforeseen_ones == [kind.__name__] * 2
+
+
+def test_what_may_not_be_written_is_waited_for(tmp_path: Path) -> None:
+    """Rights in the tree are an administrator's to mend, however often it is tried, and no slide's error."""
+    where = tmp_path / "root" / "storage" / "ann" / "x"
+    spool, told, pool, scheduler = scheduled(
+        tmp_path / "root", lambda _: PermissionError(13, "Permission denied", "a", None, str(where))
+    )
+    for _ in range(4):
+        scheduler.start_some(time.monotonic() + 3600)
+        pool.run()
+    assert told.unforeseen_ones == []
+    [(why, detail)] = scheduler.waiting.values()
+    assert why == "not_permitted"
+    assert detail.startswith("storage/ann cannot be written (Permission denied): give it to")
+    found = spool.find(ID)
+    assert found is not None
+    assert found[0] is Status.DETECTING_FORMAT
+    assert manifest.read(found[1])["attempts"] <= 1
+
+
+@pytest.mark.parametrize("kind", ["a file", "a link", "a dead link"])
+def test_nothing_is_published_through_what_is_no_folder(tmp_path: Path, kind: str) -> None:
+    """It stays where it was, and the words name what is in the way."""
+    spool = Spool.create(tmp_path / "root")
+    path = spool.stage(Status.DEPLOYING) / ID
+    path.mkdir()
+    match kind:
+        case "a file":
+            (spool.storage / "ann").touch()
+        case "a link":
+            (spool.storage / "ann").symlink_to(tmp_path)
+        case _:
+            (spool.storage / "ann").symlink_to("nowhere")
+    with pytest.raises(TransientError, match="storage/ann must be a folder") as raised:
+        spool.publish(path, "ann")
+    assert raised.value.why == "not_permitted"
+    assert path.is_dir()
+    (spool.storage / "ann").unlink()
+    assert spool.publish(path, "ann").is_dir()
+
+
+def test_a_name_as_long_as_it_can_be_is_thrown_away(tmp_path: Path) -> None:
+    """In the trash it gets an ending of its own, for which there would be no room."""
+    spool = Spool.create(tmp_path / "root")
+    for name in ("n" * 255, os.fsdecode(b"\xe4" * 255)):
+        (spool.tmp / name).touch()
+        spool.discard(spool.tmp / name)
+        assert list(spool.tmp.iterdir()) == list(spool.trash.iterdir()) == []
+
+
+def test_what_a_kill_left_in_state_goes_at_a_start(tmp_path: Path) -> None:
+    """What is young may be a command's that is at work now."""
+    spool = Spool.create(tmp_path / "root")
+    for name in (".lease-12", ".paused.json", ".lease-13", "paused.json", "lock"):
+        (spool.state / name).touch()
+        if name != ".lease-13":
+            os.utime(spool.state / name, (1, 1))
+    spool.remove_temporaries()
+    left = {path.name for path in spool.state.iterdir() if path.is_file()}
+    assert left == {".lease-13", "paused.json", "lock"}
+
+
+def test_stages_that_cannot_be_imported_are_named() -> None:
+    """So that who starts it learns what is missing."""
+    zygote = Zygote(Config(), stages="cytowatch.no_such_stages")
+    with pytest.raises(TransientError, match=r"ModuleNotFoundError.*no_such_stages"):
+        zygote.start()
+    zygote.stop()

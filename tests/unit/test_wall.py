@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from cytowatch.config import Storage
+from cytowatch.config.keys import Storage
 from cytowatch.decoder import answers, made, recorded, wire
 from cytowatch.decoder.pace import Pace
 from cytowatch.durable import trees

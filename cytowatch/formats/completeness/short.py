@@ -12,6 +12,8 @@ import os
 import struct
 import tarfile
 
+from cytowatch.record.lacking import amount
+
 __all__ = ["bmp", "czi", "ets", "jp2", "jpeg2000_codestream", "short", "tar", "tar_mark"]
 
 _MOST_PARTS = 1_000_000
@@ -28,7 +30,7 @@ def short(need: int, size_bytes: int) -> str | None:
     """The last bytes of a file that must have `need` of them."""
     if need <= size_bytes:
         return None
-    return f"its last {need - size_bytes:,} bytes (it has {size_bytes:,} of {need:,})"
+    return f"its last {need - size_bytes:,} bytes ({amount(size_bytes, need)})"
 
 
 def bmp(descriptor: int, size_bytes: int) -> str | None:
@@ -89,7 +91,7 @@ def czi(descriptor: int, size_bytes: int) -> str | None:
 def _segment(descriptor: int, at: int, size_bytes: int, what: str) -> str | None:
     """Whether the segment at `at` of a CZI is there to its end; `what` it holds."""
     if at + 32 > size_bytes:
-        return f"{what} (at {at:,}, the file has {size_bytes:,} bytes)"
+        return f"{what} ({amount(size_bytes, at + 32)})"
     segment = os.pread(descriptor, 32, at).ljust(32, b"\0")
     # Every segment has a length.
     if not any(segment[16:32]):
@@ -97,7 +99,7 @@ def _segment(descriptor: int, at: int, size_bytes: int, what: str) -> str | None
     allocated, used = struct.unpack_from("<qq", segment, 16)
     end = at + 32 + (used or allocated)
     if segment.startswith(b"ZISRAW") and end > size_bytes:
-        return f"a part of {what} (ends at {end:,}, the file has {size_bytes:,} bytes)"
+        return f"a part of {what} ({amount(size_bytes, end)})"
     return None
 
 
@@ -155,7 +157,7 @@ def ets(descriptor: int, size_bytes: int) -> str | None:
         if not offset and not length:
             return "the list of its tiles (only zeros so far)"
         if offset + length > size_bytes:
-            return f"tile {number} (ends at {offset + length:,}, the file has {size_bytes:,} bytes)"
+            return f"tile {number} ({amount(size_bytes, offset + length)})"
         if packed and length >= 8 and not any(os.pread(descriptor, 8, offset)):
             return f"the content of tile {number} (only zeros so far)"
     return None
@@ -225,7 +227,7 @@ def _parts(descriptor: int, at: int, end: int) -> str | None:
             return None
         at += length
         if at > end:
-            return f"a part of tile {number} (ends at {at:,}, the file has {end:,} bytes)"
+            return f"a part of tile {number} ({amount(end, at)})"
     return None
 
 

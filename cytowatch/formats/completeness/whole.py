@@ -24,6 +24,7 @@ from cytowatch.formats.completeness import announced, ends, gaps, judging, raste
 from cytowatch.formats.doubles import is_whole_slide
 from cytowatch.formats.structure import netpbm
 from cytowatch.formats.structure.tiff import SUB_IFDS, Directory, Tiff, TiffError
+from cytowatch.record.lacking import amount
 
 __all__ = ["missing"]
 
@@ -241,8 +242,7 @@ def _segments(
                     # Some state too much: whether all rows are there, a reader finds out.
                     continue
                 return (
-                    f"{what} {index} of directory {number} "
-                    f"(ends at {offset + count:,}, the file has {size_bytes:,} bytes)"
+                    f"{what} {index} of directory {number} ({amount(size_bytes, offset + count)})"
                 )
             final = (offset, count)
             last = max(last, final)

@@ -76,6 +76,41 @@ class Group:
         """The path that stands for it."""
         return self.members[0]
 
+    @property
+    def parts(self) -> str | None:
+        """What a whole slide of its kind is made of, in words; None where it is a single file.
+
+        >>> Group(kind="mirax-mrxs", members=("case/CMU-1.mrxs",)).parts
+        'CMU-1.mrxs and the folder CMU-1 beside it'
+        """
+        name = _stem(os.path.basename(self.head))
+        if self.folder is not None:
+            name = os.path.basename(self.folder)
+        match self.kind:
+            case "mirax-mrxs":
+                return f"{name}.mrxs and the folder {name} beside it"
+            case "olympus-vsi":
+                found = _CELLSENS_FOLDER.fullmatch(name) if self.folder is not None else None
+                name = found["stem"] if found else name
+                return f"{name}.vsi and the folder _{name}_ beside it"
+            case "hamamatsu-vms" | "hamamatsu-vmu":
+                index = os.path.basename(self.missing or "" if self.headless else self.head)
+                return f"{index} and all the files that it names, in one folder"
+            case _:
+                return None
+
+    @property
+    def called(self) -> str:
+        """The path that it is called by: of a set without its head nothing but the folder names it."""
+        return self.folder if self.headless and self.folder else self.head
+
+    def dropped_as(self, path: str) -> str | None:
+        """The `path` of a file of it, from the folder in which its head lies; None of a lone image, which it names."""
+        if self.kind is None and path == self.head:
+            return None
+        above = os.path.dirname(self.called)
+        return path[len(above) + 1 :] if above else path
+
 
 @dataclass(slots=True)
 class _Folder:

@@ -16,6 +16,8 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from cytowatch.record.lacking import amount
+
 __all__ = ["Directory", "Tiff", "TiffError", "main_page", "misplaced"]
 
 _SIZES = {
@@ -233,10 +235,10 @@ class Tiff:
         TiffError
             They are not all there.
         """
-        if count < 0 or offset + count > self.size_bytes:
-            raise TiffError(
-                f"{offset + count:,} bytes are needed, the file has {self.size_bytes:,}"
-            )
+        if count < 0:
+            raise TiffError("a length is below zero")
+        if offset + count > self.size_bytes:
+            raise TiffError(amount(self.size_bytes, offset + count))
         data = os.pread(self._descriptor, count, offset)
         while len(data) < count:
             more = os.pread(self._descriptor, count - len(data), offset + len(data))

@@ -30,14 +30,16 @@ from pathlib import Path
 from typing import Any
 
 from cytowatch import aside, durable, formats
-from cytowatch.config import Config, Storage
+from cytowatch.config import Config
+from cytowatch.config.keys import Storage
+from cytowatch.durable import owner
 from cytowatch.durable.failpoints import reached
 from cytowatch.formats import Probe, look
 from cytowatch.formats.completeness import whole as completeness
-from cytowatch.inbox import back, markers, owner
+from cytowatch.inbox import back, markers
 from cytowatch.inbox.scan import Drop, Waiting, fingerprint
 from cytowatch.record import manifest, names
-from cytowatch.record.manifest import FileEntry, Manifest
+from cytowatch.record.manifest import Manifest
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
 from cytowatch.tree.spool import Spool
@@ -51,11 +53,15 @@ _MARKER = "done-marker"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """One file to be claimed, and where it goes below ``<id>/``; role is source or sidecar."""
+    """One file to be claimed, and where it goes below ``<id>/``; role is source or sidecar.
+
+    `dropped_as` is the path of a file of a set, from the folder of its head.
+    """
 
     drop: Drop
     to: str
     role: str = "source"
+    dropped_as: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -388,12 +394,11 @@ def _prepare(
         if folders:
             durable.fsync_directory(Path(below))
     files = [
-        FileEntry(
+        manifest.received(
             role=member.role,
             path=member.to,
             size_bytes=member.drop.fingerprint.size_bytes,
-            sha256=None,
-            status=Status.UPLOADED.name,
+            dropped_as=member.dropped_as,
         )
         for member in parcel.members
     ]
@@ -424,7 +429,7 @@ def _trouble(one: _Held, moved: Path, settings: Storage) -> Waiting | None:
     # Whoever breaks it waits in its open until we let go: by then the file must be back.
     if _is_broken(one):
         return Waiting(why="open_for_writing", detail="somebody opened it for writing meanwhile")
-    one.before = owner.take(one.descriptor, settings)
+    one.before = owner.take(one.descriptor, group=settings.group, mode=int(settings.file_mode, 8))
     # The path is gone from the share, and its owner is another one now: a lease that is granted proves that no
     # writer is left. It is kept until all is durable: who was let in by the old owner's rights just before has
     # come to the lease by then.
@@ -577,7 +582,7 @@ def _untouched(path: Path, member: dict[str, Any], settings: Storage) -> bool:
     """Whether nobody writes to what was moved, and nobody did since; it is ours from now on."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        owner.take(descriptor, settings)
+        owner.take(descriptor, group=settings.group, mode=int(settings.file_mode, 8))
         found = os.fstat(descriptor)
         same = (found.st_size, found.st_mtime_ns) == (member["size_bytes"], member["mtime_ns"])
         return same and lease(descriptor) != "writer"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyvips
 
-from cytowatch.config import Convert
+from cytowatch.config.keys import Convert
 from cytowatch.model import Mpp, Progress
 from cytowatch.pyramid import resolution
 from cytowatch.pyramid.copied import YCBCR, CopiedLevel, largest_tile

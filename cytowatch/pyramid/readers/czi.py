@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cytowatch.config import Config
-from cytowatch.pyramid import resolution
+from cytowatch.pyramid import acquired, resolution
 from cytowatch.pyramid.readers import subblocks
 from cytowatch.pyramid.readers.subblocks import Mosaic, SubBlock
 from cytowatch.pyramid.regions import (
@@ -189,8 +189,8 @@ class _About:
 
     @property
     def acquired_at(self) -> str | None:
-        found = _at(self._top, "Information", "Image", "AcquisitionDateAndTime")
-        return found[:40] if isinstance(found, str) else None
+        image = _at(self._top, "Information", "Image")
+        return acquired.of_text(_at(image, "AcquisitionDateAndTime"))
 
     @property
     def magnification(self) -> float | None:

@@ -20,7 +20,7 @@ import openslide
 
 from cytowatch.config import Config
 from cytowatch.formats.doubles import is_whole_slide
-from cytowatch.pyramid import jpeg, resolution
+from cytowatch.pyramid import acquired, jpeg, resolution
 from cytowatch.pyramid.regions import Opened, Pixels, Scene, check_size, damaged, each
 
 __all__ = ["Part", "contradiction", "is_placed", "is_ycbcr", "open_dicom", "parts", "twice"]
@@ -115,6 +115,7 @@ def open_dicom(path: str, config: Config) -> Opened:
         known = slide.properties
         mpp = resolution.plausible(*(_number(known.get(f"openslide.mpp-{axis}")) for axis in "xy"))
         power = _number(known.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER))
+        acquired_at = acquired.of_slide(known)
         has_profile = "openslide.icc-size" in known
         profile = slide.color_profile.tobytes() if has_profile and slide.color_profile else None
     with ExitStack() as opened:
@@ -124,6 +125,7 @@ def open_dicom(path: str, config: Config) -> Opened:
             mpp=mpp,
             objective_power=power or None,
             icc_profile=profile,
+            acquired_at=acquired_at,
         )
         pictures = dict(_pictures(found, config))
         return Opened(

@@ -15,7 +15,7 @@ import numpy as np
 
 from cytowatch import durable
 from cytowatch.config import Config
-from cytowatch.pyramid import copied
+from cytowatch.pyramid import acquired, copied
 from cytowatch.pyramid.copied import CopiedLevel
 from cytowatch.pyramid.readers.ome_xml import Known, as_rgb, images
 from cytowatch.pyramid.readers.pages import Page, opened_file, orientation, profile
@@ -84,7 +84,7 @@ def _scenes(series: Any, about: Sequence[Known], descriptor: int, config: Config
                 cmyk=region.cmyk,
                 orientation=orientation(page),
                 done=(*region.done, *(merged.done if merged else region.absent)),
-                acquired_at=known.acquired_at,
+                acquired_at=acquired.of_text(known.acquired_at),
                 copied=partial(_copied, region, one, descriptor, config) if not merged else tuple,
             )
         )

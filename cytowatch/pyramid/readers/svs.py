@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from cytowatch.config import Config
-from cytowatch.pyramid import copied, resolution
+from cytowatch.pyramid import acquired, copied, resolution
 from cytowatch.pyramid.readers.pages import Page, open_page, opened_file
 from cytowatch.pyramid.regions import Opened, Pixels
 from cytowatch.record.errors import ConversionError
@@ -47,6 +47,7 @@ def open_svs(path: str, config: Config) -> Opened:
             scene,
             mpp=resolution.stated(path, 0, 0),
             objective_power=float(power[1]) if power else None,
+            acquired_at=acquired.of_description(pages[0].description),
             copied=lambda: copied.chain([scene.region.copied(0)]),  # type: ignore[attr-defined]
         )
         pictures = dict(_pictures(pages[1:], descriptor, config))

@@ -115,6 +115,8 @@ class Questions(ABC):
                 received_at=row[5],
                 changed_at=row[6],
                 reason=row[7],
+                format=row[8],
+                size_bytes=row[9] or 0,
             )
             for row in self._ask(question, values)
             if row[4] in Status.__members__
@@ -148,6 +150,16 @@ class Questions(ABC):
         """What has come to its end since `at`, in ISO 8601."""
         rows = self._rows("WHERE changed_at >= ? ORDER BY changed_at", (at,))
         return [row for row in rows if row.status.is_final]
+
+    def tally(self, column: str, where: Mapping[str, Sequence[str]]) -> dict[str, int]:
+        """How many rows there are for each value of `column`, of those that `where` describes."""
+        tests = [f"{one} IN ({marks(values)})" for one, values in where.items()]
+        condition = f"WHERE {' AND '.join(tests)}" if tests else ""
+        wanted = [value for values in where.values() for value in values]
+        rows = self._ask(
+            f"SELECT {column}, COUNT(*) FROM uploaded {condition} GROUP BY {column}", wanted
+        )
+        return {row[0]: int(row[1]) for row in rows if row[0] is not None}
 
     def oldest(self) -> dict[Status, str]:
         """When the oldest uploaded file in each stage was received, in ISO 8601."""

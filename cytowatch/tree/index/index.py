@@ -289,10 +289,9 @@ class Index(Questions):
 
     def _storages(self, tick: Callable[[int], None]) -> int:
         wrong = 0
-        for folder in sorted(self._spool.storage.iterdir()):
-            with aside.fence("row", f"storage/{folder.name}", but=(sqlite3.Error,)):
-                if folder.is_dir():
-                    wrong += self._storage(folder, tick)
+        for user in self._spool.users():
+            with aside.fence("row", f"storage/{user}", but=(sqlite3.Error,)):
+                wrong += self._storage(self._spool.storage / user, tick)
         return wrong
 
     def _storage(self, folder: Path, tick: Callable[[int], None]) -> int:
@@ -318,8 +317,9 @@ class Index(Questions):
     def _gone(self, _tick: Callable[[int], None]) -> int:
         """The rows of users whose whole folder is gone."""
         wrong = 0
+        there = set(self._spool.users())
         for (user,) in self._ask("SELECT user FROM folder"):
-            if (self._spool.storage / user).is_dir():
+            if user in there:
                 continue
             rows = self._ask(
                 f"DELETE FROM uploaded WHERE user = ? AND status IN ({marks(_HELD)}) RETURNING id",
@@ -367,11 +367,12 @@ class Index(Questions):
         if not (self._spool.is_there() and self._spool.storage.is_dir()):
             return
         try:
+            there = set(self._spool.users())
             for (user,) in self._ask("SELECT user FROM folder"):
                 with aside.fence("row", f"storage/{user}", but=(sqlite3.Error,)):
                     if thoroughly:
                         self._ask("UPDATE folder SET mtime_ns = 0 WHERE user = ?", (user,))
-                    if (self._spool.storage / user).is_dir():
+                    if user in there:
                         self._storage(self._spool.storage / user, lambda _: None)
             self._gone(lambda _: None)
         except OSError as error:
@@ -494,7 +495,7 @@ def _places(
         staged = spool.find(id_)
         if staged is not None:
             yield staged
-        users = [user] if user else sorted(os.listdir(spool.storage))
+        users = [user] if user else spool.users()
         for name in users:
             path = spool.storage / name / id_
             if path.is_dir():

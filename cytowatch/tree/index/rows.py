@@ -30,7 +30,7 @@ COLUMNS = (
     "changed_at", "reason", "content", "duplicate_of", "short",
 )  # fmt: skip
 #: What `Row` is made of.
-OF_ROW = "id, parent_id, user, name, status, received_at, changed_at, reason"
+OF_ROW = "id, parent_id, user, name, status, received_at, changed_at, reason, format, size_bytes"
 #: Writes a whole row, in the place of the one before.
 PUT = (
     f"INSERT INTO uploaded VALUES ({', '.join('?' * len(COLUMNS))}) ON CONFLICT (id) DO UPDATE SET "
@@ -58,6 +58,8 @@ class Row:
     received_at: str
     changed_at: str
     reason: str | None
+    format: str | None
+    size_bytes: int
 
 
 def content_key(files: Iterable[FileEntry]) -> str | None:

@@ -17,7 +17,7 @@ from typing import cast
 
 from cytowatch import durable, outside
 from cytowatch.decoder.answers import refused
-from cytowatch.inbox import owner
+from cytowatch.durable import owner
 from cytowatch.model import Progress
 from cytowatch.record.errors import IngestError, stage_error
 from cytowatch.record.manifest import FileEntry

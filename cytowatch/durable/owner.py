@@ -21,8 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cytowatch.config import Storage
-
 __all__ = ["Owner", "is_ours", "may_take", "nobody_writes", "of", "pass_on", "restore", "take"]
 
 _CAP_CHOWN, _CAP_FOWNER = 0, 3
@@ -47,16 +45,16 @@ def of(noted: Mapping[str, Any]) -> Owner | None:
     return Owner(uid=uid, gid=gid, mode=stat.S_IMODE(mode))
 
 
-def take(descriptor: int, settings: Storage) -> Owner:
-    """Make the file the daemon's own where that is allowed, with the configured group and mode; gives what it was."""
+def take(descriptor: int, *, group: str, mode: int) -> Owner:
+    """Make the file the daemon's own where that is allowed, with `group` (if any) and `mode`; gives what it was."""
     found = os.fstat(descriptor)
     # The owner first: the mode of another's file can be changed only with one more capability.
     with suppress(PermissionError):
         os.fchown(descriptor, os.geteuid(), -1)
     with suppress(PermissionError):
-        if settings.group:
-            os.fchown(descriptor, -1, grp.getgrnam(settings.group).gr_gid)
-        os.fchmod(descriptor, int(settings.file_mode, 8))
+        if group:
+            os.fchown(descriptor, -1, grp.getgrnam(group).gr_gid)
+        os.fchmod(descriptor, mode)
     return Owner(uid=found.st_uid, gid=found.st_gid, mode=stat.S_IMODE(found.st_mode))
 
 

@@ -1,0 +1,64 @@
+"""Who listens where the metrics are to be: nobody, the daemon of this tree, or another program."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import json
+import socket
+
+__all__ = ["look"]
+
+#: How long the daemon may take to answer.
+_ANSWER_S = 3.0
+_ANYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+def look(listen: str, pid: int | None) -> tuple[bool | None, str]:
+    """Whether ``ADDRESS:PORT`` is as it should be, in words; `pid` is the daemon's, if it runs.
+
+    None where it is neither right nor wrong.
+    """
+    address, _, number = listen.rpartition(":")
+    address, at = address.strip("[]"), int(number)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((address, at))
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            return False, f"{listen} cannot be used: {error.strerror or error}"
+        return _taken(listen, pid, _process_at(_ANYWHERE.get(address, address), at))
+    except (OverflowError, ValueError) as error:
+        return False, f"{listen} cannot be used: {error}"
+    if pid is None:
+        return True, f"{listen} is free"
+    said = f"the daemon (process {pid}) does not listen on {listen}: was metrics.listen changed since it started?"
+    return None, said
+
+
+def _taken(listen: str, pid: int | None, answers: int | None) -> tuple[bool | None, str]:
+    if pid is not None and answers == pid:
+        return True, f"the daemon (process {pid}) answers on {listen}"
+    who = f"another cytowatch (process {answers})" if answers is not None else "another program"
+    if pid is None:
+        return None, f"{listen} is taken by {who}: a start would wait until it is free"
+    return (
+        False,
+        f"{listen} is taken by {who}, not by the daemon (process {pid}): change metrics.listen",
+    )
+
+
+def _process_at(host: str, at: int) -> int | None:
+    """The process of the cytowatch that answers there; None if none does."""
+    connection = http.client.HTTPConnection(host, at, timeout=_ANSWER_S)
+    try:
+        connection.request("GET", "/healthz")
+        found = json.loads(connection.getresponse().read(1 << 20))
+        pid = found["pid"]
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    finally:
+        connection.close()
+    return pid if type(pid) is int else None

@@ -1,0 +1,50 @@
+"""What a running daemon takes over from a changed configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+
+from cytowatch.config.keys import Config
+from cytowatch.config.load import from_mapping, to_mapping
+
+__all__ = ["RELOADABLE", "reloaded"]
+
+
+def _reloadable() -> Iterator[str]:
+    """Every key that is marked so, as ``section.key``; a key of no section by its name alone."""
+    for section in fields(Config):
+        if section.metadata.get("reloadable"):
+            yield section.name
+        default = getattr(Config(), section.name)
+        if is_dataclass(default):
+            marked = (key for key in fields(default) if key.metadata.get("reloadable"))
+            yield from (f"{section.name}.{key.name}" for key in marked)
+
+
+#: What SIGHUP may change while the daemon, or the panel, runs; the rest is decided at a start.
+RELOADABLE = frozenset(_reloadable())
+
+
+def reloaded(old: Config, new: Config) -> tuple[Config, list[str], list[str]]:
+    """(`old` with what of `new` may change, the keys that did, the keys that may not)."""
+    before, after = to_mapping(old), to_mapping(new)
+    changed: list[str] = []
+    refused: list[str] = []
+    for section, values in after.items():
+        if not isinstance(values, dict):
+            if values != before[section]:
+                (changed if section in RELOADABLE else refused).append(section)
+            if section in RELOADABLE:
+                before[section] = values
+            continue
+        for key, value in values.items():
+            name = f"{section}.{key}"
+            if value == before[section][key]:
+                continue
+            if name in RELOADABLE:
+                before[section][key] = value
+                changed.append(name)
+            else:
+                refused.append(name)
+    return from_mapping(before), changed, refused

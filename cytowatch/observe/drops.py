@@ -1,0 +1,224 @@
+"""What is known of each drop while somebody may look for it, and which notes that makes on the share.
+
+A drop is what a person put into an inbox: one slide, an archive or a folder. It has one note that sums up;
+of what came out of it only what failed has a note of its own. `wording` writes their texts.
+
+A failure is cleared when the same path succeeds later. A whole drop with failures gives way to a later drop
+of the same path that has come to its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from cytowatch import aside
+from cytowatch.observe import wording
+from cytowatch.observe.feedback import Note
+from cytowatch.observe.wording import Seen, Sum
+from cytowatch.record.manifest import Manifest, SkippedEntry, is_loss
+from cytowatch.record.status import Status
+
+__all__ = ["Drops", "seen"]
+
+
+def seen(
+    found: Manifest, status: Status, share: float = 0.0, *, same_as: str | None = None
+) -> Seen:
+    """What notes need of an uploaded file; `share` of its stage is done."""
+    _, _, path = found["drop_path"].partition("/")
+    form = found["format"]
+    error = found["error"] if status.is_error else None
+    return Seen(
+        id=found["id"],
+        parent_id=found["parent_id"],
+        user=found["user"],
+        path=path or found["name"],
+        status=status,
+        share=share,
+        at=datetime.fromisoformat(found["history"][-1]["at"]),
+        received_at=found["received_at"],
+        reason=error["reason"] if error else None,
+        detail=error["detail"] if error else "",
+        children=len(found["children"]),
+        is_folder=form is not None and form["id"] == "directory",
+        skipped=tuple(_skipped(one) for one in found["skipped"]),
+        warnings=tuple(found["warnings"]),
+        same_as=same_as,
+    )
+
+
+def _skipped(one: SkippedEntry) -> tuple[str, str, int, bool]:
+    return one["name"], one["reason"], one.get("count", 1), is_loss(one)
+
+
+@dataclass(slots=True)
+class _Drop:
+    """Everything of one drop, by id; `gone` were removed or handed back since."""
+
+    inside: dict[str, Seen] = field(default_factory=dict)
+    gone: set[str] = field(default_factory=set)
+    notes: dict[str, Note] | None = None
+
+
+class Drops:
+    """Guards what is known of recent drops; whoever uses it from several threads holds a lock."""
+
+    def __init__(self, *, keep_for: timedelta) -> None:
+        self._keep_for = keep_for
+        #: By the id of what was dropped.
+        self._drops: dict[str, _Drop] = {}
+        self._root_of: dict[str, str] = {}
+        #: The ids of everything that was dropped as a path of a user.
+        self._by_path: dict[tuple[str, str], dict[str, str]] = {}
+
+    def put(self, root_id: str, one: Seen) -> None:
+        """Take note of an uploaded file as it is now; `root_id` is what was dropped."""
+        drop = self._drops.setdefault(root_id, _Drop())
+        drop.inside[one.id] = one
+        drop.gone.discard(one.id)
+        drop.notes = None
+        self._root_of[one.id] = root_id
+        same = self._by_path.setdefault((one.user, one.path), {})
+        same[one.id] = one.received_at
+        if one.status.is_final:
+            # What it clears may be in other drops.
+            for other in same:
+                self._drops[self._root_of[other]].notes = None
+
+    def progressed(self, id_: str, share: float) -> None:
+        """So much of its stage is done; notes show it in steps of ten per cent."""
+        drop = self._drops.get(self._root_of.get(id_, ""))
+        if drop is None:
+            return
+        one = drop.inside[id_]
+        if int(one.share * 10) != int(share * 10):
+            drop.inside[id_] = replace(one, share=share)
+            drop.notes = None
+
+    def without_their_root(self) -> list[tuple[str, str]]:
+        """User and id of each archive or folder of which only members are known."""
+        return [
+            (next(iter(drop.inside.values())).user, root_id)
+            for root_id, drop in self._drops.items()
+            if root_id not in drop.inside
+        ]
+
+    def forget(self, id_: str) -> None:
+        """It was removed, handed back or sent back."""
+        root_id = self._root_of.pop(id_, None)
+        if root_id is None:
+            return
+        drop = self._drops[root_id]
+        one = drop.inside.pop(id_)
+        drop.gone.add(id_)
+        drop.notes = None
+        self._unpath(one)
+        if not drop.inside or id_ == root_id:
+            self._drop(root_id)
+
+    def _unpath(self, one: Seen) -> None:
+        same = self._by_path[one.user, one.path]
+        same.pop(one.id, None)
+        for other in same:
+            self._drops[self._root_of[other]].notes = None
+        if not same:
+            del self._by_path[one.user, one.path]
+
+    def _drop(self, root_id: str) -> None:
+        drop = self._drops.pop(root_id)
+        for id_, one in drop.inside.items():
+            self._root_of.pop(id_, None)
+            self._unpath(one)
+
+    def expire(self, now: datetime) -> None:
+        """Let go of the drops whose last part came to its end too long ago."""
+        for root_id, drop in list(self._drops.items()):
+            # The first one that is in work, or is recent, ends the look: of most drops that is the first.
+            if not any(
+                not one.status.is_final or now - one.at < self._keep_for
+                for one in drop.inside.values()
+            ):
+                self._drop(root_id)
+
+    def notes(self) -> dict[str, Note]:
+        """Every note, by the id of what it is about."""
+        made: dict[str, Note] = {}
+        for root_id, drop in self._drops.items():
+            if not aside.may_try("note", root_id):
+                continue
+            # Whoever writes it says that all is well again.
+            with aside.fence("note", root_id, clears=False):
+                if drop.notes is None:
+                    drop.notes = self._made(root_id, drop)
+                made |= drop.notes
+        return made
+
+    def folder(self, user: str, path: str) -> Seen | None:
+        """The newest dropped folder `path` of `user`, if one is known."""
+        ids = self._by_path.get((user, path), {})
+        some = [self._drops[self._root_of[id_]].inside[id_] for id_ in ids]
+        folders = [one for one in some if one.is_folder]
+        return max(folders, key=lambda one: (one.received_at, one.id), default=None)
+
+    def _made(self, root_id: str, drop: _Drop) -> dict[str, Note]:
+        root = drop.inside.get(root_id)
+        made: dict[str, Note] = {}
+        members = [one for id_, one in drop.inside.items() if id_ != root_id]
+        failed = [one for one in members if one.status.is_error and not self._is_cleared(one)]
+        if root is None or not (root.is_container or members):
+            # Of a member whose archive ended too long ago there is nothing to sum up.
+            alone = [root] if root else members
+            return {
+                one.id: wording.of_one(one, None)
+                for one in alone
+                if not (one.status.is_error and self._is_replaced(one))
+            }
+        total = self._sum(root, drop, failed)
+        if total.bad and self._is_replaced(root):
+            return {}
+        made[root_id] = wording.of_many(root, total)
+        for one in failed:
+            made[one.id] = wording.of_one(one, root)
+        return made
+
+    def _sum(self, root: Seen, drop: _Drop, failed: list[Seen]) -> Sum:
+        containers = [one for one in drop.inside.values() if one.is_container]
+        leaves = [one for one in drop.inside.values() if not one.is_container]
+        done = [one for one in leaves if one.status.is_success or (
+            one.status.is_error and self._is_cleared(one))]  # fmt: skip
+        lost = [entry for one in containers for entry in self._lost(one)]
+        # Those that nobody has begun with are known by their number alone.
+        stated = sum(one.children for one in containers) - (len(containers) - 1) - len(drop.gone)
+        stated = max(stated, len(leaves))
+        return Sum(
+            done=tuple(done),
+            failed=tuple(failed),
+            in_work=tuple(one for one in leaves if not one.status.is_final),
+            lost=tuple(lost),
+            total=stated + sum(count for _, _, count, _ in lost),
+            left=tuple(entry for one in containers for entry in one.skipped if not entry[3]),
+        )
+
+    def _lost(self, one: Seen) -> Iterator[tuple[str, str, int, bool]]:
+        for entry in one.skipped:
+            name, _, _, is_lost = entry
+            if is_lost and not self._succeeded_after(one, f"{one.path}/{name}"):
+                yield entry
+
+    def _is_cleared(self, one: Seen) -> bool:
+        return self._succeeded_after(one, one.path)
+
+    def _succeeded_after(self, one: Seen, path: str) -> bool:
+        return any(later.status.is_success for later in self._later(one, path))
+
+    def _is_replaced(self, one: Seen) -> bool:
+        """Whether the same path was dropped again, and has come to its end."""
+        return any(later.status.is_final for later in self._later(one, one.path))
+
+    def _later(self, one: Seen, path: str) -> Iterable[Seen]:
+        same = self._by_path.get((one.user, path), {})
+        for id_, received_at in same.items():
+            if (received_at, id_) > (one.received_at, one.id):
+                yield self._drops[self._root_of[id_]].inside[id_]

@@ -1,0 +1,274 @@
+"""The words of the notes on the share: what happened, what to do, and last the technical detail.
+
+They are read by technicians who have nothing but the share, so they name no command and no other page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from cytowatch.observe.feedback import Note
+from cytowatch.record import lacking, reasons
+from cytowatch.record.names import printable
+from cytowatch.record.status import Status
+
+__all__ = ["Seen", "Sum", "about", "local", "of_many", "of_one", "text", "what_to_do"]
+
+#: So many members have a line in the note of their archive or folder.
+_MOST_LINES = 1000
+_LONGEST_DETAIL = 2000
+_ASK = "Ask the administrator to look at it. Do not send it again: it is kept."
+_KEPT = "The file that you sent is kept, unchanged."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What a note needs of an uploaded file.
+
+    `path` is where it was dropped, below the user's folder; of a member it begins with the path of its
+    archive. `skipped` holds (name, reason, count, whether it may have been a slide).
+    """
+
+    id: str
+    parent_id: str | None
+    user: str
+    path: str
+    status: Status
+    share: float
+    at: datetime
+    received_at: str
+    reason: str | None = None
+    detail: str = ""
+    children: int = 0
+    is_folder: bool = False
+    skipped: tuple[tuple[str, str, int, bool], ...] = ()
+    warnings: tuple[str, ...] = ()
+    same_as: str | None = None
+
+    @property
+    def is_container(self) -> bool:
+        """Whether it is an archive that was unpacked, or a folder."""
+        return self.status is Status.EXTRACTED or (self.is_folder and not self.status.is_error)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sum:
+    """What came out of an archive or a folder; `lost` are members that could not be unpacked."""
+
+    done: tuple[Seen, ...]
+    failed: tuple[Seen, ...]
+    in_work: tuple[Seen, ...]
+    lost: tuple[tuple[str, str, int, bool], ...]
+    left: tuple[tuple[str, str, int, bool], ...]
+    total: int
+
+    @property
+    def bad(self) -> int:
+        """How many failed or were lost."""
+        return len(self.failed) + sum(count for _, _, count, _ in self.lost)
+
+    @property
+    def pending(self) -> int:
+        """How many have not come to their end."""
+        return max(0, self.total - len(self.done) - self.bad)
+
+
+def local(when: datetime) -> str:
+    """A time as the clock on the wall shows it where the server stands, with its zone."""
+    return f"{when.astimezone():%Y-%m-%d %H:%M %Z}"
+
+
+def about(path: str) -> str:
+    """A path for the name of a note: the file first, then where it lay.
+
+    >>> about("case-101/HE.svs"), about("a/b/c/d/batch.zip/x/y/CMU-1.mrxs")
+    ('HE.svs in case-101', 'CMU-1.mrxs in y in x in batch.zip in d in c in b in a')
+    """
+    parts = path.split("/")[::-1]
+    text = " in ".join(parts)
+    if len(text.encode()) <= 150 or len(parts) < 3:
+        return text
+    # What it is called and what was dropped are told in any case.
+    return f"{parts[0]} in … in {parts[-1]}"
+
+
+def of_one(one: Seen, root: Seen | None) -> Note:
+    """The note of an uploaded file by itself; of a member that failed, `root` is what was dropped."""
+    lines = [one.path]
+    if root is not None:
+        lines.append(f"came in {root.path}, dropped {_dropped(root)}")
+    elif one.status.is_final:
+        lines.append(f"dropped {_dropped(one)}")
+    lines.append("")
+    if one.reason is not None:
+        lines += _of_error(one)
+    elif one.status.is_final:
+        lines += [f"It is {one.status.label}: it can be used."]
+        if one.same_as:
+            lines += [f"It has the same content as {one.same_as}."]
+    else:
+        lines += [f"It is being processed ({one.status.label}). Nothing to do."]
+    lines += _notes(one)
+    lines += ["", f"id: {one.id}"]
+    same = f" (same as {one.same_as})" if one.same_as and one.status.is_success else ""
+    return Note(
+        user=one.user,
+        about=about(one.path) + same,
+        says=_says(one),
+        text=text(lines),
+        first=one.reason is not None,
+        day=_day(one) if one.status.is_success else None,
+    )
+
+
+def of_many(root: Seen, total: Sum) -> Note:
+    """The note that sums up an archive or a folder."""
+    lines = [root.path, f"dropped {_dropped(root)}", ""]
+    lines.append(_sentence(root, total))
+    if total.bad:
+        lines += [
+            "What failed has a note of its own here, with what to do, or is explained below.",
+            "",
+        ]
+    lines += [*_table(total)]
+    if total.left:
+        lines += ["", "Not taken, because it is not an image. Nothing to do:"]
+        lines += [
+            _entry(name, reason, count) for name, reason, count, _ in total.left[:_MOST_LINES]
+        ]
+    lines += _notes(root)
+    lines += ["", f"id: {root.id}"]
+    finished = root.status.is_final and not total.pending
+    return Note(
+        user=root.user,
+        about=about(root.path),
+        says=_counted(root, total),
+        text=text(lines),
+        first=total.bad > 0,
+        day=_day(root) if finished and not total.bad else None,
+    )
+
+
+def _says(one: Seen) -> str:
+    if one.reason is not None:
+        known = reasons.of(one.reason)
+        return f"FAILED, {known.says if known else one.reason.replace('_', ' ')}"
+    if one.status.is_final:
+        return one.status.label
+    step = int(one.share * 10) * 10
+    return one.status.label + (f" {step}%" if step else "")
+
+
+def _counted(root: Seen, total: Sum) -> str:
+    failed = f", {total.bad:,} FAILED" if total.bad else ""
+    if not root.status.is_final:
+        return f"RECEIVING, {len(total.done):,} DONE{failed}"
+    if total.pending:
+        step = int(10 * (total.total - total.pending) / max(1, total.total)) * 10
+        return f"EXTRACTED {total.total:,}, {step}% DONE{failed}"
+    return f"EXTRACTED {len(total.done):,} of {total.total:,}{failed}"
+
+
+def _sentence(root: Seen, total: Sum) -> str:
+    of = f"{len(total.done):,} of {total.total:,} slides and images can be used"
+    if total.pending or not root.status.is_final:
+        return f"It is being processed: {of} so far, {total.bad:,} failed. Nothing to do."
+    return f"It is done: {of}." if not total.bad else f"It is done: {of}, {total.bad:,} failed."
+
+
+def _table(total: Sum) -> Iterator[str]:
+    lines = [
+        *(_line("FAILED", one.path, _why(one)) for one in _sorted(total.failed)),
+        *(_line("FAILED", name or "others", _lost(reason, count)) for name, reason, count, _ in total.lost),
+        *(_line(one.status.label, one.path, "") for one in _sorted(total.in_work)),
+        *(_line("DONE", one.path, _cleared(one)) for one in _sorted(total.done)),
+    ]  # fmt: skip
+    yield from lines[:_MOST_LINES]
+    if len(lines) > _MOST_LINES:
+        yield f"… and {len(lines) - _MOST_LINES:,} more"
+
+
+def _sorted(some: Iterable[Seen]) -> Sequence[Seen]:
+    return sorted(some, key=lambda one: one.path)
+
+
+def _line(word: str, path: str, why: str) -> str:
+    return f"{word:<10} {path}{f': {why}' if why else ''}"
+
+
+def _cleared(one: Seen) -> str:
+    return "failed at first, then it was sent again" if one.reason is not None else ""
+
+
+def _why(one: Seen) -> str:
+    known = reasons.of(one.reason or "")
+    return known.says if known else one.reason or ""
+
+
+def _lost(reason: str, count: int) -> str:
+    said = reason.partition(": ")[2] or reason
+    number = f"{count:,} files could not be unpacked" if count > 1 else "could not be unpacked"
+    return f"{number} ({said}). Pack it again and drop the new zip"
+
+
+def _entry(name: str, reason: str, count: int) -> str:
+    said = reason.partition(": ")[2] or reason
+    return f"  {name}: {said}" if name else f"  {count:,} more"
+
+
+def _of_error(one: Seen) -> list[str]:
+    known = reasons.of(one.reason or "")
+    means = known.means if known else "It could not be taken."
+    if one.reason == "duplicate" and one.same_as:
+        means = f"The same slide is there already: {one.same_as}."
+    if one.reason == "incomplete":
+        means = incomplete(one.detail) or means
+    return [
+        means,
+        f"What to do: {what_to_do(one)}",
+        _KEPT,
+        "",
+        f"Technical detail: {one.detail[:_LONGEST_DETAIL]} ({one.reason})",
+    ]
+
+
+def what_to_do(one: Seen) -> str:
+    """What a technician does about an error."""
+    known = reasons.of(one.reason or "")
+    to_do = known.technician if known else _ASK
+    if one.reason != "incomplete":
+        return to_do
+    parts = lacking.of_layout(one.detail)
+    if parts and one.parent_id is not None:
+        return f"Put {parts} into one zip, and drop it."
+    if parts:
+        return f"Send all of it again: {parts}."
+    return to_do
+
+
+def incomplete(detail: str) -> str | None:
+    """What is missing, in words for a technician; None if the detail does not say it in numbers."""
+    amount = lacking.stopped(detail)
+    if amount:
+        return f"The copy stopped after {amount}."
+    if lacking.of_layout(detail):
+        return "A part of the slide is missing."
+    return None
+
+
+def _notes(one: Seen) -> list[str]:
+    return ["", *(f"Note: {warning}" for warning in one.warnings)] if one.warnings else []
+
+
+def _dropped(one: Seen) -> str:
+    return local(datetime.fromisoformat(one.received_at))
+
+
+def _day(one: Seen) -> str:
+    return f"{one.at.astimezone():%Y-%m-%d}"
+
+
+def text(lines: Iterable[str]) -> str:
+    return "".join(f"{printable(line)}\n" for line in lines)

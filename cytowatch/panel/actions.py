@@ -1,0 +1,149 @@
+"""What a person changes: each is a request to the daemon, and one line in the log with who asked.
+
+The panel itself moves nothing and writes into no manifest: where no daemon runs, nothing is done.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from cytowatch.admin import requests
+from cytowatch.observe import logs
+from cytowatch.panel import forms, projects
+from cytowatch.panel.context import Context, person_of
+from cytowatch.panel.details import may_act
+from cytowatch.panel.measures import Measures
+from cytowatch.record import names
+from cytowatch.record.errors import RootError
+from cytowatch.tree import find
+from cytowatch.tree.index.index import Row
+
+__all__ = ["routes"]
+
+_PATIENCE_S = 15.0
+_ABOUT_ONE = ("retry", "return", "link", "unlink")
+_ABOUT_USERS = ("pause", "resume")
+
+
+def routes(context: Context, measures: Measures) -> list[Route]:
+    """The actions, for forms and for programs."""
+
+    async def of_file(request: Request) -> Response:
+        action, id_ = request.path_params["action"], request.path_params["id"]
+        if action not in _ABOUT_ONE:
+            raise HTTPException(404)
+        fields = await forms.read(request)
+        said = await run_in_threadpool(_of_file, context, measures, request, action, id_, fields)
+        if _is_program(request):
+            return JSONResponse({"said": said})
+        base = context.panel.base_path
+        # What was handed back, or is in its inbox again, has no page any more.
+        gone = action == "return" or said == "inbox"
+        return RedirectResponse(
+            f"{base}/?done={action}" if gone else f"{base}/files/{id_}?done={action}", 303
+        )
+
+    async def of_users(request: Request) -> Response:
+        action = request.path_params["action"]
+        if action not in _ABOUT_USERS:
+            raise HTTPException(404)
+        fields = await forms.read(request)
+        said = await run_in_threadpool(_of_users, context, measures, request, action, fields)
+        if _is_program(request):
+            return JSONResponse({"said": said})
+        return RedirectResponse(f"{context.panel.base_path}/?done={action}", 303)
+
+    return [
+        Route("/files/{id}/{action}", of_file, methods=["POST"], name="action"),
+        Route("/api/v1/files/{id}/{action}", of_file, methods=["POST"], name="action"),
+        Route("/actions/{action}", of_users, methods=["POST"], name="action"),
+        Route("/api/v1/{action}", of_users, methods=["POST"], name="action"),
+    ]
+
+
+def _is_program(request: Request) -> bool:
+    return request.url.path.removeprefix(request.scope.get("root_path", "")).startswith("/api/")
+
+
+def _of_file(
+    context: Context,
+    measures: Measures,
+    request: Request,
+    action: str,
+    id_: str,
+    fields: dict[str, str],
+) -> str:
+    row = context.visible(request, id_)
+    if not may_act(context, request, row):
+        raise HTTPException(403, "Only its owner or an administrator may do this.")
+    wanted: dict[str, Any] = {"do": action, "id": id_}
+    if action in ("link", "unlink"):
+        wanted["project"] = _project(
+            context, request, row, action, forms.text(fields.get("project"))
+        )
+    return _ask(context, measures, request, wanted)
+
+
+def _project(context: Context, request: Request, row: Row, action: str, project: str) -> str:
+    """The project that is meant, if this person may show something in it."""
+    if not project or project != names.file_name(project):
+        raise HTTPException(400, "This cannot be the name of a project.")
+    who = person_of(request)
+    there = names.alike(projects.every_name(context), project)
+    mine = [one.name for one in projects.visible_projects(context, request)]
+    if there and not who.sees_all and not names.alike(mine, project):
+        raise HTTPException(403, "You are not a member of this project. Ask its administrator.")
+    return project
+
+
+def _of_users(
+    context: Context, measures: Measures, request: Request, action: str, fields: dict[str, str]
+) -> str:
+    who = person_of(request)
+    if not (who.acts and who.sees_all):
+        raise HTTPException(403, "Only an administrator may do this.")
+    user = forms.text(fields.get("user"))
+    wanted: dict[str, Any] = {"do": action, **({"user": user} if user else {})}
+    return _ask(context, measures, request, wanted)
+
+
+def _ask(context: Context, measures: Measures, request: Request, wanted: dict[str, Any]) -> str:
+    """Let the daemon do it; gives what it says.
+
+    Raises
+    ------
+    HTTPException
+        503: no daemon runs, or it does not answer; 409: it refuses, with the reason.
+    """
+    who = person_of(request)
+    by = who.name or "panel"
+    try:
+        if find.daemon_pid(context.spool) is None:
+            raise RootError("no daemon runs on this tree, so nothing was done")
+        answer = requests.by_daemon(context.spool, {**wanted, "by": by}, patience_s=_PATIENCE_S)
+    except (RootError, OSError) as error:
+        _tell(measures, wanted, who.proof.value, by, refused=str(error))
+        raise HTTPException(503, f"{error}.") from error
+    if "error" in answer:
+        refused = str(answer["error"])
+        _tell(measures, wanted, who.proof.value, by, refused=refused)
+        raise HTTPException(409, refused)
+    said = str(answer.get("said", ""))
+    _tell(measures, wanted, who.proof.value, by, said=said)
+    return said
+
+
+def _tell(measures: Measures, wanted: dict[str, Any], proof: str, by: str, said: str | None = None, refused: str | None = None) -> None:  # fmt: skip
+    measures.actions.labels(wanted["do"], "done" if refused is None else "refused").inc()
+    log = logs.get()
+    tell = log.info if refused is None else log.warning
+    tell(
+        "action", action=wanted["do"], id=wanted.get("id"), project=wanted.get("project"),
+        whom=wanted.get("user"), by=names.printable(by), proof=proof, said=said, refused=refused,
+    )  # fmt: skip

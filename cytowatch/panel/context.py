@@ -1,0 +1,173 @@
+"""What every page needs: the tree, the index for reading, and who may see which uploaded file."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from cytowatch.config import Config, Panel
+from cytowatch.lifecycle.summary import Estimates
+from cytowatch.panel.sessions import Sessions
+from cytowatch.panel.who import Person
+from cytowatch.record import names
+from cytowatch.record.names import ID_PATTERN
+from cytowatch.tree import find
+from cytowatch.tree.index.index import Index, Row
+from cytowatch.tree.spool import Spool
+
+__all__ = ["Context", "Visible", "person_of"]
+
+#: An index of our own is compared with the tree once in so many seconds.
+_AGAIN_S = 15.0
+
+
+def person_of(request: Request) -> Person:
+    """Who asks; the gate has decided it before any page runs."""
+    found: Person = request.scope["state"]["person"]
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visible:
+    """What one person may see: everything, or these users' files and these ids.
+
+    `users` are the spellings of one user's folders; `ids` come from projects.
+    """
+
+    everything: bool
+    users: tuple[str, ...] = ()
+    ids: frozenset[str] = frozenset()
+
+    def covers(self, row: Row) -> bool:
+        """Whether `row` is visible."""
+        return self.everything or row.user in self.users or row.id in self.ids
+
+
+@dataclass(slots=True, kw_only=True)
+class Context:
+    """One panel: its tree and its configuration; shared by all requests, safe from any thread.
+
+    It only reads. The index is opened read-only for each question; where that is not possible
+    (there is none, or it is of another version) one is made in memory.
+    """
+
+    spool: Spool
+    config: Config
+    sessions: Sessions
+    #: With `auth = "none"`: whether anyone may act.
+    actions: bool = False
+    #: Reads the configuration again, at SIGHUP.
+    reload: Callable[[], Config] | None = None
+    estimates: Estimates = field(default_factory=Estimates)
+    _own: Index | None = None
+    _own_at: float = float("-inf")
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+    _counts: dict[str, tuple[float, Any]] = field(default_factory=dict)
+
+    @property
+    def panel(self) -> Panel:
+        """The section [panel]."""
+        return self.config.panel
+
+    @contextmanager
+    def index(self) -> Iterator[Index]:
+        """The index, for reading in this thread."""
+        found = Index.read(self.spool)
+        if found is None:
+            yield self._in_memory()
+            return
+        try:
+            yield found
+        finally:
+            found.close()
+
+    def _in_memory(self) -> Index:
+        with self._lock:
+            if self._own is None:
+                self._own = Index(self.spool, memory=True)
+            if time.monotonic() - self._own_at > _AGAIN_S:
+                self._own.reconcile()
+                self._own_at = time.monotonic()
+            return self._own
+
+    def may_see(self, request: Request) -> Visible:
+        """What the person who asks may see."""
+        who = person_of(request)
+        if who.sees_all:
+            return Visible(everything=True)
+        ids = {id_ for one in who.projects for id_ in find.project_ids(self.spool, one)}
+        # A user may have no folder yet, and still be named for a project.
+        users = tuple(find.spellings(self.spool, who.name))
+        return Visible(everything=False, users=users, ids=frozenset(ids))
+
+    def visible(self, request: Request, id: str) -> Row:  # noqa: A002
+        """The uploaded file `id`, if the person who asks may see it.
+
+        Every page and every tile asks here, and nowhere else.
+
+        Raises
+        ------
+        HTTPException
+            404: there is none, or it is somebody else's. The two answers are the same.
+        """
+        if ID_PATTERN.fullmatch(id):
+            with self.index() as index:
+                rows = index.select(ids=[id], limit=1)
+            if rows and self.may_see(request).covers(rows[0]):
+                return rows[0]
+        raise HTTPException(404)
+
+    def entry(self, request: Request, id: str) -> find.Entry:  # noqa: A002
+        """The uploaded file `id` with its manifest, if the person who asks may see it.
+
+        Raises
+        ------
+        HTTPException
+            404, as `visible` says; or it was removed meanwhile.
+        """
+        found = find.entry(self.spool, self.visible(request, id))
+        if found is None:
+            raise HTTPException(404)
+        return found
+
+    def kept(self, key: str, seconds: float, make: Callable[[], Any]) -> Any:
+        """What `make` gives, kept for some seconds: pages that many look at ask once."""
+        now = time.monotonic()
+        held = self._counts.get(key)
+        if held is not None and now - held[0] < seconds:
+            return held[1]
+        made = make()
+        with self._lock:
+            if len(self._counts) > 1000:
+                self._counts.clear()
+            self._counts[key] = (now, made)
+        return made
+
+    def file_of(self, entry: find.Entry, path: str) -> Path:
+        """The file `path` of `entry`, which lies in the tree and nowhere else.
+
+        Raises
+        ------
+        HTTPException
+            404: it is not there, is not a regular file, or leads out of the tree.
+        """
+        try:
+            found = (entry.path / path).resolve(strict=True)
+        except (OSError, RuntimeError, ValueError):
+            raise HTTPException(404) from None
+        homes = [home.resolve() for home in (self.spool.storage, self.spool.stages)]
+        if not found.is_file() or not any(found.is_relative_to(home) for home in homes):
+            raise HTTPException(404)
+        return found
+
+    def same_user(self, one: str, other: str) -> bool:
+        """Whether two names are the same user's."""
+        return names.fold(one) == names.fold(other)

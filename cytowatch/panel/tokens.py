@@ -1,0 +1,182 @@
+"""Tokens for machines: ``state/tokens.json``, which holds hashes and never a token."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from cytowatch import durable, outside
+from cytowatch.outside import OutsideError
+from cytowatch.record.errors import RootError
+from cytowatch.record.manifest import utc
+from cytowatch.tree.spool import Spool
+
+__all__ = ["Token", "add", "is_ours", "listed", "revoke", "user_of"]
+
+_FILE = "tokens.json"
+_BEGINNING = "cyt_"
+_MOST = 10_000
+#: The last use is written down once in so many seconds.
+_USED_EVERY_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """One token: its name and user, when it was made, ends and was last used, in ISO 8601."""
+
+    name: str
+    user: str
+    sha256: str
+    made_at: str
+    ends_at: str | None = None
+    used_at: str | None = None
+
+    def holds(self, now: datetime) -> bool:
+        """Whether it is still good at `now`."""
+        return self.ends_at is None or now < datetime.fromisoformat(self.ends_at)
+
+
+def is_ours(secret: str) -> bool:
+    """Whether `secret` looks like one of ours; other bearers belong to a proxy."""
+    return secret.startswith(_BEGINNING)
+
+
+def _hash(secret: str) -> str:
+    # A token has 256 random bits: no dictionary leads to it, so a slow hash would protect nothing.
+    return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
+
+
+def listed(spool: Spool) -> list[Token]:
+    """Every token.
+
+    Raises
+    ------
+    RootError
+        The file cannot be read.
+    """
+    try:
+        found = outside.read_json(spool.state / _FILE)
+        return [_token(row) for row in found["tokens"]]
+    except FileNotFoundError:
+        return []
+    except (OSError, OutsideError, KeyError, TypeError, ValueError) as error:
+        said = f"{spool.state / _FILE} cannot be read: remove it, and make new tokens ({error})"
+        raise RootError(said) from error
+
+
+def _token(row: Any) -> Token:
+    token = Token(**row)
+    texts = (token.name, token.user, token.sha256, token.made_at)
+    ends = (token.ends_at, token.used_at)
+    if not all(isinstance(one, str) for one in (*texts, *(end for end in ends if end is not None))):
+        raise ValueError("a token holds something else than texts")
+    for moment in (token.made_at, *(end for end in ends if end is not None)):
+        if datetime.fromisoformat(moment).tzinfo is None:
+            raise ValueError("a token holds a time that is not in UTC")
+    return token
+
+
+@contextmanager
+def _changed(spool: Spool) -> Iterator[list[Token]]:
+    """The tokens, to be changed; they are written when the block ends."""
+    with durable.directory(spool.state) as descriptor:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        tokens = listed(spool)
+        yield tokens
+        _write(spool, tokens)
+
+
+def _write(spool: Spool, tokens: list[Token]) -> None:
+    text = json.dumps({"tokens": [asdict(one) for one in tokens]}, indent=1)
+    temporary = spool.state / f".{_FILE}"
+    with suppress(FileNotFoundError):
+        temporary.unlink()
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, text.encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    durable.move_over(temporary, spool.state / _FILE)
+    durable.fsync_directory(spool.state)
+
+
+def add(spool: Spool, name: str, user: str, *, days: float | None, now: datetime) -> str:
+    """Make a token for `user`; gives it, and keeps its hash.
+
+    Raises
+    ------
+    RootError
+        Another one is called so, or there are too many.
+    """
+    secret = _BEGINNING + secrets.token_urlsafe(32)
+    ends_at = utc(now + timedelta(days=days)) if days is not None else None
+    with _changed(spool) as tokens:
+        if any(one.name == name for one in tokens):
+            raise RootError(
+                f"a token is called {name!r} already: revoke it first, or take another name"
+            )
+        if len(tokens) >= _MOST:
+            raise RootError(f"there are {_MOST:,} tokens already: revoke some")
+        tokens.append(
+            Token(name=name, user=user, sha256=_hash(secret), made_at=utc(now), ends_at=ends_at)
+        )
+    return secret
+
+
+def revoke(spool: Spool, name: str) -> Token:
+    """Let the token `name` open nothing from now on.
+
+    Raises
+    ------
+    RootError
+        There is none of that name.
+    """
+    with _changed(spool) as tokens:
+        found = next((one for one in tokens if one.name == name), None)
+        if found is None:
+            raise RootError(f"there is no token {name!r}: `cytowatch token list` shows them")
+        tokens.remove(found)
+    return found
+
+
+_noting = threading.Lock()
+
+
+def user_of(spool: Spool, secret: str) -> str | None:
+    """Whose token `secret` is; None if it is unknown, revoked or expired.
+
+    The file is read each time, so that a revoked token is refused at once.
+    """
+    now = datetime.now(UTC)
+    wanted = _hash(secret)
+    try:
+        tokens = listed(spool)
+    except RootError:
+        return None
+    for one in tokens:
+        if hmac.compare_digest(one.sha256, wanted) and one.holds(now):
+            _note_use(spool, one, now)
+            return one.user
+    return None
+
+
+def _note_use(spool: Spool, token: Token, now: datetime) -> None:
+    last = token.used_at
+    if last is not None and (now - datetime.fromisoformat(last)).total_seconds() < _USED_EVERY_S:
+        return
+    # A tree that is read-only keeps no last use.
+    with _noting, suppress(OSError, RootError), _changed(spool) as tokens:
+        for number, one in enumerate(tokens):
+            if one.sha256 == token.sha256:
+                tokens[number] = replace(one, used_at=utc(now))

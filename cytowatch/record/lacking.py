@@ -1,0 +1,85 @@
+"""What a file that is not whole lacks: sentences that the details of errors hold and that notes read again.
+
+A detail goes through JSON, a decoder's wire and a manifest, so it is text. These few phrases are made
+and recognised here alone.
+"""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["amount", "layout", "of_layout", "size", "stopped"]
+
+_AMOUNT = re.compile(r"it has ([\d,]{1,25}) of at least ([\d,]{1,25}) bytes")
+_LAYOUT = re.compile(r"; a whole slide is (.{1,400}?)(?:;|$)")
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+def amount(there: int, need: int) -> str:
+    """How many bytes there are, of how many at least.
+
+    >>> amount(970_000, 1_275_952)
+    'it has 970,000 of at least 1,275,952 bytes'
+    """
+    return f"it has {there:,} of at least {need:,} bytes"
+
+
+def stopped(detail: str) -> str | None:
+    """Where the copy stopped, from a detail with an `amount` in it; None of any other.
+
+    >>> stopped("missing its first directory (it has 970,000 of at least 1,275,952 bytes)")
+    '0.97 of at least 1.28 MB'
+    >>> stopped("missing its end") is None
+    True
+    """
+    found = _AMOUNT.search(detail)
+    if found is None:
+        return None
+    there, need = (int(one.replace(",", "")) for one in found.groups())
+    unit, power = _unit(need)
+    return f"{_digits(there / power)} of at least {_digits(need / power)} {unit}"
+
+
+def layout(parts: str) -> str:
+    """What a slide of several files is made of, to be added to a detail.
+
+    >>> layout("CMU-1.mrxs and the folder CMU-1 beside it")
+    '; a whole slide is CMU-1.mrxs and the folder CMU-1 beside it'
+    """
+    return f"; a whole slide is {parts}"
+
+
+def of_layout(detail: str) -> str | None:
+    """The parts of a slide, from a detail with a `layout` in it; None of any other.
+
+    >>> of_layout("missing CMU-1.mrxs" + layout("CMU-1.mrxs and the folder CMU-1 beside it"))
+    'CMU-1.mrxs and the folder CMU-1 beside it'
+    """
+    found = _LAYOUT.search(detail)
+    return found[1] if found else None
+
+
+def size(count: float) -> str:
+    """A number of bytes for a person, in three digits.
+
+    >>> size(999), size(1_275_952), size(43_000_000_000)
+    ('999 B', '1.28 MB', '43 GB')
+    """
+    unit, power = _unit(count)
+    return f"{_digits(count / power)} {unit}"
+
+
+def _unit(count: float) -> tuple[str, float]:
+    power = 1.0
+    for unit in _UNITS[:-1]:
+        # What would be rounded up to 1000 belongs to the next unit.
+        if count / power < 999.5:
+            return unit, power
+        power *= 1000
+    return _UNITS[-1], power
+
+
+def _digits(value: float) -> str:
+    decimals = 2 if value < 9.995 else 1 if value < 99.95 else 0
+    text = f"{value:.{decimals}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
