@@ -27,6 +27,7 @@ class Doubts:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._claimed: Counter[str] = Counter()
+        self._overdrawn: Counter[str] = Counter()
         self._different: set[str] = set()
 
     def claimed(self, id_: str) -> int:
@@ -34,6 +35,12 @@ class Doubts:
         with self._lock:
             self._claimed[id_] += 1
             return self._claimed[id_]
+
+    def overdrew(self, id_: str) -> int:
+        """Its decoder has once more written what it did not ask for, until the disk was full; gives how often."""
+        with self._lock:
+            self._overdrawn[id_] += 1
+            return self._overdrawn[id_]
 
     def differs(self, id_: str) -> None:
         """Its hash is that of another one, and its bytes are not."""
@@ -49,6 +56,7 @@ class Doubts:
         """It has come to its end."""
         with self._lock:
             self._claimed.pop(id_, None)
+            self._overdrawn.pop(id_, None)
             self._different.discard(id_)
 
 

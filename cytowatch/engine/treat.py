@@ -27,7 +27,7 @@ from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
 from cytowatch.transitions import enter
 from cytowatch.transitions.enter import Place
-from cytowatch.tree.room import FEW_INODES, Amount, can_never_fit, never_fits
+from cytowatch.tree.room import FEW_INODES, Amount, OverdrawnError, can_never_fit, never_fits
 from cytowatch.tree.spool import Spool
 
 __all__ = ["Observer", "Treatment", "give_up", "treat"]
@@ -223,19 +223,7 @@ def _again(with_: Treatment, place: Place) -> Place:
 def _stage(with_: Treatment, place: Place, child: Child | RemoteChild, out: str) -> Place:
     try:
         most_children = with_.config.limits.archive_max_entries
-        outcome = child.run(
-            place.status,
-            place.manifest,
-            out=place.path / out,
-            progress=lambda share: with_.observer.progressed(place, share),
-            check_room=lambda need_bytes, need_inodes=0: _reserve(
-                with_, place, out, Amount(bytes=need_bytes, inodes=max(FEW_INODES, need_inodes))
-            ),
-            check_disk=lambda: with_.room.check(
-                place.manifest["id"], place.path / out, settings=with_.config.storage
-            ),
-            stop=with_.stop,
-        )
+        outcome = _run(with_, place, child, out)
         answers.check(place.status, place.manifest, outcome, most_children=most_children)
         return _accept(with_, place, outcome, out)
     except IngestError as error:
@@ -254,6 +242,41 @@ def _stage(with_: Treatment, place: Place, child: Child | RemoteChild, out: str)
         return enter.fail(with_.spool, place, wrong, now=with_.now())
     finally:
         with_.room.release(place.manifest["id"])
+
+
+def _run(with_: Treatment, place: Place, child: Child | RemoteChild, out: str) -> Outcome:
+    try:
+        return child.run(
+            place.status,
+            place.manifest,
+            out=place.path / out,
+            progress=lambda share: with_.observer.progressed(place, share),
+            check_room=lambda need_bytes, need_inodes=0: _reserve(
+                with_, place, out, Amount(bytes=need_bytes, inodes=max(FEW_INODES, need_inodes))
+            ),
+            check_disk=lambda: _check_disk(with_, place, out),
+            stop=with_.stop,
+        )
+    except ClaimedFaultError as fault:
+        if fault.why == "disk":
+            # It may be full of what this very one has written.
+            _check_disk(with_, place, out)
+        raise
+
+
+def _check_disk(with_: Treatment, place: Place, out: str) -> None:
+    """Break it off where it fills the disk with what it did not ask for; the last time that is its error."""
+    rows = place.manifest["files"]
+    accepted = sum(row["size_bytes"] for row in rows if row["path"].startswith("derived/"))
+    made = [place.path / out, place.path / "derived"]
+    try:
+        with_.room.check(
+            place.manifest["id"], made, settings=with_.config.storage, accepted_bytes=accepted
+        )
+    except OverdrawnError as over:
+        if with_.doubts.overdrew(place.manifest["id"]) < with_.config.engine.max_attempts:
+            raise
+        raise stage_error(place.status)("output_too_large", over.detail, retryable=True) from over
 
 
 def _reserve(with_: Treatment, place: Place, out: str, need: Amount) -> None:

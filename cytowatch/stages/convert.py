@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ import pyvips
 
 from cytowatch import durable
 from cytowatch.formats.completeness import arrival
-from cytowatch.model import Mpp, Outcome, Progress, UploadedFile
+from cytowatch.model import SCRATCH, Mpp, Outcome, Progress, UploadedFile
 from cytowatch.pyramid import complaints, describe, resolution, source, verify
 from cytowatch.pyramid.copied import CopiedLevel, Unlike
 from cytowatch.pyramid.encode import writer
@@ -58,7 +58,7 @@ def convert(file: UploadedFile) -> Outcome:
     TransientError
         The disk is full, or too full for what may come.
     """
-    with _temporary_files_in(file.out):
+    with _temporary_files_in(f"{file.out}/{SCRATCH}"):
         return _convert(file)
 
 
@@ -118,6 +118,7 @@ def _temporary_files_in(folder: str) -> Iterator[None]:
     The folder is relative and gone soon: left behind, it would mislead anything that runs here next.
     """
     before = os.environ.get("TMPDIR")
+    os.makedirs(folder, exist_ok=True)
     os.environ["TMPDIR"] = folder
     try:
         yield
@@ -263,8 +264,7 @@ def _copying(
                 complaints.refuse_lost(unlike.said)
             copied = copied[: unlike.number]
             # Or there would be less room for the next one.
-            with suppress(FileNotFoundError):
-                os.unlink(path)
+            durable.empty(path)
 
 
 def _forward(progress: Progress) -> Progress:
