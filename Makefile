@@ -5,10 +5,21 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test check lint bench bench-index soak inject fuzz venv clean
+.PHONY: demo panel vendor test check lint bench bench-index soak inject fuzz venv clean
 
 demo: $(STAMP)  ## watch slides travel from an inbox into storage
 	@$(BIN)/cytowatch demo
+
+PANEL ?= 127.0.0.1:9780
+panel: $(STAMP)  ## the demonstration, then its storage in a browser beside a daemon, until Ctrl-C
+	@$(BIN)/cytowatch demo
+	@$(BIN)/cytowatch run --config demo-root/demo.toml >> demo-root/daemon.log 2>&1 & daemon=$$!; \
+	trap "kill $$daemon" EXIT; trap "exit 0" INT TERM; \
+	echo; echo "Open http://$(PANEL)/ in a browser. Drop slides into demo-root/root/inbox/ann. Ctrl-C ends it."; \
+	$(BIN)/cytowatch panel --root demo-root/root --listen $(PANEL) --actions
+
+vendor: $(STAMP)  ## fetch the files of others (htmx, OpenSeadragon) from npm again, and compare each byte
+	@$(BIN)/python docs/vendored.py
 
 TESTS ?=
 test: $(STAMP)  ## run the tests (or TESTS), most of which wait more than they work: three at a time

@@ -24,7 +24,7 @@ from typing import Any
 from benchmarks.daemon import QUIET_S, Daemon
 from benchmarks.run import svs
 from cytowatch.record import manifest
-from cytowatch.record.manifest import ErrorEntry, FileEntry, Manifest
+from cytowatch.record.entries import ErrorEntry, FileEntry, Manifest
 from cytowatch.record.status import Status
 from cytowatch.tree.index.index import Index
 from cytowatch.tree.spool import Spool

@@ -24,7 +24,7 @@ from PIL import Image
 
 from benchmarks.daemon import QUIET_S, Daemon
 from cytowatch.record import manifest
-from cytowatch.record.manifest import FileEntry
+from cytowatch.record.entries import FileEntry
 from cytowatch.record.status import Status
 from cytowatch.tree.spool import Spool
 

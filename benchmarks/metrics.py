@@ -18,7 +18,7 @@ from cytowatch.lifecycle.counts import Ledger
 from cytowatch.observe import logs
 from cytowatch.observe.metrics import WAITING, Metrics
 from cytowatch.record import manifest
-from cytowatch.record.manifest import FileEntry
+from cytowatch.record.entries import FileEntry
 from cytowatch.record.status import Status
 from cytowatch.transitions.enter import Place
 from cytowatch.tree.index.index import Index

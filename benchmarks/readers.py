@@ -266,12 +266,12 @@ def one_kind(folder: Path, kind: tuple[str, str, Any], side: int, rounds: int) -
 
 def halving() -> float:
     """Milliseconds of processor that making all further levels takes, for each megapixel of the first."""
-    from cytowatch.pyramid.encode.levels import _halved
+    from cytowatch.pyramid.encode.tiles import halved
 
     band = np.ascontiguousarray(np.tile(noise(2048)[:256], (1, 6, 1)))
     before = time.process_time()
     for _ in range(10):
-        _halved(band, len(band) // 2, band.shape[1] // 2)
+        halved(band, len(band) // 2, band.shape[1] // 2)
     megapixels = 10 * band.shape[0] * band.shape[1] / 1e6
     return 1000 * (time.process_time() - before) / megapixels * 4 / 3
 

@@ -502,21 +502,25 @@ class _Daemon:
     def _collect(self, arrived: list[Claimed], now: float) -> None:
         self._ledger.arrived([claimed.id for claimed in arrived])
         for claimed in arrived:
-            self._metrics.received_bytes.inc(claimed.size_bytes)
-            self._log.info(
-                "claimed",
-                id=claimed.id,
-                user=claimed.user,
-                name=names.printable(claimed.name),
-                bytes=claimed.size_bytes,
-                seconds=round(claimed.settled_s, 3),
-            )
             self._engine.submit(claimed.user, claimed.id, claimed.size_bytes)
+            with aside.fence("uploaded_file", claimed.id):
+                self._tell_claimed(claimed)
             # A free thread must not wait for the next turn of the loop.
             self._engine.start_some(now)
         for user, id_ in self._ledger.take_children():
             self._engine.submit(user, id_)
         self._engine.start_some(now)
+
+    def _tell_claimed(self, claimed: Claimed) -> None:
+        self._metrics.received_bytes.inc(claimed.size_bytes)
+        self._log.info(
+            "claimed",
+            id=claimed.id,
+            user=claimed.user,
+            name=names.printable(claimed.name),
+            bytes=claimed.size_bytes,
+            seconds=round(claimed.settled_s, 3),
+        )
 
     def _reload_configuration(self) -> None:
         """Take over what of the configuration may change, and name what may not."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from cytowatch.config import Config
-from cytowatch.record.manifest import Manifest
+from cytowatch.record.entries import Manifest
 from cytowatch.record.status import Status
 
 __all__ = [

@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from prometheus_client import CollectorRegistry
 from typer.main import get_command
 
 from cytowatch import formats
@@ -21,6 +24,7 @@ from cytowatch.config import RELOADABLE, render
 from cytowatch.formats import Format
 from cytowatch.observe.events import EVENTS
 from cytowatch.observe.metrics import Metrics
+from cytowatch.panel.measures import Measures
 from cytowatch.record import leftovers, reasons
 
 HOUSE = Path(__file__).resolve().parents[1]
@@ -74,10 +78,12 @@ cytowatch cannot detect the following before a file is decoded or unpacked:
 - runs of fewer than 512 zeros, and missing bytes that other bytes replace;
 - a truncated tar.gz whose last four bytes happen to be a multiple of 512, and damage in it;
 - truncated plain numbers (P2, P3) above 64 MiB, run-length codes of a BMP without their length, uncompressed DICOM pixels,
-  data files of MRXS and anything after the TIFF in a .vsi (holes in data files are detected), and zeros in a Sakura database.
+  data files of an MRXS whose Index.dat is larger than 16 MiB, anything after the TIFF in a .vsi (holes are detected), and zeros in a Sakura database.
 
 A file in which a program deliberately made holes of black pixels (`cp --sparse=always`, `rsync --sparse`) counts as incomplete: copy it with
-`cp --sparse=never`.
+`cp --sparse=never`. cytowatch does not accept such holes, not even in uncompressed pixels between written zeros: a fluorescence image is
+black nearly everywhere, so a lost block mostly lies between written zeros as well, and nothing tells the two apart. A cell that never arrived
+would be shown as black.
 """
 
 
@@ -150,10 +156,14 @@ def reasons_page() -> str:
 
 def metrics_table() -> str:
     """The table of docs/monitoring.md."""
-    rows = []
     metrics = Metrics()
     metrics.hook_deliveries.labels("viewer", "delivered")
-    for family in metrics.registry.collect():
+    return _metrics_table(metrics.registry)
+
+
+def _metrics_table(registry: CollectorRegistry) -> str:
+    rows = []
+    for family in registry.collect():
         kind = {"counter": "_total"}.get(family.type, "")
         labels = sorted({name for sample in family.samples for name in sample.labels} - {"le"})
         rows.append(
@@ -222,7 +232,11 @@ def commands_page() -> str:
         "characters, or the name as dropped. When root runs a command, it acts as the owner of the tree. "
         "After `cytowatch --install-completion` the shell completes ids, users, projects and statuses.\n"
     ]
-    for name, one in sorted(get_command(application()).commands.items()):
+    commands = dict(get_command(application()).commands)
+    for name, group in list(commands.items()):
+        inner = getattr(group, "commands", {})
+        commands |= {f"{name} {word}": command for word, command in inner.items()}
+    for name, one in sorted(commands.items()):
         words = [name]
         rows = []
         for parameter in one.params:
@@ -338,9 +352,28 @@ def pages() -> dict[Path, str]:
 
 def monitoring(text: str) -> str:
     """docs/monitoring.md with its table of metrics."""
+    tables = {"metrics": metrics_table(), "panel-metrics": _metrics_table(Measures().registry)}
+    for name, made in tables.items():
+        text = re.sub(
+            rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)",
+            lambda found, made=made: found[1] + made + found[2],
+            text,
+            flags=re.DOTALL,
+        )
+    return text
+
+
+def dependencies(text: str) -> str:
+    """docs/dependencies.md with its table of the files of others."""
+    given = importlib.util.spec_from_file_location("vendored", HOUSE / "docs" / "vendored.py")
+    assert given
+    assert given.loader
+    vendored = importlib.util.module_from_spec(given)
+    sys.modules["vendored"] = vendored
+    given.loader.exec_module(vendored)
     return re.sub(
-        r"(<!-- metrics -->\n).*?(<!-- /metrics -->)",
-        lambda found: found[1] + metrics_table() + found[2],
+        r"(<!-- vendored -->\n).*?(<!-- /vendored -->)",
+        lambda found: found[1] + str(vendored.table()) + found[2],
         text,
         flags=re.DOTALL,
     )
@@ -351,5 +384,7 @@ if __name__ == "__main__":
         where.write_text(made)
     watched = HOUSE / "docs" / "monitoring.md"
     watched.write_text(monitoring(watched.read_text()))
+    depends = HOUSE / "docs" / "dependencies.md"
+    depends.write_text(dependencies(depends.read_text()))
     path = HOUSE / "README.md"
     path.write_text(readme(path.read_text()))

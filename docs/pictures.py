@@ -17,8 +17,9 @@ import numpy as np
 import pyvips
 from rich.console import Console
 
-from cytowatch.cli.watch import draw, frame
-from cytowatch.lifecycle.summary import Estimates
+from cytowatch.cli.lists import today
+from cytowatch.cli.picture import draw
+from cytowatch.cli.watch import Looks, frame
 from cytowatch.tree.spool import Spool
 
 HOUSE = Path(__file__).resolve().parents[1]
@@ -68,10 +69,10 @@ def main() -> None:
             stdout=subprocess.DEVNULL,
         )
         try:
-            estimates = Estimates()
+            looks = Looks()
             end = time.monotonic() + 60
             while time.monotonic() < end:
-                page = frame(spool, estimates, time.monotonic())
+                page = frame(spool, looks, time.monotonic())
                 known = [row for row in page["in_work"] if row["left_s"]]
                 if len(known) == 2 and len(page["ended"]) >= 7:
                     break
@@ -80,7 +81,7 @@ def main() -> None:
             daemon.send_signal(signal.SIGTERM)
             daemon.wait(30)
     console = Console(record=True, width=80, file=io.StringIO(), force_terminal=True)
-    console.print(draw(page, 80, 24))
+    console.print(draw(page, 80, 24, today()))
     picture = HOUSE / "docs" / "pictures" / "watch.svg"
     picture.parent.mkdir(exist_ok=True)
     picture.write_text(console.export_svg(title="cytowatch watch"))

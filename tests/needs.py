@@ -10,9 +10,11 @@ import shutil
 
 import pytest
 
-__all__ = ["CI", "lacking", "needs", "unless"]
+__all__ = ["CHROMIUM", "CI", "lacking", "needs", "unless"]
 
 CI = bool(os.environ.get("CI"))
+#: The browser that tests of the panel drive, if there is one.
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 #: The package of Debian that has a program, where its name is another.
 _PACKAGES = {

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from cytowatch import aside, durable
 from cytowatch.record import manifest, names
-from cytowatch.record.manifest import Manifest, ManifestError
+from cytowatch.record.entries import Manifest
+from cytowatch.record.manifest import ManifestError
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import STAGE_STATUSES, Status
 from cytowatch.tree.index.index import Index
@@ -38,8 +39,8 @@ def broken(spool: Spool, *, at_rest: bool, hashes: bool = True) -> Iterator[str]
         seen[path.name] = path
         yield from _fenced(path.name, path, _all_of_one(status, path, known, at_rest, hashes))
     yield from _fenced("children", spool.root, _children(known, at_rest=at_rest))
-    yield from _links(spool, known, at_rest=at_rest)
-    yield from _missing(spool)
+    yield from _fenced("projects", spool.projects, _links(spool, known, at_rest=at_rest))
+    yield from _fenced("missing", spool.root, _missing(spool))
     if at_rest:
         yield from _fenced("leftovers", spool.root, _leftovers(spool))
         yield from _fenced("index", spool.root, _index(spool))

@@ -10,8 +10,9 @@ from typing import cast
 
 from cytowatch import durable
 from cytowatch.record import manifest, names
+from cytowatch.record.entries import Manifest
 from cytowatch.record.errors import RootError
-from cytowatch.record.manifest import Manifest, ManifestError
+from cytowatch.record.manifest import ManifestError
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
 from cytowatch.tree.spool import Spool

@@ -19,8 +19,9 @@ from cytowatch import aside, durable
 from cytowatch.inbox import back
 from cytowatch.inbox.back import Unit
 from cytowatch.record import manifest, names
+from cytowatch.record.entries import FileEntry, Manifest
 from cytowatch.record.errors import RootError
-from cytowatch.record.manifest import FileEntry, Manifest, ManifestError
+from cytowatch.record.manifest import ManifestError
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
 from cytowatch.transitions.enter import Place

@@ -19,8 +19,8 @@ from cytowatch.decoder.child import ChildCrashed, Stopped, Zygote
 from cytowatch.decoder.pace import ChildTimedOut
 from cytowatch.model import Outcome, UploadedFile
 from cytowatch.outside import OutsideError
+from cytowatch.record.entries import Manifest
 from cytowatch.record.errors import IngestError, TransientError
-from cytowatch.record.manifest import Manifest
 from cytowatch.record.status import Status
 from cytowatch.stages.deploy import reopen
 

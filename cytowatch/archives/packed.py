@@ -17,6 +17,7 @@ from typing import BinaryIO, Protocol
 
 from cytowatch.archives.common import DamagedMember
 from cytowatch.archives.directory import WRAP, Entry, data_begin
+from cytowatch.record.quoting import quoting
 
 __all__ = ["chunks"]
 
@@ -31,7 +32,7 @@ _OTHERS = {1: "shrink", 6: "implode", 9: "Deflate64", 93: "Zstandard", 95: "XZ",
 _DENSEST = 1032
 #: A data descriptor has these lengths: with 32 or 64 bits a size, without its mark or with it.
 _DESCRIPTORS = (0, 12, 16, 20, 24)
-_DAMAGE = (zlib.error, lzma.LZMAError, EOFError, ValueError, struct.error)
+_DAMAGE = (zlib.error, lzma.LZMAError, struct.error)
 
 
 class _Unpacker(Protocol):
@@ -64,13 +65,16 @@ def chunks(file: BinaryIO, entry: Entry, end: int) -> Iterator[bytes]:
         else:
             pieces = _unpacked(file, begin, left, entry)
         yield from _checked(pieces, entry, _most_bytes(entry, left))
-    except _DAMAGE as error:
+    except (EOFError, ValueError) as error:
+        # Those of this module speak for themselves.
         raise DamagedMember(f"damaged: {error}") from error
+    except _DAMAGE as error:
+        raise DamagedMember(f"damaged: {quoting('its bytes cannot be unpacked', error)}") from error
     except OSError as error:
         # bz2 reports damage by an OSError without a number, which no disk ever gives.
         if error.errno is not None:
             raise
-        raise DamagedMember(f"damaged: {error}") from error
+        raise DamagedMember(f"damaged: {quoting('its bytes cannot be unpacked', error)}") from error
 
 
 def _most_bytes(entry: Entry, left: int) -> int:

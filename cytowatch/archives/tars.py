@@ -15,6 +15,7 @@ from typing import BinaryIO, cast
 
 from cytowatch.archives.common import Budget, DamagedMember, Names, checked_path
 from cytowatch.record.errors import ExtractionError
+from cytowatch.record.quoting import quoting
 
 __all__ = ["Member", "members", "opened", "unpack"]
 
@@ -55,7 +56,9 @@ def opened(file: BinaryIO) -> Iterator[tarfile.TarFile]:
         ) as archive:
             yield archive
     except _DAMAGE as error:
-        raise ExtractionError("damaged_archive", f"the tar cannot be read: {error}") from error
+        raise ExtractionError(
+            "damaged_archive", quoting("the tar cannot be read", error)
+        ) from error
 
 
 def members(archive: tarfile.TarFile, budget: Budget) -> Iterator[Member]:

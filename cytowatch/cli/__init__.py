@@ -94,14 +94,36 @@ def _of_python(error: Exception) -> str | None:
 
 def _report(error: Exception) -> int:
     import tempfile
-    import traceback
 
     with tempfile.NamedTemporaryFile(
-        "w", prefix="cytowatch-error-", suffix=".txt", delete=False
+        "w", prefix="cytowatch-error-", suffix=".txt", delete=False, encoding="utf-8"
     ) as file:
-        traceback.print_exc(file=file)
+        file.write(_described(error))
     return _say(
-        f"unexpected error ({type(error).__name__}: {error}). "
-        f"Please send {file.name} with a word on what you did.",
+        f"unexpected error ({type(error).__name__}: {error}). Please"
+        f" report it at {_address()} and attach {file.name} "
+        "(it holds names of files, so look through it first); say what you did, and if one slide "
+        "brings it on, name its scanner and software.",
         1,
     )
+
+
+def _described(error: Exception) -> str:
+    """What a report needs: the versions, the command and where it went wrong."""
+    import platform
+    import traceback
+
+    from cytowatch import __version__
+
+    command = " ".join(["cytowatch", *sys.argv[1:]])
+    about = f"cytowatch {__version__}, Python {platform.python_version()}, {platform.platform()}"
+    return f"{about}\n{command}\n\n{''.join(traceback.format_exception(error))}"
+
+
+def _address() -> str:
+    """Where errors are reported, as the metadata of the package says."""
+    import importlib.metadata
+
+    urls = importlib.metadata.metadata("cytowatch").get_all("Project-URL") or []
+    found = dict(one.split(", ", 1) for one in urls if ", " in one)
+    return str(found.get("Issues", "the address that `pip show cytowatch` names"))

@@ -15,7 +15,6 @@ import typer
 from cytowatch import __version__
 from cytowatch.cli import python
 from cytowatch.record.errors import RootError
-from cytowatch.record.status import Status
 from cytowatch.tree import find
 from cytowatch.tree.spool import Spool
 
@@ -35,7 +34,6 @@ __all__ = [
     "print_json",
     "readable",
     "spool_of",
-    "status_named",
 ]
 
 app = typer.Typer(
@@ -49,6 +47,7 @@ app = typer.Typer(
 _SYSTEM_CONFIG = Path("/etc/cytowatch/cytowatch.toml")
 #: The configuration of a tree that is named on the command line, in that tree.
 _OF_A_TREE = "cytowatch.toml"
+_MOST_NAMED = 5
 
 RootOption = Annotated[
     Path | None,
@@ -184,9 +183,14 @@ def one(spool: Spool, wanted: str) -> find.Entry:
             f"{gone[0].id} vanished from storage: restore it from a backup, or forget it with "
             f"`cytowatch remove {gone[0].id}`"
         )
-    if len(found) != 1:
-        said = "nothing is" if not found else f"{len(found)} uploaded files are"
-        raise RootError(f"{said} called {wanted!r}: `cytowatch list` shows the ids")
+    if not found:
+        raise RootError(f"nothing is called {wanted!r}: `cytowatch list` shows the ids")
+    if len(found) > 1:
+        ids = ", ".join(entry.manifest["id"] for entry in found[:_MOST_NAMED])
+        more = ", …" if len(found) > _MOST_NAMED else ""
+        raise RootError(
+            f"{len(found)} uploaded files are called {wanted!r}: give one of {ids}{more}"
+        )
     return found[0]
 
 
@@ -204,17 +208,3 @@ def readable(entry: find.Entry) -> find.Entry:
         f"the manifest of {entry.manifest['id']} is damaged: restore its manifest.json from a backup; "
         f"the files themselves lie in {entry.path} ({entry.damaged})"
     )
-
-
-def status_named(wanted: str) -> Status:
-    """The status that `wanted` spells, in any case, with spaces, dashes or underscores.
-
-    Raises
-    ------
-    typer.BadParameter
-        There is none of that name.
-    """
-    name = wanted.upper().replace(" ", "_").replace("-", "_")
-    if name not in Status.__members__:
-        raise typer.BadParameter(f"{wanted} is none of {', '.join(Status.__members__)}")
-    return Status[name]

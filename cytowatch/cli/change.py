@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +17,7 @@ import typer
 
 from cytowatch import aside, durable, outside
 from cytowatch.admin import projects
+from cytowatch.cli import known
 from cytowatch.cli.app import (
     ConfigOption,
     RootOption,
@@ -24,7 +26,6 @@ from cytowatch.cli.app import (
     one,
     readable,
     spool_of,
-    status_named,
 )
 from cytowatch.cli.options import (
     IdArgument,
@@ -46,6 +47,9 @@ from cytowatch.tree import find, pauses
 from cytowatch.tree.spool import Spool
 
 __all__: list[str] = []
+
+#: So many are named before the question.
+_MOST_ASKED = 20
 
 
 def _asked(spool: Spool, what: str, id_: str | None = None, **more: Any) -> str:
@@ -77,10 +81,12 @@ def _ask_each(spool: Spool, what: str, entries: list[find.Entry], says: str, **m
         raise RootError("\n".join(refused))
 
 
-def _in_error(spool: Spool, status: Status | None, reason: str | None) -> list[find.Entry]:
-    where = {"status": status.name} if status else {}
+def _in_error(spool: Spool, status: str | None, reason: str | None) -> list[find.Entry]:
+    where: dict[str, list[str]] = {}
+    if status:
+        where["status"] = [one.name for one in known.statuses(status)]
     if reason:
-        where["reason"] = reason
+        where["reason"] = [known.reason(spool, reason)]
     with find.indexed(spool) as index:
         rows = index.select(where=where, ascending=True)
     found = [entry for row in rows if row.status.is_error and (entry := find.entry(spool, row))]
@@ -114,7 +120,7 @@ def retry(
     spool = spool_of(root, config)
     entries = [entry for name in wanted or [] for entry in _failed(spool, name)]
     if status_ or reason:
-        entries += _in_error(spool, status_named(status_) if status_ else None, reason)
+        entries += _in_error(spool, status_, reason)
     if not entries:
         raise RootError("nothing to retry: give an ID, --status or --reason")
     _ask_each(spool, "retry", entries, "goes back to")
@@ -134,21 +140,48 @@ def return_(wanted: IdArguments, root: RootOption = None, config: ConfigOption =
 @app.command()
 def remove(
     wanted: IdArguments,
-    anyway: Annotated[
-        bool, typer.Option("--anyway", help="Delete it even if a project shows it.")
-    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Even if a project shows it.")] = False,
     root: RootOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Delete finished uploaded files and their originals for good."""
+    """Remove uploaded files that came to their end, with their originals, for good. It asks first."""
     spool = spool_of(root, config)
     with find.indexed(spool) as index:
         gone = {one.id: one for one in index.missing() if one.id in wanted}
+    there = [one(spool, name) for name in wanted if name not in gone]
+    if not yes and there:
+        _ask_before_removing(there)
     for id_, vanished in gone.items():
         _asked(spool, "remove", id_)
         console.print(f"{safe(vanished.name)}, which vanished from storage, is forgotten")
-    there = [one(spool, name) for name in wanted if name not in gone]
     _ask_each(spool, "remove", there, "is", anyway=anyway)
+
+
+def _ask_before_removing(entries: list[find.Entry]) -> None:
+    """Say what is about to go and ask for a yes.
+
+    Raises
+    ------
+    RootError
+        Nobody can be asked: neither the input nor the answer is a terminal's.
+    typer.Exit
+        The answer is no.
+    """
+    if not sys.stdin.isatty():
+        raise RootError("nothing was removed: there is nobody to ask, so give --yes")
+    for entry in entries[:_MOST_ASKED]:
+        about = entry.manifest
+        console.print(
+            f"{safe(about['name'])}  {entry.status.label}  {bytes_text(about['size_bytes'])}  "
+            f"of {safe(about['user'])}, received {safe(about['received_at'][:10])}  ({safe(about['id'])})"
+        )
+    if len(entries) > _MOST_ASKED:
+        console.print(f"and {len(entries) - _MOST_ASKED:,} more")
+    what = "this uploaded file" if len(entries) == 1 else f"these {len(entries):,} uploaded files"
+    if not typer.confirm(f"Remove {what} with the original for good?"):
+        console.print("nothing was removed")
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -303,9 +336,9 @@ def pause(
 ) -> None:
     """Hold back everyone or one user: nothing new is claimed or started until `resume`."""
     spool = spool_of(root, config)
+    if user is not None:
+        known.user(spool, user)
     _tell_pauses(pauses.pause(spool, user))
-    if user is not None and not names.alike(os.listdir(spool.inbox), user):
-        console.print(f"there is no inbox of {safe(user)} so far")
     if wait:
         while _is_in_work(spool, user):
             time.sleep(0.2)
@@ -334,7 +367,11 @@ def _is_in_work(spool: Spool, user: str | None) -> bool:
 @app.command()
 def resume(user: UserOption = None, root: RootOption = None, config: ConfigOption = None) -> None:
     """Let everyone or one user continue."""
-    _tell_pauses(pauses.resume(spool_of(root, config), user))
+    spool = spool_of(root, config)
+    # Who is paused may go on, whatever became of the inbox.
+    if user is not None and not names.alike(pauses.read(spool).users, user):
+        known.user(spool, user)
+    _tell_pauses(pauses.resume(spool, user))
 
 
 @app.command()

@@ -5,18 +5,23 @@ A completion never fails: where there is no tree, or no index yet, nothing is of
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import typer
 
+from cytowatch.cli import known
 from cytowatch.cli.app import spool_of
 from cytowatch.record.names import printable
 from cytowatch.record.status import Status
 from cytowatch.tree.index.index import Index
+from cytowatch.tree.index.rows import Row
 from cytowatch.tree.spool import Spool
 
-__all__ = ["formats", "ids", "projects", "reason_words", "statuses", "users"]
+__all__ = ["errors", "formats", "ids", "projects", "reason_words", "statuses", "users"]
 
 _MOST = 50
 _SPECIAL = set(" \t\"'`$\\&|;<>(){}[]*?!#~")
@@ -48,21 +53,53 @@ def _from_index(column: str) -> Callable[[Spool, str], list[str]]:
     return offer
 
 
-def _ids(spool: Spool, begun: str) -> Iterable[str]:
-    index = Index.read(spool)
-    if index is None:
-        return []
-    try:
-        # A name stands for its uploaded file; one with a space in it no shell would keep together.
-        named = (name for name in index.distinct("name", begun, _MOST) if not set(name) & _SPECIAL)
-        return [*index.distinct("id", begun, _MOST), *(named if begun else ())]
-    finally:
-        index.close()
+#: What a command can act on, by its name; others take every uploaded file.
+_ACTS_ON = MappingProxyType(
+    {
+        # An archive stands for what came out of it.
+        "retry": (*known.GROUPS["error"], Status.EXTRACTED),
+        "return": (*known.GROUPS["error"], Status.EXTRACTED),
+        "link": known.GROUPS["done"],
+        "unlink": known.GROUPS["done"],
+        "verify": known.GROUPS["done"],
+        "remove": (*known.GROUPS["error"], *known.GROUPS["done"]),
+    }
+)
 
 
-def ids(context: typer.Context, incomplete: str) -> list[str]:
-    """Ids and names that begin so."""
-    return _quietly(_ids, context, incomplete)
+def ids(context: Any, _parameter: object, incomplete: str) -> Any:
+    """Ids that begin so, or have four characters that do, and names: of what the command can act on.
+
+    It is a ``shell_complete``, since typer drops what does not begin with the word from an ``autocompletion``.
+    """
+    some = _ACTS_ON.get(context.info_name or "", tuple(Status))
+
+    def offer(spool: Spool, begun: str) -> Iterable[str]:
+        index = Index.read(spool)
+        if index is None:
+            return []
+        try:
+            return _offered(index.beginning(begun, some, _MOST), begun)
+        finally:
+            index.close()
+
+    return _quietly(offer, context, incomplete)
+
+
+def _offered(rows: Iterable[Row], begun: str) -> Iterable[str]:
+    # bash puts an id in the place of its four characters; other shells only take what begins so.
+    whole = os.environ.get("_CYTOWATCH_COMPLETE", "").endswith("bash")
+    names = set()
+    for row in rows:
+        short = row.id.split("-")[2]
+        if row.id.startswith(begun):
+            yield row.id
+        elif short.startswith(begun):
+            yield row.id if whole else short
+        elif not set(row.name) & _SPECIAL and row.name not in names:
+            # A name stands for its uploaded file; one with a space in it no shell would keep together.
+            names.add(row.name)
+            yield row.name
 
 
 def users(context: typer.Context, incomplete: str) -> list[str]:
@@ -87,9 +124,22 @@ def projects(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def statuses(incomplete: str) -> list[str]:
-    """The statuses, in the case that was begun with."""
-    names = [name if incomplete.isupper() else name.lower() for name in Status.__members__]
-    return [name for name in names if name.startswith(incomplete)]
+    """The statuses and the words for several of them, in the case that was begun with."""
+    return _in_case([*known.GROUPS, known.WAITING, *_plain(Status)], incomplete)
+
+
+def errors(incomplete: str) -> list[str]:
+    """The statuses of errors, and the word for all of them."""
+    return _in_case(["error", *_plain(one for one in Status if one.is_error)], incomplete)
+
+
+def _plain(some: Iterable[Status]) -> list[str]:
+    return [one.name.lower() for one in some]
+
+
+def _in_case(words: list[str], incomplete: str) -> list[str]:
+    shown = [word.upper() if incomplete.isupper() else word for word in words]
+    return [word for word in shown if word.startswith(incomplete)]
 
 
 def reason_words(incomplete: str) -> list[str]:

@@ -279,7 +279,7 @@ def _tell(directory: Path, root: Path, found: list[Entry]) -> None:
     console.print("\n[bold]What lies in storage now[/]")
     for entry in found:
         if entry.manifest["parent_id"] is None and entry.status.is_success:
-            console.print(display.tree(entry, found))
+            console.print(display.tree(entry, found, console.width))
             console.print(f"  [dim]{safe(os.path.relpath(entry.path, root))}/[/]")
     for entry in found:
         if entry.status.is_error and entry.manifest["error"]:

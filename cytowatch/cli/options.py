@@ -17,16 +17,17 @@ __all__ = [
     "ProjectFilter",
     "ProjectOption",
     "ReasonOption",
+    "StatusFilter",
     "StatusOption",
     "UserOption",
 ]
 
-IdArgument = Annotated[str, typer.Argument(metavar="ID", autocompletion=complete.ids)]
-IdArguments = Annotated[list[str], typer.Argument(metavar="ID...", autocompletion=complete.ids)]
+IdArgument = Annotated[str, typer.Argument(metavar="ID", shell_complete=complete.ids)]
+IdArguments = Annotated[list[str], typer.Argument(metavar="ID...", shell_complete=complete.ids)]
 IdsOrNone = Annotated[
-    list[str] | None, typer.Argument(metavar="[ID...]", autocompletion=complete.ids)
+    list[str] | None, typer.Argument(metavar="[ID...]", shell_complete=complete.ids)
 ]
-IdToExport = Annotated[str | None, typer.Argument(metavar="[ID]", autocompletion=complete.ids)]
+IdToExport = Annotated[str | None, typer.Argument(metavar="[ID]", shell_complete=complete.ids)]
 UserOption = Annotated[
     str | None,
     typer.Option(
@@ -42,7 +43,19 @@ ProjectFilter = Annotated[
 ]
 StatusOption = Annotated[
     str | None,
-    typer.Option("--status", help="Only in this status.", autocompletion=complete.statuses),
+    typer.Option(
+        "--status",
+        help="Only in this status; error means all errors.",
+        autocompletion=complete.errors,
+    ),
+]
+StatusFilter = Annotated[
+    str | None,
+    typer.Option(
+        "--status",
+        help="Only in this status; also error, done, in-progress, or waiting for drops still in an inbox.",
+        autocompletion=complete.statuses,
+    ),
 ]
 FormatOption = Annotated[
     str | None,

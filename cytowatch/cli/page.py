@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,7 +24,6 @@ __all__ = [
     "bytes_text",
     "colour",
     "free_text",
-    "list_lines",
     "status_lines",
     "status_text",
     "styled",
@@ -33,7 +31,6 @@ __all__ = [
 
 #: So many that wait or are in work are shown one by one.
 _MOST_SHOWN = 20
-_NARROWEST_ID = 24
 
 
 def styled(text: str, colour: str | None = None, *, dim: bool | None = None) -> str:
@@ -51,53 +48,10 @@ def colour(status: Status) -> str:
     return "green" if status.is_success else "cyan"
 
 
-def _cells(text: str) -> int:
-    """So many columns of a terminal `text` takes."""
-    if text.isascii():
-        return len(text)
-    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
-    return len(text) + wide - sum(unicodedata.combining(letter) != 0 for letter in text)
-
-
 def status_text(entry: Entry) -> str:
     """The status as a list shows it, with what an archive lost."""
     lost = losses(entry.manifest) if entry.status is Status.EXTRACTED else 0
     return f"{entry.status.label}, {lost:,} lost" if lost else entry.status.label
-
-
-def list_lines(found: list[Entry], columns: int | None) -> Iterator[str]:
-    """One line an uploaded file, with a head; an id that has no room within `columns` is folded."""
-    head = ("ID", "USER", "STATUS", "FORMAT", "SIZE")
-    rows = [
-        (
-            about["id"],
-            printable(about["user"]),
-            status_text(entry),
-            about["format"]["id"] if about["format"] else "–",
-            bytes_text(about["size_bytes"]),
-        )
-        for entry in found
-        if (about := entry.manifest)
-    ]
-    widths = [max(map(_cells, column)) for column in zip(head, *rows, strict=True)]
-    if columns is not None:
-        others = sum(widths[1:]) + 2 * len(widths[1:])
-        widths[0] = min(widths[0], max(columns - others, _NARROWEST_ID))
-
-    def line(row: tuple[str, ...], shade: str | None = None) -> Iterator[str]:
-        padded = [
-            text + " " * (width - _cells(text)) for text, width in zip(row, widths, strict=True)
-        ]
-        padded[0] = row[0][: widths[0]].ljust(widths[0])
-        padded[2] = styled(padded[2], shade) if shade else padded[2]
-        padded[4] = row[4].rjust(widths[4])
-        yield "  ".join(padded)
-        for at in range(widths[0], len(row[0]), widths[0]):
-            yield row[0][at : at + widths[0]]
-
-    yield from line(head)
-    for row, entry in zip(rows, found, strict=True):
-        yield from line(row, colour(entry.status))
 
 
 def free_text(page: dict[str, Any]) -> str:

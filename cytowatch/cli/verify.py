@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from cytowatch import aside, durable, outside
+from cytowatch.cli import known
 from cytowatch.cli.app import (
     ConfigOption,
     JsonOption,
@@ -65,6 +66,10 @@ def verify(
     from cytowatch.decoder.child import Stopped, Zygote
 
     spool = spool_of(root, config)
+    if user is not None:
+        known.user(spool, user)
+    if project is not None:
+        known.project(spool, project)
     _be_gentle()
     state = _begun(spool, {"user": user, "project": project, "ids": wanted or []}, resume=resume)
     stop = threading.Event()

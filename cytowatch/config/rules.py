@@ -36,8 +36,6 @@ Rule = Callable[[Any], str | None]
 
 #: No value of a configuration is nested more deeply than a list in a section in a list of sections.
 DEPTH = 8
-
-
 #: The largest whole number: all that is counted or measured here fits into 64 bits.
 LARGEST = (1 << 63) - 1
 

@@ -16,8 +16,8 @@ from cytowatch import durable, formats, outside
 from cytowatch.model import Outcome
 from cytowatch.outside import OutsideError
 from cytowatch.record import reasons
+from cytowatch.record.entries import FileEntry, Manifest
 from cytowatch.record.errors import IngestError, TransientError, stage_error
-from cytowatch.record.manifest import FileEntry, Manifest
 from cytowatch.record.status import FOLLOWERS, Status
 
 __all__ = [

@@ -23,8 +23,8 @@ from cytowatch.decoder.pace import ChildTimedOut, Pace
 from cytowatch.decoder.recorded import kill_recorded, record
 from cytowatch.model import CheckRoom, Outcome, Progress
 from cytowatch.outside import OutsideError
+from cytowatch.record.entries import Manifest
 from cytowatch.record.errors import CytowatchError, TransientError, stage_error
-from cytowatch.record.manifest import Manifest
 from cytowatch.record.status import Status
 
 __all__ = [
@@ -371,14 +371,13 @@ class Child:
             raise
         if outcome.status.is_final:
             self.end()
-            most = self._config.limits.archive_max_entries
-            answers.check(status, manifest, outcome, most_children=most)
-            outcome = self._hashed(status, outcome, out, pace, progress, stop)
+            outcome = self._hashed(status, manifest, outcome, out, pace, progress, stop)
         return outcome
 
     def _hashed(
         self,
         status: Status,
+        manifest: Manifest,
         outcome: Outcome,
         out: Path,
         pace: Pace,
@@ -393,8 +392,11 @@ class Child:
             if pace.whole_left_s <= 0:
                 raise pace.passed()
 
-        if not isinstance(outcome.changes.get("files"), list):
+        if "files" not in outcome.changes:
+            # Nothing was made: what is published already is verified.
             return outcome
+        most = self._config.limits.archive_max_entries
+        answers.check(status, manifest, outcome, most_children=most)
         derived = out.parent / "derived"
         files = unchanged.with_hashes(
             status,

@@ -27,8 +27,8 @@ from cytowatch.decoder import answers, remote
 from cytowatch.decoder.child import ChildCrashed, Stopped, settings_of
 from cytowatch.decoder.pace import ChildTimedOut
 from cytowatch.model import CheckRoom, Outcome, Progress
+from cytowatch.record.entries import Manifest
 from cytowatch.record.errors import RootError, TransientError
-from cytowatch.record.manifest import Manifest
 from cytowatch.record.status import Status
 
 __all__ = ["Cluster"]

@@ -21,7 +21,7 @@ from cytowatch.config.keys import Storage
 from cytowatch.decoder.answers import refused
 from cytowatch.model import SCRATCH
 from cytowatch.record import manifest, names
-from cytowatch.record.manifest import FileEntry, Manifest
+from cytowatch.record.entries import FileEntry, Manifest
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
 

@@ -14,11 +14,14 @@ from cytowatch.config import Config
 from cytowatch.decoder import answers, wire
 from cytowatch.model import CheckRoom, Outcome, UploadedFile
 from cytowatch.record.errors import IngestError, TransientError, stage_error
+from cytowatch.record.quoting import plain, quoting
 from cytowatch.record.status import Status
 
 __all__ = ["serve"]
 
 _PROGRESS_EVERY_S = 0.1
+#: So many errors behind an error are written to the log.
+_MOST_CAUSES = 5
 _FULL = ("no space left on device", "disk quota exceeded")
 
 
@@ -90,6 +93,7 @@ def _answer(
     except TransientError as error:
         return answers.of_fault(error.why, error.detail)
     except IngestError as error:
+        _note_what_was_said(error)
         return answers.of_error(error)
     except MemoryError:
         return answers.of_error(_out_of_memory(status, file.config))
@@ -117,9 +121,20 @@ def _out_of_memory(status: Status, config: Config) -> IngestError:
     )
 
 
+def _note_what_was_said(error: IngestError) -> None:
+    """For the log: all that a library said, of which the detail quotes a line."""
+    cause = error.__cause__
+    for _ in range(_MOST_CAUSES):
+        if cause is None:
+            return
+        error.add_note(f"{type(cause).__name__}: {cause}")
+        cause = cause.__cause__
+
+
 def _unexpected(status: Status, error: Exception) -> dict[str, Any]:
     found = stage_error(status)(
-        "unexpected", f"an error that nobody foresaw: {type(error).__name__}: {error}"[:500]
+        "unexpected",
+        quoting("an unexpected error occurred", f"{type(error).__name__}: {plain(error)}"),
     )
     found.add_note(traceback.format_exc()[-8000:])
     return answers.of_error(found)

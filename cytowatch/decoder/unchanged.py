@@ -19,8 +19,8 @@ from cytowatch import durable, outside
 from cytowatch.decoder.answers import refused
 from cytowatch.durable import owner
 from cytowatch.model import Progress
+from cytowatch.record.entries import FileEntry
 from cytowatch.record.errors import IngestError, stage_error
-from cytowatch.record.manifest import FileEntry
 from cytowatch.record.status import Status
 
 __all__ = ["check_hashes", "check_sources", "digest_at", "same_bytes", "with_hashes"]

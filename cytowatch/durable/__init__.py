@@ -1,20 +1,32 @@
-"""The few file-system calls that everything rests on: renames that never replace, and fsync.
-
-Whoever asks for an fsync has a case in ``tests/unit/test_power.py`` or ``test_power_everywhere.py`` that
-fails without it, and a test there finds whoever has none.
-
-Source: rename(2), renameat2(2), fsync(2); what ext4 keeps after a power cut was tried.
-"""
+"""Calls that survive a power cut, and what the filesystem under them promises."""
 
 from __future__ import annotations
 
-import ctypes
-import errno
-import os
-import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from cytowatch.durable.calls import (
+    beneath,
+    can_rename,
+    directory,
+    empty,
+    fsync_directory,
+    fsync_file,
+    fsync_tree,
+    is_directory,
+    make_directory,
+    move_over,
+    remove_empty,
+    rename,
+    walk,
+    write_fresh,
+    write_note,
+)
+from cytowatch.durable.faults import is_transient, why_of
+from cytowatch.durable.filesystem import (
+    copies_on_write,
+    is_local,
+    keeps_renames,
+    leaves_holes,
+    mount_of,
+)
 
 __all__ = [
     "beneath",
@@ -25,6 +37,7 @@ __all__ = [
     "fsync_directory",
     "fsync_file",
     "fsync_tree",
+    "is_directory",
     "is_local",
     "is_transient",
     "keeps_renames",
@@ -39,367 +52,3 @@ __all__ = [
     "write_fresh",
     "write_note",
 ]
-
-#: Faults of the machine, not of the file: what met them waits and is tried again.
-_TRANSIENT_ERRNOS = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS, errno.EMFILE, errno.ENFILE}
-)
-
-#: Filesystems on which others write unseen by this kernel, as stat(1) names them.
-_DEAF = frozenset({"cifs", "smb2", "smbfs", "nfs", "9p"})
-_COPYING = frozenset({"btrfs", "zfs", "bcachefs"})
-_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
-
-#: No tree of ours is nested so deeply; one that is was made by somebody else.
-_DEEPEST = 128
-#: So many folders of others' are removed at a time at most.
-_MOST_REMOVED = 10_000
-
-_RENAME_NOREPLACE = 1
-_libc = ctypes.CDLL(None, use_errno=True)
-_renameat2 = _libc.renameat2
-_renameat2.argtypes = (
-    ctypes.c_int,
-    ctypes.c_char_p,
-    ctypes.c_int,
-    ctypes.c_char_p,
-    ctypes.c_uint,
-)
-
-
-def rename(
-    source: str | bytes | Path,
-    target: str | bytes | Path,
-    *,
-    source_fd: int | None = None,
-    target_fd: int | None = None,
-) -> None:
-    """Rename, and fail rather than replace what is at `target`.
-
-    Parameters
-    ----------
-    source_fd, target_fd
-        Directory descriptors that relative paths start from.
-
-    Raises
-    ------
-    FileExistsError
-        Something is there already; nothing was changed.
-    OSError
-        As renameat2(2) says.
-    """
-    at_cwd = -100
-    result = _renameat2(
-        at_cwd if source_fd is None else source_fd,
-        os.fsencode(source),
-        at_cwd if target_fd is None else target_fd,
-        os.fsencode(target),
-        _RENAME_NOREPLACE,
-    )
-    if result != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code), os.fsdecode(source), None, os.fsdecode(target))
-
-
-def is_transient(error: OSError) -> bool:
-    """Whether it is a fault of the machine that may pass, and of no file."""
-    return error.errno in _TRANSIENT_ERRNOS
-
-
-def why_of(error: OSError) -> str:
-    """The word for what a fault of the machine makes wait.
-
-    >>> why_of(OSError(errno.EDQUOT, "")), why_of(OSError(errno.EIO, ""))
-    ('disk', 'input_output')
-    """
-    return "disk" if error.errno in _FULL_ERRNOS else "input_output"
-
-
-@contextmanager
-def directory(path: str | bytes | Path, *, at: int | None = None) -> Iterator[int]:
-    """A descriptor of the directory at `path`, which may not be a symbolic link."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(path, flags, dir_fd=at)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def beneath(top: Path, relative: str) -> Iterator[int]:
-    """A descriptor of the directory `relative` below `top`, no part of which may be a link.
-
-    Each part is opened relative to the one before it, so that a folder that is swapped for a link
-    between two looks leads nowhere. However deep it is, two descriptors are open at a time.
-    """
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    found = os.open(top, flags)
-    try:
-        for part in relative.split("/") if relative else ():
-            inner = os.open(part, flags, dir_fd=found)
-            os.close(found)
-            found = inner
-        yield found
-    finally:
-        os.close(found)
-
-
-def walk(top: str | Path) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Folder, names of folders and names of files, of `top` and everything below, from the top.
-
-    As `os.walk`, whose recursion ends a program in a tree that is deep enough. Links are not
-    followed, and a folder that cannot be read is passed over.
-
-    Raises
-    ------
-    OSError
-        ENAMETOOLONG: it is nested more deeply than any tree of ours.
-    """
-    waiting = [(os.fspath(top), 0)]
-    while waiting:
-        folder, depth = waiting.pop()
-        folders: list[str] = []
-        files: list[str] = []
-        try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    inside = entry.is_dir(follow_symlinks=False)
-                    (folders if inside else files).append(entry.name)
-        except OSError:
-            continue
-        yield folder, folders, files
-        if folders and depth == _DEEPEST:
-            raise OSError(errno.ENAMETOOLONG, "nested too deeply", folder)
-        waiting += [(os.path.join(folder, name), depth + 1) for name in reversed(folders)]
-
-
-def remove_empty(top: Path, relative: str) -> None:
-    """Remove the folder `relative` below `top` with the folders in it, if none of them holds a file.
-
-    Of very many folders, and of those that are nested deeply, nothing is removed. No part of any path
-    is followed if it is a link.
-
-    Raises
-    ------
-    OSError
-        It holds a file, or cannot be removed.
-    """
-    found: list[str] = []
-    waiting = [relative]
-    while waiting:
-        folder = waiting.pop()
-        found.append(folder)
-        if len(found) > _MOST_REMOVED or folder.count("/") > relative.count("/") + _DEEPEST:
-            raise OSError(errno.ENOTEMPTY, "holds too many folders", relative)
-        with beneath(top, folder) as at, os.scandir(at) as entries:
-            for entry in entries:
-                if not entry.is_dir(follow_symlinks=False):
-                    raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), relative)
-                waiting.append(f"{folder}/{entry.name}")
-    for folder in reversed(found):
-        above, _, name = folder.rpartition("/")
-        with beneath(top, above) as at:
-            os.rmdir(name, dir_fd=at)
-
-
-_WITHOUT_JOURNAL = frozenset({"ext2", "vfat", "exfat", "msdos", "tmpfs", "ramfs", "minix"})
-#: f_type of ext2 to ext4, XFS, btrfs, F2FS, tmpfs and overlayfs (statfs(2)).
-_LEAVES_HOLES = frozenset(
-    {0xEF53, 0x58465342, 0x9123683E, 0xF2F52010, 0x01021994, 0x794C7630}
-)  # fmt: skip
-_STATFS_BYTES = 256
-_WITH_JOURNAL = frozenset({"xfs", "btrfs", "zfs", "f2fs", "bcachefs", "jfs"})
-
-
-def is_local(path: Path) -> bool:
-    """Whether this kernel sees all who write to the filesystem of `path`.
-
-    Where it does not, on cifs, nfs, 9p and whatever a program serves (fuse), events are missed and
-    a lease that is granted proves nothing of the writers on other machines.
-    """
-    kind = _kind(path)
-    return kind not in _DEAF and not kind.startswith("fuse")
-
-
-def copies_on_write(path: Path) -> bool:
-    """Whether the filesystem of `path` needs new room to write what is there already."""
-    return _kind(path) in _COPYING
-
-
-def _kind(path: Path) -> str:
-    """The kind of the filesystem of `path`, as stat(1) names it."""
-    # Imported here: the commands start faster without it.
-    import subprocess
-
-    told = subprocess.run(
-        ["stat", "-f", "-c", "%T", os.fspath(path)], capture_output=True, text=True, check=False
-    )
-    return told.stdout.strip()
-
-
-def can_rename(folder: Path) -> bool:
-    """Whether the filesystem of `folder` can rename without replacing; tried with a file there."""
-    # Not the process's number: in a container that is always the same, and a crash leaves the file.
-    probe = folder / f".rename-{os.urandom(4).hex()}"
-    target = folder / f"{probe.name}-done"
-    try:
-        probe.touch()
-        rename(probe, target)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-            raise
-        return False
-    finally:
-        probe.unlink(missing_ok=True)
-        target.unlink(missing_ok=True)
-    return True
-
-
-def mount_of(path: Path) -> tuple[int, int]:
-    """(device, mount) that `path` is on: between two mounts no rename is possible.
-
-    Source: proc(5), ``/proc/[pid]/fdinfo``; statx(2) would tell it too, and Python has none.
-    """
-    descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    try:
-        return os.fstat(descriptor).st_dev, _mount(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _mount(descriptor: int) -> int:
-    told = Path(f"/proc/self/fdinfo/{descriptor}").read_text()
-    return next(int(line.split()[1]) for line in told.splitlines() if "mnt_id" in line)
-
-
-def keeps_renames(path: Path) -> bool | None:
-    """Whether a rename on the filesystem of `path` is one step after a power cut as well; None: nobody knows.
-
-    Source: proc(5), ``mountinfo``; ext4 shows its journal in ``/proc/fs/jbd2/``.
-    """
-    kind, source = _filesystem(mount_of(path)[1])
-    if kind in _WITHOUT_JOURNAL:
-        return False
-    if kind not in ("ext3", "ext4"):
-        return True if kind in _WITH_JOURNAL else None
-    name = os.path.basename(os.path.realpath(source))
-    if not Path(f"/proc/fs/ext4/{name}").exists():
-        return None
-    journals = Path("/proc/fs/jbd2")
-    return any(one.name.startswith(f"{name}-") for one in journals.iterdir())
-
-
-def leaves_holes(descriptor: int) -> bool:
-    """Whether a hole in a file is what nobody wrote: ZFS makes them of zeros, and who knows what a server does."""
-    # Not by /proc, which a sandboxed child does not see.
-    found = ctypes.create_string_buffer(_STATFS_BYTES)
-    if _libc.fstatfs(descriptor, found) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-    return ctypes.c_long.from_buffer(found).value & 0xFFFFFFFF in _LEAVES_HOLES
-
-
-def _filesystem(mount: int) -> tuple[str, str]:
-    """(kind, source) of what is mounted, by the number of the mount."""
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        before, _, after = line.partition(" - ")
-        if before.split(" ", 1)[0] == str(mount):
-            kind, source = after.split(" ")[:2]
-            return kind, source
-    return "", ""
-
-
-def fsync_directory(path: Path) -> None:
-    """Make the names in the directory at `path` outlast a power cut."""
-    with directory(path) as descriptor:
-        os.fsync(descriptor)
-
-
-def make_directory(path: Path, *, mode: int = 0o750) -> None:
-    """Make `path`, and what is missing above it, so that each new name outlasts a power cut.
-
-    What is moved into a directory is as safe as that directory's own name.
-    """
-    if path.is_dir():
-        return
-    make_directory(path.parent, mode=mode)
-    path.mkdir(mode=mode, exist_ok=True)
-    fsync_directory(path.parent)
-
-
-def empty(path: str | Path) -> None:
-    """Give back the room of the file at `path`, if there is one, in a process that may not remove it."""
-    with suppress(FileNotFoundError):
-        os.close(os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC))
-
-
-def write_note(path: Path, text: str) -> None:
-    """Write a note whose name outlasts a power cut; its few words may not, and its reader must do without."""
-    write_fresh(path, text)
-    fsync_directory(path.parent)
-
-
-def write_fresh(path: Path, text: str) -> None:
-    """Write a file of ours in the place of whatever lies at `path`.
-
-    Nothing is written through a link or into a FIFO that somebody left there, and a folder goes to
-    another name.
-    """
-    try:
-        path.unlink(missing_ok=True)
-    except IsADirectoryError:
-        _out_of_the_way(path)
-    with open(path, "x", encoding="utf-8", errors="replace") as file:
-        file.write(text)
-
-
-def move_over(source: Path, target: Path) -> None:
-    """Rename a file of ours over whatever lies at `target`; a folder there goes to another name."""
-    try:
-        os.rename(source, target)
-    except IsADirectoryError:
-        _out_of_the_way(target)
-        os.rename(source, target)
-
-
-def _out_of_the_way(path: Path) -> None:
-    os.rename(path, f"{path}.{os.urandom(4).hex()}")
-
-
-def fsync_file(path: Path) -> None:
-    """Make the bytes of the file at `path` outlast a power cut."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def fsync_tree(path: Path) -> None:
-    """Make every file and directory below `path` outlast a power cut, and `path` itself.
-
-    A decoder process may still be at work in it: nothing is followed, and only regular files are waited for.
-    """
-    # Not `os.walk`, which recurses: the deepest directory comes last, and is synced first.
-    folders = [""]
-    for folder in folders:
-        with beneath(path, folder) as descriptor, os.scandir(descriptor) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(f"{folder}/{entry.name}" if folder else entry.name)
-                elif entry.is_file(follow_symlinks=False):
-                    _fsync_at(descriptor, entry.name)
-    for folder in reversed(folders):
-        with beneath(path, folder) as descriptor:
-            os.fsync(descriptor)
-
-
-def _fsync_at(folder: int, name: str) -> None:
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    descriptor = os.open(name, flags, dir_fd=folder)
-    try:
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cytowatch import durable
-from cytowatch.record.manifest import FileEntry
+from cytowatch.record.entries import FileEntry
 
 __all__ = ["Doubts", "is_real"]
 

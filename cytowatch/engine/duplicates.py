@@ -13,8 +13,9 @@ from cytowatch.decoder.child import Stopped
 from cytowatch.engine.treatment import Treatment
 from cytowatch.model import Outcome
 from cytowatch.record import manifest
+from cytowatch.record.entries import FileEntry
 from cytowatch.record.errors import DeploymentError, TransientError
-from cytowatch.record.manifest import FileEntry, ManifestError
+from cytowatch.record.manifest import ManifestError
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
 from cytowatch.transitions import enter

@@ -18,7 +18,7 @@ from typing import Any, cast
 from cytowatch import aside, durable, outside, threads
 from cytowatch.formats.completeness import arrival
 from cytowatch.record import manifest
-from cytowatch.record.manifest import FileEntry, Manifest
+from cytowatch.record.entries import FileEntry, Manifest
 from cytowatch.transitions import notes
 from cytowatch.tree.index.index import Index, content_key
 from cytowatch.tree.spool import Spool

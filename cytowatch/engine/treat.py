@@ -21,8 +21,9 @@ from cytowatch.engine.doubts import is_real
 from cytowatch.engine.treatment import Observer, Treatment
 from cytowatch.model import Outcome
 from cytowatch.record import manifest
+from cytowatch.record.entries import FileEntry
 from cytowatch.record.errors import DeploymentError, IngestError, TransientError, stage_error
-from cytowatch.record.manifest import FileEntry, ManifestError
+from cytowatch.record.manifest import ManifestError
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
 from cytowatch.transitions import enter
@@ -233,6 +234,8 @@ def _stage(with_: Treatment, place: Place, child: Child | RemoteChild, out: str)
             raise
         if error.reason == "unexpected":
             with_.observer.unforeseen(place.manifest["id"], error)
+        elif notes := getattr(error, "__notes__", None):
+            with_.observer.said(place.manifest["id"], "\n".join(notes))
         return enter.fail(with_.spool, place, error, now=with_.now())
     except ChildTimedOut as late:
         said = "it was not done after" if late.reason == "timed_out" else "nothing moved for"

@@ -37,6 +37,9 @@ class Observer(Protocol):
     def retried(self, place: Place) -> None:
         """The stage of `place` begins anew."""
 
+    def said(self, id_: str, words: str) -> None:
+        """All that a library said of `id_`, of which the detail quotes a line."""
+
     def unforeseen(self, id_: str, error: BaseException) -> None:
         """A defect, ours or a library's, was met while `id_` was in work."""
 

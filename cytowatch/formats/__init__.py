@@ -33,9 +33,19 @@ from cytowatch.formats import (
 from cytowatch.formats.base import Format, Probe
 from cytowatch.formats.doubles import is_whole_slide
 from cytowatch.formats.looks import looks_like
-from cytowatch.formats.strangers import known
+from cytowatch.formats.strangers import is_foreign, known
 
-__all__ = ["FORMATS", "Format", "Probe", "by_id", "known", "looks_like", "matching"]
+__all__ = [
+    "FORMATS",
+    "Format",
+    "Probe",
+    "by_id",
+    "is_an_image",
+    "is_foreign",
+    "known",
+    "looks_like",
+    "matching",
+]
 
 #: The table; its order means nothing, for exactly one may match.
 FORMATS: tuple[Format, ...] = (
@@ -74,6 +84,11 @@ def matching(probe: Probe) -> list[tuple[Format, str]]:
     asked = (dicom.FORMAT,) if is_whole_slide(probe.head) else FORMATS
     found = ((one, one.matches(probe)) for one in asked)
     return [(one, evidence) for one, evidence in found if evidence is not None]
+
+
+def is_an_image(probe: Probe) -> bool:
+    """Whether a format claims the probed file, or it is an image of a kind that nothing here reads."""
+    return bool(matching(probe)) or is_foreign(probe.head)
 
 
 def by_id(id: str) -> Format:  # noqa: A002

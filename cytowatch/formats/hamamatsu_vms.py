@@ -21,7 +21,8 @@ FORMAT = Format(
     oddities="The index names the files of the set: ImageFile(x,y), MapFile, OptimisationFile, "
     "MacroImage, all in its own folder. A name that leads elsewhere is refused. JPEGs named "
     "name(x,y).jpg, name_macro.jpg, name_map2.jpg and name.jpg wait for their index; if none "
-    "arrives in time, each counts as a picture.",
+    "arrives in time, each counts as a picture, unless together they can only be a slide. Names "
+    "can differ from the index in case.",
     source="https://openslide.org/formats/hamamatsu/",
     matches=marked("hamamatsu-vms"),
     native=True,

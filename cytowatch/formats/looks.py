@@ -13,6 +13,11 @@ from cytowatch.formats.strangers import known
 
 __all__ = ["looks_like"]
 
+_TEXT = "a text file"
+#: What the library may call a text: the others of its names are for words that any text may begin with.
+_KINDS_OF_TEXT = ("HTML", "XML", "RTF", "SVG", "PostScript", "JSON")
+#: Names of the library that tell nobody anything.
+_NO_NAMES = frozenset({"TESTFILE", "UTF8 file"})
 #: Kinds that puremagic does not know, or names less well than a lab would.
 _LAB = (
     (b"SQLite format 3\x00", "an SQLite database, and no slide of Sakura's"),
@@ -45,7 +50,12 @@ def looks_like(probe: Probe) -> str:
         return "a JPEG-LS image"
     if _is_targa(head):
         return "a Targa image (TGA)"
-    return _by_library(head) or _text_or_data(head)
+    plain = _text_or_data(head)
+    named = _by_library(head)
+    # Words at the beginning of a text make the library see formats in it.
+    if named is None or (plain == _TEXT and not any(kind in named for kind in _KINDS_OF_TEXT)):
+        return plain
+    return named
 
 
 def _by_library(head: bytes) -> str | None:
@@ -53,7 +63,7 @@ def _by_library(head: bytes) -> str | None:
         found = puremagic.magic_string(head)
     except (puremagic.PureError, ValueError, IndexError):
         return None
-    if not found or found[0].confidence < 0.3 or not found[0].name:
+    if not found or found[0].confidence < 0.3 or not found[0].name or found[0].name in _NO_NAMES:
         return None
     name = found[0].name
     return f"{_article(name)} {name}"
@@ -85,7 +95,7 @@ def _text_or_data(head: bytes) -> str:
     except UnicodeDecodeError as error:
         text = head[: error.start].decode() if error.start > len(head) - 4 else _western(head)
     if text and all(char.isprintable() or char.isspace() for char in text):
-        return "a text file"
+        return _TEXT
     return "data of an unknown kind"
 
 

@@ -10,12 +10,15 @@ import re
 import struct
 from collections.abc import Callable
 
-__all__ = ["known", "office_document"]
+__all__ = ["is_foreign", "known", "office_document"]
 
 _AS_IMAGE = "export it as TIFF, PNG or JPEG"
 _AS_SLIDE = "export it as TIFF or SVS from the scanner's software"
 _AS_OME = "export it as OME-TIFF from the microscope's software"
-_PICTURES = "it is a document, so save the pictures in it as TIFF, PNG or JPEG"
+_PICTURES = "save the pictures in it as TIFF, PNG or JPEG"
+#: From the software of one maker.
+_BY_NAME = ("export it as TIFF from Philips' software", "export it as TIFF or SVS from K-Viewer")
+_AS_ZIP = "pack the slides again as a zip"
 _AVIF = frozenset({b"avif", b"avis"})
 _HEIC = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"})
 _OLE = bytes.fromhex("D0CF11E0A1B11AE1")
@@ -39,6 +42,12 @@ def known(head: bytes) -> tuple[str, str] | None:
     'a PDF document'
     """
     return next(((what, how) for is_it, what, how in _KINDS if is_it(head)), None)
+
+
+def is_foreign(head: bytes) -> bool:
+    """Whether a file that begins so is a slide or an image of a kind that nothing here reads."""
+    found = known(head)
+    return found is not None and found[1] in (_AS_IMAGE, _AS_SLIDE, _AS_OME, *_BY_NAME)
 
 
 def office_document(head: bytes) -> bool:
@@ -77,8 +86,8 @@ def _is_sdpc(head: bytes) -> bool:
 
 
 _KINDS: tuple[tuple[Callable[[bytes], bool], str, str], ...] = (
-    (lambda head: bool(_ISYNTAX.match(head)), "a Philips iSyntax slide", "export it as TIFF from Philips' software"),
-    (lambda head: _is_binary(b"KFB", head), "a KFBIO slide (KFB)", "export it as TIFF or SVS from K-Viewer"),
+    (lambda head: bool(_ISYNTAX.match(head)), "a Philips iSyntax slide", _BY_NAME[0]),
+    (lambda head: _is_binary(b"KFB", head), "a KFBIO slide (KFB)", _BY_NAME[1]),
     (_is_sdpc, "a Sqray slide (SDPC)", _AS_SLIDE),
     (_is_avif, "an AVIF image", _AS_IMAGE),
     (_brand(_HEIC), "an HEIC image", _AS_IMAGE),
@@ -87,4 +96,6 @@ _KINDS: tuple[tuple[Callable[[bytes], bool], str, str], ...] = (
     (_begins(_OLE), "a Microsoft Office document of the old kind, or a Motic slide (MDS)", "save the pictures of a document, or export the slide, as TIFF"),
     (office_document, "an Office document", _PICTURES),
     (_begins(b"%PDF"), "a PDF document", _PICTURES),
+    (_begins(b"Rar!\x1a\x07"), "a RAR archive", _AS_ZIP),
+    (_begins(b"7z\xbc\xaf\x27\x1c"), "a 7-Zip archive", _AS_ZIP),
 )  # fmt: skip

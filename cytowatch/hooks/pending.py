@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from cytowatch import aside, durable, outside
 from cytowatch.outside import OutsideError
 from cytowatch.record import manifest
-from cytowatch.record.manifest import Manifest, ManifestError
+from cytowatch.record.entries import Manifest
+from cytowatch.record.manifest import ManifestError
 from cytowatch.record.names import ID_PATTERN, UploadedFileId
 from cytowatch.record.status import Status
 from cytowatch.tree.spool import Spool

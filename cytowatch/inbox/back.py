@@ -18,6 +18,8 @@ from pathlib import Path
 
 from cytowatch import durable
 from cytowatch.durable import owner
+from cytowatch.formats.sets import groups
+from cytowatch.record import names
 
 __all__ = ["Unit", "give_back", "opened", "put"]
 
@@ -32,6 +34,16 @@ class Unit:
 
     stem: str
     files: Sequence[tuple[str, str]]
+
+    @property
+    def is_set(self) -> bool:
+        """Whether other files could be taken for parts of it: it is several, or is called like a part."""
+        tops = {path.partition("/")[0] for _, path in self.files}
+        return (
+            len(self.files) > 1
+            or any("/" in path for _, path in self.files)
+            or any(groups.is_part(name) for name in tops)
+        )
 
     def named(self, number: int) -> list[tuple[str, str]]:
         """The files with the paths that they get at the try of this `number`.
@@ -73,16 +85,37 @@ def opened(inbox: Path, relative: str) -> Iterator[int]:
 
 def _inner(stack: ExitStack, at: int, relative: str) -> int:
     for part in relative.split("/") if relative else ():
-        made = False
-        with suppress(FileExistsError):
-            os.mkdir(part, 0o777, dir_fd=at)
-            made = True
-            # What is moved into it is as safe as its name.
-            os.fsync(at)
+        made = _made(part, at)
         above, at = at, stack.enter_context(durable.directory(part, at=at))
         if made:
-            owner.pass_on(at, above)
+            _pass_on_folder(at, above)
     return at
+
+
+def _made(name: str, at: int) -> bool:
+    """Make the folder `name` unless there is something; whether it was made."""
+    try:
+        os.mkdir(name, 0o777, dir_fd=at)
+    except FileExistsError:
+        return False
+    # What is moved into it is as safe as its name.
+    os.fsync(at)
+    return True
+
+
+def _pass_on_folder(folder: int, above: int) -> None:
+    """A new folder belongs to whoever owns the one above; whatever else took its place stays whose it is."""
+    if os.fstat(folder).st_uid == os.geteuid() and not os.listdir(folder):
+        owner.pass_on(folder, above)
+
+
+def _pass_on(path: Path, folder: int) -> None:
+    """Its user can use it again: at the claim it became the daemon's own."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        owner.pass_on(descriptor, folder)
+    finally:
+        os.close(descriptor)
 
 
 def put(source: Path, name: str, at: int) -> str:
@@ -131,15 +164,6 @@ def give_back(place: Path, unit: Unit, inbox: Path, folder: str) -> None:
                 os.fsync(inner)
 
 
-def _pass_on(path: Path, folder: int) -> None:
-    """Its user can use it again: at the claim it became the daemon's own."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        owner.pass_on(descriptor, folder)
-    finally:
-        os.close(descriptor)
-
-
 def _is_file(path: Path) -> bool:
     try:
         os.stat(path, follow_symlinks=False)
@@ -154,17 +178,35 @@ def _begun(place: Path) -> int | None:
 
 
 def _free(unit: Unit, at: int) -> int:
-    """The first number under which no name of the unit is taken; its folder is made at once."""
+    """The first number under which no name of the unit is taken; its folder is made at once.
+
+    Nor may anything lie there that could be taken for a part of the same set: it is of another drop.
+    """
+    with os.scandir(at) as entries:
+        there = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+    # A lone image could only be taken for the head of a folder.
+    stems = {
+        stem
+        for name, is_folder in there.items()
+        if is_folder or unit.is_set
+        for stem in groups.stems(name)
+    }
+    folded = {names.fold(name) for name in there}
     for number in range(_MOST_TRIES):
         tops = {path.partition("/")[::2] for _, path in unit.named(number)}
-        names = {top for top, _ in tops}
-        if any(_taken(name, at) for name in names):
+        own = {top for top, _ in tops}
+        own_stems = {stem for name in own for stem in groups.stems(name)}
+        if folded & {names.fold(name) for name in own} or own_stems & stems:
+            continue
+        if any(_taken(name, at) for name in own):
             continue
         made: list[str] = []
         try:
             for name in sorted({top for top, rest in tops if rest}):
                 os.mkdir(name, 0o777, dir_fd=at)
                 made.append(name)
+                with durable.directory(name, at=at) as folder:
+                    _pass_on_folder(folder, at)
         except FileExistsError:
             # Somebody was faster: another one's folder is no place for these.
             for name in made:

@@ -28,7 +28,7 @@ from watchdog.observers.inotify_move_event_grouper import (
 )
 from watchdog.observers.polling import PollingObserverVFS
 
-from cytowatch import aside
+from cytowatch import aside, durable
 from cytowatch.inbox.scan import DEEPEST
 
 __all__ = ["folders", "inotify", "most_watches", "polling"]
@@ -49,7 +49,7 @@ def folders(top: str) -> Iterator[str]:
         path, depth = waiting.pop()
         try:
             with os.scandir(path) as entries:
-                below = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+                below = [entry.path for entry in entries if durable.is_directory(entry)]
         except OSError:
             # The scan says of it why.
             continue
@@ -130,7 +130,7 @@ class _Group(InotifyWatchGroup):
                 continue
             try:
                 with os.scandir(folder) as entries:
-                    below = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+                    below = [entry.path for entry in entries if durable.is_directory(entry)]
             except OSError:
                 continue
             waiting += [(inner, depth + 1) for inner in below]

@@ -14,7 +14,7 @@ from cytowatch.inbox import waits
 from cytowatch.inbox.markers import Markers, withdraw
 from cytowatch.inbox.settle import Settler, Track
 from cytowatch.record import names
-from cytowatch.record.manifest import Manifest, SkippedEntry
+from cytowatch.record.entries import Manifest, SkippedEntry
 
 __all__ = ["Dropped", "DroppedFolders"]
 
@@ -162,8 +162,12 @@ class Dropped:
 
     def _lacks_marker(self, track: Track) -> bool:
         """Whether it is an image that its scanner has not yet said to be done."""
-        waits = track.waiting is not None and track.waiting.why == "done_marker"
-        return waits and self._is_an_image(track)
+        if track.waiting is None or track.waiting.why != "done_marker":
+            return False
+        # What cannot be looked into keeps its folder open, and no other.
+        with aside.fence("drop", track.drop.path):
+            return self._is_an_image(track)
+        return True
 
     def _left_in(self, folders: set[str]) -> dict[str, list[Track]]:
         """What lies in `folders` still."""

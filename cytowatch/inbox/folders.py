@@ -16,14 +16,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import cast
 
-from cytowatch import durable
+from cytowatch import aside, durable
 from cytowatch.config.keys import Storage
 from cytowatch.durable.failpoints import reached
 from cytowatch.engine.treat import Observer
 from cytowatch.formats import directory
 from cytowatch.record import manifest, names
+from cytowatch.record.entries import FormatEntry, Manifest, SkippedEntry
 from cytowatch.record.errors import ExtractionError
-from cytowatch.record.manifest import FormatEntry, Manifest, ManifestError, SkippedEntry
+from cytowatch.record.manifest import ManifestError
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
 from cytowatch.transitions import enter
@@ -72,6 +73,8 @@ class Folders:
         self._software = software
         #: By the folder's path below ``inbox/``, as the system spells it.
         self._open: dict[str, _Open] = {}
+        #: Those that a start could not take up so far.
+        self._untaken: list[UploadedFileId] = []
 
     @property
     def open(self) -> list[str]:
@@ -84,16 +87,30 @@ class Folders:
 
     def recover(self) -> None:
         """Take up the folders that were open; their children are found by what they say."""
-        for id_ in self._spool.in_status(Status.EXTRACTING_DATA):
-            path = self._spool.stage(Status.EXTRACTING_DATA) / id_
-            try:
-                found = manifest.read(path)
-            except (OSError, ManifestError):
+        self._untaken = list(self._spool.in_status(Status.EXTRACTING_DATA))
+        self._take_up_some()
+
+    def _take_up_some(self) -> None:
+        """Take up what is left of those; one that cannot be is tried again, and holds up no other."""
+        for id_ in list(self._untaken):
+            if not aside.may_try("folder", id_):
                 continue
-            if enter.is_folder(found):
-                place = Place(status=Status.EXTRACTING_DATA, path=path, manifest=found)
-                self._open[_folder_of(found)] = _Open(place)
-                self._add(self._open[_folder_of(found)], self._children_of(found))
+            # One without a manifest that can be read ends as such in its turn.
+            with (
+                suppress(ManifestError, FileNotFoundError),
+                aside.fence("folder", id_, but=(ManifestError, FileNotFoundError)) as fenced,
+            ):
+                self._take_up(id_)
+            if not fenced.failed:
+                self._untaken.remove(id_)
+
+    def _take_up(self, id_: UploadedFileId) -> None:
+        path = self._spool.stage(Status.EXTRACTING_DATA) / id_
+        found = manifest.read(path)
+        if enter.is_folder(found):
+            place = Place(status=Status.EXTRACTING_DATA, path=path, manifest=found)
+            self._open[_folder_of(found)] = _Open(place)
+            self._add(self._open[_folder_of(found)], self._children_of(found))
 
     def _children_of(self, parent: Manifest) -> list[str]:
         """Every uploaded file that names `parent`, as the index knows."""
@@ -171,8 +188,12 @@ class Folders:
 
     def note(self) -> None:
         """Write down the children that are not yet in a manifest, where it is time."""
-        for found in self._open.values():
-            self._add(found, [])
+        self._take_up_some()
+        for folder, found in self._open.items():
+            # Not by the name by which its end is set aside, whose pauses grow.
+            if aside.may_try("folder", f"{folder}/"):
+                with aside.fence("folder", f"{folder}/"):
+                    self._add(found, [])
 
     def finish(self, folder: str, skipped: list[SkippedEntry]) -> None:
         """Nothing more comes: `folder` is EXTRACTED, and goes if it is empty."""
@@ -190,6 +211,7 @@ class Folders:
             else enter.fail(self._spool, place, _NOTHING, now=self._now())
         )
         del self._open[folder]
+        aside.clear("folder", f"{folder}/")
         began = datetime.fromisoformat(place.manifest["history"][-1]["at"])
         self._observer.entered(place, after, (self._now() - began).total_seconds())
 

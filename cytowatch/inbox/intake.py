@@ -529,4 +529,4 @@ class Intake:
 def _looks_like_an_image(probe: Probe) -> bool:
     """Whether a format claims it, or would if it were whole."""
     absent = completeness.missing(probe.descriptor, probe.size_bytes)
-    return absent is not None or bool(formats.matching(probe))
+    return absent is not None or formats.is_an_image(probe)

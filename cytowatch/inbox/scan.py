@@ -94,9 +94,7 @@ def users(inbox: Path) -> list[str]:
     """The folders in ``inbox/``, which are the users."""
     with os.scandir(inbox) as entries:
         return sorted(
-            entry.name
-            for entry in entries
-            if entry.is_dir(follow_symlinks=False) and is_user(entry.name)
+            entry.name for entry in entries if durable.is_directory(entry) and is_user(entry.name)
         )
 
 
@@ -104,25 +102,33 @@ def stray(inbox: Path, ignore: Sequence[str]) -> Iterator[tuple[Drop, Waiting]]:
     """What lies in ``inbox/`` itself, and folders there whose name no user can have: they belong to nobody."""
     with os.scandir(inbox) as entries:
         for entry in entries:
-            waiting = Waiting(why="no_user", detail="it lies in no user's inbox folder")
-            if entry.is_dir(follow_symlinks=False):
-                if is_user(entry.name) or _is_a_servers(entry):
-                    continue
-                waiting = _ODD_INBOX
-            elif names.ignored(entry.name, ignore):
-                continue
             drop = Drop(user="", path=entry.name, project=None, fingerprint=_NOTHING)
+            seen: tuple[Drop, Waiting] | None = None
             with aside.fence("drop", entry.name) as fenced:
-                found = _stat(entry.path, None)
-                if isinstance(found, os.stat_result):
-                    drop = replace(drop, fingerprint=fingerprint(found))
-                    if entry.is_symlink() and entry.is_dir():
-                        waiting = _LINKED_INBOX
-                elif found.errno in _GONE:
-                    continue
-                else:
-                    waiting = _unreadable(None, found)
-            yield drop, set_aside(fenced.why) if fenced.failed else waiting
+                seen = _beside(entry, drop, ignore)
+            if fenced.failed:
+                seen = drop, set_aside(fenced.why)
+            if seen is not None:
+                yield seen
+
+
+def _beside(
+    entry: os.DirEntry[str], drop: Drop, ignore: Sequence[str]
+) -> tuple[Drop, Waiting] | None:
+    """Why what lies beside the inboxes waits; None for an inbox, and for what nobody waits for."""
+    waiting = Waiting(why="no_user", detail="it lies in no user's inbox folder")
+    if durable.is_directory(entry):
+        if is_user(entry.name) or _is_a_servers(entry):
+            return None
+        waiting = _ODD_INBOX
+    elif names.ignored(entry.name, ignore):
+        return None
+    found = _stat(entry.path, None)
+    if isinstance(found, OSError):
+        return None if found.errno in _GONE else (drop, _unreadable(None, found))
+    if entry.is_symlink() and entry.is_dir():
+        waiting = _LINKED_INBOX
+    return replace(drop, fingerprint=fingerprint(found)), waiting
 
 
 _ODD_INBOX = Waiting(

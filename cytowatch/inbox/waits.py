@@ -21,7 +21,9 @@ __all__ = ["HOPELESS", "IsOpen", "counts", "fault", "left", "listed"]
 #: Whether the dropped folder at a path below ``inbox/`` is being taken.
 IsOpen = Callable[[str], bool]
 #: What somebody has to mend; it is tried again, and nothing else waits for it.
-HOPELESS = frozenset({"other_filesystem", "not_permitted", "unreadable", "set_aside"})
+HOPELESS = frozenset(
+    {"still_copied", "other_filesystem", "not_permitted", "unreadable", "set_aside"}
+)
 
 #: So many drops that wait are told one by one; the metrics count them all.
 _MOST_TOLD = 1000
@@ -58,7 +60,15 @@ def listed(settler: Settler, now: float, wall: datetime, is_open: IsOpen) -> lis
         )
         longest += heapq.nsmallest(share, heads, key=_rank)
     longest = sorted(longest, key=_rank)[:_MOST_TOLD]
-    return [_row(track, now, wall) for track in sorted(longest, key=lambda track: track.first_seen)]
+    # A set is as large as all of its files that are there.
+    more: Counter[str] = Counter()
+    for track in settler.tracks:
+        if track.part_of is not None:
+            more[track.part_of] += track.drop.fingerprint.size_bytes
+    return [
+        _row(track, now, wall, more_bytes=more[track.drop.path])
+        for track in sorted(longest, key=lambda track: track.first_seen)
+    ]
 
 
 def left(
@@ -85,20 +95,22 @@ def _is_left(track: Track, is_open: IsOpen) -> bool:
     return not is_open("/".join(parts[: 3 if project else 2]))
 
 
-def _row(track: Track, now: float, wall: datetime) -> dict[str, Any]:
-    until = None
-    if track.due_at is not None and track.incomplete:
-        until = manifest.utc((wall + timedelta(seconds=track.due_at - now)).replace(microsecond=0))
+def _row(track: Track, now: float, wall: datetime, *, more_bytes: int = 0) -> dict[str, Any]:
+    until = due_at = None
+    if track.due_at is not None:
+        at = manifest.utc((wall + timedelta(seconds=track.due_at - now)).replace(microsecond=0))
+        until, due_at = (at, None) if track.incomplete else (None, at)
     return {
         "user": track.drop.user,
         "path": names.decode(os.fsencode(track.drop.path))[0],
         "why": track.waiting.why if track.waiting else "settling",
         "detail": track.waiting.detail if track.waiting else "",
-        "size_bytes": track.drop.fingerprint.size_bytes,
+        "size_bytes": track.drop.fingerprint.size_bytes + more_bytes,
         "since": manifest.utc(
             (wall - timedelta(seconds=now - track.first_seen)).replace(microsecond=0)
         ),
         "until": until,
+        "due_at": due_at,
     }
 
 

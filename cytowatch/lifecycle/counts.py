@@ -17,7 +17,7 @@ from cytowatch.observe.drops import Drops
 from cytowatch.observe.feedback import Note
 from cytowatch.observe.metrics import Metrics
 from cytowatch.record import manifest
-from cytowatch.record.manifest import Manifest
+from cytowatch.record.entries import Manifest
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import STAGE_STATUSES, Status
 from cytowatch.transitions.enter import Place, is_folder
@@ -133,6 +133,8 @@ class Ledger:
         if after.status is before.status:
             return
         self._index.put(found, after.status)
+        # Whatever was unexpected about it is behind it.
+        aside.clear("uploaded_file", found["id"])
         if after.status is Status.EXTRACTED and not is_folder(found):
             self._index.look(found["children"])
         with self._lock:
@@ -203,6 +205,10 @@ class Ledger:
     def retried(self, place: Place) -> None:
         """The stage of `place` begins anew."""
         self._metrics.retries.labels(place.status.name).inc()
+
+    def said(self, id_: str, words: str) -> None:
+        """All that a library said of `id_`, of which the detail quotes a line."""
+        self._log.info("decoder_said", id=id_, said=words)
 
     def unforeseen(self, id_: str, error: BaseException) -> None:
         """A defect was met while `id_` was in work: one line, and a file to send."""

@@ -14,11 +14,14 @@ from cytowatch.tree import pauses, room
 from cytowatch.tree.index.index import Index
 from cytowatch.tree.spool import Spool
 
-__all__ = ["Estimates", "bytes_text", "status_page", "time_text"]
+__all__ = ["Estimates", "Rates", "bytes_text", "status_page", "time_text"]
 
 #: A share that has not moved by so much says nothing of the time that is left.
 _LEAST_SHARE = 0.02
 _LEAST_S = 2.0
+#: A rate is that of the last seconds, so that a pause is seen soon.
+_RATE_OVER_S = 6.0
+_LEAST_RATE_S = 0.4
 
 
 def bytes_text(count: float) -> str:
@@ -72,6 +75,35 @@ class Estimates:
     def forget_all_but(self, ids: set[str]) -> None:
         """Only `ids` are still in work."""
         self._first = {key: seen for key, seen in self._first.items() if key[0] in ids}
+
+
+@dataclass(slots=True)
+class Rates:
+    """How fast the drops grow that are being received, told from looks at them one after the other."""
+
+    _seen: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+
+    def bytes_per_s(self, path: str, size_bytes: float, now: float) -> float | None:
+        """Bytes per second of the last seconds; None while it does not grow, or at the first look.
+
+        Examples
+        --------
+        >>> rates = Rates()
+        >>> rates.bytes_per_s("a", 1000, 0.0), rates.bytes_per_s("a", 3000, 2.0), rates.bytes_per_s("a", 3000, 10.0)
+        (None, 1000.0, None)
+        """
+        looks = self._seen.setdefault(path, [])
+        looks.append((now, size_bytes))
+        while now - looks[0][0] > _RATE_OVER_S:
+            looks.pop(0)
+        (began, first), more = looks[0], size_bytes - looks[0][1]
+        if now - began < _LEAST_RATE_S or more <= 0 or first < 0:
+            return None
+        return round(more / (now - began), 1)
+
+    def forget_all_but(self, paths: set[str]) -> None:
+        """Only `paths` still lie in an inbox."""
+        self._seen = {path: looks for path, looks in self._seen.items() if path in paths}
 
 
 def _ended(index: Index, *, hours: float) -> dict[str, int]:

@@ -9,6 +9,7 @@ of the same path that has come to its end.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -17,7 +18,8 @@ from cytowatch import aside
 from cytowatch.observe import wording
 from cytowatch.observe.feedback import Note
 from cytowatch.observe.wording import Seen, Sum
-from cytowatch.record.manifest import Manifest, SkippedEntry, is_loss
+from cytowatch.record.entries import Manifest, SkippedEntry
+from cytowatch.record.manifest import is_loss
 from cytowatch.record.status import Status
 
 __all__ = ["Drops", "seen"]
@@ -49,17 +51,34 @@ def seen(
     )
 
 
+def _is_done(one: Seen) -> bool:
+    return one.status.is_success and not one.is_container
+
+
+def _lost_paths(one: Seen) -> list[tuple[str, str]]:
+    return [(one.user, f"{one.path}/{name}") for name, _, _, is_lost in one.skipped if is_lost]
+
+
 def _skipped(one: SkippedEntry) -> tuple[str, str, int, bool]:
     return one["name"], one["reason"], one.get("count", 1), is_loss(one)
 
 
+#: So many members of one drop that succeeded are known one by one, which is more than its note lists; the
+#: others are counted, or an archive of 100,000 would take a hundred megabytes for as long as notes stay.
+_MOST_DONE = 2_000
+#: So many drops are known; of more those that ended first are let go of, with their notes.
+_MOST_DROPS = 50_000
+
+
 @dataclass(slots=True)
 class _Drop:
-    """Everything of one drop, by id; `gone` were removed or handed back since."""
+    """What is known of one drop, by id; `gone` were removed or handed back since, `more` are counted only."""
 
     inside: dict[str, Seen] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
     notes: dict[str, Note] | None = None
+    done: int = 0
+    more: int = 0
 
 
 class Drops:
@@ -72,20 +91,43 @@ class Drops:
         self._root_of: dict[str, str] = {}
         #: The ids of everything that was dropped as a path of a user.
         self._by_path: dict[tuple[str, str], dict[str, str]] = {}
+        #: The paths of members that could not be unpacked, which a later one may clear.
+        self._lost_paths: Counter[tuple[str, str]] = Counter()
 
     def put(self, root_id: str, one: Seen) -> None:
         """Take note of an uploaded file as it is now; `root_id` is what was dropped."""
         drop = self._drops.setdefault(root_id, _Drop())
+        if self._is_counted_only(root_id, drop, one):
+            if one.id in drop.inside:
+                self._unpath(drop.inside.pop(one.id))
+            self._root_of.pop(one.id, None)
+            drop.more += 1
+            drop.notes = None
+            return
+        before = drop.inside.get(one.id)
+        drop.done += _is_done(one) - (before is not None and _is_done(before))
         drop.inside[one.id] = one
         drop.gone.discard(one.id)
         drop.notes = None
         self._root_of[one.id] = root_id
+        if before is not None:
+            self._lost_paths.subtract(_lost_paths(before))
+        self._lost_paths.update(_lost_paths(one))
         same = self._by_path.setdefault((one.user, one.path), {})
         same[one.id] = one.received_at
         if one.status.is_final:
             # What it clears may be in other drops.
             for other in same:
                 self._drops[self._root_of[other]].notes = None
+
+    def _is_counted_only(self, root_id: str, drop: _Drop, one: Seen) -> bool:
+        """Whether nobody needs more of a member than that it succeeded: it clears no failure of its path."""
+        if drop.done < _MOST_DONE or not _is_done(one):
+            return False
+        if one.id in drop.inside and _is_done(drop.inside[one.id]):
+            return False
+        known = self._by_path.get((one.user, one.path), {}).keys() - {one.id}
+        return one.id != root_id and not known and (one.user, one.path) not in self._lost_paths
 
     def progressed(self, id_: str, share: float) -> None:
         """So much of its stage is done; notes show it in steps of ten per cent."""
@@ -112,6 +154,7 @@ class Drops:
             return
         drop = self._drops[root_id]
         one = drop.inside.pop(id_)
+        drop.done -= _is_done(one)
         drop.gone.add(id_)
         drop.notes = None
         self._unpath(one)
@@ -119,6 +162,8 @@ class Drops:
             self._drop(root_id)
 
     def _unpath(self, one: Seen) -> None:
+        if one.skipped:
+            self._lost_paths = self._lost_paths - Counter(_lost_paths(one))
         same = self._by_path[one.user, one.path]
         same.pop(one.id, None)
         for other in same:
@@ -140,6 +185,14 @@ class Drops:
                 not one.status.is_final or now - one.at < self._keep_for
                 for one in drop.inside.values()
             ):
+                self._drop(root_id)
+        if len(self._drops) > _MOST_DROPS:
+            ended = sorted(
+                (max(one.at for one in drop.inside.values()), root_id)
+                for root_id, drop in self._drops.items()
+                if all(one.status.is_final for one in drop.inside.values())
+            )
+            for _, root_id in ended[: len(self._drops) - _MOST_DROPS]:
                 self._drop(root_id)
 
     def notes(self) -> dict[str, Note]:
@@ -191,9 +244,10 @@ class Drops:
         lost = [entry for one in containers for entry in self._lost(one)]
         # Those that nobody has begun with are known by their number alone.
         stated = sum(one.children for one in containers) - (len(containers) - 1) - len(drop.gone)
-        stated = max(stated, len(leaves))
+        stated = max(stated, len(leaves) + drop.more)
         return Sum(
             done=tuple(done),
+            more=drop.more,
             failed=tuple(failed),
             in_work=tuple(one for one in leaves if not one.status.is_final),
             lost=tuple(lost),

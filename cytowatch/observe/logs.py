@@ -10,7 +10,8 @@ from typing import Any, TextIO, cast
 
 import structlog
 
-from cytowatch.record.manifest import Manifest, losses
+from cytowatch.record.entries import Manifest
+from cytowatch.record.manifest import losses
 from cytowatch.record.names import printable
 
 __all__ = ["configure", "ended_line", "get", "stage_line"]

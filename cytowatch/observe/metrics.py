@@ -16,6 +16,7 @@ __all__ = ["WAITING", "Metrics"]
 WAITING = (
     "settling",
     "open_for_writing",
+    "still_copied",
     "no_lease",
     "incomplete",
     "done_marker",

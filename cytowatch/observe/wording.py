@@ -20,6 +20,8 @@ __all__ = ["Seen", "Sum", "about", "local", "of_many", "of_one", "text", "what_t
 _MOST_LINES = 1000
 _LONGEST_DETAIL = 2000
 _ASK = "Ask the administrator to look at it. Do not send it again: it is kept."
+#: How `formats.looks_like` calls a file without content.
+_EMPTY = "an empty file"
 _KEPT = "The file that you sent is kept, unchanged."
 
 
@@ -55,14 +57,23 @@ class Seen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sum:
-    """What came out of an archive or a folder; `lost` are members that could not be unpacked."""
+    """What came out of an archive or a folder; `lost` are members that could not be unpacked.
+
+    Of those that are done `more` are known by their number alone.
+    """
 
     done: tuple[Seen, ...]
+    more: int = 0
     failed: tuple[Seen, ...]
     in_work: tuple[Seen, ...]
     lost: tuple[tuple[str, str, int, bool], ...]
     left: tuple[tuple[str, str, int, bool], ...]
     total: int
+
+    @property
+    def usable(self) -> int:
+        """How many can be used."""
+        return len(self.done) + self.more
 
     @property
     def bad(self) -> int:
@@ -72,7 +83,7 @@ class Sum:
     @property
     def pending(self) -> int:
         """How many have not come to their end."""
-        return max(0, self.total - len(self.done) - self.bad)
+        return max(0, self.total - self.usable - self.bad)
 
 
 def local(when: datetime) -> str:
@@ -103,7 +114,7 @@ def of_one(one: Seen, root: Seen | None) -> Note:
         lines.append(f"dropped {_dropped(one)}")
     lines.append("")
     if one.reason is not None:
-        lines += _of_error(one)
+        lines += _of_error(one, root)
     elif one.status.is_final:
         lines += [f"It is {one.status.label}: it can be used."]
         if one.same_as:
@@ -132,9 +143,9 @@ def of_many(root: Seen, total: Sum) -> Note:
             "What failed has a note of its own here, with what to do, or is explained below.",
             "",
         ]
-    lines += [*_table(total)]
+    lines += _table(root, total)
     if total.left:
-        lines += ["", "Not taken, because it is not an image. Nothing to do:"]
+        lines += ["", "Not taken, because nothing here can show it. Nothing to do:"]
         lines += [
             _entry(name, reason, count) for name, reason, count, _ in total.left[:_MOST_LINES]
         ]
@@ -154,6 +165,8 @@ def of_many(root: Seen, total: Sum) -> Note:
 def _says(one: Seen) -> str:
     if one.reason is not None:
         known = reasons.of(one.reason)
+        if found := lacking.of_kind(one.detail):
+            return "FAILED, empty" if found[0] == _EMPTY else f"FAILED, {found[0]}"
         return f"FAILED, {known.says if known else one.reason.replace('_', ' ')}"
     if one.status.is_final:
         return one.status.label
@@ -164,30 +177,34 @@ def _says(one: Seen) -> str:
 def _counted(root: Seen, total: Sum) -> str:
     failed = f", {total.bad:,} FAILED" if total.bad else ""
     if not root.status.is_final:
-        return f"RECEIVING, {len(total.done):,} DONE{failed}"
+        return f"RECEIVING, {total.usable:,} DONE{failed}"
     if total.pending:
         step = int(10 * (total.total - total.pending) / max(1, total.total)) * 10
         return f"EXTRACTED {total.total:,}, {step}% DONE{failed}"
-    return f"EXTRACTED {len(total.done):,} of {total.total:,}{failed}"
+    return f"EXTRACTED {total.usable:,} of {total.total:,}{failed}"
 
 
 def _sentence(root: Seen, total: Sum) -> str:
-    of = f"{len(total.done):,} of {total.total:,} slides and images can be used"
+    of = f"{total.usable:,} of {total.total:,} slides and images can be used"
     if total.pending or not root.status.is_final:
         return f"It is being processed: {of} so far, {total.bad:,} failed. Nothing to do."
     return f"It is done: {of}." if not total.bad else f"It is done: {of}, {total.bad:,} failed."
 
 
-def _table(total: Sum) -> Iterator[str]:
+def _table(root: Seen, total: Sum) -> Iterator[str]:
+    def inside(one: Seen) -> str:
+        return one.path.removeprefix(f"{root.path}/")
+
     lines = [
-        *(_line("FAILED", one.path, _why(one)) for one in _sorted(total.failed)),
+        *(_line("FAILED", inside(one), _why(one)) for one in _sorted(total.failed)),
         *(_line("FAILED", name or "others", _lost(reason, count)) for name, reason, count, _ in total.lost),
-        *(_line(one.status.label, one.path, "") for one in _sorted(total.in_work)),
-        *(_line("DONE", one.path, _cleared(one)) for one in _sorted(total.done)),
+        *(_line(one.status.label, inside(one), "") for one in _sorted(total.in_work)),
+        *(_line("DONE", inside(one), _cleared(one)) for one in _sorted(total.done)),
     ]  # fmt: skip
     yield from lines[:_MOST_LINES]
-    if len(lines) > _MOST_LINES:
-        yield f"… and {len(lines) - _MOST_LINES:,} more"
+    left = max(0, len(lines) - _MOST_LINES) + total.more
+    if left:
+        yield f"… and {left:,} more"
 
 
 def _sorted(some: Iterable[Seen]) -> Sequence[Seen]:
@@ -203,8 +220,7 @@ def _cleared(one: Seen) -> str:
 
 
 def _why(one: Seen) -> str:
-    known = reasons.of(one.reason or "")
-    return known.says if known else one.reason or ""
+    return _says(one).partition(", ")[2]
 
 
 def _lost(reason: str, count: int) -> str:
@@ -218,30 +234,37 @@ def _entry(name: str, reason: str, count: int) -> str:
     return f"  {name}: {said}" if name else f"  {count:,} more"
 
 
-def _of_error(one: Seen) -> list[str]:
+def _of_error(one: Seen, root: Seen | None) -> list[str]:
     known = reasons.of(one.reason or "")
     means = known.means if known else "It could not be taken."
     if one.reason == "duplicate" and one.same_as:
         means = f"The same slide is there already: {one.same_as}."
     if one.reason == "incomplete":
         means = incomplete(one.detail) or means
+    if found := lacking.of_kind(one.detail):
+        means = f"It is {found[0]}, and not a slide or an image that can be taken."
+        if found[0] == _EMPTY:
+            means = "It is empty: the copy broke off before anything arrived."
     return [
         means,
-        f"What to do: {what_to_do(one)}",
+        f"What to do: {what_to_do(one, root)}",
         _KEPT,
         "",
         f"Technical detail: {one.detail[:_LONGEST_DETAIL]} ({one.reason})",
     ]
 
 
-def what_to_do(one: Seen) -> str:
-    """What a technician does about an error."""
+def what_to_do(one: Seen, root: Seen | None = None) -> str:
+    """What a technician does about an error; of a member of `root`."""
     known = reasons.of(one.reason or "")
     to_do = known.technician if known else _ASK
-    if one.reason != "incomplete":
-        return to_do
+    if found := lacking.of_kind(one.detail):
+        if found[0] == _EMPTY:
+            return "Copy it again."
+        return f"{found[1][0].upper()}{found[1][1:]}, and drop that." if found[1] else to_do
     parts = lacking.of_layout(one.detail)
-    if parts and one.parent_id is not None:
+    in_archive = root is not None and not root.is_folder
+    if parts and (in_archive or one.reason == "no_image"):
         return f"Put {parts} into one zip, and drop it."
     if parts:
         return f"Send all of it again: {parts}."

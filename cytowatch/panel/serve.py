@@ -201,6 +201,8 @@ def run(
     log = logs.get()
     app = make_app(root, config, actions=actions, reload=reload)
     made = _socket(config.panel.listen)
+    # Who comes before the server is ready waits a moment, and is not turned away.
+    made.listen(_MOST_CONNECTIONS)
     address = _address(made) + config.panel.base_path
 
     def began() -> None:

@@ -13,6 +13,7 @@ import pyvips
 
 from cytowatch.pyramid import jpeg
 from cytowatch.record.errors import ConversionError
+from cytowatch.record.quoting import quoting
 
 __all__ = ["first_line", "heard", "noted", "raised", "refuse_lost", "refuse_lost_of_jpeg"]
 
@@ -86,7 +87,7 @@ def refuse_lost(said: str) -> None:
     found = next((line for line in said.splitlines() if _LOST.search(line)), None)
     if found is not None:
         raise ConversionError(
-            "damaged", f"its pixels are incomplete or corrupt: {first_line(found)}"
+            "damaged", quoting("its pixels are incomplete or corrupt", first_line(found))
         )
 
 

@@ -10,7 +10,7 @@ import pyvips
 
 from cytowatch.formats.structure.tiff import Directory, Tiff
 from cytowatch.pyramid import acquired, resolution
-from cytowatch.record.manifest import ImageEntry, LevelEntry
+from cytowatch.record.entries import ImageEntry, LevelEntry
 
 __all__ = ["by_openslide", "by_pyvips", "by_tags", "open_slide"]
 

@@ -14,6 +14,7 @@ from cytowatch.config import Config
 from cytowatch.formats import limits
 from cytowatch.model import Mpp
 from cytowatch.record.errors import ConversionError
+from cytowatch.record.quoting import quoting
 
 if TYPE_CHECKING:
     from cytowatch.pyramid.copied import CopiedLevel
@@ -179,5 +180,6 @@ def check_memory(need: int, config: Config, what: str) -> None:
 
 def damaged(said: object) -> ConversionError:
     """The error of an image whose pixels cannot be read; `said` is what its reader said."""
-    text = " ".join(str(said).split())[:300] or type(said).__name__
-    return ConversionError("damaged", f"it cannot be read: {text}")
+    if isinstance(said, BaseException):
+        return ConversionError("damaged", quoting("its pixels cannot be read", said))
+    return ConversionError("damaged", f"its pixels cannot be read: {said}")

@@ -29,6 +29,7 @@ from cytowatch.pyramid.regions import (
 )
 from cytowatch.pyramid.samples import spread
 from cytowatch.record.errors import ConversionError
+from cytowatch.record.quoting import plain, quoting
 
 __all__ = ["COMPLAINED", "Source", "normalised", "open_second", "open_strict", "orientation"]
 
@@ -110,19 +111,20 @@ def open_second(path: str, config: Config, first_error: str) -> tuple[Opened, st
     if kind != "tiff" or "premature end" not in first_error.lower():
         refuse_lost(first_error)
     if kind is None:
-        raise ConversionError("damaged", f"it cannot be read: {said}")
+        raise ConversionError("damaged", quoting("its pixels cannot be read", said))
     try:
         opened = open_page(path, config) if kind == "tiff" else _whole(path, kind, config)
     except ConversionError as error:
         if error.reason != "damaged":
             raise
-        second = error.detail.removeprefix("it cannot be read: ")
-        if second == said:
+        second = error.detail.removeprefix("its pixels cannot be read").lstrip(": ")
+        if second == f"({plain(said)})":
             raise ConversionError(
                 "damaged", "two readers were tried, and neither opens it"
             ) from error
         raise ConversionError(
-            "damaged", f"it cannot be read: libvips says {said!r}, another reader {second!r}"
+            "damaged",
+            f"two readers cannot read its pixels (libvips: {plain(said)}; the other: {second.strip('()')})",
         ) from error
     if opened.reader == "libvips":
         return opened, f"{COMPLAINED}{said!r}, and read the whole image"
@@ -144,7 +146,9 @@ def _whole(path: str, kind: str, config: Config) -> Opened:
     except (ConversionError, MemoryError):
         raise
     except Exception as error:
-        raise ConversionError("damaged", first_line(str(error))) from error
+        raise ConversionError(
+            "damaged", quoting("its pixels cannot be read", first_line(str(error)))
+        ) from error
     if pixels.shape[:2] != (header.height, header.width):
         raise ConversionError("damaged", "two readers disagree about its size")
     cmyk = header.interpretation == "cmyk"
@@ -184,6 +188,8 @@ def _by_imagecodecs(path: str, kind: str) -> tuple[Pixels, tuple[str, ...]]:
     if pixels.dtype != np.uint16:
         return pixels, ()
     bits = jpeg.precision(data)
+    if bits == 16:
+        return pixels, ()
     return spread(pixels, bits), (f"its {bits}-bit samples were expanded to 16 bits",)
 
 

@@ -11,8 +11,9 @@ import pyvips
 
 from cytowatch.model import Progress
 from cytowatch.pyramid.copied import CopiedLevel, Unlike
+from cytowatch.record.entries import ImageEntry
 from cytowatch.record.errors import DeploymentError
-from cytowatch.record.manifest import ImageEntry
+from cytowatch.record.quoting import quoting
 
 __all__ = ["read_everything", "read_levels", "read_pages", "read_tiles", "sha256"]
 
@@ -165,6 +166,4 @@ def _corners(width: int, height: int) -> Iterator[tuple[int, int]]:
 
 
 def _unreadable(reason: str, level: int, x: int, y: int, said: str) -> DeploymentError:
-    return DeploymentError(
-        reason, f"level {level} cannot be read at {x}, {y}: {said.strip()[:200]}"
-    )
+    return DeploymentError(reason, quoting(f"level {level} cannot be read at {x}, {y}", said))

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["amount", "layout", "of_layout", "size", "stopped"]
+__all__ = ["amount", "kind", "layout", "of_kind", "of_layout", "size", "stopped"]
 
 _AMOUNT = re.compile(r"it has ([\d,]{1,25}) of at least ([\d,]{1,25}) bytes")
 _LAYOUT = re.compile(r"; a whole slide is (.{1,400}?)(?:;|$)")
+_KIND = re.compile(r"it is (.{1,120}?), which is not supported(?:: (.{1,300}))?$")
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -57,6 +58,27 @@ def of_layout(detail: str) -> str | None:
     """
     found = _LAYOUT.search(detail)
     return found[1] if found else None
+
+
+def kind(what: str, how: str = "") -> str:
+    """What a file is that is not taken, and how it could be.
+
+    >>> kind("a text file"), kind("a PDF document", "save the pictures in it as TIFF")
+    ('it is a text file, which is not supported', 'it is a PDF document, which is not supported: save the pictures in it as TIFF')
+    """
+    return f"it is {what}, which is not supported" + (f": {how}" if how else "")
+
+
+def of_kind(detail: str) -> tuple[str, str] | None:
+    """What a file is and how it could be taken, from a detail that is a `kind`; None of any other.
+
+    >>> of_kind(kind("a PDF document", "save the pictures in it as TIFF"))
+    ('a PDF document', 'save the pictures in it as TIFF')
+    >>> of_kind(kind("a text file"))
+    ('a text file', '')
+    """
+    found = _KIND.match(detail)
+    return (found[1], found[2] or "") if found else None
 
 
 def size(count: float) -> str:

@@ -9,16 +9,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["LEFTOVERS", "PATTERNS", "Leftover"]
+__all__ = ["BESIDE", "LEFTOVERS", "PATTERNS", "Leftover"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leftover:
-    """Names that match one of `patterns` are made by `by`; compared without regard to case."""
+    """Names that match one of `patterns` are made by `by`; compared without regard to case.
+
+    Those in `beside` are the name of a file and an ending: while such a one is there, its program is at work on
+    that file, under its final name.
+    """
 
     by: str
     patterns: tuple[str, ...]
     source: str
+    beside: tuple[str, ...] = ()
 
 
 LEFTOVERS = (
@@ -43,8 +48,8 @@ LEFTOVERS = (
              source="https://github.com/syncthing/syncthing/blob/main/lib/fs/tempname.go"),
     Leftover(by="Resilio Sync", patterns=("*.!sync",), source="https://help.resilio.com"),
     Leftover(by="FreeFileSync", patterns=("*.ffs_tmp", "*.ffs_lock", "sync.ffs_db"), source="https://freefilesync.org/manual.php"),
-    Leftover(by="aria2", patterns=("*.aria2",), source="https://aria2.github.io/manual/en/html/aria2c.html#control-file"),
-    Leftover(by="lftp", patterns=("*.lftp-pget-status",), source="https://lftp.yar.ru/lftp-man.html"),
+    Leftover(by="aria2", patterns=("*.aria2",), beside=(".aria2",), source="https://aria2.github.io/manual/en/html/aria2c.html#control-file"),
+    Leftover(by="lftp", patterns=("*.lftp-pget-status",), beside=(".lftp-pget-status",), source="https://lftp.yar.ru/lftp-man.html"),
     Leftover(by="gsutil and gcloud", patterns=("*_.gstmp",), source="https://cloud.google.com/storage/docs/gsutil/commands/cp"),
     Leftover(by="µTorrent, qBittorrent, BitComet", patterns=("*.!ut", "*.!qB", "*.!bt", "*.bc!"),
              source="https://github.com/qbittorrent/qBittorrent/wiki/Explanation-of-Options-in-qBittorrent"),
@@ -59,3 +64,5 @@ LEFTOVERS = (
 
 #: All of them.
 PATTERNS = tuple(pattern for one in LEFTOVERS for pattern in one.patterns)
+#: What stands behind the name of a file in the name of the notes that a program keeps while it writes that file.
+BESIDE = tuple(ending for one in LEFTOVERS for ending in one.beside)

@@ -15,8 +15,10 @@ from PIL import Image
 from cytowatch.model import Outcome, UploadedFile
 from cytowatch.pyramid import describe, verify
 from cytowatch.pyramid.encode import writer
+from cytowatch.record.entries import FileEntry, ImageEntry
 from cytowatch.record.errors import DeploymentError
-from cytowatch.record.manifest import FileEntry, ImageEntry, utc
+from cytowatch.record.manifest import utc
+from cytowatch.record.quoting import quoting
 from cytowatch.record.status import Status
 
 __all__ = ["deploy", "reopen"]
@@ -189,7 +191,7 @@ def _pictures(file: UploadedFile, slide: openslide.OpenSlide) -> tuple[list[File
             overview = _overview(slide, small.pop("thumbnail", None)).convert("RGB")
         except openslide.OpenSlideError as error:
             raise DeploymentError(
-                "damaged", f"its pixels are incomplete or corrupt: {str(error)[:200]}"
+                "damaged", quoting("its pixels are incomplete or corrupt", error)
             ) from error
     # Reduced by Pillow first: handing the pixels of a whole level to libvips costs 0.3 s.
     overview.thumbnail((writer.THUMBNAIL_PX, writer.THUMBNAIL_PX), reducing_gap=2.0)

@@ -19,9 +19,9 @@ from cytowatch.formats import Probe
 from cytowatch.formats.sets import groups
 from cytowatch.formats.sets.groups import Group
 from cytowatch.model import Outcome, UploadedFile
-from cytowatch.record import manifest, names
+from cytowatch.record import lacking, manifest, names
+from cytowatch.record.entries import SkippedEntry
 from cytowatch.record.errors import ExtractionError
-from cytowatch.record.manifest import SkippedEntry
 from cytowatch.record.status import Status
 
 __all__ = ["extract"]
@@ -63,7 +63,11 @@ def extract(file: UploadedFile) -> Outcome:
     # What is left in the folder goes with out.<attempt>: a decoder process may remove nothing.
     if not children:
         told = "; ".join(f"{one['name']}: {one['reason']}" for one in skipped[:5])
-        raise ExtractionError("no_image", f"it holds no image ({told or 'it is empty'})")
+        stem = os.path.splitext(file.manifest["name"])[0]
+        parts = groups.parts_around(found, stem)
+        whole = lacking.layout(parts) if parts else ""
+        said = f"it holds no image ({told or 'it is empty'}){whole}"
+        raise ExtractionError("no_image", said)
     return Outcome(
         status=Status.EXTRACTED,
         changes={
@@ -104,18 +108,12 @@ def _text(path: str) -> str:
 
 
 def _groups(found: dict[str, Unpacked]) -> list[Group]:
-    """What belongs together. Nothing more will come, so parts without an index are images."""
+    """What belongs together."""
 
     def look(path: str, function: Callable[[Probe], T]) -> T:
         return _probed(found[path], function)
 
-    made: list[Group] = []
-    for group in groups.groups({path: one.size_bytes for path, one in found.items()}, look):
-        if group.kind == "hamamatsu-vms" and group.headless:
-            made += [Group(kind=None, members=(path,)) for path in group.members]
-        else:
-            made.append(group)
-    return made
+    return groups.groups({path: one.size_bytes for path, one in found.items()}, look)
 
 
 def _probed(
@@ -131,13 +129,16 @@ def _probed(
 
 def _refusal(group: Group, found: dict[str, Unpacked], file: UploadedFile) -> str | None:
     """Why a group becomes no uploaded file; None if it does."""
-    if group.kind is not None:
+    if group.kind is not None and not (
+        group.headless and group.folder is None and len(group.members) == 1
+    ):
         return None
 
     def judged(probe: Probe) -> str | None:
         match formats.matching(probe):
             case []:
-                return f"not_an_image: {formats.looks_like(probe)}"
+                word = "unsupported_format" if formats.is_foreign(probe.head) else "not_an_image"
+                return f"{word}: {formats.looks_like(probe)}"
             case [(form, _)] if form.extract and file.manifest["parent_id"] is not None:
                 return "nested_too_deep: an archive in an archive in an archive"
             case _:

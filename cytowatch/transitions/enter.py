@@ -25,8 +25,8 @@ from cytowatch.durable.failpoints import reached
 from cytowatch.formats import directory
 from cytowatch.model import Outcome
 from cytowatch.record import manifest, names
+from cytowatch.record.entries import ErrorEntry, FileEntry, Manifest
 from cytowatch.record.errors import FormatError, IngestError
-from cytowatch.record.manifest import ErrorEntry, FileEntry, Manifest
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import ERROR_OF, FOLLOWERS, Status
 from cytowatch.transitions import notes

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cytowatch import aside, durable, outside
 from cytowatch.outside import OutsideError
-from cytowatch.record.manifest import Manifest
+from cytowatch.record.entries import Manifest
 from cytowatch.record.names import ID_PATTERN, UploadedFileId
 from cytowatch.tree.spool import Spool
 

@@ -12,8 +12,9 @@ from typing import Any
 
 from cytowatch import aside
 from cytowatch.record import manifest, names
+from cytowatch.record.entries import Manifest
 from cytowatch.record.errors import RootError
-from cytowatch.record.manifest import Manifest, ManifestError
+from cytowatch.record.manifest import ManifestError
 from cytowatch.record.status import STAGE_STATUSES, Status
 from cytowatch.tree.index.index import Index, Row
 from cytowatch.tree.live import read as live
@@ -126,10 +127,11 @@ def project_ids(spool: Spool, project: str) -> list[str]:
     """The ids of all that a project shows, by its links, however it is spelled."""
     found: list[str] = []
     for folder in names.alike(os.listdir(spool.projects), project):
-        # What an admin put there that is not a project shows nothing.
-        with suppress(NotADirectoryError):
-            links = (spool.projects / folder).iterdir()
-            found += [os.path.basename(os.readlink(link)) for link in links if link.is_symlink()]
+        # What an admin put there that is not a project shows nothing, and a link may go at this moment.
+        with suppress(OSError):
+            for link in (spool.projects / folder).iterdir():
+                with suppress(OSError):
+                    found.append(os.path.basename(os.readlink(link)))
     return found
 
 
@@ -156,13 +158,16 @@ def entries(spool: Spool) -> Iterator[Entry]:
 def _entry(path: Path, status: Status | None, seen: set[str]) -> Iterator[Entry]:
     if path.name in seen:
         return
-    try:
+    one: Entry | None = None
+    with (
+        suppress(OSError, ManifestError),
+        aside.fence("uploaded_file", path.name, but=(OSError, ManifestError)),
+    ):
         found = manifest.read(path)
-        decided = status or manifest.status_of(found)
-    except (OSError, ManifestError):
-        return
-    seen.add(path.name)
-    yield Entry(status=decided, path=path, manifest=found)
+        one = Entry(status=status or manifest.status_of(found), path=path, manifest=found)
+    if one is not None:
+        seen.add(path.name)
+        yield one
 
 
 def daemon_pid(spool: Spool) -> int | None:

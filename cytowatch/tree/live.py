@@ -18,6 +18,7 @@ _MOST_BYTES = 128 << 20
 
 _TEXT = (str,)
 _NUMBER = (int, float)
+_MAYBE_TEXT = (str, type(None))
 #: By key, the types that each value of an object, or each row of a list, has.
 _OBJECTS: Mapping[str, Mapping[str, tuple[type, ...]]] = {
     "progress": {"status": _TEXT, "share": _NUMBER, "since": _TEXT},
@@ -26,7 +27,7 @@ _OBJECTS: Mapping[str, Mapping[str, tuple[type, ...]]] = {
 _LISTS: Mapping[str, Mapping[str, tuple[type, ...]]] = {
     "waiting": {
         "user": _TEXT, "path": _TEXT, "why": _TEXT, "detail": _TEXT, "size_bytes": _NUMBER,
-        "since": _TEXT,
+        "since": _TEXT, "until": _MAYBE_TEXT, "due_at": _MAYBE_TEXT,
     },
     "set_aside": {"where": _TEXT, "which": _TEXT, "why": _TEXT, "tries": (int,)},
 }  # fmt: skip

@@ -294,7 +294,7 @@ class Spool:
     def in_status(self, status: Status) -> list[UploadedFileId]:
         """The uploaded files in `status`, oldest first; what has no id is somebody else's."""
         entries = os.scandir(self.stage(status))
-        found = (entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+        found = (entry.name for entry in entries if durable.is_directory(entry))
         return sorted(UploadedFileId(one) for one in found if names.ID_PATTERN.fullmatch(one))
 
     def taken(self, id: UploadedFileId, user: str) -> bool:  # noqa: A002
@@ -341,13 +341,15 @@ class Spool:
     def users(self) -> list[str]:
         """Those who have a folder in storage. A link there is nobody's, and is not followed."""
         with os.scandir(self.storage) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+            return sorted(entry.name for entry in entries if durable.is_directory(entry))
 
     def stored(self) -> Iterator[Path]:
         """What lies in storage, user by user; what cannot be read is passed over."""
         for user in self.users():
+            found: list[Path] = []
             with suppress(OSError):
-                yield from sorted((self.storage / user).iterdir())
+                found = sorted((self.storage / user).iterdir())
+            yield from found
 
     def spelled(self, project: str) -> str:
         """The project as its folder is spelled already: names are compared casefolded and in NFC."""

@@ -23,9 +23,9 @@ def missing() -> str | None:
 
 
 class Prometheus:
-    """One server that scrapes one daemon every second."""
+    """One server that scrapes one daemon, and one panel, every second."""
 
-    def __init__(self, folder: Path, target: int) -> None:
+    def __init__(self, folder: Path, target: int, panel: int) -> None:
         self.port = free_port()
         folder.mkdir()
         config = folder / "prometheus.yml"
@@ -34,6 +34,7 @@ class Prometheus:
             "/etc/prometheus/cytowatch-alerts.yml", str(HOUSE / "config/prometheus/alerts.yml")
         )
         scrape = scrape.replace("127.0.0.1:9755", f"127.0.0.1:{target}").replace("15s", "1s")
+        scrape = scrape.replace("127.0.0.1:9780", f"127.0.0.1:{panel}")
         config.write_text("global: {evaluation_interval: 1s}\n" + scrape)
         subprocess.run(["promtool", "check", "config", config], check=True, capture_output=True)
         with (folder / "log").open("wb") as log:

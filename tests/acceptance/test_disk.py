@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 import pyvips
 
+from cytowatch.pyramid.derive import _raise_if_full
 from cytowatch.record.errors import TransientError
-from cytowatch.stages.convert import _raise_if_full
 from tests import builders
 from tests.acceptance import stages_for_tests
 from tests.acceptance.conftest import Root, json_lines

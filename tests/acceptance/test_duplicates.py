@@ -219,7 +219,7 @@ def test_one_that_was_rejected_is_tried_again_when_the_first_is_gone(
     root.drop(slide, "two.svs")
     root.run_until_idle()
     found = root.by_name()
-    for words in (("remove", found["one.svs"]["id"]), ("retry", found["two.svs"]["id"])):
+    for words in (("remove", "--yes", found["one.svs"]["id"]), ("retry", found["two.svs"]["id"])):
         where = ("--root", str(root.path), "--config", str(root.config))
         subprocess.run([*root.command(*words), *where], check=True, capture_output=True)
     assert root.run_until_idle() == 0
@@ -271,7 +271,7 @@ def half_linked(root: Root, tmp_path: Path) -> tuple[dict, dict]:  # type: ignor
 def test_a_first_one_is_not_removed_while_it_is_linked_to(root: Root, tmp_path: Path) -> None:
     """Its copy may have given up its own bytes by then."""
     one, _ = half_linked(root, tmp_path)
-    words = [*root.command("remove", one["id"]), "--root", str(root.path)]
+    words = [*root.command("remove", "--yes", one["id"]), "--root", str(root.path)]
     told = subprocess.run(words, check=False, capture_output=True, text=True)
     assert told.returncode == 2
     assert "has the same content and is in work: try again later" in " ".join(told.stderr.split())
@@ -296,6 +296,6 @@ def test_a_copy_whose_first_one_is_gone(root: Root, tmp_path: Path) -> None:
     assert not (found["_path"] / "source").is_symlink()
     root.check_hashes()
     # Nobody may take a slide out of storage by hand without being told of it.
-    forgotten = [*root.command("remove", one["id"]), "--root", str(root.path)]
+    forgotten = [*root.command("remove", "--yes", one["id"]), "--root", str(root.path)]
     subprocess.run(forgotten, check=True, capture_output=True)
     root.assert_clean()

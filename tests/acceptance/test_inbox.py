@@ -16,6 +16,7 @@ from cytowatch.durable import trees
 from cytowatch.durable.failpoints import POISON
 from tests import builders
 from tests.acceptance.conftest import Root, free_port, health, json_lines
+from tests.builders import vendors
 from tests.needs import needs
 
 #: Nobody of this machine.
@@ -296,4 +297,29 @@ def test_storage_that_may_not_be_written_is_waited_for(root: Root, tmp_path: Pat
     root.wait(lambda: deployed(root, "ann.svs", "carl.svs"), 120)
     assert root.stop() == 0
     assert not [one for one in json_lines(root.log) if one["event"] == "unexpected"]
+    root.assert_clean()
+
+
+def test_notes_of_a_copier_make_their_file_wait(root: Root, tmp_path: Path) -> None:
+    """aria2 and lftp write several parts of a file under its final name; when their notes go they are done."""
+    inbox = root.path / "inbox" / "ann"
+    builders.png(tmp_path / "a.png")
+    for name in ("a.png", "b.png"):
+        root.drop(tmp_path / "a.png", name)
+    (inbox / "a.png.aria2").write_bytes(b"\0\1")
+    vendors.mirax_mrxs(inbox, "M")
+    notes = inbox / "M" / "Data0001.dat.lftp-pget-status"
+    notes.write_text("size=1\n")
+    assert root.run_until_idle() == 0
+    assert set(root.by_name()) == {"b.png"}
+    root.start()
+    root.wait(lambda: {one["why"] for one in root.waiting()} == {"still_copied"})
+    said = {one["path"]: one["detail"] for one in root.waiting()}
+    assert "a.png.aria2 lies beside it" in said["ann/a.png"]
+    assert "Data0001.dat.lftp-pget-status lies beside it" in said["ann/M.mrxs"]
+    (inbox / "a.png.aria2").unlink()
+    notes.unlink()
+    root.wait(lambda: root.by_name().get("a.png", {}).get("status") == "CONVERTED")
+    root.wait(lambda: root.by_name().get("M.mrxs", {}).get("status") == "DEPLOYED")
+    assert root.stop() == 0
     root.assert_clean()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cytowatch.record import manifest
-from cytowatch.record.manifest import FileEntry
+from cytowatch.record.entries import FileEntry
 from cytowatch.record.status import Status
 from tests import builders
 from tests.acceptance.conftest import Root, free_port, health, json_lines, metric, root
@@ -117,7 +117,7 @@ def test_all_others_are_served_and_each_is_named(root: Root, tmp_path: Path) -> 
         )
         for words in (("export", in_storage["fifo"].name, str(tmp_path / "out")),
                       ("link", in_storage["folder"].name, "--project", "p"),
-                      ("remove", in_storage["deep"].name)):  # fmt: skip
+                      ("remove", "--yes", in_storage["deep"].name)):  # fmt: skip
             refused = command(root, *words)
             assert (refused.returncode, "damaged" in refused.stderr) == (2, True), refused.stderr
         assert command(root, "reindex").returncode == 0

@@ -19,6 +19,7 @@ from tests import builders
 from tests.acceptance.conftest import Root, free_port, root
 from tests.acceptance.prometheus import HOUSE, Prometheus, missing
 from tests.needs import unless
+from tests.panel.lab import Served
 
 __all__ = ["root"]
 
@@ -43,9 +44,11 @@ def watched(root: Root, tmp_path: Path) -> Iterator[tuple[Root, Prometheus, int]
     root.environment = {"CYTOWATCH_TEST_STAGES": "tests.acceptance.stages_for_tests"}
     (root.path / "inbox" / "ann").mkdir()
     root.start()
-    server = Prometheus(tmp_path / "prometheus", port)
+    panel = Served(root.path)
+    server = Prometheus(tmp_path / "prometheus", port, panel.port)
     yield root, server, port
     server.stop()
+    panel.stop()
 
 
 def load(root: Root, tmp_path: Path, round_: int) -> None:
@@ -70,7 +73,7 @@ def wait(true: Any, timeout_s: float = 40) -> None:
 def test_every_query_has_data(watched: tuple[Root, Prometheus, int], tmp_path: Path) -> None:
     """Of each panel, of each alert; over a restart counters count on and gauges are right at once."""
     root, server, port = watched
-    wait(lambda: server.value("up") == 1)
+    wait(lambda: server.value('sum(up{job=~"cytowatch(-panel)?"})') == 2)
     load(root, tmp_path, 1)
     wait(lambda: server.value('sum(cytowatch_files{status=~"DEPLOYED|CONVERTED"})') == 3)
     load(root, tmp_path, 2)

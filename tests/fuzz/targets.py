@@ -28,7 +28,7 @@ from cytowatch.formats.sets import groups
 from cytowatch.outside import OutsideError
 from cytowatch.pyramid import copied, jpeg, orientation, resolution
 from cytowatch.pyramid.readers import bmp, czi, jp2, jp2_boxes, jp2_colours, ome, ome_xml, pnm
-from cytowatch.record import manifest, names, reasons
+from cytowatch.record import entries, manifest, names, reasons
 from cytowatch.record.errors import (
     ConfigError,
     ConversionError,
@@ -178,7 +178,7 @@ def answer(data: bytes) -> None:
 _KNOWN = manifest.new(
     id="20261123-141502-k3f9-CMU-1", user="ann", name="a.png", drop_path="ann/a.png", software={},
     now=datetime(2026, 11, 23, tzinfo=UTC),
-    files=[manifest.FileEntry(role="source", path="source/a.png", size_bytes=1, sha256=None, status="UPLOADED")],
+    files=[entries.FileEntry(role="source", path="source/a.png", size_bytes=1, sha256=None, status="UPLOADED")],
 )  # fmt: skip
 
 

@@ -100,11 +100,18 @@ def test_the_schemas_hold_beside_a_daemon(root: Root, tmp_path: Path) -> None:
     root.drop(tmp_path / "flat.png", "pause-CONVERTING.png")
     vendors.mirax_mrxs(tmp_path, "M")
     root.drop(tmp_path / "M.mrxs", user="bob")
+    (root.path / "inbox" / "cem").mkdir()
     assert told(root, "pause", "--user", "cem").returncode == 0
     root.wait(lambda: valid(root, "status")["in_work"] and valid(root, "status")["waiting"])
     page = valid(root, "watch")
     assert page["in_work"][0]["name"] == "pause-CONVERTING.png"
     assert page["waiting"][0]["why"]
+    [drop] = valid(root, "list", "--status", "waiting")
+    assert {**drop, "bytes_per_s": None} == page["waiting"][0]
+    assert valid(root, "list", "--status", "waiting", "--user", "ann") == []
+    assert [one["name"] for one in valid(root, "list", "--status", "in-progress")] == [
+        "pause-CONVERTING.png"
+    ]
     assert valid(root, "status")["paused"]["users"] == ["cem"]
     assert root.stop() == 0
 
@@ -261,6 +268,16 @@ def test_the_shell_completes(filled: Root, tmp_path: Path) -> None:
     slide = by_name["a.svs"]["id"]
     assert complete(filled, f"cytowatch show {slide[:-2]}") == [slide]
     assert complete(filled, "cytowatch show a.s") == ["a.svs"]
+    # By the four characters of an id, which no beginning of it has.
+    assert slide in complete(filled, f"cytowatch show {slide.split('-')[2]}")
+    # Only what the command can act on: errors, and archives that may hold some; what is in storage; all.
+    error, archive = by_name["letter.pdf"]["id"], by_name["case.zip"]["id"]
+    day = slide[:8]
+    assert set(complete(filled, f"cytowatch return {day}")) == {error, archive}
+    deployable = set(complete(filled, f"cytowatch link {day}"))
+    assert {slide, archive} <= deployable
+    assert error not in deployable
+    assert set(complete(filled, f"cytowatch show {day}")) == {one["id"] for one in by_name.values()}
     assert HOSTILE not in complete(filled, "cytowatch show evil")
     assert set(complete(filled, "cytowatch list --user ''")) == {"ann", "bob"}
     assert "error_format" in complete(filled, "cytowatch list --status error")

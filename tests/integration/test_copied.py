@@ -22,11 +22,11 @@ from cytowatch.config import from_mapping
 from cytowatch.config.keys import Convert
 from cytowatch.pyramid import jpeg
 from cytowatch.pyramid.copied import Unlike
+from cytowatch.pyramid.derive import _image
 from cytowatch.pyramid.encode import writer
 from cytowatch.pyramid.readers import pages
 from cytowatch.pyramid.readers.ome import open_ome
 from cytowatch.pyramid.virtual import VirtualTiff
-from cytowatch.stages.convert import _image
 from tests.acceptance.conftest import Root, root
 from tests.builders import picture
 from tests.builders.others import ome_jpeg as ome

@@ -12,6 +12,7 @@ import pyvips
 import tifffile
 
 from cytowatch.pyramid.encode import levels
+from cytowatch.pyramid.encode import settings as settings_module
 from tests import builders
 
 
@@ -26,7 +27,7 @@ def picture(width: int, height: int, samples: int = 3) -> np.ndarray:
 
 
 def encode(path: Path, pixels: np.ndarray, **changes: object) -> None:
-    settings = levels.Settings(
+    settings = settings_module.Settings(
         **{"tile": 256, "quality": 90, "ycbcr": False, "big": False, **changes}  # type: ignore[arg-type]
     )
     height, width, samples = pixels.shape
@@ -128,7 +129,7 @@ def test_grey_resolution_and_profile(tmp_path: Path) -> None:
 def test_a_source_that_ends_too_soon_and_one_that_fails(tmp_path: Path) -> None:
     """No pyramid with a hole: the error comes through, and the threads end."""
     pixels = picture(600, 600)
-    settings = levels.Settings(tile=256, quality=90, ycbcr=False, big=False)
+    settings = settings_module.Settings(tile=256, quality=90, ycbcr=False, big=False)
     with pytest.raises(ValueError, match="512 of 600 rows"):
         levels.encode([pixels[:256], pixels[256:512]], 600, 600, 3, str(tmp_path / "a"), settings)
 

@@ -25,7 +25,7 @@ from PIL import Image
 
 from cytowatch.config import from_mapping
 from cytowatch.model import UploadedFile
-from cytowatch.record import manifest
+from cytowatch.record import entries, manifest
 from cytowatch.record.errors import IngestError
 from cytowatch.record.status import Status
 from cytowatch.stages.convert import convert
@@ -120,12 +120,12 @@ def place(request: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         monkeypatch.chdir(tmp_path)
 
 
-def _manifest(place: Path) -> manifest.Manifest:
+def _manifest(place: Path) -> entries.Manifest:
     paths = sorted(path for path in (place / "source").rglob("*") if path.is_file())
     heads = {".vms", ".mrxs", ".vsi", ""}
     paths.sort(key=lambda path: path.suffix not in heads)
     rows = [
-        manifest.FileEntry(
+        entries.FileEntry(
             role="source", path=str(path.relative_to(place)), size_bytes=path.stat().st_size,
             sha256=None, status="UPLOADED",
         )

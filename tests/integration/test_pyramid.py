@@ -16,7 +16,7 @@ import tifffile
 from cytowatch.config import from_mapping
 from cytowatch.model import Outcome, UploadedFile
 from cytowatch.pyramid.encode import writer
-from cytowatch.record import manifest
+from cytowatch.record import entries, manifest
 from cytowatch.record.errors import ConversionError
 from cytowatch.record.status import Status
 from cytowatch.stages.convert import convert
@@ -37,7 +37,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def converted(place: Path, config: dict[str, Any] | None = None) -> Outcome:
     [source] = (place / "source").iterdir()
-    file = manifest.FileEntry(
+    file = entries.FileEntry(
         role="source", path=f"source/{source.name}", size_bytes=source.stat().st_size,
         sha256=None, status="CONVERTING",
     )  # fmt: skip
@@ -177,7 +177,7 @@ def test_odd_shapes_become_pyramids_that_openslide_opens(
 def test_small_ones_stay_as_they_are_on_request(place: Path) -> None:
     """``derive = "large"``: deployed natively when neither side is over 1024 px."""
     builders.png(place / "source" / "a")
-    file = manifest.FileEntry(
+    file = entries.FileEntry(
         role="source", path="source/a", size_bytes=os.stat("source/a").st_size, sha256=None,
         status="DETECTING_FORMAT",
     )  # fmt: skip
@@ -204,7 +204,7 @@ def test_small_ones_that_would_be_shown_otherwise_are_derived(place: Path) -> No
     plain = {"photometric": "rgb", "metadata": None}
 
     def status() -> Status:
-        file = manifest.FileEntry(
+        file = entries.FileEntry(
             role="source", path="source/a", size_bytes=os.stat("source/a").st_size, sha256=None,
             status="DETECTING_FORMAT",
         )  # fmt: skip

@@ -17,8 +17,8 @@ from cytowatch import archives as room
 from cytowatch.archives import directory, packed, tars, zips
 from cytowatch.config import from_mapping
 from cytowatch.record import manifest
+from cytowatch.record.entries import SkippedEntry
 from cytowatch.record.errors import ExtractionError
-from cytowatch.record.manifest import SkippedEntry
 from tests.builders.packs import Packed, finder_zip, raw_tar, raw_zip
 from tests.unit.test_archive_names import image, unpacked
 

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 
 from cytowatch.admin import retry
 from cytowatch.archives import encodings
-from cytowatch.config import ConfigError, from_mapping
+from cytowatch.config import from_mapping
 from cytowatch.model import Outcome, UploadedFile
+from cytowatch.record import entries as entries_module
 from cytowatch.record import manifest, names
-from cytowatch.record.errors import ExtractionError
+from cytowatch.record.errors import ConfigError, ExtractionError
 from cytowatch.stages.extract import extract
 from tests import builders
 from tests.builders import vendors
@@ -66,7 +67,7 @@ def unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         (place / "out.1").mkdir()
         monkeypatch.chdir(place)
         (place / "source" / "b").write_bytes(data)
-        file = manifest.FileEntry(
+        file = entries_module.FileEntry(
             role="source",
             path="source/b",
             size_bytes=len(data),
@@ -77,7 +78,7 @@ def unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             id="20261123-141502-k3f9-b", user="ann", name="b", drop_path="ann/b", files=[file],
             now=datetime.now(UTC), software={},
         )  # fmt: skip
-        made["format"] = manifest.FormatEntry(
+        made["format"] = entries_module.FormatEntry(
             id=kind, name=kind, native=False, evidence="", openslide_vendor=None
         )
         outcome = extract(

@@ -22,9 +22,9 @@ from cytowatch.config import Config, from_mapping, render
 from cytowatch.formats import Probe
 from cytowatch.formats.completeness import whole as completeness
 from cytowatch.model import UploadedFile
-from cytowatch.record import manifest
+from cytowatch.record import entries, manifest
+from cytowatch.record.entries import Manifest
 from cytowatch.record.errors import ExtractionError
-from cytowatch.record.manifest import Manifest
 from cytowatch.stages.extract import extract
 from tests import builders
 
@@ -219,7 +219,7 @@ def parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "source").mkdir()
     (tmp_path / "out.1").mkdir()
-    file = manifest.FileEntry(
+    file = entries.FileEntry(
         role="source", path="source/b.zip", size_bytes=1000, sha256=None, status="EXTRACTING_DATA"
     )
     return manifest.new(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import configparser
+import struct
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +17,7 @@ from cytowatch.formats import Probe
 from cytowatch.formats.completeness import whole as completeness
 from cytowatch.formats.sets import groups
 from cytowatch.formats.sets.groups import Group
+from cytowatch.formats.structure import mirax
 from tests import builders
 from tests.builders import others, vendors
 
@@ -94,6 +97,77 @@ def test_files_of_two_slides_are_not_one(changed: str, data: bytes) -> None:
     assert f"S/{changed}" in str(found.missing)
 
 
+def built(tmp_path: Path) -> dict[str, bytes]:
+    """The files of a slide of two data files, by their paths."""
+    vendors.mirax_mrxs(tmp_path, "S")
+    return {
+        str(path.relative_to(tmp_path)): path.read_bytes()
+        for path in tmp_path.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_data_file_is_as_long_as_the_index_says(tmp_path: Path) -> None:
+    """Cut anywhere in its tiles it is missing its end; behind them a picture beside the slide is cut."""
+    whole = built(tmp_path)
+    assert only(whole).missing is None
+    for name in ("S/Data0000.dat", "S/Data0001.dat"):
+        size = len(whole[name])
+        for part in range(1, 8):
+            found = only({**whole, name: whole[name][: size * part // 8]})
+            assert f"the end of {name} (it has " in str(found.missing), part
+            assert not found.is_spare
+    macro = only({**whole, "S/Data0000.dat": whole["S/Data0000.dat"][:-100]})
+    assert "the end of S/Data0000.dat" in str(macro.missing)
+    assert macro.is_spare
+    longer = only({**whole, "S/Data0001.dat": whole["S/Data0001.dat"] + bytes(500)})
+    assert longer.missing is None
+
+
+def test_no_index_holds_up_what_waits(tmp_path: Path) -> None:
+    """Pages that lead in a circle, or promise more than there is, end soon; so does any other damage."""
+    whole = built(tmp_path)
+    index = bytearray(whole["S/Index.dat"])
+    for at in range(37, len(index) - 4, 12):
+        for value in (at, 37, 45, 2**31 - 1, -1):
+            changed = bytearray(index)
+            struct.pack_into("<i", changed, at, value)
+            only({**whole, "S/Index.dat": bytes(changed)})
+    # Root, two records, and the one page of both, which is followed by itself.
+    circle = struct.pack("<12i", 45, 0, 53, 53, 0, 61, 1, 61, 0, 0, 0, 0)
+    path = tmp_path / "Index.dat"
+    path.write_bytes(bytes(index[:37]) + circle + bytes(1000))
+    ini = configparser.ConfigParser()
+    ini.read_string(whole["S/Slidedat.ini"].decode("utf-8-sig"))
+    with path.open("rb") as file:
+        listed = sum(1 for _ in mirax.tiles(ini, file.fileno()))
+    assert 0 < listed <= path.stat().st_size // 16
+
+
+def test_a_data_file_that_no_index_names_is_no_part_of_the_slide(tmp_path: Path) -> None:
+    """It goes along as it is; but one of another slide refuses the set."""
+    whole = built(tmp_path)
+    stray = only({**whole, "S/Data0007.dat": JPEG})
+    assert (stray.sidecars, stray.missing, len(stray.members)) == (("S/Data0007.dat",), None, 5)
+    assert groups.placed(stray, "S.mrxs")["S/Data0007.dat"] == "S/Data0007.dat"
+    other = only({**whole, "S/Data0007.dat": b"F" * 32 + JPEG})
+    assert (other.mixed, other.sidecars) == ("S/Data0007.dat", ())
+    assert "S/Data0007.dat" in other.members
+    # While something is missing the index may still be written.
+    part = {path: data for path, data in whole.items() if path != "S/Data0001.dat"}
+    assert only({**part, "S/Data0007.dat": b"x"}).sidecars == ()
+
+
+def test_of_two_heads_that_differ_in_case_none_is_taken(tmp_path: Path) -> None:
+    """Either may be the folder's own; where one has its very name, that is."""
+    whole = built(tmp_path)
+    head = whole.pop("S.mrxs")
+    found = {one.head: one for one in grouped({**whole, "s.mrxs": head, "s.MRXS": head})}
+    assert [one.missing for one in found.values() if one.folder] == ["S.mrxs"]
+    exact = {one.head: one for one in grouped({**whole, "S.mrxs": head, "s.mrxs": head})}
+    assert exact["S.mrxs"].missing is None
+
+
 def test_case_is_no_difference_where_one_folder_can_be_meant() -> None:
     """As on Windows; the decoder gets the names that the index has."""
     files = {
@@ -118,6 +192,40 @@ def test_the_first_tile_of_a_vms_waits_with_the_others() -> None:
     index = VMS.replace(b"a(0,0).jpg", b"a.jpg").replace(b"a_map2", b"a_macro")
     named = {group.head: group for group in grouped({**parts, "a.vms": index})}
     assert "a.jpg" in named["a.vms"].members
+
+
+@pytest.mark.parametrize(
+    ("names", "together"),
+    [
+        (("Slide [1](2,3).jpg", "Slide [1](2,4).jpg", "Slide [1].jpg"), False),
+        (("S26_macro.jpg", "S26.jpg", "S26_map2.jpg"), False),
+        (("a.opt", "a.jpg"), False),
+        (("a.opt", "a(0,1).jpg"), True),
+        (("a_macro.jpg", "a(0,1).jpg", "a.jpg"), True),
+        (("a.opt", "a_map2.jpg"), True),
+    ],
+)
+def test_names_of_a_camera_make_no_slide(names: tuple[str, ...], together: bool) -> None:
+    """Each waits by itself for an index, unless all of them can only be parts of one slide."""
+    stem = names[0].partition("(")[0].partition("_")[0].removesuffix(".opt")
+    found = grouped(dict.fromkeys(names, JPEG))
+    assert len(found) == (1 if together else len(names))
+    assert {group.missing for group in found} == {f"{stem}.vms"}
+    whole = VMS.replace(b"a(0,0).jpg", names[0].encode()).replace(b"a_map2.jpg", names[1].encode())
+    joined = {
+        group.head: group for group in grouped({**dict.fromkeys(names, JPEG), "i.vms": whole})
+    }
+    assert joined["i.vms"].members == ("i.vms", *names[:2])
+
+
+def test_an_index_may_differ_in_case() -> None:
+    """As on Windows, where one file alone can be meant; the decoder gets the names of the index."""
+    found = only({"a.vms": VMS, "A(0,0).JPG": JPEG, "a_Map2.jpg": JPEG})
+    assert found.missing is None
+    assert set(groups.placed(found, "a.vms").values()) == {"a.vms", "a(0,0).jpg", "a_map2.jpg"}
+    two = {"a.vms": VMS, "A(0,0).JPG": JPEG, "a(0,0).JPG": JPEG, "a_map2.jpg": JPEG}
+    [doubted] = [group for group in grouped(two) if group.head == "a.vms"]
+    assert doubted.missing == "a(0,0).jpg"
 
 
 def test_tiffs_in_the_place_of_frames_are_images_by_themselves() -> None:

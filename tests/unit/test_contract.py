@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from cytowatch import config
 from cytowatch.observe.health import Health
 from cytowatch.observe.metrics import Metrics
-from cytowatch.record import manifest, names
+from cytowatch.record import entries, manifest, names
 from cytowatch.record.errors import ConfigError
 from cytowatch.record.status import ERROR_OF, FOLLOWERS, STAGE_STATUSES, Status
 
@@ -134,12 +134,12 @@ def test_health_is_what_is_wrong_now() -> None:
     assert health.reasons() == {}
 
 
-def first(name: str = "a.svs") -> manifest.Manifest:
+def first(name: str = "a.svs") -> entries.Manifest:
     text, name_base64 = names.decode(name.encode("utf-8", "surrogateescape"))
     return manifest.new(
         id=names.new_id(NOW, text, random.Random(1)), user="ann", name=text,
         name_base64=name_base64, drop_path=f"ann/{text}", now=NOW, software={"cytowatch": "0"},
-        files=[manifest.FileEntry(role="source", path="source/a", size_bytes=3, sha256=None,
+        files=[entries.FileEntry(role="source", path="source/a", size_bytes=3, sha256=None,
                                   status="UPLOADED")],
     )  # fmt: skip
 

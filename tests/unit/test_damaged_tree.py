@@ -16,15 +16,15 @@ import pytest
 from cytowatch import aside, hooks, outside
 from cytowatch.admin import invariants, retry, verification
 from cytowatch.cli import change
-from cytowatch.cli.page import list_lines
+from cytowatch.cli.lists import list_lines
 from cytowatch.config.keys import Hook
 from cytowatch.engine.hashing import Hasher
 from cytowatch.lifecycle.counts import Ledger
 from cytowatch.observe.metrics import Metrics
 from cytowatch.outside import OutsideError
 from cytowatch.record import manifest
+from cytowatch.record.entries import Manifest
 from cytowatch.record.errors import RootError
-from cytowatch.record.manifest import Manifest
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
 from cytowatch.transitions import enter, notes, recover
@@ -100,7 +100,7 @@ def test_all_go_on_to_the_others(kind: str, place: str, spool: Spool) -> None:
     told.count_tree(spool, NOW)
     assert (SOUND in told.notes(NOW)) is PLACES[place].is_final
     entries = [entry for row in rows.values() if (entry := find.entry(spool, row))]
-    shown = "\n".join(list_lines(sorted(entries, key=lambda one: one.manifest["id"]), None))
+    shown = "\n".join(list_lines(sorted(entries, key=lambda one: one.manifest["id"]), None, NOW))
     assert SOUND in shown
     assert BAD in shown
     assert {entry.manifest["id"] for entry in entries if entry.damaged} == {BAD}

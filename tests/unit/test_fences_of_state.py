@@ -102,6 +102,12 @@ def _(spool: Spool) -> set[str]:
     return {entry.manifest["id"] for entry in entries if entry and not entry.damaged}
 
 
+@loop("tree.find._entry")
+def _(spool: Spool) -> set[str]:
+    both(spool, Status.DEPLOYED)
+    return {entry.manifest["id"] for entry in find.entries(spool)}
+
+
 @loop("lifecycle.counts.Ledger._take_note")
 def _(spool: Spool) -> set[str]:
     both(spool, Status.DEPLOYED)

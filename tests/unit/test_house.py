@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import importlib.util
 import re
 import subprocess
@@ -67,6 +68,24 @@ def test_the_formats_in_the_documents_are_those_of_the_code() -> None:
         assert f"`{one.id}`" in readme
     watched = (HOUSE / "docs" / "monitoring.md").read_text()
     assert generate.monitoring(watched) == watched
+    depends = (HOUSE / "docs" / "dependencies.md").read_text()
+    assert generate.dependencies(depends) == depends
+
+
+def test_the_files_of_others_are_as_they_were_fetched() -> None:
+    """Each has the hash that is written down for it, and no other file of others lies there."""
+    given = importlib.util.spec_from_file_location("vendored", HOUSE / "docs" / "vendored.py")
+    assert given
+    assert given.loader
+    vendored = importlib.util.module_from_spec(given)
+    sys.modules["vendored"] = vendored
+    given.loader.exec_module(vendored)
+    known = {path: expected for one in vendored.VENDORED for _, path, expected in one.files}
+    for path, expected in known.items():
+        assert hashlib.sha256((HOUSE / path).read_bytes()).hexdigest() == expected, path
+    for folder in ("cytowatch/panel/static", "tests/panel/vendor"):
+        packed = {str(one.relative_to(HOUSE)) for one in (HOUSE / folder).glob("*.min.js")}
+        assert packed <= set(known)
 
 
 _RAISED = {
@@ -108,38 +127,44 @@ def test_every_format_has_a_module_with_its_source() -> None:
         assert "Source:" in text.split('"""')[1]
 
 
+UNITS = pytest.mark.parametrize("unit_name", ["cytowatch.service", "cytowatch-panel.service"])
+
+
+@UNITS
 @needs("systemd-analyze")
-def test_the_unit_file_is_accepted(tmp_path: Path) -> None:
+def test_the_unit_file_is_accepted(tmp_path: Path, unit_name: str) -> None:
     """By `systemd-analyze verify`, with the program where this test has one."""
     program = "systemd-analyze"
-    text = (HOUSE / "systemd" / "cytowatch.service").read_text()
+    text = (HOUSE / "systemd" / unit_name).read_text()
     assert "Type=notify" in text
-    unit = tmp_path / "cytowatch.service"
+    unit = tmp_path / unit_name
     unit.write_text(text.replace("/opt/cytowatch/bin/cytowatch", sys.executable))
     told = subprocess.run(
         [program, "verify", "--man=no", str(unit)], capture_output=True, text=True, check=False
     )
     assert told.returncode == 0, told.stderr
-    assert "cytowatch.service" not in told.stderr
+    assert unit_name not in told.stderr
 
 
-def test_no_number_of_failed_starts_keeps_the_daemon_down() -> None:
+@UNITS
+def test_no_number_of_failed_starts_keeps_the_daemon_down(unit_name: str) -> None:
     """When somebody has mended the cause, nobody may have to know of `systemctl reset-failed`."""
-    lines = (HOUSE / "systemd" / "cytowatch.service").read_text().splitlines()
+    lines = (HOUSE / "systemd" / unit_name).read_text().splitlines()
     assert "StartLimitIntervalSec=0" in lines
     assert "Restart=on-failure" in lines
     assert not [line for line in lines if line.startswith(("StartLimitBurst", "RestartPrevent"))]
 
 
+@UNITS
 @needs("systemd-analyze")
-def test_the_unit_exposes_little() -> None:
+def test_the_unit_exposes_little(unit_name: str) -> None:
     """At most 1.5 of 10, as `systemd-analyze security` reckons."""
     program = "systemd-analyze"
     told = subprocess.run(
-        [program, "security", "--offline=true", "--no-pager", str(HOUSE / "systemd/cytowatch.service")],
+        [program, "security", "--offline=true", "--no-pager", str(HOUSE / "systemd" / unit_name)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    [score] = re.findall(r"exposure level for cytowatch.service: ([0-9.]+)", told.stdout)
+    [score] = re.findall(rf"exposure level for {unit_name}: ([0-9.]+)", told.stdout)
     assert float(score) <= 1.5, told.stdout
 
 

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from hypothesis.strategies import booleans, integers, sampled_from
 
 from cytowatch.record import manifest
-from cytowatch.record.manifest import ErrorEntry, FileEntry, Manifest
+from cytowatch.record.entries import ErrorEntry, FileEntry, Manifest
 from cytowatch.record.status import FOLLOWERS, Status
 from cytowatch.transitions.enter import Place
 from cytowatch.tree.index.index import Index

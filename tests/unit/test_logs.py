@@ -15,7 +15,7 @@ import pytest
 
 from cytowatch.observe import logs
 from cytowatch.record import manifest
-from cytowatch.record.manifest import FileEntry, FormatEntry, Manifest
+from cytowatch.record.entries import FileEntry, FormatEntry, Manifest
 from cytowatch.record.status import Status
 
 

@@ -15,8 +15,8 @@ from cytowatch.decoder import answers
 from cytowatch.formats.sets import groups
 from cytowatch.formats.sets.groups import Group
 from cytowatch.record import manifest, names, shape
+from cytowatch.record.entries import FileEntry, Manifest
 from cytowatch.record.errors import IngestError
-from cytowatch.record.manifest import FileEntry, Manifest
 from cytowatch.record.status import Status
 
 PARTS = st.binary(min_size=1, max_size=80).map(

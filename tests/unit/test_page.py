@@ -2,45 +2,191 @@
 
 from __future__ import annotations
 
+import csv
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from cytowatch.cli.page import list_lines, styled
-from cytowatch.record.manifest import FormatEntry, Manifest
+from cytowatch.cli.columns import cells, cut
+from cytowatch.cli.lists import list_lines, waiting_lines, write_csv
+from cytowatch.cli.page import styled
+from cytowatch.record.entries import ErrorEntry, FormatEntry, Manifest
 from cytowatch.record.status import Status
 from cytowatch.tree.find import Entry
 
+NOW = datetime(2026, 11, 26, 14, 0, tzinfo=UTC)
 LONG = "20261126-120000-abcd-" + "a" * 60
 
 
-def entry(id_: str, user: str, status: Status = Status.DEPLOYED) -> Entry:
-    form = FormatEntry(id="aperio-svs", name="Aperio SVS", detected_by="")
-    about = {"id": id_, "user": user, "format": form, "size_bytes": 1_938_955}
+def entry(
+    id_: str, user: str, status: Status = Status.DEPLOYED, *, drop: str = "", reason: str = "",
+    at: str = "2026-11-26T12:00:05Z", form: str = "aperio-svs",
+) -> Entry:  # fmt: skip
+    drop = drop or f"{id_}.svs"
+    error = ErrorEntry(reason=reason, detail="", stage="", retryable=False) if reason else None
+    about = {
+        "id": id_, "user": user, "size_bytes": 1_938_955, "name": drop.rpartition("/")[2], "error": error,
+        "format": FormatEntry(id=form, name="", native=True, evidence="", openslide_vendor=None),
+        "drop_path": f"{user}/{drop}", "received_at": at, "skipped": [],
+    }  # fmt: skip
     return Entry(path=Path(id_), manifest=cast("Manifest", about), status=status)
 
 
-def test_where_nobody_looks_every_line_is_one_uploaded_file() -> None:
-    head, *rows = list_lines([entry(LONG, "ann"), entry("b", "bob", Status.ERROR_FORMAT)], None)
-    assert head.split() == ["ID", "USER", "STATUS", "FORMAT", "SIZE"]
-    assert [row.split() for row in rows] == [
-        [LONG, "ann", "DEPLOYED", "aperio-svs", "1.9", "MB"],
-        ["b", "bob", "ERROR", "FORMAT", "aperio-svs", "1.9", "MB"],
+DAY = [
+    entry("20261126-120000-abcd-CMU-1", "ann", drop="case-101/CMU-1.svs"),
+    entry("20261126-115500-k3f9-HE", "pathology-scanner", Status.ERROR_FORMAT,
+          drop="batch 2026-11-26.zip/case-102/HE 2026-11-26 block 3 level 2.svs", reason="incomplete"),
+    entry("20261125-080000-zz22-a", "bob", Status.EXTRACTED, drop="a.zip", form="zip",
+          at="2026-11-25T08:00:00Z"),
+    entry("20251125-080000-yy33-b", "ann", Status.ERROR_CONVERSION, drop="検体/検体1234567890検体.jpg",
+          at="2025-11-25T08:00:00Z", form="jpeg", reason="too_many_samples"),
+]  # fmt: skip
+
+PICTURES = {
+    50: """
+ID    NAME            STATUS            TIME
+abcd  case…CMU-1.svs  DEPLOYED          12:00
+k3f9  batc…vel 2.svs  ERROR FORMAT      12:00
+      incomplete
+zz22  a.zip           EXTRACTED         11-25
+yy33  検体…0検体.jpg  ERROR CONVERSION  2025-11-25
+      too_many_samples
+""",
+    80: """
+ID    NAME                        STATUS            TIME        REASON
+abcd  case-101/CMU-1.svs          DEPLOYED          12:00
+k3f9  batch 20…ock 3 level 2.svs  ERROR FORMAT      12:00       incomplete
+zz22  a.zip                       EXTRACTED         11-25
+yy33  検体/検…234567890検体.jpg   ERROR CONVERSION  2025-11-25  too_many_samples
+""",
+    140: """
+ID    NAME                                              USER        STATUS            TIME              REASON            FORMAT        SIZE
+abcd  case-101/CMU-1.svs                                ann         DEPLOYED          2026-11-26 12:00                    aperio-svs  1.9 MB
+k3f9  batch 2026-11-2…E 2026-11-26 block 3 level 2.svs  pat…canner  ERROR FORMAT      2026-11-26 12:00  incomplete        aperio-svs  1.9 MB
+zz22  a.zip                                             bob         EXTRACTED         2026-11-25 08:00                    zip         1.9 MB
+yy33  検体/検体1234567890検体.jpg                       ann         ERROR CONVERSION  2025-11-25 08:00  too_many_samples  jpeg        1.9 MB
+""",
+}
+
+
+@pytest.mark.parametrize("width", PICTURES)
+def test_a_list_fits_the_terminal(width: int) -> None:
+    """What matters most stays; nothing is wider; an error keeps its reason, if need be on a line of its own."""
+    shown = list(list_lines(DAY, width, NOW))
+    assert shown == PICTURES[width].strip("\n").split("\n")
+    assert max(map(cells, shown)) <= width
+
+
+def test_a_wide_terminal_shows_ids_and_paths_whole() -> None:
+    """The name and where it lay, which tells apart what bears the same name."""
+    twins = [
+        entry(f"20261126-12000{n}-abc{n}-HE", "ann", drop=f"case-10{n}/HE.svs") for n in (1, 2)
     ]
-    assert len({len(row) for row in (head, *rows)}) == 1
+    _, first, second = list_lines(twins, 160, NOW)
+    assert first.startswith("20261126-120001-abc1-HE  HE.svs  case-101/HE.svs  ann")
+    assert "case-102/HE.svs" in second
 
 
-def test_on_a_terminal_an_id_is_folded_and_can_be_put_together_again() -> None:
-    _, first, second, *more = list_lines([entry(LONG, "ann")], 80)
-    assert not more
-    assert len(first) <= 80
-    assert first.split()[0] + second == LONG
+@given(st.lists(st.text(max_size=80), min_size=1, max_size=5), st.integers(40, 250))
+def test_no_line_is_wider_than_the_terminal(names: list[str], width: int) -> None:
+    """Whatever a drop is called; and no name can break its line."""
+    found = [
+        entry(
+            "20261126-120000-abcd-x",
+            "ann",
+            Status.ERROR_CONVERSION,
+            drop=f"d/{name}",
+            reason="damaged",
+        )
+        for name in names
+    ]
+    shown = list(list_lines(found, width, NOW))
+    assert all(cells(line) <= width for line in shown), shown
+    assert len(shown) in (1 + len(names), 1 + 2 * len(names))
+    assert not any(set(line) & set("\n\r\x1b\u2028") for line in shown)
+
+
+@given(st.text(max_size=60), st.integers(0, 60), st.booleans())
+def test_what_is_cut_fits(text: str, width: int, prose: bool) -> None:
+    """And what fits is not cut."""
+    shown = cut(text, width, prose=prose)
+    assert cells(shown) <= max(width, 0)
+    if cells(text) <= width:
+        assert shown == text
+
+
+WAITS = [
+    {"user": "ann", "path": "ann/case-101/CMU-1.mrxs", "why": "incomplete", "size_bytes": 970_000,
+     "detail": "The copy stopped after 0.97 of at least 1.28 MB. Copy it again.",
+     "since": "2026-11-26T10:00:00Z"},
+    {"user": "pathology-scanner", "path": "pathology-scanner/b.svs", "why": "settling", "size_bytes": 97,
+     "detail": "", "since": "2026-11-25T10:00:00Z"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [50, 80, 140])
+def test_what_waits_fits_the_terminal(width: int) -> None:
+    """Its path, why, since when and how large; the sentence beside it or below."""
+    shown = list(waiting_lines(WAITS, width, NOW))
+    assert max(map(cells, shown)) <= width
+    text = "\n".join(shown)
+    for word in (
+        "case-101/CMU-1.mrxs",
+        "incomplete",
+        "10:00",
+        "970.0 kB",
+        "The copy stopped after 0.97",
+    ):
+        assert word in text
+    assert ("USER" in shown[0]) is (width == 140)
+
+
+def test_csv_for_a_spreadsheet(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whole, and no name is run as a formula."""
+    evil = entry(
+        "20261126-120000-abcd-x",
+        "ann",
+        Status.ERROR_FORMAT,
+        drop="=cmd|'-c calc'!A1.svs",
+        reason="damaged",
+    )
+    write_csv([*DAY, evil], waiting=False)
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [row["drop_path"] for row in rows][:2] == [
+        "ann/case-101/CMU-1.svs", f"pathology-scanner/{DAY[1].manifest['drop_path'].split('/', 1)[1]}",
+    ]  # fmt: skip
+    assert rows[0] == {
+        "id": "20261126-120000-abcd-CMU-1", "name": "CMU-1.svs", "user": "ann", "status": "DEPLOYED",
+        "time": "2026-11-26T12:00:05Z", "reason": "", "format": "aperio-svs", "size_bytes": "1938955",
+        "drop_path": "ann/case-101/CMU-1.svs", "lost": "0",
+    }  # fmt: skip
+    assert rows[-1]["name"] == "'=cmd|'-c calc'!A1.svs"
+    write_csv(WAITS, waiting=True)
+    [first, _] = csv.DictReader(capsys.readouterr().out.splitlines())
+    assert (first["why"], first["size_bytes"]) == ("incomplete", "970000")
+
+
+def test_where_nobody_looks_every_line_is_one_uploaded_file() -> None:
+    head, *rows = list_lines(
+        [entry(LONG, "ann"), entry("b", "bob", Status.ERROR_FORMAT)], None, NOW
+    )
+    assert head.split() == [
+        "ID", "NAME", "USER", "STATUS", "TIME", "REASON", "FORMAT", "SIZE", "DROPPED", "AS",
+    ]  # fmt: skip
+    when = "2026-11-26T12:00:05Z"
+    assert [row.split() for row in rows] == [
+        [LONG, f"{LONG}.svs", "ann", "DEPLOYED", when, "aperio-svs", "1.9", "MB", f"{LONG}.svs"],
+        ["b", "b.svs", "bob", "ERROR", "FORMAT", when, "aperio-svs", "1.9", "MB", "b.svs"],
+    ]
 
 
 def test_a_user_of_wide_letters_moves_no_column() -> None:
-    _, wide, narrow = list_lines([entry("a", "検査室"), entry("b", "abcdef")], None)
+    _, wide, narrow = list_lines([entry("a", "検査室"), entry("b", "abcdef")], None, NOW)
     assert wide.index("DEPLOYED") + 3 == narrow.index("DEPLOYED")
 
 

@@ -21,7 +21,7 @@ from cytowatch.decoder import unchanged
 from cytowatch.inbox import claim
 from cytowatch.inbox import scan as inboxes
 from cytowatch.model import Outcome, UploadedFile
-from cytowatch.record import manifest
+from cytowatch.record import entries, manifest
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import STAGE_STATUSES, Status
 from cytowatch.stages import STAGES
@@ -143,13 +143,13 @@ def published(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Disk, dict
     (path / "source").mkdir(parents=True)
     builders.png(path / "source" / "a.png", width=40, height=30)
     size = (path / "source" / "a.png").stat().st_size
-    row = manifest.FileEntry(
+    row = entries.FileEntry(
         role="source", path="source/a.png", size_bytes=size, sha256=None, status="UPLOADED"
     )
     new = manifest.new(
         id=ID, user="ann", name="a.png", drop_path="ann/a.png", files=[row], now=NOW, software={}
     )
-    form = manifest.FormatEntry(
+    form = entries.FormatEntry(
         id="png", name="PNG", native=False, evidence="its first bytes", openslide_vendor=None
     )
     begun = manifest.at_status(

@@ -34,9 +34,9 @@ from cytowatch.inbox import scan as inboxes
 from cytowatch.inbox.folders import Folders
 from cytowatch.inbox.scan import Waiting
 from cytowatch.model import Outcome
-from cytowatch.record import manifest
+from cytowatch.record import entries, manifest
+from cytowatch.record.entries import Manifest
 from cytowatch.record.errors import ConversionError
-from cytowatch.record.manifest import Manifest
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import STAGE_STATUSES, Status
 from cytowatch.transitions import enter, recover
@@ -124,7 +124,7 @@ def made_member(path: Path, parent: Manifest) -> None:
     """The member of an archive as the stage that extracts makes it."""
     (path / "source").mkdir(parents=True)
     (path / "source" / "a.jpg").write_bytes(SLIDE)
-    row = manifest.FileEntry(
+    row = entries.FileEntry(
         role="source", path="source/a.jpg", size_bytes=len(SLIDE), sha256=None, status="UPLOADED"
     )
     found = manifest.new(

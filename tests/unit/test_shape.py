@@ -10,7 +10,8 @@ from typing import Any, cast
 import pytest
 
 from cytowatch.record import manifest
-from cytowatch.record.manifest import FileEntry, Manifest, ManifestError
+from cytowatch.record.entries import FileEntry, Manifest
+from cytowatch.record.manifest import ManifestError
 from cytowatch.record.status import Status
 from tests.builders import damage
 

@@ -21,8 +21,8 @@ from cytowatch.engine.engine import Engine as Scheduler
 from cytowatch.engine.firsts import Contents
 from cytowatch.engine.treat import Treatment
 from cytowatch.record import manifest
+from cytowatch.record.entries import FileEntry
 from cytowatch.record.errors import TransientError
-from cytowatch.record.manifest import FileEntry
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
 from cytowatch.tree.index.index import Index
@@ -38,6 +38,9 @@ class Told:
 
     def __init__(self) -> None:
         self.unforeseen_ones: list[str] = []
+
+    def said(self, _id: str, words: str) -> None:
+        pass
 
     def unforeseen(self, _id: str, error: BaseException) -> None:
         self.unforeseen_ones.append(type(error).__name__)

@@ -19,8 +19,8 @@ from cytowatch.engine import doubts
 from cytowatch.model import Outcome
 from cytowatch.outside import OutsideError
 from cytowatch.record import manifest
+from cytowatch.record.entries import FileEntry, Manifest
 from cytowatch.record.errors import IngestError
-from cytowatch.record.manifest import FileEntry, Manifest
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
 

@@ -38,8 +38,8 @@ from cytowatch.formats import Probe, look
 from cytowatch.formats.completeness import whole as completeness
 from cytowatch.inbox import back, markers
 from cytowatch.inbox.scan import Drop, Waiting, fingerprint
-from cytowatch.record import manifest, names
-from cytowatch.record.manifest import Manifest
+from cytowatch.record import leftovers, manifest, names
+from cytowatch.record.entries import Manifest
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
 from cytowatch.tree.spool import Spool
@@ -183,6 +183,10 @@ def claim(
             return held
         lacking = None
         for one in held:
+            # Where the copier says itself when it is done, its notes say nothing.
+            if parcel.marker is None and (notes := _notes_beside(one)) is not None:
+                why = f"its copy program is still at work on it: {names.printable(notes)} lies beside it"
+                return _of(parcel, one, Waiting(why="still_copied", detail=why))
             found = _hold(one, config, quiet_for_s=quiet_for_s, leases=leases)
             if isinstance(found, Waiting):
                 return _of(parcel, one, found)
@@ -198,10 +202,21 @@ def claim(
         if parcel.images_only and lacking is None:
             looks = _no_image(held[0], parcel)
             if looks is not None:
-                return Waiting(why="not_an_image", detail=f"it stays where it is: it is {looks}")
+                return Waiting(why="not_an_image", detail=f"it is {looks}, and stays where it is")
         return _take(
             spool, parcel, held, config=config, now=now, make_id=make_id, software=software
         )
+
+
+def _notes_beside(one: _Held) -> str | None:
+    """The notes of a program that writes this file in several parts, under its final name."""
+    for ending in leftovers.BESIDE:
+        name = f"{one.member.drop.name}{ending}"
+        # A name that would be too long is none.
+        with suppress(OSError):
+            os.stat(name, dir_fd=one.folder_fd, follow_symlinks=False)
+            return name
+    return None
 
 
 def _of(parcel: Parcel, one: _Held, waiting: Waiting) -> Waiting:
@@ -262,7 +277,7 @@ def _no_image(head: _Held, parcel: Parcel) -> str | None:
     if len(parcel.members) > 1 or probe.head.startswith(b"SQLite format 3\0"):
         return None
     return look.safely(
-        lambda probe: None if formats.matching(probe) else formats.looks_like(probe),
+        lambda probe: None if formats.is_an_image(probe) else formats.looks_like(probe),
         probe,
         lambda: None,
     )

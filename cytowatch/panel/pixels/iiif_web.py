@@ -80,8 +80,9 @@ def _nothing() -> Response:
 async def _scene(room: Room, request: Request) -> tuple[Slide, int]:
     """The slide and the scene that ``<id>[~<scene>]`` names."""
     id_, tilde, scene = request.path_params["name"].partition("~")
-    [number] = web.numbers(scene) if tilde else [0]
-    return await room.slide(request, id_), number
+    numbers = web.numbers(scene) if tilde else []
+    slide = await room.slide(request, id_)
+    return slide, (numbers or slide.scenes)[0]
 
 
 async def _base(room: Room, request: Request) -> Response:

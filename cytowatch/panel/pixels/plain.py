@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from cytowatch.formats.structure.tiff import Directory, Tag, Tiff, TiffError
 from cytowatch.panel.pixels import jpegs
-from cytowatch.record.manifest import ImageEntry, LevelEntry
+from cytowatch.record.entries import ImageEntry, LevelEntry
 
 __all__ = ["PlainLevel", "Read", "levels"]
 

@@ -40,6 +40,7 @@ _ANSWER_S = 20.0
 #: How long a question waits for its turn before it is told to come again.
 _TURN_S = 10.0
 _MOST_WAITING = 256
+_MOMENT_S = 0.5
 _LARGEST_ANSWER = 64 << 20
 _MEMORY_BYTES = 2 << 30
 #: So many crashes in so many seconds, and the slide is left alone for as long.
@@ -64,6 +65,8 @@ class _Decoder:
     used_at: float
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     waiting: int = 0
+    #: Whether it has answered yet. Until then it is kept a moment for whoever it was started for.
+    asked: bool = False
 
 
 class Pool:
@@ -92,6 +95,8 @@ class Pool:
         self._decoders: dict[str, _Decoder] = {}
         self._opening: dict[str, asyncio.Task[_Decoder]] = {}
         self._waiting = 0
+        #: Those that are being forked have their place already.
+        self._forking = 0
         self._freed = asyncio.Condition()
         self._crashes: dict[str, deque[float]] = {}
         self._sweeper: asyncio.Task[None] | None = None
@@ -128,6 +133,7 @@ class Pool:
             answer = await self._exchange(key, one, question)
         finally:
             one.used_at = self._clock()
+            one.asked = True
             one.turn.release()
             await self._tell()
         if answer[:1] == decoder.ERROR:
@@ -215,6 +221,8 @@ class Pool:
             channel, pid = await self._kept(lambda: self._fork(directory))
         except (TransientError, OSError) as error:
             raise DecoderError(f"no decoder can be started: {error}") from error
+        finally:
+            self._forking -= 1
         channel.setblocking(False)
         one = _Decoder(channel=channel, pid=pid, used_at=self._clock())
         self._decoders[key] = one
@@ -232,14 +240,17 @@ class Pool:
         return channel, pid
 
     async def _room(self) -> None:
-        """Wait until one more decoder may be there; the one that was asked longest ago makes room."""
+        """Wait for a place among the decoders and take it; the one asked longest ago makes room."""
         async with self._freed:
-            while len(self._decoders) + len(self._opening) > self._most:
-                free = [key for key, one in self._decoders.items() if _is_free(one)]
+            while len(self._decoders) + self._forking >= self._most:
+                free = [key for key, one in self._decoders.items() if self._is_free(one)]
                 if free:
                     self._end(min(free, key=lambda key: self._decoders[key].used_at))
-                else:
-                    await self._freed.wait()
+                    break
+                # Nobody says when a moment has passed.
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._freed.wait(), _MOMENT_S)
+            self._forking += 1
 
     async def _tell(self) -> None:
         async with self._freed:
@@ -304,15 +315,15 @@ class Pool:
             await asyncio.sleep(min(_SWEEP_S, self._idle_s))
             before = self._clock() - self._idle_s
             for key, one in list(self._decoders.items()):
-                if one.used_at <= before and _is_free(one):
+                if one.used_at <= before and self._is_free(one):
                     self._end(key)
+
+    def _is_free(self, one: _Decoder) -> bool:
+        held = not one.asked and self._clock() - one.used_at < _MOMENT_S
+        return not (held or one.waiting or one.turn.locked())
 
     async def _kept(self, call: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._keeper, call)
-
-
-def _is_free(one: _Decoder) -> bool:
-    return not one.turn.locked() and not one.waiting
 
 
 async def _exactly(channel: socket.socket, count: int) -> bytes:

@@ -148,7 +148,7 @@ class Room:
             return Picture(data=await self.pool.picture(slide.id, slide.directory, question))
         except DecoderError as error:
             self._log.warning(
-                "tile_lost", id=slide.id, scene=image.entry["scene"], level=level, box=box,
+                "tile_lost", id=slide.id, scene=image.entry["scene"], at_level=level, box=box,
                 detail=str(error),
             )  # fmt: skip
             return Picture(data=_grey(size), lost=True)

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from cytowatch.panel.pixels import plain
 from cytowatch.panel.pixels.plain import PlainLevel
-from cytowatch.record.manifest import FileEntry, ImageEntry, Manifest
+from cytowatch.record.entries import FileEntry, ImageEntry, Manifest
 from cytowatch.tree.find import Entry
 
 __all__ = ["ABSENT", "Image", "Kept", "NoSuchError", "Slide", "open_inside"]
@@ -132,12 +132,16 @@ class Slide:
         self.id: str = entry.manifest["id"]
         self.manifest: Manifest = entry.manifest
         self.directory = entry.path
+        entries = entry.manifest["images"]
+        by_number = {one["scene"]: one for one in entries}
+        # An address names a scene as the manifest does, where that tells them apart.
+        self._entries = by_number if len(by_number) == len(entries) else dict(enumerate(entries))
         self._images: dict[int, Image] = {}
 
     @property
     def scenes(self) -> list[int]:
-        """The numbers of its scenes, as addresses name them."""
-        return list(range(len(self.manifest["images"])))
+        """The numbers of its scenes, as addresses name them; there is at least one."""
+        return list(self._entries)
 
     def opened(self, scene: int) -> Image | None:
         """The scene with that number, if it is open already."""
@@ -153,9 +157,9 @@ class Slide:
         """
         found = self._images.get(scene)
         if found is None:
-            if scene not in self.scenes:
+            entry = self._entries.get(scene)
+            if entry is None:
                 raise NoSuchError
-            entry = self.manifest["images"][scene]
             try:
                 found = Image(entry, self.directory, _tag(self.manifest, entry))
             except (OSError, ValueError) as error:

@@ -156,13 +156,13 @@ async def _window(room: Room, request: Request) -> Response:
 
 async def _info(room: Room, request: Request) -> Response:
     slide = await room.slide(request, request.path_params["id"])
-    images = [await room.image(slide, scene) for scene in slide.scenes]
+    images = {scene: await room.image(slide, scene) for scene in slide.scenes}
     base = room.context.panel.base_path
     return JSONResponse(
         {
             "id": slide.id,
             "name": slide.manifest["name"],
-            "images": [_facts(f"{base}/tiles/{slide.id}", n, one) for n, one in enumerate(images)],
+            "images": [_facts(f"{base}/tiles/{slide.id}", n, one) for n, one in images.items()],
             "associated": _pictures(room, slide, base),
         }
     )

@@ -137,7 +137,7 @@
   const field = () => {
     const centre = viewer.world.getItemAt(0).viewportToImageCoordinates(viewer.viewport.getCenter(false));
     const said = new URLSearchParams();
-    if (info.images.length > 1) said.set("scene", scene);
+    if (info.images.length > 1) said.set("scene", image().scene);
     said.set("x", centre.x.toFixed(1));
     said.set("y", centre.y.toFixed(1));
     said.set("zoom", Number(perPx(false).toPrecision(5)));
@@ -154,9 +154,8 @@
   const asked = () => {
     const said = new URLSearchParams(location.hash.slice(1));
     const value = (name) => said.has(name) && Number.isFinite(Number(said.get(name))) ? Number(said.get(name)) : null;
-    const found = { scene: value("scene") ?? 0, x: value("x"), y: value("y"), zoom: value("zoom"), turn: value("turn") ?? 0,
+    const found = { scene: Math.max(0, info.images.findIndex((one) => one.scene === value("scene"))), x: value("x"), y: value("y"), zoom: value("zoom"), turn: value("turn") ?? 0,
       low: value("low"), high: value("high") };
-    if (!Number.isInteger(found.scene) || !info.images[found.scene]) found.scene = 0;
     return found;
   };
   const go = (wanted, atOnce) => {

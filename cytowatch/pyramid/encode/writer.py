@@ -19,6 +19,7 @@ from cytowatch.model import Mpp, Progress
 from cytowatch.pyramid import resolution
 from cytowatch.pyramid.copied import YCBCR, CopiedLevel, largest_tile
 from cytowatch.pyramid.encode import levels
+from cytowatch.pyramid.encode import settings as settings_module
 from cytowatch.pyramid.regions import Pixels
 
 __all__ = [
@@ -123,7 +124,7 @@ def _encode(
 
     tile = _tile_of(image, copied, settings)
     size = max(width * height * samples * 4 // 3, 2 * sum(level.size_bytes for level in copied))
-    ycbcr = settings.colour == "ycbcr" or settings.quality < levels.FULL_CHROMA
+    ycbcr = settings.colour == "ycbcr" or settings.quality < settings_module.FULL_CHROMA
     across = copied[-1].width if copied else width
     rows = copied[-1].height if copied else height
     pixels = float(sum(level.width * level.height for level in copied))
@@ -147,7 +148,7 @@ def _encode(
         height,
         samples,
         path,
-        levels.Settings(
+        settings_module.Settings(
             tile=tile,
             quality=settings.quality,
             ycbcr=copied[-1].photometric == YCBCR if copied else ycbcr,

@@ -32,6 +32,7 @@ from cytowatch.pyramid.regions import (
     each,
 )
 from cytowatch.record.errors import ConversionError
+from cytowatch.record.quoting import quoting
 
 __all__ = ["open_jp2"]
 
@@ -247,7 +248,7 @@ def _decoded(data: bytes, stored: Samples, *, threads: int | None) -> Pixels:
     except Exception as error:
         if any(word in str(error).lower() for word in _UNSUPPORTED):
             raise ConversionError(
-                "unsupported_format", f"its kind of JPEG 2000 cannot be read: {error}"
+                "unsupported_format", quoting("its kind of JPEG 2000 cannot be read", error)
             ) from error
         raise damaged(error) from error
     pixels = pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]

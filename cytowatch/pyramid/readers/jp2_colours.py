@@ -236,7 +236,10 @@ def _colours(
         else:
             profile, space = data[3:], data[19:23]
             colours = _BY_PROFILE.get(space)
-            name = f"those of an ICC profile for {space.decode('ascii', 'replace').strip()}"
+            named = space.decode("ascii", "replace").strip("\0 ")
+            name = (
+                f"those of an ICC profile {f'for {named}' if named else 'without a colour space'}"
+            )
         if colours is None:
             raise ConversionError(
                 "unsupported_samples", f"its colours are {name}, which nothing here converts"

@@ -22,6 +22,7 @@ from cytowatch.pyramid.colours import rgb_of_ycbcr
 from cytowatch.pyramid.readers.jp2_colours import Samples
 from cytowatch.pyramid.regions import Pixels, check_memory, damaged
 from cytowatch.record.errors import ConversionError
+from cytowatch.record.quoting import quoting
 
 __all__ = ["decoded"]
 
@@ -186,4 +187,6 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
 
 
 def _unsupported(what: str) -> ConversionError:
-    return ConversionError("unsupported_format", f"its kind of JPEG 2000 cannot be read: {what}")
+    return ConversionError(
+        "unsupported_format", quoting("its kind of JPEG 2000 cannot be read", what)
+    )

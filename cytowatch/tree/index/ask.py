@@ -179,6 +179,17 @@ class Questions(ABC):
         rows = self._ask("SELECT size_bytes FROM uploaded WHERE id = ?", (id,))
         return int(rows[0][0] or 0) if rows else 0
 
+    def beginning(self, begun: str, statuses: Sequence[Status], limit: int) -> list[Row]:
+        """Uploaded files whose id, four random characters or name begins so, the newest first."""
+        end = "? || char(1114111)"
+        wanted = [status.name for status in statuses]
+        return self._rows(
+            f"WHERE ((id >= ? AND id < {end}) OR (short >= ? AND short < {end}) "
+            f"OR (name >= ? AND name < {end})) AND +status IN ({marks(wanted)}) "
+            "ORDER BY id DESC LIMIT ?",
+            [*([begun] * 6), *wanted, limit],
+        )
+
     def distinct(self, column: str, beginning: str, limit: int) -> list[str]:
         """Values of `column` that begin with `beginning`, for the completion of a command line."""
         rows = self._ask(

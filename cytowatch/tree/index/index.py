@@ -21,7 +21,8 @@ from typing import Any
 from cytowatch import aside, durable
 from cytowatch.outside import LARGEST
 from cytowatch.record import manifest
-from cytowatch.record.manifest import Manifest, ManifestError
+from cytowatch.record.entries import Manifest
+from cytowatch.record.manifest import ManifestError
 from cytowatch.record.names import ID_PATTERN, UploadedFileId
 from cytowatch.record.status import STAGE_STATUSES, Status
 from cytowatch.tree.index import missing

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cytowatch.outside import LARGEST
-from cytowatch.record.manifest import FileEntry, Manifest
+from cytowatch.record.entries import FileEntry, Manifest
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
 

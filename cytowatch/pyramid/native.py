@@ -1,0 +1,101 @@
+"""Whether a slide can be deployed as it is: every level opened by the reader that viewers use."""
+
+from __future__ import annotations
+
+import os
+
+import openslide
+
+from cytowatch.config.keys import Limits
+from cytowatch.formats import Format, limits
+from cytowatch.pyramid.readers import dicom
+from cytowatch.record.errors import FormatError
+from cytowatch.record.quoting import quoting
+
+__all__ = ["is_small", "judged", "judged_dicom", "opened"]
+
+#: A flat image up to this many pixels a side stays as it is with ``convert.derive = "large"``.
+_SMALL_PX = 1024
+
+
+def opened(path: str, shown: int, allowed: Limits) -> tuple[str | None, str | None]:
+    """(vendor, None) if OpenSlide reads a pixel of every level now, else (None, why not).
+
+    Raises
+    ------
+    FormatError
+        `too_many_pixels` or `side_too_long`: nothing of it was read.
+    """
+    try:
+        with openslide.OpenSlide(path) as slide:
+            width, height = slide.dimensions
+            if refusal := limits.of_image(width, height, allowed):
+                raise FormatError(*refusal)
+            if slide.level_count < shown:
+                return None, f"it shows {slide.level_count} of {shown} levels"
+            for level, (width, height) in enumerate(slide.level_dimensions):
+                scale = slide.level_downsamples[level]
+                middle = (int(width * scale / 2), int(height * scale / 2))
+                slide.read_region(middle, level, (1, 1))
+            return slide.properties.get(openslide.PROPERTY_NAME_VENDOR), None
+    except openslide.OpenSlideError as error:
+        return None, str(error)[:300] or type(error).__name__
+
+
+def judged(
+    found: Format, refusal: str | None, misread: str | None, unheeded: str | None
+) -> list[str]:
+    """What is to be said of a vendor's slide, which nothing but OpenSlide reads.
+
+    Raises
+    ------
+    FormatError
+        `unreadable`, or `unsupported_format`: its samples would be shown as something else.
+    """
+    if refusal is not None:
+        said = f"it is marked as {found.name}, and OpenSlide cannot open it"
+        raise FormatError("unreadable", quoting(said, refusal))
+    if misread is not None:
+        raise FormatError(
+            "unsupported_format",
+            f"it is {found.name} with {misread}, and OpenSlide shows only 8 bits",
+        )
+    return [f"it has {unheeded}: OpenSlide pays no heed to that"] if unheeded else []
+
+
+def judged_dicom(found: Format, path: str, refusal: str | None) -> list[str]:
+    """What is to be said of a slide in DICOM that is deployed as it is.
+
+    Raises
+    ------
+    FormatError
+        `unreadable`, in the words of a person where they are known.
+    """
+    parts = dicom.parts(path)
+    if refusal is not None and (pair := dicom.twice(parts)) is not None:
+        one, other = (os.path.basename(part.path) for part in pair)
+        wide, tall = pair[0].size
+        raise FormatError(
+            "unreadable",
+            f"two of its files hold the same level of {wide} x {tall} pixels, {one} and {other}: send it "
+            f"once more with one of them. OpenSlide says: {refusal}",
+        )
+    warnings = judged(found, refusal, None, None)
+    if said := dicom.contradiction(parts):
+        warnings.append(f"its colours may be shown wrongly: {said}")
+    return warnings
+
+
+def is_small(path: str) -> bool:
+    """Whether it may stay as it is: small, and read by libvips without a word."""
+    import pyvips
+
+    try:
+        image = pyvips.Image.new_from_file(path, fail_on="warning")
+        if max(image.width, image.height) > _SMALL_PX:
+            return False
+        # What is odd about it a conversion has a second reader for, and the words.
+        image.avg()
+    except pyvips.Error:
+        return False
+    return True
