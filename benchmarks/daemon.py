@@ -1,4 +1,4 @@
-"""A daemon to be measured, in a tree of its own; and how what was measured is told."""
+"""A daemon to be measured, in a tree of its own; and how the results are shown."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Daemon:
         return self.cpu_s() + zygotes
 
     def memory_mib(self, what: str = "VmHWM") -> float:
-        """Its most resident memory so far; with ``VmRSS`` what it holds now."""
+        """Its most resident memory up to now; with ``VmRSS`` what it holds now."""
         text = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(next(line for line in text.splitlines() if what in line).split()[1]) / 1024
 

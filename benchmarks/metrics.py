@@ -19,8 +19,8 @@ from cytowatch.observe import logs
 from cytowatch.observe.metrics import WAITING, Metrics
 from cytowatch.record import manifest
 from cytowatch.record.entries import FileEntry
+from cytowatch.record.place import Place
 from cytowatch.record.status import Status
-from cytowatch.transitions.enter import Place
 from cytowatch.tree.index.index import Index
 from cytowatch.tree.spool import Spool
 

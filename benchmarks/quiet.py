@@ -150,7 +150,7 @@ def main(gigabytes: float, batch: int) -> None:
         one = found[name]
         print(
             f"| a native slide of {one['gigabytes']:g} GB, {name.removeprefix('huge, ')} | "
-            f"{one['deployed_s']:.2f} s; its hash alone {one['hash_s']:.2f} s |"
+            f"{one['deployed_s']:.2f} s; only its hash {one['hash_s']:.2f} s |"
         )
     print(
         f"| another user's slide in a batch of {fairly['batch']:,}, {fairly['left_when_it_was_deployed']:,} "

@@ -1,6 +1,6 @@
 """Each reader's conversion against its own bare decode and against libvips' bare encode.
 
-The bound is what cannot be had for less: the longer of decoding and encoding, or the processor time of both shared
+The bound is what is not available for less: the longer of decoding and encoding, or the processor time of both shared
 over the cores, whichever is more. Each runs in a process of its own, so that peak memory is its own; the rounds are
 interleaved. `python -m benchmarks.readers [SIDE [ROUNDS]]`, SIDE a multiple of 2048 (20,480 by default, 3 rounds).
 Prints a table, and JSON below it.
@@ -74,7 +74,7 @@ def make_czi_jpegxr(path: Path, side: int) -> None:
 
     czi_of("uncompressed:")(path, side)
     tile = imagecodecs.jpegxr_encode(noise(1024), level=0.9)
-    # libCZI reads 24bppBGR alone; how it is called lies beside the pixels.
+    # libCZI reads 24bppBGR only; how it is called lies beside the pixels.
     tile = tile.replace(_GUID_OF_24BPP + b"\x0d", _GUID_OF_24BPP + b"\x0c")
 
     def segment(id_: bytes, at: int) -> bool:

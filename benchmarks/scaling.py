@@ -33,7 +33,7 @@ class Site:
     cores: int = 16
     #: What the disk reads once for the hash, in gigabytes a second.
     disk_gb_s: float = 0.7
-    #: Claiming, moving on and telling: one after the other, for it is one daemon.
+    #: Claiming, moving on and telling: one after the other, because it is one daemon.
     daemon_s: float = 0.03
 
     @property
@@ -74,7 +74,7 @@ def simulate(site: Site, seed: int = 1) -> tuple[dict[str, float], list[float]]:
             heapq.heappush(ready, (when, number))
         else:
             took[number] = when - at
-    # The cores: whoever is ready waits in the queue of the daemon, by user.
+    # The cores: anyone who is ready waits in the queue of the daemon, by user.
     queue, free, ends = FairQueue(), site.cores, list[tuple[float, int]]()
     while ready or ends:
         if ends and (not ready or ends[0][0] <= ready[0][0]):

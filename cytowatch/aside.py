@@ -1,7 +1,7 @@
 """One thing of many that goes wrong is *set aside*: with a reason, told, tried again; the others go on.
 
-Whatever goes through a loop over many (a drop, a user's folder, an uploaded file, a request, a note, a
-row of the index) enters it through `fence`. An exception of any kind inside costs that one alone. What
+Anything that goes through a loop over many (a drop, a user's folder, an uploaded file, a request, a note, a
+row of the index) enters it through `fence`. An exception of any kind inside costs that one only. What
 is set aside is kept here, for ``status``, ``check``, the log and the metric ``set_aside_total``; as with
 a log, there is one such place in a process.
 
@@ -86,7 +86,7 @@ class Fenced:
 def fence(
     where: str, which: str, *, but: tuple[type[Exception], ...] = (), clears: bool = True
 ) -> Iterator[Fenced]:
-    """A context in which an exception of any kind costs `which` alone: it is set aside, nothing is raised.
+    """A context in which an exception of any kind costs only `which`: it is set aside, nothing is raised.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def fence(
         yield fenced
     except but:
         raise
-    except Exception as error:  # noqa: BLE001 - this is the one place for what nobody foresaw
+    except Exception as error:  # noqa: BLE001 - this is the one place for what nobody expected
         one = _set_aside(where, which, error)
         fenced.failed, fenced.why, fenced.next_at = True, one.why, one.next_at
     else:

@@ -47,6 +47,7 @@ from cytowatch.record.errors import ConfigError, CytowatchError
 from cytowatch.record.manifest import ManifestError
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
+from cytowatch.transitions.moves import Transitions
 from cytowatch.transitions.recover import finish, recover, set_doubles_aside
 from cytowatch.tree import pauses
 from cytowatch.tree.index.index import Index
@@ -65,16 +66,16 @@ _LEFT_S = 0.1
 _TICK_AT_REST_S = 2.0
 #: The least time between two tellings, as a multiple of what the last one took.
 _TELL_EVERY = 10.0
-#: So much later when there is nothing to tell of.
+#: So much later when there is nothing to report.
 _TELL_AT_REST_S = 2.0
-#: The least time between two looks whether every folder is watched, as a multiple likewise.
+#: The least time between two checks whether every folder is watched, as a multiple of the same.
 _UNWATCHED_EVERY = 3000.0
 #: How often the ages of the oldest are asked of the index; they are in seconds, and read every 15.
 _AGES_EVERY_S = 5.0
 #: Threads that wait for the disk are many, and each needs the interpreter only for a moment: with
 #: Python's own 5 ms they would spend their time in waiting for it (claims were half as fast).
 _SWITCH_S = 0.0005
-#: How often the watcher's whole way is tried with a file of ours.
+#: How often the watcher's whole way is tried with a file of our own.
 _POKE_EVERY_S = 10.0
 #: A watcher through which nothing has come for so long is replaced.
 _DEAF_S = 30.0
@@ -170,7 +171,7 @@ def _locked_root(config: Config) -> Iterator[Spool]:
 
 
 def _report_of(error: Exception, config: Config) -> str | None:
-    """A file for whoever mends the defect that `error` is; None for what the machine did."""
+    """A file for anyone who mends the defect that `error` is; None for what the machine did."""
     if isinstance(error, OSError | CytowatchError):
         return None
     text = "".join(traceback.format_exception(error))
@@ -215,7 +216,7 @@ class _Daemon:
         self._listener = listener
         self._wake = asked.wake
         self._parts = Parts(told, self._log, spool.state / "reports")
-        #: Whether it has come up: what goes wrong then is no matter of the start.
+        #: Whether it has come up: what goes wrong then is not a matter of the start.
         self.started = False
         self._stop = threading.Event()
         self._count = workers(config.engine)
@@ -228,7 +229,6 @@ class _Daemon:
             status_for=timedelta(days=config.feedback.status_days),
             defects=spool.state / "reports",
         )
-        spool.hooks = config.hooks
         self._hasher = Hasher(spool, self._index, self._log, self._wake)
         self._courier = Courier(spool, config.hooks, self._hook_told)
         self._notes = Notes(spool.root, config.feedback.dir)
@@ -240,9 +240,12 @@ class _Daemon:
             else Zygote(config, stages=stages)
         )
         self._random = random.Random()
+        moves = Transitions(
+            spool=spool, index=self._index, config=config, observer=self._ledger, now=_now,
+            monotonic=time.monotonic,
+        )  # fmt: skip
         self._folders = Folders(
-            spool, self._ledger, self._index, now=_now, make_id=self._new_id, software=software(),
-            settings=config.storage,
+            moves, make_id=self._new_id, software=software(), settings=config.storage
         )  # fmt: skip
         self._intake = Intake(
             spool,
@@ -252,18 +255,14 @@ class _Daemon:
             software=software(),
             folders=self._folders,
             wake=self._wake,
+            images_of=self._index.images_of,
         )
         self._engine = Engine(
             Treatment(
-                spool=spool,
-                config=config,
-                zygote=self._zygote,
-                observer=self._ledger,
-                index=self._index,
+                transitions=moves,
+                decoders=self._zygote,
                 contents=Contents(),
                 room=self._room,
-                now=_now,
-                monotonic=time.monotonic,
                 stop=self._stop,
             ),
             count=self._count,
@@ -436,8 +435,6 @@ class _Daemon:
             self._engine.idle
             and self._courier.idle()
             and self._hasher.idle()
-            # In this order: what an archive hands out is in the ledger before the engine is idle.
-            and not self._ledger.has_children
             and self._intake.idle(now, patience_s=_PATIENCE_S)
             and self._rescan_found_nothing(now)
         )
@@ -481,7 +478,7 @@ class _Daemon:
         self._parts.do("missing", partial(self._indexing.look_for_vanished, now), None)
 
     def _look_for_unwatched(self) -> None:
-        """Say so if folders are watched by the scan alone; one that is just made may not be yet."""
+        """Say so if folders are watched only by the scan; one that is just made may not be yet."""
         before = self._unwatched
         self._unwatched, crowded = self._watcher.unwatched()
         if before and self._unwatched:
@@ -507,8 +504,6 @@ class _Daemon:
                 self._tell_claimed(claimed)
             # A free thread must not wait for the next turn of the loop.
             self._engine.start_some(now)
-        for user, id_ in self._ledger.take_children():
-            self._engine.submit(user, id_)
         self._engine.start_some(now)
 
     def _tell_claimed(self, claimed: Claimed) -> None:
@@ -546,7 +541,7 @@ class _Daemon:
         self._intake.reconfigure(config)
         self._engine.reconfigure(config)
         self._zygote.reconfigure(config)
-        self._spool.hooks = config.hooks
+        self._folders.reconfigure(config)
         self._courier.reconfigure(config.hooks)
         logs.configure(config.log.level, config.log.format)
         self._log.info("reloaded", changed=changed, needs_a_restart=refused)
@@ -560,6 +555,7 @@ class _Daemon:
         if now - self._pruned_at <= _PRUNE_EVERY_S:
             return
         self._pruned_at = now
+        self._ledger.look_for_returned(self._spool, _now())
         requests.sweep(self._spool, now_s=time.time())
         days = self._config.storage.keep_errors_days
         for status, id_ in list(retry.expired(self._spool, now=_now(), days=days)):
@@ -579,6 +575,8 @@ class _Daemon:
             return
         id_ = UploadedFileId(done.request["id"])
         self._ledger.left(done.before, id_)
+        if done.request["do"] == "return":
+            self._ledger.look_for_returned(self._spool, _now())
         if done.request["do"] == "retry" and done.answer["said"] != "inbox":
             self._ledger.arrived([id_], Status[done.answer["said"]])
             found = self._spool.find(id_)
@@ -625,7 +623,7 @@ class _Daemon:
         try:
             self._watcher.start()
         except OSError as error:
-            # It is told and tried again: no reason for systemd to end the daemon.
+            # It is reported and tried again: no reason for systemd to end the daemon.
             self._pulse.beat("watcher", self._watched_at)
             self._watch_again_at = self._watched_at + min(_DEAF_S, self._config.inbox.rescan_s)
             self._health.fault(
@@ -671,7 +669,7 @@ class _Daemon:
             self._health.fault("pulse", f"the {part} has not moved for {age_s:.0f} s")
 
     def _hears(self, now: float) -> bool:
-        """Whether the watcher is there, and what was done to a file of ours came through."""
+        """Whether the watcher is there, and what was done to a file of our own came through."""
         deaf = self._pulse.age_s("watcher", now) > _DEAF_S and now - self._watched_at > _DEAF_S
         return self._watcher.alive and not deaf
 
@@ -708,7 +706,7 @@ class _Daemon:
             return
         began = time.monotonic()
         self._tell_of_all(now, force=force)
-        # With much in the inboxes, or much that ended lately, to tell of it all takes its time.
+        # With much in the inboxes, or much that ended lately, reporting it all takes its time.
         self._tell_at = now + max(_TICK_S, _TELL_EVERY * (time.monotonic() - began))
 
     def _tell_of_all(self, now: float, *, force: bool) -> None:

@@ -30,7 +30,7 @@ Progress = Callable[[float], None]
 class CheckRoom(Protocol):
     """Asked before so many bytes and inodes at most are written; raises TransientError if they do not fit.
 
-    Whoever states no inodes needs a few: those of a pyramid and its pictures.
+    Anyone who states no inodes needs a few: those of a pyramid and its pictures.
     """
 
     def __call__(self, need_bytes: int, need_inodes: int = 0, /) -> None: ...

@@ -33,9 +33,9 @@ __all__ = [
     "text",
 ]
 
-#: No document of ours is nested so deeply.
+#: No document of our own is nested so deeply.
 DEPTH = 32
-#: No request, note or message of ours is so large.
+#: No request, note or message of our own is so large.
 SMALL_BYTES = 1 << 20
 #: The largest whole number that the index can hold.
 LARGEST = (1 << 63) - 1
@@ -124,7 +124,7 @@ def regular_file(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def parse_json(data: bytes, *, depth: int = DEPTH) -> Any:
-    """The document in `data`; whoever reads `data` bounds its size.
+    """The document in `data`; anyone who reads `data` bounds its size.
 
     Raises
     ------
@@ -200,7 +200,7 @@ def text(value: object, *, most: int = 1000) -> str:
 
 
 def check(document: object, *, depth: int = DEPTH, most: int | None = LARGEST) -> None:
-    """Check a document that was parsed otherwise, as `parse_json` does; by iteration, whatever its depth.
+    """Check a document that was parsed otherwise, as `parse_json` does; by iteration, of any depth.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Threads that are there when they are needed, and go on whatever one piece of their work raises."""
+"""Threads that are there when they are needed, and go on no matter what one piece of their work raises."""
 
 from __future__ import annotations
 

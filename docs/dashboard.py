@@ -1,4 +1,4 @@
-"""Write config/grafana/cytowatch.json: the dashboard, from the few lines a panel here.
+"""Write config/grafana/cytowatch.json: the dashboard, from the few lines per panel here.
 
 `python docs/dashboard.py`; a test compares. Every query is asked of a real Prometheus in
 tests/acceptance/test_prometheus.py.
@@ -64,7 +64,7 @@ PANELS = (
           queries=((f"sum({_of('cytowatch_files', _BAD)})", ""),),
           steps=((_GREEN, None), (_YELLOW, 1), (_RED, 50))),
     Panel(title="Oldest drop", kind="stat", width=4, height=4, unit="s",
-          about="How long the oldest drop waits, whatever for.",
+          about="How long the oldest drop waits, for any cause.",
           queries=((f"max({_of('cytowatch_inbox_oldest_waiting_seconds')})", ""),),
           steps=((_GREEN, None), (_YELLOW, 3600), (_RED, 86400))),
     Panel(title="Last scan", kind="stat", width=4, height=4, unit="s", about="Since all inboxes were looked at.",
@@ -98,7 +98,7 @@ PANELS = (
           queries=((f"max by (status) ({_of('cytowatch_oldest_file_age_seconds', _WORK)})", "{{status}}"),)),
     Panel(title="Watcher", width=8, height=6, about="1 while events come from all inboxes.",
           queries=((f"min({_of('cytowatch_watcher_alive')})", "alive"),)),
-    Panel(title="Found by the scan", width=8, height=6, bars=True, about="Drops that no event had told of, an hour.",
+    Panel(title="Found by the scan", width=8, height=6, bars=True, about="Drops that no event had announced, per hour.",
           queries=((f"3600 * sum({_per_second('cytowatch_rescan_found_total')})", "drops"),)),
     Panel(title="Held", width=8, height=6, about="1 where decoders are held by Landlock; 1 while anybody is paused.",
           queries=((f"min({_of('cytowatch_sandbox_enabled')})", "sandbox"), (f"max({_of('cytowatch_paused')})", "paused"))),

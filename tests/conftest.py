@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from cytowatch.durable import trees
 from tests.needs import CI
 
-# On a busy machine the same example takes ten times as long, and no test of ours is about time.
+# On a busy machine the same example takes ten times as long, and no test of our own is about time.
 settings.register_profile("cytowatch", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("cytowatch")
 

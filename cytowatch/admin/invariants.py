@@ -27,7 +27,7 @@ def broken(spool: Spool, *, at_rest: bool, hashes: bool = True) -> Iterator[str]
     Parameters
     ----------
     at_rest
-        No daemon runs and all its work came to an end: nothing half-done may be left.
+        No daemon runs and all its work is finished: nothing half-done may be left.
     hashes
         Compare the bytes of every file with the hash in its manifest as well.
     """
@@ -53,7 +53,7 @@ def _fenced(which: str, path: Path, problems: Iterator[str]) -> Iterator[str]:
     with aside.fence("uploaded_file", which) as fenced:
         yield from problems
     if fenced.failed:
-        # It is told here, and this looks once.
+        # It is reported here, and this looks once.
         aside.clear("uploaded_file", which)
         yield f"{path} cannot be looked at: {fenced.why}"
 
@@ -197,7 +197,7 @@ def _index(spool: Spool) -> Iterator[str]:
         right.close()
     for row in sorted(rows ^ wanted, key=str):
         where = "tree" if row in wanted else "index"
-        yield f"index and tree differ, the {where} alone says {row}: see `cytowatch reindex`"
+        yield f"index and tree differ, only the {where} says {row}: see `cytowatch reindex`"
 
 
 def _missing(spool: Spool) -> Iterator[str]:
@@ -228,7 +228,7 @@ def _strangers(spool: Spool) -> Iterator[str]:
         # In one look: an uploaded file may come or go between two.
         for entry in os.scandir(spool.stage(status)):
             if not (entry.is_dir(follow_symlinks=False) and names.ID_PATTERN.fullmatch(entry.name)):
-                yield f"{entry.path} is no uploaded file, and nothing is done with it"
+                yield f"{entry.path} is not an uploaded file, and nothing is done with it"
 
 
 def _in_each(spool: Spool, pattern: str) -> Iterator[Path]:

@@ -57,7 +57,7 @@ def link(spool: Spool, path: Path, project: str) -> str:
     with _held(path) as found:
         if manifest.status_of(found) not in _LINKABLE:
             raise RootError(f"{path.name} is not deployed, so no project can show it")
-        shown = names.file_name(found["name"])
+        shown = names.link_name(found["drop_path"], found["name"])
         # The link first: with a crash between the two it is made again, never forgotten.
         spool.link(project, shown, found["user"], UploadedFileId(found["id"]))
         if project not in found["projects"]:
@@ -79,6 +79,7 @@ def unlink(spool: Spool, path: Path, project: str) -> str:
         if project not in found["projects"]:
             raise RootError(f"{path.name} is not in the project {project}")
         left = [one for one in found["projects"] if one != project]
-        spool.unlink(project, names.file_name(found["name"]), UploadedFileId(found["id"]))
+        shown = names.link_name(found["drop_path"], found["name"])
+        spool.unlink(project, shown, UploadedFileId(found["id"]))
         manifest.write(path, cast("Manifest", {**found, "projects": left}))
     return project

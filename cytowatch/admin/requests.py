@@ -33,7 +33,7 @@ __all__ = ["Answered", "answer_all", "ask", "by_daemon", "perform", "sweep"]
 
 _PATIENCE_S = 30.0
 _LOOK_EVERY_S = 0.05
-#: Whoever asked has gone long before.
+#: Anyone who asked has gone long before.
 _LEFT_AFTER_S = 600.0
 _LEFT = re.compile(r"\.[0-9a-f]{16}|.*\.(answer|partial)")
 _ABOUT_ONE = frozenset({"retry", "return", "remove", "link", "unlink"})

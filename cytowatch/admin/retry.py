@@ -1,6 +1,6 @@
-"""What is done with an uploaded file after it came to its end: retried, handed back, removed.
+"""What is done with an uploaded file after it is finished: retried, handed back, removed.
 
-Whoever calls this is the only one that changes the tree: the daemon, or a command that holds its
+Anyone who calls this is the only one that changes the tree: the daemon, or a command that holds its
 lock because none runs.
 """
 
@@ -18,25 +18,25 @@ from pathlib import Path
 from cytowatch import aside, durable
 from cytowatch.inbox import back
 from cytowatch.inbox.back import Unit
+from cytowatch.observe import drops, returned
 from cytowatch.record import manifest, names
 from cytowatch.record.entries import FileEntry, Manifest
 from cytowatch.record.errors import RootError
 from cytowatch.record.manifest import ManifestError
 from cytowatch.record.names import UploadedFileId
+from cytowatch.record.place import Place
 from cytowatch.record.status import Status
-from cytowatch.transitions.enter import Place
 from cytowatch.tree.index.index import Index
 from cytowatch.tree.spool import Spool
 
 __all__ = ["expired", "hand_back", "originals", "published", "remove", "retry", "status_of"]
 
-_RETURNED = "_returned"
 _LONGEST_NAME_BYTES = 255
 _NOT_A_FOLDER = frozenset({errno.ELOOP, errno.ENOTDIR, errno.ENXIO})
 
 
 def _place(spool: Spool, id_: UploadedFileId) -> Place:
-    """Where an uploaded file is that has come to its end."""
+    """Where an uploaded file is that is finished."""
     found = spool.find(id_)
     if found is None:
         there = (spool.storage / user / id_ for user in spool.users())
@@ -67,7 +67,7 @@ def published(spool: Spool, id_: UploadedFileId) -> Path:
 
 
 def status_of(spool: Spool, id_: UploadedFileId) -> Status | None:
-    """The status of an uploaded file that came to its end; None of any other."""
+    """The status of an uploaded file that is finished; None of any other."""
     try:
         return _place(spool, id_).status
     except (RootError, OSError, ManifestError):
@@ -94,12 +94,14 @@ def retry(spool: Spool, id_: UploadedFileId, *, now: datetime) -> str:
     """
     place = _place(spool, id_)
     if not place.status.is_error or place.manifest["error"] is None:
-        raise RootError(f"{id_} is no error ({place.status.label}), so there is nothing to retry")
+        raise RootError(
+            f"{id_} is not an error ({place.status.label}), so there is nothing to retry"
+        )
     if place.manifest["error"]["reason"] == "incomplete":
         return _to_inbox(spool, place)
     failed = Status[place.manifest["error"]["stage"]]
     native = place.manifest["format"] is not None and place.manifest["format"]["native"]
-    # What was derived went with the error, so a pyramid is derived anew before it is deployed.
+    # What was derived went with the error, so a pyramid is derived again before it is deployed.
     again = Status.CONVERTING if failed is Status.DEPLOYING and not native else failed
     if place.manifest["format"] is None or place.manifest["error"]["reason"] == "changed":
         # By its bytes, as if it had just come.
@@ -113,11 +115,11 @@ def retry(spool: Spool, id_: UploadedFileId, *, now: datetime) -> str:
 def originals(found: Manifest) -> Iterator[tuple[FileEntry, str]]:
     """Every source and sidecar, and its path as it was dropped, relative to where it lay.
 
-    Head and folder of a set have their own names again, whatever they are called below ``source/``.
+    Head and folder of a set have their own names again, no matter what they are called below ``source/``.
     """
     coded = found["name_base64"]
     name = found["name"]
-    # What came from an archive's code page is text; only what is no text, or is too long as UTF-8, goes
+    # What came from an archive's code page is text; only what is not text, or is too long as UTF-8, goes
     # back as its bytes.
     if coded and ("\ufffd" in name or len(name.encode("utf-8", "replace")) > _LONGEST_NAME_BYTES):
         name = os.fsdecode(base64.b64decode(coded))
@@ -172,13 +174,16 @@ def hand_back(spool: Spool, id_: UploadedFileId) -> str:
     place = _place(spool, id_)
     if not place.status.is_error:
         raise RootError(f"{id_} is {place.status.label}: `cytowatch export` copies its original")
-    folder = f"{place.manifest['user']}/{_RETURNED}"
-    _give_back(spool, place, folder)
+    folder = f"{place.manifest['user']}/{returned.FOLDER}"
+    said = returned.why(drops.seen(place.manifest, place.status))
+    _give_back(spool, place, folder, why=said)
     return str(spool.inbox / folder)
 
 
-def _give_back(spool: Spool, place: Place, folder: str) -> None:
+def _give_back(spool: Spool, place: Place, folder: str, *, why: str = "") -> None:
     """Rename every original into `folder` of the inboxes, as one unit; then the ``<id>/`` goes.
+
+    `why` is put beside them.
 
     Raises
     ------
@@ -189,7 +194,8 @@ def _give_back(spool: Spool, place: Place, folder: str) -> None:
     stem = os.path.splitext(os.path.basename(rows[0][1].partition("/")[0]))[0] if rows else ""
     with _held(place.path):
         try:
-            back.give_back(place.path, Unit(stem=stem, files=rows), spool.inbox, folder)
+            unit = Unit(stem=stem, files=rows)
+            back.give_back(place.path, unit, spool.inbox, folder, why=why)
         except OSError as error:
             if error.errno not in _NOT_A_FOLDER:
                 raise
@@ -233,7 +239,7 @@ def remove(spool: Spool, id_: UploadedFileId, index: Index, *, even_linked: bool
         source = spool.storage / other.user / other.id / "source"
         if source.is_symlink() and Path(os.readlink(source)).parts[1:2] == (id_,):
             raise RootError(f"{other.id} has the same content and is shown by links to it")
-    shown = names.file_name(found["name"])
+    shown = names.link_name(found["drop_path"], found["name"])
     with _held(place.path):
         index.expect_removal(id_)
         grave = spool.trash / place.path.name
@@ -261,7 +267,7 @@ def expired(spool: Spool, *, now: datetime, days: float) -> Iterator[tuple[Statu
             continue
         for id_ in spool.in_status(status):
             path, late = spool.stage(status) / id_, False
-            # By its path: whoever then removes it speaks of the same id.
+            # By its path: anyone who then removes it speaks of the same id.
             which = os.fspath(path.relative_to(spool.root))
             # It may be removed right now, or be damaged: then its age is unknown.
             gone = (FileNotFoundError, ManifestError)

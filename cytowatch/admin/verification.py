@@ -76,7 +76,7 @@ def verify(
     Parameters
     ----------
     progress
-        Told how many bytes were read since it was told last.
+        Told how many bytes were read since its last call.
 
     Raises
     ------

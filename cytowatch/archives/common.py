@@ -28,7 +28,7 @@ class DamagedMember(Exception):
 
 @dataclass(slots=True, kw_only=True)
 class Budget:
-    """Guards how much an archive of `archive_bytes` may unpack to, whatever it states."""
+    """Guards how much an archive of `archive_bytes` may unpack to, no matter what it states."""
 
     limits: Limits
     archive_bytes: int
@@ -71,7 +71,7 @@ class Budget:
 class Names:
     """Guards that no two members of an archive could be meant for one file.
 
-    Two names that differ by case or by the composition of an accent alone are one name to Windows
+    Two names that differ by case or only by the composition of an accent are one name to Windows
     or macOS; a file whose name is another one's folder is two things at once.
     """
 
@@ -130,7 +130,7 @@ def checked_path(stated: str, *, guessed: bool = False) -> str:
     Raises
     ------
     ExtractionError
-        It leads out of the archive, is absolute, holds control characters, or is no name that
+        It leads out of the archive, is absolute, holds control characters, or is not a name that
         every system can have.
     """
     shown = ascii(stated)[1:-1][:200]

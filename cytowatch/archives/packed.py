@@ -78,7 +78,7 @@ def chunks(file: BinaryIO, entry: Entry, end: int) -> Iterator[bytes]:
 
 
 def _most_bytes(entry: Entry, left: int) -> int:
-    """How many bytes may come out: as many as stated, or whatever fits if that can have wrapped."""
+    """How many bytes may come out: as many as stated, or anything that fits if that can have wrapped."""
     may_wrap = not entry.wide and left * _DENSEST >= entry.size_bytes + WRAP
     return left * _DENSEST if may_wrap else entry.size_bytes
 

@@ -48,7 +48,7 @@ def opened(file: BinaryIO) -> Iterator[tarfile.TarFile]:
     """
     packed = file.read(2) == b"\x1f\x8b"
     file.seek(0)
-    # A gzip may consist of several (RFC 1952, 2.2), of which tarfile itself reads the first alone.
+    # A gzip may consist of several (RFC 1952, 2.2), of which tarfile itself reads the first only.
     stream = cast("BinaryIO", gzip.GzipFile(fileobj=file)) if packed else file
     try:
         with tarfile.open(
@@ -132,7 +132,7 @@ def unpack(
     budget: Budget,
     progress: Callable[[int], None],
 ) -> int:
-    """Write the bytes of `member`, which is no copy, to `target`; gives how many there were.
+    """Write the bytes of `member`, which is not a copy, to `target`; gives how many there were.
 
     Raises
     ------

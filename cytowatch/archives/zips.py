@@ -1,4 +1,4 @@
-"""Reading a zip that somebody else made: everything that it says of itself is doubted.
+"""Reading a zip that somebody else made: everything that it states is doubted.
 
 A hostile archive is refused whole, before anything is unpacked; a damaged member is passed over.
 
@@ -110,7 +110,7 @@ def unpack(
     Raises
     ------
     ExtractionError
-        With those before it is more than the limits allow, whatever it stated.
+        With those before it is more than the limits allow, no matter what it stated.
     DamagedMember
         It is cut short, does not fit its checksum, or is packed in a way that is not supported.
     OSError

@@ -13,13 +13,13 @@ _MOST_ASIDE = 20
 
 
 def main() -> None:
-    """Run the command in ``sys.argv``; whatever happens, nobody sees a traceback."""
+    """Run the command in ``sys.argv``; no matter what happens, nobody sees a traceback."""
     try:
         code = _run()
         # What is still in the buffer is a part of the command: later nobody could catch it.
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read our output has gone, as `head` does; there is nothing left to say.
+        # Anyone who read our output has gone, as `head` does; there is nothing left to say.
         code = _close_output()
     except PermissionError as error:
         code = _say(_of_python(error) or f"{error.filename}: {error.strerror}", 2)

@@ -108,7 +108,7 @@ def configuration(root: Path | None, config: Path | None) -> Config:
     ConfigError
         The file is wrong; every problem is named.
     """
-    # Imported here: whoever says the root needs nothing else of it, and it takes a tenth of a `list`.
+    # Imported here: anyone who says the root needs nothing else of it, and it takes a tenth of a `list`.
     from cytowatch.config import from_mapping, load, to_mapping
 
     found = load(configuration_file(root, config))
@@ -124,7 +124,7 @@ def _root_given(root: Path | None) -> Path | None:
 
 
 def become_owner(root: Path) -> str | None:
-    """As root, act as whoever owns the tree at `root`: what is made in it must be his.
+    """As root, act as the owner of the tree at `root`: what is made in it must be his.
 
     A file of root's in ``state/`` is one that the daemon cannot write to. The way back stays
     open, for a command that writes elsewhere as well. Gives what is wrong, in words, if the owner

@@ -145,7 +145,7 @@ def remove(
     root: RootOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Remove uploaded files that came to their end, with their originals, for good. It asks first."""
+    """Remove uploaded files that are finished, with their originals, for good. It asks first."""
     spool = spool_of(root, config)
     with find.indexed(spool) as index:
         gone = {one.id: one for one in index.missing() if one.id in wanted}
@@ -313,12 +313,14 @@ def unlink(
     spool = spool_of(root, config)
     for entry in _deployed(spool, wanted):
         name = projects.unlink(spool, entry.path, project)
-        console.print(f"{safe(entry.manifest['name'])} is no more in the project {safe(name)}")
+        console.print(f"{safe(entry.manifest['name'])} is no longer in the project {safe(name)}")
 
 
 def _tell_pauses(held: pauses.Pauses) -> None:
     if held.everyone:
-        console.print("paused: everyone. What is in work comes to its end, nothing new is begun.")
+        console.print(
+            "paused: everyone. Work in progress will be finished; nothing new is started."
+        )
     elif held.users:
         console.print(f"paused: {safe(', '.join(sorted(held.users)))}. All others go on.")
     else:
@@ -378,5 +380,5 @@ def resume(user: UserOption = None, root: RootOption = None, config: ConfigOptio
 def reindex(root: RootOption = None, config: ConfigOption = None) -> None:
     """Rebuild the index from the tree; while a daemon runs, in the background."""
     said = _asked(spool_of(root, config), "reindex")
-    words = {"done": "the index is made anew", "begun": "the daemon is making the index anew"}
+    words = {"done": "the index is made again", "begun": "the daemon is making the index again"}
     console.print(words[said])

@@ -36,7 +36,7 @@ def _quietly(offer: Callable[[Spool, str], Iterable[str]], context: typer.Contex
     try:
         found = offer(_spool(context), begun)
         return [word for word in found if word == printable(word)][:_MOST]
-    except Exception:  # noqa: BLE001 - whatever it is, the person is in the middle of a word
+    except Exception:  # noqa: BLE001 - no matter what it is, the person is in the middle of a word
         return []
 
 

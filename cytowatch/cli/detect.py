@@ -1,4 +1,4 @@
-"""The commands that tell of formats and need no tree: detect, formats."""
+"""The commands that show formats and need no tree: detect, formats."""
 
 from __future__ import annotations
 

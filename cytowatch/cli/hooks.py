@@ -1,4 +1,4 @@
-"""The command that tells of hooks: what is still to be delivered, and what was given up."""
+"""The command that shows hooks: what is still to be delivered, and what was given up."""
 
 from __future__ import annotations
 
@@ -67,4 +67,4 @@ def _show(page: dict[str, Any]) -> None:
             f"{one['tries']} tries: {safe(one['said'])}"
         )
     if page["dead"]:
-        console.print("[dim]`cytowatch hooks --retry` lets them be tried anew[/]")
+        console.print("[dim]`cytowatch hooks --retry` lets them be tried again[/]")

@@ -122,7 +122,7 @@ def _reason(entry: Entry) -> str:
 
 
 def _when(text: str, now: datetime, *, brief: bool) -> str:
-    """A time of a manifest on the clock of whoever looks."""
+    """A time of a manifest on the clock of anyone who looks."""
     try:
         at = datetime.fromisoformat(text).astimezone(now.tzinfo)
     except (ValueError, OverflowError):
@@ -201,5 +201,5 @@ def _harmless(text: str) -> str:
 
 
 def today() -> datetime:
-    """The time on the clock of whoever looks."""
+    """The time on the clock of anyone who looks."""
     return datetime.now(UTC).astimezone()

@@ -226,7 +226,7 @@ def _ended(rows: Sequence[dict[str, Any]], width: int, now: datetime) -> Rendera
 
 
 def _clock(text: str, now: datetime) -> str:
-    """When it was, on the clock of whoever looks: today the time, else the day."""
+    """When it was, on the clock of anyone who looks: today the time, else the day."""
     try:
         at = datetime.fromisoformat(text).astimezone(now.tzinfo)
     except (ValueError, OverflowError):

@@ -54,7 +54,7 @@ def is_at_home(needed: list[str]) -> str | None:
 
 
 def advice(user: str, path: str) -> str:
-    """What to do when `user` cannot read `path`, in words; it is kept for whatever fails later."""
+    """What to do when `user` cannot read `path`, in words; it is kept for anything that fails later."""
     global complaint  # noqa: PLW0603 - a process becomes another user once
     complaint = (
         f"{user}, who owns the tree, cannot read the Python that runs cytowatch: install cytowatch "

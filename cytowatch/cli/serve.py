@@ -1,4 +1,4 @@
-"""The commands that run it, or look whether it can run: run, init, check, demo."""
+"""The commands that run it, or check whether it can run: run, init, check, demo."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def check(
     else:
         mark = {True: "[green]good [/]", False: "[red]wrong[/]", None: "[dim]note [/]"}
         for result in results:
-            # No path is cut or broken: whoever reads it may want to look there.
+            # No path is cut or broken: anyone who reads it may want to look there.
             line = f"{mark[result.good]}  {result.name:<13}  {safe(result.detail)}"
             console.print(line, soft_wrap=True)
     raise typer.Exit(1 if any(result.good is False for result in results) else 0)

@@ -126,7 +126,7 @@ COLUMNS = (
 
 
 def rows(entries: Iterable[Entry]) -> Iterator[dict[str, Any]]:
-    """One row per pyramid; one for an uploaded file that has none."""
+    """One row per pyramid; an uploaded file without a pyramid has one row."""
     for entry in entries:
         for image in entry.document["images"] or [None]:
             yield {column.name: column.of(entry, image) for column in COLUMNS}

@@ -11,6 +11,8 @@ from cytowatch import durable
 from cytowatch.formats import Probe
 from cytowatch.formats.completeness.whole import missing
 from cytowatch.formats.sets import groups
+from cytowatch.formats.sets.groups import Group
+from cytowatch.record import names
 from cytowatch.record.errors import FormatError
 from cytowatch.stages.detect import identify
 
@@ -34,8 +36,14 @@ def told(path: Path) -> dict[str, Any]:
             said = "no regular file"
             return {**answer, "reason": "not_a_regular_file", "says": said}
         beside = _beside(path)
-        probe = Probe(descriptor, name=path.name, beside=beside, path=str(path))
-        lacking = missing(descriptor, probe.size_bytes) or _set_lacks(path, beside)
+        group = _group(path, beside)
+        name = path.name
+        if group is not None and group.kind is not None:
+            # As a decoder would find them: names that differ in case are made alike.
+            placed = groups.placed(group, path.name)
+            name, beside = placed[path.name], beside | frozenset(placed.values())
+        probe = Probe(descriptor, name=name, beside=beside, path=str(path))
+        lacking = missing(descriptor, probe.size_bytes) or (group.missing if group else None)
         found, evidence = identify(probe)
     except FormatError as error:
         return {**answer, "reason": error.reason, "says": error.detail}
@@ -57,23 +65,25 @@ def told(path: Path) -> dict[str, Any]:
 def _beside(path: Path) -> frozenset[str]:
     """The files of its folder, and those in the folders that bear its name."""
     folder = path.absolute().parent
-    found = {entry.name for entry in os.scandir(folder) if entry.is_file()}
-    for name in (path.stem, f"_{path.stem}_"):
-        for top, _, files in durable.walk(folder / name):
-            found |= {os.path.relpath(os.path.join(top, file), folder) for file in files}
+    entries = list(os.scandir(folder))
+    found = {entry.name for entry in entries if entry.is_file()}
+    # In any case, as a claim compares them.
+    stems = {names.fold(path.stem), names.fold(f"_{path.stem}_")}
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False) and names.fold(entry.name) in stems:
+            for top, _, files in durable.walk(Path(entry.path)):
+                found |= {os.path.relpath(os.path.join(top, file), folder) for file in files}
     return frozenset(found)
 
 
-def _set_lacks(head: Path, beside: frozenset[str]) -> str | None:
-    """What the set that the file belongs to still lacks, if it is one."""
-    folder = head.absolute().parent
+def _group(file: Path, beside: frozenset[str]) -> Group | None:
+    """The set that the file belongs to, or it alone."""
+    folder = file.absolute().parent
 
     def look(path: str, function: Callable[[Probe], T]) -> T:
-        with open(folder / path, "rb") as file:
-            return function(Probe(file.fileno(), name=os.path.basename(path)))
+        with open(folder / path, "rb") as opened:
+            return function(Probe(opened.fileno(), name=os.path.basename(path)))
 
     sizes = {name: (folder / name).stat().st_size for name in beside}
-    for group in groups.groups(sizes, look):
-        if head.name in group.members:
-            return group.missing
-    return None
+    found = groups.groups(sizes, look)
+    return next((group for group in found if file.name in group.members), None)

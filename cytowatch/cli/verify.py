@@ -123,7 +123,7 @@ def _be_gentle() -> None:
 
 
 def _begun(spool: Spool, what: dict[str, Any], *, resume: bool) -> dict[str, Any]:
-    """Where to begin: anew, or where the last one was broken off."""
+    """Where to begin: again, or where the last one was broken off."""
     if resume:
         try:
             found = outside.read_json(spool.state / _STATE, most_bytes=_MOST_BYTES)
@@ -217,7 +217,7 @@ def _changed(entry: Entry) -> bool:
     except FileNotFoundError:
         return not entry.path.exists()
     except (ManifestError, OSError):
-        # It is damaged now, whatever it was a moment ago.
+        # It is damaged now, no matter what it was a moment ago.
         return False
 
 

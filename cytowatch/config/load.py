@@ -111,7 +111,7 @@ def _of_hooks(hooks: tuple[Hook, ...]) -> Iterator[str]:
         if bool(hook.command) == bool(hook.url):
             yield f"{where}: expected either a command or a url"
         if hook.command and not hook.command[0].startswith("/"):
-            yield f"{where}.command: {hook.command[0]!r} is no absolute path"
+            yield f"{where}.command: {hook.command[0]!r} is not an absolute path"
 
 
 def _many(cls: Any, value: Any, name: str, problems: list[str]) -> tuple[Any, ...]:

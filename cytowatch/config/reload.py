@@ -12,7 +12,7 @@ __all__ = ["RELOADABLE", "reloaded"]
 
 
 def _reloadable() -> Iterator[str]:
-    """Every key that is marked so, as ``section.key``; a key of no section by its name alone."""
+    """Every key that is marked so, as ``section.key``; a key of no section by its name only."""
     for section in fields(Config):
         if section.metadata.get("reloadable"):
             yield section.name

@@ -60,7 +60,7 @@ class ChildCrashed(CytowatchError):
 
 
 def _signal_name(number: int) -> str:
-    """A name such as SIGSEGV; real-time signals have numbers alone."""
+    """A name such as SIGSEGV; real-time signals have numbers only."""
     try:
         return signal.Signals(number).name
     except ValueError:
@@ -85,7 +85,7 @@ def _why_not(said: bytes | None, process: subprocess.Popen[bytes]) -> str | None
 
 
 class Zygote:
-    """Guards one zygote process. `start` and `ensure_alive` are for the main thread alone.
+    """Guards one zygote process. `start` and `ensure_alive` are for the main thread only.
 
     The kernel kills it when the thread that started it ends, so it never outlives the daemon.
     """
@@ -180,7 +180,7 @@ class Zygote:
             self._process = None
 
     def fork(self, directory: Path, out: str) -> Child:
-        """A child that stands in `directory` and may write below `out` alone. For any thread.
+        """A child that stands in `directory` and may write below `out` only. For any thread.
 
         Raises
         ------
@@ -191,7 +191,7 @@ class Zygote:
         return Child(self, channel, pid, started, self._config)
 
     def process(self, directory: Path, out: str) -> tuple[socket.socket, int, int]:
-        """The same, for whatever the zygote's module does: the child's channel, its pid, when it started.
+        """The same, for anything that the zygote's module does: the child's channel, its pid, when it started.
 
         Nothing can be written where `out` is empty. `reap` or `bury` it at the end.
         """
@@ -256,7 +256,7 @@ def _environment(config: Config) -> dict[str, str]:
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",
         # Rows of a wide image are tens of megabytes: what is freed is kept for the next ones, or the
-        # kernel would have to zero each page of them anew.
+        # kernel would have to zero each page of them again.
         "MALLOC_MMAP_THRESHOLD_": str(256 << 20),
         "MALLOC_TRIM_THRESHOLD_": str(512 << 20),
         "PYTHONPATH": os.pathsep.join(_import_path()),
@@ -334,7 +334,7 @@ class Child:
         out
             Where its ``out.<attempt>`` is now.
         check_disk
-            Called every second meanwhile, whatever the child says.
+            Called every second meanwhile, no matter what the child says.
 
         Raises
         ------

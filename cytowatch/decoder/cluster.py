@@ -1,10 +1,10 @@
-"""``engine.kind = "dask"``: the same stage in the same sandboxed child, on whatever machine is free.
+"""``engine.kind = "dask"``: the same stage in the same sandboxed child, on any machine that is free.
 
 The daemon stays the only one that renames, counts and publishes. A worker of the cluster mounts the
 same root, runs one stage of one uploaded file in a child of its own, and sends back what the
 child said. It leaves a mark before it begins, so that a stage which the scheduler gives to a second
 worker, because the first was lost, is refused there: the daemon counts the attempt and begins
-anew in another ``out.<attempt>/``. What a lost worker still writes goes where nobody looks.
+again in another ``out.<attempt>/``. What a lost worker still writes goes where nobody looks.
 
 Source: distributed.dask.org (worker resources, resilience)
 """
@@ -152,7 +152,7 @@ class Cluster:
 
     def lost(self, client: Any) -> bool:
         """Whether the scheduler of `client` does not answer any more; then it is dropped."""
-        # Whatever it is that is raised, the connection is of no use any more.
+        # After any exception, the connection is of no use any more.
         with suppress(Exception):
             if client.status == "running":
                 client.run_on_scheduler(_nothing)

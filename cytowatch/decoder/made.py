@@ -175,7 +175,7 @@ def _is_text(value: object, most: int) -> bool:
 
 
 def _is_given(row: object) -> bool:
-    """Whether a row stands for a file that was unpacked, at a path of ours."""
+    """Whether a row stands for a file that was unpacked, at a path of our own."""
     if not isinstance(row, dict) or set(row) - _AS_DROPPED != set(FileEntry.__required_keys__):
         return False
     if row.keys() & _AS_DROPPED and names.as_dropped(row) is None:

@@ -9,7 +9,7 @@ from cytowatch.record.errors import CytowatchError
 
 __all__ = ["ChildTimedOut", "Pace"]
 
-#: Less than this is not a move. Whoever moves by that much in each `no_progress_s` of half an hour would take
+#: Less than this is not a move. Anyone who moves by that much in each `no_progress_s` of half an hour would take
 #: months, and `stage_timeout_s` comes first.
 _LEAST_MOVE = 1e-4
 #: A second reader, and the next of several passes, begin again at 0.

@@ -17,7 +17,7 @@ __all__ = ["Named", "forget", "kill_recorded", "record"]
 
 _RECORD = "worker"
 _LARGEST_BYTES = 4096
-#: Linux gives no process a larger number (PID_MAX_LIMIT).
+#: No process of Linux has a larger number (PID_MAX_LIMIT).
 _LARGEST_PID = 1 << 22
 
 
@@ -64,7 +64,7 @@ def kill_recorded(directory: Path) -> bool:
 
 
 def forget(directory: Path) -> None:
-    """Remove the note in ``<id>/``, whatever lies in its place.
+    """Remove the note in ``<id>/``, or anything in its place.
 
     Raises
     ------

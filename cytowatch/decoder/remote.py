@@ -40,7 +40,7 @@ def progress_name(out: str) -> str:
 
 
 class _Keeper:
-    """Guards the zygote of this process: a thread that never ends starts it, for it ends with that."""
+    """Guards the zygote of this process: a thread that never ends starts it, because it ends with that."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -77,7 +77,7 @@ def enter(config: Config, out: str, *, parent: int) -> bool:
     """
     os.setpgid(0, 0)
     die_with_parent(parent)
-    # The share, the daemon and whoever else works here come first; the kernel takes the priority
+    # The share, the daemon and anyone who else works here come first; the kernel takes the priority
     # of reading and writing from this one as well: ioprio_set(2).
     os.nice(_NICE)
     # Other processes of the same user cannot look into it.

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 __all__ = ["ALLOWED", "CHECKED", "can", "prepare", "program", "restrict"]
 
 # fmt: off
-#: Allowed whatever their arguments: (number on x86-64, number on arm64), None where there is none.
+#: Allowed with any arguments: (number on x86-64, number on arm64), None where there is none.
 ALLOWED: Mapping[str, tuple[int | None, int | None]] = {
     "brk": (12, 214), "mmap": (9, 222), "munmap": (11, 215), "mremap": (25, 216),
     "mprotect": (10, 226), "madvise": (28, 233), "membarrier": (324, 283), "read": (0, 63),

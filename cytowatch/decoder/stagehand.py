@@ -102,7 +102,7 @@ def _answer(
             said = os.strerror(error.errno or 0)
             return answers.of_fault(durable.why_of(error), said)
         return _unexpected(status, error)
-    except Exception as error:  # noqa: BLE001 - whatever a decoder raises is this file's error
+    except Exception as error:  # noqa: BLE001 - anything that a decoder raises is this file's error
         if "out of memory" in str(error).lower():
             return answers.of_error(_out_of_memory(status, file.config))
         # Libraries raise errors of their own for a full disk, with the system's words in them.

@@ -1,6 +1,6 @@
 """What a decoder that was taken over might do, and which wall denies it: for `check` and docs/security.md.
 
-Each deed is tried from inside by a test, with each wall alone and with every version of Landlock, so that
+Each deed is tried from inside by a test, with each wall by itself and with every version of Landlock, so that
 nothing here is claimed without a proof.
 """
 

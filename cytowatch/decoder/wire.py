@@ -28,7 +28,7 @@ LARGEST_REQUEST_BYTES = 256 << 20
 
 
 class ProtocolError(Exception):
-    """What came is not a message of ours."""
+    """What came is not a message of our own."""
 
 
 def encoded(message: dict[str, Any]) -> bytes:
@@ -136,7 +136,7 @@ def parsed(data: bytes) -> dict[str, Any]:
 
 def _exactly(channel: socket.socket, count: int, give_up: Callable[[], bool]) -> bytes | None:
     parts = bytearray()
-    # Whoever sends a byte now and then never lets the channel's own time-out pass.
+    # Anyone who sends a byte now and then never lets the channel's own time-out pass.
     waits = channel.gettimeout() is not None
     while len(parts) < count:
         try:

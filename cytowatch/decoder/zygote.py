@@ -1,4 +1,4 @@
-"""The zygote: a small process that has the decoders loaded and forks one child an uploaded file.
+"""The zygote: a small process that has the decoders loaded and forks one child per uploaded file.
 
 It has one thread and never runs an image operation: children of a zygote that did, hung. It is
 started by the daemon's main thread as ``python -m cytowatch.decoder.zygote DESCRIPTOR MODULE`` and
@@ -32,7 +32,7 @@ Serve = Callable[[socket.socket, str, Config], None]
 _LARGEST_REQUEST = 1 << 16
 _ROUNDS = 1000
 _LONGEST_REASON = 300
-#: imagecodecs loads its codecs when they are used first, which would be in every child anew.
+#: imagecodecs loads its codecs when they are used first, which would be in every child again.
 _PRELOADED = ("numpy", "pyvips", "tifffile", "openslide", "imagecodecs._jpeg8", "PIL.Image")
 
 
@@ -68,7 +68,7 @@ def main(descriptor: int, module: str) -> None:
         serve = _served_by(module)
         seccomp.prepare()
     except Exception as error:
-        # Whoever waits for it learns why it does not come.
+        # Anyone who waits for it learns why it does not come.
         said = outside.text(f"{type(error).__name__}: {error}", most=_LONGEST_REASON)
         requests.send(json.dumps({"failed": said}).encode())
         raise
@@ -141,14 +141,14 @@ def _configuration(text: str) -> Config:
 
 def _reap(pid: int) -> dict[str, Any]:
     if not _kill(pid):
-        return {"error": f"{pid} is no child of this process"}
+        return {"error": f"{pid} is not a child of this process"}
     _, status = os.waitpid(pid, 0)
     _end_orphans()
     return {"status": status}
 
 
 def _end_orphans() -> None:
-    """End whatever is our child and was not forked by us: a decoder that has ended had started it.
+    """End anything that is our child and was not forked by us: a decoder that has ended had started it.
 
     One that forks all the while is outrun: each round leaves nobody who was there when it began.
     """
@@ -170,7 +170,7 @@ def _our_children() -> set[int]:
         with open(f"/proc/self/task/{os.getpid()}/children", "rb") as file:
             return {int(one) for one in file.read().split()}
     except OSError:
-        # Where /proc is hidden, the filter of system calls alone keeps a decoder from starting any.
+        # Where /proc is hidden, only the filter of system calls keeps a decoder from starting any.
         return set()
 
 

@@ -1,7 +1,7 @@
 """The few calls that everything rests on: renames that never replace, fsync, and ways through a tree.
 
-Whoever asks for an fsync has a case in ``tests/unit/test_power.py`` or ``test_power_everywhere.py`` that
-fails without it, and a test there finds whoever has none.
+Anyone who asks for an fsync has a case in ``tests/unit/test_power.py`` or ``test_power_everywhere.py`` that
+fails without it, and a test there finds anyone who has none.
 
 Source: rename(2), renameat2(2), fsync(2); what ext4 keeps after a power cut was tried.
 """
@@ -35,7 +35,7 @@ __all__ = [
     "write_note",
 ]
 
-#: No tree of ours is nested so deeply; one that is was made by somebody else.
+#: No tree of our own is nested so deeply; one that is was made by somebody else.
 _DEEPEST = 128
 #: So many folders of others' are removed at a time at most.
 _MOST_REMOVED = 10_000
@@ -86,7 +86,7 @@ def rename(
 
 
 def is_directory(entry: os.DirEntry[Any]) -> bool:
-    """Whether it is a directory, and no link to one; where that cannot be known, whoever enters it learns why.
+    """Whether it is a directory, and no link to one; where that cannot be known, anyone who enters it learns why.
 
     A disk that errs at one name must not end the look at all the others.
     """
@@ -135,7 +135,7 @@ def walk(top: str | Path) -> Iterator[tuple[str, list[str], list[str]]]:
     Raises
     ------
     OSError
-        ENAMETOOLONG: it is nested more deeply than any tree of ours.
+        ENAMETOOLONG: it is nested more deeply than any tree of our own.
     """
     waiting = [(os.fspath(top), 0)]
     while waiting:
@@ -233,7 +233,7 @@ def write_note(path: Path, text: str) -> None:
 
 
 def write_fresh(path: Path, text: str) -> None:
-    """Write a file of ours in the place of whatever lies at `path`.
+    """Write a file of our own in the place of anything that lies at `path`.
 
     Nothing is written through a link or into a FIFO that somebody left there, and a folder goes to
     another name.
@@ -247,7 +247,7 @@ def write_fresh(path: Path, text: str) -> None:
 
 
 def move_over(source: Path, target: Path) -> None:
-    """Rename a file of ours over whatever lies at `target`; a folder there goes to another name."""
+    """Rename a file of our own over anything that lies at `target`; a folder there goes to another name."""
     try:
         os.rename(source, target)
     except IsADirectoryError:

@@ -56,11 +56,11 @@ NAMES = (
     "children.announced",  # the manifest of an archive names its members, none is handed out
     "child.published",  # one more member is handed out
     "folder.entered",  # the uploaded file of a dropped folder is made
-    "hook.noted",  # a delivery is on disk, what it tells of has not come about
+    "hook.noted",  # a delivery is on disk, what it reports has not come about
     "project.linked",  # a project shows what is not in storage yet
     "duplicate.linked",  # one directory of a duplicate is a link
     "source.given_up",  # the manifest no longer names a source that is to go
-    "trash.renamed",  # something of ours is in the trash and not deleted
+    "trash.renamed",  # something of our own is in the trash and not deleted
 )
 
 

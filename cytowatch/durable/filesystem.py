@@ -35,7 +35,7 @@ _WITH_JOURNAL = frozenset({"xfs", "btrfs", "zfs", "f2fs", "bcachefs", "jfs"})
 def is_local(path: Path) -> bool:
     """Whether this kernel sees all who write to the filesystem of `path`.
 
-    Where it does not, on cifs, nfs, 9p and whatever a program serves (fuse), events are missed and
+    Where it does not, on cifs, nfs, 9p and anything that a program serves (fuse), events are missed and
     a lease that is granted proves nothing of the writers on other machines.
     """
     kind = _kind(path)
@@ -76,7 +76,7 @@ def _mount(descriptor: int) -> int:
 
 
 def keeps_renames(path: Path) -> bool | None:
-    """Whether a rename on the filesystem of `path` is one step after a power cut as well; None: nobody knows.
+    """Whether a rename on the filesystem of `path` is one step after a power cut as well; None: unknown.
 
     Source: proc(5), ``mountinfo``; ext4 shows its journal in ``/proc/fs/jbd2/``.
     """

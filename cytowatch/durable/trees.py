@@ -1,4 +1,4 @@
-"""Directory trees that others made: measured and removed without recursion, whatever their depth and modes.
+"""Directory trees that others made: measured and removed without recursion, of any depth and with any modes.
 
 A decoder process may nest directories 5,000 levels deep, take away their permissions, or make ten million
 files. Python's own `shutil.rmtree` and `os.walk` recurse (before 3.13 and 3.12), and follow paths by name.
@@ -23,7 +23,7 @@ _SMALL_FOLDER_BYTES = 4096
 
 
 def remove(path: Path, *, patience_s: float | None = None) -> bool:
-    """Remove whatever is at `path`; give whether all of it is gone.
+    """Remove anything that is at `path`; give whether all of it is gone.
 
     Nothing is followed. Directories are moved up to the top before they are emptied, so that neither depth
     nor the length of a path matters, and one level's descriptors are enough.
@@ -140,7 +140,7 @@ def _taken_apart(top: int, name: str, end: float | None) -> bool:
 
 
 def _make_accessible(path: str | Path, *, at: int | None = None) -> None:
-    """Let its owner enter and change a directory; a link at its place is left alone."""
+    """Let its owner enter and change a directory; a link at its place is left only."""
     with suppress(OSError):
         descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
         try:

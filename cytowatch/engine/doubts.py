@@ -53,7 +53,7 @@ class Doubts:
             return id_ in self._different
 
     def forget(self, id_: str) -> None:
-        """It has come to its end."""
+        """It is finished."""
         with self._lock:
             self._claimed.pop(id_, None)
             self._overdrawn.pop(id_, None)

@@ -1,10 +1,15 @@
-"""Slides with the same content: which was the first, and whether that is true of their bytes.
+"""What becomes of an uploaded file whose content its user has sent before.
+
+With ``storage.duplicates = "link"`` it is shown by links to the first one, which may be in work still.
+`decide` says what is to be done now, before a decoder process is forked for it.
 
 A hash is what a decoder says, and one that was taken over may state another slide's. So before a slide is
 linked to the first one, or refused for it, the bytes of both are compared.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import structlog
 
@@ -14,31 +19,63 @@ from cytowatch.engine.treatment import Treatment
 from cytowatch.model import Outcome
 from cytowatch.record import manifest
 from cytowatch.record.entries import FileEntry
-from cytowatch.record.errors import DeploymentError, TransientError
+from cytowatch.record.errors import DeploymentError
 from cytowatch.record.manifest import ManifestError
 from cytowatch.record.names import UploadedFileId
+from cytowatch.record.place import Place
 from cytowatch.record.status import Status
-from cytowatch.transitions import enter
-from cytowatch.transitions.enter import Place
+from cytowatch.transitions import correct
 from cytowatch.tree.index.index import content_key
 
 __all__ = [
     "GONE",
-    "duplicate_of",
-    "first_of",
-    "is_to_be_linked",
+    "Decision",
+    "Go",
+    "Gone",
+    "Linked",
+    "Wait",
+    "decide",
     "lacks_pyramid",
+    "of",
     "proven",
     "register",
-    "wait_for_first",
 ]
 
 GONE = DeploymentError(
     "first_gone", "the one of the same content that it was to be linked to is gone", retryable=True
 )
+
+
 #: The first one of a content may move on, or get its name, while it is looked for.
 _LOOKS_FOR_FIRST = 10
 _BETWEEN_LOOKS_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Go:
+    """It is treated as any other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """`first` has the same content and is still in work."""
+
+    first: str
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """It is to be shown by links to `first`."""
+
+    first: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The first one is gone, and nothing was derived of this one because of it."""
+
+
+Decision = Go | Wait | Linked | Gone
 
 
 def register(with_: Treatment, place: Place) -> None:
@@ -48,27 +85,76 @@ def register(with_: Treatment, place: Place) -> None:
         with_.contents.first(place.manifest["user"], key, place.manifest["id"])
 
 
-def duplicate_of(with_: Treatment, place: Place, outcome: Outcome) -> str | None:
+def of(with_: Treatment, place: Place, outcome: Outcome) -> str | None:
     """The id of the first uploaded file of the user with the same content, in storage or in work."""
     detecting = place.status is Status.DETECTING_FORMAT
-    if with_.doubts.is_different(place.manifest["id"]):
-        return None
     known = None if detecting else place.manifest["duplicate_of"]
     files: list[FileEntry] = outcome.changes.get("files", place.manifest["files"])
     key = content_key(files)
     if key is None:
         return known
     user, id_ = place.manifest["user"], place.manifest["id"]
-    # In this order: whoever is not in work any more is in the index by then.
+    # In this order: one that is not in work any more is in the index by then.
     in_work = known or with_.contents.first(user, key, id_)
-    first = with_.index.first(user, key) or in_work
+    first = with_.transitions.index.first(user, key) or in_work
     if first == id_:
         first = in_work
-    if first == id_:
+    if first == id_ or with_.doubts.is_different(id_):
         return None
     # A slide is refused on the word of two decoders, unless both are read; what is to be linked is read later.
-    fresh = with_.config.storage.duplicates == "reject" and detecting
-    return None if fresh and not _has_same_bytes(with_, place, files, first) else first
+    refuses = with_.transitions.config.storage.duplicates == "reject" and detecting
+    return None if refuses and not _has_same_bytes(with_, place, files, first) else first
+
+
+def decide(with_: Treatment, place: Place) -> Decision:
+    """What is to be done with `place` now, as far as its content is known."""
+    if not _is_to_be_linked(with_, place):
+        return Go()
+    first_id = place.manifest["duplicate_of"] or "-"
+    # In this order: it may be published between the two looks, and never goes back.
+    found = with_.transitions.spool.find(UploadedFileId(first_id))
+    if found is not None and not found[0].is_final:
+        return Wait(first_id)
+    first = _published(with_, place, first_id)
+    if first is not None:
+        return Linked(first)
+    return Gone() if lacks_pyramid(place) else Go()
+
+
+def _is_to_be_linked(with_: Treatment, place: Place) -> bool:
+    """Whether it is to be shown by links to the first one of its content, and nothing is derived."""
+    fresh = (
+        with_.transitions.config.storage.duplicates == "link"
+        and place.manifest["conversion"] is None
+    )
+    late = place.status in (Status.CONVERTING, Status.DEPLOYING)
+    duplicate = late and place.manifest["duplicate_of"] is not None
+    return correct.is_linked(place) or (duplicate and fresh)
+
+
+def lacks_pyramid(place: Place) -> bool:
+    """Whether its conversion was passed over for a first one that is gone since."""
+    form = place.manifest["format"]
+    flat = form is not None and not form["native"]
+    deploying = place.status is Status.DEPLOYING and place.manifest["conversion"] is None
+    return flat and deploying and not correct.is_linked(place)
+
+
+def _published(with_: Treatment, place: Place, id_: str) -> Place | None:
+    """The uploaded file `id_` of the same user, if it is in storage with all its bytes."""
+    path = with_.transitions.spool.storage / place.manifest["user"] / id_
+    try:
+        found = manifest.read(path)
+    except (OSError, ManifestError):
+        return None
+    for row in found["files"]:
+        file = path / row["path"]
+        if not file.is_file() or file.stat().st_size != row["size_bytes"]:
+            return None
+    has_source = any(row["role"] == "source" for row in found["files"])
+    return (
+        Place(status=manifest.status_of(found), path=path, manifest=found) if has_source else None
+    )
 
 
 def _has_same_bytes(with_: Treatment, place: Place, files: list[FileEntry], first: str) -> bool:
@@ -115,7 +201,7 @@ def _has_same_bytes(with_: Treatment, place: Place, files: list[FileEntry], firs
 
 
 def _in_work(with_: Treatment, id_: str) -> Place | None:
-    found = with_.spool.find(UploadedFileId(id_))
+    found = with_.transitions.spool.find(UploadedFileId(id_))
     if found is None or found[0].is_final:
         return None
     try:
@@ -124,66 +210,17 @@ def _in_work(with_: Treatment, id_: str) -> Place | None:
         return None
 
 
-def is_to_be_linked(with_: Treatment, place: Place) -> bool:
-    """Whether it is to be shown by links to the first one of its content, and nothing is derived."""
-    fresh = with_.config.storage.duplicates == "link" and place.manifest["conversion"] is None
-    late = place.status in (Status.CONVERTING, Status.DEPLOYING)
-    duplicate = late and place.manifest["duplicate_of"] is not None
-    return enter.is_linked(place) or (duplicate and fresh)
-
-
-def lacks_pyramid(place: Place) -> bool:
-    """Whether its conversion was passed over for a first one that is gone since."""
-    form = place.manifest["format"]
-    flat = form is not None and not form["native"]
-    deploying = place.status is Status.DEPLOYING and place.manifest["conversion"] is None
-    return flat and deploying and not enter.is_linked(place)
-
-
-def wait_for_first(with_: Treatment, place: Place) -> None:
-    """Wait until the first one of its content is in storage; if it ended in an error, do not.
+def proven(with_: Treatment, place: Place, first: Place) -> bool:
+    """Whether both have the same bytes; one that has begun to be linked was read before.
 
     Raises
     ------
-    TransientError
-        The first one is still in work.
+    IngestError
+        `output_refused`: the hashes of `place` are not those of its bytes.
     """
-    first = place.manifest["duplicate_of"] or "-"
-    found = with_.spool.find(UploadedFileId(first))
-    if found is not None and not found[0].is_final:
-        raise TransientError("duplicate", f"{first} has the same content and is still in work")
-
-
-def proven(with_: Treatment, place: Place, first: Place) -> bool:
-    """Whether both have the same bytes; one that has begun to be linked was read before."""
-    if enter.is_linked(place):
+    if correct.is_linked(place):
         return True
-    try:
-        same = _has_same_bytes(with_, place, place.manifest["files"], first.manifest["id"])
-    except (TransientError, Stopped, OSError):
-        enter.withdraw(place)
-        raise
+    same = _has_same_bytes(with_, place, place.manifest["files"], first.manifest["id"])
     if not same:
         with_.doubts.differs(place.manifest["id"])
     return same
-
-
-def first_of(with_: Treatment, place: Place) -> Place | None:
-    """The uploaded file that `place` is a duplicate of, if it is in storage with all its bytes."""
-    return _published(with_, place, place.manifest["duplicate_of"] or "-")
-
-
-def _published(with_: Treatment, place: Place, id_: str) -> Place | None:
-    path = with_.spool.storage / place.manifest["user"] / id_
-    try:
-        found = manifest.read(path)
-    except (OSError, ManifestError):
-        return None
-    for row in found["files"]:
-        file = path / row["path"]
-        if not file.is_file() or file.stat().st_size != row["size_bytes"]:
-            return None
-    has_source = any(row["role"] == "source" for row in found["files"])
-    return (
-        Place(status=manifest.status_of(found), path=path, manifest=found) if has_source else None
-    )

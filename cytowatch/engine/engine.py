@@ -18,6 +18,9 @@ from cytowatch.engine.fair import FairQueue
 from cytowatch.engine.treat import Treatment, give_up, treat
 from cytowatch.record.errors import TransientError
 from cytowatch.record.names import UploadedFileId
+from cytowatch.record.place import Place
+from cytowatch.record.status import Status
+from cytowatch.transitions.moves import Transitions
 from cytowatch.tree.pauses import Pauses
 
 __all__ = ["Engine", "workers"]
@@ -30,7 +33,7 @@ _LONGEST_PAUSE_S = 60.0
 def workers(settings: Settings) -> int:
     """How many uploaded files are in work at a time.
 
-    For ``auto`` one a core; with a cluster as many as may wait there for its workers' resources.
+    For ``auto`` one per core; with a cluster as many as may wait there for its workers' resources.
     """
     if isinstance(settings.workers, int):
         return settings.workers
@@ -65,9 +68,14 @@ class Engine:
         #: Uploaded files that wait for the machine: id -> (why, detail).
         self.waiting: dict[UploadedFileId, tuple[str, str]] = {}
 
+    @property
+    def _moves(self) -> Transitions:
+        return self._treatment.transitions
+
     def reconfigure(self, config: Config) -> None:
         """What begins from now on is treated by `config`."""
-        self._treatment = replace(self._treatment, config=config)
+        moves = replace(self._treatment.transitions, config=config)
+        self._treatment = replace(self._treatment, transitions=moves)
 
     def submit(self, user: str, id_: UploadedFileId, size_bytes: int | None = None) -> None:
         """Let `id_` be treated in its turn; a second time while it is in work does nothing.
@@ -123,7 +131,7 @@ class Engine:
     def _give_way(self) -> None:
         """Between two stages of a file: first one of a user who has none in work at all.
 
-        So whoever drops a single slide waits for one stage of one file at most, however many
+        So anyone who drops a single slide waits for one stage of one file at most, however many
         another one has dropped. The file that gives way keeps its child, and is not given way in.
         """
         if getattr(self._giving_way, "now", False):
@@ -146,7 +154,7 @@ class Engine:
         pause: TransientError | None = None
         try:
             failpoints.poisoned("treatment", id_, depth=1)
-            treat(self._treatment, id_)
+            self._submit_members(treat(self._treatment, id_))
         except TransientError as fault:
             pause = fault
         except Stopped:
@@ -155,7 +163,7 @@ class Engine:
             pause = self._unexpected(id_, error)
         if pause is not None and self.waiting.get(id_, ("", ""))[0] != pause.why:
             with aside.fence("uploaded_file", id_):
-                self._treatment.observer.held_up(id_, pause.why, pause.detail)
+                self._moves.observer.held_up(id_, pause.why, pause.detail)
         with self._lock:
             self._busy.pop(id_, None)
             if pause is None or self._treatment.stop.is_set():
@@ -168,16 +176,23 @@ class Engine:
                 seconds = min(_LONGEST_PAUSE_S, self._pauses.get(id_, _FIRST_PAUSE_S / 2) * 2)
                 self._pauses[id_] = seconds
                 self.waiting[id_] = (pause.why, pause.detail)
-                heapq.heappush(self._paused, (self._treatment.monotonic() + seconds, user, id_))
+                heapq.heappush(self._paused, (self._moves.monotonic() + seconds, user, id_))
         self._wake()
+
+    def _submit_members(self, place: Place | None) -> None:
+        """What an archive has handed out is treated in its turn."""
+        if place is None or place.status is not Status.EXTRACTED:
+            return
+        for child in place.manifest["children"]:
+            self.submit(place.manifest["user"], UploadedFileId(child))
 
     def _unexpected(self, id_: UploadedFileId, error: BaseException) -> TransientError | None:
         """Report a defect; `id_` is tried again, and ends as an error after `max_attempts` of them."""
         with aside.fence("uploaded_file", id_):
-            self._treatment.observer.unforeseen(id_, error)
+            self._moves.observer.unforeseen(id_, error)
         said = outside.text(f"{type(error).__name__}: {error}")
         self._defects[id_] = self._defects.get(id_, 0) + 1
-        if self._defects[id_] >= self._treatment.config.engine.max_attempts:
+        if self._defects[id_] >= self._moves.config.engine.max_attempts:
             with aside.fence("uploaded_file", id_) as giving_up:
                 give_up(self._treatment, id_, said)
             if not giving_up.failed:
@@ -187,12 +202,12 @@ class Engine:
     def _size_bytes(self, id_: UploadedFileId) -> int:
         """How large `id_` is; what cannot be looked up is taken for small."""
         with aside.fence("row", id_):
-            return self._treatment.index.size_bytes(id_)
+            return self._moves.index.size_bytes(id_)
         return 0
 
     def _hurry(self, reasons: tuple[str, ...]) -> None:
         """One is done: what waits for that may go on now."""
-        now = self._treatment.monotonic()
+        now = self._moves.monotonic()
         self._paused = [
             (min(due, now) if self.waiting.get(id_, ("", ""))[0] in reasons else due, user, id_)
             for due, user, id_ in self._paused

@@ -30,6 +30,6 @@ class Contents:
             return self._first.setdefault((user, key), id_)
 
     def release(self, id_: str) -> None:
-        """`id_` has come to its end: from now on the index knows it, if it was a good one."""
+        """`id_` is finished: from now on the index knows it, if it was a good one."""
         with self._lock:
             self._first = {key: other for key, other in self._first.items() if other != id_}

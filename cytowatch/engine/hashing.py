@@ -54,7 +54,7 @@ class Hasher:
         self._thread.start()
 
     def stop(self) -> None:
-        """End; what is hashed now is hashed anew later."""
+        """End; what is hashed now is hashed again later."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -102,9 +102,9 @@ class Hasher:
         digests = {name: digest for name, (digest, _) in seen.items()}
         lacks = [f"{name}: {lack}" for name, (_, lack) in seen.items() if lack is not None]
         for lack in lacks:
-            # It is published, so whoever looks at it must see that it is not whole.
+            # It is published, so anyone who looks at it must see that it is not whole.
             self._log.error("not_whole", id=path.name, lacks=lack[:300])
-        # Whoever links it to a project meanwhile changes the manifest as well.
+        # Anyone who links it to a project meanwhile changes the manifest as well.
         with durable.directory(path) as descriptor:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             found = manifest.read(path)

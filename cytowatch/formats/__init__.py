@@ -1,4 +1,4 @@
-"""Every format that cytowatch knows, one module a row; the first bytes decide, never a name."""
+"""Every format that cytowatch knows, one module per row; the first bytes decide, never a name."""
 
 from __future__ import annotations
 

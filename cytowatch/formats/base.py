@@ -50,7 +50,7 @@ class Probe:
 
     @functools.cached_property
     def tiff(self) -> Tiff | None:
-        """The TIFF structure, or None if it is no TIFF, one that cannot be read, or DICOM as well."""
+        """The TIFF structure, or None if it is not a TIFF, one that cannot be read, or DICOM as well."""
         if is_whole_slide(self.head):
             return None
         try:

@@ -32,7 +32,7 @@ def matches(probe: Probe) -> str | None:
 
 
 def series(probe: Probe) -> str | None:
-    """The UID of the series that a part of a whole slide belongs to; None if it is no such part."""
+    """The UID of the series that a part of a whole slide belongs to; None if it is not such a part."""
     # What is deflated pydicom would inflate whole, and OpenSlide reads no such slide.
     if probe.head[128:132] != b"DICM" or _DEFLATED in probe.head:
         return None
@@ -46,7 +46,7 @@ def series(probe: Probe) -> str | None:
                 file, stop_before_pixels=True, specific_tags=["SeriesInstanceUID", "SOPClassUID"]
             )
             return str(found.SeriesInstanceUID) if found.SOPClassUID == _WHOLE_SLIDE else None
-        except Exception:  # noqa: BLE001 - whatever it raises, it is taken for no part of a slide
+        except Exception:  # noqa: BLE001 - no matter what it raises, it is taken for no part of a slide
             return None
 
 

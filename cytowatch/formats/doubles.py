@@ -37,7 +37,7 @@ def is_whole_slide(head: bytes) -> bool:
 
 
 def has_zip_behind(descriptor: int, size_bytes: int) -> bool:
-    """Whether the file ends with the directory of a zip, whatever it begins with."""
+    """Whether the file ends with the directory of a zip, no matter what it begins with."""
     begin = max(0, size_bytes - _MOST_COMMENT - 22)
     tail = os.pread(descriptor, size_bytes - begin, begin)
     at = tail.rfind(_ZIP_END)

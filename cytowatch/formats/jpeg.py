@@ -20,7 +20,7 @@ def matches(probe: Probe) -> str | None:
 
 
 def is_jpeg_ls(head: bytes) -> bool:
-    """Whether its frame is one of JPEG-LS, which shares its markers alone with JPEG (T.87, C.1)."""
+    """Whether its frame is one of JPEG-LS, which shares only its markers with JPEG (T.87, C.1)."""
     at = 2
     while head[at : at + 1] == b"\xff" and at + 4 <= len(head):
         # Segments of applications, tables and comments may come before the frame.

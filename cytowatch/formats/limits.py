@@ -1,4 +1,4 @@
-"""What is refused from its headers alone, before a pixel is decoded: (reason, detail), or None.
+"""What is refused only from its headers, before a pixel is decoded: (reason, detail), or None.
 
 Headers are a few bytes that anybody can write; decoding what they promise can take days.
 """

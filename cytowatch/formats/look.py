@@ -20,8 +20,8 @@ T = TypeVar("T")
 def safely(function: Callable[[Probe], T], probe: Probe, otherwise: Callable[[], T]) -> T:
     """What `function` makes of `probe`; if it stumbles over the bytes, what `otherwise` gives.
 
-    A stumble is a defect of ours and is told as one, and the file goes on to a child of its own,
-    where whatever is wrong with it costs one error.
+    A stumble is a defect of our own and is reported as one, and the file goes on to a child of its own,
+    where anything that is wrong with it costs one error.
 
     Raises
     ------
@@ -35,7 +35,7 @@ def safely(function: Callable[[Probe], T], probe: Probe, otherwise: Callable[[],
         if error.errno != errno.EINVAL:
             raise
         told: BaseException = error
-    except Exception as error:  # noqa: BLE001 - whatever a hostile file makes our parsers do
+    except Exception as error:  # noqa: BLE001 - no matter what a hostile file makes our parsers do
         told = error
     structlog.get_logger().error(
         "unexpected",

@@ -1,6 +1,6 @@
 """Which vendor a file is of: one decision for all formats, so that exactly one can match.
 
-Source: https://openslide.org/formats/ (a page a vendor); the OME-TIFF specification.
+Source: https://openslide.org/formats/ (a page per vendor); the OME-TIFF specification.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def vendor(probe: Probe) -> Mark | None:
 
 
 def marked(id: str) -> Callable[[Probe], str | None]:  # noqa: A002
-    """What a format that is told by its vendor's mark has for `Format.matches`."""
+    """What a format that is recognised by its vendor's mark has for `Format.matches`."""
 
     def matches(probe: Probe) -> str | None:
         found = vendor(probe)
@@ -113,7 +113,7 @@ def levels(tiff: Tiff) -> list[tuple[int, int]]:
 
 
 def openslide_vendor(probe: Probe) -> str | None:
-    """What OpenSlide takes the probed file for; None where it may not be opened, or is no slide."""
+    """What OpenSlide takes the probed file for; None where it may not be opened, or is not a slide."""
     if probe.path is None:
         return None
     # Imported here: the daemon itself never decodes, and never gives a path.

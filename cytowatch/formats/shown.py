@@ -25,7 +25,7 @@ def misread(tiff: Tiff) -> str | None:
 
 
 def unheeded(tiff: Tiff) -> str | None:
-    """What it states that is paid no heed to: a turn, or a sample that is no transparency."""
+    """What it states that is paid no heed to: a turn, or a sample that is not transparency."""
     return _first(said for one in _levels(tiff) for said in (_turn(one), _further_samples(one)))
 
 
@@ -71,5 +71,5 @@ def _further_samples(directory: Directory) -> str | None:
     further = directory.number(277, 1) - _COLOURS.get(directory.number(262, 2), 3)
     stated = directory.numbers(338)
     if further > len(stated) or 0 in stated:
-        return "samples beside its colours that are no transparency"
+        return "samples beside its colours that are not transparency"
     return None

@@ -23,7 +23,7 @@ _AVIF = frozenset({b"avif", b"avis"})
 _HEIC = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"})
 _OLE = bytes.fromhex("D0CF11E0A1B11AE1")
 _ZIP_ENTRY = b"PK\x03\x04"
-#: With which member the packages of Office begin, whoever wrote them.
+#: With which member the packages of Office begin, no matter who wrote them.
 _OF_OFFICE = (
     b"[Content_Types].xml", b"_rels/.rels", b"docProps/app.xml", b"docProps/core.xml",
     b"word/document.xml", b"xl/workbook.xml", b"ppt/presentation.xml",
@@ -33,6 +33,20 @@ _ISYNTAX = re.compile(
     rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?<DataObject\s+ObjectType=[\"']DPUfsImport"
 )
 _LIF = b"\x70\x00\x00\x00"
+_MOST_NAMED = 5
+#: Texts that name the slides of a fluorescence set, a channel each: how one begins, what it is called, the names.
+_LISTS = (
+    (
+        re.compile(rb"(\xef\xbb\xbf)?\s*\[NanoZoomer Digital Pathology Image Set\]"),
+        "the list of a Hamamatsu set (NDPIS)",
+        re.compile(rb"^Image\d+\s*=([^\r\n]+)", re.MULTILINE),
+    ),
+    (
+        re.compile(rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?<ImageList[\s>]"),
+        "the list of an Aperio set (AFI)",
+        re.compile(rb"<Path>([^<]+)</Path>"),
+    ),
+)
 
 
 def known(head: bytes) -> tuple[str, str] | None:
@@ -40,8 +54,22 @@ def known(head: bytes) -> tuple[str, str] | None:
 
     >>> known(b"%PDF-1.7")[0]
     'a PDF document'
+    >>> known(b"[NanoZoomer Digital Pathology Image Set]\\nImage0=a-DAPI.ndpi\\nImage1=a-FITC.ndpi\\n")[1]
+    'drop the slides that it names, each of which is shown by itself: a-DAPI.ndpi, a-FITC.ndpi'
     """
+    for is_it, what, names in _LISTS:
+        if is_it.match(head):
+            return what, _to_send([one.strip() for one in names.findall(head)])
     return next(((what, how) for is_it, what, how in _KINDS if is_it(head)), None)
+
+
+def _to_send(named: list[bytes]) -> str:
+    """What to do with the list of a set, which holds no pixels."""
+    some = ", ".join(one.decode("utf-8", "replace") for one in named[:_MOST_NAMED])
+    more = " and others" if len(named) > _MOST_NAMED else ""
+    return (
+        f"drop the slides that it names, each of which is shown by itself: {some or 'none'}{more}"
+    )
 
 
 def is_foreign(head: bytes) -> bool:
@@ -51,7 +79,7 @@ def is_foreign(head: bytes) -> bool:
 
 
 def office_document(head: bytes) -> bool:
-    """Whether a zip is the package of a document, whose pictures are no slides."""
+    """Whether a zip is the package of a document, whose pictures are not slides."""
     if not head.startswith(_ZIP_ENTRY) or len(head) < 30:
         return False
     length, extra = struct.unpack_from("<HH", head, 26)

@@ -1,6 +1,6 @@
-"""Telling others that an uploaded file came to its end: pending deliveries, and who makes them.
+"""Telling others that an uploaded file is finished: pending deliveries, and who makes them.
 
-A delivery is noted on disk before the rename that it tells of, so that no crash can forget it;
+A delivery is noted on disk before the rename that it reports, so that no crash can forget it;
 one that never came about is dropped at the next start.
 
 Who delivers is `hooks.deliver`, which the commands do without: they start sooner by it.

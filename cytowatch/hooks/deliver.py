@@ -150,7 +150,7 @@ def _run(hook: Hook, one: Pending, path: Path, found: Manifest) -> str:
     except OSError as error:
         raise DeliveryError(f"it closed its standard input: {error.strerror}") from error
     finally:
-        # Whatever it started and left behind goes with it.
+        # Anything that it started and left behind goes with it.
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -1,4 +1,4 @@
-"""What is still to be told, one small file each: ``state/hooks/<hook>~<id>.<STATUS>.json``."""
+"""What is still to be delivered, one small file each: ``state/hooks/<hook>~<id>.<STATUS>.json``."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _dead(spool: Spool) -> Path:
 def note(
     spool: Spool, hooks: Iterable[Hook], found: Manifest, status: Status, *, now: datetime
 ) -> None:
-    """Note, before it is so, that `found` comes to its end in `status`.
+    """Note, before it is so, that `found` is finished in `status`.
 
     Raises
     ------
@@ -117,10 +117,10 @@ def bury(spool: Spool, one: Pending) -> None:
 
 
 def revive(spool: Spool, one: Pending) -> None:
-    """Let a dead letter be tried anew, from the beginning."""
+    """Let a dead letter be tried again, from the beginning."""
     _folder(spool).mkdir(exist_ok=True, mode=0o750)
     _write(_dead(spool), replace(one, tries=0))
-    # One rename, for of two steps a power cut may keep the second alone.
+    # One rename, for of two steps a power cut may keep the second only.
     durable.move_over(_dead(spool) / one.file_name, _folder(spool) / one.file_name)
 
 
@@ -172,7 +172,7 @@ def _checked(document: dict[str, Any], name: str) -> Pending:
 
 
 def pending(spool: Spool) -> list[Pending]:
-    """All that is still to be told, the oldest first."""
+    """All that is still to be delivered, the oldest first."""
     return _read(_folder(spool))
 
 
@@ -207,7 +207,7 @@ def place_of(spool: Spool, one: Pending) -> tuple[Path, Manifest] | None:
 def drop_untrue(spool: Spool) -> Iterator[Pending]:
     """At a start: drop what was noted and did not come about; nothing is in work yet.
 
-    It is noted anew when it does. What was removed since is dropped as well.
+    It is noted again when it does. What was removed since is dropped as well.
     """
     for one in pending(spool):
         untrue = False

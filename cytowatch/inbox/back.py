@@ -26,6 +26,9 @@ __all__ = ["Unit", "give_back", "opened", "put"]
 #: The file in ``<id>/`` whose name says under which number its files go back: a second try goes on with it.
 _MARK = re.compile(r"back\.(\d+)")
 _MOST_TRIES = 1000
+#: The ending of a text that says why something was handed back, and the mark that it was written.
+_WHY = ".why.txt"
+_TOLD = "back.told"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,10 +139,15 @@ def put(source: Path, name: str, at: int) -> str:
     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
 
 
-def give_back(place: Path, unit: Unit, inbox: Path, folder: str) -> None:
+def give_back(place: Path, unit: Unit, inbox: Path, folder: str, *, why: str = "") -> None:
     """Rename the files of `unit` from the ``<id>/`` at `place` into `folder` of the inboxes.
 
     After a crash it goes on where it was if it is called again.
+
+    Parameters
+    ----------
+    why
+        A text that is put beside them, as ``NAME.why.txt``; none if it is empty.
 
     Raises
     ------
@@ -162,6 +170,18 @@ def give_back(place: Path, unit: Unit, inbox: Path, folder: str) -> None:
                 put(place / source, name, inner)
                 # Its old name goes with its directory.
                 os.fsync(inner)
+        if why and paths and not _is_file(place / _TOLD):
+            top = next(iter(paths.values())).partition("/")[0]
+            written = place / f"{_TOLD}.new"
+            written.write_text(why, "utf-8", "replace")
+            written.chmod(0o660)
+            put(written, _beside(top), at)
+            (place / _TOLD).touch()
+
+
+def _beside(name: str) -> str:
+    """The name of the text beside `name`, cut where it would be too long for a file system."""
+    return os.fsdecode(os.fsencode(name)[: 255 - len(_WHY)]) + _WHY
 
 
 def _is_file(path: Path) -> bool:
@@ -208,7 +228,7 @@ def _free(unit: Unit, at: int) -> int:
                 with durable.directory(name, at=at) as folder:
                     _pass_on_folder(folder, at)
         except FileExistsError:
-            # Somebody was faster: another one's folder is no place for these.
+            # Somebody was faster: another one's folder is not a place for these.
             for name in made:
                 with suppress(OSError):
                     os.rmdir(name, dir_fd=at)

@@ -3,7 +3,7 @@
 watchdog walks folders with `os.walk`, whose recursion ends the thread that reads the kernel's queue at some
 990 levels, makes events of everything below a folder that came, and compares each folder that was moved with
 all that it watches. Here a folder is watched as deep as the scan looks, one event names the inbox in which
-something happened, and whatever one event raises is set aside.
+something happened, and anything that one event raises is set aside.
 
 Source: watchdog 7, ``observers/inotify.py`` and ``observers/polling.py``, of which some that is not public is
 overridden; the version is pinned below 8.
@@ -70,7 +70,7 @@ def most_watches() -> int:
 class _Group(InotifyWatchGroup):
     """The watches of ``inbox/`` and of what lies below it; no user has more than a share of them.
 
-    What is beyond that share is found by the scan alone.
+    What is beyond that share is found by the scan only.
     """
 
     def __init__(self, *arguments: Any, most: int, **more: Any) -> None:
@@ -136,7 +136,7 @@ class _Group(InotifyWatchGroup):
             waiting += [(inner, depth + 1) for inner in below]
 
     def _watched(self, folder: bytes) -> bool:
-        """Watch `folder`, whatever it was called before; tells whether that was possible."""
+        """Watch `folder`, no matter what it was called before; tells whether that was possible."""
         user = self._whose(folder)
         theirs = self._of_user.setdefault(user, set())
         if len(theirs) >= self._most and folder not in self._active_callbacks_by_path:
@@ -187,7 +187,7 @@ class _Emitter(InotifyEmitter):
 
 
 def inotify() -> BaseObserver:
-    """An observer that is told by the kernel."""
+    """An observer that the kernel informs."""
     InotifyMoveEventGrouper.delay = _PAIRING_S
     # A folder that was moved is watched once more under its new name, which watchdog remarks upon.
     warnings.filterwarnings("ignore", message="Callback with id", category=RuntimeWarning)
@@ -201,7 +201,7 @@ def polling(top: str, interval_s: float) -> BaseObserver:
     slashes = top.count("/")
 
     def listed(path: str | None) -> Iterator[os.DirEntry[str]]:
-        """What lies in a folder; nothing where it cannot be told, or where the scan does not look."""
+        """What lies in a folder; nothing where that is unknown, or where the scan does not look."""
         path = path or "."
         if path.count("/") - slashes > DEEPEST + 1:
             return iter(())

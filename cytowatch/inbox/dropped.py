@@ -51,7 +51,7 @@ class DroppedFolders(Protocol):
 
 
 class Dropped:
-    """Guards since when nothing has happened in each folder that is open; for the main thread alone.
+    """Guards since when nothing has happened in each folder that is open; for the main thread only.
 
     Parameters
     ----------

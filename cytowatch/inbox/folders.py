@@ -12,25 +12,24 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import cast
 
 from cytowatch import aside, durable
+from cytowatch.config import Config
 from cytowatch.config.keys import Storage
 from cytowatch.durable.failpoints import reached
-from cytowatch.engine.treat import Observer
 from cytowatch.formats import directory
 from cytowatch.record import manifest, names
 from cytowatch.record.entries import FormatEntry, Manifest, SkippedEntry
 from cytowatch.record.errors import ExtractionError
 from cytowatch.record.manifest import ManifestError
 from cytowatch.record.names import UploadedFileId
+from cytowatch.record.place import Place
 from cytowatch.record.status import Status
 from cytowatch.transitions import enter
-from cytowatch.transitions.enter import Place
-from cytowatch.tree.index.index import Index
-from cytowatch.tree.spool import Spool
+from cytowatch.transitions.moves import Transitions
 
 __all__ = ["Folders"]
 
@@ -44,37 +43,38 @@ _NOTHING = ExtractionError("no_image", "its images were taken away again before 
 @dataclass(slots=True)
 class _Open:
     place: Place
-    #: Children that are not in its manifest so far.
+    #: Children that are not yet in its manifest.
     unnoted: list[str] = field(default_factory=list)
     #: When they may be written down next, on the monotonic clock.
     note_at: float = 0.0
 
 
 class Folders:
-    """Guards the uploaded files of dropped folders; for the main thread alone."""
+    """Guards the uploaded files of dropped folders; for the main thread only."""
 
     def __init__(
         self,
-        spool: Spool,
-        observer: Observer,
-        index: Index,
+        transitions: Transitions,
         *,
-        now: Callable[[], datetime],
         make_id: Callable[[datetime, str], UploadedFileId],
         software: dict[str, str],
         settings: Storage,
     ) -> None:
-        self._spool = spool
+        self._moves = transitions
+        self._spool = transitions.spool
         self._settings = settings
-        self._observer = observer
-        self._index = index
-        self._now = now
+        self._index = transitions.index
+        self._now = transitions.now
         self._make_id = make_id
         self._software = software
         #: By the folder's path below ``inbox/``, as the system spells it.
         self._open: dict[str, _Open] = {}
-        #: Those that a start could not take up so far.
+        #: Those that a start could not take up yet.
         self._untaken: list[UploadedFileId] = []
+
+    def reconfigure(self, config: Config) -> None:
+        """What is finished from now on is told to the hooks of `config`."""
+        self._moves = replace(self._moves, config=config)
 
     @property
     def open(self) -> list[str]:
@@ -158,7 +158,7 @@ class Folders:
         path = self._spool.move(path, Status.EXTRACTING_DATA, durably=False)
         last = Place(status=Status.EXTRACTING_DATA, path=path, manifest=extracting)
         self._open[folder] = _Open(last)
-        self._observer.entered(first, last, 0.0)
+        self._moves.open_folder(first, last)
         reached("folder.entered")
 
     def claimed(self, folder: str, children: list[str]) -> None:
@@ -205,15 +205,14 @@ class Folders:
         changed = cast("Manifest", {**_with_children(self._open[folder]), "skipped": named})
         # First of all: after a kill between the two it is finished once more, and is still empty.
         self._remove_empty(folder)
-        after = (
-            enter.extracted(self._spool, place, changed, now=self._now())
-            if changed["children"]
-            else enter.fail(self._spool, place, _NOTHING, now=self._now())
-        )
+        since = datetime.fromisoformat(place.manifest["history"][-1]["at"])
+        began = self._moves.monotonic() - (self._now() - since).total_seconds()
+        if changed["children"]:
+            self._moves.extracted(place, changed, began=began)
+        else:
+            self._moves.fail(place, _NOTHING, began=began)
         del self._open[folder]
         aside.clear("folder", f"{folder}/")
-        began = datetime.fromisoformat(place.manifest["history"][-1]["at"])
-        self._observer.entered(place, after, (self._now() - began).total_seconds())
 
     def _remove_empty(self, folder: str) -> None:
         """Remove the folder and those in it, if no file is left: a technician sees that it is done."""

@@ -68,7 +68,7 @@ class Gatherer:
         self._stopped = False
 
     def stop(self) -> None:
-        """Let whoever looks now raise `Stopped` at the next file."""
+        """Let anyone who looks now raise `Stopped` at the next file."""
         self._stopped = True
 
     def bundles(
@@ -140,7 +140,7 @@ class Gatherer:
                 flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
                 descriptor = os.open(name, flags, dir_fd=at)
         except OSError:
-            # The claim will meet the same fault, and tell of it.
+            # The claim will meet the same fault, and report it.
             descriptor = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         try:
             probe = Probe(descriptor, name=name)
@@ -152,7 +152,7 @@ class Gatherer:
 def _bundle(room: str, group: Group, here: Mapping[str, Track]) -> Bundle:
     inside = tuple(here[path] for path in (*group.members, *group.sidecars))
     top, slash, _ = group.head.partition("/")
-    # A set's own folder at the top of an inbox is no dropped folder.
+    # A set's own folder at the top of an inbox is not a dropped folder.
     own = group.folder is not None and "/" not in group.folder and not slash
     loose = not slash or own or (group.folder is not None and "/" not in group.folder)
     folder = None if loose else f"{room}/{top}"

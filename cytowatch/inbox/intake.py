@@ -10,7 +10,7 @@ import errno
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -75,7 +75,7 @@ class _Running:
 
 
 class Intake:
-    """Guards what is known of the inboxes; used by the main thread alone, save `hint`.
+    """Guards what is known of the inboxes; used by the main thread only, save `hint`.
 
     Parameters
     ----------
@@ -83,6 +83,8 @@ class Intake:
         Makes an id from the time and a name.
     wake
         Called from other threads when there is something for the main loop.
+    images_of
+        The ids of the images of a user that were dropped alone under a name.
     """
 
     def __init__(
@@ -95,8 +97,10 @@ class Intake:
         software: dict[str, str],
         folders: DroppedFolders,
         wake: Callable[[], None],
+        images_of: Callable[[str, str], Sequence[str]] = lambda _user, _name: (),
     ) -> None:
         self._spool = spool
+        self._images_of = images_of
         self._config = config
         self._now = now
         self._make_id = make_id
@@ -183,7 +187,7 @@ class Intake:
         return self._sweep.go_on(now)
 
     def seen(self) -> tuple[int, bool]:
-        """How many drops no event told of, and whether all inboxes were looked at, since asked last."""
+        """How many drops no event announced, and whether all inboxes were looked at, since asked last."""
         return self._sweep.seen()
 
     def claim_due(self, now: float, pauses: Pauses) -> None:
@@ -260,7 +264,8 @@ class Intake:
         if bundle.group.missing is not None and not late and marker is None:
             parts = bundle.group.parts
             whole = lacking.layout(parts) if parts else ""
-            detail = f"missing {bundle.group.missing}{whole}"
+            came = "".join(f"; {one}" for one in self._came_before(bundle))
+            detail = f"missing {bundle.group.missing}{came}{whole}"
             for track in bundle.tracks:
                 self._settler.lacking(
                     track,
@@ -270,6 +275,16 @@ class Intake:
             return
         if self._is_as_seen(bundle, now):
             self._begin(bundle, marker, now, overdue=late or marker is not None)
+
+    def _came_before(self, bundle: Bundle) -> tuple[str, ...]:
+        """What is to be said of a missing file that came alone, and was taken for an image by itself."""
+        name = bundle.group.missing
+        before = self._images_of(bundle.head.drop.user, name) if name and "/" not in name else []
+        return tuple(
+            f"{name} came alone before, and was taken for an image by itself: {id_}. Drop all files of the "
+            "slide once more, together"
+            for id_ in before[:1]
+        )
 
     def _is_as_seen(self, bundle: Bundle, now: float) -> bool:
         """One more look: whether nothing has changed since the scan."""
@@ -329,6 +344,7 @@ class Intake:
         own = bundle.folder is None or bundle.head.drop.path in self._markers
         parcel = Parcel(
             members=members,
+            warnings=self._came_before(bundle),
             folder=f"{bundle.room}/{folder}" if folder else None,
             # The marker of a dropped folder stays until the folder is finished.
             marker=marker if own else None,
@@ -521,7 +537,7 @@ class Intake:
         return waits.left(self._settler, now, wall, self._folders.is_open, since=since)
 
     def stop(self) -> None:
-        """Let the claims that run come to their end; no new one begins."""
+        """Finish the claims that run; no new one starts."""
         self._rooms.stop()
         self._turns.stop()
 

@@ -56,7 +56,7 @@ class Room:
 
 
 class Rooms:
-    """Guards which rooms are being put together; for the main thread alone.
+    """Guards which rooms are being put together; for the main thread only.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ class Rooms:
         return bool(self._open)
 
     def begin(self, now: float, due: list[Track], *, skip: Callable[[str], bool]) -> None:
-        """Begin to put together the rooms in which something of `due` lies; `skip` tells of whom none."""
+        """Begin to put together the rooms in which something of `due` lies; `skip` says of whom none."""
         rooms: dict[tuple[str, str], list[Track]] = {}
         for track in due:
             rooms.setdefault((track.drop.room, track.drop.user), []).append(track)
@@ -165,6 +165,6 @@ class Rooms:
                 track.due_at = now + pause_s
 
     def stop(self) -> None:
-        """Let what is being put together come to its end; nothing new begins."""
+        """Finish what is being put together; nothing new starts."""
         self._gatherer.stop()
         self._turns.stop()

@@ -1,4 +1,4 @@
-"""What lies in the inboxes now: one look by ``stat`` alone, never following a link."""
+"""What lies in the inboxes now: one look by ``stat`` only, never following a link."""
 
 from __future__ import annotations
 

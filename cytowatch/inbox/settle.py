@@ -1,4 +1,4 @@
-"""When a drop is quiet: a class that is told what was seen and when, and does nothing else.
+"""When a drop is quiet: a class that is given what was seen and when, and does nothing else.
 
 A drop is *settled*, and may be claimed, when all of these hold:
 
@@ -45,7 +45,7 @@ class Track:
     #: False of what can never be claimed as it is: a link, a device.
     claimable: bool = True
     incomplete: bool = False
-    #: Not before this, whatever has been quiet: somebody had it open.
+    #: Not before this, anything that has been quiet: somebody had it open.
     not_before: float = 0.0
     #: The path of the head of the set that it belongs to, if it is not the head itself.
     part_of: str | None = None
@@ -100,7 +100,7 @@ class Settler:
     def see(self, drop: Drop, never: Waiting | None, now: float) -> bool:
         """Take note of `drop` as it is at `now`; tells whether it was unknown.
 
-        `never` is the reason why it can not be claimed as it is, whatever the time.
+        `never` is the reason why it can not be claimed as it is, at any time.
         """
         quiet_s, _ = self._times(drop.user)
         tracks = self._tracks.setdefault(drop.user, {})
@@ -175,7 +175,7 @@ class Settler:
     def busy(
         self, track: Track, waiting: Waiting, now: float, *, quiet_s: float | None = None
     ) -> None:
-        """Somebody still writes it (or it must be quiet for longer): the quiet time begins anew."""
+        """Somebody still writes it (or it must be quiet for longer): the quiet time begins again."""
         track.claiming = False
         track.waiting = waiting
         track.not_before = now + (self._quiet_s(track) if quiet_s is None else quiet_s)

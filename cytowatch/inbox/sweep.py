@@ -1,7 +1,7 @@
 """Looking through the inboxes: users take turns, and no look at one inbox holds up another's.
 
 A look at an inbox is a generator that goes on in the next turn of the main loop when its share of this one
-is used up. Whatever is wrong with one inbox costs that inbox alone.
+is used up. Anything that is wrong with one inbox costs that inbox only.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _TURN_S = 0.1
 _EVENT_LATENCY_NS = 250_000_000
 #: Two changes within a tick of the filesystem's clock have one time; the coarsest has two seconds.
 _CLOCK_TICK_NS = 3_000_000_000
-#: What the log tells of as well, once; `set_aside` has a line of its own.
+#: What the log reports as well, once; `set_aside` has a line of its own.
 _LOGGED = frozenset({"unreadable", "too_deep"})
 _MOST_LOGGED = 20
 #: What lies in ``inbox/`` itself belongs to a user of this name.
@@ -42,7 +42,7 @@ _NOBODY = ""
 
 
 class Sweep:
-    """Guards how far each inbox has been looked at; for the main thread alone, save `hint`.
+    """Guards how far each inbox has been looked at; for the main thread only, save `hint`.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ class Sweep:
         self._now = 0.0
         self._young_ns = 0
         self._first = True
-        #: Drops that no event told of, and whether all inboxes have been looked at, since asked last.
+        #: Drops that no event announced, and whether all inboxes have been looked at, since asked last.
         self._found = 0
         self._whole = False
 
@@ -116,7 +116,7 @@ class Sweep:
         known = set(users)
         rooms = [one.which for one in aside.all_of("user") if one.which.split("/", 1)[0] in known]
         aside.keep_only("user", rooms)
-        # Of an event nothing is left to be tried: the scan sees what it told of.
+        # Of an event nothing is left to be tried: the scan sees what it announced.
         aside.keep_only("event", ())
         for user in self._settler.users - {*users, _NOBODY}:
             self._settler.forget_missing(user, set())
@@ -141,7 +141,7 @@ class Sweep:
         return now if self._queue else later
 
     def seen(self) -> tuple[int, bool]:
-        """How many drops no event told of, and whether all inboxes were looked at, since asked last."""
+        """How many drops no event announced, and whether all inboxes were looked at, since asked last."""
         found, whole = self._found, self._whole
         self._found, self._whole = 0, False
         return found, whole

@@ -50,7 +50,7 @@ class Turns(Generic[T]):
         self._executor.submit(self._serve)
 
     def stop(self) -> None:
-        """Let what has begun come to its end; no other begins."""
+        """Finish the ones that have started; no other starts."""
         with self._lock:
             self._waiting.clear()
         self._executor.shutdown(wait=True)

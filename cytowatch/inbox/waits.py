@@ -25,7 +25,7 @@ HOPELESS = frozenset(
     {"still_copied", "other_filesystem", "not_permitted", "unreadable", "set_aside"}
 )
 
-#: So many drops that wait are told one by one; the metrics count them all.
+#: This many waiting drops are listed one by one; the metrics count them all.
 _MOST_TOLD = 1000
 _LEAST_TOLD = 20
 
@@ -74,7 +74,7 @@ def listed(settler: Settler, now: float, wall: datetime, is_open: IsOpen) -> lis
 def left(
     settler: Settler, now: float, wall: datetime, is_open: IsOpen, *, since: datetime
 ) -> list[dict[str, Any]]:
-    """What is no image, lies in a folder of which nothing more is taken, and changed after `since`.
+    """What is not an image, lies in a folder of which nothing more is taken, and changed after `since`.
 
     It waits for nothing. Rows as those of `listed`.
     """

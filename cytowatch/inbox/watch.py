@@ -42,7 +42,7 @@ _EVENTS: list[type[FileSystemEvent]] = [
 
 #: How long the threads of a watcher may take to end.
 _PATIENCE_S = 5.0
-#: How often is compared where the kernel tells of nothing.
+#: How often is compared where the kernel reports nothing.
 _POLL_EVERY_S = 1.0
 #: Our own file in ``state/requests/``: what is done to it shows that events come through.
 _BEAT = ".beat"
@@ -98,8 +98,8 @@ class Watcher:
     """Guards one observer thread on ``inbox/`` and ``state/requests/``; a dead or deaf one is replaced.
 
     `told` is called, from the observer's thread, with the name of the user whose inbox changed,
-    `overflowed` when events of nobody knows which inboxes were lost, `asked` when a command has
-    laid down a request, and `moved` when what `poke` did to a file of ours beside the requests has
+    `overflowed` when events of unknown inboxes were lost, `asked` when a command has
+    laid down a request, and `moved` when what `poke` did to a file of our own beside the requests has
     come the whole way that an event of an inbox comes.
     """
 
@@ -170,7 +170,7 @@ class Watcher:
         self._identity = (found.st_dev, found.st_ino)
 
     def poke(self) -> None:
-        """Do to a file of ours what makes an event, and in inotify's case writes nothing to disk.
+        """Do to a file of our own what makes an event, and in inotify's case writes nothing to disk.
 
         Raises
         ------
@@ -221,7 +221,7 @@ class Watcher:
         logger = logging.getLogger("watchdog")
         before = logger.level
         logger.setLevel(logging.CRITICAL)
-        # In a thread of its own: one that hangs would hold up whoever wants to replace it.
+        # In a thread of its own: one that hangs would hold up anyone who wants to replace it.
         ending = threading.Thread(target=_end, args=(self._observer,), name="unwatch", daemon=True)
         ending.start()
         ending.join(_PATIENCE_S)

@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from cytowatch import aside
-from cytowatch.observe import arriving, drops, logs, reports
+from cytowatch.observe import arriving, drops, logs, reports, returned
 from cytowatch.observe.drops import Drops
 from cytowatch.observe.feedback import Note
 from cytowatch.observe.metrics import Metrics
 from cytowatch.record import manifest
 from cytowatch.record.entries import Manifest
 from cytowatch.record.names import UploadedFileId
+from cytowatch.record.place import Place
 from cytowatch.record.status import STAGE_STATUSES, Status
-from cytowatch.transitions.enter import Place, is_folder
+from cytowatch.transitions.enter import is_folder
 from cytowatch.tree.index.index import Index
 from cytowatch.tree.spool import Spool
 
@@ -41,9 +42,10 @@ class Ledger:
         self._lock = threading.Lock()
         self._counts: Counter[Status] = Counter()
         self._in_work: dict[str, tuple[Place, float]] = {}
-        self._children: list[tuple[str, UploadedFileId]] = []
         self._changed = True
         self._drops = Drops(keep_for=status_for)
+        #: The notes of what was handed back, as it lies in the inboxes.
+        self._returned: dict[str, Note] = {}
         #: How many uploaded files of this run ended in an error.
         self.errors = 0
         #: How many archives of this run were unpacked with members lost.
@@ -106,10 +108,18 @@ class Ledger:
         """What those see who have only the share: by id what is in work or ended lately, by path what waits."""
         with self._lock:
             self._drops.expire(now)
-            return {**self._drops.notes(), **arriving.notes(waiting, self._drops)}
+            inside = arriving.notes(waiting, self._drops)
+            return {**self._drops.notes(), **inside, **self._returned}
+
+    def look_for_returned(self, spool: Spool, now: datetime) -> None:
+        """Take note of what was handed back lately, and of the texts beside it that are gone."""
+        found = dict(returned.notes(spool.inbox, since=now - self._status_for))
+        with self._lock:
+            self._changed |= found != self._returned
+            self._returned = found
 
     def left(self, status: Status, id_: str) -> None:
-        """One that had come to its end in `status` was removed, handed back or sent back."""
+        """One that was finished in `status` was removed, handed back or sent back."""
         self._index.look([id_])
         for where in ("note", "uploaded_file"):
             aside.clear(where, id_)
@@ -132,11 +142,8 @@ class Ledger:
         found = after.manifest
         if after.status is before.status:
             return
-        self._index.put(found, after.status)
         # Whatever was unexpected about it is behind it.
         aside.clear("uploaded_file", found["id"])
-        if after.status is Status.EXTRACTED and not is_folder(found):
-            self._index.look(found["children"])
         with self._lock:
             # A dropped folder is entered at once, and never was among those that wait.
             if not (before.status is Status.UPLOADED and is_folder(found)):
@@ -148,11 +155,9 @@ class Ledger:
                 self._in_work[found["id"]] = (after, 0.0)
             with aside.fence("note", found["id"], clears=False):
                 self._remember(after.status, found)
-            # The images of a dropped folder were told of one by one, as they were claimed.
+            # The images of a dropped folder were reported one by one, as they were claimed.
             if after.status is Status.EXTRACTED and not is_folder(found):
-                children = [UploadedFileId(child) for child in found["children"]]
-                self._counts[Status.UPLOADED] += len(children)
-                self._children += [(found["user"], child) for child in children]
+                self._counts[Status.UPLOADED] += len(found["children"])
             self.errors += after.status.is_error
             self.with_losses += _has_losses(after)
             self._publish()
@@ -203,7 +208,7 @@ class Ledger:
         )
 
     def retried(self, place: Place) -> None:
-        """The stage of `place` begins anew."""
+        """The stage of `place` begins again."""
         self._metrics.retries.labels(place.status.name).inc()
 
     def said(self, id_: str, words: str) -> None:
@@ -255,18 +260,6 @@ class Ledger:
         with self._lock:
             changed, self._changed = self._changed, False
             return changed
-
-    def take_children(self) -> list[tuple[str, UploadedFileId]]:
-        """What archives have handed out since the last call, as (user, id)."""
-        with self._lock:
-            taken, self._children = self._children, []
-            return taken
-
-    @property
-    def has_children(self) -> bool:
-        """Whether `take_children` would give something."""
-        with self._lock:
-            return bool(self._children)
 
     def _publish(self) -> None:
         self._changed = True

@@ -1,4 +1,4 @@
-"""Looking after the index beside all else: what is wrong with it is told, and mended."""
+"""Looking after the index beside all else: what is wrong with it is reported, and repaired."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Indexing:
     def reconcile(self, *, anew: bool = False, starting: bool = True) -> None:
         """Let the index agree with the tree, here and now; the first time it takes its time.
 
-        With `starting` systemd is told that the start takes longer for it.
+        With `starting` systemd is informed that the start takes longer for it.
         """
 
         def tick(count: int) -> None:

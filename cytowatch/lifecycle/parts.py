@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Parts:
-    """Guards that no exception of one part of the loop reaches another; for the main thread alone."""
+    """Guards that no exception of one part of the loop reaches another; for the main thread only."""
 
     def __init__(self, health: Health, log: Any, defects: Path) -> None:
         self._health = health
@@ -65,7 +65,7 @@ class Parts:
         self._others = set(found)
 
     def _reporting(self, name: str, part: Callable[[], T]) -> T:
-        """What `part` gives; of a defect the traceback is kept, for whoever mends it."""
+        """What `part` gives; of a defect the traceback is kept, for anyone who mends it."""
         self._report = None
         try:
             return part()

@@ -140,7 +140,7 @@ class Listener:
 
 
 class Waiting:
-    """Guards the pauses between attempts to start; for the main thread alone."""
+    """Guards the pauses between attempts to start; for the main thread only."""
 
     def __init__(self, asked: Asked, listener: Listener, told: Health, log: Any) -> None:
         self._asked = asked

@@ -38,7 +38,7 @@ def bytes_text(count: float) -> str:
 
 
 def time_text(seconds: float | None) -> str:
-    """A time that is left, for people; nothing where nobody can tell.
+    """A time that is left, for people; nothing where it is unknown.
 
     >>> time_text(None), time_text(7.2), time_text(185), time_text(7300)
     ('', '7 s', '3 min', '2.0 h')
@@ -57,7 +57,7 @@ class Estimates:
     _first: dict[tuple[str, str], tuple[float, float]] = field(default_factory=dict)
 
     def left_s(self, id_: str, stage: str, share: float, now: float) -> float | None:
-        """Seconds until the stage is done; None while nobody can tell.
+        """Seconds until the stage is done; None while it is unknown.
 
         Examples
         --------

@@ -1,1 +1,1 @@
-"""What is seen from outside: metrics, logs, health, and what systemd is told."""
+"""What is seen from outside: metrics, logs, health, and what systemd learns."""

@@ -23,8 +23,8 @@ _MOST_LINES = 1000
 def notes(waiting: Iterable[Mapping[str, Any]], drops: Drops) -> dict[str, Note]:
     """By path below ``inbox/``; `waiting` are rows as ``state/live.json`` has them.
 
-    What lies in a folder is told in one note for the folder. What is no image and was left in a folder
-    that has come to its end is told in the note of that folder, by `drops`.
+    What lies in a folder is reported in one note for the folder. What is not an image and was left in a folder
+    that is finished is reported in the note of that folder, by `drops`.
     """
     by_drop: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in waiting:

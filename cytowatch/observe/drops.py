@@ -4,7 +4,7 @@ A drop is what a person put into an inbox: one slide, an archive or a folder. It
 of what came out of it only what failed has a note of its own. `wording` writes their texts.
 
 A failure is cleared when the same path succeeds later. A whole drop with failures gives way to a later drop
-of the same path that has come to its end.
+of the same path that is finished.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class _Drop:
 
 
 class Drops:
-    """Guards what is known of recent drops; whoever uses it from several threads holds a lock."""
+    """Guards what is known of recent drops; anyone who uses it from several threads holds a lock."""
 
     def __init__(self, *, keep_for: timedelta) -> None:
         self._keep_for = keep_for
@@ -178,7 +178,7 @@ class Drops:
             self._unpath(one)
 
     def expire(self, now: datetime) -> None:
-        """Let go of the drops whose last part came to its end too long ago."""
+        """Let go of the drops whose last part is finished too long ago."""
         for root_id, drop in list(self._drops.items()):
             # The first one that is in work, or is recent, ends the look: of most drops that is the first.
             if not any(
@@ -201,7 +201,7 @@ class Drops:
         for root_id, drop in self._drops.items():
             if not aside.may_try("note", root_id):
                 continue
-            # Whoever writes it says that all is well again.
+            # Anyone who writes it says that all is well again.
             with aside.fence("note", root_id, clears=False):
                 if drop.notes is None:
                     drop.notes = self._made(root_id, drop)
@@ -242,7 +242,7 @@ class Drops:
         done = [one for one in leaves if one.status.is_success or (
             one.status.is_error and self._is_cleared(one))]  # fmt: skip
         lost = [entry for one in containers for entry in self._lost(one)]
-        # Those that nobody has begun with are known by their number alone.
+        # Those that nobody has begun with are known by their number only.
         stated = sum(one.children for one in containers) - (len(containers) - 1) - len(drop.gone)
         stated = max(stated, len(leaves) + drop.more)
         return Sum(
@@ -268,7 +268,7 @@ class Drops:
         return any(later.status.is_success for later in self._later(one, path))
 
     def _is_replaced(self, one: Seen) -> bool:
-        """Whether the same path was dropped again, and has come to its end."""
+        """Whether the same path was dropped again, and is finished."""
         return any(later.status.is_final for later in self._later(one, one.path))
 
     def _later(self, one: Seen, path: str) -> Iterable[Seen]:

@@ -76,7 +76,7 @@ class _Http(ThreadingHTTPServer):
             raise
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: whoever scrapes sees that no answer came, and asks again."""
+        """Say nothing: anyone who scrapes sees that no answer came, and asks again."""
 
 
 def serve(listen: str, metrics: Metrics, health: Health) -> Server:
@@ -107,7 +107,7 @@ def serve(listen: str, metrics: Metrics, health: Health) -> Server:
             self.wfile.write(body)
 
         def log_message(self, format: str, *_arguments: Any) -> None:  # noqa: A002
-            """Say nothing: a scrape every few seconds is no event."""
+            """Say nothing: a scrape every few seconds is not an event."""
 
     address, _, port = listen.rpartition(":")
     try:

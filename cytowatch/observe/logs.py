@@ -1,4 +1,4 @@
-"""Logs: one line an event; JSON unless a person reads along on a terminal."""
+"""Logs: one line per event; JSON unless a person reads along on a terminal."""
 
 from __future__ import annotations
 
@@ -109,13 +109,13 @@ def get() -> Any:
 
 
 def stage_line(log: Any, *, from_: str, to: str, **known: Any) -> None:
-    """The one line that a change of status is told in."""
+    """The one line for a change of status."""
     tell = log.warning if to.startswith("ERROR") else log.info
     tell("stage", **{"from": from_, "to": to, **known})
 
 
 def ended_line(log: Any, found: Manifest) -> None:
-    """The one line that tells of an upload at its end, with all that support needs.
+    """The one line for a finished upload, with all that support needs.
 
     No pixels, no label's text, no property of a header: those can name a patient.
     """

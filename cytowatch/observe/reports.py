@@ -14,7 +14,7 @@ __all__ = ["keep", "set_aside"]
 
 #: The oldest ones go: a defect that shows itself at every slide must not fill the disk.
 _MOST = 100
-#: So many things that are set aside are told of one by one: the metric counts all.
+#: So many things that are set aside are listed one by one: the metric counts all.
 _MOST_ASIDE = 100
 
 
@@ -29,7 +29,7 @@ def keep(directory: Path, about: str, text: str, *, now: datetime) -> str | None
     Returns
     -------
     str or None
-        None if it cannot be written, on a full disk for example: that is no second error.
+        None if it cannot be written, on a full disk for example: that is not a second error.
     """
     path = directory / f"{now:%Y%m%d-%H%M%S}-{names.slug(about)}.txt"
     try:

@@ -1,4 +1,4 @@
-"""What systemd is told: the few lines of sd_notify(3)."""
+"""What systemd learns: the few lines of sd_notify(3)."""
 
 from __future__ import annotations
 

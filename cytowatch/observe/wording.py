@@ -109,12 +109,12 @@ def of_one(one: Seen, root: Seen | None) -> Note:
     """The note of an uploaded file by itself; of a member that failed, `root` is what was dropped."""
     lines = [one.path]
     if root is not None:
-        lines.append(f"came in {root.path}, dropped {_dropped(root)}")
+        lines.append(f"came in {root.path}, dropped {dropped(root)}")
     elif one.status.is_final:
-        lines.append(f"dropped {_dropped(one)}")
+        lines.append(f"dropped {dropped(one)}")
     lines.append("")
     if one.reason is not None:
-        lines += _of_error(one, root)
+        lines += of_error(one, root)
     elif one.status.is_final:
         lines += [f"It is {one.status.label}: it can be used."]
         if one.same_as:
@@ -136,7 +136,7 @@ def of_one(one: Seen, root: Seen | None) -> Note:
 
 def of_many(root: Seen, total: Sum) -> Note:
     """The note that sums up an archive or a folder."""
-    lines = [root.path, f"dropped {_dropped(root)}", ""]
+    lines = [root.path, f"dropped {dropped(root)}", ""]
     lines.append(_sentence(root, total))
     if total.bad:
         lines += [
@@ -234,7 +234,8 @@ def _entry(name: str, reason: str, count: int) -> str:
     return f"  {name}: {said}" if name else f"  {count:,} more"
 
 
-def _of_error(one: Seen, root: Seen | None) -> list[str]:
+def of_error(one: Seen, root: Seen | None, *, kept: str = _KEPT) -> list[str]:
+    """What went wrong, what to do, where the file is, and last the technical detail."""
     known = reasons.of(one.reason or "")
     means = known.means if known else "It could not be taken."
     if one.reason == "duplicate" and one.same_as:
@@ -248,7 +249,7 @@ def _of_error(one: Seen, root: Seen | None) -> list[str]:
     return [
         means,
         f"What to do: {what_to_do(one, root)}",
-        _KEPT,
+        kept,
         "",
         f"Technical detail: {one.detail[:_LONGEST_DETAIL]} ({one.reason})",
     ]
@@ -285,7 +286,8 @@ def _notes(one: Seen) -> list[str]:
     return ["", *(f"Note: {warning}" for warning in one.warnings)] if one.warnings else []
 
 
-def _dropped(one: Seen) -> str:
+def dropped(one: Seen) -> str:
+    """When it was received, for people."""
     return local(datetime.fromisoformat(one.received_at))
 
 

@@ -102,7 +102,7 @@ def _routes(context: Context, measures: Measures, room: pixels.Room) -> list[Bas
         *storage.routes(context),
         *files.routes(context),
         *downloads.routes(context),
-        # Before the details: a longer address is no other id.
+        # Before the details: a longer address is not another id.
         *pixels.routes(room),
         *details.routes(context),
         *projects.routes(context),

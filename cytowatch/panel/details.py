@@ -36,7 +36,7 @@ class Bar:
 
 
 def may_act(context: Context, request: Request, row: Row) -> bool:
-    """Whether the person who asks may change `row`: an owner, or whoever sees all and acts."""
+    """Whether the person who asks may change `row`: an owner, or anyone who sees all and acts."""
     who = person_of(request)
     return who.acts and (who.sees_all or context.same_user(who.name, row.user))
 

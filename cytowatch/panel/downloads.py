@@ -23,7 +23,7 @@ __all__ = ["routes"]
 
 _PIECE = 1 << 20
 _MOST_FILES = 200_000
-#: A file that somebody dropped is bytes, whatever it says of itself.
+#: A file that somebody dropped is bytes, no matter what it states.
 _BYTES = "application/octet-stream"
 _PICTURES = {"jpg": "image/jpeg", "jpeg": "image/jpeg", "png": "image/png"}
 

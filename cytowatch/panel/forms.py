@@ -30,7 +30,7 @@ async def read(request: Request) -> dict[str, str]:
         async with asyncio.timeout(_PATIENCE_S):
             body = await _body(request)
     except TimeoutError:
-        raise HTTPException(408, "The request did not come to its end.") from None
+        raise HTTPException(408, "The request was not completed.") from None
     except ClientDisconnect:
         raise HTTPException(400, "The request broke off.") from None
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -40,7 +40,7 @@ _HEADERS = {
     "X-Frame-Options": "DENY",
 }
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
-#: Whoever asks for these need not be known.
+#: Anyone who asks for these need not be known.
 _OPEN = ("/static/", "/login", "/healthz", "/metrics")
 #: A proxy adds one of these, so such a request does not come from this machine itself.
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
@@ -49,7 +49,7 @@ _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal(Exception):
-    """A request that no page sees; `why` is shown to whoever sent it."""
+    """A request that no page sees; `why` is shown to anyone who sent it."""
 
     code: int
     why: str
@@ -255,7 +255,7 @@ class Gate:
             return
         client = scope.get("client")
         tell = self._log.info if answer.code < 500 else self._log.warning
-        # What a viewer asks a thousand times is told of in metrics, and here only for debugging.
+        # What a viewer asks a thousand times is counted in metrics, and here only for debugging.
         if route in ("tile", "metrics", "live") and answer.code < 400:
             tell = self._log.debug
         tell(

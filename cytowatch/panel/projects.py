@@ -51,7 +51,7 @@ def _folders(context: Context) -> dict[str, list[str]]:
 
 
 def every_name(context: Context) -> list[str]:
-    """Every project that there is, whoever sees it."""
+    """Every project that there is, no matter who sees it."""
     return list(_folders(context))
 
 

@@ -1,4 +1,4 @@
-"""Whether a name and a password open the lab's own share: whoever can write there can log in here.
+"""Whether a name and a password open the lab's own share: anyone who can write there can log in here.
 
 Source: MS-SMB2 2.2.6, SESSION_FLAG_IS_GUEST; docs/smb.md
 """
@@ -52,7 +52,7 @@ def try_password(server: str, user: str, password: str) -> tuple[Tried, str]:
     connection = Connection(uuid.uuid4(), host, port, require_signing=True)
     try:
         connection.connect(timeout=_PATIENCE_S)
-    except Exception as error:  # noqa: BLE001 - whatever another server says, it is not reached
+    except Exception as error:  # noqa: BLE001 - no matter what another server says, it is not reached
         _close(connection)
         return Tried.UNREACHABLE, f"{type(error).__name__}: {error}"
     try:

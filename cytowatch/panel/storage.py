@@ -197,7 +197,7 @@ def _notices(
     held = pauses.read(context.spool)
     if held:
         whom = "Everyone" if held.everyone else ", ".join(sorted(held.users))
-        said = "What is in progress comes to its end, nothing new is begun."
+        said = "Work in progress will be finished; nothing new is started."
         found.append(Notice(level="warn", title=f"{whom} paused", said=said))
     if missing:
         said = "They were deployed and are no longer in storage. `cytowatch verify` lists them."

@@ -47,7 +47,7 @@ class Token:
 
 
 def is_ours(secret: str) -> bool:
-    """Whether `secret` looks like one of ours; other bearers belong to a proxy."""
+    """Whether `secret` looks like one of our own; other bearers belong to a proxy."""
     return secret.startswith(_BEGINNING)
 
 

@@ -71,7 +71,7 @@ def _shortest(value: float) -> float:
 
 
 def micrometres(unit: str) -> float | None:
-    """How many micrometres are one `unit`; None of pixels, and of what is no length.
+    """How many micrometres are one `unit`; None of pixels, and of what is not a length.
 
     >>> micrometres("micron"), micrometres(" Microns"), micrometres("pixel")
     (1.0, 1.0, None)

@@ -92,7 +92,7 @@ def refuse_lost(said: str) -> None:
 
 
 def refuse_lost_of_jpeg(stream: bytes) -> None:
-    """The same of a JPEG with all its tables, by libjpeg; that its end marker is absent is no loss.
+    """The same of a JPEG with all its tables, by libjpeg; that its end marker is absent is not a loss.
 
     Raises
     ------

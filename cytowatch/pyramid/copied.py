@@ -87,7 +87,7 @@ class CopiedLevel:
 
     @property
     def samples(self) -> int:
-        """Samples a pixel: colours alone are copied."""
+        """Samples per pixel: only colours are copied."""
         return 3
 
     @property
@@ -165,9 +165,9 @@ class CopiedLevel:
 def photometric(head: jpeg.Head, stated: int) -> int | None:
     """PhotometricInterpretation of a tile, whose directory has `stated`; None where it is doubtful.
 
-    Viewers go by the directory alone. Some writers state RGB of what is JFIF, and so YCbCr; others
+    Viewers go by the directory only. Some writers state RGB of what is JFIF, and so YCbCr; others
     YCbCr of what says by Adobe's marker that it is RGB. Where two signs are against each other,
-    nobody can tell. Of grey OpenSlide would not tell damage.
+    the colours are unknown. Of grey OpenSlide would not tell damage.
     """
     if head.samples == 1 or (head.jfif and head.adobe == 0):
         return None

@@ -139,7 +139,7 @@ def _copying(
 
 
 def _forward(progress: Progress) -> Progress:
-    """The same, never back: what is tried anew was done before."""
+    """The same, never back: what is tried again was done before."""
     most = 0.0
 
     def told(share: float) -> None:

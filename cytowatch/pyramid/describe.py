@@ -14,7 +14,7 @@ from cytowatch.record.entries import ImageEntry, LevelEntry
 
 __all__ = ["by_openslide", "by_pyvips", "by_tags", "open_slide"]
 
-#: Properties that may be told: none of them can carry a patient's name or a label's text.
+#: Properties that may be shown: none of them can carry a patient's name or a label's text.
 _TELLABLE = (
     "aperio.AppMag",
     "aperio.MPP",
@@ -46,7 +46,7 @@ def by_openslide(slide: openslide.OpenSlide, file: str) -> ImageEntry:
         _number(known.get(openslide.PROPERTY_NAME_MPP_Y)),
     )
     if mpp is None and known.get(openslide.PROPERTY_NAME_VENDOR) == "generic-tiff":
-        # OpenSlide knows the tags of the standard alone.
+        # OpenSlide knows the tags of the standard only.
         mpp = resolution.stated(file, 0, 0)
     width, height = slide.dimensions
     levels = [

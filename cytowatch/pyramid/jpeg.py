@@ -1,4 +1,4 @@
-"""What a JPEG says of itself before its pixels begin.
+"""What a JPEG states before its pixels begin.
 
 Source: ITU-T T.81, annex B; JFIF 1.02; the Adobe marker as libjpeg reads it (Adobe TN 5116);
 ITU-T T.832, annex A, for JPEG XR.
@@ -58,7 +58,7 @@ def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     Raises
     ------
     ValueError
-        It is no JPEG, or ends before its scan.
+        It is not a JPEG, or ends before its scan.
     """
     if data[:2] != _BEGIN:
         raise ValueError("no JPEG")
@@ -81,7 +81,7 @@ def precision(data: bytes) -> int:
     Raises
     ------
     ValueError
-        It is no JPEG, or a damaged one.
+        It is not a JPEG, or a damaged one.
     """
     for marker, at, end in segments(data):
         if marker in _FRAMES and end > at + 4:
@@ -92,12 +92,12 @@ def precision(data: bytes) -> int:
 def head(data: bytes) -> Head | None:
     """The head of a sequential JPEG of 8 bits with one or three samples; None of any other.
 
-    None as well where JFIF's mark is not the first: some libraries look for it there alone.
+    None as well where JFIF's mark is not the first: some libraries look for it there only.
 
     Raises
     ------
     ValueError
-        It is no JPEG, or a damaged one.
+        It is not a JPEG, or a damaged one.
     """
     frame, jfif, adobe = b"", False, None
     for marker, at, end in segments(data):
@@ -118,7 +118,7 @@ def head(data: bytes) -> Head | None:
     factors = [(part >> 4, part & 15) for part in frame[7 : 6 + 3 * samples : 3]]
     if bits != 8 or samples not in (1, 3):
         return None
-    # A single sample has no chroma, whatever its factors say.
+    # A single sample has no chroma, no matter what its factors say.
     sampling = factors[0] if samples == 3 else (1, 1)
     if samples == 3 and factors[1:] != [(1, 1), (1, 1)]:
         return None

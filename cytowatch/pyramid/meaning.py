@@ -96,7 +96,7 @@ def _is_odd(page: Directory) -> bool:
     if photometric not in _COLOURS:
         return True
     means = meaning(photometric, stored, page.numbers(338))
-    # What is no colour is transparency for libvips, whatever it is called.
+    # What is not a colour is transparency for libvips, no matter what it is called.
     if stored > means.colours + (means.alpha is not None):
         return True
     bits = page.number(258, 1)

@@ -1,6 +1,6 @@
 """Which way a JPEG or PNG must be turned, as its Exif says, or else its XMP.
 
-libvips asks Exif alone, and of a PNG only what comes before its pixels.
+libvips only asks Exif, and of a PNG only what comes before its pixels.
 
 Source: CIPA DC-008 (Exif) 4.6; PNG, third edition, 11.3.4.5 (eXIf); Adobe, XMP part 3 (storage in files);
 ImageMagick, "Raw profile type" in text chunks of PNG.

@@ -35,7 +35,7 @@ def stated(path: str, xres: float, yres: float) -> Mpp | None:
 def _by_tags(page: Directory) -> Mpp | None:
     um = _UM_PER_UNIT.get(page.number(_RESOLUTION_UNIT, 2))
     x, y = page.ratio(282), page.ratio(283)
-    # A picture that ImageJ has not calibrated has pixels for a unit, whatever its resolution is.
+    # A picture that ImageJ has not calibrated has pixels for a unit, no matter what its resolution is.
     return plausible(um / x, um / y) if um and x and y and not calibration.is_none(page) else None
 
 
@@ -47,7 +47,7 @@ def erase(path: str) -> None:
     Raises
     ------
     TiffError
-        It is no TIFF.
+        It is not a TIFF.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:

@@ -84,7 +84,7 @@ def srgb(linear: Pixels) -> Pixels:
 def held(scene: Scene, progress: Progress) -> Scene:
     """The scene, with samples of 16 bits if it had others than a pyramid holds; and what was done.
 
-    All rows are read once for that; `progress` is told that it goes on, not how far: 0.0.
+    All rows are read once for that; `progress` learns that it continues, not how far: 0.0.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def held(scene: Scene, progress: Progress) -> Scene:
 
 @dataclass(slots=True)
 class _Range:
-    """The least and the greatest colour, the greatest alpha, and whether some are no numbers."""
+    """The least and the greatest colour, the greatest alpha, and whether some are not numbers."""
 
     least: Any = None
     most: Any = None

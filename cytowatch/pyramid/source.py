@@ -77,7 +77,7 @@ def open_strict(path: str, config: Config) -> Source:
 
 
 def _checked_page(path: str) -> int:
-    """The number of the page that is the image, 0 of what is no TIFF.
+    """The number of the page that is the image, 0 of what is not a TIFF.
 
     libvips shows other bytes of the file for a tile of which it does not know where it is.
     """
@@ -107,7 +107,7 @@ def open_second(path: str, config: Config, first_error: str) -> tuple[Opened, st
     with open(path, "rb") as file:
         head = file.read(4)
     kind = next((kind for magic, kind in _BY_HEAD if head.startswith(magic)), None)
-    # Of each JPEG in a TIFF it is asked again: the end marker alone may be absent.
+    # Of each JPEG in a TIFF it is asked again: only the end marker may be absent.
     if kind != "tiff" or "premature end" not in first_error.lower():
         refuse_lost(first_error)
     if kind is None:

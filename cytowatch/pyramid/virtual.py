@@ -1,6 +1,6 @@
 """libvips reads what a region reader gives: a BigTIFF that exists only as answers to read and seek.
 
-Of pixels that need nothing of libvips the header alone is read so, and their rows are had as they are.
+Of pixels that need nothing of libvips only the header is read so, and their rows are had as they are.
 
 No temporary file is written, and rows are decoded ahead in threads while libvips encodes.
 
@@ -28,7 +28,7 @@ __all__ = ["VirtualTiff", "as_image", "is_plain"]
 _AHEAD_BYTES = 256 << 20
 #: What one read of libvips' TIFF loader fetches; its own buffer is as large.
 _STRIP_BYTES = 2 << 20
-#: A block is at least so large, so that few rows of a narrow image are no block of their own.
+#: A block is at least so large, so that few rows of a narrow image are not a block of their own.
 _BLOCK_BYTES = 4 << 20
 #: Where the reader does not care, blocks end where rows of tiles do, which are then no copies.
 _TILE_ROWS = 256
@@ -196,7 +196,7 @@ def as_image(scene: Scene) -> tuple[Any, VirtualTiff]:
 
     It says how it must be turned.
 
-    Whoever gets it closes the second when the image has been read; a failed read is explained by
+    Anyone who gets it closes the second when the image has been read; a failed read is explained by
     its `error`.
 
     Raises

@@ -1,7 +1,7 @@
 """What a file that is not whole lacks: sentences that the details of errors hold and that notes read again.
 
 A detail goes through JSON, a decoder's wire and a manifest, so it is text. These few phrases are made
-and recognised here alone.
+and recognised here only.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ LEFTOVERS = (
              source="https://doc.owncloud.com/desktop/next/vfs.html"),
     Leftover(by="many: Samba-aware copiers, Total Commander, Google Drive, Free Download Manager", patterns=("*.tmp", "*.fdmdownload"),
              source="https://www.freedownloadmanager.org"),
-    Leftover(by="cytowatch itself", patterns=("_returned", "_status"), source="docs/how-to/stuck-slide.md"),
+    Leftover(by="cytowatch itself", patterns=("_returned", "_status", "*.why.txt"), source="docs/how-to/stuck-slide.md"),
 )  # fmt: skip
 
 #: All of them.

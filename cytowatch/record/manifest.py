@@ -140,7 +140,7 @@ def status_of(manifest: Manifest) -> Status:
     return Status[manifest["status"]]
 
 
-#: With these a reason begins if a member of an archive was lost; anything else was no image anyway.
+#: With these a reason begins if a member of an archive was lost; anything else was not an image anyway.
 _LOST = ("damaged", "unsupported_format", "unsupported_packing", "nested_too_deep")
 
 
@@ -315,5 +315,5 @@ def problems(manifest: Manifest) -> list[str]:
             for error in _validator().iter_errors(manifest)
         ]
     except ValueError as error:
-        # A key that is no text, a lone surrogate: nothing that JSON can hold.
+        # A key that is not text, a lone surrogate: nothing that JSON can hold.
         return [f".: {error}"]

@@ -28,6 +28,7 @@ __all__ = [
     "fold",
     "ignored",
     "kept",
+    "link_name",
     "new_id",
     "noted",
     "printable",
@@ -42,6 +43,7 @@ UploadedFileId = NewType("UploadedFileId", str)
 ID_PATTERN = re.compile(r"\d{8}-\d{6}-[a-z0-9]{4}-[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 _LONGEST_SLUG = 60
+_LONGEST_LINK_BYTES = 170
 _LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"
 _LONGEST_NAME_BYTES = 255
 _EXTENSION = re.compile(r"(\.ome)?\.[A-Za-z][A-Za-z0-9]{0,5}$", re.IGNORECASE)
@@ -113,9 +115,9 @@ def kept(text: str, raw: bytes) -> str | None:
 
 
 def noted(path: str) -> dict[str, str]:
-    """How the manifest keeps the `path` that a file was dropped under: as text, and where that loses bytes, in base64.
+    r"""How the manifest keeps the `path` that a file was dropped under: as text, and where that loses bytes, in base64.
 
-    >>> noted("Fälle/Index.dat"), noted("caf\udce9.opt")
+    >>> noted("Fälle/Index.dat"), noted("caf\\udce9.opt")
     ({'dropped_as': 'Fälle/Index.dat'}, {'dropped_as': 'caf\ufffd.opt', 'dropped_as_base64': 'Y2Fm6S5vcHQ='})
     """
     text, coded = decode(os.fsencode(path))
@@ -123,12 +125,12 @@ def noted(path: str) -> dict[str, str]:
 
 
 def as_dropped(row: Mapping[str, object]) -> str | None:
-    """The path that `noted` kept in a row of the manifest, as the system spells it.
+    r"""The path that `noted` kept in a row of the manifest, as the system spells it.
 
     None where there is none, or none that leads to a file below a folder: no disk gave it.
 
-    >>> as_dropped(noted("caf\udce9.opt")), as_dropped({"dropped_as": "../x"}), as_dropped({})
-    ('caf\udce9.opt', None, None)
+    >>> as_dropped(noted("caf\\udce9.opt")), as_dropped({"dropped_as": "../x"}), as_dropped({})
+    ('caf\\udce9.opt', None, None)
     """
     text, coded = row.get("dropped_as"), row.get("dropped_as_base64")
     try:
@@ -144,8 +146,25 @@ def as_dropped(row: Mapping[str, object]) -> str | None:
     return path if plain and max(lengths) <= _LONGEST_NAME_BYTES else None
 
 
+def link_name(drop_path: str, name: str) -> str:
+    """What a project shows an uploaded file as: with the folders and the archive that it came in.
+
+    `drop_path` is below ``inbox/``. If it is too long, what is nearest to the file stays.
+
+    >>> link_name("ann/CMU-1.svs", "CMU-1.svs"), link_name("ann/@lung/case-101/HE.svs", "HE.svs")
+    ('CMU-1.svs', 'case-101 - HE.svs')
+    """
+    _, _, path = drop_path.partition("/")
+    parts = [part for part in path.split("/") if part]
+    if parts and parts[0].startswith("@"):
+        del parts[0]
+    while len(parts) > 1 and len(" - ".join(parts).encode()) > _LONGEST_LINK_BYTES:
+        del parts[0]
+    return file_name(" - ".join(parts) or name)
+
+
 def ignored(name: str, extra: Iterable[str]) -> bool:
-    """Whether `name` is never claimed, whatever it holds.
+    """Whether `name` is never claimed, no matter what it holds.
 
     >>> ignored("Thumbs.db", []), ignored("a.PART", []), ignored("a.svs", ["*.svs"]), ignored("a", [])
     (True, True, True, False)

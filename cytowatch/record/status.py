@@ -14,7 +14,7 @@ __all__ = ["ERROR_OF", "FOLLOWERS", "STAGE_STATUSES", "Status"]
 class Status(Enum):
     """What has become of an uploaded file; each value is `(code, directory)`.
 
-    The directory is the one under ``stages/``; the three successes have none, for they end in
+    The directory is the one under ``stages/``; the three successes have none, because they end in
     ``storage/``. The member's name is the form that JSON uses.
 
     Examples

@@ -1,4 +1,4 @@
-"""The stages: each a function of one uploaded file that returns an outcome, and does no more."""
+"""The stages: each a function of one uploaded file that returns an outcome, and nothing else."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def _hashes(file: UploadedFile) -> tuple[dict[str, str], str | None]:
     Raises
     ------
     ConversionError
-        `incomplete`: bytes of it never came, whatever a decoder made of them.
+        `incomplete`: bytes of it never came, no matter what a decoder made of them.
     """
     digests: dict[str, str] = {}
     doubt: str | None = None

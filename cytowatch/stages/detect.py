@@ -204,7 +204,7 @@ def _check_structure(probe: Probe, allowed: Limits) -> None:
 def _check_supported(found: Format, probe: Probe) -> None:
     if found.id == "olympus-vsi" and importlib.util.find_spec("slideio") is None:
         raise FormatError(
-            "reader_missing", "slideio, which reads CellSens VSI, is not to be had on this machine"
+            "reader_missing", "slideio, which reads CellSens VSI, is not available on this machine"
         )
     if found.id == "ome-tiff" and probe.tiff is not None:
         others = other_files(probe.tiff.directories[0].text(270))

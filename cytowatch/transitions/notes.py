@@ -23,7 +23,7 @@ __all__ = ["HASH", "REFUSED", "note_hash", "place_of", "refuse", "refused", "the
 HASH = ".hash"
 
 REFUSED = "refused"
-#: The oldest ones go: whatever writes them may go on for ever.
+#: The oldest ones go: anything that writes them may go on for ever.
 _MOST_REFUSED = 100
 _LONGEST_NAME = 200
 
@@ -72,7 +72,7 @@ def place_of(spool: Spool, note: Path, id_: UploadedFileId) -> Path | None:
 
 
 def refuse(spool: Spool, path: Path) -> Path:
-    """Take `path`, whatever it is, out of ``state/requests/``; gives its new place."""
+    """Take `path`, no matter what it is, out of ``state/requests/``; gives its new place."""
     folder = spool.requests / REFUSED
     folder.mkdir(mode=0o750, exist_ok=True)
     # Its bytes, not its letters: a name may have 255 of them, and no letters at all.

@@ -12,9 +12,9 @@ from cytowatch.decoder.child import kill_recorded
 from cytowatch.record import manifest
 from cytowatch.record.manifest import ManifestError
 from cytowatch.record.names import UploadedFileId
+from cytowatch.record.place import Place
 from cytowatch.record.status import STAGE_STATUSES, Status
-from cytowatch.transitions import enter
-from cytowatch.transitions.enter import Place
+from cytowatch.transitions import correct, enter, lighten
 from cytowatch.tree.spool import Spool
 
 __all__ = ["finish", "recover", "set_doubles_aside"]
@@ -24,7 +24,7 @@ def set_doubles_aside(spool: Spool) -> Iterator[tuple[UploadedFileId, Status, Pa
     """Of an uploaded file that is there twice keep the one that is further on where it is.
 
     A rename cannot make two of one; a backup that was taken while slides moved on can. The other
-    one goes to ``state/aside/``, for nothing is deleted unasked. Gives its id, its status and
+    one goes to ``state/aside/``, because nothing is deleted unasked. Gives its id, its status and
     its new place.
     """
     seen: set[UploadedFileId] = set()
@@ -73,14 +73,14 @@ def _taken_up(spool: Spool, path: Path, status: Status, *, now: datetime) -> str
         # The engine gives it a new manifest and ends it; nothing of it is lost.
         return "unknown"
     if enter.is_folder(found) and status is Status.EXTRACTING_DATA:
-        enter.without_temporaries(path)
+        correct.without_temporaries(path)
         return None
     if status.is_error:
-        right = enter.corrected(found, status, now=now)
+        right = correct.corrected(found, status, now=now)
         if right != found:
             manifest.write(path, right)
         return None
-    enter.tidy(spool, Place(status=status, path=path, manifest=found), now=now)
+    correct.tidy(spool, Place(status=status, path=path, manifest=found), now=now)
     return found["user"]
 
 
@@ -91,4 +91,4 @@ def finish(spool: Spool) -> Iterator[str]:
     """
     spool.empty_trash()
     with suppress(OSError):
-        yield from enter.lighten_the_rest(spool)
+        yield from lighten.lighten_the_rest(spool)

@@ -136,7 +136,7 @@ def project_ids(spool: Spool, project: str) -> list[str]:
 
 
 def spellings(spool: Spool, user: str) -> list[str]:
-    """How the folders of a user are spelled, which differ by case or accents alone."""
+    """How the folders of a user are spelled, which differ by case or accents only."""
     folders = [*os.listdir(spool.inbox), *os.listdir(spool.storage)]
     return sorted({user, *names.alike(folders, user)})
 

@@ -1,4 +1,4 @@
-"""``state/live.json``: what the daemon last said of itself, for the commands beside it."""
+"""``state/live.json``: what the daemon last reported, for the commands beside it."""
 
 from __future__ import annotations
 

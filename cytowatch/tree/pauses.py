@@ -76,7 +76,7 @@ def _write(spool: Spool, pauses: Pauses) -> None:
         spool.discard(path)
     else:
         path.unlink(missing_ok=True)
-    # Whoever paused it, to move a disk perhaps, or let it go on relies on that after a power cut too.
+    # Anyone who paused it, to move a disk perhaps, or let it go on relies on that after a power cut too.
     durable.fsync_directory(spool.state)
 
 

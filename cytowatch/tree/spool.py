@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cytowatch import durable, outside
 from cytowatch.durable import trees
@@ -18,9 +17,6 @@ from cytowatch.record import names
 from cytowatch.record.errors import RootError, TransientError
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import STAGE_STATUSES, Status
-
-if TYPE_CHECKING:
-    from cytowatch.config.keys import Hook
 
 __all__ = ["LAYOUT", "Spool"]
 
@@ -53,7 +49,6 @@ class Spool:
         self.requests = self.state / "requests"
         self._lock: int | None = None
         #: Who is to be told when an uploaded file comes to its end.
-        self.hooks: tuple[Hook, ...] = ()
 
     @classmethod
     def create(cls, root: Path) -> Spool:
@@ -373,7 +368,13 @@ class Spool:
     def unlink(self, project: str, name: str, id: UploadedFileId) -> None:  # noqa: A002
         """Take back what `link` did; an empty project goes as well."""
         folder = self.projects / project
-        (folder / f"{name}~{id.split('-')[2]}").unlink(missing_ok=True)
+        tail = f"~{id.split('-')[2]}"
+        place = folder / f"{name}{tail}"
+        # Another version may have called it otherwise; what it leads to says which one it is.
+        there = [place] if place.is_symlink() else folder.glob(f"*{tail}")
+        for link in there:
+            if link.is_symlink() and os.path.basename(os.readlink(link)) == id:
+                link.unlink(missing_ok=True)
         with suppress(OSError):
             folder.rmdir()
 

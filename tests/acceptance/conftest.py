@@ -167,7 +167,7 @@ class Root:
         return found
 
     def orphans(self) -> list[int]:
-        """What a daemon that is gone left running: its zygote and whatever works in its tree."""
+        """What a daemon that is gone left running: its zygote and anything that works in its tree."""
         assert self.process
         assert self.process.poll() is not None
         mark = f"CYTOWATCH_PARENT={self.process.pid}\0".encode()

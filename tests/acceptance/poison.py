@@ -67,7 +67,7 @@ def many_folders(root: Root, number: int) -> None:
 
 
 def odd_names(root: Root, number: int) -> None:
-    """Names of 255 bytes, of bytes that are no text, of what a terminal acts on."""
+    """Names of 255 bytes, of bytes that are not text, of what a terminal acts on."""
     inbox = os.fsencode(_inbox(root))
     for name in (
         b"\xe4" * 250,

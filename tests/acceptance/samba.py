@@ -28,7 +28,7 @@ def missing() -> str | None:
 
 
 class Samba:
-    """One smbd, and a client of it; the user is whoever runs the tests."""
+    """One smbd, and a client of it; the user is anyone who runs the tests."""
 
     def __init__(self, folder: Path, root: Path, *, encrypt: bool = False) -> None:
         self.port = free_port()

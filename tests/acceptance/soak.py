@@ -2,7 +2,7 @@
 
 `python -m tests.acceptance.soak [SECONDS]` (600 by default) prints figures; one minute of it is a test.
 With `--poison`, one thing of every kind in `poison.py` is dropped every ten seconds as well, and for the
-last third of the time the daemon is left alone, so that its memory and descriptors can be looked at.
+last third of the time the daemon is left only, so that its memory and descriptors can be looked at.
 `--calm` does the same without the poison: compare the waiting times.
 """
 

@@ -68,7 +68,7 @@ def _escape() -> None:
 
 
 def _raise() -> None:
-    raise LookupError("a defect of ours")
+    raise LookupError("a defect of our own")
 
 
 def _bare() -> None:
@@ -112,7 +112,7 @@ def _babble_json() -> None:
 
 
 def _say(text: str, *, times: int = 1) -> None:
-    """Say it on the pipe to the daemon, whatever it is."""
+    """Send any message on the pipe to the daemon."""
     data = text.encode("utf-8", "surrogatepass")
     for _ in range(times):
         os.write(3, len(data).to_bytes(4, "little") + data)

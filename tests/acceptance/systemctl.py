@@ -1,6 +1,6 @@
 """A stand-in for systemctl where no systemd runs: it does what the unit says, as the unit's user.
 
-It is run by the commands of the documents, inside the namespaces of ``lab.py`` alone. The unit is
+It is run by the commands of the documents, inside the namespaces of ``lab.py`` only. The unit is
 read as systemd would, its command line is started as its user under all of its restrictions, its words come through a real notify socket, and `daemon-reload` asks the real `systemd-analyze`.
 """
 

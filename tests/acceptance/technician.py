@@ -23,7 +23,7 @@ Drops = list[tuple[str, bytes]]
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """`first` is dropped, and when that has come to its end, `then`; `before` is what was shown earlier."""
+    """`first` is dropped, and when that is finished, `then`; `before` is what was shown earlier."""
 
     title: str
     does: str

@@ -133,7 +133,8 @@ def test_what_failed_in_a_folder_is_retried_by_its_folder(root: Root, tmp_path: 
     returned = root.path / "inbox" / "ann" / "_returned"
     assert (returned / "bad.jpg").read_bytes() == bad
     assert sorted(str(path.relative_to(returned)) for path in returned.rglob("*.*")) == [
-        "M.mrxs", "M/Data0000.dat", "M/Index.dat", "M/Slidedat.ini", "bad.jpg",
+        "M.mrxs", "M.mrxs.why.txt", "M/Data0000.dat", "M/Index.dat", "M/Slidedat.ini", "bad.jpg",
+        "bad.jpg.why.txt",
     ]  # fmt: skip
     again = command(root, "return", first["id"])
     assert (again.returncode, "is in error" in again.stderr) == (2, True)
@@ -174,7 +175,9 @@ def test_two_broken_sets_of_one_name_stay_two(root: Root, tmp_path: Path) -> Non
         "1",
         "1 (1)",
         "1 (1).mrxs",
+        "1 (1).mrxs.why.txt",
         "1.mrxs",
+        "1.mrxs.why.txt",
     ]
     for stem in ("1", "1 (1)"):
         [one] = whose(returned / stem)
@@ -205,7 +208,7 @@ def test_a_set_without_its_head_comes_back_in_its_folder(root: Root, tmp_path: P
     assert document["drop_path"] == "ann/lost"
     assert command(root, "return", document["id"]).returncode == 0
     returned = root.path / "inbox" / "ann" / "_returned"
-    assert [path.name for path in returned.iterdir()] == ["lost"]
+    assert sorted(path.name for path in returned.iterdir()) == ["lost", "lost.why.txt"]
     assert sorted(path.name for path in (returned / "lost").iterdir()) == [
         "Data0000.dat", "Data0001.dat", "Index.dat", "Slidedat.ini",
     ]  # fmt: skip
@@ -213,7 +216,7 @@ def test_a_set_without_its_head_comes_back_in_its_folder(root: Root, tmp_path: P
 
 @pytest.mark.parametrize("what", ["link", "pipe", "file"])
 def test_nothing_leaves_the_tree_on_its_way_back(root: Root, tmp_path: Path, what: str) -> None:
-    """Whatever lies where a folder of the inbox is expected is not followed; the original is kept."""
+    """Anything that lies where a folder of the inbox is expected is not followed; the original is kept."""
     document = failed(root, tmp_path)
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -432,7 +435,7 @@ def test_exported_under_the_very_name_that_was_dropped(root: Root, tmp_path: Pat
 
 
 def test_a_folder_of_somebody_else_in_a_stage(root: Root, tmp_path: Path) -> None:
-    """Nothing is done with what has no id, and `check --deep` names it; work that waits is no fault."""
+    """Nothing is done with what has no id, and `check --deep` names it; work that waits is not a fault."""
     stray = root.path / "stages" / "uploaded" / "stray"
     root.configure(inbox="folder_quiet_s = 60")
     case = root.path / "inbox" / "ann" / "case"
@@ -447,6 +450,6 @@ def test_a_folder_of_somebody_else_in_a_stage(root: Root, tmp_path: Path) -> Non
         1,
         1,
     )
-    assert f"{stray} is no uploaded file" in told.stdout
+    assert f"{stray} is not an uploaded file" in told.stdout
     stray.rmdir()
     assert command(root, "check", "--deep").returncode == 0

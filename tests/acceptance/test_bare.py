@@ -113,7 +113,7 @@ def make_test(bare: Path, words: str, **environment: str) -> subprocess.Complete
     """`make test` with only what is in `bare` on the PATH."""
     kept = {key: value for key, value in os.environ.items() if key not in ("CI", "PYTEST_ADDOPTS")}
     kept = {key: value for key, value in kept.items() if not key.startswith("PYTEST_XDIST")}
-    # The packages are not installed again, whatever is newer than they are.
+    # The packages are not installed again, even if others are newer.
     command = ["make", "test", "--old-file=.venv/.installed", f"TESTS={words}"]
     if not (HOUSE / ".venv").exists():
         command.append(f"BIN={Path(sys.executable).parent}")

@@ -45,7 +45,7 @@ def test_the_clock_is_set_ten_years_back_and_forth(root: Root, tmp_path: Path) -
 
 
 def test_twenty_thousand_files_in_a_burst(root: Root) -> None:
-    """All are found, whatever events were dropped; a full reserve keeps them where they are."""
+    """All are found, no matter which events were dropped; a full reserve keeps them where they are."""
     port = free_port()
     root.configure(listen=f"127.0.0.1:{port}", inbox="quiet_s = 0.31")
     text = root.config.read_text().replace("quiet_s = 0.3\n", "", 1)

@@ -43,7 +43,7 @@ def root(disk: Disk) -> Iterator[Root]:
 
 @pytest.mark.parametrize("leave", [200_000, 1_500_000])
 def test_a_full_disk_is_waited_out(root: Root, disk: Disk, tmp_path: Path, leave: int) -> None:
-    """It is no error of any file: all wait, and go on by themselves when there is room again."""
+    """It is not an error of any file: all wait, and go on by themselves when there is room again."""
     inbox = root.path / "inbox" / "ann"
     inbox.mkdir()
     builders.png(inbox / "b.png", width=1500, height=1000)
@@ -120,7 +120,7 @@ def test_a_decoder_that_fills_the_disk_ends_in_an_error(
 
 
 def test_what_would_not_fit_is_not_begun(root: Root, disk: Disk) -> None:
-    """A pyramid that may need more than there is waits, and says how much; it is no error."""
+    """A pyramid that may need more than there is waits, and says how much; it is not an error."""
     root.config.write_text(root.config.read_text() + '\n[convert]\ncompression = "lossless"\n')
     inbox = root.path / "inbox" / "ann"
     inbox.mkdir()

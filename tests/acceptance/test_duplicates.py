@@ -153,7 +153,7 @@ def test_link_of_an_archive_links_what_is_in_it(root: Root, tmp_path: Path, kind
 
 @pytest.mark.parametrize("kind", ["a.svs", "b.jpg"])
 def test_rejected_though_dropped_together(root: Root, tmp_path: Path, kind: str) -> None:
-    """Whoever is the first to be hashed stays; the others say whose content they have, and what they are."""
+    """Anyone who is the first to be hashed stays; the others say whose content they have, and what they are."""
     policy(root, "reject")
     make = builders.aperio_svs if kind == "a.svs" else builders.jpeg
     slide = make(tmp_path / kind)
@@ -211,7 +211,7 @@ def test_a_first_one_that_fails_holds_up_nobody(root: Root, tmp_path: Path) -> N
 def test_one_that_was_rejected_is_tried_again_when_the_first_is_gone(
     root: Root, tmp_path: Path
 ) -> None:
-    """`retry` looks anew: nothing is rejected because of what is not there."""
+    """`retry` looks again: nothing is rejected because of what is not there."""
     policy(root, "reject")
     slide = builders.aperio_svs(tmp_path / "a.svs")
     root.drop(slide, "one.svs")
@@ -228,7 +228,7 @@ def test_one_that_was_rejected_is_tried_again_when_the_first_is_gone(
 
 
 def test_a_restart_knows_who_was_first(root: Root, tmp_path: Path) -> None:
-    """Whoever was being converted then; the copy that comes meanwhile is the second one."""
+    """Anyone who was being converted then; the copy that comes meanwhile is the second one."""
     policy(root, "reject")
     root.environment = {"CYTOWATCH_TEST_STAGES": "tests.acceptance.stages_for_tests"}
     flat = builders.jpeg(tmp_path / "a.jpg")
@@ -295,7 +295,7 @@ def test_a_copy_whose_first_one_is_gone(root: Root, tmp_path: Path) -> None:
     assert found["status"] == "CONVERTED"
     assert not (found["_path"] / "source").is_symlink()
     root.check_hashes()
-    # Nobody may take a slide out of storage by hand without being told of it.
+    # Nobody may take a slide out of storage by hand without a report of it.
     forgotten = [*root.command("remove", "--yes", one["id"]), "--root", str(root.path)]
     subprocess.run(forgotten, check=True, capture_output=True)
     root.assert_clean()

@@ -1,4 +1,4 @@
-"""Fairness in a real daemon: whoever drops one slide does not wait for another one's batch."""
+"""Fairness in a real daemon: anyone who drops one slide does not wait for another one's batch."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_batch_delays_another_users_slide_by_one_stage_of_one_file(
     assert lines[claimed]["event"] == "claimed"
     assert lines[begun]["to"] == "DETECTING_FORMAT"
     between = [one for one in lines[claimed:begun] if one["event"] == "stage"]
-    # The claim is told a moment before it is handed on: what was under way may end in it, and the next
+    # The claim is reported a moment before it is handed on: what was under way may end in it, and the next
     # file begin, of which one stage is waited for then.
     assert len(between) <= 3, between
 

@@ -38,13 +38,13 @@ def test_the_names_say_it_all(root: Root, tmp_path: Path) -> None:
     shutil.copyfile(tmp_path / "m" / "CMU-1.mrxs", root.path / "inbox" / "ann" / "CMU-1.mrxs")
     wanted = {
         "a.svs - DEPLOYED.txt",
-        "! t.txt - FAILED, not a slide or image.txt",
+        "! t.txt - FAILED, a text file.txt",
         "CMU-1.mrxs - WAITING, incomplete.txt",
     }
     root.wait(lambda: wanted <= notes(root).keys())
     told = notes(root)
-    assert "it is a text file" in told["! t.txt - FAILED, not a slide or image.txt"]
-    assert "What to do: Send the slide itself" in told["! t.txt - FAILED, not a slide or image.txt"]
+    assert "it is a text file" in told["! t.txt - FAILED, a text file.txt"]
+    assert "What to do: Send the slide itself" in told["! t.txt - FAILED, a text file.txt"]
     assert "missing CMU-1/Slidedat.ini" in told["CMU-1.mrxs - WAITING, incomplete.txt"]
     root.wait(lambda: notes(root, "bob").keys() == {"a.svs - DEPLOYED.txt"})
     # A second one of that name has a note of its own; another daemon shows the same.

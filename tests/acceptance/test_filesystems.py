@@ -35,7 +35,7 @@ def listening(root: Root) -> int:
 
 @needs("findmnt", "e2fsck")
 def test_a_filesystem_that_goes_read_only(tmp_path: Path) -> None:
-    """The kernel finds a fault and writes no more: nothing is an error, all is said; repaired, it goes on."""
+    """The kernel finds a fault and no longer writes: nothing is an error, all is said; repaired, it goes on."""
     disk = Disk(tmp_path, 64 * MB, options="loop,errors=remount-ro")
     try:
         with rooted(disk) as root:
@@ -48,7 +48,7 @@ def test_a_filesystem_that_goes_read_only(tmp_path: Path) -> None:
             for number in range(3):
                 root.drop(slide, f"{number}.svs")
                 root.drop(image, f"{number}.png")
-            # What a scanner wrote and no disk has yet is lost to whoever reads it: not ours to save.
+            # What a scanner wrote and no disk has yet is lost to anyone who reads it: not ours to save.
             os.sync()
             root.wait(root.manifests)
             device = Path(
@@ -60,7 +60,7 @@ def test_a_filesystem_that_goes_read_only(tmp_path: Path) -> None:
             Path(f"/sys/fs/ext4/{device.name}/trigger_fs_error").write_text("a test")
             with pytest.raises(OSError, match="Read-only"):
                 (disk.place / "probe").touch()
-            # Whatever it tries now fails; it stays, and says so.
+            # Anything that it tries now fails; it stays, and says so.
             root.wait(lambda: any("Read-only" in why for why in health(port).values()))
             time.sleep(3)
             assert root.process
@@ -135,7 +135,7 @@ def test_it_can_be_stopped_while_the_tree_is_away(tmp_path: Path) -> None:
 
 @needs("mkfs.btrfs", "btrfs")
 def test_a_quota_is_waited_out(tmp_path: Path) -> None:
-    """Full for us alone, by EDQUOT: it waits as for a full disk, and goes on with a larger quota."""
+    """Full only for us, by EDQUOT: it waits as for a full disk, and goes on with a larger quota."""
     disk = Disk(tmp_path, 300 * MB, "mkfs.btrfs", "-q")
     volume = disk.place / "volume"
     try:
@@ -261,7 +261,7 @@ def test_check_says_where_a_power_cut_may_lose_a_slide(
     try:
         with rooted(disk) as root:
             words = root.command("check", "--root", str(root.path), "--json")
-            # It says as well that the disk is small, which is no success.
+            # It says as well that the disk is small, which is not a success.
             done = subprocess.run(words, check=False, stdout=subprocess.PIPE, text=True)
             [told] = [one for one in json.loads(done.stdout) if one["name"] == "power cut"]
             assert said in told["detail"]

@@ -1,4 +1,4 @@
-"""Others are told when an uploaded file comes to its end: at least once, whatever happens."""
+"""Others are notified when an uploaded file is finished: at least once, no matter what happens."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_post_is_signed_and_sent_until_it_arrives(
     (root.path / "inbox" / "ann" / "letter.pdf").write_bytes(b"%PDF-1.4 hello")
     root.wait(lambda: len(receiver.got) == 4)
     assert json.loads(receiver.got[3][1])["data"]["error"]["reason"] == "unsupported_format"
-    # What it is not told of is not noted.
+    # What it is not to be notified of is not noted.
     root.drop(builders.png(tmp_path / "b.png"))
     root.wait(lambda: root.by_name().get("b.png", {}).get("status") == "CONVERTED")
     assert list((root.path / "state" / "hooks").iterdir()) == []
@@ -155,7 +155,7 @@ def test_a_hook_that_fails_is_a_dead_letter_and_no_error(root: Root, tmp_path: P
     assert "more than 1 s" in page[0]["said"]
     assert "untold   slow" in command(root, "status").stdout
     left = Path(f"/proc/{(tmp_path / 'pid').read_text()}/cmdline")
-    # Gone, or dead and not buried by whoever inherited it.
+    # Gone, or dead and not buried by anyone who inherited it.
     assert not left.exists() or left.read_bytes() == b""
     assert [one["status"] for one in root.manifests().values()] == ["DEPLOYED"]
     assert root.stop() == 0
@@ -183,7 +183,7 @@ def test_killed_before_and_after_the_rename_it_is_told_all_the_same(
 
 
 def test_killed_while_it_is_told(root: Root, tmp_path: Path, receiver: Receiver) -> None:
-    """It is told again: at least once, and both sides know it by the same id."""
+    """It is notified again: at least once, and both sides know it by the same id."""
     receiver.answers = [0]
     root.configure(more=hook("viewer", url=receiver.url))
     root.drop(builders.aperio_svs(tmp_path / "a.svs"))
@@ -204,12 +204,12 @@ def test_problems_of_hooks_are_told_by_their_number() -> None:
     with pytest.raises(ConfigError) as raised:
         from_mapping({"hooks": [{"name": "a", "command": ["mail"]}, {"name": "a"}]})
     told = " ".join(raised.value.problems)
-    for words in ("hooks[0].command: 'mail' is no absolute path", "called so too", "hooks[1]: expected either"):  # fmt: skip
+    for words in ("hooks[0].command: 'mail' is not an absolute path", "called so too", "hooks[1]: expected either"):  # fmt: skip
         assert words in told
 
 
 def test_hooks_change_with_a_reload(root: Root, tmp_path: Path, receiver: Receiver) -> None:
-    """A new one is told from then on; what waits for one that is gone waits, and `hooks` says so."""
+    """A new one is notified from then on; what waits for one that is gone waits, and `hooks` says so."""
     root.configure(more=hook("old", command=["/bin/false"], on=["DEPLOYED"], max_attempts=100))
     root.start()
     root.drop(builders.aperio_svs(tmp_path / "a.svs"))

@@ -1,4 +1,4 @@
-"""An inbox that anybody can write to: whatever lies there, nothing leaves the tree or ends the daemon."""
+"""An inbox that anybody can write to: no matter what lies there, nothing leaves the tree or ends the daemon."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def test_every_name_is_ingested_and_does_nothing(root: Root, tmp_path: Path) -> 
         assert not set(text) & set("\x1b\x07\u202e\x7f\x9b\u200b\r\t")
     assert b'svs"' not in metrics.replace(b'format="aperio-svs"', b"")
     assert root.stop() == 0
-    # No name of a dropped file is a name on disk: the decoders saw our own alone.
+    # No name of a dropped file is a name on disk: the decoders saw our own only.
     for one in found:
         [row] = [row for row in one["files"] if row["role"] == "source"]
         assert set(row["path"]) <= set(
@@ -202,7 +202,7 @@ def test_every_name_is_ingested_and_does_nothing(root: Root, tmp_path: Path) -> 
 
 
 def test_what_comes_out_of_an_archive_has_our_own_modes(root: Root, tmp_path: Path) -> None:
-    """Whatever the archive says: no setuid, no execute, nobody else may read; zip and tar alike."""
+    """No matter what the archive says: no setuid, no execute, nobody else may read; zip and tar alike."""
     png = builders.png(tmp_path / "a.png").read_bytes()
     with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
         info = zipfile.ZipInfo("one.png")

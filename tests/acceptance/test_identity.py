@@ -1,4 +1,4 @@
-"""Whatever is dropped, retried, returned and dropped again by several users: a slide stays the slide it was."""
+"""However drops are dropped, retried, returned and dropped again by several users: a slide stays the slide it was."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ _OTHERS = st.builds(
 
 
 class World:
-    """A running daemon, and what was dropped so far: by drop, the path and the bytes of each file."""
+    """A running daemon, and what was dropped up to now: by drop, the path and the bytes of each file."""
 
     def __init__(self, root: Root, made: Path) -> None:
         self.root = root
         self.made = made
         self.dropped: dict[int, dict[str, bytes]] = {}
-        #: By user, what is left out of his loose sets so far.
+        #: By user, what is left out of his loose sets up to now.
         self.held_back: dict[str, list[tuple[Path, bytes]]] = {}
         self.example = 0
         self.number = 0
@@ -85,7 +85,7 @@ class World:
     def files(self, step: Step) -> dict[str, bytes]:
         """The files of a new drop, each marked behind its content."""
         self.number += 1
-        # A DICOM is of the slide that its series says: it is made anew for each patient.
+        # A DICOM is of the slide that its series says: it is made again for each patient.
         source = self.made / f"{step.kind}{step.patient if step.kind == 'dicom' else ''}"
         if not source.exists():
             make = {"mrxs": vendors.mirax_mrxs, "vms": vendors.vms}.get(step.kind)
@@ -185,7 +185,9 @@ class World:
                 os.fsencode(path.relative_to(self.root.path / "inbox")).decode("utf-8", "replace")
                 for user in _USERS
                 for path in self.inbox(user).rglob("*")
-                if path.is_file() and "_returned" not in path.parts
+                if path.is_file()
+                and "_returned" not in path.parts
+                and not path.name.endswith(".why.txt")
             ]
             if set(left) - stay or list((self.root.path / "state" / "tmp").iterdir()):
                 return False

@@ -1,4 +1,4 @@
-"""One folder, one file, one user: whatever is wrong with it, all others are served, now and after a restart."""
+"""One folder, one file, one user: no matter what is wrong with it, all others are served, now and after a restart."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ def test_what_raises_anything_is_set_aside_alone(root: Root, tmp_path: Path, kin
 def test_a_file_that_may_not_be_moved_does_not_keep_its_folder_open(
     root: Root, tmp_path: Path
 ) -> None:
-    """The folder comes to its end and names it; it goes by itself when it may, and nothing is made twice."""
+    """The folder is finished and names it; it goes by itself when it may, and nothing is made twice."""
     root.configure(inbox="folder_quiet_s = 0.5")
     case = root.path / "inbox" / "ann" / "case"
     kept = case / "kept"

@@ -114,7 +114,7 @@ if os.environ.get("CYTOWATCH_INJECT") == "all":
 @pytest.mark.parametrize(("call", "what", "when"), CASES)
 def test_the_nth_call(root: Root, tmp_path: Path, call: str, what: str, when: int) -> None:
     """Killed at it, or told that it failed: a start later nothing is lost and nothing doubled."""
-    # Each child counts anew: what always fails in the one that unpacks is a disk that is always full.
+    # Each child counts again: what always fails in the one that unpacks is a disk that is always full.
     always = call == "mkdir" or (call == "rename" and when == 1)
     dropped = drop_all(root, tmp_path, archive=not always or "signal" in what)
     run_with(root, call, what, when)

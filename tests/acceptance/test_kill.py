@@ -75,7 +75,7 @@ def test_killed_in_a_stage_it_goes_on_after_the_restart(
 
 
 def test_killed_while_it_extracts_each_member_is_made_once(root: Root, tmp_path: Path) -> None:
-    """Children in out.<n> were never published; the restart makes them anew, and once."""
+    """Children in out.<n> were never published; the restart makes them again, and once."""
     root.drop(batch(tmp_path / "b.zip", 5), "pause-EXTRACTING_DATA.zip")
     root.environment = MISBEHAVING
     root.start()
@@ -330,7 +330,7 @@ def _zygote(root: Root) -> int:
 
 
 def test_a_zygote_that_stands_still_is_replaced(root: Root, tmp_path: Path) -> None:
-    """Whoever waits for it goes on, and a SIGTERM is answered in time."""
+    """Anyone who waits for it goes on, and a SIGTERM is answered in time."""
     root.start()
     os.kill(_zygote(root), signal.SIGSTOP)
     root.drop(builders.aperio_svs(tmp_path / "a.svs"))
@@ -375,7 +375,7 @@ def test_a_defect_is_one_line_and_a_file_to_send(root: Root, tmp_path: Path) -> 
     assert "Traceback" not in root.log.read_text()
     report = Path(line["report"]).read_text()
     assert Path(line["report"]).parent == root.path / "state" / "reports"
-    assert "LookupError: a defect of ours" in report
+    assert "LookupError: a defect of our own" in report
     assert "Traceback" in report
     root.assert_clean()
 

@@ -65,7 +65,7 @@ def test_an_archive_that_lost_a_member_is_no_plain_success(root: Root, tmp_path:
 
 
 def test_losses_are_counted(root: Root, tmp_path: Path) -> None:
-    """From 0 on, so that an alert sees the first; what is no image does not count."""
+    """From 0 on, so that an alert sees the first; what is not an image does not count."""
     port = free_port()
     root.configure(listen=f"127.0.0.1:{port}")
     with zipfile.ZipFile(tmp_path / "good.zip", "w") as archive:

@@ -1,4 +1,4 @@
-"""Paused and resumed, whole or one user; the index made anew; beside a daemon and without one."""
+"""Paused and resumed, whole or one user; the index made again; beside a daemon and without one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def statuses(root: Root) -> dict[str, str]:
 
 
 def test_everyone_is_paused(root: Root, tmp_path: Path) -> None:
-    """Drops wait and say why, over a restart; it is no fault; resumed, they are taken."""
+    """Drops wait and say why, over a restart; it is not a fault; resumed, they are taken."""
     port = free_port()
     root.configure(listen=f"127.0.0.1:{port}")
     slide = builders.aperio_svs(tmp_path / "a.svs")
@@ -50,7 +50,7 @@ def test_everyone_is_paused(root: Root, tmp_path: Path) -> None:
 
 
 def test_one_user_is_paused(root: Root, tmp_path: Path) -> None:
-    """Neither claimed nor begun, what is in work comes to its end; all others go on."""
+    """Neither claimed nor begun, what is in work is finished; all others go on."""
     slide = builders.aperio_svs(tmp_path / "a.svs")
     builders.png(tmp_path / "b.png")
     root.configure(engine="workers = 1")
@@ -88,7 +88,7 @@ def test_one_user_is_paused(root: Root, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("running", [False, True])
 def test_the_index_is_made_anew(root: Root, tmp_path: Path, running: bool) -> None:
-    """From the tree alone, with the same answers; damaged under a daemon it is mended by itself."""
+    """Only from the tree, with the same answers; damaged under a daemon it is mended by itself."""
     port = free_port()
     root.configure(listen=f"127.0.0.1:{port}")
     slide = builders.aperio_svs(tmp_path / "a.svs")

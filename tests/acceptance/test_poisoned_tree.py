@@ -130,7 +130,7 @@ def test_all_others_are_served_and_each_is_named(root: Root, tmp_path: Path) -> 
     found = answered(root, "verify")
     assert names <= {one["id"] for one in found["damaged"]}
     assert not {one["name"] for one in found["damaged"]} & {"first.jpg", "second.jpg", "before.jpg"}
-    # What lay in the stages came to its end, with its bytes.
+    # What lay in the stages is finished, with its bytes.
     assert not list((root.path / "stages" / "uploaded").iterdir())
     # Mended, one goes on by itself.
     name = in_storage["torn"].name

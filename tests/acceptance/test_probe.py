@@ -1,4 +1,4 @@
-"""What a decoder that was taken over can do, tried from inside: `walls.DEEDS` says no more and no less."""
+"""What a decoder that was taken over can do, tried from inside: `walls.DEEDS` says exactly that."""
 
 from __future__ import annotations
 

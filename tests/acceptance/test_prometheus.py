@@ -123,7 +123,7 @@ def test_the_alerts_fire_when_they_should(tmp_path: Path) -> None:
     """`promtool test rules`: each one firing, and not firing."""
     rules = HOUSE / "config/prometheus"
     subprocess.run(["promtool", "check", "rules", rules / "alerts.yml"], check=True)
-    # It makes a database in TMPDIR for each group, and panics where that is no directory.
+    # It makes a database in TMPDIR for each group, and panics where that is not a directory.
     told = subprocess.run(
         ["promtool", "test", "rules", rules / "alerts.test.yml"],
         check=False, capture_output=True, text=True, env={**os.environ, "TMPDIR": str(tmp_path)},

@@ -92,7 +92,7 @@ def test_size_before_content_and_a_time_of_2018(root: Root, share: Samba, slide:
 
 
 def test_a_size_that_is_never_filled(root: Root, share: Samba, slide: bytes) -> None:
-    """The connection is cut after the size was set: zeros are no slide."""
+    """The connection is cut after the size was set: zeros are not a slide."""
     root.start()
     file = share.open("scan.svs")
     file.truncate(len(slide))
@@ -318,7 +318,7 @@ def test_a_researcher_sees_storage_and_projects_and_nothing_else(
         for name in ("x", f"storage/{share.user}/x", f"projects/heart/{shown}/{inside}"):
             with pytest.raises(SMBOSError):
                 smbclient.open_file(share.path(name, "cytowatch-slides"), mode="r+b", **other)
-        # A link that leads out of the share is not followed, whoever made it.
+        # A link that leads out of the share is not followed, no matter who made it.
         (root.path / "projects" / "heart" / "out").symlink_to("/etc")
         (root.path / "projects" / "heart" / "in").symlink_to("../../state")
         for name in ("out/passwd", "in/lock"):
@@ -329,7 +329,7 @@ def test_a_researcher_sees_storage_and_projects_and_nothing_else(
             smbclient.listdir(share.path(""), **other)
     finally:
         share.leave()
-    # Whoever is not in the group sees none of it.
+    # Anyone who is not in the group sees none of it.
     with pytest.raises(SMBOSError):
         smbclient.listdir(share.path("", "cytowatch-slides"), **share.session)
     assert root.stop() == 0

@@ -1,4 +1,4 @@
-"""Sets and shapes of drop: whatever comes, in whatever order, one uploaded file a slide."""
+"""Sets and shapes of drop: anything that comes, in any order, one uploaded file per slide."""
 
 from __future__ import annotations
 
@@ -189,6 +189,28 @@ def test_what_never_comes_is_named(root: Root, tmp_path: Path) -> None:
         assert (told[name]["status"], error["reason"]) == ("ERROR_FORMAT", "incomplete"), error
         assert missing in error["detail"], error
     assert len(told["V(0,0).jpg"]["files"]) == 5
+    root.assert_clean()
+
+
+def test_a_slide_whose_tile_came_alone_names_it(root: Root, tmp_path: Path) -> None:
+    """The first tile of a VMS is a picture by its name: what comes later says what became of it, and where it is."""
+    root.configure(inbox="incomplete_after_s = 2.0")
+    made = vendors.vms(tmp_path / "made", "V").parent
+    (made / "V(0,0).jpg").rename(made / "V.jpg")
+    index = made / "V.vms"
+    index.write_text(index.read_text().replace("V(0,0).jpg", "V.jpg"))
+    root.drop(made / "V.jpg")
+    assert root.run_until_idle() == 0
+    [alone] = root.manifests()
+    (made / "V.jpg").unlink()
+    root.start()
+    for path in made.iterdir():
+        root.drop(path)
+    root.wait(lambda: [one for one in root.waiting() if alone in one["detail"]])
+    root.wait(lambda: root.by_name().get("V.vms", {}).get("status") == "ERROR_FORMAT")
+    detail = root.by_name()["V.vms"]["error"]["detail"]
+    assert f"V.jpg came alone before, and was taken for an image by itself: {alone}" in detail
+    assert root.stop() == 0
     root.assert_clean()
 
 

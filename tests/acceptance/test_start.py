@@ -98,7 +98,7 @@ def use_up_inodes(place: Path, leave: int) -> list[Path]:
 
 @needs_mounts
 def test_a_start_without_inodes_waits(small: Root, disk: Disk) -> None:
-    """It is ready for systemd, 503 for whoever asks, and goes on when there are some again."""
+    """It is ready for systemd, 503 for anyone who asks, and goes on when there are some again."""
     made = use_up_inodes(disk.place, 0)
     port = begin(small)
     assert "No space left on device" in reason(small, port)
@@ -204,7 +204,7 @@ def dangling(disk: Disk) -> Iterator[None]:
 def test_what_passes_is_waited_for(
     small: Root, disk: Disk, obstacle: Callable[[Disk], contextmanager[None]]
 ) -> None:
-    """A full disk, one that takes no writes, one that is not there: each is told and waited out."""
+    """A full disk, one that takes no writes, one that is not there: each is reported and waited out."""
     with obstacle(disk):
         port = begin(small)
         assert "tries again by itself" in reason(small, port)
@@ -423,7 +423,7 @@ def test_a_reload_that_cannot_be_used_is_refused(root: Root, tmp_path: Path, kin
 
 
 def test_a_run_until_idle_ends_when_it_can_tell_that_it_is(root: Root, tmp_path: Path) -> None:
-    """The look whether all is done may fail as any other part; what was dropped is treated."""
+    """The check whether all is done may fail as any other part; what was dropped is treated."""
     cause = tmp_path / "poison"
     cause.touch()
     root.environment = {"CYTOWATCH_POISON": f"part:idle=KeyError@{cause}"}

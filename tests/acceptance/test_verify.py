@@ -56,7 +56,7 @@ def test_what_is_whole_passes(root: Root, tmp_path: Path) -> None:
 
 
 def test_what_is_damaged_is_named(root: Root, tmp_path: Path) -> None:
-    """A bit that flipped, a file that is gone, a pyramid that was written anew: each with its reason."""
+    """A bit that flipped, a file that is gone, a pyramid that was written again: each with its reason."""
     filled(root, tmp_path)
     found = root.by_name()
     flipped = found["a.svs"]["_path"] / found["a.svs"]["files"][0]["path"]
@@ -76,7 +76,7 @@ def test_what_is_damaged_is_named(root: Root, tmp_path: Path) -> None:
 
 
 def test_a_pyramid_that_no_reader_opens_is_damaged(root: Root, tmp_path: Path) -> None:
-    """Though its hash is what the manifest says: both were written anew by whoever did it."""
+    """Though its hash is what the manifest says: both were written again by anyone who did it."""
     filled(root, tmp_path)
     document = root.by_name()["b.tif"]
     [row] = [row for row in document["files"] if row["role"] == "pyramid"]

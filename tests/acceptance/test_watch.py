@@ -48,7 +48,7 @@ def test_a_queue_that_overflows_makes_a_scan(root: Root, tmp_path: Path) -> None
     root.wait(lambda: deployed(root, "late.svs"))
     assert metric(port, "cytowatch_rescan_found_total") >= 1
     assert [line for line in json_lines(root.log) if line["event"] == "events_lost"]
-    # The watches were made anew: the next one is told of by its event.
+    # The watches were made again: the next one is announced by its event.
     before = metric(port, "cytowatch_rescan_found_total")
     root.drop(slide, "next.svs", user="bob")
     root.wait(lambda: deployed(root, "next.svs"))
@@ -113,7 +113,7 @@ def test_an_observer_that_dies_is_replaced(root: Root, tmp_path: Path) -> None:
 
 
 def test_a_tree_that_is_moved_in_is_found_whole(root: Root, tmp_path: Path) -> None:
-    """A rename into the inbox gives one event, whatever lies below."""
+    """A rename into the inbox gives one event, no matter what lies below."""
     root.configure(inbox="folder_quiet_s = 0.5")
     root.config.write_text(root.config.read_text().replace("rescan_s = 1.0", "rescan_s = 600"))
     (root.path / "inbox" / "ann").mkdir()
@@ -225,7 +225,7 @@ def test_folders_that_are_watched_are_not_missed(tmp_path: Path) -> None:
 def test_one_user_does_not_use_up_all_watches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beyond a share the scan alone finds what one drops; others' events come, and it is told whose they are."""
+    """Beyond a share only the scan finds what one drops; others' events come, and it is reported whose they are."""
     monkeypatch.setattr(bounded, "most_watches", lambda: 4)
     inbox, asked = tmp_path / "inbox", tmp_path / "requests"
     for number in range(20):

@@ -165,7 +165,7 @@ def test_an_open_writer_keeps_the_drop_in_its_inbox(root: Root, tmp_path: Path) 
 
 
 def test_links_and_pipes_stay_where_they_are(root: Root, tmp_path: Path) -> None:
-    """What is no regular file waits, is never followed, and hangs nothing."""
+    """What is not a regular file waits, is never followed, and hangs nothing."""
     inbox = root.path / "inbox" / "ann"
     inbox.mkdir()
     builders.jpeg(tmp_path / "a.jpg")
@@ -179,7 +179,7 @@ def test_links_and_pipes_stay_where_they_are(root: Root, tmp_path: Path) -> None
 
 
 def test_odd_names_are_kept_in_the_manifest_and_never_on_disk(root: Root, tmp_path: Path) -> None:
-    """Newlines, options, page suffixes and bytes that are no UTF-8: all are ingested."""
+    """Newlines, options, page suffixes and bytes that are not UTF-8: all are ingested."""
     inbox = root.path / "inbox" / "ann"
     inbox.mkdir()
     data = builders.jpeg(tmp_path / "a.jpg").read_bytes()
@@ -335,7 +335,7 @@ def test_two_daemons_cannot_share_a_root(root: Root) -> None:
 
 
 def test_mpp_is_never_invented(root: Root, tmp_path: Path) -> None:
-    """A camera's 72 dpi is no pixel size: null in the manifest and absent from the pyramid."""
+    """A camera's 72 dpi is not a pixel size: null in the manifest and absent from the pyramid."""
     pixels = (np.indices((300, 400)).sum(0) % 255).astype(np.uint8)
     pyvips.Image.new_from_array(pixels).copy(xres=72 / 25.4, yres=72 / 25.4).jpegsave(
         str(tmp_path / "camera.jpg")

@@ -103,7 +103,7 @@ def _levels(path: Path, pixels: np.ndarray, *, description: str | None, mpp: flo
 
 
 def hamamatsu_ndpi(path: Path, *, width: int = 512, height: int = 384) -> Path:
-    """An NDPI by its mark alone: a TIFF with the tag 65420, whose pointers have eight bytes."""
+    """An NDPI only by its mark: a TIFF with the tag 65420, whose pointers have eight bytes."""
     pixels = picture(width, height)
     tags = [
         (256, 4, 1, width),

@@ -1,4 +1,4 @@
-"""A manifest, or any small file of ours, that is damaged: one of each kind that once stopped somebody."""
+"""A manifest, or any small file of our own, that is damaged: one of each kind that once stopped somebody."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _socket(path: Path) -> None:
             os.chdir(before)
 
 
-#: What may lie in the place of any file of ours.
+#: What may lie in the place of any file of our own.
 FILES: dict[str, Callable[[Path], None]] = {
     "deep": _written(b"[" * 200_000 + b"]" * 200_000),
     "deep objects": _written(b'{"a":' * 100_000 + b"1" + b"}" * 100_000),
@@ -85,7 +85,7 @@ KEYS: dict[str, tuple[str, Any]] = {
     "size is true": ("size_bytes", True),
     "hash is a list": ("sha256", []),
     "received is a number": ("received_at", 5),
-    "received is no time": ("received_at", "yesterday"),
+    "received is not a time": ("received_at", "yesterday"),
     "received has no zone": ("received_at", "2026-11-23T14:15:02"),
     "received before any clock": ("received_at", "0001-01-01T00:00:00Z"),
     "status is unknown": ("status", "LOST"),

@@ -30,7 +30,7 @@ def dicom_wsi(
     names: str = "level{}.dcm", repeated: bool = False, pieces: int = 1, label: bool = False,
     sparse: bool = False, **stated: str,
 ) -> Path:  # fmt: skip
-    """Each level a file of JPEG tiles, of one series.
+    """Each level as a file of JPEG tiles, of one series.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""Small slides of the vendors whose real files cannot be had: what OpenSlide 4 needs, no more.
+"""Small slides of the vendors whose real files are not available: only what OpenSlide 4 needs.
 
-Source: https://openslide.org/formats/ (a page a vendor), found out against OpenSlide 4.0.1.
+Source: https://openslide.org/formats/ (a page per vendor), found out against OpenSlide 4.0.1.
 """
 
 from __future__ import annotations

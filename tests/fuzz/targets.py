@@ -1,6 +1,6 @@
 """What is fuzzed: each parser of our own, which may refuse bytes in its own words and in no other way.
 
-A target takes bytes and returns, whatever they are. What it raises is a defect.
+A target takes bytes and returns, no matter what they are. What it raises is a defect.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ def _understood(said: dict[str, Any]) -> None:
 
 
 def name(data: bytes) -> None:
-    """The name of a dropped file: every name becomes one of ours, and one that can be shown."""
+    """The name of a dropped file: every name becomes one of our own, and one that can be shown."""
     text, _ = names.decode(data.replace(b"\0", b"").replace(b"/", b"")[:255] or b"x")
     slug = names.slug(text)
     assert slug
@@ -246,7 +246,7 @@ def calibrated(data: bytes) -> None:
 
 
 def jpegs(data: bytes) -> None:
-    """What a JPEG says of itself, and how its colours are told."""
+    """What a JPEG states, and how its colours are stated."""
     with suppress(ValueError):
         found = jpeg.head(data)
         if found is not None:

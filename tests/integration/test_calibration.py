@@ -92,7 +92,7 @@ STATED: dict[str, tuple[Callable[[Path], None], tuple[float, float] | None]] = {
 
 @pytest.mark.parametrize("name", STATED)
 def test_each_writer_is_heeded(tmp_path: Path, name: str) -> None:
-    """In any unit of length; a pixel, a second and a map's metres are no sizes of a slide."""
+    """In any unit of length; a pixel, a second and a map's metres are not sizes of a slide."""
     write, wanted = STATED[name]
     write(tmp_path / "a.tif")
     found = resolution.stated(str(tmp_path / "a.tif"), 1, 1)

@@ -10,6 +10,7 @@ from typing import Any
 
 from tests import builders
 from tests.acceptance.conftest import Root, root
+from tests.builders import vendors
 
 __all__ = ["root"]
 
@@ -86,6 +87,22 @@ def test_detect_says_what_it_is_and_moves_nothing(root: Root, tmp_path: Path) ->
     assert told[2]["missing"]
     assert slide.exists()
     say(root, "detect", names[0])
+
+
+def test_detect_looks_at_a_set_as_a_claim_does(root: Root, tmp_path: Path) -> None:
+    """Names that differ in case belong together, and what is missing is said."""
+    vendors.mirax_mrxs(tmp_path, "Case").rename(tmp_path / "case.mrxs")
+    (tmp_path / "Case" / "Slidedat.ini").rename(tmp_path / "Case" / "SLIDEDAT.INI")
+    [told] = json.loads(say(root, "detect", "--json", str(tmp_path / "case.mrxs")))
+    assert (told["format"], told["missing"]) == ("mirax-mrxs", None)
+    data = tmp_path / "Case" / "Data0001.dat"
+    data.write_bytes(data.read_bytes()[:-2000])
+    [told] = json.loads(say(root, "detect", "--json", str(tmp_path / "case.mrxs"), code=1))
+    assert "the end of Case/Data0001.dat" in told["missing"]
+    vendors.vms(tmp_path, "V").rename(tmp_path / "V.VMS")
+    (tmp_path / "V_map2.jpg").rename(tmp_path / "v_MAP2.JPG")
+    [told] = json.loads(say(root, "detect", "--json", str(tmp_path / "V.VMS")))
+    assert (told["format"], told["missing"]) == ("hamamatsu-vms", None)
 
 
 def test_systemd_is_told_when_it_is_ready(root: Root, tmp_path: Path) -> None:

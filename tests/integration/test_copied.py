@@ -128,7 +128,7 @@ SOURCES: dict[str, tuple[Callable[[Path], Path], int]] = {
     "RGB with tables": (lambda path: by_libvips(path, 90), 4),
     "YCbCr with tables": (lambda path: by_libvips(path, 75), 4),
     "JFIF that is said to be RGB": (states_rgb, 3),
-    "a level alone": (lambda path: ome(path, subs=0), 1),
+    "only a level": (lambda path: ome(path, subs=0), 1),
     "by fours": (lambda path: ome(path, subs=1, step=4), 2),
     "a step too large": (lambda path: ome(path, subs=1, step=8), 1),
     "of another shape": (lambda path: ome(path, subs=1, squeeze=2), 1),
@@ -214,7 +214,7 @@ def one_for_all(path: Path) -> Path:
     return path
 
 
-#: Colours that are told in two ways that are against each other, or in one that viewers do not see.
+#: Colours that are stated in two ways that are against each other, or in one that viewers do not see.
 DOUBTFUL: list[Callable[[Path], Path]] = [
     lambda path: rewritten(ome(path), marked(JFIF, ADOBE_RGB), stated=6),
     lambda path: rewritten(by_libvips(path, 90), marked(ADOBE_RGB, JFIF)),
@@ -313,7 +313,7 @@ def test_a_small_image_with_large_tiles(root: Root, tmp_path: Path, tile: int) -
 
 
 def test_of_several_images_each_is_told(root: Root, tmp_path: Path) -> None:
-    """One is copied, the other is not: the manifest says which, and no quality that holds for one alone."""
+    """One is copied, the other is not: the manifest says which, and no quality that only holds for one."""
     pixels = picture(700, 500)
     options: dict[str, Any] = {"tile": (128, 128), "photometric": "ycbcr", "compression": "jpeg"}
     with tifffile.TiffWriter(tmp_path / "two.ome.tif", ome=True) as tiff:
@@ -412,7 +412,7 @@ def test_a_file_of_many_images_is_one_descriptor(tmp_path: Path) -> None:
 
 
 def test_what_a_jpeg_says_of_itself() -> None:
-    """Kinds that are not copied have no head; what is no JPEG is said to be none."""
+    """Kinds that are not copied have no head; what is not a JPEG is said to be none."""
     pixels = picture(64, 48)
     plain = jpeg.head(bytes(imagecodecs.jpeg8_encode(pixels, level=90, subsampling="420")))
     assert plain is not None

@@ -34,7 +34,7 @@ def shown(path: Path, *pieces: tuple[np.ndarray, dict[str, Any]]) -> list[np.nda
 
 
 def test_the_first_plane_is_the_first_there_is(tmp_path: Path) -> None:
-    """Whatever its number, which the library counts from zero."""
+    """With any number, which the library counts from zero."""
     [found] = shown(tmp_path / "c.czi", (GREY, {"plane": {"C": 3}}))
     assert np.array_equal(found, GREY)
     later = ((OTHER, {"plane": {"C": 0, "T": 3}}), (GREY, {"plane": {"C": 0, "T": 2}}))
@@ -66,9 +66,7 @@ def test_what_a_scene_lacks_is_said(tmp_path: Path) -> None:
     opened = open_czi(str(path), from_mapping({}))
     opened.close()
     first, second = (" / ".join(one.done) for one in opened.scenes)
-    assert (
-        first == "scene 1 is not covered by its first plane alone: what only others have is black"
-    )
+    assert first == "scene 1 is not covered by only its first plane: what only others have is black"
     assert second == "scene 2 has nothing in the first plane: the first that it has is the pyramid"
 
 

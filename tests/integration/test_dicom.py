@@ -45,7 +45,7 @@ def _subsampled(pixels: np.ndarray) -> bytes:
 
 
 def _bare_subsampled(pixels: np.ndarray) -> bytes:
-    """Without JFIF's mark: its chroma alone shows that it is YCbCr."""
+    """Without JFIF's mark: only its chroma shows that it is YCbCr."""
     data = frame(pixels, subsampling=2)
     length = int.from_bytes(data[4:6])
     return data[:2] + data[4 + length :]
@@ -69,7 +69,7 @@ COLOURS = {
 
 @pytest.mark.parametrize("kind", COLOURS)
 def test_the_colours_are_those_of_the_frames(root: Root, kind: str) -> None:
-    """Whatever the header states: deployed natively where OpenSlide shows them, else as a pyramid."""
+    """No matter what the header states: deployed natively where OpenSlide shows them, else as a pyramid."""
     root.configure(inbox="folder_quiet_s = 1.0")
     encode, stated, native = COLOURS[kind]
     size = {"width": 700, "height": 500, "label": True}
@@ -91,7 +91,7 @@ def test_the_colours_are_those_of_the_frames(root: Root, kind: str) -> None:
 
 
 def test_what_cannot_be_derived_has_a_warning(root: Root) -> None:
-    """Frames that each say where they lie are left to OpenSlide, and the colours are told."""
+    """Frames that each say where they lie are left to OpenSlide, and the colours are reported."""
     root.configure(inbox="folder_quiet_s = 1.0")
     dicom_wsi(
         root.path / "inbox" / "ann" / "case", encode=_subsampled, photometric="RGB", sparse=True
@@ -168,7 +168,7 @@ def test_tags_of_tiff_alone_do_not_make_dicom(root: Root) -> None:
 
 
 def test_a_level_that_is_there_twice(root: Root) -> None:
-    """The two files are named, and what to do; not two UIDs alone."""
+    """The two files are named, and what to do; not two UIDs only."""
     root.configure(inbox="folder_quiet_s = 1.0")
     dicom_wsi(root.path / "inbox" / "ann" / "case", repeated=True)
     assert root.run_until_idle() == 1
@@ -180,7 +180,7 @@ def test_a_level_that_is_there_twice(root: Root) -> None:
 
 
 def test_a_zip_behind_an_image(root: Root, tmp_path: Path) -> None:
-    """The image is taken, the zip stays in the original, and both are told."""
+    """The image is taken, the zip stays in the original, and both are reported."""
     inbox = root.path / "inbox" / "ann"
     inbox.mkdir()
     (tmp_path / "packed").mkdir()

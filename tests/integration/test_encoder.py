@@ -98,7 +98,7 @@ def test_every_setting_is_read_by_every_reader(
 
 
 def test_it_is_the_same_file_each_time(tmp_path: Path) -> None:
-    """Whatever the threads do in which order."""
+    """The threads may do it in any order."""
     pixels = picture(2000, 1500)
     for number, threads in enumerate((1, 2, 5, 5)):
         encode(tmp_path / f"{number}.tif", pixels, threads=threads)

@@ -298,7 +298,7 @@ def test_twelve_bits_and_their_opacity(tmp_path: Path) -> None:
 @needs_tools
 @pytest.mark.parametrize("number", [11, 21, 24, 99])
 def test_colours_of_any_other_number(tmp_path: Path, number: int) -> None:
-    """CMY, ROMM-RGB, e-sYCC and what nobody knows are no sRGB."""
+    """CMY, ROMM-RGB, e-sYCC and unknown ones are not sRGB."""
     path = raw(tmp_path, picture(60, 50), "60,50,3,8,u", "-mct", "0")
     with pytest.raises(ConversionError) as caught:
         open_jp2(str(boxed(path, number)), CONFIG)

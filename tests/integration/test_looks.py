@@ -30,7 +30,7 @@ _STYLE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Root:
-    """A zip with a set, a slide in two folders, a picture, what is no image, and one that is cut; a duplicate."""
+    """A zip with a set, a slide in two folders, a picture, what is not an image, and one that is cut; a duplicate."""
     made, folder = Root(tmp_path_factory.mktemp("looks") / "root"), tmp_path_factory.mktemp("made")
     subprocess.run(made.command("init", str(made.path)), check=True, capture_output=True)
     vendors.mirax_mrxs(folder / "set", "CMU-1")

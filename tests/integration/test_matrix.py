@@ -104,7 +104,7 @@ def _check(document: dict, row: Row) -> None:
 
 
 def test_single_files(root: Root, tmp_path: Path) -> None:
-    """Exactly one format claims each, whatever it is called; levels, mpp and pixels are right."""
+    """Exactly one format claims each, no matter what it is called; levels, mpp and pixels are right."""
     for row in ROWS:
         made = row.make(tmp_path / f"made-{row.id}.czi")
         for name in _names(row):
@@ -181,7 +181,7 @@ def test_dicom_folder(root: Root, tmp_path: Path) -> None:
 
 
 def test_dicom_under_other_names(root: Root, tmp_path: Path) -> None:
-    """Named by UIDs, loose in a folder or in a zip it is one slide; one level alone in a folder, too."""
+    """Named by UIDs, loose in a folder or in a zip it is one slide; only one level in a folder, too."""
     root.configure(inbox="folder_quiet_s = 1.0")
     inbox = root.path / "inbox" / "ann"
     case, alone = inbox / "case", inbox / "alone"
@@ -212,7 +212,7 @@ def test_the_eighteen_are_all_there() -> None:
 
 
 def test_what_is_of_a_known_kind_and_not_supported(root: Root, tmp_path: Path) -> None:
-    """It says so in words: an OME-TIFF of several files, a DICOM that is no slide, a database."""
+    """It says so in words: an OME-TIFF of several files, a DICOM that is not a slide, a database."""
     import sqlite3
 
     import pydicom

@@ -101,7 +101,7 @@ def _pyramid(path: Path, pixels: np.ndarray, **options: Any) -> None:
 GREY = PIXELS[:, :, 1].astype(np.uint16) * 257
 RGBA = np.dstack([PIXELS, PIXELS[:, :, 0]])
 RGB: dict[str, Any] = {"photometric": "rgb"}
-NONE = "samples beside its colours that are no transparency"
+NONE = "samples beside its colours that are not transparency"
 
 
 def test_what_openslide_would_show_otherwise_is_derived(root: Root, tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_what_openslide_would_show_otherwise_is_derived(root: Root, tmp_path: Pa
 
 
 def test_a_vendors_slide_of_16_bits_is_refused(root: Root, tmp_path: Path) -> None:
-    """Nothing else reads its vendor's levels, and OpenSlide shows a part of each sample alone."""
+    """Nothing else reads its vendor's levels, and OpenSlide shows only a part of each sample."""
     about = {"description": ABOUT, **RGB}
     _pyramid(tmp_path / "wide.svs", PIXELS.astype(np.uint16) * 257, **about)
     _pyramid(tmp_path / "turned.svs", PIXELS, **about, extratags=[(274, 3, 1, 6, True)])
@@ -158,7 +158,7 @@ def test_samples_that_openslide_shows_otherwise(
     pixels: np.ndarray, options: dict[str, Any], misread: str | None, unheeded: str | None,
     tmp_path: Path,
 ) -> None:  # fmt: skip
-    """Told from the tags alone."""
+    """Recognised only from the tags."""
     _pyramid(tmp_path / "a.tif", pixels, **options)
     with (tmp_path / "a.tif").open("rb") as file:
         tiff = Tiff(file.fileno(), (tmp_path / "a.tif").stat().st_size)

@@ -107,7 +107,7 @@ def test_pixel_size_survives_in_either_unit(place: Path, unit: str) -> None:
 
 
 def test_a_resolution_without_a_unit_is_no_pixel_size(place: Path) -> None:
-    """libvips alone would take 4000 for pixels per millimetre."""
+    """libvips by itself would take 4000 for pixels per millimetre."""
     builders.planar_tiff(place / "source" / "a", resolution=(4000, 4000), resolutionunit="NONE")
     [image] = converted(place).changes["images"]
     assert image["mpp_x"] is None
@@ -188,7 +188,7 @@ def test_small_ones_stay_as_they_are_on_request(place: Path) -> None:
     for derive, status in (("always", Status.CONVERTING), ("large", Status.DEPLOYING)):
         config = from_mapping({"convert": {"derive": derive}})
         assert detect(UploadedFile(manifest=first, out="out.1", config=config)).status is status
-    # A damaged one goes where it is told in words.
+    # A damaged one goes where words say so.
     data = bytearray((place / "source" / "a").read_bytes())
     data[len(data) // 2] ^= 0xFF
     (place / "source" / "a").write_bytes(data)

@@ -96,7 +96,7 @@ def test_each_reader(root: Root, tmp_path: Path, compression: str) -> None:
 def test_tiles_of_a_large_block(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads_from_bytes: int
 ) -> None:
-    """Decoded in threads or one by one, each is where it belongs; one that is damaged is told."""
+    """Decoded in threads or one by one, each is where it belongs; one that is damaged is reported."""
     monkeypatch.setattr(regions, "_IN_THREADS_BYTES", threads_from_bytes)
     pixels = _noisy(1003, 700)
     others.jp2_tiled(tmp_path / "a.jp2", pixels=pixels)

@@ -42,7 +42,7 @@ def answered(root: Root, answer: bytes, *words: str) -> tuple[int, str]:
 
 
 def test_remove_asks(root: Root, tmp_path: Path) -> None:
-    """Naming what goes: a no, and an empty answer, keep it; a yes removes it; no terminal is no yes."""
+    """Naming what goes: a no, and an empty answer, keep it; a yes removes it; no terminal is not a yes."""
     slide = builders.aperio_svs(tmp_path / "a.svs")
     root.drop(slide)
     assert root.run_until_idle() == 0
@@ -80,7 +80,7 @@ def test_an_unexpected_error_says_where_to_report_it(
     """The address of the metadata, and a file with the versions, the command and the place in the code."""
 
     def broken() -> int:
-        raise LookupError("what nobody foresaw\x1b[31m")
+        raise LookupError("what nobody expected\x1b[31m")
 
     monkeypatch.setattr(cli, "_run", broken)
     monkeypatch.setattr("sys.argv", ["cytowatch", "show", "x"])
@@ -96,5 +96,5 @@ def test_an_unexpected_error_says_where_to_report_it(
     [report] = tmp_path.glob("cytowatch-error-*.txt")
     assert str(report) in said
     text = report.read_text()
-    for word in ("cytowatch show x", "Python 3.", "LookupError: what nobody foresaw", "in broken"):
+    for word in ("cytowatch show x", "Python 3.", "LookupError: what nobody expected", "in broken"):
         assert word in text

@@ -1,4 +1,4 @@
-"""What a decoder only warns of: pixels that are lost are told, and all others are shown as they are."""
+"""What a decoder only warns of: pixels that are lost are reported, and all others are shown as they are."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _written(path: Path, kind: str, pixels: np.ndarray) -> Path:
 
 
 def test_what_is_lost_of_a_jpeg_in_a_tiff_is_damage(root: Root) -> None:
-    """libjpeg only warns of it, and shows grey: in tiles and strips, of colours and of grey alone."""
+    """libjpeg only warns of it, and shows grey: in tiles and strips, of colours and of grey only."""
     inbox = root.path / "inbox" / "ann"
     inbox.mkdir()
     for kind in KINDS:
@@ -120,7 +120,7 @@ def test_what_is_lost_of_a_jpeg_in_a_tiff_is_damage(root: Root) -> None:
 
 
 def test_an_end_marker_alone_is_no_loss(root: Root) -> None:
-    """Whoever leaves it out has written all pixels; and what is whole is shown without a word."""
+    """Anyone who leaves it out has written all pixels; and what is whole is shown without a word."""
     inbox = root.path / "inbox" / "ann"
     inbox.mkdir()
     for kind in KINDS:

@@ -77,7 +77,7 @@ def test_what_states_too_much_is_taken_late(root: Root, tmp_path: Path) -> None:
 
 
 def test_what_is_cut_is_not_taken_late(root: Root, tmp_path: Path) -> None:
-    """Rows that are not in the file are an error, whatever the reader makes of them."""
+    """Rows that are not in the file are an error, no matter what the reader makes of them."""
     root.configure(inbox="incomplete_after_s = 2.0")
     for compression in (None, "lzw", "zlib", "jpeg"):
         name = f"{compression}.tif"

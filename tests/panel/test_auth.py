@@ -80,7 +80,7 @@ def test_lists_and_counts_are_of_the_own(panel: Served, ids: dict[str, str]) -> 
     assert sum(status["files"].values()) == 2
     assert status["root"] == ""
     assert panel.as_user("root", "/api/v1/status").json["root"] != ""
-    # A filter by another user's name is no way around.
+    # A filter by another user's name is not a way around.
     assert panel.as_user("bob", "/api/v1/files?user=ann").json == []
     assert panel.as_user("bob", f"/api/v1/files?parent={ids['scans.zip']}").json == []
     assert panel.as_user("bob", "/api/v1/files?project=Trial+7").json != []
@@ -205,7 +205,7 @@ def test_a_guesser_is_slowed_by_name_and_by_address() -> None:
 
 @unless(missing())
 def test_the_password_of_the_share_logs_in(own: Root, tmp_path: Path) -> None:
-    """A real smbd: right, wrong and unknown; the cookie is the browser's alone; guesses are slowed."""
+    """A real smbd: right, wrong and unknown; the cookie is the browser's only; guesses are slowed."""
     samba = Samba(tmp_path / "samba", own.path)
     panel = Served(own.path, more=f'auth = "share"\nsmb_server = "127.0.0.1:{samba.port}"\n')
     try:

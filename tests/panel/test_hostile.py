@@ -1,4 +1,4 @@
-"""What an attacker sends: each costs that request alone, and nothing in the tree."""
+"""What an attacker sends: each costs only that request, and nothing in the tree."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def _reason(panel: Served, ids: dict[str, str]) -> str:
 def test_a_list_is_its_address(
     panel: Served, ids: dict[str, str], query: str, there: set[str], not_there: set[str]
 ) -> None:
-    """Each filter, alone and together; the page and the JSON say the same."""
+    """Each filter, by itself and together; the page and the JSON say the same."""
     text = panel.ask(f"/files?{query}").text
     shown = {name for name, id_ in ids.items() if f"/files/{id_}" in text}
     assert there <= shown
@@ -130,7 +130,7 @@ def test_downloads_are_the_bytes_on_disk(panel: Served, made: Root, ids: dict[st
     original = panel.ask(f"/files/{id_}/download/original")
     assert hashlib.sha256(original.body).hexdigest() == document["sha256"]
     assert 'filename="photo.jpg"' in original.headers["content-disposition"]
-    # Bytes of others are never a page of ours.
+    # Bytes of others are never a page of our own.
     assert original.headers["content-type"] == "application/octet-stream"
     part = panel.ask(f"/files/{id_}/download/original", Range="bytes=10-19")
     assert part.code == 206

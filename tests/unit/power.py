@@ -78,7 +78,7 @@ def scan(root: Path) -> Disk:
 
 
 def recorded(root: Path, do: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> Disk:
-    """Do it to the tree at `root`, looking at it after every line of ours."""
+    """Do it to the tree at `root`, looking at it after every line of our own."""
     disk = scan(root)
     now = disk.folders
     real = os.fsync
@@ -129,7 +129,7 @@ def recorded(root: Path, do: Callable[[], object], monkeypatch: pytest.MonkeyPat
 
 
 def _maker() -> str:
-    """Which function of ours asks for an fsync."""
+    """Which function of our own asks for an fsync."""
     frame = sys._getframe(2)
     while Path(frame.f_code.co_filename).parent.name == "durable":
         assert frame.f_back is not None
@@ -219,7 +219,7 @@ def losses(
     """
     tried: set[str] = set()
     found: list[str] = []
-    # The last ones first, for there most losses are.
+    # The last ones first, because there most losses are.
     for until, synced in reversed(list(cuts(disk))):
         end = (until, synced) == (len(disk.steps), len(disk.syncs))
         dirty = unsure(end)

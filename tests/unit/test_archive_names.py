@@ -1,4 +1,4 @@
-"""Names in archives: whatever bytes they are, each image is taken, under a name that can be read."""
+"""Names in archives: with any bytes, each image is taken, under a name that can be read."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         ]
         for one in found:
             assert manifest.problems(one) == []
-            # Whatever it is called, it can be written down.
+            # With any name, it can be written down.
             str(one).encode()
         return outcome, {one["name"]: one for one in found}
 
@@ -150,7 +150,7 @@ def test_a_long_name_of_windows(unpacked: Any, image: bytes) -> None:
 
 
 def test_a_wrong_guess_hides_no_image(unpacked: Any, image: bytes) -> None:
-    """Half a character before an extension is no folder with a hidden file in it."""
+    """Half a character before an extension is not a folder with a hidden file in it."""
     data = raw_zip(Packed(name=b"\x83\\.jpg", data=image), Packed(name=b"d/\x83\\.jpg", data=image))
     outcome, found = unpacked(data, names="cp1252")
     assert outcome.changes["skipped"] == []
@@ -223,7 +223,7 @@ def test_encodings_that_can_be_configured(value: str) -> None:
     ["", "cp0", "utf-16", "cp037", "rot13", "base64", "utf-7", "unicode_escape", "idna", 437, "hz"],
 )
 def test_encodings_that_make_no_sense(value: object) -> None:
-    """Unknown ones, those that are no encoding of text, and those that read ASCII as something else."""
+    """Unknown ones, those that are not an encoding of text, and those that read ASCII as something else."""
     with pytest.raises(ConfigError) as raised:
         from_mapping({"extract": {"names": value}})
     assert "cp932" in str(raised.value)
@@ -232,7 +232,7 @@ def test_encodings_that_make_no_sense(value: object) -> None:
 @given(st.lists(st.binary(min_size=1, max_size=12), min_size=1, max_size=5, unique=True))
 @settings(deadline=None)
 def test_no_name_is_too_odd(raws: list[bytes]) -> None:
-    """Whatever the bytes are, there is a text for each, and the bytes of its last part are in it."""
+    """No matter what the bytes are, there is a text for each, and the bytes of its last part are in it."""
     entries = [entry(raw) for raw in raws]
     for encoding in ("auto", "cp932", "gbk"):
         for raw, name in zip(raws, encodings.decoded(entries, encoding), strict=True):

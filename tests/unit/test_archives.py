@@ -168,7 +168,7 @@ def test_members_beyond_four_gigabytes(tmp_path: Path) -> None:
 
 
 def test_too_many_members_and_too_many_bytes() -> None:
-    """Limits are told from the directory, before anything is written."""
+    """Limits are checked from the directory, before anything is written."""
     assert refusal(made(*((f"{n}", b"") for n in range(51)))) == "too_many_entries"
     assert refusal(made(("a", b"\0" * 1_000_001))) == "too_large"
 
@@ -229,7 +229,7 @@ def parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest:
 
 
 def test_images_become_children_and_the_rest_is_named(parent: Manifest, tmp_path: Path) -> None:
-    """A damaged member never spoils the others; what is no image is skipped with a reason."""
+    """A damaged member never spoils the others; what is not an image is skipped with a reason."""
     image = builders.png(tmp_path / "a.png").read_bytes()
     stream = made(("case/a.png", image), ("notes.txt", b"hello there"), ("__MACOSX/._a.png", b"x"))
     data = bytearray(stream.getvalue())

@@ -97,7 +97,7 @@ def test_a_link_that_took_its_place_is_not_followed(
 def test_a_writer_that_comes_between_lease_and_rename_gets_its_file_back(
     spool: Spool, dropped: Path, monkeypatch: pytest.MonkeyPatch, taken: bool
 ) -> None:
-    """Under its own name, or beside whatever has that name by then: nothing is lost either way."""
+    """Under its own name, or beside anything that has that name by then: nothing is lost either way."""
     data = dropped.read_bytes()
     writers = []
     real = durable.rename

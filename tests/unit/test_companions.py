@@ -42,14 +42,14 @@ def only(files: Mapping[str, bytes]) -> Group:
 
 
 def test_single_files_are_single() -> None:
-    """Whatever they are called."""
+    """No matter what they are called."""
     found = grouped({"a.svs": b"x", "b.jpg": JPEG, "c": b"", "d/e.tif": b"II*\0"})
     assert [group.members for group in found] == [("d/e.tif",), ("a.svs",), ("b.jpg",), ("c",)]
     assert all(group.kind is None and group.missing is None for group in found)
 
 
 def test_a_name_alone_makes_nothing_wait() -> None:
-    """An .mrxs that is no JPEG and a .vsi that is no TIFF have no companions."""
+    """An .mrxs that is not a JPEG and a .vsi that is not a TIFF have no companions."""
     assert only({"a.mrxs": b"II*\0"}).kind is None
     assert only({"a.vsi": JPEG}).kind is None
     assert only({"a.vms": JPEG}).kind is None
@@ -262,14 +262,14 @@ def test_two_sets_in_one_folder() -> None:
 
 
 def test_sidecars_stay_with_their_slide() -> None:
-    """By stem, or by the whole name; a text without a slide is alone."""
+    """By stem, or by the whole name; a text without a slide is only."""
     files = {"a.svs": b"x", "a.xml": b"<a/>", "b.ndpi": b"x", "b.ndpi.ndpa": b"<b/>", "c.txt": b"c"}
     found = {group.head: group.sidecars for group in grouped(files)}
     assert found == {"a.svs": ("a.xml",), "b.ndpi": ("b.ndpi.ndpa",), "c.txt": ()}
 
 
 def test_sidecars_stay_with_sets_too() -> None:
-    """Beside the head, by its name or its stem, whatever else has that stem."""
+    """Beside the head, by its name or its stem, even if something else has that stem."""
     ini = b"[GENERAL]\nSLIDE_CREATION_FINISHED=True\n[HIERARCHICAL]\nINDEXFILE=Index.dat\n[DATAFILE]\nFILE_COUNT=0\n"
     files = {
         "M.mrxs": JPEG, "M/Slidedat.ini": ini, "M/Index.dat": b"x", "M.xml": b"<a/>",

@@ -1,4 +1,4 @@
-"""A file that was cut is told from a whole one by its structure, whatever its size says."""
+"""A file that was cut differs from a whole one by its structure, no matter what its size says."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_whole_is_whole_and_cut_is_not(make: Callable[[Path], Path], tmp_path: P
 
 
 def test_nothing_that_is_whole_is_called_incomplete(tmp_path: Path) -> None:
-    """Whatever the builders make, and real files."""
+    """All that the builders make, and real files."""
     told = {path.name: lacking(path.read_bytes()) for path in whole_files(tmp_path)}
     assert {name: said for name, said in told.items() if said} == {}
 
@@ -172,7 +172,7 @@ def test_black_that_was_written_is_there() -> None:
     ],
 )  # fmt: skip
 def test_real_slides_with_zeros_at_their_end(name: str) -> None:
-    """Written as zeros, not as a hole; what cannot be told from black pixels is left out."""
+    """Written as zeros, not as a hole; what cannot be distinguished from black pixels is left out."""
     data = (SAMPLES / name).read_bytes()
     # The one with an ICC profile at its end: such a profile may end in a hundred zeros.
     for share in (0.1, 0.3, 0.6, 0.9, *([] if "boxes" in name else [0.99])):
@@ -220,7 +220,7 @@ def test_plain_numbers_are_counted(kind: int) -> None:
 
 @pytest.mark.parametrize("text", [b"P5 hello", b"P6 is a kind of image\n", b"P2 12 and more\n"])
 def test_a_text_that_begins_like_a_pnm(text: bytes) -> None:
-    """It is no image, and lacks nothing."""
+    """It is not an image, and lacks nothing."""
     assert lacking(text) is None
     with tempfile.TemporaryFile() as file:
         file.write(text)
@@ -290,7 +290,7 @@ def test_the_end_of_an_embedded_thumbnail_is_not_the_end(tmp_path: Path) -> None
 
 def test_only_zeros_is_not_content_yet() -> None:
     """A client that sets the size first leaves a file of zeros until it writes."""
-    assert lacking(b"\0" * 100_000) == "its content (only zeros so far)"
+    assert lacking(b"\0" * 100_000) == "its content (still only zeros)"
 
 
 def test_what_nobody_knows_is_whole() -> None:
@@ -325,7 +325,7 @@ def test_what_nobody_knows_is_whole() -> None:
     ),
 )
 def test_garbage_never_raises(data: bytes, magic: bytes) -> None:
-    """Whatever the bytes claim, the answer is a phrase or None."""
+    """No matter what the bytes claim, the answer is a phrase or None."""
     found = lacking(magic + data)
     assert found is None or found
 

@@ -1,4 +1,4 @@
-"""The configuration comes from outside: whatever lies in its place is refused in words."""
+"""The configuration comes from outside: anything in its place is refused in words."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("kind", BAD)
 def test_what_is_no_configuration_is_refused_in_words(tmp_path: Path, kind: str) -> None:
-    """At once, whatever it is, in lines that a person can read."""
+    """At once, no matter what it is, in lines that a person can read."""
     path = tmp_path / "cytowatch.toml"
     make, word = BAD[kind]
     make(path)

@@ -82,7 +82,7 @@ def poisoned(path: Path, kind: str) -> None:
 def test_what_is_no_request_is_refused_and_the_others_are_answered(
     kind: str, spool: Spool, index: Index
 ) -> None:
-    """Whoever asked is answered; what was refused is kept for an admin, and named by no log key."""
+    """Anyone who asked is answered; what was refused is kept for an admin, and named by no log key."""
     make(spool.stage(Status.ERROR_FORMAT) / ID, Status.ERROR_FORMAT)
     poisoned(spool.requests / "a.json", kind)
     (spool.requests / "b.json").write_text(json.dumps({"do": "remove", "id": ID, "more": "x"}))
@@ -274,7 +274,7 @@ def test_what_the_daemon_said_is_believed_if_it_can_be(spool: Spool) -> None:
     for key in LIVE:
         for other in (None, 5, "x", [5], {"x": 5}, [{}], {"x": {}}):
             (spool.state / "live.json").write_text(json.dumps({**LIVE, key: other}))
-            # An object without keys of ours says nothing, and nothing wrong.
+            # An object without keys of our own says nothing, and nothing wrong.
             if not (key in ("paused", "workers", "watcher") and isinstance(other, dict)):
                 assert find.live(spool) is None, (key, other)
         (spool.state / "live.json").write_text(
@@ -327,7 +327,7 @@ def test_a_note_is_written_whatever_lies_in_its_place(kind: str, spool: Spool) -
 
 
 def test_a_folder_that_takes_no_notes_is_no_other_users_trouble(spool: Spool) -> None:
-    """The others have theirs; whoever asked for them is told."""
+    """The others have theirs; anyone who asked for them learns it."""
     (spool.status_dir / "ann").write_text("a file in the folder's place")
     note = Note(user="ann", about="a.svs", says="DEPLOYED", text="x")
     with pytest.raises(OSError):
@@ -339,7 +339,7 @@ def test_a_folder_that_takes_no_notes_is_no_other_users_trouble(spool: Spool) ->
 def test_what_a_user_put_in_place_of_status_costs_his_notes_alone(
     tmp_path: Path, kind: str
 ) -> None:
-    """It was told as a fault of the machine, and all of ``/healthz`` failed for one user's file."""
+    """It was reported as a fault of the machine, and all of ``/healthz`` failed for one user's file."""
     for user in ("ann", "mallory"):
         (tmp_path / "inbox" / user).mkdir(parents=True)
     place = tmp_path / "inbox" / "mallory" / "_status"

@@ -26,8 +26,9 @@ from cytowatch.record import manifest
 from cytowatch.record.entries import Manifest
 from cytowatch.record.errors import RootError
 from cytowatch.record.names import UploadedFileId
+from cytowatch.record.place import Place
 from cytowatch.record.status import Status
-from cytowatch.transitions import enter, notes, recover
+from cytowatch.transitions import lighten, notes, recover
 from cytowatch.tree import find
 from cytowatch.tree.index.index import Index
 from cytowatch.tree.spool import Spool
@@ -80,7 +81,7 @@ def ledger(index: Index, spool: Spool) -> Ledger:
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("kind", damage.MANIFESTS)
 def test_all_go_on_to_the_others(kind: str, place: str, spool: Spool) -> None:
-    """The index, lists, recovery, the ledger and the check; and it is listed by its id, or told of."""
+    """The index, lists, recovery, the ledger and the check; and it is listed by its id, or reported."""
     put(spool, SOUND, PLACES[place])
     bad = put(spool, BAD, PLACES[place])
     damage.damaged(bad / manifest.FILE_NAME, kind)
@@ -112,7 +113,7 @@ def test_all_go_on_to_the_others(kind: str, place: str, spool: Spool) -> None:
 
 @pytest.mark.parametrize("kind", damage.MANIFESTS)
 def test_it_is_right_again_when_it_is_mended(kind: str, spool: Spool) -> None:
-    """In its place, which no folder's time tells of: by a running daemon, and at the next start."""
+    """In its place, which no folder's time shows: by a running daemon, and at the next start."""
     bad = put(spool, BAD, Status.DEPLOYED)
     sound = (bad / manifest.FILE_NAME).read_bytes()
     damage.damaged(bad / manifest.FILE_NAME, kind)
@@ -173,7 +174,7 @@ def test_what_is_to_be_done_to_one_that_is_damaged_waits(kind: str, spool: Spool
     for id_ in (SOUND, BAD):
         path = put(spool, id_, Status.DEPLOYED)
         found = manifest.read(path)
-        enter.plan_to_lighten(spool, enter.Place(status=Status.DEPLOYED, path=path, manifest=found))
+        lighten.plan_to_lighten(spool, Place(status=Status.DEPLOYED, path=path, manifest=found))
         found["files"][0]["sha256"] = None
         notes.note_hash(spool, found)
         hooks.note(spool, [HOOK], found, Status.DEPLOYED, now=NOW)
@@ -283,7 +284,7 @@ def test_one_that_cannot_be_read_now_is_listed_by_its_id(
 @pytest.mark.parametrize("ending", ["", "-wal", "-shm"])
 @pytest.mark.parametrize("kind", [kind for kind in damage.FILES if kind != "huge"])
 def test_a_damaged_index_is_made_again(kind: str, ending: str, spool: Spool) -> None:
-    """Whatever lies in the place of one of its files; a command beside it answers from the tree."""
+    """Anything that lies in the place of one of its files; a command beside it answers from the tree."""
     put(spool, SOUND, Status.DEPLOYED)
     first = Index(spool)
     first.reconcile()
@@ -340,7 +341,7 @@ def test_pausing_one_whose_name_is_no_text_holds_back_the_others_still(spool: Sp
 def test_a_link_in_a_stage_is_no_uploaded_file(
     spool: Spool, tmp_path: Path, status: Status
 ) -> None:
-    """A manifest was written through it, into whatever folder it led to; it is named instead."""
+    """A manifest was written through it, into any folder that it led to; it is named instead."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (spool.stage(status) / BAD).symlink_to(elsewhere)

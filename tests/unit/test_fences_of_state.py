@@ -1,4 +1,4 @@
-"""Whatever one thing raises in a loop over uploaded files, requests, notes or deliveries: the others are served."""
+"""One thing raises anything in a loop over uploaded files, requests, notes or deliveries: the others are served."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ import pytest
 from cytowatch import aside, hooks
 from cytowatch.admin import invariants, requests
 from cytowatch.admin import retry as after
+from cytowatch.config import Config
 from cytowatch.durable import failpoints
 from cytowatch.engine.hashing import Hasher
 from cytowatch.hooks.deliver import Courier
 from cytowatch.observe.feedback import Note, Notes
 from cytowatch.record import manifest
+from cytowatch.record.place import Place
 from cytowatch.record.status import Status
-from cytowatch.transitions import enter, notes, recover
-from cytowatch.transitions.enter import Place
+from cytowatch.transitions import lighten, notes, recover
+from cytowatch.transitions.moves import Transitions
 from cytowatch.tree import find
 from cytowatch.tree.index.index import Index
 from cytowatch.tree.spool import Spool
@@ -148,11 +150,14 @@ def _(spool: Spool) -> set[str]:
 @loop("lifecycle.counts.Ledger.entered", still=True)
 def _(spool: Spool) -> set[str]:
     index = Index(spool, memory=True)
-    told = ledger(index, spool)
+    moves = Transitions(
+        spool=spool, index=index, config=Config(), observer=ledger(index, spool), now=lambda: NOW,
+        monotonic=time.monotonic,
+    )  # fmt: skip
     for path in both(spool, Status.DEPLOYED):
         found = manifest.read(path)
         before = Place(status=Status.DEPLOYING, path=path, manifest=found)
-        told.entered(before, Place(status=Status.DEPLOYED, path=path, manifest=found), 1.0)
+        moves._moved(before, Place(status=Status.DEPLOYED, path=path, manifest=found), 1.0)
     return {row.id for row in index.select()}
 
 
@@ -179,11 +184,11 @@ def _(spool: Spool) -> set[str]:
     return {id_ for _, id_ in recover.recover(spool, now=NOW)}
 
 
-@loop("transitions.enter.lighten_the_rest", f"{BAD}.lighten")
+@loop("transitions.lighten.lighten_the_rest", f"{BAD}.lighten")
 def _(spool: Spool) -> set[str]:
     for path in both(spool, Status.DEPLOYED):
         found = manifest.read(path)
-        enter.plan_to_lighten(spool, Place(status=Status.DEPLOYED, path=path, manifest=found))
+        lighten.plan_to_lighten(spool, Place(status=Status.DEPLOYED, path=path, manifest=found))
     return set(recover.finish(spool))
 
 

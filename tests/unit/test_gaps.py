@@ -278,7 +278,7 @@ def test_a_level_whose_place_is_reserved_is_waited_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("make", [builders.jpeg, others.bmp, builders.aperio_svs, others.czi])
 def test_a_hole_in_the_middle_is_waited_for(make: Callable[[Path], Path], tmp_path: Path) -> None:
-    """Whatever the format: nobody ever wrote it. Behind all parts it harms nothing."""
+    """In any format: nobody ever wrote it. Behind all parts it harms nothing."""
     data = make(tmp_path / "a").read_bytes()
     with tempfile.NamedTemporaryFile(dir=tmp_path) as file:
         file.write(data[:4096])

@@ -118,7 +118,7 @@ def test_every_reason_is_explained() -> None:
 
 
 def test_every_format_has_a_module_with_its_source() -> None:
-    """One small module a row, whose first line names the marker."""
+    """One small module per row, whose first line names the marker."""
     modules = {path.stem for path in (HOUSE / "cytowatch" / "formats").glob("*.py")}
     for one in formats.FORMATS:
         name = {"mirax-mrxs": "mirax_mrxs"}.get(one.id, one.id.replace("-", "_"))
@@ -170,7 +170,7 @@ def test_the_unit_exposes_little(unit_name: str) -> None:
 
 @pytest.mark.slow
 def test_the_wheel_works_alone(tmp_path: Path) -> None:
-    """It holds the schema; from it alone the commands run, in an empty folder."""
+    """It holds the schema; only from it the commands run, in an empty folder."""
     subprocess.run(
         [
             sys.executable,
@@ -204,7 +204,7 @@ def test_the_wheel_works_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("page", ["security.md", "reliability.md"])
 def test_every_test_that_a_page_names_is_there(page: str) -> None:
-    """A promise whose test was renamed away is no promise."""
+    """A promise whose test was renamed away is not a promise."""
     text = (HOUSE / "docs" / page).read_text()
     named = set(re.findall(r"\btest_[a-z0-9_]+\b(?!\.py)", text))
     defined = {

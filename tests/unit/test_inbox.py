@@ -1,4 +1,4 @@
-"""One drop, one folder, one user: whatever is wrong with it, the others are seen and claimed."""
+"""One drop, one folder, one user: no matter what is wrong with it, the others are seen and claimed."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_a_file_that_cannot_be_looked_into_costs_itself_alone(
 def test_a_folder_that_cannot_be_read_waits_alone(
     inboxes: Inboxes, monkeypatch: pytest.MonkeyPatch, folder: str, code: int
 ) -> None:
-    """Whatever the fault, and if it is the whole inbox: all else is claimed, and it when that passes."""
+    """With any fault, and if it is the whole inbox: all else is claimed, and it when that passes."""
     for path in ("adam/a.txt", "ann/beside.txt", "ann/export/in.txt", "zoe/z.txt"):
         inboxes.drop(path)
     opened = durable.beneath
@@ -261,7 +261,7 @@ def test_nothing_is_claimed_out_of_an_inbox_that_is_half_seen(
 def test_of_very_many_a_part_is_claimed_and_then_the_rest(
     inboxes: Inboxes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever has more than may be under way loses none of it."""
+    """Anyone who has more than may be under way loses none of it."""
     monkeypatch.setattr(rooms, "_LEAST_UNDER_WAY", 3)
     monkeypatch.setattr(rooms, "_AGAIN_S", 0.01)
     wanted = {f"{number}.txt" for number in range(20)}
@@ -325,7 +325,7 @@ def _nested(n: int) -> Iterator[str]:
 
 @pytest.mark.parametrize("shape", [_in_folders, _mirax, _sidecars, _one_stem, _nested])
 def test_putting_together_grows_as_the_files_do(shape: Callable[[int], Iterator[str]]) -> None:
-    """Twice the files take twice the time, whatever they are called: not four times."""
+    """Twice the files take twice the time, no matter what they are called: not four times."""
     descriptor = os.open(os.devnull, os.O_RDONLY)
     nothing = Probe(descriptor)
 
@@ -338,7 +338,7 @@ def test_putting_together_grows_as_the_files_do(shape: Callable[[int], Iterator[
 
 
 def test_names_that_are_the_same_when_made_safe_are_numbered_as_fast() -> None:
-    """A DICOM slide of a thousand files whose names have no letter of ours."""
+    """A DICOM slide of a thousand files whose names have no letter of our own."""
 
     def steps(n: int) -> int:
         members = tuple(f"{chr(0x4E00 + number)}.dcm" for number in range(n))

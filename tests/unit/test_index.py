@@ -1,4 +1,4 @@
-"""The index: whatever happens, it answers as one that is made anew of the tree."""
+"""The index: no matter what happens, it answers as one that is made again from the tree."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from hypothesis.strategies import booleans, integers, sampled_from
 
 from cytowatch.record import manifest
 from cytowatch.record.entries import ErrorEntry, FileEntry, Manifest
+from cytowatch.record.place import Place
 from cytowatch.record.status import FOLLOWERS, Status
-from cytowatch.transitions.enter import Place
 from cytowatch.tree.index.index import Index
 from cytowatch.tree.spool import Spool
 
@@ -86,7 +86,7 @@ class Uploads(RuleBasedStateMachine):
     @precondition(lambda self: any(not p.status.is_final for p in self.places))
     @rule(which=integers(0, 99), way=integers(0, 99), told=booleans())
     def goes_on(self, which: int, way: int, told: bool) -> None:
-        """Not told: the process ended between the rename and the row; it starts anew."""
+        """Not told: the process ended between the rename and the row; it starts again."""
         moving = [p for p in self.places if not p.status.is_final]
         place = moving[which % len(moving)]
         followers = sorted(FOLLOWERS[place.status], key=lambda s: s.code)
@@ -201,7 +201,7 @@ def test_a_file_that_is_lost_or_damaged_is_made_anew(spool: Spool, damage: str) 
             data[3000:-100] = bytes(range(256)) * ((len(data) - 3100) // 256 + 1)
             path.write_bytes(data)
         case "another":
-            path.write_bytes(b"this is no database at all" * 100)
+            path.write_bytes(b"this is not a database at all" * 100)
         case "cut":
             path.write_bytes(path.read_bytes()[:5000])
     again = Index(spool)

@@ -1,4 +1,4 @@
-"""What the scan alone finds, without a single event."""
+"""What only the scan finds, without a single event."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def paths(looking: intake.Intake) -> list[str]:
 
 
 def test_an_inbox_that_was_empty_is_looked_into_when_something_came(spool: Spool) -> None:
-    """By its time alone it is passed over, until that time changes; whatever a copier sets."""
+    """Only by its time it is passed over, until that time changes; no matter what a copier sets."""
     looking = scanning(spool)
     inbox = spool.inbox / "ann"
     for _ in range(3):
@@ -70,7 +70,7 @@ def test_an_inbox_that_was_empty_is_looked_into_when_something_came(spool: Spool
 
 
 def test_an_inbox_that_is_another_one_now_is_looked_into(spool: Spool) -> None:
-    """Removed and made anew, with something in it, between two scans."""
+    """Removed and made again, with something in it, between two scans."""
     looking = scanning(spool)
     assert paths(looking) == []
     other = spool.inbox.parent / "other"

@@ -23,7 +23,7 @@ SLIDES = [
 
 @pytest.mark.parametrize("name", ON_THE_WAY)
 def test_what_is_on_its_way_is_not_taken(name: str) -> None:
-    """Under whatever name its copier writes it."""
+    """Under any name that its copier writes it."""
     assert names.ignored(name, [])
 
 

@@ -1,4 +1,4 @@
-"""The log: one line an event, with priorities for the journal, and nothing of a patient."""
+"""The log: one line per event, with priorities for the journal, and nothing of a patient."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def vanish(spool: Spool, user: str = "ann") -> Path:
 
 
 def test_what_is_moved_away_is_missing_until_it_is_back(spool: Spool) -> None:
-    """Whenever one looks, and whatever became of the index in between."""
+    """Whenever one looks, and no matter what became of the index in between."""
     index = deployed(spool, 6)
     gone = vanish(spool)
     index.look_for_vanished(thoroughly=False)
@@ -66,7 +66,7 @@ def test_it_is_noticed_where_no_daemon_ran(spool: Spool, how: str) -> None:
         )
         old.close()
     if how == "damaged":
-        path.write_bytes(b"this is no database at all" * 100)
+        path.write_bytes(b"this is not a database at all" * 100)
     index = Index(spool)
     index.reconcile(anew=how == "reindex")
     # One of before this was known has no table to take over, but its rows; a damaged one has nothing.

@@ -60,7 +60,7 @@ def given_back(found: Manifest) -> set[str]:
 def test_every_name_of_a_set_comes_back(
     kind: str, stem: str, parts: list[str], has_head: bool, above: str
 ) -> None:
-    """Whatever a disk can hold as a name, with or without a head, wherever the set lay."""
+    """With any name that a disk can hold, with or without a head, wherever the set lay."""
     folder = f"{above}{stem}" if kind in ("mirax-mrxs", "olympus-vsi") else None
     inside = f"{folder}/" if folder else above
     paths = [f"{inside}{part}" for part in parts]

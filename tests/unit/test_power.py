@@ -23,9 +23,10 @@ from cytowatch.inbox import scan as inboxes
 from cytowatch.model import Outcome, UploadedFile
 from cytowatch.record import entries, manifest
 from cytowatch.record.names import UploadedFileId
+from cytowatch.record.place import Place
 from cytowatch.record.status import STAGE_STATUSES, Status
 from cytowatch.stages import STAGES
-from cytowatch.transitions import enter
+from cytowatch.transitions import accept, correct
 from cytowatch.tree.spool import Spool
 from tests import builders
 from tests.unit.power import Disk, losses, recorded
@@ -164,7 +165,7 @@ def published(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Disk, dict
     monkeypatch.setenv("TMPDIR", str(folder))
 
     def do() -> None:
-        place = enter.Place(status=Status.CONVERTING, path=path, manifest=begun)
+        place = Place(status=Status.CONVERTING, path=path, manifest=begun)
         while not place.status.is_final:
             os.chdir(place.path)
             os.makedirs("out.1", exist_ok=True)
@@ -181,7 +182,9 @@ def published(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Disk, dict
                 outcome = Outcome(
                     status=outcome.status, changes={**outcome.changes, "files": files}
                 )
-            place = enter.accept(spool, place, outcome, "out.1", now=NOW, settings=Config().storage)
+            place = accept.accept(
+                spool, place, outcome, "out.1", now=NOW, settings=Config().storage
+            )
         assert place.status is Status.CONVERTED
 
     disk = recorded(spool.root, do, monkeypatch)
@@ -206,8 +209,8 @@ def lost_on_the_way(disk: Disk, whole: dict[str, bytes], place: Path, **how: Any
             return "it was said to be in storage"
         else:
             path = spool.stage(staged[0]) / ID
-            taken = enter.Place(status=staged[0], path=path, manifest=manifest.read(path))
-            found = enter.tidy(spool, taken, now=NOW).manifest
+            taken = Place(status=staged[0], path=path, manifest=manifest.read(path))
+            found = correct.tidy(spool, taken, now=NOW).manifest
         rows = [row["path"] for row in found["files"]]
         if (stored or staged == [Status.DEPLOYING]) and rows != list(whole):
             return f"it has {rows}"

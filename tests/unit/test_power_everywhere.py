@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -38,8 +39,12 @@ from cytowatch.record import entries, manifest
 from cytowatch.record.entries import Manifest
 from cytowatch.record.errors import ConversionError
 from cytowatch.record.names import UploadedFileId
+from cytowatch.record.place import Place
 from cytowatch.record.status import STAGE_STATUSES, Status
-from cytowatch.transitions import enter, recover
+from cytowatch.transitions import accept as accept_module
+from cytowatch.transitions import correct, enter, lighten, recover
+from cytowatch.transitions import link as link_module
+from cytowatch.transitions.moves import Transitions
 from cytowatch.tree import pauses
 from cytowatch.tree.index.index import Index
 from cytowatch.tree.spool import Spool
@@ -58,7 +63,7 @@ HOOK = Hook(name="lab", on=("DEPLOYED", "CONVERTED", "ERROR_CONVERSION"), comman
 
 @dataclass(frozen=True)
 class Case:
-    """`holds` tells what is wrong of a tree; it is told whether all had been done."""
+    """`holds` tells what is wrong of a tree; it is given whether all had been done."""
 
     before: Callable[[Spool], object]
     do: Callable[[Spool], object]
@@ -134,12 +139,12 @@ def made_member(path: Path, parent: Manifest) -> None:
     (path / manifest.FILE_NAME).write_text(json.dumps(found))
 
 
-def staged(spool: Spool, status: Status, id_: UploadedFileId = ID, **more: Any) -> enter.Place:
+def staged(spool: Spool, status: Status, id_: UploadedFileId = ID, **more: Any) -> Place:
     path = spool.stage(status) / id_
-    return enter.Place(status=status, path=path, manifest=make(path, status, **more))
+    return Place(status=status, path=path, manifest=make(path, status, **more))
 
 
-def place_in(spool: Spool, id_: UploadedFileId = ID) -> enter.Place | str:
+def place_in(spool: Spool, id_: UploadedFileId = ID) -> Place | str:
     """Where the one copy of an uploaded file is, made to agree with its directory; or what is wrong."""
     found = [(status, spool.stage(status) / id_) for status in STAGE_STATUSES]
     found = [one for one in found if one[1].is_dir()]
@@ -151,9 +156,9 @@ def place_in(spool: Spool, id_: UploadedFileId = ID) -> enter.Place | str:
     ):
         return f"it is in {found}"
     [(status, path)] = found
-    place = enter.Place(status=status, path=path, manifest=manifest.read(path))
+    place = Place(status=status, path=path, manifest=manifest.read(path))
     if not status.is_final:
-        return enter.tidy(spool, place, now=NOW)
+        return correct.tidy(spool, place, now=NOW)
     return (
         place if place.manifest["status"] == status.name else f"it says {place.manifest['status']}"
     )
@@ -173,7 +178,7 @@ def renumbered(spool: Spool) -> None:
         journal.write_text(json.dumps(known))
 
 
-def torn(place: enter.Place) -> str | None:
+def torn(place: Place) -> str | None:
     """What its manifest names and is not whole."""
     content = {"source": SLIDE, "pyramid": PYRAMID}
     for row in place.manifest["files"]:
@@ -183,18 +188,18 @@ def torn(place: enter.Place) -> str | None:
     return None
 
 
-def accept(spool: Spool, status: Status, **more: Any) -> enter.Place:
+def accept(spool: Spool, status: Status, *, hooks: tuple[Hook, ...] = (), **more: Any) -> Place:
     """Move it on to `status`, out of wherever it is."""
     found = spool.find(ID)
     assert found is not None
-    place = enter.Place(status=found[0], path=found[1], manifest=manifest.read(found[1]))
-    return enter.accept(
-        spool, place, Outcome(status=status, **more), "out.1", now=NOW, settings=Storage()
+    place = Place(status=found[0], path=found[1], manifest=manifest.read(found[1]))
+    return accept_module.accept(
+        spool, place, Outcome(status=status, **more), "out.1", now=NOW, settings=Storage(), hooks=hooks
     )  # fmt: skip
 
 
 def published(
-    also: Callable[[Spool, enter.Place], str | None],
+    also: Callable[[Spool, Place], str | None],
 ) -> Callable[[Spool, bool], str | None]:
     """It is whole in one place; and `also`, if that is its storage."""
 
@@ -258,10 +263,11 @@ def a_folder() -> Case:
 
         index = Index(spool, memory=True)
         index.reconcile()
-        return Folders(
-            spool, cast("Any", Nobody()), index, now=lambda: NOW, make_id=lambda *_: ID, software={},
-            settings=Storage(),
+        moves = Transitions(
+            spool=spool, index=index, config=Config(), observer=cast("Any", Nobody()),
+            now=lambda: NOW, monotonic=time.monotonic,
         )  # fmt: skip
+        return Folders(moves, make_id=lambda *_: ID, software={}, settings=Storage())
 
     def before(spool: Spool) -> None:
         claim.prepare_process()
@@ -312,10 +318,10 @@ def links_to_the_same_content() -> Case:
         make(spool.storage / "ann" / OTHER, Status.CONVERTED, derived=True)
         staged(spool, Status.DEPLOYING, duplicate_of=OTHER)
 
-    def link(spool: Spool, place: enter.Place) -> enter.Place:
+    def link(spool: Spool, place: Place) -> Place:
         path = spool.storage / "ann" / OTHER
-        first = enter.Place(status=Status.CONVERTED, path=path, manifest=manifest.read(path))
-        return enter.link(spool, place, first, now=NOW)
+        first = Place(status=Status.CONVERTED, path=path, manifest=manifest.read(path))
+        return link_module.link(spool, place, first, now=NOW)
 
     def do(spool: Spool) -> None:
         link(spool, cast("Any", place_in(spool)))
@@ -327,7 +333,7 @@ def links_to_the_same_content() -> Case:
         if not place.status.is_final:
             if end:
                 return "it was said to be at its end"
-            if not enter.is_linked(place):
+            if not correct.is_linked(place):
                 return torn(place)
             place = link(spool, place)
         return torn(place)
@@ -335,18 +341,17 @@ def links_to_the_same_content() -> Case:
     return Case(before, do, holds)
 
 
-def told(spool: Spool, place: enter.Place) -> str | None:
+def told(spool: Spool, place: Place) -> str | None:
     """What is wrong with the deliveries of its end."""
     list(hooks.drop_untrue(spool))
     noted = [one.status for one in hooks.pending(spool)]
-    return None if noted == [place.status.name] else f"{place.status} is told as {noted}"
+    return None if noted == [place.status.name] else f"{place.status} is reported as {noted}"
 
 
 @case
 def a_hook() -> Case:
     def do(spool: Spool) -> None:
-        spool.hooks = (HOOK,)
-        accept(spool, Status.DEPLOYED)
+        accept(spool, Status.DEPLOYED, hooks=(HOOK,))
 
     return Case(lambda spool: staged(spool, Status.DEPLOYING), do, published(told))
 
@@ -354,9 +359,8 @@ def a_hook() -> Case:
 @case
 def an_error_and_its_hook() -> Case:
     def do(spool: Spool) -> None:
-        spool.hooks = (HOOK,)
         place = cast("Any", place_in(spool))
-        enter.fail(spool, place, ConversionError("corrupt", "it is torn"), now=NOW)
+        enter.fail(spool, place, ConversionError("corrupt", "it is torn"), now=NOW, hooks=(HOOK,))
 
     return Case(lambda spool: staged(spool, Status.CONVERTING), do, published(told))
 
@@ -384,7 +388,7 @@ def a_hook_that_nobody_answers() -> Case:
 
 @case
 def a_project() -> Case:
-    def shown(spool: Spool, place: enter.Place) -> str | None:
+    def shown(spool: Spool, place: Place) -> str | None:
         links = list(spool.projects.glob("*/*"))
         if [link.resolve() for link in links] != [place.path.resolve()]:
             return f"its project shows {links}"
@@ -405,7 +409,7 @@ def a_hash_that_comes_after() -> Case:
         path = spool.stage(Status.DEPLOYING) / ID
         (path / manifest.FILE_NAME).write_text(json.dumps({**found, "files": rows}))
 
-    def to_come(spool: Spool, _place: enter.Place) -> str | None:
+    def to_come(spool: Spool, _place: Place) -> str | None:
         hasher = Hasher(spool, cast("Any", None), None, lambda: None)
         return "nobody will hash it" if hasher.idle() else None
 
@@ -415,12 +419,12 @@ def a_hash_that_comes_after() -> Case:
 @case
 def a_source_that_is_given_up() -> Case:
     def do(spool: Spool) -> None:
-        enter.plan_to_lighten(spool, cast("Any", place_in(spool)))
-        enter.lighten(spool, accept(spool, Status.CONVERTED))
+        lighten.plan_to_lighten(spool, cast("Any", place_in(spool)))
+        lighten.lighten(spool, accept(spool, Status.CONVERTED))
 
-    def gone(spool: Spool, place: enter.Place) -> str | None:
-        list(enter.lighten_the_rest(spool))
-        now = enter.Place(status=place.status, path=place.path, manifest=manifest.read(place.path))
+    def gone(spool: Spool, place: Place) -> str | None:
+        list(lighten.lighten_the_rest(spool))
+        now = Place(status=place.status, path=place.path, manifest=manifest.read(place.path))
         left = list((place.path / "source").iterdir())
         named = [row["role"] for row in now.manifest["files"]]
         return torn(now) or (
@@ -681,14 +685,14 @@ def a_source_that_is_named() -> Case:
 
     def do(spool: Spool) -> None:
         path = spool.stage(Status.UPLOADED) / ID
-        place = enter.Place(status=Status.UPLOADED, path=path, manifest=manifest.read(path))
+        place = Place(status=Status.UPLOADED, path=path, manifest=manifest.read(path))
         enter.begin(spool, place, Status.DETECTING_FORMAT, now=NOW)
         accept(spool, Status.DEPLOYING, changes={"format": form})
         accept(spool, Status.DEPLOYED)
 
     def holds(spool: Spool, end: bool) -> str | None:
         place = place_in(spool)
-        if isinstance(place, enter.Place) and place.manifest["format"] is None:
+        if isinstance(place, Place) and place.manifest["format"] is None:
             early = place.status in (Status.UPLOADED, Status.DETECTING_FORMAT)
             return (
                 None

@@ -110,7 +110,7 @@ def test_what_a_later_version_wrote_is_kept(more: dict[str, Any]) -> None:
 
 @given(JSON)
 def test_any_document_is_a_manifest_or_refused(document: Any) -> None:
-    """In one way alone."""
+    """In one way only."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / manifest.FILE_NAME).write_text(json.dumps(document))
         try:

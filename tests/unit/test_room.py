@@ -45,7 +45,7 @@ def test_inodes_are_reserved_as_bytes_are(tmp_path: Path) -> None:
 
 
 def test_a_filesystem_that_counts_no_inodes_is_exempt(tmp_path: Path) -> None:
-    """btrfs states 0 of 0, which is no want of them."""
+    """btrfs states 0 of 0, which does not mean that there are none."""
     room = Room(lambda: Free(bytes=100))
     settings = Storage(reserve_bytes=0, reserve_inodes=1_000_000)
     room.reserve("a", tmp_path / "a", Amount(bytes=100, inodes=1_000_000), settings=settings)

@@ -123,7 +123,7 @@ def test_ycbcr_by_its_tags() -> None:
 
 
 def test_shared_chroma() -> None:
-    """Columns and rows that do not fill a unit are cut off; what ends early is told."""
+    """Columns and rows that do not fill a unit are cut off; what ends early is reported."""
     data = bytes(range(24))
     pixels = ycbcr_of_units(data, 3, 3, (2, 2))
     assert pixels[:, :, 0].tolist() == [[0, 1, 6], [2, 3, 8], [12, 13, 18]]

@@ -1,4 +1,4 @@
-"""What is set aside is told where people and machines look: bounded, and in words."""
+"""What is set aside is reported where people and machines look: bounded, and in words."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_status_and_check_show_it(spool: Spool) -> None:
 
 
 def test_a_daemon_that_is_gone_has_set_nothing_aside(spool: Spool) -> None:
-    """What it said before it ended holds no more: the next one tries all of it again."""
+    """What it said before it ended no longer holds: the next one tries all of it again."""
     poisoned(1)
     (spool.state / "live.json").write_text(json.dumps({"set_aside": reports.set_aside()}))
     live = json.loads((spool.state / "live.json").read_text())

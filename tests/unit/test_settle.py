@@ -1,4 +1,4 @@
-"""Settling: quiet on our own clock, told by looks alone."""
+"""Settling: quiet on our own clock, only from looks."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_drop_is_due_after_quiet_s_and_not_before() -> None:
 
 
 def test_every_change_begins_the_quiet_time_anew() -> None:
-    """Size, times, inode: whatever differs is a change, even a time that a client sets to 2018."""
+    """Size, times, inode: any difference is a change, even a time that a client sets to 2018."""
     watched = settler()
     watched.see(drop(1), None, 0.0)
     assert not watched.see(drop(2), None, 9.0)
@@ -75,7 +75,7 @@ def test_what_lacks_something_is_due_when_its_time_is_up_or_when_it_changes() ->
 
 
 def test_what_is_no_file_is_never_due() -> None:
-    """It waits with its reason, whatever the time."""
+    """It waits with its reason, at any time."""
     watched = settler()
     never = Waiting(why="not_a_regular_file", detail="")
     watched.see(drop(), never, 0.0)

@@ -1,4 +1,4 @@
-"""Threads are there when they are needed, and go on whatever one piece of their work raises."""
+"""Threads are there when they are needed, and go on no matter what one piece of their work raises."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_a_claim_that_raises_holds_up_no_other(kind: type[Exception]) -> None:
 
 
 class Broken(Metrics):
-    """Metrics that cannot be told."""
+    """Metrics that cannot be counted."""
 
     def text(self) -> bytes:
         raise RecursionError("it broke")

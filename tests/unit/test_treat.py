@@ -25,6 +25,7 @@ from cytowatch.record.entries import FileEntry
 from cytowatch.record.errors import TransientError
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
+from cytowatch.transitions.moves import Transitions
 from cytowatch.tree.index.index import Index
 from cytowatch.tree.room import Free, Room
 from cytowatch.tree.spool import Spool
@@ -34,7 +35,7 @@ NOW = datetime(2026, 11, 23, 14, 15, 2, tzinfo=UTC)
 
 
 class Told:
-    """Whoever is told keeps what was unforeseen."""
+    """Anyone who is informed keeps what was unforeseen."""
 
     def __init__(self) -> None:
         self.unforeseen_ones: list[str] = []
@@ -98,10 +99,12 @@ def scheduled(root: Path, kind: Callable[[str], Exception]) -> tuple[Spool, Told
     index = Index(spool, memory=True)
     told = Told()
     with_ = Treatment(
-        spool=spool, config=Config(engine=Engine(max_attempts=2)), zygote=cast("Any", Raising(kind)),
-        observer=cast("Any", told), index=index, contents=Contents(),
-        room=Room(lambda: Free(bytes=1 << 40)), now=lambda: NOW, monotonic=time.monotonic,
-        stop=threading.Event(),
+        transitions=Transitions(
+            spool=spool, config=Config(engine=Engine(max_attempts=2)), observer=cast("Any", told),
+            index=index, now=lambda: NOW, monotonic=time.monotonic,
+        ),
+        decoders=cast("Any", Raising(kind)), contents=Contents(),
+        room=Room(lambda: Free(bytes=1 << 40)), stop=threading.Event(),
     )  # fmt: skip
     pool = Later()
     scheduler = Scheduler(with_, executor=pool, count=1, wake=lambda: None)

@@ -40,7 +40,7 @@ def test_a_tree_of_any_depth_is_removed(tmp_path: Path, depth: int) -> None:
 
 
 def test_a_tree_that_was_half_removed_is_removed(tmp_path: Path) -> None:
-    """Whatever the folders in it are called."""
+    """No matter what the folders in it are called."""
     top = tmp_path / "top"
     for name in (".gone-1", ".gone-2", ".gone-0"):
         (top / name / ".gone-1" / ".gone-0").mkdir(parents=True)

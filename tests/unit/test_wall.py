@@ -172,7 +172,7 @@ def test_progress_and_room_are_numbers_in_their_range(value: Any) -> None:
     "data", [b"[" * 9000, b'{"a":' * 99 + b"1" + b"}" * 99, b"\xff", b'{"a": 1e999}', b"[]", b"{"]
 )
 def test_a_message_is_shallow_json(data: bytes) -> None:
-    """Whatever else comes is a defect of the one who sent it."""
+    """Anything else is a defect of the one who sent it."""
     with pytest.raises(wire.ProtocolError):
         wire.parsed(data)
 
@@ -304,7 +304,7 @@ def test_a_damaged_note_of_who_works_stops_nothing(tmp_path: Path, note: bytes |
 
 
 def test_a_fault_is_believed_where_it_is_found(tmp_path: Path) -> None:
-    """A disk that is full is, a sound one is not, whatever a decoder reports."""
+    """A disk that is full is, a sound one is not, no matter what a decoder reports."""
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "a.png").write_text("12345")
     for why in ("disk", "input_output", "other"):

@@ -34,7 +34,7 @@ def lacking(tiff: Tiff) -> str | None:
         return None
     if promised <= there or tiff.cut or tiff.loops:
         return None
-    return f"a level or plane (it announces {promised:,}, and has {there:,} so far)"
+    return f"a level or plane (it announces {promised:,}, and has {there:,})"
 
 
 def _promised(description: str, software: str) -> int:

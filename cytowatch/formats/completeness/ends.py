@@ -124,4 +124,4 @@ def ngr(descriptor: int, size_bytes: int) -> str | None:
 def index_file(descriptor: int, size_bytes: int) -> str | None:
     """A text, which one zero may end, but not many."""
     tail = os.pread(descriptor, 16, max(0, size_bytes - 16))
-    return None if any(tail) else "the end of its text (only zeros so far)"
+    return None if any(tail) else "the end of its text (still only zeros)"

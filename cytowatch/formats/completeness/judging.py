@@ -141,7 +141,7 @@ def _in_jpeg(descriptor: int, part: Part, gap: Gap) -> bool:
 class _Coding:
     """What was read of a JPEG up to one of its scans.
 
-    `zeros` is what the code of zeros alone means in each table, and its length in bits: the first
+    `zeros` is what only the code of zeros means in each table, and its length in bits: the first
     symbol has it (annex C). `frame` is the marker of the frame, `blocks` how many each component has.
     """
 

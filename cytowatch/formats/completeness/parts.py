@@ -27,7 +27,7 @@ _MOST_PARTS = 1_000_000
 class Packing(Enum):
     """How the bytes of a part are packed, as far as it decides which zeros may be in it."""
 
-    PLAIN = "plain"  #: Zeros are black pixels, or whatever the part holds.
+    PLAIN = "plain"  #: Zeros are black pixels, or anything that the part holds.
     JPEG = "jpeg"  #: A JPEG stream: its tables say whether zeros can be flat pixels.
     JPEG_2000 = "jpeg2000"  #: A codestream: an empty packet is one zero byte.
     ZLIB = "zlib"  #: Zeros may be a stored block or a flat area; the checksum decides.

@@ -95,7 +95,7 @@ def _segment(descriptor: int, at: int, size_bytes: int, what: str) -> str | None
     segment = os.pread(descriptor, 32, at).ljust(32, b"\0")
     # Every segment has a length.
     if not any(segment[16:32]):
-        return f"{what} (only zeros so far)"
+        return f"{what} (still only zeros)"
     allocated, used = struct.unpack_from("<qq", segment, 16)
     end = at + 32 + (used or allocated)
     if segment.startswith(b"ZISRAW") and end > size_bytes:
@@ -155,11 +155,11 @@ def ets(descriptor: int, size_bytes: int) -> str | None:
             "<QI", os.pread(descriptor, entry, where + number * entry), 4 + 4 * axes
         )
         if not offset and not length:
-            return "the list of its tiles (only zeros so far)"
+            return "the list of its tiles (still only zeros)"
         if offset + length > size_bytes:
             return f"tile {number} ({amount(size_bytes, offset + length)})"
         if packed and length >= 8 and not any(os.pread(descriptor, 8, offset)):
-            return f"the content of tile {number} (only zeros so far)"
+            return f"the content of tile {number} (still only zeros)"
     return None
 
 
@@ -175,7 +175,7 @@ def jp2(descriptor: int, size_bytes: int) -> str | None:
         if length == 1 and len(head) == 16:
             length, inner = struct.unpack_from(">Q", head, 8)[0], 16
         if not any(head[:8]):
-            return "the box with the codestream (only zeros so far)"
+            return "the box with the codestream (still only zeros)"
         length = length or size_bytes - at
         if length < inner:
             return None
@@ -206,7 +206,7 @@ def _parts(descriptor: int, at: int, end: int) -> str | None:
         if len(head) < 4 or at >= end:
             return "the end of the codestream (EOC marker)"
         if not any(head[:2]):
-            return "a part of the codestream (only zeros so far)"
+            return "a part of the codestream (still only zeros)"
         if head[:2] != b"\xff\x90":
             if head[0] == 0xFF and 0x30 <= head[1] < 0x40:
                 # These have no length (table A.2).
@@ -238,7 +238,7 @@ def _ends(descriptor: int, at: int, end: int) -> bool:
 
 
 def tar_mark(head: bytes) -> str | None:
-    """By what the first block of a tar is told, as a phrase; None if it is none.
+    """By which mark the first block of a tar is recognised, as a phrase; None if it is none.
 
     >>> tar_mark(bytes(512)) is None
     True
@@ -263,7 +263,7 @@ def tar(descriptor: int, size_bytes: int) -> str | None:
         if not any(head):
             return None
         if tar_mark(head) is None:
-            # Of more than 8 GiB the length may stand in a record before it, so this is no header.
+            # Of more than 8 GiB the length may stand in a record before it, so this is not a header.
             return None
         field = head[124:136]
         try:

@@ -126,7 +126,8 @@ def check_whole(file: UploadedFile) -> tuple[list[str], list[str]]:
             )
             continue
         if len(own) > 1 or not _is_only_named_so(group):
-            raise incomplete(f"missing {group.missing}", group)
+            said = "".join(f"; {one}" for one in file.manifest["warnings"])
+            raise incomplete(f"missing {group.missing}{said}", group)
         promised.append(
             f"its name looks like a part of a slide of {_kind_of(group)}, of which "
             f"{group.missing} never came: it was taken for what it is by itself"
@@ -154,7 +155,7 @@ def _strays(file: UploadedFile) -> list[str]:
 
 
 def _is_only_named_so(group: Group) -> bool:
-    """Whether nothing but its name makes a file a part of a set, and it is an image by itself.
+    """Whether only the name of a file makes it a part of a set, and it is an image by itself.
 
     A photograph may be called like a macro, and CellSens exports images without a folder. An .mrxs
     alone is only the preview of a slide.

@@ -6,7 +6,7 @@ reason, not an endless wait.
 
 A client that sets the size first and is cut later leaves a hole: bytes up to the end that nobody
 ever wrote. They count as not there. What was written counts, black pixels as well, but for zeros
-where a header, a directory or the end of packed pixels must be: those are told as missing too.
+where a header, a directory or the end of packed pixels must be: those are reported as missing too.
 
 A hole counts wherever it lies in a part of the file. Zeros that were written in the middle of packed
 pixels are found while the file is hashed (`arrival`). docs/formats.md lists what cannot be seen.
@@ -29,7 +29,7 @@ from cytowatch.record.lacking import amount
 __all__ = ["missing"]
 
 _ZERO_LOOK = 4096
-#: Chunk headers that are walked in a PNG, marker segments in a JPEG: more is no honest file.
+#: Chunk headers that are walked in a PNG, marker segments in a JPEG: more is not an honest file.
 _MOST_CHUNKS = 1_000_000
 #: Tiles and strips that are held against the size of the file.
 _MOST_SEGMENTS = 20_000_000
@@ -66,7 +66,7 @@ def missing(descriptor: int, size_bytes: int, *, late: bool = False) -> str | No
         return None
     head = os.pread(descriptor, _ZERO_LOOK, 0)
     if not head.strip(b"\0"):
-        return "its content (only zeros so far)"
+        return "its content (still only zeros)"
     there = _written(descriptor, size_bytes)
     # A reader would find zeros where nothing was written.
     late = late and there == size_bytes
@@ -80,7 +80,7 @@ def missing(descriptor: int, size_bytes: int, *, late: bool = False) -> str | No
     if lacking is None and not _is_known(head):
         # Data files of a set say nothing of their length.
         lacking = "its end"
-    # Its size looks right to whoever sees it in a folder.
+    # Its size looks right to anyone who sees it in a folder.
     set_before = f"its size was set, and nothing was written behind the first {there:,} bytes"
     return None if lacking is None else f"{lacking}; {set_before}"
 
@@ -235,7 +235,7 @@ def _segments(
             if tag.end > size_bytes:
                 return f"the values of a tag of directory {number}"
         if _has_zeroed_tag(directory):
-            return f"the values of a tag of directory {number} (only zeros so far)"
+            return f"the values of a tag of directory {number} (still only zeros)"
         for index, (offset, count) in enumerate(directory.segments()):
             if offset + count > size_bytes:
                 if late and not directory.tiled and offset < size_bytes:
@@ -250,12 +250,12 @@ def _segments(
         # Of a single strip some writers leave the length out; readers take the rest of the file.
         listed = counts if counts is not None and counts.count > 1 else None
         if listed and final[0] and not final[1] and directory.tiff.is_zero_from(listed.end - 2):
-            return f"the end of the list of {what}s of directory {number} (only zeros so far)"
+            return f"the end of the list of {what}s of directory {number} (still only zeros)"
         if directory.number(259, 1) in _NEVER_ZERO and _is_packed_zero(directory, *last):
             if spare and gaps.is_blanked(directory.tiff.bytes, last[0], sum(last), size_bytes):
                 # A label that somebody has taken out.
                 return None
-            return f"the content of a {what} of directory {number} (only zeros so far)"
+            return f"the content of a {what} of directory {number} (still only zeros)"
     except TiffError as error:
         return f"the list of {what}s of directory {number} ({error})"
     return None

@@ -45,7 +45,7 @@ class Group:
 
     `kind` is the id of the set's format, None of a single file. The first of `members` is the
     head, by which it is opened; a set without one has `headless`. `missing` says what it lacks.
-    `folder` is the folder that belongs to the set alone. `mixed` says which of its files bear the
+    `folder` is the folder that belongs only to the set. `mixed` says which of its files bear the
     identity of another slide. `spelled` gives the name that its index has for a file, by path, where
     that differs in case. With `is_spare` the slide has its own pixels without what is missing.
     """

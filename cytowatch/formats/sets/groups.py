@@ -162,7 +162,7 @@ def _dicom(free: dict[str, str], look: Look) -> list[Group]:
 
 
 def _singles(sets: list[Group], free: dict[str, str], look: Look) -> list[Group]:
-    """The sets, and whatever is left by itself; each with the sidecars that share its stem."""
+    """The sets, and anything that is left by itself; each with the sidecars that share its stem."""
     sidecars = {name for name in free if os.path.splitext(name)[1].lower() in _SIDECARS}
     heads = {os.path.basename(one.head): one.head for one in sets if not one.headless}
     slides = {**heads, **{name: free[name] for name in sorted(free.keys() - sidecars)}}

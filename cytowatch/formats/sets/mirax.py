@@ -14,6 +14,7 @@ from cytowatch.formats.sets import identity
 from cytowatch.formats.sets.group import Folder, Group, Look, Near, is_jpeg
 from cytowatch.formats.sets.index_file import is_plain, parsed, referred
 from cytowatch.formats.structure import mirax as mirax_structure
+from cytowatch.record import lacking
 
 __all__ = ["MIRAX_PART", "mirax"]
 
@@ -64,7 +65,7 @@ def mirax(name: str, folder: Folder, near: Near, look: Look) -> Group | None:
 
 
 def _spelled(inside: Mapping[str, str], look: Look) -> tuple[tuple[str, str], ...]:
-    """Path and wanted name of the files whose names differ from the index's in case alone."""
+    """Path and wanted name of the files whose names differ from the index's in case only."""
     lower: dict[str, list[str]] = {}
     for name in inside:
         lower.setdefault(name.lower(), []).append(name)
@@ -133,7 +134,7 @@ def _short(
             wanted = lengths.get(number, 0)
             there = look(inside[one], _size) if one in inside else wanted
             if there < wanted:
-                said = f"the end of {name}/{one} (it has {there:,} of {wanted:,} bytes)"
+                said = f"the end of {name}/{one} ({lacking.amount(there, wanted)})"
                 return said, bool(is_spare)
     return None, False
 

@@ -40,7 +40,7 @@ def is_header(head: bytes, *, kinds: bytes) -> bool:
 
 
 def _read(head: bytes) -> tuple[int, int, int, int] | None:
-    """(width, height, greatest value, where the pixels begin); None if it is no header."""
+    """(width, height, greatest value, where the pixels begin); None if it is not a header."""
     sizes = _SIZES.match(head)
     if sizes is None:
         return None

@@ -67,7 +67,7 @@ SUB_IFDS = 330
 
 
 class TiffError(ValueError):
-    """It is no TIFF, or its structure leads beyond the end of the file."""
+    """It is not a TIFF, or its structure leads beyond the end of the file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +186,7 @@ class Tiff:
     Raises
     ------
     TiffError
-        It is no TIFF, or the first directory cannot be read. `complete` is False when a later one
+        It is not a TIFF, or the first directory cannot be read. `complete` is False when a later one
         leads beyond the end.
     """
 
@@ -310,7 +310,7 @@ class Tiff:
         entries = self.bytes(begin, count * entry_bytes)
         last = begin + (count - 1) * entry_bytes
         if not any(entries[-entry_bytes:]) and self.is_zero_from(last):
-            raise TiffError("its last tags are only zeros so far")
+            raise TiffError("its last tags are still only zeros")
         next_bytes = 8 if wide or self.ndpi else 4
         end = begin + count * entry_bytes
         pointer = self.bytes(end, min(next_bytes, self.size_bytes - end))

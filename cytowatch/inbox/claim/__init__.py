@@ -70,7 +70,7 @@ class Parcel:
 
     `folder` is a folder that is removed if nothing is left in it,
     `marker` the ``done_marker`` file that goes with it, `parent` the uploaded file of the dropped
-    folder; with `images_only` a file that no format claims stays where it is.
+    folder; with `images_only` a file that no format claims stays where it is. `warnings` are the manifest's first.
     """
 
     members: tuple[Member, ...]
@@ -78,6 +78,7 @@ class Parcel:
     marker: Drop | None = None
     parent: Manifest | None = None
     images_only: bool = False
+    warnings: tuple[str, ...] = ()
 
     @property
     def head(self) -> Drop:
@@ -98,7 +99,7 @@ class Parcel:
 
 
 def single(drop: Drop) -> Parcel:
-    """A drop that is one file alone."""
+    """A drop that is one file only."""
     name = names.decode(os.fsencode(drop.name))[0]
     return Parcel(members=(Member(drop=drop, to=f"source/{names.slug(name)}"),))
 
@@ -116,7 +117,7 @@ def prepare_process() -> None:
 def lease(descriptor: int) -> str:
     """Ask for a read lease: ``granted``, ``writer`` (somebody has it open for writing) or ``none``.
 
-    ``none`` is said where leases are not to be had: a filesystem without them, a file that is
+    ``none`` is said where leases are not available: a filesystem without them, a file that is
     another user's.
     """
     try:
@@ -166,7 +167,7 @@ def claim(
     make_id
         Makes an id from the time and a name.
     quiet_for_s
-        How long it has been quiet; where leases are not to be had it must be `fallback_quiet_s`.
+        How long it has been quiet; where leases are not available it must be `fallback_quiet_s`.
     overdue
         It has waited long enough for what is missing: claim it although it is incomplete.
     leases
@@ -417,22 +418,20 @@ def _prepare(
         )
         for member in parcel.members
     ]
-    manifest.write(
-        place,
-        manifest.new(
-            id=place.name,
-            user=parcel.head.user,
-            name=name,
-            name_base64=name_base64,
-            drop_path=names.decode(os.fsencode(parcel.path))[0],
-            projects=[parcel.head.project] if parcel.head.project else [],
-            files=files,
-            now=now,
-            software=software,
-            parent=parcel.parent,
-        ),
-        mode=int(config.storage.file_mode, 8),
+    made = manifest.new(
+        id=place.name,
+        user=parcel.head.user,
+        name=name,
+        name_base64=name_base64,
+        drop_path=names.decode(os.fsencode(parcel.path))[0],
+        projects=[parcel.head.project] if parcel.head.project else [],
+        files=files,
+        now=now,
+        software=software,
+        parent=parcel.parent,
     )
+    made["warnings"] = list(parcel.warnings)
+    manifest.write(place, made, mode=int(config.storage.file_mode, 8))
 
 
 def _trouble(one: _Held, moved: Path, settings: Storage) -> Waiting | None:

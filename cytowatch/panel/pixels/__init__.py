@@ -11,5 +11,5 @@ __all__ = ["Room", "routes"]
 
 
 def routes(room: Room) -> list[Route]:
-    """The addresses that answer with pixels; whoever asks for them closes `room` at the end."""
+    """The addresses that answer with pixels; anyone who asks for them closes `room` at the end."""
     return [*web.routes(room), *iiif_web.routes(room)]

@@ -55,7 +55,7 @@ def _answer(asked: dict[str, Any], known: dict[str, Drawing]) -> bytes:
         return PICTURE + drawing.jpeg(picture)
     except DrawingError as error:
         return ERROR + str(error).encode()[:500]
-    except Exception as error:  # noqa: BLE001 - whatever a library raises costs this picture only
+    except Exception as error:  # noqa: BLE001 - anything that a library raises costs this picture only
         # After an error OpenSlide reads nothing more through the same handle.
         known.pop(file, None)
         return ERROR + f"{type(error).__name__}: {error}".encode()[:500]

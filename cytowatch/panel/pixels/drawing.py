@@ -1,7 +1,7 @@
 """In the decoder process: open a deployed pyramid and draw regions of it as 8-bit pixels.
 
 Memory bound: a region is read in bands of at most `_BAND_PX` pixels, each reduced before the next one
-is read, so a decoder holds some 50 MB beside the libraries whatever is asked for. `iiif` and `web`
+is read, so a decoder holds some 50 MB beside the libraries for any request. `iiif` and `web`
 bound how large a picture is; `_MOST_PX` bounds how much of a level may be read for one.
 """
 
@@ -151,7 +151,7 @@ class _ByPages(Drawing):
         if page is None:
             page = self._pages[level] = self._page(level)
         found: Pixels = np.atleast_3d(page.crop(x, y, width, height).numpy())
-        # Whatever follows the colours is no colour.
+        # Anything that follows the colours is not a colour.
         return found[:, :, :3] if found.shape[2] >= 3 else found[:, :, :1]
 
     def _page(self, level: int) -> pyvips.Image:

@@ -22,7 +22,7 @@ LINK = '<http://iiif.io/api/image/3/level1.json>;rel="profile"'
 _MOST_SIDE = 4096
 _MOST_AREA = 2048 * 2048
 
-#: ASCII digits only, and no more of them than an image has pixels: int() takes far more.
+#: ASCII digits only, and not more of them than an image has pixels: int() takes far more.
 _NUMBER = r"(0|[1-9][0-9]{0,8})"
 _REGION = re.compile(rf"{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}", re.ASCII)
 _SIZE = re.compile(rf"(\^?)(?:{_NUMBER})?,(?:{_NUMBER})?", re.ASCII)

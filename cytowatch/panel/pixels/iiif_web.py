@@ -96,7 +96,7 @@ async def _info(room: Room, request: Request) -> Response:
     first = image.levels[0]
     tile = (first.tile_width, first.tile_height)
     document = iiif.info(_address(room, request), levels, tile)
-    # Plain JSON for a person's browser, and for whoever does not ask.
+    # Plain JSON for a person's browser, and for anyone who does not ask.
     linked = "application/ld+json" in request.headers.get("accept", "")
     kind = iiif.LD_JSON if linked else "application/json"
     headers = {**_FOR_ALL, "Cache-Control": "private, no-cache", "Vary": "Accept"}

@@ -29,7 +29,7 @@ _ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
 
 
 class NotPlainError(ValueError):
-    """The stream cannot stand alone, or is not what its directory says: it has to be decoded."""
+    """The stream cannot stand only, or is not what its directory says: it has to be decoded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ def leading(tables: bytes, photometric: int) -> bytes:
     Raises
     ------
     NotPlainError
-        The tables are no JPEG.
+        The tables are not a JPEG.
     """
     colours = b"" if photometric == GREY else _ADOBE + bytes([photometric == YCBCR])
     if not tables:
@@ -56,7 +56,7 @@ def leading(tables: bytes, photometric: int) -> bytes:
     data = tables.rstrip(b"\0").removesuffix(_END)
     kept, at = [], len(_BEGIN)
     if data[:2] != _BEGIN:
-        raise NotPlainError("its tables are no JPEG")
+        raise NotPlainError("its tables are not a JPEG")
     while at < len(data):
         marker, end = _segment(data, at)
         if marker in _FRAMES or marker == _SCAN:
@@ -73,7 +73,7 @@ def standing(tile: bytes, lead: bytes, like: Like) -> bytes:
     Raises
     ------
     NotPlainError
-        It is no JPEG, has another size than its directory says, or is of a kind that browsers do not read.
+        It is not a JPEG, has another size than its directory says, or is of a kind that browsers do not read.
 
     Examples
     --------

@@ -55,7 +55,7 @@ class PlainLevel:
         Raises
         ------
         jpegs.NotPlainError
-            It is left out of the file, or is no such tile: it has to be decoded.
+            It is left out of the file, or is not such a tile: it has to be decoded.
         IndexError
             There is no such tile.
         OSError

@@ -58,14 +58,14 @@ class BusyError(Exception):
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Decoder:
-    """One process; whoever holds `turn` may talk to it."""
+    """One process; anyone who holds `turn` may talk to it."""
 
     channel: socket.socket
     pid: int
     used_at: float
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     waiting: int = 0
-    #: Whether it has answered yet. Until then it is kept a moment for whoever it was started for.
+    #: Whether it has answered yet. Until then it is kept a moment for anyone who it was started for.
     asked: bool = False
 
 
@@ -212,7 +212,7 @@ class Pool:
             task = asyncio.create_task(self._open(key, directory))
             self._opening[key] = task
             task.add_done_callback(lambda _: self._opening.pop(key, None))
-        # Whoever gives up waiting leaves it to the others.
+        # Anyone who gives up waiting leaves it to the others.
         return await asyncio.shield(task)
 
     async def _open(self, key: str, directory: Path) -> _Decoder:

@@ -1,4 +1,4 @@
-"""Slides that are being looked at: their manifests and open files, kept for whoever may see them.
+"""Slides that are being looked at: their manifests and open files, kept for anyone who may see them.
 
 A viewer asks for a thousand tiles of one slide. Whether a person may see it, and what its manifest
 says, is asked once in `_AGAIN_S` seconds and not a thousand times; so a slide that was removed, or

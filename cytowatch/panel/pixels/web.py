@@ -21,7 +21,7 @@ from cytowatch.panel.rendering import page
 
 __all__ = ["answer", "etag", "is_known", "numbers", "routes"]
 
-#: A tile never changes. A day, not for ever: whoever may no longer see a slide keeps it for so long.
+#: A tile never changes. A day, not for ever: anyone who may no longer see a slide keeps it for so long.
 _FOR_GOOD = "private, max-age=86400, immutable"
 _NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
 _SAMPLE = re.compile(r"-?[0-9]{1,9}(\.[0-9]{1,6})?", re.ASCII)

@@ -87,7 +87,7 @@ def write_pyramid(
     mpp
         Pixel size; without one the file states none.
     threads
-        That encode; ``auto`` is one for a small image and one a core for others.
+        That encode; ``auto`` is one for a small image and one per core for others.
     bands
         Where its rows can be had without libvips: asked for at most so many rows at a time.
     copied
@@ -203,7 +203,7 @@ def _write_lossless(
     else:
         image = image.copy(xres=1.0, yres=1.0)
     image = image.copy()
-    # What the orientation or the pages of the source were is no property of the pyramid.
+    # What the orientation or the pages of the source were is not a property of the pyramid.
     for name in ("orientation", "n-pages", "page-height", "exif-data", "xmp-data", "iptc-data"):
         if image.get_typeof(name):
             image.remove(name)

@@ -218,7 +218,7 @@ def _masks(head: bytes, second: int, bits: int, packing: int) -> tuple[int, ...]
     masks = struct.unpack_from("<4I", head, 54)
     alpha = masks[3] if packing == 6 or second >= 56 else 0
     found = masks[:3] + ((alpha,) if alpha else ())
-    # A mask of more than one run of bits, or of none, is no colour.
+    # A mask of more than one run of bits, or of none, is not a colour.
     plain = all(mask and _is_run(mask) and mask < 1 << bits for mask in found)
     return found if plain else None
 

@@ -108,7 +108,7 @@ def _opened(reader: Any, descriptor: int, path: str, config: Config) -> Opened:
     about = _About(_metadata(reader))
     areas = subblocks.areas(blocks)
     if blocks and not areas:
-        raise ConversionError("no_pixels", "it has reduced images alone, and not their original")
+        raise ConversionError("no_pixels", "it has only reduced images, and not their original")
     areas = areas or {None: reader.total_bounding_rectangle}
     names = about.scenes
     scenes = []
@@ -172,7 +172,7 @@ def _lacking(
     if any(one.start.get(name, 0) < first for name, first in plane.items() for one in blocks):
         yield f"{which} has nothing in the first plane: the first that it has is the pyramid"
     if subblocks.leaves_out(pieces, scene):
-        yield f"{which} is not covered by its first plane alone: what only others have is black"
+        yield f"{which} is not covered by only its first plane: what only others have is black"
 
 
 def _metadata(reader: Any) -> Any:

@@ -185,7 +185,7 @@ class _Frames:
 
 
 def _part(path: str) -> Part | None:
-    """What the header of a file says; None of what is no part of a whole slide, or says too little."""
+    """What the header of a file says; None of what is not part of a whole slide, or says too little."""
     # Imported here: hardly any lab drops DICOM, and it takes a third of a second.
     import pydicom
 
@@ -211,7 +211,7 @@ def _part(path: str) -> Part | None:
                 concatenation=str(header.get("ConcatenationUID", "") or ""),
                 pixels=file.tell(),
             )
-        except Exception:  # noqa: BLE001 - whatever it raises, nothing can be told of it
+        except Exception:  # noqa: BLE001 - no matter what it raises, nothing is known of it
             return None
 
 

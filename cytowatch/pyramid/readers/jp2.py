@@ -78,7 +78,7 @@ class _Codestream:
 
     @property
     def is_taken_apart(self) -> bool:
-        """Whether a tile of it can be decoded alone.
+        """Whether a tile of it can be decoded by itself.
 
         One that begins between two samples of a subsampled component has no colours at its edge.
         """
@@ -132,7 +132,7 @@ class _Codestream:
 
 
 class _Tiles:
-    """Rows of a tiled image: each row of tiles is decoded once, by whoever comes first."""
+    """Rows of a tiled image: each row of tiles is decoded once, by anyone who comes first."""
 
     def __init__(self, stream: _Codestream, wrap: Boxes, stored: Samples, sample: Pixels) -> None:
         self._stream = stream

@@ -88,7 +88,7 @@ def decoded(
     for number, (_, *steps) in enumerate(components):
         pixels[:, :, number] = _enlarged(planes[number], steps, offset, size)
     first, *others = (steps for _, *steps in components)
-    # As OpenJPEG's own programs take it, whatever the header says: RGB is not subsampled so.
+    # As OpenJPEG's own programs take it, no matter what the header says: RGB is not subsampled so.
     chroma = len(others) == 2 and first == [1, 1] and others[0] == others[1] != [1, 1]
     if stored.ycc or chroma:
         if dtype != np.uint8:

@@ -1,6 +1,6 @@
 """The directory of a CZI: which pieces of which planes it has, where they lie, and how they are packed.
 
-Zeiss' library counts planes from zero, whatever the file does, so the file itself is asked. The
+Zeiss' library counts planes from zero, no matter what the file does, so the file itself is asked. The
 library makes noise of 48-bit colours whose high and low bytes are packed apart, so the pieces that
 have such can be unpacked here.
 

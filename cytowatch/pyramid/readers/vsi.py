@@ -22,7 +22,7 @@ _LARGEST_PICTURE = 64_000_000
 
 
 class _Region:
-    """One scene; slideio is asked by one thread at a time, for it does not say that more may."""
+    """One scene; slideio is asked by one thread at a time, because it does not say that more may."""
 
     def __init__(self, scene: Any, lock: threading.Lock, channels: list[int]) -> None:
         self._scene = scene
@@ -53,7 +53,7 @@ def open_vsi(path: str, config: Config) -> Opened:
     Raises
     ------
     ConversionError
-        It is damaged, or slideio is not to be had on this machine (`reader_missing`).
+        It is damaged, or slideio is not available on this machine (`reader_missing`).
     """
     try:
         import slideio

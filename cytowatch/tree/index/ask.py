@@ -15,6 +15,10 @@ from cytowatch.tree.index.rows import COLUMNS, OF_ROW, SORTS, Row, marks
 __all__ = ["Questions"]
 
 
+#: Formats of a file that could have been a part of a set.
+_LONE = ("jpeg", "planar-tiff", "pyramidal-tiff")
+
+
 class Questions(ABC):
     """Every question, put by `_ask`: what cannot be asked is answered as if nothing were there."""
 
@@ -36,6 +40,15 @@ class Questions(ABC):
         )
         found: str | None = rows[0][0] if rows else None
         return found
+
+    def images_of(self, user: str, name: str) -> list[str]:
+        """The ids of the images of `user` that were dropped under `name`, each by itself; the last one first."""
+        rows = self._ask(
+            "SELECT id FROM uploaded WHERE name = ? AND user = ? AND parent_id IS NULL AND status IN (?, ?) "
+            f"AND format IN ({marks(_LONE)}) ORDER BY id DESC LIMIT 2",
+            (name, user, Status.CONVERTED.name, Status.DEPLOYED.name, *_LONE),
+        )
+        return [row[0] for row in rows]
 
     def select(
         self,
@@ -61,9 +74,9 @@ class Questions(ABC):
         since, until
             Limits of `received_at`, in ISO 8601, the second one excluded.
         after
-            Ids that are greater alone: a page that nothing which comes or goes can shift.
+            Only greater ids: a page that nothing which comes or goes can shift.
         final
-            What has come to its end alone.
+            Only what is finished.
         sort
             One of `SORTS`.
         limit
@@ -147,7 +160,7 @@ class Questions(ABC):
         return self._rows("WHERE duplicate_of = ? ORDER BY id", (id_,))
 
     def ended_since(self, at: str) -> list[Row]:
-        """What has come to its end since `at`, in ISO 8601."""
+        """What is finished since `at`, in ISO 8601."""
         rows = self._rows("WHERE changed_at >= ? ORDER BY changed_at", (at,))
         return [row for row in rows if row.status.is_final]
 

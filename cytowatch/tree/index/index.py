@@ -1,4 +1,4 @@
-"""A row an uploaded file, in one SQLite file beside the tree: a cache that is made anew from it.
+"""A row per uploaded file, in one SQLite file beside the tree: a cache that is made again from it.
 
 The tree is the truth. The index answers what would mean reading every manifest: how many there are
 in each status, a page of a list, the children of an archive, whether some content is there already.
@@ -33,7 +33,7 @@ from cytowatch.tree.spool import Spool
 
 __all__ = ["SORTS", "Index", "Row", "content_key"]
 
-#: Another version is deleted and made anew.
+#: Another version is deleted and made again.
 _VERSION = 4
 _SCHEMA = """
 CREATE TABLE uploaded (
@@ -62,7 +62,7 @@ CREATE TRIGGER other AFTER UPDATE OF status ON uploaded WHEN old.status <> new.s
     INSERT INTO count VALUES (new.status, 1)
         ON CONFLICT (status) DO UPDATE SET files = files + 1;
 END;
--- The folders of storage/, as they were when every row of theirs was right.
+-- The folders of storage/, as they were when each of their rows was right.
 CREATE TABLE folder (user TEXT PRIMARY KEY, inode INTEGER, mtime_ns INTEGER) WITHOUT ROWID;
 -- Of these no manifest could be read: their rows say what else is known, and are looked at again.
 CREATE TABLE unread (id TEXT PRIMARY KEY) WITHOUT ROWID;
@@ -90,9 +90,9 @@ class Index(Questions):
         self._database: sqlite3.Connection | None = None
         #: Why it cannot be relied on at the moment, in words.
         self.fault: str | None = None
-        #: Whether rows may be missing that no folder's time tells of.
+        #: Whether rows may be missing that no folder's time shows.
         self._doubted = True
-        #: Whether the file itself is of no use any more, so that it must be made anew.
+        #: Whether the file itself is of no use any more, so that it must be made again.
         self.damaged = False
         with self._guarded():
             self._open()
@@ -146,7 +146,7 @@ class Index(Questions):
         return int(self._database.execute("PRAGMA user_version").fetchone()[0])
 
     def _make(self) -> None:
-        """An empty one in the place of whatever is there."""
+        """An empty one in the place of anything that is there."""
         if self._database is not None:
             self._database.close()
         self._keep_what_was()
@@ -227,12 +227,12 @@ class Index(Questions):
         """Make it agree with the tree; tells how many rows were not as they had to be.
 
         Only what may differ is read: what is in work, and of the folders of ``storage/`` those
-        that have changed since every row of theirs was right.
+        that have changed since each of their rows was right.
 
         Parameters
         ----------
-        anew
-            Whatever it says is thrown away first.
+        again
+            Anything that it says is thrown away first.
         tick
             Told now and then how many uploaded files were looked at.
         """
@@ -269,7 +269,7 @@ class Index(Questions):
             self.reconcile()
 
     def _unread(self, tick: Callable[[int], None]) -> int:
-        """A manifest may have been mended in its place, which no folder's time tells of."""
+        """A manifest may have been mended in its place, which no folder's time shows."""
         ids = [UploadedFileId(row[0]) for row in self._ask("SELECT id FROM unread")]
         return self._look_at(ids, tick)
 
@@ -282,7 +282,7 @@ class Index(Questions):
         doubtful: list[UploadedFileId] = []
         for status in STAGE_STATUSES:
             for id_ in self._spool.in_status(status):
-                # One in work is written anew at each step: its row may be that of the step before.
+                # One in work is written again at each step: its row may be that of the step before.
                 if known.pop(id_, None) != status.name:
                     doubtful.append(id_)
         doubtful += [UploadedFileId(id_) for id_ in known]
@@ -460,7 +460,7 @@ class Index(Questions):
         """A row for what cannot be read: its id, where it is, and that it is damaged."""
         assert self._database is not None
         user = path.parent.name if status is None else "unknown"
-        # In storage the manifest alone would say more; that it was published is sure.
+        # In storage only the manifest would say more; that it was published is sure.
         known = manifest.unreadable(id_, user=user, status=status or Status.DEPLOYED, why=why)
         self._database.execute(
             PUT, [fitting(value) for value in values_of(known, status or Status.DEPLOYED)]
@@ -491,7 +491,7 @@ class Index(Questions):
 def _places(
     spool: Spool, id_: UploadedFileId, user: str | None
 ) -> Iterator[tuple[Status | None, Path]]:
-    """Where an uploaded file may be, the stage directories first, for that is where it comes from."""
+    """Where an uploaded file may be, the stage directories first, because that is where it comes from."""
     for _ in range(2):
         staged = spool.find(id_)
         if staged is not None:

@@ -1,0 +1,74 @@
+"""What the engine needs of those that decode: the same for a process here and for a cluster elsewhere."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from cytowatch.config import Config
+from cytowatch.model import CheckRoom, Outcome, Progress
+from cytowatch.record.entries import Manifest
+from cytowatch.record.status import Status
+
+__all__ = ["Decoders", "Decoding"]
+
+
+class Decoding(Protocol):
+    """One decoder process for one uploaded file's whole way; leaving it ends it."""
+
+    #: 0 for one on another machine.
+    pid: int
+    start_time: int
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    def run(
+        self,
+        status: Status,
+        manifest: Manifest,
+        *,
+        out: Path,
+        progress: Progress,
+        check_room: CheckRoom,
+        check_disk: Callable[[], None],
+        stop: threading.Event | None,
+    ) -> Outcome:
+        """Let it do the stage of `status`; it may ask for room on the disk."""
+        ...
+
+    def end(self) -> int:
+        """End it; from then on nothing changes what it made."""
+        ...
+
+
+class Decoders(Protocol):
+    """Where decoder processes come from. `start` and `ensure_alive` are for the main thread alone."""
+
+    #: Whether both walls, Landlock and seccomp, hold them.
+    sandboxed: bool
+
+    def start(self) -> None:
+        """Get ready to fork."""
+
+    def ensure_alive(self) -> None:
+        """Get ready again, if what forks has died."""
+
+    def reconfigure(self, config: Config) -> None:
+        """Those that begin from now on get `config`."""
+
+    def fork(self, directory: Path, out: str) -> Decoding:
+        """One that stands in `directory` and may write below `out` alone. For any thread."""
+        ...
+
+    def stop(self) -> None:
+        """End all of it."""
