@@ -130,6 +130,7 @@ _REASONS = """# Reasons
 Every error has a reason, which is a stable word, and a detail, which is a sentence; `cytowatch show` gives both. The original
 is always kept, untouched. Three texts go with each reason: a few words for the name of the note on the share, what that note
 tells the technician to do, and what the administrator can do. This page is made from the code by `python docs/generate.py`.
+[Every note of an error](reference/notes.md) shows these texts as a technician reads them.
 
 | reason | in the note's name | it means | the technician | the administrator |
 |---|---|---|---|---|
@@ -335,6 +336,18 @@ def ignored_page() -> str:
     )
 
 
+def notes_page() -> str:
+    """docs/reference/notes.md, by the module beside this one."""
+    given = importlib.util.spec_from_file_location("notes", HOUSE / "docs" / "notes.py")
+    assert given is not None
+    assert given.loader is not None
+    made = importlib.util.module_from_spec(given)
+    # Its dataclasses look for their module.
+    sys.modules["notes"] = made
+    given.loader.exec_module(made)
+    return str(made.page())
+
+
 def pages() -> dict[Path, str]:
     """Every page that is made as a whole."""
     docs = HOUSE / "docs"
@@ -347,6 +360,7 @@ def pages() -> dict[Path, str]:
         docs / "reference" / "commands.md": commands_page(),
         docs / "reference" / "manifest.md": manifest_page(),
         docs / "reference" / "table.md": table_page(),
+        docs / "reference" / "notes.md": notes_page(),
     }
 
 

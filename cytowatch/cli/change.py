@@ -370,7 +370,7 @@ def _is_in_work(spool: Spool, user: str | None) -> bool:
 def resume(user: UserOption = None, root: RootOption = None, config: ConfigOption = None) -> None:
     """Let everyone or one user continue."""
     spool = spool_of(root, config)
-    # Who is paused may go on, whatever became of the inbox.
+    # A user who is paused may continue, even if the inbox is gone.
     if user is not None and not names.alike(pauses.read(spool).users, user):
         known.user(spool, user)
     _tell_pauses(pauses.resume(spool, user))

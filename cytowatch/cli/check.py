@@ -158,7 +158,7 @@ def _power(spool: Spool) -> Result:
         True: "renames are kept in one step",
         False: "renames are not kept in one step here, for the filesystem has no journal: "
         "a slide in work may be lost in a power cut; use ext4 with its journal, XFS, btrfs or ZFS",
-        None: "of this filesystem nobody can tell whether renames are kept in one step",
+        None: "it is unknown whether this filesystem keeps a rename in one step",
     }
     return Result("power cut", kept or None, said[kept])
 
@@ -177,7 +177,7 @@ def _lease(spool: Spool) -> Result:
     except OSError as error:
         return Result("leases", False, f"{spool.state} cannot be written: {error.strerror}")
     said = (
-        "granted: a drop that is still being written is told for sure"
+        "granted: a drop that is still being written is detected reliably"
         if answer == "granted"
         else "not granted here: drops must be quiet for inbox.fallback_quiet_s instead"
     )

@@ -79,7 +79,7 @@ Decision = Go | Wait | Linked | Gone
 
 
 def register(with_: Treatment, place: Place) -> None:
-    """Whoever was the first of its content before a restart, or a retry, still is."""
+    """The first of its content before a restart, or a retry, still is."""
     key = content_key(place.manifest["files"])
     if key is not None and place.manifest["duplicate_of"] is None:
         with_.contents.first(place.manifest["user"], key, place.manifest["id"])

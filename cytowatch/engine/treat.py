@@ -104,7 +104,7 @@ def _let_rest(with_: Treatment, place: Place) -> Place:
 
 
 def give_up(with_: Treatment, id_: UploadedFileId, said: str) -> None:
-    """End the uploaded file `id_` as an error: whatever is done with it meets an unexpected error, `said`.
+    """End the uploaded file `id_` as an error: anything that is done with it meets an unexpected error, `said`.
 
     Raises
     ------
@@ -132,7 +132,7 @@ def give_up(with_: Treatment, id_: UploadedFileId, said: str) -> None:
 def _taken_up(with_: Treatment, place: Place) -> Place:
     """Count the attempt that begins now; the one that is too many ends the uploaded file.
 
-    An attempt that was counted and never came to an end was cut off by the daemon's own end: a
+    An attempt that was counted and never ended was cut off by the daemon's own end: a
     power cut, an upgrade, a kill. The daemon never decodes, so that is hardly ever the file's
     fault, and it takes many more of them than of crashes that were seen.
     """

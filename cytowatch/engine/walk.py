@@ -25,7 +25,7 @@ __all__ = ["Walk"]
 
 
 class Walk:
-    """Guards where the uploaded file is while a decoder process treats it, whatever ends the walk."""
+    """Guards where the uploaded file is while a decoder process treats it, no matter what ends the walk."""
 
     def __init__(self, with_: Treatment, place: Place) -> None:
         self._with = with_
@@ -39,7 +39,7 @@ class Walk:
         return self._place
 
     def on_disk(self) -> Place:
-        """Where it is now, whatever broke off a step; where it was last if it is gone."""
+        """Where it is now, no matter what broke off a step; where it was last if it is gone."""
         found = self._moves.spool.find(UploadedFileId(self._place.manifest["id"]))
         if found is None:
             return self._place
@@ -67,7 +67,7 @@ class Walk:
             outcome = self._run(place, decoding)
             return self._accept(place, outcome, began)
         except IngestError as error:
-            # Whatever ends it, nobody writes any more into what is thrown away.
+            # No matter what ends it, nobody writes any more into what is thrown away.
             decoding.end()
             if not self._moves.spool.is_there():
                 raise

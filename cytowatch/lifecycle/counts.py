@@ -142,7 +142,7 @@ class Ledger:
         found = after.manifest
         if after.status is before.status:
             return
-        # Whatever was unexpected about it is behind it.
+        # Anything unexpected about it is over.
         aside.clear("uploaded_file", found["id"])
         with self._lock:
             # A dropped folder is entered at once, and never was among those that wait.

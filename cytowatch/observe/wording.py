@@ -59,7 +59,7 @@ class Seen:
 class Sum:
     """What came out of an archive or a folder; `lost` are members that could not be unpacked.
 
-    Of those that are done `more` are known by their number alone.
+    Of those that are done `more` are known only by their number.
     """
 
     done: tuple[Seen, ...]
@@ -82,7 +82,7 @@ class Sum:
 
     @property
     def pending(self) -> int:
-        """How many have not come to their end."""
+        """How many are not finished."""
         return max(0, self.total - self.usable - self.bad)
 
 
@@ -101,7 +101,7 @@ def about(path: str) -> str:
     text = " in ".join(parts)
     if len(text.encode()) <= 150 or len(parts) < 3:
         return text
-    # What it is called and what was dropped are told in any case.
+    # Its name and what was dropped are shown in any case.
     return f"{parts[0]} in … in {parts[-1]}"
 
 
@@ -116,7 +116,7 @@ def of_one(one: Seen, root: Seen | None) -> Note:
     if one.reason is not None:
         lines += of_error(one, root)
     elif one.status.is_final:
-        lines += [f"It is {one.status.label}: it can be used."]
+        lines += [f"It is done, and can be used ({one.status.label})."]
         if one.same_as:
             lines += [f"It has the same content as {one.same_as}."]
     else:
@@ -140,7 +140,7 @@ def of_many(root: Seen, total: Sum) -> Note:
     lines.append(_sentence(root, total))
     if total.bad:
         lines += [
-            "What failed has a note of its own here, with what to do, or is explained below.",
+            "The failed ones come first in this list. Notes of their own, or the lines here, say what to do.",
             "",
         ]
     lines += _table(root, total)
@@ -149,7 +149,8 @@ def of_many(root: Seen, total: Sum) -> Note:
         lines += [
             _entry(name, reason, count) for name, reason, count, _ in total.left[:_MOST_LINES]
         ]
-    lines += _notes(root)
+    # Of lost members the lines above say all.
+    lines += [] if total.lost else _notes(root)
     lines += ["", f"id: {root.id}"]
     finished = root.status.is_final and not total.pending
     return Note(
@@ -165,6 +166,8 @@ def of_many(root: Seen, total: Sum) -> Note:
 def _says(one: Seen) -> str:
     if one.reason is not None:
         known = reasons.of(one.reason)
+        if one.reason == "no_image" and lacking.of_layout(one.detail):
+            return "FAILED, not a whole slide"
         if found := lacking.of_kind(one.detail):
             return "FAILED, empty" if found[0] == _EMPTY else f"FAILED, {found[0]}"
         return f"FAILED, {known.says if known else one.reason.replace('_', ' ')}"
@@ -242,14 +245,17 @@ def of_error(one: Seen, root: Seen | None, *, kept: str = _KEPT) -> list[str]:
         means = f"The same slide is there already: {one.same_as}."
     if one.reason == "incomplete":
         means = incomplete(one.detail) or means
+    if one.reason == "no_image" and lacking.of_layout(one.detail):
+        means = "It holds files of a slide, but not the whole slide."
     if found := lacking.of_kind(one.detail):
         means = f"It is {found[0]}, and not a slide or an image that can be taken."
         if found[0] == _EMPTY:
             means = "It is empty: the copy broke off before anything arrived."
+            kept = ""
     return [
         means,
         f"What to do: {what_to_do(one, root)}",
-        kept,
+        *([kept] if kept else []),
         "",
         f"Technical detail: {one.detail[:_LONGEST_DETAIL]} ({one.reason})",
     ]

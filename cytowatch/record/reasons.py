@@ -1,8 +1,8 @@
 """Every reason that an uploaded file can end in an error for, and every reason that a drop waits for.
 
 A reason is a stable word for machines. People read its texts: `says` in the name of the note on the share,
-`means` and `technician` in that note, `admin` on the command line and in the documents. A technician sees the
-share alone: those texts name no command, no configuration and no page.
+`means` and `technician` in that note, `admin` on the command line and in the documents. A technician only sees the
+share: those texts name no command, no configuration and no page.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _COPY = "Copy it again from the scanner. If that ends the same, export or scan t
 _RAISE = "Ask the administrator to raise the limit. Do not send it again: it is kept, and is tried again from there."
 _ASK = "Ask the administrator to look at it. Do not send it again: it is kept, and is tried again from there."
 _PACK = "Pack the slides again with the zip function of Windows or macOS, and drop the new zip."
-_HOSTILE = "Do not send it again. Ask whoever made the archive for the slides themselves."
+_HOSTILE = "Do not send it again. Ask the person who made the archive for the slides themselves."
 _RETRY = "then `cytowatch retry ID`"
 
 
@@ -110,7 +110,7 @@ REASONS = (
     Reason(word="ratio", stages=_EXTRACT, says="suspicious archive",
            means="It unpacks to so many times its size that it may be an attack.",
            technician=_ASK,
-           admin=f"If you trust whoever made it, raise `limits.archive_max_ratio`, {_RETRY}."),
+           admin=f"If you trust the person who made it, raise `limits.archive_max_ratio`, {_RETRY}."),
     Reason(word="path_traversal", stages=_EXTRACT, says="unsafe archive",
            means="A file in it wants to be written outside of the archive.",
            technician=_HOSTILE,
@@ -202,7 +202,7 @@ REASONS = (
     Reason(word="expansion", stages=_CONVERT, says="suspicious image",
            means="A small file states a huge image, as in an attack.",
            technician=_RAISE,
-           admin=f"If you trust whoever made it, raise `limits.max_expansion`, {_RETRY}."),
+           admin=f"If you trust the person who made it, raise `limits.max_expansion`, {_RETRY}."),
     Reason(word="too_large_for_memory", stages=_CONVERT, says="image too large",
            means="This kind of image must be decoded as a whole, and it is too large for that.",
            technician=_RAISE,
@@ -252,7 +252,7 @@ REASONS = (
            technician=_ASK,
            admin=f"A decoder or the disk hangs; `engine.no_progress_s` is the limit; {_RETRY}."),
     Reason(word="output_refused", stages=_ANY, says="defect of the software",
-           means="What was made of it was not right, and was thrown away.",
+           means="The decoder wrote something that is not valid. It was thrown away.",
            technician=_ASK,
            admin="A decoder that was taken over, or a defect: report it with the line of the log."),
     Reason(word="unexpected", stages=_ANY, says="defect of the software",

@@ -91,7 +91,7 @@ CASES = (
     ),
     Case(
         title="Two slides of one name in two folders",
-        does="drops the folders `case-101` and `case-102`; both hold `HE.svs`, the second one is damaged",
+        does="drops the folders `case-101` and `case-102`; both hold `HE.svs`, and `case-102` a damaged photograph as well",
         first=lambda work: [
             ("case-101/HE.svs", svs(work, 800)),
             ("case-102/HE.svs", svs(work, 840)),

@@ -63,6 +63,19 @@
     });
   };
 
+  // OpenSeadragon draws each tile a pixel larger than it is, against seams, and so resamples it. Here the
+  // edges lie on whole pixels of the screen instead: no seam, and at full resolution the pixels as they are.
+  const snap = ({ tile, context }) => {
+    if (viewer.viewport.getRotation(true) % TURN) return;
+    const density = OpenSeadragon.pixelDensityRatio;
+    const from = tile.position.times(density), size = tile.size.times(density);
+    const to = from.plus(tile.size.minus(new OpenSeadragon.Point(1, 1)).times(density));
+    const left = Math.round(from.x), top = Math.round(from.y);
+    const across = (Math.round(to.x) - left) / size.x, down = (Math.round(to.y) - top) / size.y;
+    context.translate(left - from.x * across, top - from.y * down);
+    context.scale(across, down);
+  };
+
   // --- Magnification: the objective that the whole resolution stands for; 10 um a pixel are 1x.
   const fullPower = (one) => one.objective_power || (one.mpp_x ? 10 / one.mpp_x : null);
   const perPx = (current = true) => {
@@ -70,7 +83,7 @@
     return item ? item.viewportToImageZoom(viewer.viewport.getZoom(current)) : 1;
   };
   const zoomFor = (pxPerPx) => viewer.world.getItemAt(0).imageToViewportZoom(pxPerPx);
-  const number = (value) => value >= 10 ? value.toFixed(0) : value >= 1 ? value.toFixed(1) : value.toPrecision(2);
+  const number = (value) => String(Number(value >= 10 ? value.toFixed(0) : value.toPrecision(2)));
 
   const drawSteps = () => {
     const group = at("steps");
@@ -83,13 +96,11 @@
       button.textContent = text;
       button.dataset.step = ratio;
       button.title = `${text} (${index + 1})`;
-      button.disabled = ratio > MOST_PX_PER_PX;
       button.addEventListener("click", () => step(ratio));
       group.append(button);
     });
   };
   const step = (ratio) => {
-    if (ratio > MOST_PX_PER_PX) return;
     viewer.viewport.zoomTo(zoomFor(ratio));
     viewer.viewport.applyConstraints();
   };
@@ -128,7 +139,10 @@
     said.textContent = power ? `${number(power * ratio)}×` : `${number(ratio * 100)} %`;
     const detail = one.mpp_x ? ` · ${(one.mpp_x / ratio).toPrecision(3)} µm/px` : "";
     at("power").replaceChildren(said, detail);
+    const least = viewer.world.getItemAt(0).viewportToImageZoom(viewer.viewport.getMinZoom());
     document.querySelectorAll("[data-step]").forEach((button) => {
+      // A step that the view would not keep is none.
+      button.disabled = button.dataset.step > MOST_PX_PER_PX || button.dataset.step < least * 0.999;
       button.setAttribute("aria-current", Math.abs(Number(button.dataset.step) / ratio - 1) < 0.01);
     });
   };
@@ -171,6 +185,11 @@
   };
 
   // --- Scenes
+  const follow = (item) => {
+    const loaded = () => stage.setAttribute("aria-busy", !item.getFullyLoaded());
+    item.addHandler("fully-loaded-change", loaded);
+    loaded();
+  };
   const open = (index, wanted) => {
     moved += 1;
     scene = index;
@@ -186,10 +205,7 @@
       go(wanted || { turn: 0, zoom: null, x: null, y: null }, true);
       drawScale();
       note();
-      const item = viewer.world.getItemAt(0);
-      const loaded = () => stage.setAttribute("aria-busy", !item.getFullyLoaded());
-      item.addHandler("fully-loaded-change", loaded);
-      loaded();
+      follow(viewer.world.getItemAt(0));
     });
     viewer.open(source(image()));
     if (image().bits > 8) measure(moved);
@@ -205,6 +221,7 @@
       small.src = `${one.tiles}/thumbnail.jpg`;
       small.alt = "";
       small.loading = "lazy";
+      small.style.aspectRatio = `${one.width} / ${one.height}`;
       button.append(small, `Scene ${index + 1}`);
       button.addEventListener("click", () => { if (index !== scene) open(index, null); });
       strip.append(button);
@@ -244,11 +261,18 @@
     if (shown.low >= shown.high) shown.low = shown.high - 1;
     drawWindow();
     clearTimeout(waiting);
+    stage.setAttribute("aria-busy", "true");
     waiting = setTimeout(redraw, 150);
   });
   form.addEventListener("reset", (event) => { event.preventDefault(); shown = null; if (measured) drawWindow(); redraw(); });
   form.addEventListener("submit", (event) => event.preventDefault());
-  const redraw = () => { const item = viewer.world.getItemAt(0); if (item) { item.reset(); viewer.forceRedraw(); note(); } };
+  // The same image under other addresses, in the place of the one that is shown.
+  const redraw = () => {
+    stage.setAttribute("aria-busy", "true");
+    viewer.addTiledImage({
+      tileSource: source(image()), index: 0, replace: true, success: (event) => { follow(event.item); note(); },
+    });
+  };
 
   // --- Label and macro, where the configuration shows them
   const drawLabels = () => {
@@ -318,6 +342,7 @@
   };
 
   const begin = async () => {
+    at("without").remove();
     let answer;
     try {
       answer = await fetch(document.body.dataset.info);
@@ -334,6 +359,9 @@
     const mark = document.createElementNS("urn:cytowatch", "style");
     mark.setAttribute("data-openseadragon-mobile-css", "true");
     document.head.append(mark);
+    // What takes room beside the slide is there before the viewer measures its own.
+    drawScenes();
+    drawLabels();
     const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
     viewer = OpenSeadragon({
       element: stage,
@@ -346,11 +374,12 @@
       navigatorOpacity: 1,
       navigatorAutoFade: false,
       keyboardNavEnabled: false,
+      preserveViewport: true,
       animationTime: still ? 0 : 0.35,
       springStiffness: 9,
       blendTime: 0,
       visibilityRatio: 0.25,
-      minZoomImageRatio: 0.8,
+      minZoomImageRatio: 0.5,
       maxZoomPixelRatio: MOST_PX_PER_PX,
       zoomPerScroll: 1.25,
       placeholderFillStyle: "#222226",
@@ -360,6 +389,7 @@
       tileRetryDelay: 1000,
       gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true },
     });
+    viewer.addHandler("tile-drawing", snap);
     viewer.addHandler("animation", drawScale);
     viewer.addHandler("animation-finish", () => { drawScale(); note(); });
     viewer.addHandler("rotate", () => { drawScale(); note(); });
@@ -369,8 +399,6 @@
     const canvas = stage.querySelector(".openseadragon-canvas");
     canvas.setAttribute("role", "application");
     canvas.setAttribute("aria-label", "Slide. Arrow keys move, plus and minus zoom, question mark lists all keys.");
-    drawScenes();
-    drawLabels();
     document.querySelectorAll("[data-do]").forEach((one) => one.addEventListener("click", () => DEEDS[one.dataset.do]()));
     document.addEventListener("keydown", press);
     window.addEventListener("hashchange", () => {

@@ -1,0 +1,121 @@
+"""The texts of every reason, rendered as notes in docs/reference/notes.md with details that the code can give."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib.util
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cytowatch.observe.wording import Seen, of_one
+from cytowatch.record import reasons
+from cytowatch.record.names import file_name
+
+HOUSE = Path(__file__).resolve().parents[2]
+
+
+@functools.cache
+def examples() -> Any:
+    given = importlib.util.spec_from_file_location("notes", HOUSE / "docs" / "notes.py")
+    assert given
+    assert given.loader
+    made = importlib.util.module_from_spec(given)
+    sys.modules["notes"] = made
+    given.loader.exec_module(made)
+    return made
+
+
+def pattern(node: ast.expr) -> str:
+    """What a text in the source can be, as a regular expression; what it takes in is anything."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return re.escape(text)
+        case ast.JoinedStr(values=parts):
+            return "".join(pattern(part) for part in parts)
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return pattern(left) + pattern(right)
+        case ast.Subscript(value=value):
+            return pattern(value)
+        case ast.Call(func=ast.Name(id="quoting"), args=[sentence, *_]):
+            return pattern(sentence) + r" \(.*\)"
+        case ast.Call(func=ast.Attribute(attr="kind")):
+            return r"it is .*, which is not supported(: .*)?"
+    return ".*"
+
+
+def given() -> Iterator[tuple[str, str]]:
+    """Each reason that the code raises or returns, with what its detail can be."""
+    for path in (HOUSE / "cytowatch").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            args: list[ast.expr] = []
+            if isinstance(node, ast.Call):
+                args = node.args
+            elif isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple):
+                args = node.value.elts
+            if len(args) < 2 or not isinstance(args[0], ast.Constant):
+                continue
+            word = args[0].value
+            if isinstance(word, str) and reasons.of(word):
+                yield word, pattern(args[1])
+
+
+def test_every_reason_is_shown_with_a_detail_that_the_code_gives() -> None:
+    """One example for each reason, none for what is not one; its detail is a sentence of the source."""
+    shown = examples().EXAMPLES
+    assert shown.keys() == {one.word for one in reasons.REASONS}
+    known: dict[str, list[str]] = {}
+    for word, text in given():
+        known.setdefault(word, []).append(text)
+    for word, example in shown.items():
+        assert any(re.fullmatch(one, example.detail) for one in known[word]), (word, known[word])
+
+
+@pytest.mark.parametrize("reason", reasons.REASONS, ids=lambda one: one.word)
+def test_a_technician_can_act_on_it(reason: reasons.Reason) -> None:
+    """Name and text: what happened first, then what to do, and no command, page or key but in the detail."""
+    example = examples().EXAMPLES[reason.word]
+    note = of_one(examples().seen(reason.word), None)
+    assert note.first
+    name = f"! {note.about} - {note.says}.txt"
+    assert file_name(name) == name
+    assert len(name) < 120
+    lines = note.text.splitlines()
+    happened = lines.index(next(one for one in lines if one.startswith("What to do: "))) - 1
+    detail = next(n for n, one in enumerate(lines) if one.startswith("Technical detail: "))
+    assert example.detail in lines[detail]
+    for line in lines[happened:detail]:
+        assert not re.search(r"`|cytowatch|limits\.|_s\b|list of formats", line), line
+        assert line == "" or line[0].isupper()
+    assert len(example.reader) > 10
+
+
+@pytest.mark.parametrize("word", reasons.WAITING)
+def test_every_wait_has_its_words(word: str) -> None:
+    """Sentences without a command for the technician."""
+    wait = reasons.WAITING[word]
+    for text in (wait.means, wait.technician):
+        assert text[0].isupper()
+        assert text.endswith(".")
+        assert not re.search(r"`|cytowatch |inbox\.", text)
+
+
+def test_an_archive_that_lost_a_member_is_no_plain_success() -> None:
+    """Neither by its name nor by its place in the folder."""
+    from cytowatch.observe.wording import Sum, of_many
+
+    base = examples().seen("damaged")
+    root = Seen(
+        id=base.id, parent_id=None, user="ann", path="batch.zip", status=base.status.EXTRACTED,
+        share=0.0, at=base.at, received_at=base.received_at, children=1,
+    )  # fmt: skip
+    lost = (("a.svs", "damaged: it does not fit its checksum (CRC-32)", 1, True),)
+    note = of_many(root, Sum(done=(), failed=(), in_work=(), lost=lost, left=(), total=2))
+    assert (note.first, note.day) == (True, None)
+    assert "1 FAILED" in note.says
+    assert "FAILED     a.svs: could not be unpacked" in note.text
