@@ -22,14 +22,14 @@ PLACES = {
     "inbox.dropped.Dropped.finish_some": ("folder", "case"),
     "inbox.sweep.Sweep._fenced": ("user", "eve"),
     "inbox.bounded._Group.on_event": ("event", "dan"),
-    "daemon._Daemon._collect": ("uploaded_file", "collected"),
+    "lifecycle.work.Work._take_up": ("uploaded_file", "collected"),
     "engine.hashing.Hasher._serve": ("uploaded_file", "hashed"),
     "tree.index.index.Index.put": ("row", "indexed"),
     "hooks.deliver.Courier._deliver": ("hook", "told"),
     "observe.feedback.Notes._write": ("note", "noted"),
-    "daemon._Daemon._requests": ("uploaded_file", "asked"),
+    "lifecycle.work.Work.do_requests": ("uploaded_file", "asked"),
     "admin.requests.answer_all": ("request", "second"),
-    "lifecycle.parts.Parts.do": ("part", "unwatched"),
+    "lifecycle.duties.Duties.do": ("part", "unwatched"),
 }
 #: An event makes up for itself by a scan, and what was not told of a claim is told by its next step.
 PASSING = {"dan", "collected"}

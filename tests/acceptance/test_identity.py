@@ -17,9 +17,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from cytowatch.admin import requests, retry
+from cytowatch.admin import requests
 from cytowatch.cli import change
 from cytowatch.record.errors import RootError
+from cytowatch.record.originals import originals
 from cytowatch.tree.spool import Spool
 from tests.acceptance.conftest import Root
 from tests.builders import vendors
@@ -200,7 +201,7 @@ class World:
     def check(self, target: Path) -> None:
         """Every set that is shown is of one drop and one patient, and every name comes back by `export`."""
         for id_, found in self.mine().items():
-            files = list(retry.originals(found))
+            files = list(originals(found))
             if not files or (found["format"] and found["format"]["id"] in ("zip", "tar")):
                 continue
             change.export(id_, target / id_, root=self.root.path, config=self.root.config)

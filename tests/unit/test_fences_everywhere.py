@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cytowatch import aside, daemon
+from cytowatch import aside
 from cytowatch.cli.commands import application
 from cytowatch.config.keys import Config
 from cytowatch.durable import failpoints
+from cytowatch.lifecycle.reload import before_a_start
 from cytowatch.record.status import Status
 from cytowatch.tree.spool import Spool
 from tests.unit import loops, test_fences_of_inboxes, test_fences_of_state
@@ -47,16 +48,16 @@ APART = {
 #: By function where a fence is tried, if not by those of `test_fences_of_state` and `test_fences_of_inboxes`.
 ELSEWHERE = {
     "cli.verify.verify": "tests/unit/test_fences_everywhere.py::test_what_is_verified",
-    "daemon._Daemon._collect": "tests/acceptance/test_fences.py::test_one_of_each_is_set_aside_and_goes_on",
-    "daemon._Daemon._reload_configuration": "tests/acceptance/test_fences.py::test_one_of_each_is_set_aside_and_goes_on",
-    "daemon._Daemon._requests": "tests/acceptance/test_fences.py::test_one_of_each_is_set_aside_and_goes_on",
-    "daemon._read_again": "tests/unit/test_fences_everywhere.py::test_a_reload_before_the_start",
+    "lifecycle.work.Work._take_up": "tests/acceptance/test_fences.py::test_one_of_each_is_set_aside_and_goes_on",
+    "lifecycle.reload.take_over": "tests/acceptance/test_fences.py::test_one_of_each_is_set_aside_and_goes_on",
+    "lifecycle.work.Work.do_requests": "tests/acceptance/test_fences.py::test_one_of_each_is_set_aside_and_goes_on",
+    "lifecycle.reload.before_a_start": "tests/unit/test_fences_everywhere.py::test_a_reload_before_the_start",
     "engine.engine.Engine._run": "tests/unit/test_treat.py::test_anything_that_is_raised_ends_that_file_alone",
     "engine.engine.Engine._unexpected": "tests/unit/test_treat.py::test_a_defect_that_cannot_even_be_reported",
     "engine.engine.Engine._size_bytes": "tests/unit/test_treat.py::test_a_size_that_cannot_be_looked_up",
     "engine.hashing.Hasher._serve": "tests/acceptance/test_fences.py::test_one_of_each_is_set_aside_and_goes_on",
     "hooks.deliver.Courier._serve": "tests/unit/test_damaged_state.py::test_a_delivery_that_raises_anything_ends_no_thread",
-    "lifecycle.parts.Parts.do": "tests/unit/test_parts.py::test_whatever_a_part_raises_the_others_go_on",
+    "lifecycle.duties.Duties.do": "tests/unit/test_duties.py::test_whatever_a_part_raises_the_others_go_on",
     "observe.health.serve": "tests/unit/test_threads.py::test_a_page_that_fails_leaves_the_server_alive",
     "threads.forever": "tests/unit/test_threads.py::test_work_that_raises_is_begun_again",
 }
@@ -64,8 +65,8 @@ ELSEWHERE = {
 #: Why nothing from outside can fail in a loop so that others miss their turn, and the loops of that kind.
 NEED_NONE = {
     "each thing that enters is fenced one call below": """
-        admin._links admin.broken cli._refused cli.hooks_ daemon._Daemon._collect_all daemon._Daemon._recover
-        daemon._Daemon._root_is_there hooks.Courier.idle inbox.Intake.claim_due inbox.Rooms._some_of
+        admin._links admin.broken cli._refused cli.hooks_ lifecycle.Work.collect_all lifecycle.take_up
+        lifecycle.Presence.is_there hooks.Courier.idle inbox.Intake.claim_due inbox.Rooms._some_of
         inbox.Rooms.take_up inbox.Sweep._look inbox.Sweep._look_on inbox.Sweep.go_on inbox._inside inbox.scan
         inbox.steps lifecycle.Ledger._take_notes_of_what_they_came_in lifecycle.Ledger.again
         lifecycle.Ledger.count_tree lifecycle.status_page observe.Drops.without_their_root
@@ -124,7 +125,7 @@ NEED_NONE = {
         inbox.Dropped._finish inbox.Folders._children_of
     """,
     "records of this process: numbers, ids and paths that were checked when they were made": """
-        daemon._Daemon._due_at daemon._Daemon._feel_pulse daemon._Daemon._mend daemon._Daemon._tell_of_all
+        daemon._Daemon._due_at lifecycle.Listening.feel_pulse lifecycle.Work.mend lifecycle.Teller._live
         engine.Contents.release engine.Engine._hurry engine.Engine.start_some engine.FairQueue.take
         engine.FairQueue.waiting_for hooks.Courier.start hooks.Courier.stop inbox.Dropped._left_in
         inbox.Dropped.any_to_finish inbox.Dropped.next_at inbox.Dropped.times inbox.Folders.adopt
@@ -135,14 +136,14 @@ NEED_NONE = {
         inbox.Turns._take inbox.Watcher.alive inbox.Watcher.start inbox.Watcher.unwatched inbox._watches
         inbox.counts inbox.left inbox.listed lifecycle.Asked.forget_wakeups lifecycle.Asked.signals
         lifecycle.Estimates.forget_all_but lifecycle.Indexing.look_for_vanished lifecycle.Ledger.progress
-        lifecycle.Parts._defect lifecycle.Parts.hear_others lifecycle.Rates.bytes_per_s
+        lifecycle.Duties._defect lifecycle.Duties.hear_others lifecycle.Rates.bytes_per_s
         lifecycle.Rates.forget_all_but lifecycle.Waiting.pause lifecycle._ended lifecycle._pixels
         observe.Health.clear observe.Metrics._zero observe.Metrics.set_files observe.Metrics.set_oldest
         observe.Metrics.set_waiting observe.Metrics.text observe.Pulse.still observe.ended_line
         observe.set_aside tree.Room.reserve tree.Room.reserved tree.too_little
     """,
     "what an administrator wrote in the configuration, checked when it was read": """
-        daemon._Daemon._describe daemon.run
+        lifecycle.Teller.describe daemon.run
     """,
     "until something ends it: what is done in it is in parts, each behind a fence": """
         daemon._Daemon._loop
@@ -230,8 +231,8 @@ def test_a_reload_before_the_start(kind: type[Exception]) -> None:
         raise kind("it broke")
 
     before = Config(root="/nowhere")
-    assert daemon._read_again(before, reload) is before
-    assert daemon._read_again(before, Config) == Config()
+    assert before_a_start(before, reload) is before
+    assert before_a_start(before, Config) == Config()
     aside.reset()
 
 
