@@ -214,7 +214,7 @@ class Intake:
             lambda room: self._put_room_aside(room, now),
         )
         for folder in self._children:
-            # It does not come to its end without them.
+            # It is not finished without them.
             self._dropped.happened(folder, now)
         self._dropped.finish_some(now, self._folder_quiet_s)
 
@@ -352,7 +352,7 @@ class Intake:
         own = bundle.folder is None or bundle.head.drop.path in self._markers
         parcel = Parcel(
             members=members,
-            warnings=self._came_before(bundle),
+            warnings=(*self._came_before(bundle), *filter(None, [bundle.arrived_in_parts])),
             folder=f"{bundle.room}/{folder}" if folder else None,
             # The marker of a dropped folder stays until the folder is finished.
             marker=marker if own else None,
