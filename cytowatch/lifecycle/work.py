@@ -82,12 +82,18 @@ class Work:
         self._pruned_at = now
         parts.ledger.look_for_returned(parts.spool, clock.now())
         requests.sweep(parts.spool, now_s=time.time())
-        self._prune(parts.config.storage.keep_errors_days)
+        days = parts.config.storage.keep_errors_days
+        for status, old in list(retry.expired(parts.spool, now=clock.now(), days=days)):
+            with aside.fence("uploaded_file", old):
+                retry.remove(parts.spool, old, parts.index, even_linked=True)
+                parts.log.info("expired", id=old, days=days)
+                parts.ledger.left(status, old)
 
     def _take_up(self, arrived: list[Claimed], now: float) -> None:
         parts = self._parts
         parts.ledger.arrived([claimed.id for claimed in arrived])
         for claimed in arrived:
+            parts.ledger.claimed(claimed.id, claimed.settled_s)
             parts.engine.submit(claimed.user, claimed.id, claimed.size_bytes)
             with aside.fence("uploaded_file", claimed.id):
                 self._tell_claimed(claimed)
@@ -105,14 +111,6 @@ class Work:
             bytes=claimed.size_bytes,
             seconds=round(claimed.settled_s, 3),
         )
-
-    def _prune(self, days: float) -> None:
-        parts = self._parts
-        for status, id_ in list(retry.expired(parts.spool, now=clock.now(), days=days)):
-            with aside.fence("uploaded_file", id_):
-                retry.remove(parts.spool, id_, parts.index, even_linked=True)
-                parts.log.info("expired", id=id_, days=days)
-                parts.ledger.left(status, id_)
 
     def _follow(self, done: requests.Answered) -> None:
         """Take note of what was done to an uploaded file, and take it up if it was sent back."""

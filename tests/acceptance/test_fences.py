@@ -1,4 +1,4 @@
-"""One thing of every kind raises at its own place in one daemon: it is told everywhere, and all else goes on."""
+"""One thing of every kind raises at its own place in one daemon: it is reported everywhere, and all else goes on."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ PLACES = {
     "inbox.dropped.Dropped.finish_some": ("folder", "case"),
     "inbox.sweep.Sweep._fenced": ("user", "eve"),
     "inbox.bounded._Group.on_event": ("event", "dan"),
-    "daemon._Daemon._collect": ("uploaded_file", "collected"),
+    "lifecycle.work.Work._take_up": ("uploaded_file", "collected"),
     "engine.hashing.Hasher._serve": ("uploaded_file", "hashed"),
     "tree.index.index.Index.put": ("row", "indexed"),
     "hooks.deliver.Courier._deliver": ("hook", "told"),
     "observe.feedback.Notes._write": ("note", "noted"),
-    "daemon._Daemon._requests": ("uploaded_file", "asked"),
+    "lifecycle.work.Work.do_requests": ("uploaded_file", "asked"),
     "admin.requests.answer_all": ("request", "second"),
-    "lifecycle.parts.Parts.do": ("part", "unwatched"),
+    "lifecycle.duties.Duties.do": ("part", "unwatched"),
 }
-#: An event makes up for itself by a scan, and what was not told of a claim is told by its next step.
+#: An event makes up for itself by a scan, and what was not reported of a claim is reported by its next step.
 PASSING = {"dan", "collected"}
 SLIDES = ("seen", "taken", "collected", "hashed", "indexed", "told", "noted")
 
@@ -80,7 +80,7 @@ def test_one_of_each_is_set_aside_and_goes_on(root: Root, tmp_path: Path) -> Non
         for function, (_, which) in PLACES.items()
     )
     slide = builders.aperio_svs(tmp_path / "a.svs")
-    (tmp_path / "asked.png").write_text("this is no image")
+    (tmp_path / "asked.png").write_text("this is not an image")
     root.start()
     for name in SLIDES:
         root.drop(slide, f"{name}.svs")

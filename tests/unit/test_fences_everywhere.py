@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cytowatch import aside, daemon
+from cytowatch import aside
 from cytowatch.cli.commands import application
 from cytowatch.config.keys import Config
 from cytowatch.durable import failpoints
+from cytowatch.lifecycle.reload import before_a_start
 from cytowatch.record.status import Status
 from cytowatch.tree.spool import Spool
 from tests.unit import loops, test_fences_of_inboxes, test_fences_of_state
@@ -20,7 +21,7 @@ from tests.unit.test_damaged_tree import BAD, SOUND, put
 
 HOUSE = Path(__file__).parents[2]
 
-#: What does not run in the daemon's process, or runs in it for one thing alone, behind the fence of that one.
+#: What does not run in the daemon's process, or runs in it for only one thing, behind the fence of that one.
 APART = {
     "archives": "in a decoder process",
     "pyramid": "in a decoder process",
@@ -39,24 +40,24 @@ APART = {
     "cli.python": "over the interpreter's own folders",
     "config": "what an administrator wrote: what is wrong with it is named, and refused as a whole",
     "durable.failpoints": "what a test has asked for",
-    "record.leftovers": "a table of ours",
-    "record.lacking": "one sentence of ours, in a note behind its own fence",
+    "record.leftovers": "a table of our own",
+    "record.lacking": "one sentence of our own, in a note behind its own fence",
     "aside": "the fence itself",
 }
 
 #: By function where a fence is tried, if not by those of `test_fences_of_state` and `test_fences_of_inboxes`.
 ELSEWHERE = {
     "cli.verify.verify": "tests/unit/test_fences_everywhere.py::test_what_is_verified",
-    "daemon._Daemon._collect": "tests/acceptance/test_fences.py::test_one_of_each_is_set_aside_and_goes_on",
-    "daemon._Daemon._reload_configuration": "tests/acceptance/test_fences.py::test_one_of_each_is_set_aside_and_goes_on",
-    "daemon._Daemon._requests": "tests/acceptance/test_fences.py::test_one_of_each_is_set_aside_and_goes_on",
-    "daemon._read_again": "tests/unit/test_fences_everywhere.py::test_a_reload_before_the_start",
+    "lifecycle.work.Work._take_up": "tests/acceptance/test_fences.py::test_one_of_each_is_set_aside_and_goes_on",
+    "lifecycle.reload.take_over": "tests/acceptance/test_fences.py::test_one_of_each_is_set_aside_and_goes_on",
+    "lifecycle.work.Work.do_requests": "tests/acceptance/test_fences.py::test_one_of_each_is_set_aside_and_goes_on",
+    "lifecycle.reload.before_a_start": "tests/unit/test_fences_everywhere.py::test_a_reload_before_the_start",
     "engine.engine.Engine._run": "tests/unit/test_treat.py::test_anything_that_is_raised_ends_that_file_alone",
     "engine.engine.Engine._unexpected": "tests/unit/test_treat.py::test_a_defect_that_cannot_even_be_reported",
     "engine.engine.Engine._size_bytes": "tests/unit/test_treat.py::test_a_size_that_cannot_be_looked_up",
     "engine.hashing.Hasher._serve": "tests/acceptance/test_fences.py::test_one_of_each_is_set_aside_and_goes_on",
     "hooks.deliver.Courier._serve": "tests/unit/test_damaged_state.py::test_a_delivery_that_raises_anything_ends_no_thread",
-    "lifecycle.parts.Parts.do": "tests/unit/test_parts.py::test_whatever_a_part_raises_the_others_go_on",
+    "lifecycle.duties.Duties.do": "tests/unit/test_duties.py::test_whatever_a_part_raises_the_others_go_on",
     "observe.health.serve": "tests/unit/test_threads.py::test_a_page_that_fails_leaves_the_server_alive",
     "threads.forever": "tests/unit/test_threads.py::test_work_that_raises_is_begun_again",
 }
@@ -64,15 +65,15 @@ ELSEWHERE = {
 #: Why nothing from outside can fail in a loop so that others miss their turn, and the loops of that kind.
 NEED_NONE = {
     "each thing that enters is fenced one call below": """
-        admin._links admin.broken cli._refused cli.hooks_ daemon._Daemon._collect_all daemon._Daemon._recover
-        daemon._Daemon._root_is_there hooks.Courier.idle inbox.Intake.claim_due inbox.Rooms._some_of
+        admin._links admin.broken cli._refused cli.hooks_ lifecycle.Work.collect_all lifecycle.take_up
+        lifecycle.Presence.is_there hooks.Courier.idle inbox.Intake.claim_due inbox.Rooms._some_of
         inbox.Rooms.take_up inbox.Sweep._look inbox.Sweep._look_on inbox.Sweep.go_on inbox._inside inbox.scan
         inbox.steps lifecycle.Ledger._take_notes_of_what_they_came_in lifecycle.Ledger.again
         lifecycle.Ledger.count_tree lifecycle.status_page observe.Drops.without_their_root
         tree.Index._look_at
         tree.Index._stages tree.Index._storage tree.Index._unread tree.Index.again tree.Index.look tree.entries
     """,
-    "names alone, of a folder of ours: nothing is opened": """
+    "only names, of a folder of our own: nothing is opened": """
         admin._in_each admin._leftovers admin._place admin._places admin._storages admin._strangers
         durable.keeps_renames hooks.count_dead inbox._begun inbox.users observe._there observe.keep
         transitions.out_directories transitions.place_of transitions.refuse transitions.without_temporaries
@@ -85,7 +86,7 @@ NEED_NONE = {
     "one uploaded file, fenced where `invariants._fenced` looks at it": """
         admin._hashes admin._one admin._unnamed
     """,
-    "one uploaded file in work: whatever is raised ends that one, in `Engine._run`": """
+    "one uploaded file in work: anything that is raised ends that one, in `Engine._run`": """
         admin.unlink decoder.Child._answer decoder.RemoteChild._wait decoder._check_children
         decoder._check_files decoder._check_hash decoder._check_made decoder._check_tree decoder._differs
         decoder._error decoder._exactly decoder._import_path decoder._inside decoder._is_given decoder._outcome
@@ -96,8 +97,8 @@ NEED_NONE = {
         transitions.clear transitions.corrected transitions.lighten transitions.link transitions.note_hash
         transitions.rebuilt
     """,
-    "one claim: whatever is raised puts its drop aside, in `Intake._take_up` and `Intake.collect`": """
-        inbox.Bundle.changed_at inbox.Bundle.places inbox.Folders._make inbox.Intake._begin
+    "one claim: anything that is raised puts its drop aside, in `Intake._take_up` and `Intake.collect`": """
+        inbox.Bundle.arrived_in_parts inbox.Bundle.changed_at inbox.Bundle.places inbox.Folders._make inbox.Intake._begin
         inbox.Intake._claim_if_ready inbox.Intake._came_before inbox.Intake._ended_with inbox.Intake._is_as_seen inbox.Intake._put_aside
         inbox.Intake._put_off inbox.Parcel.size_bytes inbox._has_source inbox._make_durable inbox._move_all
         inbox._no_image inbox._open inbox._prepare inbox._recover_one inbox._sync_names inbox._take inbox._undo
@@ -124,7 +125,7 @@ NEED_NONE = {
         inbox.Dropped._finish inbox.Folders._children_of
     """,
     "records of this process: numbers, ids and paths that were checked when they were made": """
-        daemon._Daemon._due_at daemon._Daemon._feel_pulse daemon._Daemon._mend daemon._Daemon._tell_of_all
+        daemon._Daemon._due_at lifecycle.Listening.feel_pulse lifecycle.Work.mend lifecycle.Teller._live
         engine.Contents.release engine.Engine._hurry engine.Engine.start_some engine.FairQueue.take
         engine.FairQueue.waiting_for hooks.Courier.start hooks.Courier.stop inbox.Dropped._left_in
         inbox.Dropped.any_to_finish inbox.Dropped.next_at inbox.Dropped.times inbox.Folders.adopt
@@ -135,23 +136,23 @@ NEED_NONE = {
         inbox.Turns._take inbox.Watcher.alive inbox.Watcher.start inbox.Watcher.unwatched inbox._watches
         inbox.counts inbox.left inbox.listed lifecycle.Asked.forget_wakeups lifecycle.Asked.signals
         lifecycle.Estimates.forget_all_but lifecycle.Indexing.look_for_vanished lifecycle.Ledger.progress
-        lifecycle.Parts._defect lifecycle.Parts.hear_others lifecycle.Rates.bytes_per_s
+        lifecycle.Duties._defect lifecycle.Duties.hear_others lifecycle.Rates.bytes_per_s
         lifecycle.Rates.forget_all_but lifecycle.Waiting.pause lifecycle._ended lifecycle._pixels
         observe.Health.clear observe.Metrics._zero observe.Metrics.set_files observe.Metrics.set_oldest
         observe.Metrics.set_waiting observe.Metrics.text observe.Pulse.still observe.ended_line
         observe.set_aside tree.Room.reserve tree.Room.reserved tree.too_little
     """,
     "what an administrator wrote in the configuration, checked when it was read": """
-        daemon._Daemon._describe daemon.run
+        lifecycle.Teller.describe daemon.run
     """,
     "until something ends it: what is done in it is in parts, each behind a fence": """
         daemon._Daemon._loop
     """,
-    "one document or one text, held against its types and bounds: what is wrong with it is raised about it alone": """
+    "one document or one text, held against its types and bounds: what is wrong with it is raised about it only": """
         model.UploadedFile.source outside._depth outside.check outside.printable outside.read_file
         record._Table.__init__ record._Table._check_types record._Table.check record._identity record._image
         record._matching record._texts record.alike record.as_dropped record.at_status record.check
-        record.file_name record.link_name record.losses record.new record.problems record.shortened record.stage_error
+        record.file_name record.link_name record.losses record.named_as record.new record.originals record.problems record.shortened record.stage_error
         tree._check tree._checked tree._row
     """,
     "rows of the index, whose columns have types; a damaged one is made again": """
@@ -195,8 +196,11 @@ def test_every_loop_has_a_fence_or_a_reason() -> None:
     """A new one needs either: a fence, with a case, or a line in `NEED_NONE` that says why none."""
     found, fences = loops.loops(frozenset(APART)), {loops.short(one) for one in loops.fences()}
     bare = {name: through for name, through in found.items() if name not in fences}
-    assert {name: through for name, through in bare.items() if name not in NEEDS_NONE} == {}
-    assert NEEDS_NONE.keys() - bare.keys() == set(), "no such loops any more"
+    fresh = [
+        f"{name} ({', '.join(sorted(bare[name]))})" for name in bare.keys() - NEEDS_NONE.keys()
+    ]
+    assert not fresh, f"a fence with a case, or a line in NEED_NONE, for {'; '.join(fresh)}"
+    assert not NEEDS_NONE.keys() - bare.keys(), "these lines of NEED_NONE are of no use any more"
 
 
 def test_a_new_loop_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,21 +221,21 @@ def test_a_new_loop_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("where", ELSEWHERE.values())
 def test_what_is_tried_elsewhere_is_there(where: str) -> None:
-    """A test that was renamed is named anew."""
+    """A test that was renamed is named again."""
     path, _, name = where.partition("::")
     assert f"def {name}(" in (HOUSE / path).read_text()
 
 
 @pytest.mark.parametrize("kind", failpoints.POISONS.values())
 def test_a_reload_before_the_start(kind: type[Exception]) -> None:
-    """Whatever it raises, the old configuration holds."""
+    """No matter what it raises, the old configuration holds."""
 
     def reload() -> Config:
         raise kind("it broke")
 
     before = Config(root="/nowhere")
-    assert daemon._read_again(before, reload) is before
-    assert daemon._read_again(before, Config) == Config()
+    assert before_a_start(before, reload) is before
+    assert before_a_start(before, Config) == Config()
     aside.reset()
 
 
