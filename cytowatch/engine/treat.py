@@ -170,12 +170,28 @@ def _treat(with_: Treatment, place: Place) -> Place:
         elif place.status is Status.UPLOADED:
             place = moves.begin(place)
         elif isinstance(decision, Linked):
-            place = _link(with_, place, decision.first)
+            place = _linked(with_, place, decision.first)
         elif isinstance(decision, Gone):
             place = moves.fail(place, duplicates.GONE)
         else:
             place = _decoded(with_, place)
     return place
+
+
+def _linked(with_: Treatment, place: Place, first: Place) -> Place:
+    """Show it by links to `first` if their bytes agree; else it goes its own way."""
+    try:
+        same = duplicates.proven(with_, place, first)
+    except IngestError as wrong:
+        return with_.transitions.fail(place, wrong)
+    except (TransientError, Stopped, OSError):
+        enter.withdraw(place)
+        raise
+    if same:
+        return _link(with_, place, first)
+    if duplicates.lacks_pyramid(place):
+        return with_.transitions.fail(place, duplicates.GONE)
+    return enter.parted(place)
 
 
 def _link(with_: Treatment, place: Place, first: Place) -> Place:
