@@ -134,7 +134,7 @@ NEED_NONE = {
         inbox.Rooms._put_off_rest inbox.Rooms.begin inbox.Settler.due inbox.Settler.forget_missing
         inbox.Settler.next_due inbox.Settler.tracks inbox.Sweep._heed_hints inbox.Sweep._mark inbox.Sweep.begin
         inbox.Turns._take inbox.Watcher.alive inbox.Watcher.start inbox.Watcher.unwatched inbox._watches
-        inbox.counts inbox.left inbox.listed lifecycle.Asked.forget_wakeups lifecycle.Asked.signals
+        inbox.counts inbox.left inbox.listed lifecycle.Asked.forget_wakeups lifecycle.Delays.after_s lifecycle.Delays.claimed lifecycle.Asked.signals
         lifecycle.Estimates.forget_all_but lifecycle.Indexing.look_for_vanished lifecycle.Ledger.progress
         lifecycle.Duties._defect lifecycle.Duties.hear_others lifecycle.Rates.bytes_per_s
         lifecycle.Rates.forget_all_but lifecycle.Waiting.pause lifecycle._ended lifecycle._pixels
