@@ -87,7 +87,7 @@ NEED_NONE = {
         admin._hashes admin._one admin._unnamed
     """,
     "one uploaded file in work: anything that is raised ends that one, in `Engine._run`": """
-        admin.unlink decoder.Child._answer decoder.RemoteChild._wait decoder._check_children
+        admin.unlink decoder.Child._answer decoder.RemoteChild._wait decoder._check_children decoder._digest decoder._same decoder.check_hashes decoder.check_sources decoder.same_bytes decoder.with_hashes engine.Walk._run engine._has_same_bytes transitions.fail
         decoder._check_files decoder._check_hash decoder._check_made decoder._check_tree decoder._differs
         decoder._error decoder._exactly decoder._import_path decoder._inside decoder._is_given decoder._outcome
         decoder._safe decoder.check decoder.check_child decoder.check_derived decoder.send durable.fsync_tree
@@ -98,9 +98,9 @@ NEED_NONE = {
         transitions.rebuilt
     """,
     "one claim: anything that is raised puts its drop aside, in `Intake._take_up` and `Intake.collect`": """
-        inbox.Bundle.arrived_in_parts inbox.Bundle.changed_at inbox.Bundle.places inbox.Folders._make inbox.Intake._begin
+        durable.of inbox.Bundle.arrived_in_parts inbox.Bundle.changed_at inbox.Bundle.places inbox.Folders._make inbox.Intake._begin
         inbox.Intake._claim_if_ready inbox.Intake._came_before inbox.Intake._ended_with inbox.Intake._is_as_seen inbox.Intake._put_aside
-        inbox.Intake._put_off inbox.Parcel.size_bytes inbox._has_source inbox._make_durable inbox._move_all
+        inbox.Intake._put_off inbox.Parcel.size_bytes inbox._broken inbox._has_source inbox._put_back inbox._make_durable inbox._move_all
         inbox._no_image inbox._open inbox._prepare inbox._recover_one inbox._sync_names inbox._take inbox._undo
         inbox.claim
     """,
@@ -140,7 +140,7 @@ NEED_NONE = {
         lifecycle.Rates.forget_all_but lifecycle.Waiting.pause lifecycle._ended lifecycle._pixels
         observe.Health.clear observe.Metrics._zero observe.Metrics.set_files observe.Metrics.set_oldest
         observe.Metrics.set_waiting observe.Metrics.text observe.Pulse.still observe.ended_line
-        observe.set_aside tree.Room.reserve tree.Room.reserved tree.too_little
+        observe.set_aside tree.Room.check tree.Room.reserve tree.Room.reserved tree.too_little
     """,
     "what an administrator wrote in the configuration, checked when it was read": """
         lifecycle.Teller.describe daemon.run
@@ -161,7 +161,7 @@ NEED_NONE = {
         tree.Questions.select tree.Questions.tally tree.content_key tree.recall tree.rows
     """,
     "the root itself, made and checked by a start, which waits or says what is wrong": """
-        durable._filesystem durable._mount tree.Spool._make_directories tree.Spool.check_filesystem tree._locked
+        durable._filesystem durable.may_take durable._mount tree.Spool._make_directories tree.Spool.check_filesystem tree._locked
     """,
     "a command that shows what the index and the daemon say, row by row, as texts that are escaped": """
         cli._beside cli._samba cli.one cli.project cli.show
