@@ -6,7 +6,6 @@ lock because none runs.
 
 from __future__ import annotations
 
-import base64
 import errno
 import fcntl
 import os
@@ -20,18 +19,17 @@ from cytowatch.inbox import back
 from cytowatch.inbox.back import Unit
 from cytowatch.observe import drops, returned
 from cytowatch.record import manifest, names
-from cytowatch.record.entries import FileEntry, Manifest
 from cytowatch.record.errors import RootError
 from cytowatch.record.manifest import ManifestError
 from cytowatch.record.names import UploadedFileId
+from cytowatch.record.originals import originals
 from cytowatch.record.place import Place
 from cytowatch.record.status import Status
 from cytowatch.tree.index.index import Index
 from cytowatch.tree.spool import Spool
 
-__all__ = ["expired", "hand_back", "originals", "published", "remove", "retry", "status_of"]
+__all__ = ["expired", "hand_back", "published", "remove", "retry", "status_of"]
 
-_LONGEST_NAME_BYTES = 255
 _NOT_A_FOLDER = frozenset({errno.ELOOP, errno.ENOTDIR, errno.ENXIO})
 
 
@@ -103,52 +101,13 @@ def retry(spool: Spool, id_: UploadedFileId, *, now: datetime) -> str:
     native = place.manifest["format"] is not None and place.manifest["format"]["native"]
     # What was derived went with the error, so a pyramid is derived again before it is deployed.
     again = Status.CONVERTING if failed is Status.DEPLOYING and not native else failed
-    if place.manifest["format"] is None:
+    if place.manifest["format"] is None or place.manifest["error"]["reason"] == "changed":
+        # By its bytes, as if it had just come.
         again = Status.DETECTING_FORMAT
     with _held(place.path):
         manifest.write(place.path, manifest.at_status(place.manifest, again, now=now))
         spool.move(place.path, again)
     return again.name
-
-
-def originals(found: Manifest) -> Iterator[tuple[FileEntry, str]]:
-    """Every source and sidecar, and its path as it was dropped, relative to where it lay.
-
-    Head and folder of a set have their own names again, no matter what they are called below ``source/``.
-    """
-    coded = found["name_base64"]
-    name = found["name"]
-    # What came from an archive's code page is text; only what is not text, or is too long as UTF-8, goes
-    # back as its bytes.
-    if coded and ("\ufffd" in name or len(name.encode("utf-8", "replace")) > _LONGEST_NAME_BYTES):
-        name = os.fsdecode(base64.b64decode(coded))
-    # It is a name that somebody's disk had; only what no disk can have is written otherwise.
-    name = names.printable(name) if "/" in name or "\0" in name or name in ("", ".", "..") else name
-    name = name.replace("/", "_")
-    stem, ending = os.path.splitext(name)
-    rows = [row for row in found["files"] if row["role"] in ("source", "sidecar")]
-    sources = [row for row in rows if row["role"] == "source"]
-    noted = [row for row in rows if "dropped_as" in row]
-    kept = {row["path"]: path for row in noted if (path := names.as_dropped(row)) is not None}
-    # Together or not at all: head and folder of a set must still agree.
-    believed = len(kept) == len(noted)
-    for number, row in enumerate(rows):
-        inside = row["path"].removeprefix("source/")
-        folder, slash, rest = inside.partition("/")
-        headless = "/" in rows[0]["path"].removeprefix("source/")
-        if believed and row["path"] in kept:
-            yield row, kept[row["path"]]
-        elif noted and believed and (number or len(sources) > 1):
-            yield row, inside
-        elif number == 0 and (len(sources) == 1 or os.path.splitext(inside)[1] == ending):
-            yield row, inside if slash else name
-        elif slash and headless:
-            # Nothing but its folder names it.
-            yield row, inside
-        elif slash:
-            yield row, f"_{stem}_/{rest}" if folder.startswith("_") else f"{stem}/{rest}"
-        else:
-            yield row, inside
 
 
 def _to_inbox(spool: Spool, place: Place) -> str:

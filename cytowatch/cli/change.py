@@ -42,6 +42,7 @@ from cytowatch.cli.show import console, safe
 from cytowatch.outside import OutsideError
 from cytowatch.record import names
 from cytowatch.record.errors import RootError
+from cytowatch.record.originals import originals as originals_of
 from cytowatch.record.status import Status
 from cytowatch.tree import find, pauses
 from cytowatch.tree.spool import Spool
@@ -227,10 +228,8 @@ def _export_table(spool: Spool, table: Path) -> None:
 
 
 def _export_original(spool: Spool, wanted: str, directory: Path) -> None:
-    from cytowatch.admin import retry as after
-
     entry = readable(one(spool, wanted))
-    originals = list(after.originals(entry.manifest))
+    originals = list(originals_of(entry.manifest))
     if not originals:
         raise RootError(f"{entry.manifest['id']} has no original of its own: {_why_none(entry)}")
     become_caller_again()
@@ -370,7 +369,7 @@ def _is_in_work(spool: Spool, user: str | None) -> bool:
 def resume(user: UserOption = None, root: RootOption = None, config: ConfigOption = None) -> None:
     """Let everyone or one user continue."""
     spool = spool_of(root, config)
-    # Who is paused may go on, whatever became of the inbox.
+    # A user who is paused may continue, even if the inbox is gone.
     if user is not None and not names.alike(pauses.read(spool).users, user):
         known.user(spool, user)
     _tell_pauses(pauses.resume(spool, user))

@@ -114,7 +114,7 @@ def status_lines(page: dict[str, Any]) -> Iterator[str]:
         said = f"{one['hook']} of {one['id']} {one['status']}: {one['said']}"
         yield f"{styled('untold', 'red')}   {printable(said)}"
     hour = [f"{n} {Status[name].label}" for name, n in page["last_hour"].items() if n]
-    yield f"1 hour   {', '.join(hour) or 'nothing came to its end'}"
+    yield f"1 hour   {', '.join(hour) or 'nothing was finished'}"
     for status in Status:
         if count := page["files"][status.name]:
             oldest = page["oldest"].get(status.name)

@@ -1,4 +1,4 @@
-"""The commands that tell of uploaded files: status, list, show."""
+"""The commands that show uploaded files: status, list, show."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ __all__: list[str] = []
 def status(
     root: RootOption = None, config: ConfigOption = None, as_json: JsonOption = False
 ) -> None:
-    """What is in work, what waits and why."""
+    """Show what is in progress, and what waits and why."""
     spool = spool_of(root, config)
     with find.indexed(spool) as index:
         page = status_page(spool, index, find.daemon_pid(spool), find.live(spool))

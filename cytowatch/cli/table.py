@@ -121,7 +121,7 @@ COLUMNS = (
     _of_image("associated", "texts", "The names of label, macro and thumbnail."),
     _column("compression", "text", "Of a derived pyramid: jpeg or lossless.", _conversion("compression")),
     _column("quality", "whole", "Of a derived pyramid: the JPEG quality.", _conversion("quality")),
-    _of_file("warnings", "texts", "What was done to the pixels, and what is odd about the source."),
+    _of_file("warnings", "texts", "Notes on the conversion, and on oddities of the source."),
 )  # fmt: skip
 
 

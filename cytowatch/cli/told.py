@@ -77,7 +77,7 @@ def _beside(path: Path) -> frozenset[str]:
 
 
 def _group(file: Path, beside: frozenset[str]) -> Group | None:
-    """The set that the file belongs to, or it alone."""
+    """The set that the file belongs to, or the file itself."""
     folder = file.absolute().parent
 
     def look(path: str, function: Callable[[Probe], T]) -> T:

@@ -116,7 +116,7 @@ def _live(spool: Spool, looks: Looks) -> None:
 
 
 def _lines(spool: Spool) -> None:
-    """Where no terminal is: a line for each one that comes to its end, until it is interrupted."""
+    """Where no terminal is: a line for each one that is finished, until it is interrupted."""
     since = utc(datetime.now(UTC))
     with suppress(KeyboardInterrupt):
         while True:

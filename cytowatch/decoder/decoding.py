@@ -52,7 +52,7 @@ class Decoding(Protocol):
 
 
 class Decoders(Protocol):
-    """Where decoder processes come from. `start` and `ensure_alive` are for the main thread alone."""
+    """Where decoder processes come from. `start` and `ensure_alive` are for the main thread only."""
 
     #: Whether both walls, Landlock and seccomp, hold them.
     sandboxed: bool
@@ -67,7 +67,7 @@ class Decoders(Protocol):
         """Those that begin from now on get `config`."""
 
     def fork(self, directory: Path, out: str) -> Decoding:
-        """One that stands in `directory` and may write below `out` alone. For any thread."""
+        """One that stands in `directory` and may only write below `out`. For any thread."""
         ...
 
     def stop(self) -> None:

@@ -107,7 +107,7 @@ def _let_rest(with_: Treatment, place: Place) -> Place:
 
 
 def give_up(with_: Treatment, id_: UploadedFileId, said: str) -> None:
-    """End the uploaded file `id_` as an error: whatever is done with it meets an unexpected error, `said`.
+    """End the uploaded file `id_` as an error: anything that is done with it meets an unexpected error, `said`.
 
     Raises
     ------
@@ -135,7 +135,7 @@ def give_up(with_: Treatment, id_: UploadedFileId, said: str) -> None:
 def _taken_up(with_: Treatment, place: Place) -> Place:
     """Count the attempt that begins now; the one that is too many ends the uploaded file.
 
-    An attempt that was counted and never came to an end was cut off by the daemon's own end: a
+    An attempt that was counted and never ended was cut off by the daemon's own end: a
     power cut, an upgrade, a kill. The daemon never decodes, so that is hardly ever the file's
     fault, and it takes many more of them than of crashes that were seen.
     """
@@ -173,12 +173,28 @@ def _treat(with_: Treatment, place: Place) -> Place:
         elif place.status is Status.UPLOADED:
             place = moves.begin(place)
         elif isinstance(decision, Linked):
-            place = _link(with_, place, decision.first)
+            place = _linked(with_, place, decision.first)
         elif isinstance(decision, Gone):
             place = moves.fail(place, duplicates.GONE)
         else:
             place = _decoded(with_, place)
     return place
+
+
+def _linked(with_: Treatment, place: Place, first: Place) -> Place:
+    """Show it by links to `first` if their bytes agree; else it goes its own way."""
+    try:
+        same = duplicates.proven(with_, place, first)
+    except IngestError as wrong:
+        return with_.transitions.fail(place, wrong)
+    except (TransientError, Stopped, OSError):
+        enter.withdraw(place)
+        raise
+    if same:
+        return _link(with_, place, first)
+    if duplicates.lacks_pyramid(place):
+        return with_.transitions.fail(place, duplicates.GONE)
+    return enter.parted(place)
 
 
 def _link(with_: Treatment, place: Place, first: Place) -> Place:

@@ -73,7 +73,7 @@ class Folders:
         self._untaken: list[UploadedFileId] = []
 
     def reconfigure(self, config: Config) -> None:
-        """What is finished from now on is told to the hooks of `config`."""
+        """What is finished from now on is reported to the hooks of `config`."""
         self._moves = replace(self._moves, config=config)
 
     @property
@@ -96,17 +96,17 @@ class Folders:
             if not aside.may_try("folder", id_):
                 continue
             # One without a manifest that can be read ends as such in its turn.
-            with (
-                suppress(ManifestError, FileNotFoundError),
-                aside.fence("folder", id_, but=(ManifestError, FileNotFoundError)) as fenced,
-            ):
+            with aside.fence("folder", id_) as fenced:
                 self._take_up(id_)
             if not fenced.failed:
                 self._untaken.remove(id_)
 
     def _take_up(self, id_: UploadedFileId) -> None:
         path = self._spool.stage(Status.EXTRACTING_DATA) / id_
-        found = manifest.read(path)
+        try:
+            found = manifest.read(path)
+        except (ManifestError, FileNotFoundError):
+            return
         if enter.is_folder(found):
             place = Place(status=Status.EXTRACTING_DATA, path=path, manifest=found)
             self._open[_folder_of(found)] = _Open(place)

@@ -63,7 +63,7 @@ class Claimed:
     settled_s: float
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class _Running:
     """A claim that is under way, or has ended with an outcome."""
 
@@ -84,7 +84,7 @@ class Intake:
     wake
         Called from other threads when there is something for the main loop.
     images_of
-        The ids of the images of a user that were dropped alone under a name.
+        The ids of the images of a user that were dropped by themselves under a name.
     """
 
     def __init__(
@@ -123,13 +123,18 @@ class Intake:
         )  # fmt: skip
         self._rooms = Rooms(self._settler, self._gatherer, wake)
         self._dropped = Dropped(
-            spool.inbox, self._settler, self._markers, folders,
+            spool.inbox, self._settler, self._markers, folders, trash=spool.trash,
             is_an_image=lambda track: self._gatherer.look_at(track, _looks_like_an_image),
         )  # fmt: skip
-        self._turns = Turns(self._claim, threads=_CLAIMS_AT_A_TIME, of_one=_CLAIMS_OF_ONE)
+        self._turns = Turns(
+            self._claim, failed=self._not_claimed, threads=_CLAIMS_AT_A_TIME, of_one=_CLAIMS_OF_ONE
+        )
         #: How many claims are under way, by user; those that have ended.
         self._under_way: Counter[str] = Counter()
         self._ended: deque[_Running] = deque()
+        #: Those that could not be taken up, and children that their folders do not know of so far.
+        self._again: list[_Running] = []
+        self._children: dict[str, list[str]] = {}
         self._to_mend = False
         self._counts: tuple[Counter[str], dict[str, float], int] = (Counter(), {}, 0)
         self._count_at = float("-inf")
@@ -208,6 +213,9 @@ class Intake:
             lambda room, bundle: self._take_up(room, bundle, now),
             lambda room: self._put_room_aside(room, now),
         )
+        for folder in self._children:
+            # It is not finished without them.
+            self._dropped.happened(folder, now)
         self._dropped.finish_some(now, self._folder_quiet_s)
 
     def hold(self, now: float, lacks: str) -> None:
@@ -277,11 +285,11 @@ class Intake:
             self._begin(bundle, marker, now, overdue=late or marker is not None)
 
     def _came_before(self, bundle: Bundle) -> tuple[str, ...]:
-        """What is to be said of a missing file that came alone, and was taken for an image by itself."""
+        """What is to be said of a missing file that arrived without the others, and was taken for an image of its own."""
         name = bundle.group.missing
         before = self._images_of(bundle.head.drop.user, name) if name and "/" not in name else []
         return tuple(
-            f"{name} came alone before, and was taken for an image by itself: {id_}. Drop all files of the "
+            f"{name} arrived earlier without the others, and was taken for an image of its own: {id_}. Drop all files of the "
             "slide once more, together"
             for id_ in before[:1]
         )
@@ -344,7 +352,7 @@ class Intake:
         own = bundle.folder is None or bundle.head.drop.path in self._markers
         parcel = Parcel(
             members=members,
-            warnings=self._came_before(bundle),
+            warnings=(*self._came_before(bundle), *filter(None, [bundle.arrived_in_parts])),
             folder=f"{bundle.room}/{folder}" if folder else None,
             # The marker of a dropped folder stays until the folder is finished.
             marker=marker if own else None,
@@ -389,6 +397,12 @@ class Intake:
         self._ended.append(running)
         self._wake()
 
+    def _not_claimed(self, running: _Running, why: str) -> None:
+        """In a thread of `Turns`: its claim did not even begin, or could not say how it ended."""
+        running.outcome = RuntimeError(why)
+        self._ended.append(running)
+        self._wake()
+
     def _may_be_an_image(self, bundle: Bundle) -> bool:
         """Whether a format claims its head: what else lies in a dropped folder stays there.
 
@@ -401,26 +415,39 @@ class Intake:
     def collect(self, now: float) -> list[Claimed]:
         """What the claims that ended since have brought."""
         claimed: list[Claimed] = []
-        children: dict[str, list[str]] = {}
+        again, self._again = self._again, []
+        for running in again:
+            ready = aside.may_try("claim", running.bundle.head.drop.path)
+            (self._ended if ready else self._again).append(running)
         while self._ended and len(claimed) < _ENDED_AT_A_TIME:
             running = self._ended.popleft()
             bundle = running.bundle
-            self._under_way[bundle.head.drop.user] -= 1
+            if running not in again:
+                self._under_way[bundle.head.drop.user] -= 1
             with aside.fence("claim", bundle.head.drop.path) as fenced:
                 done = self._ended_with(running, now)
                 if done is not None:
                     claimed.append(done)
                     if bundle.folder is not None and running.parcel.parent is not None:
-                        children.setdefault(bundle.folder, []).append(done.id)
+                        self._children.setdefault(bundle.folder, []).append(done.id)
                         self._dropped.happened(bundle.folder, now)
-            if fenced.failed:
+            if fenced.failed and isinstance(running.outcome, str):
+                # It has left its inbox, and is only to be taken up.
+                self._again.append(running)
+            elif fenced.failed:
                 # What it left half-done is put right, and then it is tried again.
                 self._to_mend = True
                 self._put_aside(bundle.tracks, fenced.why, now, fenced.next_at)
-        for folder, ids in children.items():
-            with aside.fence("folder", folder):
-                self._folders.claimed(folder, ids)
+        self._name_children()
         return claimed
+
+    def _name_children(self) -> None:
+        """Let each dropped folder know what was claimed out of it."""
+        for folder in list(self._children):
+            if aside.may_try("folder", f"{folder}/"):
+                with aside.fence("folder", f"{folder}/"):
+                    self._folders.claimed(folder, self._children[folder])
+                    del self._children[folder]
 
     def _ended_with(self, running: _Running, now: float) -> Claimed | None:
         """What a claim has brought; None where the drop stays where it is."""
@@ -448,7 +475,7 @@ class Intake:
         if not self._to_mend or self._under_way.total():
             return []
         self._to_mend = False
-        outcomes = claim.recover(self._spool)
+        outcomes = claim.recover(self._spool, self._config.storage)
         self.kept = {id_: said for id_, said in outcomes.items() if said.startswith("kept")}
         finished = []
         for id_, said in outcomes.items():
@@ -505,7 +532,7 @@ class Intake:
         """
         return (
             not self._under_way.total()
-            and not self._to_mend
+            and not (self._to_mend or self._again or self._children)
             and not self._sweep.under_way
             and not self._rooms.busy
             and not self._dropped.any_to_finish(now, self._folder_quiet_s)

@@ -68,7 +68,7 @@ class Rooms:
         self._settler = settler
         self._gatherer = gatherer
         self._wake = wake
-        self._turns = Turns(self._gather, threads=_THREADS, of_one=1)
+        self._turns = Turns(self._gather, failed=self._not_gathered, threads=_THREADS, of_one=1)
         self._gathering: set[str] = set()
         self._gathered: deque[Room] = deque()
         self._open: OrderedDict[str, Room] = OrderedDict()
@@ -119,6 +119,12 @@ class Rooms:
         if fenced.failed:
             room.why, room.retry_at = fenced.why, fenced.next_at
         room.took_s = time.monotonic() - began
+        self._gathered.append(room)
+        self._wake()
+
+    def _not_gathered(self, room: Room, why: str) -> None:
+        """In a thread of `Turns`."""
+        room.why = why
         self._gathered.append(room)
         self._wake()
 

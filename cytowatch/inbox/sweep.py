@@ -273,7 +273,7 @@ class Sweep:
 
 
 def _log(drop: Drop, waiting: Waiting, count: int) -> None:
-    """Tell of what somebody has to mend: of very many in one inbox only the first ones."""
+    """Report what somebody has to mend: of very many in one inbox only the first ones."""
     if count <= _MOST_LOGGED:
         structlog.get_logger().warning(
             "waits", path=names.printable(drop.path), why=waiting.why, detail=waiting.detail

@@ -21,15 +21,25 @@ class Turns(Generic[T]):
     Parameters
     ----------
     do
-        Called in a thread with each; it must not raise.
+        Called in a thread with each.
+    failed
+        Called in that thread with one of which `do` raised something all the same, and what.
     threads
         So many are done at a time.
     of_one
         So many of them of one user at most: a claim waits for the disk as long as it syncs a file.
     """
 
-    def __init__(self, do: Callable[[T], None], *, threads: int, of_one: int) -> None:
+    def __init__(
+        self,
+        do: Callable[[T], None],
+        *,
+        failed: Callable[[T, str], None] = lambda _one, _why: None,
+        threads: int,
+        of_one: int,
+    ) -> None:
         self._do = do
+        self._failed = failed
         self._most = threads
         self._of_one = of_one
         self._lock = threading.Lock()
@@ -69,8 +79,11 @@ class Turns(Generic[T]):
                     self._threads -= 1
                     return
             user, one = taken
-            with aside.fence("claim", user):
+            with aside.fence("claim", user) as fenced:
                 self._do(one)
+            if fenced.failed:
+                # Anyone who put it in counts on its end.
+                self._failed(one, fenced.why)
 
     def _take(self) -> tuple[str, T] | None:
         free = (user for user in self._waiting if self._begun[user] < self._of_one)

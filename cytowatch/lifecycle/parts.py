@@ -1,93 +1,216 @@
-"""The parts of the main loop, each behind a fence: one that fails costs neither the others nor the loop.
-
-A fault of the machine (an OSError) is reported and tried again with the next turn. Anything else is a
-defect: that part is set aside, left out for a while that grows, and tried again.
-
-Source: docs/decisions/019-bulkheads.md
-"""
+"""The parts of the daemon, made for one tree and wired to each other."""
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Callable
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, TypeVar
+import os
+import random
+import threading
+import time
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
 
 from cytowatch import aside
-from cytowatch.observe import reports
+from cytowatch.config import Config
+from cytowatch.decoder.child import Zygote
+from cytowatch.decoder.cluster import Cluster
+from cytowatch.decoder.decoding import Decoders
+from cytowatch.engine.engine import Engine, workers
+from cytowatch.engine.firsts import Contents
+from cytowatch.engine.hashing import Hasher
+from cytowatch.engine.treatment import Treatment
+from cytowatch.hooks.deliver import Courier
+from cytowatch.hooks.pending import Pending
+from cytowatch.inbox.folders import Folders
+from cytowatch.inbox.intake import Intake
+from cytowatch.inbox.watch import Watcher
+from cytowatch.lifecycle import clock
+from cytowatch.lifecycle.counts import Ledger
+from cytowatch.lifecycle.duties import Duties
+from cytowatch.lifecycle.mending import Indexing
+from cytowatch.lifecycle.port import Listener
+from cytowatch.lifecycle.signals import Asked
+from cytowatch.observe import logs
+from cytowatch.observe.feedback import Notes
 from cytowatch.observe.health import Health
+from cytowatch.observe.metrics import Metrics
+from cytowatch.observe.pulse import Pulse
+from cytowatch.observe.versions import software
+from cytowatch.record import names
+from cytowatch.record.names import UploadedFileId
+from cytowatch.transitions.moves import Transitions
+from cytowatch.tree.index.index import Index
+from cytowatch.tree.room import Room, free
+from cytowatch.tree.spool import Spool
 
-__all__ = ["Parts"]
+__all__ = ["STILL_S", "Current", "Outside", "Parts", "assemble"]
 
-T = TypeVar("T")
+#: A part that has stood still for so long keeps systemd's watchdog unfed.
+STILL_S = 120.0
+_STAGES = "CYTOWATCH_TEST_STAGES"
 
 
+@dataclass(slots=True)
+class Current:
+    """What the daemon goes by now; a reload puts another configuration in its place."""
+
+    config: Config
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outside:
+    """What is there before a tree is, and outlives an attempt to start."""
+
+    asked: Asked
+    health: Health
+    metrics: Metrics
+    listener: Listener
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """Guards that no exception of one part of the loop reaches another; for the main thread only."""
+    """Everything that the duties of the main loop work with."""
 
-    def __init__(self, health: Health, log: Any, defects: Path) -> None:
-        self._health = health
-        self._log = log
-        self._defects = defects
-        self._report: str | None = None
-        #: The names of its own parts, and of those of other threads that fail now.
-        self._own: set[str] = set()
-        self._others: set[str] = set()
-        #: Whether a part has failed, or was left out, since this was set to False.
-        self.ailing = False
+    outside: Outside
+    current: Current
+    spool: Spool
+    log: Any
+    duties: Duties
+    index: Index
+    indexing: Indexing
+    ledger: Ledger
+    notes: Notes
+    hasher: Hasher
+    courier: Courier
+    decoders: Decoders
+    room: Room
+    folders: Folders
+    intake: Intake
+    engine: Engine
+    pulse: Pulse
+    watcher: Watcher
+    #: Set when events were lost, or more is to be seen than they say: all inboxes are scanned.
+    scan_now: threading.Event
+    #: Set when the daemon ends: what is in work is put down.
+    stop: threading.Event
 
-    def do(self, name: str, part: Callable[[], T], otherwise: T) -> T:
-        """What `part` gives; `otherwise` if it fails, or failed so lately that it is left out now."""
-        self._own.add(name)
-        if not aside.may_try("part", name):
-            self.ailing = True
-            return otherwise
-        try:
-            with aside.fence("part", name, but=(OSError,)) as fenced:
-                found = self._reporting(name, part)
-        except OSError as error:
-            self._fault(name, f"{error.strerror or error}: {error.filename or ''}")
-            return otherwise
-        if fenced.failed:
-            self._defect(name)
-            return otherwise
-        self._health.clear(name)
-        return found
+    @property
+    def config(self) -> Config:
+        """The configuration as it is now."""
+        return self.current.config
 
-    def hear_others(self) -> None:
-        """Report in ``/healthz`` what fails in other threads, and is tried again there."""
-        found = {one.which: one.why for one in aside.all_of("part") if one.which not in self._own}
-        for name in self._others - found.keys():
-            self._health.clear(name)
-        for name, why in found.items():
-            self._health.fault(name, f"unexpected error: {why}")
-        self._others = set(found)
+    @property
+    def health(self) -> Health:
+        """What ``/healthz`` reports."""
+        return self.outside.health
 
-    def _reporting(self, name: str, part: Callable[[], T]) -> T:
-        """What `part` gives; of a defect the traceback is kept, for anyone who mends it."""
-        self._report = None
-        try:
-            return part()
-        except OSError:
-            raise
-        except Exception as error:
-            # The same one is met again and again, and one file is enough.
-            if name not in self._health.reasons():
-                text = "".join(traceback.format_exception(error))
-                self._report = reports.keep(self._defects, name, text, now=datetime.now(UTC))
-            raise
+    @property
+    def metrics(self) -> Metrics:
+        """What ``/metrics`` shows."""
+        return self.outside.metrics
 
-    def _defect(self, name: str) -> None:
-        self.ailing = True
-        why = next((one.why for one in aside.all_of("part") if one.which == name), "")
-        said = f"unexpected error: {why}"
-        if self._health.reasons().get(name) != said:
-            self._log.error("part_failed", part=name, error=said, report=self._report)
-        self._health.fault(name, said)
 
-    def _fault(self, name: str, said: str) -> None:
-        self.ailing = True
-        if self._health.reasons().get(name) != said:
-            self._log.warning("fault", where=name, error=said)
-        self._health.fault(name, said)
+def assemble(spool: Spool, config: Config, outside: Outside) -> Parts:
+    """All parts of a daemon for `spool`; nothing of them has begun to work."""
+    log, health, metrics, wake = logs.get(), outside.health, outside.metrics, outside.asked.wake
+    stop, scan_now = threading.Event(), threading.Event()
+    defects = spool.state / "reports"
+    index = Index(spool)
+    ledger = Ledger(
+        metrics, log, index, defects=defects,
+        status_for=timedelta(days=config.feedback.status_days),
+    )  # fmt: skip
+    moves = Transitions(
+        spool=spool, index=index, config=config, observer=ledger, now=clock.now,
+        monotonic=time.monotonic,
+    )  # fmt: skip
+    chance = random.Random()
+
+    def new_id(now: datetime, name: str) -> UploadedFileId:
+        return UploadedFileId(names.new_id(now, name, chance))
+
+    made_by = software()
+    folders = Folders(moves, make_id=new_id, software=made_by, settings=config.storage)
+    intake = Intake(
+        spool, config, now=clock.now, make_id=new_id, software=made_by, folders=folders,
+        wake=wake, images_of=index.images_of,
+    )  # fmt: skip
+    decoders, room = _decoders(spool, config), Room(lambda: free(spool.root))
+    treatment = Treatment(
+        transitions=moves, decoders=decoders, contents=Contents(), room=room, stop=stop
+    )
+    pulse = Pulse(
+        {
+            "watcher": STILL_S,
+            "scanner": STILL_S + 3 * config.inbox.rescan_s,
+            "scheduler": STILL_S,
+        },
+        now=time.monotonic(),
+    )
+
+    def events_were_lost() -> None:
+        """Called from the watcher's thread."""
+        log.warning("events_lost", detail="more came than the kernel keeps: all is scanned")
+        scan_now.set()
+        wake()
+
+    def hook_told(one: Pending, outcome: str) -> None:
+        """Called from the courier's threads."""
+        metrics.hook_deliveries.labels(one.hook, outcome).inc()
+        tell = log.info if outcome == "delivered" else log.warning
+        tell(
+            "hook", hook=one.hook, outcome=outcome, id=one.id, status=one.status, tries=one.tries,
+            said=one.said,
+        )  # fmt: skip
+        wake()
+
+    watcher = Watcher(
+        spool.inbox,
+        config.inbox.watch,
+        intake.hint,
+        events_were_lost,
+        requests=spool.requests,
+        asked=wake,
+        moved=lambda: pulse.beat("watcher", time.monotonic()),
+    )
+    _tell_what_is_set_aside(metrics, log)
+    return Parts(
+        outside=outside,
+        current=Current(config),
+        spool=spool,
+        log=log,
+        duties=Duties(health, log, defects),
+        index=index,
+        indexing=Indexing(index, health, log),
+        ledger=ledger,
+        notes=Notes(spool.root, config.feedback.dir),
+        hasher=Hasher(spool, index, log, wake),
+        courier=Courier(spool, config.hooks, hook_told),
+        decoders=decoders,
+        room=room,
+        folders=folders,
+        intake=intake,
+        engine=Engine(treatment, count=workers(config.engine), wake=wake),
+        pulse=pulse,
+        watcher=watcher,
+        scan_now=scan_now,
+        stop=stop,
+    )
+
+
+def _decoders(spool: Spool, config: Config) -> Decoders:
+    # The tests put stages that crash, hang and pause in the place of the real ones.
+    stages = os.environ.get(_STAGES, "cytowatch.stages")
+    if config.engine.kind == "dask":
+        return Cluster(config, spool.root, stages=stages)
+    return Zygote(config, stages=stages)
+
+
+def _tell_what_is_set_aside(metrics: Metrics, log: Any) -> None:
+    def told(one: aside.SetAside) -> None:
+        """Called from any thread, when something is set aside first or for another reason."""
+        metrics.set_aside.labels(one.where).inc()
+        log.warning("set_aside", where=one.where, which=names.printable(one.which), why=one.why)
+
+    aside.reset()
+    aside.listen(told)

@@ -23,7 +23,7 @@ __all__ = ["Note", "Notes"]
 _LONGEST_NAME_BYTES = 255
 _ENDING = ".txt"
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
-#: What needs a person is sorted before everything else, by whatever shows the folder.
+#: What needs a person is sorted before everything else, by any program that shows the folder.
 _FIRST = "! "
 #: With more notes than the second, the slides that ended well move to a folder for their day, until there
 #: are fewer than the first: what comes and goes about one number must not move them all each time.
@@ -164,7 +164,7 @@ def _unlink(folder: int, name: str) -> None:
 
 
 def _tried(folder: int, name: str, text: str) -> OSError | None:
-    """Write a note; gives a fault of the machine, which is no matter of this note."""
+    """Write a note; gives a fault of the machine, which does not concern this note."""
     day, slash, inside = name.rpartition("/")
     try:
         if not slash:
@@ -182,7 +182,7 @@ def _tried(folder: int, name: str, text: str) -> OSError | None:
 
 
 def _put(folder: int, name: str, text: str) -> None:
-    """Write a file into the folder, in place of what has that name; whatever that is, it is not followed."""
+    """Write a file into the folder, in place of what has that name; no matter what that is, it is not followed."""
     temporary = f".note-{os.urandom(4).hex()}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(temporary, flags, 0o644, dir_fd=folder)

@@ -59,7 +59,7 @@ class Seen:
 class Sum:
     """What came out of an archive or a folder; `lost` are members that could not be unpacked.
 
-    Of those that are done `more` are known by their number alone.
+    Of those that are done `more` are known only by their number.
     """
 
     done: tuple[Seen, ...]
@@ -82,7 +82,7 @@ class Sum:
 
     @property
     def pending(self) -> int:
-        """How many have not come to their end."""
+        """How many are not finished."""
         return max(0, self.total - self.usable - self.bad)
 
 
@@ -101,7 +101,7 @@ def about(path: str) -> str:
     text = " in ".join(parts)
     if len(text.encode()) <= 150 or len(parts) < 3:
         return text
-    # What it is called and what was dropped are told in any case.
+    # Its name and what was dropped are shown in any case.
     return f"{parts[0]} in … in {parts[-1]}"
 
 

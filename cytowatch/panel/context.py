@@ -27,6 +27,8 @@ __all__ = ["Context", "Visible", "person_of"]
 
 #: An index of our own is compared with the tree once in so many seconds.
 _AGAIN_S = 15.0
+_MOST_KEPT = 1000
+_PROJECTS_KEPT_S = 3.0
 
 
 def person_of(request: Request) -> Person:
@@ -70,7 +72,8 @@ class Context:
     _own: Index | None = None
     _own_at: float = float("-inf")
     _lock: threading.RLock = field(default_factory=threading.RLock)
-    _counts: dict[str, tuple[float, Any]] = field(default_factory=dict)
+    #: When it ends, and what it is.
+    _kept: dict[str, tuple[float, Any]] = field(default_factory=dict)
 
     @property
     def panel(self) -> Panel:
@@ -103,10 +106,13 @@ class Context:
         who = person_of(request)
         if who.sees_all:
             return Visible(everything=True)
-        ids = {id_ for one in who.projects for id_ in find.project_ids(self.spool, one)}
+        ids = self.kept(f"ids {who.projects}", _PROJECTS_KEPT_S, lambda: self._ids_of(who.projects))
         # A user may have no folder yet, and still be named for a project.
         users = tuple(find.spellings(self.spool, who.name))
-        return Visible(everything=False, users=users, ids=frozenset(ids))
+        return Visible(everything=False, users=users, ids=ids)
+
+    def _ids_of(self, projects: tuple[str, ...]) -> frozenset[str]:
+        return frozenset(id_ for one in projects for id_ in find.project_ids(self.spool, one))
 
     def visible(self, request: Request, id: str) -> Row:  # noqa: A002
         """The uploaded file `id`, if the person who asks may see it.
@@ -138,17 +144,21 @@ class Context:
             raise HTTPException(404)
         return found
 
-    def kept(self, key: str, seconds: float, make: Callable[[], Any]) -> Any:
-        """What `make` gives, kept for some seconds: pages that many look at ask once."""
+    def kept(self, key: str, seconds: float, make: Callable[[], Any], *, times: float = 0.0) -> Any:
+        """What `make` gives, kept for some seconds: pages that many look at ask once.
+
+        What takes long to make is kept at least `times` as long as that.
+        """
         now = time.monotonic()
-        held = self._counts.get(key)
-        if held is not None and now - held[0] < seconds:
+        held = self._kept.get(key)
+        if held is not None and now < held[0]:
             return held[1]
         made = make()
+        end = time.monotonic()
         with self._lock:
-            if len(self._counts) > 1000:
-                self._counts.clear()
-            self._counts[key] = (now, made)
+            if len(self._kept) > _MOST_KEPT:
+                self._kept.clear()
+            self._kept[key] = (end + max(seconds, times * (end - now)), made)
         return made
 
     def file_of(self, entry: find.Entry, path: str) -> Path:

@@ -14,9 +14,9 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from cytowatch.admin import retry
 from cytowatch.panel.context import Context
 from cytowatch.record import names
+from cytowatch.record.originals import originals
 from cytowatch.tree import find
 
 __all__ = ["routes"]
@@ -35,7 +35,7 @@ def routes(context: Context) -> list[Route]:
         entry = context.entry(request, request.path_params["id"])
         match request.path_params["what"]:
             case "original":
-                rows = [(row["path"], name) for row, name in retry.originals(entry.manifest)]
+                rows = [(row["path"], name) for row, name in originals(entry.manifest)]
             case "pyramid":
                 rows = _pyramids(entry)
             case "manifest":
@@ -77,7 +77,7 @@ def _pyramids(entry: find.Entry) -> list[tuple[str, str]]:
     native = about["format"] is not None and about["format"]["native"] and entry.status.is_success
     if derived or not native:
         return derived
-    return [(row["path"], name) for row, name in retry.originals(about)]
+    return [(row["path"], name) for row, name in originals(about)]
 
 
 def _saved_as(name: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ from cytowatch.panel.context import Context, Visible
 from cytowatch.record.status import Status
 from cytowatch.tree.index.index import Index, Row
 
-__all__ = ["GROUPS", "counts", "group", "rows"]
+__all__ = ["GROUPS", "counts", "few", "group", "rows"]
 
 #: The groups that are one click away, and the statuses of each.
 GROUPS: Mapping[str, tuple[Status, ...]] = {
@@ -25,6 +25,10 @@ _KEYS: Mapping[str, Callable[[Row], Any]] = {
     "ended": lambda row: (row.changed_at, row.id),
 }
 _COUNTED_FOR_S = 2.0
+#: Counting a user of a hundred thousand files takes a while: the answer is kept so many times as long.
+_TIMES_AS_LONG = 100
+#: So many rows are read and sorted rather than looked for along an order.
+_FEW = 20_000
 
 
 def group(status: Status) -> str:
@@ -78,8 +82,15 @@ def counts(context: Context, index: Index, seen: Visible) -> dict[Status, int]:
     if seen.everything:
         return index.counts()
 
-    def ask() -> dict[str, int]:
-        return index.tally("status", {"user": seen.users}) if seen.users else {}
-
-    found = context.kept(f"counts {seen.users}", _COUNTED_FOR_S, ask)
+    found = context.kept(
+        f"counts {seen.users}",
+        _COUNTED_FOR_S,
+        lambda: index.tally("status", {"user": seen.users}) if seen.users else {},
+        times=_TIMES_AS_LONG,
+    )
     return {status: found.get(status.name, 0) for status in Status}
+
+
+def few(counts: Mapping[Status, int], name: str) -> bool:
+    """Whether there are so few of a group that all of them may be read."""
+    return sum(counts[one] for one in GROUPS[name]) <= _FEW

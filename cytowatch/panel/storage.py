@@ -27,6 +27,8 @@ _MOST_SHOWN = 25
 _LATELY = 18
 _FAILED = 6
 _LIVE_FOR_S = 0.5
+_WHY_KEPT_S = 5.0
+_TIMES_AS_LONG = 100
 #: A page asks again after so many seconds.
 _MOVING_S = 2
 _STILL_S = 15
@@ -71,20 +73,17 @@ def overview(context: Context, request: Request) -> dict[str, Any]:
     pid = find.daemon_pid(context.spool)
     live = live_of(context) if pid is not None else {}
     with context.index() as index:
-        moving, more_moving = _moving(context, index, seen, live)
-        lately = listing.rows(
-            index, seen, where={"status": ("DEPLOYED", "CONVERTED")}, sort="ended", limit=_LATELY
-        )
-        failed = listing.rows(
-            index, seen, where={"status": _names("error")}, sort="ended", limit=_FAILED
-        )
         counts = listing.counts(context, index, seen)
-        held = {"status": _names("error"), **({} if seen.everything else {"user": seen.users})}
-        why = (
-            index.tally("reason", held)
-            if any(counts[one] for one in listing.GROUPS["error"])
-            else {}
+        moving, more_moving = _moving(context, index, seen, live, counts)
+        lately = listing.rows(
+            index,
+            seen,
+            where={"status": ("DEPLOYED", "CONVERTED")},
+            # Among many users only the order of ids is at hand for each of them.
+            sort="ended" if seen.everything else "received",
+            limit=_LATELY,
         )
+        failed, why = _failed(context, index, seen, counts)
         missing = len(index.missing()) if seen.everything else 0
     waiting = [one for one in live.get("waiting", []) if _is_of(seen, one["user"])]
     return {
@@ -131,35 +130,49 @@ def _is_of(seen: Visible, user: str) -> bool:
     return seen.everything or fold(user) in {fold(one) for one in seen.users}
 
 
+def _failed(
+    context: Context, index: Index, seen: Visible, counts: dict[Status, int]
+) -> tuple[list[Row], dict[str, int]]:
+    """The last ones that failed, and how many failed for each reason."""
+    if not any(counts[one] for one in listing.GROUPS["error"]) and not seen.ids:
+        return [], {}
+    where = {"status": _names("error")}
+    failed = listing.rows(
+        index, seen, where=where, sort="ended", limit=_FAILED, few=listing.few(counts, "error")
+    )
+    held = where if seen.everything else {**where, "user": seen.users}
+    why = context.kept(
+        f"why {held}", _WHY_KEPT_S, lambda: index.tally("reason", held), times=_TIMES_AS_LONG
+    )
+    return failed, why
+
+
 def _moving(
-    context: Context, index: Index, seen: Visible, live: dict[str, Any]
+    context: Context, index: Index, seen: Visible, live: dict[str, Any], counts: dict[Status, int]
 ) -> tuple[list[dict[str, Any]], int]:
     """What is in progress: what is being worked on first, then what waits for its turn."""
-    progress = live.get("progress", {})
-    held_up = live.get("held_up", {})
-    busy = (
-        listing.rows(index, seen, ids=list(progress), ascending=True, limit=len(progress) or 1)
-        if progress
-        else []
-    )
+    progress, held_up = live.get("progress", {}), live.get("held_up", {})
+    # The daemon names them in the order in which they were begun.
+    ids = list(progress)[:_MOST_SHOWN] if seen.everything else list(progress)
+    busy = listing.rows(index, seen, ids=ids, ascending=True, limit=len(ids)) if ids else []
     now = time.monotonic()
     shown: list[dict[str, Any]] = []
-    for row in busy:
+    for row in busy[:_MOST_SHOWN]:
         at = progress[row.id]
         left_s = context.estimates.left_s(row.id, at["status"], at["share"], now)
         shown.append(
             {"row": row, "status": Status[at["status"]], "share": at["share"], "left_s": left_s,
              "held": held_up.get(row.id)}
         )  # fmt: skip
-    if seen.everything:
-        context.estimates.forget_all_but(set(progress))
-    room_left = _MOST_SHOWN + len(shown)
-    rest = listing.rows(
-        index, seen, where={"status": _names("in-progress")}, ascending=True, limit=room_left
-    )
-    known = {one["row"].id for one in shown}
-    shown += [_quiet(row, held_up) for row in rest if row.id not in known]
-    total = sum(listing.counts(context, index, seen)[one] for one in listing.GROUPS["in-progress"])
+    context.estimates.forget_all_but(set(progress))
+    if len(shown) < _MOST_SHOWN:
+        rest = listing.rows(
+            index, seen, where={"status": _names("in-progress")}, ascending=True,
+            limit=2 * _MOST_SHOWN, few=listing.few(counts, "in-progress"),
+        )  # fmt: skip
+        known = {one["row"].id for one in shown}
+        shown += [_quiet(row, held_up) for row in rest if row.id not in known]
+    total = sum(counts[one] for one in listing.GROUPS["in-progress"])
     shown = shown[:_MOST_SHOWN]
     return shown, max(0, total - len(shown))
 

@@ -1,8 +1,8 @@
 """Every reason that an uploaded file can end in an error for, and every reason that a drop waits for.
 
 A reason is a stable word for machines. People read its texts: `says` in the name of the note on the share,
-`means` and `technician` in that note, `admin` on the command line and in the documents. A technician sees the
-share alone: those texts name no command, no configuration and no page.
+`means` and `technician` in that note, `admin` on the command line and in the documents. A technician only sees the
+share: those texts name no command, no configuration and no page.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _COPY = "Copy it again from the scanner. If that ends the same, export or scan t
 _RAISE = "Ask the administrator to raise the limit. Do not send it again: it is kept, and is tried again from there."
 _ASK = "Ask the administrator to look at it. Do not send it again: it is kept, and is tried again from there."
 _PACK = "Pack the slides again with the zip function of Windows or macOS, and drop the new zip."
-_HOSTILE = "Do not send it again. Ask whoever made the archive for the slides themselves."
+_HOSTILE = "Do not send it again. Ask the person who made the archive for the slides themselves."
 _RETRY = "then `cytowatch retry ID`"
 
 
@@ -110,7 +110,7 @@ REASONS = (
     Reason(word="ratio", stages=_EXTRACT, says="suspicious archive",
            means="It unpacks to so many times its size that it may be an attack.",
            technician=_ASK,
-           admin=f"If you trust whoever made it, raise `limits.archive_max_ratio`, {_RETRY}."),
+           admin=f"If you trust the person who made it, raise `limits.archive_max_ratio`, {_RETRY}."),
     Reason(word="path_traversal", stages=_EXTRACT, says="unsafe archive",
            means="A file in it wants to be written outside of the archive.",
            technician=_HOSTILE,
@@ -202,7 +202,7 @@ REASONS = (
     Reason(word="expansion", stages=_CONVERT, says="suspicious image",
            means="A small file states a huge image, as in an attack.",
            technician=_RAISE,
-           admin=f"If you trust whoever made it, raise `limits.max_expansion`, {_RETRY}."),
+           admin=f"If you trust the person who made it, raise `limits.max_expansion`, {_RETRY}."),
     Reason(word="too_large_for_memory", stages=_CONVERT, says="image too large",
            means="This kind of image must be decoded as a whole, and it is too large for that.",
            technician=_RAISE,
@@ -211,10 +211,10 @@ REASONS = (
            means="A part of the image could not be read when it was checked.",
            technician=_COPY,
            admin="If `cytowatch retry ID` ends the same, the slide is damaged in a part that only this level has."),
-    Reason(word="changed", stages=_DEPLOY, says="changed while it was taken",
+    Reason(word="changed", stages=(*_EXTRACT, *_DEPLOY), says="changed while it was taken",
            means="The file changed after it had arrived.",
            technician="Drop it again, and leave it alone until the copy is done.",
-           admin="A client kept it open and wrote on; `inbox.quiet_s` may be too short for its software."),
+           admin="A client kept it open and wrote on (`inbox.quiet_s` may be too short for its software), or its owner wrote to it after the claim: `cytowatch check` shows under *ownership* whether that is possible here. `cytowatch retry ID` takes it as it is now."),
     Reason(word="manifest_damaged", stages=_DEPLOY, says="fault of the server",
            means="The record of this slide on the server was damaged.",
            technician=_ASK,
@@ -231,6 +231,10 @@ REASONS = (
            means="It needs more memory than is allowed here.",
            technician=_ASK,
            admin=f"Raise `sandbox.memory_bytes`, {_RETRY}."),
+    Reason(word="output_too_large", stages=_ANY, says="needs too much room",
+           means="It needs more room on the server than it was expected to.",
+           technician=_ASK,
+           admin="Each attempt filled the disk down to its reserve with more than was estimated for this file. Make room, then `cytowatch retry ID`; if it happens with much room, it is a damaged or hostile file."),
     Reason(word="larger_than_disk", stages=_ANY, says="needs too much disk",
            means="It needs more room than the whole disk has.",
            technician=_ASK,
@@ -248,7 +252,7 @@ REASONS = (
            technician=_ASK,
            admin=f"A decoder or the disk hangs; `engine.no_progress_s` is the limit; {_RETRY}."),
     Reason(word="output_refused", stages=_ANY, says="defect of the software",
-           means="What was made of it was not right, and was thrown away.",
+           means="The decoder wrote something that is not valid. It was thrown away.",
            technician=_ASK,
            admin="A decoder that was taken over, or a defect: report it with the line of the log."),
     Reason(word="unexpected", stages=_ANY, says="defect of the software",

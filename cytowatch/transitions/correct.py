@@ -18,9 +18,9 @@ from cytowatch.record.status import Status
 from cytowatch.tree.spool import Spool
 
 __all__ = [
-    "is_linked",
     "clear",
     "corrected",
+    "is_linked",
     "out_directories",
     "rebuilt",
     "tidy",
@@ -115,7 +115,7 @@ def _found_again(path: Path, right: Manifest) -> Manifest:
     there = [name for name in os.listdir(path / "source") if f"source/{name}" not in sidecars]
     if len(rows) != 1 or len(there) != 1 or rows[0]["path"] == f"source/{there[0]}":
         return right
-    # What lies in a folder of its own is of a set, and never named anew; the folder is not the file.
+    # What lies in a folder of its own is of a set, and never named again; the folder is not the file.
     if os.path.dirname(rows[0]["path"]) != "source" or not _is_file(path / "source" / there[0]):
         return right
     found = {**rows[0], "path": f"source/{there[0]}"}

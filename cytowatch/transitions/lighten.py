@@ -64,7 +64,7 @@ def lighten_the_rest(spool: Spool) -> Iterator[str]:
                 found = manifest.read(path)
                 lighten(spool, Place(status=manifest.status_of(found), path=path, manifest=found))
             else:
-                # It ended in an error, was removed, or is taken up again and noted anew at its end.
+                # It ended in an error, was removed, or is taken up again and noted again at its end.
                 spool.discard(note)
         if not fenced.failed and path is not None:
             yield id_

@@ -11,6 +11,7 @@ from cytowatch import durable
 from cytowatch.config.keys import Hook
 from cytowatch.durable.failpoints import reached
 from cytowatch.record.entries import Manifest
+from cytowatch.record.originals import named_as
 from cytowatch.record.place import Place
 from cytowatch.transitions.enter import enter
 from cytowatch.tree.spool import Spool
@@ -48,7 +49,7 @@ def link(
             **place.manifest,
             **same,
             "duplicate_of": first_id,
-            "files": first.manifest["files"],
+            "files": named_as(first.manifest["files"], place.manifest),
             "warnings": list(dict.fromkeys([*place.manifest["warnings"], said])),
         },
     )

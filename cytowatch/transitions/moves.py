@@ -1,6 +1,6 @@
-"""Every change of status: it moves the uploaded file, writes its row of the index, and tells of it.
+"""Every change of status: it moves the uploaded file, writes its row of the index, and reports it.
 
-Whoever moves an uploaded file does it through `Transitions`, so that the index, the metrics and the
+All code that moves an uploaded file does it through `Transitions`, so that the index, the metrics and the
 notes never lag behind the tree (docs/decisions/013). Observers are only told.
 """
 
@@ -28,7 +28,7 @@ __all__ = ["Observer", "Transitions"]
 
 
 class Observer(Protocol):
-    """Who is told what happens to uploaded files: metrics, logs, the live view."""
+    """Who is informed of what happens to uploaded files: metrics, logs, the live view."""
 
     def entered(self, before: Place, after: Place, seconds: float) -> None:
         """`before` became `after`; the stage took `seconds`."""
@@ -54,7 +54,7 @@ class Observer(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transitions:
-    """What a change of status needs: the tree, the index, the configuration, clocks, and who is told.
+    """What a change of status needs: the tree, the index, the configuration, clocks, and who is informed.
 
     Each method gives where the uploaded file is afterwards. `began` is when its stage began, on the
     monotonic clock; without it the change itself is all that took time.

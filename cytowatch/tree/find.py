@@ -160,8 +160,8 @@ def _entry(path: Path, status: Status | None, seen: set[str]) -> Iterator[Entry]
         return
     one: Entry | None = None
     with (
-        suppress(OSError, ManifestError),
-        aside.fence("uploaded_file", path.name, but=(OSError, ManifestError)),
+        suppress(FileNotFoundError),
+        aside.fence("uploaded_file", path.name, but=(FileNotFoundError,)),
     ):
         found = manifest.read(path)
         one = Entry(status=status or manifest.status_of(found), path=path, manifest=found)

@@ -22,7 +22,7 @@ __all__ = ["LAYOUT", "Spool"]
 
 #: The version of the layout on disk, written to ``FORMAT``.
 LAYOUT = "cytowatch 1\n"
-#: What cannot be removed in this time waits in the trash: whoever removes it has other things to do.
+#: What cannot be removed in this time waits in the trash: the one who removes it has other things to do.
 _PATIENCE_S = 1.0
 #: As much, in blocks of 4 KiB, as a start writes before it has come to anything that can wait.
 _PROBE_BLOCKS = 4
@@ -48,7 +48,7 @@ class Spool:
         self.trash = self.state / "trash"
         self.requests = self.state / "requests"
         self._lock: int | None = None
-        #: Who is to be told when an uploaded file comes to its end.
+        #: Who to notify when an uploaded file is finished.
 
     @classmethod
     def create(cls, root: Path) -> Spool:
@@ -78,7 +78,7 @@ class Spool:
                 )
                 if strangers:
                     raise RootError(
-                        f"{root} is no cytowatch tree and holds {strangers[0]!r}: "
+                        f"{root} is not a cytowatch tree and holds {strangers[0]!r}: "
                         "give an empty directory"
                     )
             spool._check_layout(missing_is_fine=True)
@@ -152,7 +152,7 @@ class Spool:
             if missing_is_fine:
                 return
             raise RootError(
-                f"{self.root} is no cytowatch tree (it has no FORMAT): `cytowatch init` makes one"
+                f"{self.root} is not a cytowatch tree (it has no FORMAT): `cytowatch init` makes one"
             ) from None
         except (OSError, ValueError) as error:
             raise RootError(f"{self.root / 'FORMAT'}: {error}") from error
@@ -316,7 +316,7 @@ class Spool:
         return self._move(path, target, durably=True)
 
     def _ensure_folder(self, path: Path) -> None:
-        """Make a folder of ours, if it is not there.
+        """Make a folder of our own, if it is not there.
 
         Raises
         ------
@@ -394,7 +394,7 @@ class Spool:
         return moved
 
     def bury(self, path: Path) -> Path:
-        """Rename something of ours into the trash; gives its new place."""
+        """Rename something of our own into the trash; gives its new place."""
         # What a decoder made may have a name as long as names can be.
         called = os.fsdecode(os.fsencode(path.name)[:_LONGEST_IN_TRASH])
         grave = self.trash / f"{called}.{os.urandom(4).hex()}"
@@ -402,7 +402,7 @@ class Spool:
         return grave
 
     def discard(self, path: Path) -> None:
-        """Remove something of ours: first out of the way by a rename, then for good.
+        """Remove something of our own: first out of the way by a rename, then for good.
 
         What cannot be removed now, or not soon, stays in the trash, and is removed with it.
         """

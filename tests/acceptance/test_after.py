@@ -407,7 +407,7 @@ def test_users_and_projects_may_be_spelled_otherwise(root: Root, tmp_path: Path)
 
 
 def test_exported_under_the_very_name_that_was_dropped(root: Root, tmp_path: Path) -> None:
-    """Whatever bytes it has; what has no original of its own says so."""
+    """With any bytes; what has no original of its own says so."""
     root.configure(inbox="folder_quiet_s = 0.2", more="[extract]\nkeep_archive = false")
     odd = [b"lat\xe9in.png", b"two\nlines.png"]
     inbox = os.fsencode(root.path / "inbox" / "ann")

@@ -52,7 +52,7 @@ def test_what_a_backup_holds_twice_counts_once(root: Root, tmp_path: Path) -> No
 
 
 def test_of_two_that_are_in_work_the_one_further_on_counts(root: Root, tmp_path: Path) -> None:
-    """One in CONVERTING and one in DETECTING FORMAT, as a copy of `stages/` alone can hold them."""
+    """One in CONVERTING and one in DETECTING FORMAT, as only a copy of `stages/` can hold them."""
     root.environment = {"CYTOWATCH_TEST_STAGES": "tests.acceptance.stages_for_tests"}
     root.start()
     root.drop(builders.png(tmp_path / "a.png"), "pause-CONVERTING.png")

@@ -11,6 +11,7 @@ from pathlib import Path
 import openslide
 import pytest
 
+from cytowatch.record.originals import originals
 from tests import builders
 from tests.acceptance.conftest import Root, root
 from tests.builders import vendors
@@ -299,3 +300,43 @@ def test_a_copy_whose_first_one_is_gone(root: Root, tmp_path: Path) -> None:
     forgotten = [*root.command("remove", "--yes", one["id"]), "--root", str(root.path)]
     subprocess.run(forgotten, check=True, capture_output=True)
     root.assert_clean()
+
+
+def test_a_duplicate_with_annotations_of_its_own_is_none(root: Root, tmp_path: Path) -> None:
+    """Nothing that was dropped goes: only where the sidecars are the same as well it is linked."""
+    policy(root, "link")
+    slide = builders.aperio_svs(tmp_path / "a.svs")
+    inbox = root.path / "inbox" / "ann"
+    for stem, notes in (("one", "<a/>"), ("two", "<b/>"), ("Größe", "<a/>")):
+        root.drop(slide, f"{stem}.svs")
+        (inbox / f"{stem}.xml").write_text(notes)
+        assert root.run_until_idle() == 0
+    found = root.by_name()
+    assert found["two.svs"]["duplicate_of"] is None
+    assert found["Größe.svs"]["duplicate_of"] == found["one.svs"]["id"]
+    for stem, notes in (("one", "<a/>"), ("two", "<b/>"), ("Größe", "<a/>")):
+        out = tmp_path / stem
+        done = subprocess.run(
+            root.command("export", f"{stem}.svs", str(out), "--root", str(root.path), "--config", str(root.config)),
+            check=False, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert (out / f"{stem}.xml").read_text() == notes
+        assert (out / f"{stem}.svs").read_bytes() == slide.read_bytes()
+    root.assert_clean()
+
+
+def test_a_linked_set_is_given_back_under_its_own_names(root: Root, tmp_path: Path) -> None:
+    """Its bytes are the first one's, its names are not."""
+    policy(root, "link")
+    inbox = root.path / "inbox" / "ann"
+    for stem in ("one", "Größe [2]"):
+        vendors.mirax_mrxs(inbox, stem)
+        assert root.run_until_idle() == 0
+    linked = root.by_name()["Größe [2].mrxs"]
+    assert (linked["_path"] / "source").is_symlink()
+    names = {name for _, name in originals(linked)}
+    assert names == {
+        "Größe [2].mrxs", *(f"Größe [2]/{name}" for name in
+                            ("Data0000.dat", "Data0001.dat", "Index.dat", "Slidedat.ini")),
+    }  # fmt: skip

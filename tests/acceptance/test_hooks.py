@@ -30,7 +30,7 @@ __all__ = ["root"]
 
 
 class Receiver:
-    """A real server that notes what it is sent, and answers as it is told to."""
+    """A real server that notes what it is sent, and answers as it is asked to."""
 
     def __init__(self) -> None:
         self.got: list[tuple[dict[str, str], bytes]] = []

@@ -223,7 +223,7 @@ def test_dicom_without_loss_of_a_pixel(root: Root) -> None:
 def prefix_of(uid: int, *before: str) -> list[str]:
     """What lets a command run as the user `uid` in a mount namespace of its own, after the commands `before`.
 
-    Where the interpreter lies in a folder that is closed to others, they see it alone in there.
+    Where the interpreter lies in a folder that is closed to others, they only see it in there.
     """
     needed = {Path(sys.base_prefix), Path(sys.prefix), Path(__file__).parents[2]}
     closed = {

@@ -201,15 +201,18 @@ def test_a_slide_whose_tile_came_alone_names_it(root: Root, tmp_path: Path) -> N
     index.write_text(index.read_text().replace("V(0,0).jpg", "V.jpg"))
     root.drop(made / "V.jpg")
     assert root.run_until_idle() == 0
-    [alone] = root.manifests()
+    [first] = root.manifests()
     (made / "V.jpg").unlink()
     root.start()
     for path in made.iterdir():
         root.drop(path)
-    root.wait(lambda: [one for one in root.waiting() if alone in one["detail"]])
+    root.wait(lambda: [one for one in root.waiting() if first in one["detail"]])
     root.wait(lambda: root.by_name().get("V.vms", {}).get("status") == "ERROR_FORMAT")
     detail = root.by_name()["V.vms"]["error"]["detail"]
-    assert f"V.jpg came alone before, and was taken for an image by itself: {alone}" in detail
+    assert (
+        f"V.jpg arrived earlier without the others, and was taken for an image of its own: {first}"
+        in detail
+    )
     assert root.stop() == 0
     root.assert_clean()
 

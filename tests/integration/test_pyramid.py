@@ -198,7 +198,7 @@ def test_small_ones_stay_as_they_are_on_request(place: Path) -> None:
 
 
 def test_small_ones_that_would_be_shown_otherwise_are_derived(place: Path) -> None:
-    """Whatever ``derive`` says: a first page that is not the image, samples that libvips misreads."""
+    """No matter what ``derive`` says: a first page that is not the image, samples that libvips misreads."""
     config = from_mapping({"convert": {"derive": "large"}})
     pixels = builders.picture(300, 200)
     plain = {"photometric": "rgb", "metadata": None}

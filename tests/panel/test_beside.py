@@ -1,4 +1,4 @@
-"""The panel beside the daemon: whatever ends one, the other and every slide go on."""
+"""The panel beside the daemon: no matter what ends one, the other and every slide go on."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_another_version_beside_it_is_said(own: Root, version: str) -> None:
     own.start()
     live = own.path / "state" / "live.json"
     own.wait(live.exists)
-    # Stopped, it holds its lock and writes no more: what lies there is what another version had written.
+    # Stopped, it holds its lock and no longer writes: what lies there is what another version had written.
     assert own.process
     subprocess.run(["kill", "-STOP", str(own.process.pid)], check=True)
     try:

@@ -240,7 +240,7 @@ def test_a_picture_is_kept_by_the_browser_and_by_nobody_else(
 def test_samples_of_16_bits_are_shown_in_the_window_that_is_asked_for(
     panel: Served, found: dict[str, dict[str, Any]]
 ) -> None:
-    """The default one comes from the smallest level; what is no window is refused in words."""
+    """The default one comes from the smallest level; what is not a window is refused in words."""
     document = found["wide.tif"]
     base = f"/tiles/{document['id']}/0"
     window = panel.ask(f"{base}/window.json").json

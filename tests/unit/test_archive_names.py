@@ -16,13 +16,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cytowatch.admin import retry
 from cytowatch.archives import encodings
 from cytowatch.config import from_mapping
 from cytowatch.model import Outcome, UploadedFile
 from cytowatch.record import entries as entries_module
 from cytowatch.record import manifest, names
 from cytowatch.record.errors import ConfigError, ExtractionError
+from cytowatch.record.originals import originals
 from cytowatch.stages.extract import extract
 from tests import builders
 from tests.builders import vendors
@@ -145,7 +145,7 @@ def test_a_long_name_of_windows(unpacked: Any, image: bytes) -> None:
     name = "検体" * 50 + ".jpg"
     [found] = unpacked(raw_zip(Packed(name=name.encode("cp932"), data=image)))[1].values()
     assert found["name"] == name
-    [(_, exported)] = retry.originals(found)
+    [(_, exported)] = originals(found)
     assert os.fsencode(exported) == name.encode("cp932")
 
 

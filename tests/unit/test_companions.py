@@ -219,7 +219,7 @@ def test_names_of_a_camera_make_no_slide(names: tuple[str, ...], together: bool)
 
 
 def test_an_index_may_differ_in_case() -> None:
-    """As on Windows, where one file alone can be meant; the decoder gets the names of the index."""
+    """As on Windows, where only one file can be meant; the decoder gets the names of the index."""
     found = only({"a.vms": VMS, "A(0,0).JPG": JPEG, "a_Map2.jpg": JPEG})
     assert found.missing is None
     assert set(groups.placed(found, "a.vms").values()) == {"a.vms", "a(0,0).jpg", "a_map2.jpg"}

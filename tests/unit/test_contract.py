@@ -146,7 +146,7 @@ def first(name: str = "a.svs") -> entries.Manifest:
 
 @given(st.binary(min_size=1, max_size=255))
 def test_every_name_makes_a_valid_manifest_and_a_safe_id(raw: bytes) -> None:
-    """Whatever bytes a scanner calls its file."""
+    """With any bytes that a scanner calls its file."""
     made = first(raw.decode("utf-8", "surrogateescape"))
     assert manifest.problems(made) == []
     assert names.ID_PATTERN.fullmatch(made["id"])

@@ -223,7 +223,7 @@ def test_a_tree_of_parents_in_a_ring_is_drawn_once(spool: Spool) -> None:
      ("received_at", "\udce4"), ("parent_id", "x\udce4"), ("format", {"id": "\udce4"})],
 )  # fmt: skip
 def test_what_sqlite_cannot_hold_is_stored_as_it_can(key: str, value: Any, spool: Spool) -> None:
-    """What is in work is told to the index from memory, where anything may stand."""
+    """What is in work is reported to the index from memory, where anything may stand."""
     path = put(spool, BAD, Status.UPLOADED)
     found = cast("Manifest", {**manifest.read(path), key: value})
     index = Index(spool)

@@ -75,7 +75,7 @@ def test_what_failed_among_very_many_is_told_still(monkeypatch: pytest.MonkeyPat
     for number in (98, 99, 100):
         known.put("root", member(number, Status.CONVERTED))
     assert known.notes()["root"].says == "EXTRACTED 99 of 100, 1 FAILED"
-    # One that is told of again is not another one.
+    # One that is reported again is not another one.
     known.put("root", member(1, Status.CONVERTED))
     assert known.notes()["root"].says == "EXTRACTED 99 of 100, 1 FAILED"
 

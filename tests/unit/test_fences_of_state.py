@@ -21,6 +21,7 @@ from cytowatch.config import Config
 from cytowatch.durable import failpoints
 from cytowatch.engine.hashing import Hasher
 from cytowatch.hooks.deliver import Courier
+from cytowatch.observe import returned
 from cytowatch.observe.feedback import Note, Notes
 from cytowatch.record import manifest
 from cytowatch.record.place import Place
@@ -297,6 +298,16 @@ def _(spool: Spool) -> set[str]:
     return found
 
 
+@loop("observe.returned.notes", "bob/_returned")
+def _(spool: Spool) -> set[str]:
+    for user in ("ann", "bob"):
+        place = spool.inbox / user / returned.FOLDER
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"a{returned.ENDING}").write_text("x")
+    told = {note.user for _, note in returned.notes(spool.inbox, since=NOW - timedelta(days=1))}
+    return {id_ for user, id_ in (("ann", SOUND), ("bob", BAD)) if user in told}
+
+
 @loop("admin.invariants._fenced")
 def _(spool: Spool) -> set[str]:
     both(spool, Status.UPLOADED)
@@ -329,36 +340,3 @@ def test_the_others_are_served(
     monkeypatch.setattr(aside.time, "monotonic", itertools.count(1e9).__next__)
     assert through.do(spool) | served >= BOTH
     assert not aside.all_of("request")
-
-
-def test_every_loop_has_a_case() -> None:
-    """Each function of these modules that fences one thing of many is in what is tried here."""
-    import ast
-
-    import cytowatch
-
-    package = Path(cytowatch.__file__).parent
-    modules = (
-        "tree/index/index", "tree/find", "lifecycle/counts", "admin/invariants", "hooks/pending", "hooks/deliver", "transitions/recover",
-        "transitions/notes", "admin/requests", "engine/hashing", "admin/retry", "observe/feedback",
-        "observe/drops", "observe/arriving",
-    )  # fmt: skip
-    elsewhere = {
-        # In test_damaged_tree and test_damaged_state: threads, and what begins with all of them.
-        "engine.hashing.Hasher._serve", "hooks.deliver.Courier._serve",
-    }  # fmt: skip
-    there = set()
-    for name in modules:
-        nodes = ast.parse((package / f"{name}.py").read_text())
-        for top in ast.walk(nodes):
-            inside = [(top.name, one) for one in top.body] if isinstance(top, ast.ClassDef) else []
-            for owner, one in [("", top), *inside]:
-                if isinstance(one, ast.FunctionDef) and "aside.fence" in ast.unparse(one):
-                    there.add((name.replace("/", "."), owner, one.name))
-    named = {
-        ".".join(part for part in one if part)
-        for one in there
-        if one[1] or (one[0], one[2]) not in {(m, f) for m, c, f in there if c}
-    }
-    tried = {one.function.removeprefix("cytowatch.") for one in LOOPS} | elsewhere
-    assert named <= tried

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cytowatch.admin import retry
 from cytowatch.decoder import answers
 from cytowatch.formats.sets import groups
 from cytowatch.formats.sets.groups import Group
 from cytowatch.record import manifest, names, shape
 from cytowatch.record.entries import FileEntry, Manifest
 from cytowatch.record.errors import IngestError
+from cytowatch.record.originals import originals
 from cytowatch.record.status import Status
 
 PARTS = st.binary(min_size=1, max_size=80).map(
@@ -47,7 +47,7 @@ def of_group(group: Group, name: str) -> Manifest:
 
 
 def given_back(found: Manifest) -> set[str]:
-    return {path for _, path in retry.originals(found)}
+    return {path for _, path in originals(found)}
 
 
 @given(

@@ -94,7 +94,7 @@ def test_a_wide_terminal_shows_ids_and_paths_whole() -> None:
 
 @given(st.lists(st.text(max_size=80), min_size=1, max_size=5), st.integers(40, 250))
 def test_no_line_is_wider_than_the_terminal(names: list[str], width: int) -> None:
-    """Whatever a drop is called; and no name can break its line."""
+    """No matter what a drop is called; and no name can break its line."""
     found = [
         entry(
             "20261126-120000-abcd-x",

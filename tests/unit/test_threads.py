@@ -13,7 +13,7 @@ import pytest
 from cytowatch import aside, threads
 from cytowatch.durable.failpoints import POISONS
 from cytowatch.inbox.turns import Turns
-from cytowatch.lifecycle.parts import Parts
+from cytowatch.lifecycle.duties import Duties
 from cytowatch.observe import health
 from cytowatch.observe.health import Health
 from cytowatch.observe.metrics import Metrics
@@ -31,7 +31,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_work_that_raises_is_begun_again(kind: type[Exception], tmp_path: Path) -> None:
     """In the same thread; `/healthz` names it until it works."""
     told, tries, seen = Health(), [], []
-    parts = Parts(told, None, tmp_path)
+    parts = Duties(told, None, tmp_path)
 
     def work() -> None:
         tries.append(threading.get_ident())

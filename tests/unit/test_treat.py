@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -13,9 +14,11 @@ from typing import Any, cast
 
 import pytest
 
+from cytowatch import aside
 from cytowatch.config import Config
 from cytowatch.config.keys import Engine
 from cytowatch.decoder.child import Zygote
+from cytowatch.durable import failpoints
 from cytowatch.durable.failpoints import POISONS
 from cytowatch.engine.engine import Engine as Scheduler
 from cytowatch.engine.firsts import Contents
@@ -204,3 +207,41 @@ def test_stages_that_cannot_be_imported_are_named() -> None:
     with pytest.raises(TransientError, match=r"ModuleNotFoundError.*no_such_stages"):
         zygote.start()
     zygote.stop()
+
+
+@pytest.mark.parametrize("kind", POISONS)
+@pytest.mark.parametrize("function", ["_unexpected", "_size_bytes"])
+def test_a_defect_that_cannot_even_be_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, kind: str
+) -> None:
+    """It is set aside; the slide ends as any other that meets a defect, and is forgotten then."""
+    poison = (f"cytowatch.engine.engine.Engine.{function}", ID, kind, "")
+    monkeypatch.setattr(failpoints, "_POISONED", [poison])
+    spool, _, pool, scheduler = scheduled(tmp_path / "root", ValueError)
+    for _ in range(3):
+        scheduler.start_some(time.monotonic() + 3600)
+        pool.run()
+    where = "uploaded_file" if function == "_unexpected" else "row"
+    assert [one.which for one in aside.all_of(where)] == [ID]
+    monkeypatch.setattr(failpoints, "_POISONED", [])
+    for _ in range(3):
+        scheduler.start_some(time.monotonic() + 3600)
+        pool.run()
+    assert scheduler.idle
+    found = spool.find(ID)
+    assert found is not None
+    assert found[0] is Status.ERROR_FORMAT
+    aside.reset()
+    sys.settrace(None)
+
+
+def test_a_size_that_cannot_be_looked_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is taken for small, and has its turn."""
+    poison = ("cytowatch.engine.engine.Engine._size_bytes", ID, "KeyError", "")
+    monkeypatch.setattr(failpoints, "_POISONED", [poison])
+    _, _, pool, scheduler = scheduled(tmp_path / "root", ValueError)
+    scheduler.start_some(0.0)
+    assert scheduler.busy == 1
+    pool.run()
+    aside.reset()
+    sys.settrace(None)

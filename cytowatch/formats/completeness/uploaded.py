@@ -158,7 +158,7 @@ def _is_only_named_so(group: Group) -> bool:
     """Whether only the name of a file makes it a part of a set, and it is an image by itself.
 
     A photograph may be called like a macro, and CellSens exports images without a folder. An .mrxs
-    alone is only the preview of a slide.
+    by itself is only the preview of a slide.
     """
     part = group.kind == "hamamatsu-vms" and group.headless
     return (part or group.kind == "olympus-vsi") and bool(look_into(group.head, formats.matching))

@@ -1,7 +1,7 @@
 """Whether a file is whole, by its own structure: headers and directories, never pixels.
 
 A connection that is cut while a slide is written looks exactly like a normal close, so quiet
-alone proves nothing. What cannot be understood counts as whole: its fate is an error with a
+by itself proves nothing. What cannot be understood counts as whole: its fate is an error with a
 reason, not an endless wait.
 
 A client that sets the size first and is cut later leaves a hole: bytes up to the end that nobody

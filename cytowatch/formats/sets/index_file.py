@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from cytowatch.formats.base import Probe
 from cytowatch.formats.sets.group import LARGEST_INDEX
 
-__all__ = ["parsed", "is_plain", "referred", "unsafe"]
+__all__ = ["is_plain", "parsed", "referred", "unsafe"]
 
 _VMS_KEYS = ("imagefile", "mapfile", "optimisationfile", "macroimage")
 

@@ -63,7 +63,7 @@ def _indexed(kind: str, head: str, free: dict[str, str], look: Look) -> Group:
         lower.setdefault(name.lower(), []).append(name)
     members, spelled, absent = [head], [], []
     for wanted in filter(is_plain, look(head, referred)):
-        # In another case too, as Windows has it, where one file alone can be meant.
+        # In another case too, as Windows has it, where only one file can be meant.
         alike = lower.get(wanted.lower(), [])
         there = wanted if wanted in free else alike[0] if len(alike) == 1 else ""
         if there not in free:

@@ -37,7 +37,7 @@ _IDLE_S = 60.0
 _SWEEP_S = 5.0
 #: A tile takes milliseconds; a whole slide in one picture may take seconds.
 _ANSWER_S = 20.0
-#: How long a question waits for its turn before it is told to come again.
+#: How long a question waits for its turn before it is asked to come again.
 _TURN_S = 10.0
 _MOST_WAITING = 256
 _MOMENT_S = 0.5

@@ -68,7 +68,7 @@ def encode(
     copied
         The first levels, if they are there already.
     told
-        Told of copied tiles, how many pixels were written.
+        Called for copied tiles with how many pixels were written.
 
     Raises
     ------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from cytowatch.outside import LARGEST
@@ -17,6 +18,18 @@ __all__ = ["Questions"]
 
 #: Formats of a file that could have been a part of a set.
 _LONE = ("jpeg", "planar-tiff", "pyramidal-tiff")
+
+
+def _id_at(moment: str, *, days: int, otherwise: str) -> str:
+    """How the ids of a moment in ISO 8601 begin, some days off.
+
+    >>> _id_at("2026-11-23T14:15:02.000Z", days=-1, otherwise="")
+    '20261122-141502'
+    """
+    try:
+        return f"{datetime.fromisoformat(moment) + timedelta(days=days):%Y%m%d-%H%M%S}"
+    except (ValueError, OverflowError):
+        return otherwise
 
 
 class Questions(ABC):
@@ -60,6 +73,7 @@ class Questions(ABC):
         ids: Iterable[str] | None = None,
         after: str | None = None,
         final: bool = False,
+        few: bool = False,
         sort: str = "received",
         ascending: bool = False,
         limit: int = 0,
@@ -77,6 +91,8 @@ class Questions(ABC):
             Only greater ids: a page that nothing which comes or goes can shift.
         final
             Only what is finished.
+        few
+            The requested statuses have few rows: only those are read, in any order.
         sort
             One of `SORTS`.
         limit
@@ -91,12 +107,13 @@ class Questions(ABC):
         if name_has is not None:
             tests.append("instr(lower(name), lower(?)) > 0")
             values.append(name_has)
+        # Ids sort by time, so with a day to spare they narrow a search that received_at decides.
         if since is not None:
-            tests.append("received_at >= ?")
-            values.append(since)
+            tests.append("received_at >= ? AND id >= ?")
+            values += [since, _id_at(since, days=-1, otherwise="")]
         if until is not None:
-            tests.append("received_at < ?")
-            values.append(until)
+            tests.append("received_at < ? AND id < ?")
+            values += [until, _id_at(until, days=1, otherwise="9")]
         if final:
             ended = [status.name for status in Status if status.is_final]
             # The sign keeps SQLite from reading and sorting all of them by their status.
@@ -111,8 +128,10 @@ class Questions(ABC):
         way = "ASC" if ascending else "DESC"
         order = f"{SORTS[sort]} {way}" + ("" if sort == "received" else f", id {way}")
         condition = f"WHERE {' AND '.join(tests)}" if tests else ""
+        # SQLite would rather walk along the order, through a million rows, for a few of them.
+        by = "INDEXED BY by_status " if few else ""
         return self._rows(
-            f"{condition} ORDER BY {order} LIMIT ? OFFSET ?",
+            f"{by}{condition} ORDER BY {order} LIMIT ? OFFSET ?",
             [*values, min(limit, LARGEST) or -1, min(offset, LARGEST)],
         )
 
@@ -174,13 +193,17 @@ class Questions(ABC):
         )
         return {row[0]: int(row[1]) for row in rows if row[0] is not None}
 
-    def oldest(self) -> dict[Status, str]:
-        """When the oldest uploaded file in each stage was received, in ISO 8601."""
+    def oldest(self, *, folders: bool = True) -> dict[Status, str]:
+        """When the oldest uploaded file in each stage was received, in ISO 8601.
+
+        Without `folders` those are left out that stand for a dropped folder, which is there as long as it grows.
+        """
         found = {}
+        but = "" if folders else "AND format IS NOT 'directory' "
         for status in STAGE_STATUSES:
             # Ids sort by time, so this is one look into an index, however many there are.
             rows = self._ask(
-                "SELECT received_at FROM uploaded WHERE status = ? ORDER BY id LIMIT 1",
+                f"SELECT received_at FROM uploaded WHERE status = ? {but}ORDER BY id LIMIT 1",
                 (status.name,),
             )
             if rows:

@@ -63,11 +63,11 @@ class Row:
 
 
 def content_key(files: Iterable[FileEntry]) -> str | None:
-    """What is equal for equal sources: the hash of one file, or of all the hashes of a set.
+    """What is equal for equal files that were dropped: the hash of one, or of all the hashes of a set.
 
-    None while a hash is not known.
+    Sidecars count: of an image with new annotations nothing may be given up. None while a hash is not known.
     """
-    hashes = [file["sha256"] for file in files if file["role"] == "source"]
+    hashes = [file["sha256"] for file in files if file["role"] in ("source", "sidecar")]
     if not hashes or None in hashes:
         return None
     if len(hashes) == 1:

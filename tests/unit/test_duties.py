@@ -10,7 +10,7 @@ import pytest
 
 from cytowatch import aside
 from cytowatch.durable.failpoints import POISONS
-from cytowatch.lifecycle.parts import Parts
+from cytowatch.lifecycle.duties import Duties
 from cytowatch.observe.health import Health
 
 
@@ -49,7 +49,7 @@ def failing(kind: type[Exception]) -> object:
 def test_whatever_a_part_raises_the_others_go_on(tmp_path: Path, kind: type[Exception]) -> None:
     """Its name is in `/healthz`, a line in the log, and what it gives is what stands for nothing."""
     told, log = Health(), Log()
-    parts = Parts(told, log, tmp_path / "reports")
+    parts = Duties(told, log, tmp_path / "reports")
     assert parts.do("first", lambda: failing(kind), "nothing") == "nothing"
     assert parts.do("second", lambda: "done", "nothing") == "done"
     assert set(told.reasons()) == {"first"}
@@ -68,7 +68,7 @@ def test_a_part_that_fails_again_and_again_backs_off(
     """It is left out for longer each time, reported once, and healthy when it works again."""
     clock = Clock(monkeypatch)
     told, log = Health(), Log()
-    parts = Parts(told, log, tmp_path / "reports")
+    parts = Duties(told, log, tmp_path / "reports")
     tries = []
 
     def part() -> str:
@@ -89,7 +89,7 @@ def test_a_part_that_fails_again_and_again_backs_off(
 def test_a_part_that_is_left_out_is_still_ailing(tmp_path: Path) -> None:
     """The loop must not spin while it waits for it, and it stays in `/healthz`."""
     told = Health()
-    parts = Parts(told, Log(), tmp_path / "reports")
+    parts = Duties(told, Log(), tmp_path / "reports")
     parts.do("one", lambda: failing(ValueError), None)
     parts.ailing = False
     assert parts.do("one", lambda: "done", None) is None
@@ -100,7 +100,7 @@ def test_a_part_that_is_left_out_is_still_ailing(tmp_path: Path) -> None:
 def test_a_fault_of_the_machine_is_tried_with_every_turn(tmp_path: Path) -> None:
     """It may be gone the next moment."""
     told = Health()
-    parts = Parts(told, Log(), tmp_path / "reports")
+    parts = Duties(told, Log(), tmp_path / "reports")
     parts.do("one", lambda: failing(OSError), None)
     assert "one" in told.reasons()
     assert parts.do("one", lambda: "done", None) == "done"

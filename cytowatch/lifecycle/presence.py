@@ -1,0 +1,50 @@
+"""Whether the tree is there, and whether its disk has room for anything new."""
+
+from __future__ import annotations
+
+from cytowatch.lifecycle import clock
+from cytowatch.lifecycle.parts import Parts
+from cytowatch.transitions.recover import recover
+from cytowatch.tree.room import Amount, free, spare, too_little
+
+__all__ = ["Presence"]
+
+
+class Presence:
+    """Guards whether the tree is offline; for the main thread only."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self.offline = False
+
+    def is_there(self) -> bool:
+        """Whether the tree is still the one that is locked; what vanished is offline, not deleted."""
+        parts, root = self._parts, self._parts.spool.root
+        if not parts.spool.is_there():
+            if not self.offline:
+                parts.log.error("root_offline", root=str(root))
+            self.offline = True
+            said = f"{root} is gone, or another tree lies there: all waits until it is back"
+            parts.health.fault("root", said)
+            parts.metrics.watcher_alive.set(0)
+            return False
+        if self.offline and not parts.engine.busy:
+            self.offline = False
+            parts.log.info("root_back", root=str(root))
+            parts.health.clear("root")
+            for user, id_ in recover(parts.spool, now=clock.now()):
+                parts.engine.submit(user, id_)
+            parts.scan_now.set()
+        return not self.offline
+
+    def lacking_room(self) -> str | None:
+        """What the disk lacks for anything new to begin; None if there is room."""
+        parts = self._parts
+        there = free(parts.spool.root)
+        kept = spare(parts.config.storage, there)
+        parts.metrics.set_free(there.bytes, there.inodes or 0)
+        if lacks := too_little(there, Amount(), kept):
+            parts.health.fault("disk", f"{lacks}: nothing new is begun")
+            return lacks
+        parts.health.clear("disk")
+        return None

@@ -1,0 +1,127 @@
+"""Telling: gauges, ``state/live.json`` for the commands, and notes for those who see only the share."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from functools import partial
+from typing import Any
+
+from cytowatch import __version__, durable
+from cytowatch.hooks import count_dead
+from cytowatch.lifecycle import clock
+from cytowatch.lifecycle.parts import Parts
+from cytowatch.lifecycle.presence import Presence
+from cytowatch.lifecycle.work import Work
+from cytowatch.observe import reports, systemd
+from cytowatch.record import manifest
+from cytowatch.tree.live import FILE_NAME
+from cytowatch.tree.room import free, spare
+
+__all__ = ["Teller"]
+
+#: The least time between two tellings, as a multiple of what the last one took.
+_EVERY = 10.0
+#: So much later when there is nothing to report.
+_AT_REST_S = 2.0
+#: How often the ages of the oldest are asked of the index; they are in seconds, and read every 15.
+_AGES_EVERY_S = 5.0
+
+
+class Teller:
+    """Guards what was reported and when, so that nothing is written that is known; for the main thread only."""
+
+    def __init__(self, parts: Parts, presence: Presence, work: Work) -> None:
+        self._parts = parts
+        self._presence = presence
+        self._work = work
+        self._tell_at = self._set_ages_at = float("-inf")
+        self._told: dict[str, Any] = {}
+
+    def describe(self) -> None:
+        """The gauges that stay."""
+        parts = self._parts
+        parts.metrics.workers.set(parts.engine.count)
+        for hook in parts.config.hooks:
+            for outcome in ("delivered", "failed", "dead"):
+                parts.metrics.hook_deliveries.labels(hook.name, outcome)
+        parts.metrics.sandbox_enabled.set(parts.decoders.sandboxed)
+        if not parts.decoders.sandboxed:
+            parts.log.warning(
+                "sandbox_off",
+                detail="this kernel has no Landlock, or no filter of system calls, for decoders: "
+                "`cytowatch check` names what they can do",
+            )
+
+    def tell(self, now: float, *, force: bool = False) -> None:
+        """Report everything, when something is different and it is time."""
+        parts = self._parts
+        news = parts.engine.busy or parts.ledger.has_changed or not parts.intake.is_empty
+        due_at = self._tell_at + (0.0 if news else _AT_REST_S)
+        if self._presence.offline or (now < due_at and not force):
+            return
+        began = time.monotonic()
+        self._set_gauges(now)
+        self._write(now, force=force)
+        # With much in the inboxes, or much that ended lately, reporting it all takes its time.
+        self._tell_at = now + max(clock.TICK_S, _EVERY * (time.monotonic() - began))
+
+    def summary(self) -> str:
+        """One line for systemd."""
+        counts, _, _ = self._parts.intake.waiting_counts(time.monotonic())
+        return f"{self._parts.engine.busy} in work, {counts.total()} waiting in the inboxes"
+
+    def _set_gauges(self, now: float) -> None:
+        parts, metrics = self._parts, self._parts.metrics
+        metrics.set_waiting(*parts.intake.waiting_counts(now))
+        metrics.watcher_alive.set(parts.watcher.alive and "watches" not in parts.health.reasons())
+        metrics.set_watcher_mode(parts.watcher.mode)
+        metrics.workers_busy.set(parts.engine.busy)
+        metrics.paused.set(bool(self._work.pauses))
+        metrics.hooks_dead.set(count_dead(parts.spool))
+        kept = spare(parts.config.storage, free(parts.spool.root)) + parts.room.reserved()
+        metrics.set_reserved(kept.bytes, kept.inodes)
+        if now >= self._set_ages_at:
+            parts.ledger.set_ages(clock.now())
+            metrics.storage_missing.set(len(parts.index.missing()))
+            self._set_ages_at = now + _AGES_EVERY_S
+
+    def _write(self, now: float, *, force: bool) -> None:
+        parts = self._parts
+        waiting = parts.intake.waiting(now)
+        live = self._live(waiting)
+        if parts.ledger.take_changed() or live != self._told or force:
+            notes = parts.ledger.notes(clock.now(), [*waiting, *parts.intake.left(now)])
+            # A fault on the share holds up no slide.
+            parts.duties.do("feedback", partial(parts.notes.show, notes), None)
+        if live == self._told and not force:
+            return
+        self._told = live
+        parts.duties.do("live", partial(self._write_live, live), None)
+        systemd.notify(f"STATUS={self.summary()}")
+
+    def _live(self, waiting: list[dict[str, Any]]) -> dict[str, Any]:
+        parts = self._parts
+        return {
+            "pid": os.getpid(),
+            "version": __version__,
+            "progress": parts.ledger.progress(),
+            "held_up": {
+                id_: {"why": why, "detail": detail}
+                for id_, (why, detail) in list(parts.engine.waiting.items())
+            },
+            "waiting": waiting,
+            "paused": {**self._work.pauses.document, "held": parts.engine.held},
+            "workers": {"busy": parts.engine.busy, "of": parts.engine.count},
+            "watcher": {"mode": parts.watcher.mode, "alive": parts.watcher.alive},
+            "sandbox": parts.decoders.sandboxed,
+            "health": parts.health.reasons(),
+            "set_aside": reports.set_aside(),
+        }
+
+    def _write_live(self, live: dict[str, Any]) -> None:
+        state = self._parts.spool.state
+        text = json.dumps({"at": manifest.utc(clock.now()), **live}, ensure_ascii=False)
+        durable.write_fresh(state / f".{FILE_NAME}", text)
+        durable.move_over(state / f".{FILE_NAME}", state / FILE_NAME)

@@ -1,0 +1,264 @@
+"""Each loop through which things from outside go has a fence that is tried, or a reason why it needs none."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cytowatch import aside
+from cytowatch.cli.commands import application
+from cytowatch.config.keys import Config
+from cytowatch.durable import failpoints
+from cytowatch.lifecycle.reload import before_a_start
+from cytowatch.record.status import Status
+from cytowatch.tree.spool import Spool
+from tests.unit import loops, test_fences_of_inboxes, test_fences_of_state
+from tests.unit.test_damaged_tree import BAD, SOUND, put
+
+HOUSE = Path(__file__).parents[2]
+
+#: What does not run in the daemon's process, or runs in it for only one thing, behind the fence of that one.
+APART = {
+    "archives": "in a decoder process",
+    "pyramid": "in a decoder process",
+    "stages": "in a decoder process",
+    "formats": "in a decoder process, or for one drop through `look.safely`, at its claim",
+    "decoder.zygote": "the process that forks decoders: the daemon starts another one when it dies",
+    "decoder.stagehand": "in a decoder process",
+    "decoder.sandbox": "in a decoder process",
+    "decoder.landlock": "in a decoder process",
+    "decoder.seccomp": "in a decoder process",
+    "decoder.walls": "in a process that `check` starts to try the walls",
+    "decoder.remote": "in a worker of a cluster",
+    "panel": "the panel is a process of its own; one request costs one answer",
+    "cli.demo": "a demonstration on slides of its own",
+    "cli.complete": "for a shell; what fails there completes nothing",
+    "cli.python": "over the interpreter's own folders",
+    "config": "what an administrator wrote: what is wrong with it is named, and refused as a whole",
+    "durable.failpoints": "what a test has asked for",
+    "record.leftovers": "a table of our own",
+    "record.lacking": "one sentence of our own, in a note behind its own fence",
+    "aside": "the fence itself",
+}
+
+#: By function where a fence is tried, if not by those of `test_fences_of_state` and `test_fences_of_inboxes`.
+ELSEWHERE = {
+    "cli.verify.verify": "tests/unit/test_fences_everywhere.py::test_what_is_verified",
+    "lifecycle.work.Work._take_up": "tests/acceptance/test_fences.py::test_one_of_each_is_set_aside_and_goes_on",
+    "lifecycle.reload.take_over": "tests/acceptance/test_fences.py::test_one_of_each_is_set_aside_and_goes_on",
+    "lifecycle.work.Work.do_requests": "tests/acceptance/test_fences.py::test_one_of_each_is_set_aside_and_goes_on",
+    "lifecycle.reload.before_a_start": "tests/unit/test_fences_everywhere.py::test_a_reload_before_the_start",
+    "engine.engine.Engine._run": "tests/unit/test_treat.py::test_anything_that_is_raised_ends_that_file_alone",
+    "engine.engine.Engine._unexpected": "tests/unit/test_treat.py::test_a_defect_that_cannot_even_be_reported",
+    "engine.engine.Engine._size_bytes": "tests/unit/test_treat.py::test_a_size_that_cannot_be_looked_up",
+    "engine.hashing.Hasher._serve": "tests/acceptance/test_fences.py::test_one_of_each_is_set_aside_and_goes_on",
+    "hooks.deliver.Courier._serve": "tests/unit/test_damaged_state.py::test_a_delivery_that_raises_anything_ends_no_thread",
+    "lifecycle.duties.Duties.do": "tests/unit/test_duties.py::test_whatever_a_part_raises_the_others_go_on",
+    "observe.health.serve": "tests/unit/test_threads.py::test_a_page_that_fails_leaves_the_server_alive",
+    "threads.forever": "tests/unit/test_threads.py::test_work_that_raises_is_begun_again",
+}
+
+#: Why nothing from outside can fail in a loop so that others miss their turn, and the loops of that kind.
+NEED_NONE = {
+    "each thing that enters is fenced one call below": """
+        admin._links admin.broken cli._refused cli.hooks_ lifecycle.Work.collect_all lifecycle.take_up
+        lifecycle.Presence.is_there hooks.Courier.idle inbox.Intake.claim_due inbox.Rooms._some_of
+        inbox.Rooms.take_up inbox.Sweep._look inbox.Sweep._look_on inbox.Sweep.go_on inbox._inside inbox.scan
+        inbox.steps lifecycle.Ledger._take_notes_of_what_they_came_in lifecycle.Ledger.again
+        lifecycle.Ledger.count_tree lifecycle.status_page observe.Drops.without_their_root
+        tree.Index._look_at
+        tree.Index._stages tree.Index._storage tree.Index._unread tree.Index.again tree.Index.look tree.entries
+    """,
+    "only names, of a folder of our own: nothing is opened": """
+        admin._in_each admin._leftovers admin._place admin._places admin._storages admin._strangers
+        durable.keeps_renames hooks.count_dead inbox._begun inbox.users observe._there observe.keep
+        transitions.out_directories transitions.place_of transitions.refuse transitions.without_temporaries
+        tree.Spool.create tree.Spool.empty_trash tree.Spool.in_status tree.Spool.remove_temporaries
+        tree.Spool.set_aside tree.Spool.unlink tree.Spool.stored tree.Spool.users tree._places tree.project_ids
+    """,
+    "a look at the whole tree, which is fenced as a whole in `invariants.broken`: its manifests were read strictly": """
+        admin._children admin._index admin._missing
+    """,
+    "one uploaded file, fenced where `invariants._fenced` looks at it": """
+        admin._hashes admin._one admin._unnamed
+    """,
+    "one uploaded file in work: anything that is raised ends that one, in `Engine._run`": """
+        admin.unlink decoder.Child._answer decoder.RemoteChild._wait decoder._check_children
+        decoder._check_files decoder._check_hash decoder._check_made decoder._check_tree decoder._differs
+        decoder._error decoder._exactly decoder._import_path decoder._inside decoder._is_given decoder._outcome
+        decoder._safe decoder.check decoder.check_child decoder.check_derived decoder.send durable.fsync_tree
+        engine._link engine._published engine._treat engine.Walk.go engine.Engine._submit_members engine.is_real hooks.note
+        inbox._with_children transitions.enter transitions._found_again transitions._hand_out
+        transitions._keep_output transitions._name_source transitions._paths transitions.without_output
+        transitions.clear transitions.corrected transitions.lighten transitions.link transitions.note_hash
+        transitions.rebuilt
+    """,
+    "one claim: anything that is raised puts its drop aside, in `Intake._take_up` and `Intake.collect`": """
+        inbox.Bundle.arrived_in_parts inbox.Bundle.changed_at inbox.Bundle.places inbox.Folders._make inbox.Intake._begin
+        inbox.Intake._claim_if_ready inbox.Intake._came_before inbox.Intake._ended_with inbox.Intake._is_as_seen inbox.Intake._put_aside
+        inbox.Intake._put_off inbox.Parcel.size_bytes inbox._has_source inbox._make_durable inbox._move_all
+        inbox._no_image inbox._open inbox._prepare inbox._recover_one inbox._sync_names inbox._take inbox._undo
+        inbox.claim
+    """,
+    "one request, fenced in `requests.answer_all`": """
+        admin._give_back admin._hash admin._unlink_everywhere admin.by_daemon admin.originals admin.published
+        admin.remove admin.verify inbox.Unit.named inbox.Unit.is_set inbox._free inbox._inner inbox.give_back
+    """,
+    "one note, or one delivery: fenced where it is made, in `hooks` and `observe`": """
+        hooks._checked observe.Drops._drop observe.Drops._is_replaced observe.Drops._later observe.Drops._lost
+        observe.Drops._made observe.Drops._succeeded_after observe.Drops._sum observe.Drops._unpath
+        observe.Drops.expire observe.Drops.folder observe.Drops.put observe._is_settled observe._is_told
+        observe._lost_paths observe._of_user observe._of_folder observe.seen observe.Sum.bad observe._notes observe._says observe._table observe.of_many observe.text
+    """,
+    "one published file that is hashed, fenced in `Hasher._serve`": """
+        engine.Hasher._digest engine.Hasher._hash
+    """,
+    "one folder of an inbox: what cannot be read is passed over, and the scan says why": """
+        durable._emptied durable._taken_apart durable.beneath durable.disk_use durable.remove_empty durable.walk
+        inbox._Group._add_all_callbacks inbox.folders
+    """,
+    "one dropped folder, fenced in `Dropped.finish_some`": """
+        inbox.Dropped._finish inbox.Folders._children_of
+    """,
+    "records of this process: numbers, ids and paths that were checked when they were made": """
+        daemon._Daemon._due_at lifecycle.Listening.feel_pulse lifecycle.Work.mend lifecycle.Teller._live
+        engine.Contents.release engine.Engine._hurry engine.Engine.start_some engine.FairQueue.take
+        engine.FairQueue.waiting_for hooks.Courier.start hooks.Courier.stop inbox.Dropped._left_in
+        inbox.Dropped.any_to_finish inbox.Dropped.next_at inbox.Dropped.times inbox.Folders.adopt
+        inbox.Gatherer.forget inbox.Intake._put_room_aside inbox.Intake.hold inbox.Intake.idle
+        inbox.Intake.next_due inbox.Intake.reconfigure inbox.Intake.scan_all inbox.Markers.of
+        inbox.Rooms._put_off_rest inbox.Rooms.begin inbox.Settler.due inbox.Settler.forget_missing
+        inbox.Settler.next_due inbox.Settler.tracks inbox.Sweep._heed_hints inbox.Sweep._mark inbox.Sweep.begin
+        inbox.Turns._take inbox.Watcher.alive inbox.Watcher.start inbox.Watcher.unwatched inbox._watches
+        inbox.counts inbox.left inbox.listed lifecycle.Asked.forget_wakeups lifecycle.Asked.signals
+        lifecycle.Estimates.forget_all_but lifecycle.Indexing.look_for_vanished lifecycle.Ledger.progress
+        lifecycle.Duties._defect lifecycle.Duties.hear_others lifecycle.Rates.bytes_per_s
+        lifecycle.Rates.forget_all_but lifecycle.Waiting.pause lifecycle._ended lifecycle._pixels
+        observe.Health.clear observe.Metrics._zero observe.Metrics.set_files observe.Metrics.set_oldest
+        observe.Metrics.set_waiting observe.Metrics.text observe.Pulse.still observe.ended_line
+        observe.set_aside tree.Room.reserve tree.Room.reserved tree.too_little
+    """,
+    "what an administrator wrote in the configuration, checked when it was read": """
+        lifecycle.Teller.describe daemon.run
+    """,
+    "until something ends it: what is done in it is in parts, each behind a fence": """
+        daemon._Daemon._loop
+    """,
+    "one document or one text, held against its types and bounds: what is wrong with it is raised about it only": """
+        model.UploadedFile.source outside._depth outside.check outside.printable outside.read_file
+        record._Table.__init__ record._Table._check_types record._Table.check record._identity record._image
+        record._matching record._texts record.alike record.as_dropped record.at_status record.check
+        record.file_name record.link_name record.losses record.named_as record.new record.originals record.problems record.shortened record.stage_error
+        tree._check tree._checked tree._row
+    """,
+    "rows of the index, whose columns have types; a damaged one is made again": """
+        tree.Index._gone tree.Index._make tree.Index._odd tree.Index._write tree.Index._write_unread
+        tree.Index.due tree.Index.held tree.Questions._rows tree.Questions.distinct tree.Questions.images_of tree.Questions.beginning tree.Questions.ended_since
+        tree.Questions.select tree.Questions.tally tree.content_key tree.recall tree.rows
+    """,
+    "the root itself, made and checked by a start, which waits or says what is wrong": """
+        durable._filesystem durable._mount tree.Spool._make_directories tree.Spool.check_filesystem tree._locked
+    """,
+    "a command that shows what the index and the daemon say, row by row, as texts that are escaped": """
+        cli._beside cli._samba cli.one cli.project cli.show
+    """,
+    "a command about what an administrator names: it says what is wrong with one, and its exit code says so": """
+        cli._deployed cli._failed cli._missing cli.link cli.pause cli.remove cli.retry cli.return_ cli.unlink
+    """,
+}
+
+NEEDS_NONE = {name: why for why, some in NEED_NONE.items() for name in some.split()}
+
+
+def tried() -> set[str]:
+    """Every function whose fence is tried with each kind of exception."""
+    text = Path(test_fences_of_inboxes.__file__).read_text()
+    inboxes = set(re.findall(r'"(inbox\.[\w.<>]+)"', text))
+    named = {one.function.removeprefix("cytowatch.") for one in test_fences_of_state.LOOPS}
+    return {one.partition(".<locals>")[0] for one in named | inboxes} | ELSEWHERE.keys()
+
+
+def test_every_fence_is_tried() -> None:
+    """A new one needs a case."""
+    assert loops.fences() - tried() == set()
+
+
+def test_no_case_tries_what_is_no_fence() -> None:
+    """Or a fence was taken away, or has another name."""
+    assert tried() - loops.fences() == set()
+
+
+def test_every_loop_has_a_fence_or_a_reason() -> None:
+    """A new one needs either: a fence, with a case, or a line in `NEED_NONE` that says why none."""
+    found, fences = loops.loops(frozenset(APART)), {loops.short(one) for one in loops.fences()}
+    bare = {name: through for name, through in found.items() if name not in fences}
+    fresh = [
+        f"{name} ({', '.join(sorted(bare[name]))})" for name in bare.keys() - NEEDS_NONE.keys()
+    ]
+    assert not fresh, f"a fence with a case, or a line in NEED_NONE, for {'; '.join(fresh)}"
+    assert not NEEDS_NONE.keys() - bare.keys(), "these lines of NEED_NONE are of no use any more"
+
+
+def test_a_new_loop_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a method, in a function, in a comprehension; not one over what is ours."""
+    module = tmp_path / "inbox" / "fresh.py"
+    module.parent.mkdir()
+    module.write_text(
+        "class Fresh:\n    def look(self, drops):\n        for one in drops:\n            one()\n"
+        "def users(path):\n    return [one for one in path.iterdir()]\n"
+        "def ours():\n    return [one for one in STATUSES]\n"
+        "def fenced(some):\n    for one in some:\n        with aside.fence('drop', one):\n            one()\n"
+    )
+    monkeypatch.setattr(loops, "PACKAGE", tmp_path)
+    assert loops.loops(frozenset()).keys() == {"inbox.Fresh.look", "inbox.users", "inbox.fenced"}
+    assert loops.fences() == {"inbox.fresh.fenced"}
+    assert loops.loops(frozenset({"inbox"})) == {}
+
+
+@pytest.mark.parametrize("where", ELSEWHERE.values())
+def test_what_is_tried_elsewhere_is_there(where: str) -> None:
+    """A test that was renamed is named again."""
+    path, _, name = where.partition("::")
+    assert f"def {name}(" in (HOUSE / path).read_text()
+
+
+@pytest.mark.parametrize("kind", failpoints.POISONS.values())
+def test_a_reload_before_the_start(kind: type[Exception]) -> None:
+    """No matter what it raises, the old configuration holds."""
+
+    def reload() -> Config:
+        raise kind("it broke")
+
+    before = Config(root="/nowhere")
+    assert before_a_start(before, reload) is before
+    assert before_a_start(before, Config) == Config()
+    aside.reset()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that raises anything is named as damaged, and the others are verified."""
+    spool = Spool.create(tmp_path / "root")
+    for id_ in (SOUND, BAD):
+        put(spool, id_, Status.DEPLOYED)
+    for number, kind in enumerate(failpoints.POISONS):
+        poison = ("cytowatch.cli.verify.verify", BAD, kind, "")
+        monkeypatch.setattr(failpoints, "_POISONED", [poison])
+        done = CliRunner().invoke(application(), ["verify", "--root", str(spool.root), "--json"])
+        assert done.exit_code == 1, done.output
+        told = {one["id"]: one["problems"] for one in json.loads(done.stdout)["damaged"]}
+        assert any("cannot be looked at" in said for said in told[BAD]), number
+        assert not any("cannot be looked at" in said for said in told.get(SOUND, []))
+        aside.reset()
+
+
+def test_each_part_that_is_apart_is_there() -> None:
+    """And has its reason."""
+    for name, why in APART.items():
+        path = loops.PACKAGE / name.replace(".", "/")
+        assert path.is_dir() or path.with_suffix(".py").is_file(), name
+        assert why
