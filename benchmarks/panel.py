@@ -72,7 +72,7 @@ def place_in_progress(spool: Spool, found: Any) -> None:
 
 
 def worked_ms(panel: Served) -> float:
-    """How long the panel's process has worked until now, whatever else the machine did."""
+    """How long the panel's process has worked until now, no matter what else the machine did."""
     assert panel.process
     tasks = Path(f"/proc/{panel.process.pid}/task").iterdir()
     return sum(int((one / "schedstat").read_text().split()[0]) for one in tasks) / 1e6

@@ -118,7 +118,7 @@ def make_jp2(path: Path, side: int) -> None:
 
 
 def make_bmp(path: Path, side: int) -> None:
-    """24 bits a pixel, from the top; a side of 2,048 needs no padding."""
+    """24 bits per pixel, from the top; a side of 2,048 needs no padding."""
     band = np.ascontiguousarray(np.tile(noise(2048)[..., ::-1], (1, side // 2048, 1)))
     with path.open("wb") as file:
         file.write(struct.pack("<2sIHHI", b"BM", 54 + side * side * 3 & 0xFFFFFFFF, 0, 0, 54))

@@ -125,7 +125,7 @@ def _locked_root(config: Config) -> Iterator[Spool]:
 
 
 def _report_of(error: Exception, config: Config) -> str | None:
-    """A file for whoever mends the defect that `error` is; None for what the machine did."""
+    """A file for anyone who mends the defect that `error` is; None for what the machine did."""
     if isinstance(error, OSError | CytowatchError):
         return None
     text = "".join(traceback.format_exception(error))
@@ -146,7 +146,7 @@ class _Daemon:
         self._looking = Looking(parts)
         self._work = Work(parts, self._presence)
         self._teller = Teller(parts, self._presence, self._work)
-        #: Whether it has come up: what goes wrong then is no matter of the start.
+        #: Whether it has come up: what goes wrong then is not a matter of the start.
         self.started = False
 
     def run(self) -> int:

@@ -104,7 +104,7 @@ EXAMPLES: dict[str, Example] = {
         "Writes to the administrator and waits; does not send it again."),
     "side_too_long": Example("strip.png", "a side of it has 3,000,000 pixels, 2,000,000 are allowed (limits.max_side)",
         "Writes to the administrator and waits; does not send it again."),
-    "too_many_samples": Example("spectral.tif", "it has 900 samples a pixel, 64 are allowed (limits.max_samples)",
+    "too_many_samples": Example("spectral.tif", "it has 900 samples per pixel, 64 are allowed (limits.max_samples)",
         "Writes to the administrator and waits; does not send it again."),
     "too_many_pages": Example("stack.tif", "it has more than 100,000 directories, 100,000 are allowed (limits.max_pages)",
         "Writes to the administrator and waits; does not send it again."),

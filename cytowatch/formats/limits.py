@@ -38,7 +38,7 @@ def of_image(width: int, height: int, limits: Limits, *, samples: int = 1) -> Re
     if samples > limits.max_samples:
         return (
             "too_many_samples",
-            f"it has {samples:,} samples a pixel, {limits.max_samples:,} are allowed "
+            f"it has {samples:,} samples per pixel, {limits.max_samples:,} are allowed "
             "(limits.max_samples)",
         )
     return None

@@ -214,7 +214,7 @@ class Intake:
             lambda room: self._put_room_aside(room, now),
         )
         for folder in self._children:
-            # It does not come to its end without them.
+            # It is not finished without them.
             self._dropped.happened(folder, now)
         self._dropped.finish_some(now, self._folder_quiet_s)
 

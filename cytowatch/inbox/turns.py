@@ -82,7 +82,7 @@ class Turns(Generic[T]):
             with aside.fence("claim", user) as fenced:
                 self._do(one)
             if fenced.failed:
-                # Whoever put it in counts on its end.
+                # Anyone who put it in counts on its end.
                 self._failed(one, fenced.why)
 
     def _take(self) -> tuple[str, T] | None:

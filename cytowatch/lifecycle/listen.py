@@ -10,7 +10,7 @@ from cytowatch.record import names
 
 __all__ = ["Listening"]
 
-#: The least time between two looks whether every folder is watched, as a multiple of what one takes.
+#: The least time between two checks whether every folder is watched, as a multiple of what one takes.
 _UNWATCHED_EVERY = 3000.0
 #: How often the watcher's whole way is tried with a file of our own.
 _POKE_EVERY_S = 10.0
@@ -29,7 +29,7 @@ class Listening:
         self._unwatched = 0
 
     def start(self, now: float) -> None:
-        """Watch; a watcher that cannot be started is told of and tried again."""
+        """Watch; a watcher that cannot be started is reported and tried again."""
         parts = self._parts
         self._again_at, self._since = float("-inf"), now
         rescan_s = parts.config.inbox.rescan_s
@@ -75,7 +75,7 @@ class Listening:
             parts.health.fault("pulse", f"the {part} has not moved for {age_s:.0f} s")
 
     def look_for_unwatched(self, now: float, clock: Callable[[], float]) -> None:
-        """Say so if folders are found by the scan alone; one that is just made may not be watched yet."""
+        """Say so if folders are found only by the scan; one that is just made may not be watched yet."""
         if now < self._look_at:
             return
         began = clock()

@@ -30,7 +30,7 @@ _AGES_EVERY_S = 5.0
 
 
 class Teller:
-    """Guards what was told and when, so that nothing is written that is known; for the main thread only."""
+    """Guards what was reported and when, so that nothing is written that is known; for the main thread only."""
 
     def __init__(self, parts: Parts, presence: Presence, work: Work) -> None:
         self._parts = parts
@@ -55,7 +55,7 @@ class Teller:
             )
 
     def tell(self, now: float, *, force: bool = False) -> None:
-        """Tell of everything, when something is different and it is time."""
+        """Report everything, when something is different and it is time."""
         parts = self._parts
         news = parts.engine.busy or parts.ledger.has_changed or not parts.intake.is_empty
         due_at = self._tell_at + (0.0 if news else _AT_REST_S)
@@ -64,7 +64,7 @@ class Teller:
         began = time.monotonic()
         self._set_gauges(now)
         self._write(now, force=force)
-        # With much in the inboxes, or much that ended lately, to tell of it all takes its time.
+        # With much in the inboxes, or much that ended lately, reporting it all takes its time.
         self._tell_at = now + max(clock.TICK_S, _EVERY * (time.monotonic() - began))
 
     def summary(self) -> str:

@@ -150,7 +150,7 @@ def _level(directory: Directory, width: int) -> LevelEntry:
 
 
 def _samples(path: str) -> int:
-    """Samples a pixel as the file stores them; OpenSlide shows everything as RGBA."""
+    """Samples per pixel as the file stores them; OpenSlide shows everything as RGBA."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

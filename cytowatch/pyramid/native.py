@@ -14,7 +14,7 @@ from cytowatch.record.quoting import quoting
 
 __all__ = ["is_small", "judged", "judged_dicom", "opened"]
 
-#: A flat image up to this many pixels a side stays as it is with ``convert.derive = "large"``.
+#: A flat image up to this many pixels per side stays as it is with ``convert.derive = "large"``.
 _SMALL_PX = 1024
 
 

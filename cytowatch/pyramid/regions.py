@@ -53,7 +53,7 @@ class RegionReader(Protocol):
 
     @property
     def samples(self) -> int:
-        """Samples a pixel."""
+        """Samples per pixel."""
 
     @property
     def dtype(self) -> np.dtype[Any]:

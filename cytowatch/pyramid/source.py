@@ -230,7 +230,7 @@ def normalised(image: Source, before: Sequence[str] = ()) -> tuple[Source, list[
         raise ConversionError("unsupported_samples", f"its samples are of the kind {image.format}")
     if image.bands not in (1, 3):
         kept = 3 if image.bands > 3 else 1
-        done.append(f"it has {image.bands} samples a pixel: the first {kept} are the pyramid")
+        done.append(f"it has {image.bands} samples per pixel: the first {kept} are the pyramid")
         image = image.extract_band(0, n=kept)
     changed = any("16 bits" in line or "16-bit" in line for line in before)
     if image.format == "ushort" and not changed:

@@ -1,4 +1,4 @@
-"""One thing of every kind raises at its own place in one daemon: it is told everywhere, and all else goes on."""
+"""One thing of every kind raises at its own place in one daemon: it is reported everywhere, and all else goes on."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PLACES = {
     "admin.requests.answer_all": ("request", "second"),
     "lifecycle.duties.Duties.do": ("part", "unwatched"),
 }
-#: An event makes up for itself by a scan, and what was not told of a claim is told by its next step.
+#: An event makes up for itself by a scan, and what was not reported of a claim is reported by its next step.
 PASSING = {"dan", "collected"}
 SLIDES = ("seen", "taken", "collected", "hashed", "indexed", "told", "noted")
 
@@ -80,7 +80,7 @@ def test_one_of_each_is_set_aside_and_goes_on(root: Root, tmp_path: Path) -> Non
         for function, (_, which) in PLACES.items()
     )
     slide = builders.aperio_svs(tmp_path / "a.svs")
-    (tmp_path / "asked.png").write_text("this is no image")
+    (tmp_path / "asked.png").write_text("this is not an image")
     root.start()
     for name in SLIDES:
         root.drop(slide, f"{name}.svs")

@@ -1,6 +1,6 @@
 """A technician who has only the share: the twelve cases of `technician`, through a real smbd.
 
-With WRITE_PAGE=1 in the environment the page is written anew from what was seen; then read what changed.
+With WRITE_PAGE=1 in the environment the page is written again from what was seen; then read what changed.
 """
 
 from __future__ import annotations

@@ -222,7 +222,7 @@ def test_a_link_shows_the_same_field(watched: Watched, found: dict[str, dict[str
     settle(page)
     assert np.abs(screen(page) - seen).mean() < 0.5
     assert page.url == address
-    # By hand in the address bar, too; what is no field shows the whole slide.
+    # By hand in the address bar, too; what is not a field shows the whole slide.
     page.evaluate("location.hash = '#x=500&y=400&zoom=2'")
     settle(page)
     now = field(page)

@@ -11,7 +11,7 @@ import cytowatch
 
 PACKAGE = Path(cytowatch.__file__).parent
 _LOOPS = (ast.For, ast.While, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
-#: What a loop goes through that is ours alone: names in capitals, statuses, numbers, what is written out.
+#: What a loop goes through that is only ours: names in capitals, statuses, numbers, what is written out.
 _OURS = re.compile(
     r"(?:sorted|enumerate|list|tuple|reversed|zip)?\(?(?:\w+\.)?_?[A-Z][A-Z0-9_]+(?:\.\w+\(\))?\)?"
     r"|Status(?:\.__members__)?|range\(.*\)|(?:dataclasses\.)?fields\(.*\)|\([^()]*\)|\[[^\[\]]*\]"
@@ -49,7 +49,7 @@ def functions(path: Path, *, whole: bool = False) -> Iterator[tuple[str, ast.Fun
 
 
 def short(function: str) -> str:
-    """The name of a function by its package alone."""
+    """The name of a function by its package only."""
     package, *rest = function.split(".")
     while len(rest) > 1 and not rest[0].lstrip("_")[:1].isupper():
         del rest[0]

@@ -21,7 +21,7 @@ from tests.unit.test_damaged_tree import BAD, SOUND, put
 
 HOUSE = Path(__file__).parents[2]
 
-#: What does not run in the daemon's process, or runs in it for one thing alone, behind the fence of that one.
+#: What does not run in the daemon's process, or runs in it for only one thing, behind the fence of that one.
 APART = {
     "archives": "in a decoder process",
     "pyramid": "in a decoder process",
@@ -40,8 +40,8 @@ APART = {
     "cli.python": "over the interpreter's own folders",
     "config": "what an administrator wrote: what is wrong with it is named, and refused as a whole",
     "durable.failpoints": "what a test has asked for",
-    "record.leftovers": "a table of ours",
-    "record.lacking": "one sentence of ours, in a note behind its own fence",
+    "record.leftovers": "a table of our own",
+    "record.lacking": "one sentence of our own, in a note behind its own fence",
     "aside": "the fence itself",
 }
 
@@ -73,7 +73,7 @@ NEED_NONE = {
         tree.Index._look_at
         tree.Index._stages tree.Index._storage tree.Index._unread tree.Index.again tree.Index.look tree.entries
     """,
-    "names alone, of a folder of ours: nothing is opened": """
+    "only names, of a folder of our own: nothing is opened": """
         admin._in_each admin._leftovers admin._place admin._places admin._storages admin._strangers
         durable.keeps_renames hooks.count_dead inbox._begun inbox.users observe._there observe.keep
         transitions.out_directories transitions.place_of transitions.refuse transitions.without_temporaries
@@ -86,7 +86,7 @@ NEED_NONE = {
     "one uploaded file, fenced where `invariants._fenced` looks at it": """
         admin._hashes admin._one admin._unnamed
     """,
-    "one uploaded file in work: whatever is raised ends that one, in `Engine._run`": """
+    "one uploaded file in work: anything that is raised ends that one, in `Engine._run`": """
         admin.unlink decoder.Child._answer decoder.RemoteChild._wait decoder._check_children
         decoder._check_files decoder._check_hash decoder._check_made decoder._check_tree decoder._differs
         decoder._error decoder._exactly decoder._import_path decoder._inside decoder._is_given decoder._outcome
@@ -97,7 +97,7 @@ NEED_NONE = {
         transitions.clear transitions.corrected transitions.lighten transitions.link transitions.note_hash
         transitions.rebuilt
     """,
-    "one claim: whatever is raised puts its drop aside, in `Intake._take_up` and `Intake.collect`": """
+    "one claim: anything that is raised puts its drop aside, in `Intake._take_up` and `Intake.collect`": """
         inbox.Bundle.changed_at inbox.Bundle.places inbox.Folders._make inbox.Intake._begin
         inbox.Intake._claim_if_ready inbox.Intake._came_before inbox.Intake._ended_with inbox.Intake._is_as_seen inbox.Intake._put_aside
         inbox.Intake._put_off inbox.Parcel.size_bytes inbox._has_source inbox._make_durable inbox._move_all
@@ -149,7 +149,7 @@ NEED_NONE = {
     "until something ends it: what is done in it is in parts, each behind a fence": """
         daemon._Daemon._loop
     """,
-    "one document or one text, held against its types and bounds: what is wrong with it is raised about it alone": """
+    "one document or one text, held against its types and bounds: what is wrong with it is raised about it only": """
         model.UploadedFile.source outside._depth outside.check outside.printable outside.read_file
         record._Table.__init__ record._Table._check_types record._Table.check record._identity record._image
         record._matching record._texts record.alike record.as_dropped record.at_status record.check
@@ -219,14 +219,14 @@ def test_a_new_loop_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("where", ELSEWHERE.values())
 def test_what_is_tried_elsewhere_is_there(where: str) -> None:
-    """A test that was renamed is named anew."""
+    """A test that was renamed is named again."""
     path, _, name = where.partition("::")
     assert f"def {name}(" in (HOUSE / path).read_text()
 
 
 @pytest.mark.parametrize("kind", failpoints.POISONS.values())
 def test_a_reload_before_the_start(kind: type[Exception]) -> None:
-    """Whatever it raises, the old configuration holds."""
+    """No matter what it raises, the old configuration holds."""
 
     def reload() -> Config:
         raise kind("it broke")

@@ -1,4 +1,4 @@
-"""Whatever one thing raises in a loop over users, drops, claims, folders or events: the others are served."""
+"""One thing may raise anything in a loop over users, drops, claims, folders or events: the others are served."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_one_costs_itself_alone_and_goes_on(
 
 
 def test_what_lies_beside_the_inboxes(inboxes: Inboxes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is told as set aside, and by its own reason when the cause is gone."""
+    """It is reported as set aside, and by its own reason when the cause is gone."""
     inboxes.drop("stray")
     for number, kind in enumerate(failpoints.POISONS):
         with poisoned(monkeypatch, "inbox.scan.stray", "stray", kind):
@@ -188,7 +188,7 @@ def test_a_claim_that_was_left_half_done(
     "function", ["inbox.dropped.Dropped.finish_some", "inbox.intake.Intake._name_children"]
 )
 def test_a_dropped_folder(function: str, cases: Cases, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The others come to their end; it does when the cause is gone."""
+    """The others are finished; it is when the cause is gone."""
     for number, kind in enumerate(failpoints.POISONS):
         bad, good = f"bad{number}", f"good{number}"
         with poisoned(monkeypatch, function, f"ann/{bad}", kind):
@@ -248,7 +248,7 @@ def test_a_file_of_a_folder_that_lacks_its_mark(
 
 
 class Watched:
-    """A watcher on two inboxes; whom it told of, and how often all was to be scanned."""
+    """A watcher on two inboxes; whom it reported, and how often all was to be scanned."""
 
     def __init__(self, root: Path, mode: str) -> None:
         self.inbox, self.requests = root / "inbox", root / "requests"

@@ -102,6 +102,11 @@ WORDS = (
         instead="per",
     ),
     Words(
+        found=r"\b(?:samples|bytes|bits|pixels|tiles|fsyncs) an? (?:pixel|level|claim|sample|side|member)\b(?! has\b)",
+        example="It has five samples a pixel.",
+        instead="per",
+    ),
+    Words(
         found=r"\bleave out an? (?:id|one) that\b",
         example="Leave out an id that you have seen.",
         instead="ignore any id you have already processed",

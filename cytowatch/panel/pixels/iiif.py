@@ -153,5 +153,5 @@ def _size(size: str, width: int, height: int) -> tuple[int, int]:
             raise RefusedError("size: pictures are not enlarged", 501)
         raise RefusedError("size: larger than the region; pictures are not enlarged")
     if w > _MOST_SIDE or h > _MOST_SIDE or w * h > _MOST_AREA:
-        raise RefusedError(f"size: at most {_MOST_SIDE} pixels a side and {_MOST_AREA:,} in all")
+        raise RefusedError(f"size: at most {_MOST_SIDE} pixels per side and {_MOST_AREA:,} in all")
     return w, h

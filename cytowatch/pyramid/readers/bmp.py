@@ -21,7 +21,7 @@ _OS2_HEADER_BYTES = 12
 
 
 class _Rows:
-    """24 bits a pixel, or 16 or 32 cut up by masks; rows padded to four bytes, mostly upward."""
+    """24 bits per pixel, or 16 or 32 cut up by masks; rows padded to four bytes, mostly upward."""
 
     def __init__(
         self,

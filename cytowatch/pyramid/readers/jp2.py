@@ -230,7 +230,7 @@ def _region(
 def _whole(stream: _Codestream, boxes: Boxes, end: int, config: Config, stored: Samples) -> Pixels:
     width, height = stream.pixels
     [(begin, _)] = stream.parts[-1]
-    # OpenJPEG holds four bytes a sample, imagecodecs copies them out.
+    # OpenJPEG holds four bytes per sample, imagecodecs copies them out.
     need = width * height * len(stream.components) * 6 + 2 * (end - begin)
     check_memory(need, config, "it has no tiles, and decoding it whole")
     data = stream.main + pread(stream.descriptor, end - begin, begin)
@@ -253,7 +253,7 @@ def _decoded(data: bytes, stored: Samples, *, threads: int | None) -> Pixels:
         raise damaged(error) from error
     pixels = pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]
     if pixels.shape[2] != stored.stored:
-        raise damaged(f"it has {pixels.shape[2]} samples a pixel, not {stored.stored}")
+        raise damaged(f"it has {pixels.shape[2]} samples per pixel, not {stored.stored}")
     return stored.plain(pixels)
 
 

@@ -163,7 +163,7 @@ def samples(boxes: Sequence[tuple[bytes, bytes]], depths: Sequence[int]) -> Samp
         done.append("its last sample was taken for transparency: nothing in it says what it is")
     if count > means.colours + (means.alpha is not None):
         first = "first is" if means.colours == 1 else f"first {means.colours} are"
-        done.append(f"it has {count} samples a pixel: the {first} the pyramid")
+        done.append(f"it has {count} samples per pixel: the {first} the pyramid")
     return Samples(
         stored=len(depths),
         bits=_bits(depths[0]),

@@ -243,7 +243,7 @@ class Page:
             yield "converted from YCbCr to RGB"
         if stored > kept + (self._means.alpha is not None):
             first = "first is" if kept == 1 else f"first {kept} are"
-            yield f"it has {stored} samples a pixel: the {first} the pyramid"
+            yield f"it has {stored} samples per pixel: the {first} the pyramid"
 
     def _plain(self, pixels: Pixels) -> Pixels:
         """Its colours as grey, RGB or inks, and its transparency if it has one."""
@@ -313,7 +313,7 @@ def _check_kind(page: Any, kind: int, stored: int, colours: int) -> None:
         )
     name = _KINDS[kind]
     if stored < colours:
-        raise damaged(f"{name} takes {colours} samples a pixel, it has {stored}")
+        raise damaged(f"{name} takes {colours} samples per pixel, it has {stored}")
     if kind in (0, 1, 2, PALETTE) or (kind == YCBCR and page.compression in DECODED):
         return
     bits, plain = ("8", [np.uint8]) if kind == YCBCR else ("8 or 16", [np.uint8, np.uint16])

@@ -13,7 +13,7 @@ from cytowatch.record.errors import ConversionError
 
 __all__ = ["Whole", "by_pillow"]
 
-#: Bytes a pixel that Pillow needs at most: its own four, a converted copy, and ours.
+#: Bytes per pixel that Pillow needs at most: its own four, a converted copy, and ours.
 _PILLOW_BYTES = 12
 
 

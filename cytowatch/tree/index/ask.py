@@ -92,7 +92,7 @@ class Questions(ABC):
         final
             Only what is finished.
         few
-            The requested statuses have few rows: only those are read, whatever the order.
+            The requested statuses have few rows: only those are read, in any order.
         sort
             One of `SORTS`.
         limit
