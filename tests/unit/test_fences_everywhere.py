@@ -105,7 +105,7 @@ NEED_NONE = {
         inbox.claim
     """,
     "one request, fenced in `requests.answer_all`": """
-        admin._give_back admin._hash admin._unlink_everywhere admin.by_daemon admin.originals admin.published
+        admin._give_back admin._hash admin._unlink_everywhere admin.by_daemon admin.published
         admin.remove admin.verify inbox.Unit.named inbox.Unit.is_set inbox._free inbox._inner inbox.give_back
         record.named_as record.originals
     """,
