@@ -352,7 +352,7 @@ class Intake:
         own = bundle.folder is None or bundle.head.drop.path in self._markers
         parcel = Parcel(
             members=members,
-            warnings=self._came_before(bundle),
+            warnings=(*self._came_before(bundle), *filter(None, [bundle.arrived_in_parts])),
             folder=f"{bundle.room}/{folder}" if folder else None,
             # The marker of a dropped folder stays until the folder is finished.
             marker=marker if own else None,
