@@ -70,8 +70,8 @@ NEED_NONE = {
         inbox.Rooms.take_up inbox.Sweep._look inbox.Sweep._look_on inbox.Sweep.go_on inbox._inside inbox.scan
         inbox.steps lifecycle.Ledger._take_notes_of_what_they_came_in lifecycle.Ledger.again
         lifecycle.Ledger.count_tree lifecycle.status_page observe.Drops.without_their_root
-        tree.Index._look_at
-        tree.Index._stages tree.Index._storage tree.Index._unread tree.Index.again tree.Index.look tree.entries
+        tree.Reconciling._look_at
+        tree.Reconciling._stages tree.Reconciling._storage tree.Reconciling._unread tree.Reconciling.again tree.Reconciling.look tree.entries
     """,
     "only names, of a folder of our own: nothing is opened": """
         admin._in_each admin._leftovers admin._place admin._places admin._storages admin._strangers
@@ -137,7 +137,7 @@ NEED_NONE = {
         inbox.Turns._take inbox.Watcher.alive inbox.Watcher.start inbox.Watcher.unwatched inbox._watches
         inbox.counts inbox.left inbox.listed lifecycle.Asked.forget_wakeups lifecycle.Asked.signals
         lifecycle.Estimates.forget_all_but lifecycle.Indexing.look_for_vanished lifecycle.Ledger.progress
-        lifecycle.Duties._defect lifecycle.Duties.hear_others lifecycle.Rates.bytes_per_s
+        lifecycle.Delays.after_s lifecycle.Delays.claimed lifecycle.Duties._defect lifecycle.Duties.hear_others lifecycle.Rates.bytes_per_s
         lifecycle.Rates.forget_all_but lifecycle.Waiting.pause lifecycle._ended lifecycle._pixels
         observe.Health.clear observe.Metrics._zero observe.Metrics.set_files observe.Metrics.set_oldest
         observe.Metrics.set_waiting observe.Metrics.text observe.Pulse.still observe.ended_line
@@ -157,8 +157,8 @@ NEED_NONE = {
         tree._check tree._checked tree._row
     """,
     "rows of the index, whose columns have types; a damaged one is made again": """
-        tree.Index._gone tree.Index._make tree.Index._odd tree.Index._write tree.Index._write_unread
-        tree.Index.due tree.Index.held tree.Questions._rows tree.Questions.distinct tree.Questions.images_of tree.Questions.beginning tree.Questions.ended_since
+        tree.Reconciling._gone tree.Database._make tree.Database._odd tree.Reconciling._write tree.Reconciling._write_unread
+        tree.Reconciling.due tree.Index.held tree.Questions._rows tree.Questions.distinct tree.Questions.images_of tree.Questions.beginning tree.Questions.ended_since
         tree.Questions.select tree.Questions.tally tree.content_key tree.recall tree.rows
     """,
     "the root itself, made and checked by a start, which waits or says what is wrong": """
