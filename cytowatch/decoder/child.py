@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from cytowatch.config import Config
-from cytowatch.decoder import answers, wire
+from cytowatch.decoder import answers, unchanged, wire
 from cytowatch.decoder.ends import ChildCrashed, Stopped
 from cytowatch.decoder.pace import Pace
 from cytowatch.model import CheckRoom, Outcome, Progress
@@ -106,7 +106,8 @@ class Child:
         Raises
         ------
         IngestError, TransientError
-            What the stage raised, as `answers.understood` says; or what `check_room` or `check_disk` raised.
+            What the stage raised, as `answers.understood` says; or what `check_room` or `check_disk` raised;
+            or what was derived is not what the answer says.
         ChildCrashed, ChildTimedOut
             The child gave no answer; it is gone.
         Stopped
@@ -137,7 +138,41 @@ class Child:
             raise
         if outcome.status.is_final:
             self.end()
+            outcome = self._hashed(status, manifest, outcome, out, pace, progress, stop)
         return outcome
+
+    def _hashed(
+        self,
+        status: Status,
+        manifest: Manifest,
+        outcome: Outcome,
+        out: Path,
+        pace: Pace,
+        progress: Progress,
+        stop: threading.Event | None,
+    ) -> Outcome:
+        """The outcome with the hashes of what was derived: until now a thread of the child could write to it."""
+
+        def look() -> None:
+            if stop is not None and stop.is_set():
+                raise Stopped("the daemon stops")
+            if pace.whole_left_s <= 0:
+                raise pace.passed()
+
+        if "files" not in outcome.changes:
+            # Nothing was made: what is published already is verified.
+            return outcome
+        most = self._config.limits.archive_max_entries
+        answers.check(status, manifest, outcome, most_children=most)
+        derived = out.parent / "derived"
+        files = unchanged.with_hashes(
+            status,
+            derived if derived.exists() else out,
+            outcome.changes["files"],
+            progress=progress,
+            look=look,
+        )
+        return Outcome(status=outcome.status, changes={**outcome.changes, "files": files})
 
     def _answer(
         self,
