@@ -70,8 +70,8 @@ NEED_NONE = {
         inbox.Rooms.take_up inbox.Sweep._look inbox.Sweep._look_on inbox.Sweep.go_on inbox._inside inbox.scan
         inbox.steps lifecycle.Ledger._take_notes_of_what_they_came_in lifecycle.Ledger.again
         lifecycle.Ledger.count_tree lifecycle.status_page observe.Drops.without_their_root
-        tree.Index._look_at
-        tree.Index._stages tree.Index._storage tree.Index._unread tree.Index.again tree.Index.look tree.entries
+        tree.Reconciling._look_at
+        tree.Reconciling._stages tree.Reconciling._storage tree.Reconciling._unread tree.Reconciling.again tree.Reconciling.look tree.entries
     """,
     "only names, of a folder of our own: nothing is opened": """
         admin._in_each admin._leftovers admin._place admin._places admin._storages admin._strangers
@@ -107,9 +107,10 @@ NEED_NONE = {
     "one request, fenced in `requests.answer_all`": """
         admin._give_back admin._hash admin._unlink_everywhere admin.by_daemon admin.published
         admin.remove admin.verify inbox.Unit.named inbox.Unit.is_set inbox._free inbox._inner inbox.give_back
+        record.named_as record.originals
     """,
     "one note, or one delivery: fenced where it is made, in `hooks` and `observe`": """
-        hooks._checked observe.Drops._drop observe.Drops._is_replaced observe.Drops._later observe.Drops._lost
+        hooks._checked observe.Drops._look_again_at_what_it_came_in observe.Drops._drop observe.Drops._is_replaced observe.Drops._later observe.Drops._lost
         observe.Drops._made observe.Drops._succeeded_after observe.Drops._sum observe.Drops._unpath
         observe.Drops.expire observe.Drops.folder observe.Drops.put observe._is_settled observe._is_told
         observe._lost_paths observe._of_user observe._of_folder observe.seen observe.Sum.bad observe._notes observe._says observe._table observe.of_many observe.text
@@ -136,7 +137,7 @@ NEED_NONE = {
         inbox.Turns._take inbox.Watcher.alive inbox.Watcher.start inbox.Watcher.unwatched inbox._watches
         inbox.counts inbox.left inbox.listed lifecycle.Asked.forget_wakeups lifecycle.Delays.after_s lifecycle.Delays.claimed lifecycle.Asked.signals
         lifecycle.Estimates.forget_all_but lifecycle.Indexing.look_for_vanished lifecycle.Ledger.progress
-        lifecycle.Duties._defect lifecycle.Duties.hear_others lifecycle.Rates.bytes_per_s
+        lifecycle.Delays.after_s lifecycle.Delays.claimed lifecycle.Duties._defect lifecycle.Duties.hear_others lifecycle.Rates.bytes_per_s
         lifecycle.Rates.forget_all_but lifecycle.Waiting.pause lifecycle._ended lifecycle._pixels
         observe.Health.clear observe.Metrics._zero observe.Metrics.set_files observe.Metrics.set_oldest
         observe.Metrics.set_waiting observe.Metrics.text observe.Pulse.still observe.ended_line
@@ -156,8 +157,8 @@ NEED_NONE = {
         tree._check tree._checked tree._row
     """,
     "rows of the index, whose columns have types; a damaged one is made again": """
-        tree.Index._gone tree.Index._make tree.Index._odd tree.Index._write tree.Index._write_unread
-        tree.Index.due tree.Index.held tree.Questions._rows tree.Questions.distinct tree.Questions.images_of tree.Questions.beginning tree.Questions.ended_since
+        tree.Reconciling._gone tree.Database._make tree.Database._odd tree.Reconciling._write tree.Reconciling._write_unread
+        tree.Reconciling.due tree.Index.held tree.Questions._rows tree.Questions.distinct tree.Questions.images_of tree.Questions.beginning tree.Questions.ended_since
         tree.Questions.select tree.Questions.tally tree.content_key tree.recall tree.rows
     """,
     "the root itself, made and checked by a start, which waits or says what is wrong": """
