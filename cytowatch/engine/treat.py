@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cytowatch import durable
 from cytowatch.decoder.answers import ClaimedFaultError
-from cytowatch.decoder.child import ChildCrashed, Stopped
+from cytowatch.decoder.ends import ChildCrashed, Stopped
 from cytowatch.engine import duplicates
 from cytowatch.engine.doubts import is_real
 from cytowatch.engine.duplicates import Gone, Linked, Wait
