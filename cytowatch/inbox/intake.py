@@ -510,6 +510,10 @@ class Intake:
                     self._settler.busy(track, waiting, now)
                 case "other_filesystem" | "unreadable":
                     self._settler.busy(track, waiting, now, quiet_s=_LOOK_AGAIN_S)
+                case "not_permitted":
+                    # Somebody must mend it: the longer it waits, the rarer it is tried.
+                    pause_s = max(_SOON_S, (now - bundle.changed_at) / 10)
+                    self._settler.busy(track, waiting, now, quiet_s=min(_LOOK_AGAIN_S, pause_s))
                 case "not_an_image":
                     self._settler.stuck(track, waiting)
                 case _:
