@@ -10,8 +10,19 @@ from cytowatch.config import Config
 from cytowatch.record.entries import Manifest
 from cytowatch.record.status import Status
 
-__all__ = ["CheckRoom", "Fingerprint", "Mpp", "Outcome", "Progress", "Size", "UploadedFile"]
+__all__ = [
+    "SCRATCH",
+    "CheckRoom",
+    "Fingerprint",
+    "Mpp",
+    "Outcome",
+    "Progress",
+    "Size",
+    "UploadedFile",
+]
 
+#: The folder in ``out.<attempt>`` for what decoders cannot keep in memory; it goes with the attempt.
+SCRATCH = "scratch"
 #: Told the share of the stage that is done, 0.0 to 1.0; may be called as often as one likes.
 Progress = Callable[[float], None]
 

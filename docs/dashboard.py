@@ -47,62 +47,127 @@ def _quantile(share: float) -> str:
     return f"histogram_quantile({share}, {inside})"
 
 
+def _an_hour(metric: str, labels: str = "") -> str:
+    """How much a counter grew in the last hour: a whole number of slides, not a rate that is scaled up."""
+    return f"increase({_of(metric, labels)}[1h])"
+
+
 _GOOD = 'status=~"DEPLOYED|CONVERTED"'
 _BAD = 'status=~"ERROR_.*"'
 _WORK = 'status=~"UPLOADED|DETECTING_FORMAT|EXTRACTING_DATA|CONVERTING|DEPLOYING"'
+_LATE = "cytowatch_deployed_after_seconds"
+_WITHIN = 'le="900.0"'
+#: The share of the last day's slides that were deployed within 15 minutes of their last byte.
+_IN_TIME = f"sum(increase({_of(_LATE + '_bucket', _WITHIN)}[1d])) / sum(increase({_of(_LATE + '_count')}[1d]))"
+#: Of the daemon, not of other programs on the machine.
+_OURS = 'job="cytowatch"'
 
 PANELS = (
     Panel(title="Slides in storage", kind="stat", width=4, height=4, unit="short",
-          about="Deployed and converted, all users.",
+          about="Counts the slides of all users that are deployed or converted.",
           queries=((f"sum({_of('cytowatch_files', _GOOD)})", ""),)),
-    Panel(title="In work", kind="stat", width=4, height=4, about="Received and not at their end.",
+    Panel(title="In work", kind="stat", width=4, height=4,
+          about="Counts the uploaded files that were received and are not finished.",
           queries=((f"sum({_of('cytowatch_files', _WORK)})", ""),),
           steps=((_GREEN, None), (_YELLOW, 1000))),
-    Panel(title="Waiting in inboxes", kind="stat", width=4, height=4, about="Drops that are not claimed yet.",
+    Panel(title="Waiting in inboxes", kind="stat", width=4, height=4,
+          about="Counts the drops that still lie in an inbox, for any reason.",
           queries=((f"sum({_of('cytowatch_inbox_waiting_files')})", ""),)),
-    Panel(title="In error", kind="stat", width=4, height=4, about="Kept until they are retried, returned or removed.",
+    Panel(title="In error", kind="stat", width=4, height=4,
+          about="Counts the uploaded files in error; their originals are kept until they are retried, returned or removed.",
           queries=((f"sum({_of('cytowatch_files', _BAD)})", ""),),
           steps=((_GREEN, None), (_YELLOW, 1), (_RED, 50))),
     Panel(title="Oldest drop", kind="stat", width=4, height=4, unit="s",
-          about="How long the oldest drop waits, for any cause.",
+          about="Shows how long the oldest drop has waited in its inbox.",
           queries=((f"max({_of('cytowatch_inbox_oldest_waiting_seconds')})", ""),),
           steps=((_GREEN, None), (_YELLOW, 3600), (_RED, 86400))),
-    Panel(title="Last scan", kind="stat", width=4, height=4, unit="s", about="Since all inboxes were looked at.",
+    Panel(title="Last scan", kind="stat", width=4, height=4, unit="s",
+          about="Shows how long ago all inboxes were last looked at.",
           queries=((f"time() - max({_of('cytowatch_last_scan_timestamp_seconds')})", ""),),
           steps=((_GREEN, None), (_YELLOW, 120), (_RED, 600))),
-    Panel(title="Inflow: bytes received", unit="binBps", about="Claimed from the inboxes, a second.",
+    Panel(title="Deployed in time, last day", kind="stat", width=6, height=4, unit="percentunit",
+          about="Shows the share of slides that were deployed within 15 minutes of their last byte; the objective is 99 %.",
+          queries=((_IN_TIME, ""),),
+          steps=((_RED, None), (_YELLOW, 0.95), (_GREEN, 0.99))),
+    Panel(title="Missing from storage", kind="stat", width=6, height=4,
+          about="Counts the slides that something other than cytowatch deleted; `cytowatch verify` lists them.",
+          queries=((f"sum({_of('cytowatch_storage_missing_files')})", ""),),
+          steps=((_GREEN, None), (_RED, 1))),
+    Panel(title="Notifications given up", kind="stat", width=6, height=4,
+          about="Counts the deliveries to hooks that were given up; `cytowatch hooks --retry` sends them again.",
+          queries=((f"sum({_of('cytowatch_hooks_dead')})", ""),),
+          steps=((_GREEN, None), (_YELLOW, 1))),
+    Panel(title="Set aside, last hour", kind="stat", width=6, height=4,
+          about="Counts the things that met an unexpected error and are tried again while all others go on.",
+          queries=((f"sum({_an_hour('cytowatch_set_aside_total')})", ""),),
+          steps=((_GREEN, None), (_YELLOW, 1))),
+    Panel(title="Inflow: bytes received", unit="binBps", about="Shows the bytes that were claimed from the inboxes, per second.",
           queries=((f"sum({_per_second('cytowatch_received_bytes_total')})", "received"),)),
-    Panel(title="Outflow: slides an hour", bars=True, stacked=True, about="By how they ended.",
-          queries=((f"3600 * sum by (status) ({_per_second('cytowatch_uploads_total')})", "{{status}}"),)),
-    Panel(title="Statuses now", stacked=True, about="Everything on its way, by stage.",
+    Panel(title="Outflow: slides in the last hour", bars=True, stacked=True,
+          about="Counts the uploaded files that finished in the hour before each point, by how they ended.",
+          queries=((f"sum by (status) ({_an_hour('cytowatch_uploads_total')})", "{{status}}"),)),
+    Panel(title="Statuses now", stacked=True, about="Counts everything that is in work, by its stage.",
           queries=((f"sum by (status) ({_of('cytowatch_files', _WORK)})", "{{status}}"),)),
-    Panel(title="Waiting, and why", stacked=True, about="Drops in the inboxes.",
+    Panel(title="Waiting, and why", stacked=True, about="Counts the drops in the inboxes by what they wait for; docs/reasons.md explains each word.",
           queries=((f"sum by (why) ({_of('cytowatch_inbox_waiting_files')}) > 0", "{{why}}"),)),
-    Panel(title="Time in each stage, half of all", unit="s", about="The median.",
+    Panel(title="Time in each stage, median", unit="s", about="Half of the uploaded files took less than this; dropped folders are not counted.",
           queries=((_quantile(0.5), "{{stage}}"),)),
-    Panel(title="Time in each stage, 95 of 100", unit="s", about="The slow ones.",
+    Panel(title="Time in each stage, 95th percentile", unit="s", about="Of 100 uploaded files 95 took less than this; dropped folders are not counted.",
           queries=((_quantile(0.95), "{{stage}}"),)),
-    Panel(title="Errors an hour, by reason", bars=True, stacked=True, about="docs/reasons.md says what to do for each.",
-          queries=((f"3600 * sum by (reason) ({_per_second('cytowatch_errors_total')}) > 0", "{{reason}}"),)),
-    Panel(title="Decoders that crashed, an hour", bars=True, stacked=True, about="By signal; each cost one attempt at one slide.",
-          queries=((f"3600 * sum by (signal) ({_per_second('cytowatch_worker_crashes_total')})", "{{signal}}"),)),
-    Panel(title="Workers", about="Busy of all.",
+    Panel(title="From the last byte to deployment", unit="s",
+          about="Shows how long half, and 95 of 100, of the last hour's slides took from their last byte to their deployment.",
+          queries=tuple(
+              (f"histogram_quantile({share}, sum by (le) ({_an_hour(_LATE + '_bucket')}))", legend)
+              for share, legend in ((0.5, "median"), (0.95, "95th percentile"))
+          )),
+    Panel(title="Errors in the last hour, by reason", bars=True, stacked=True,
+          about="Counts the errors of the hour before each point; docs/reasons.md says what to do for each reason.",
+          queries=((f"sum by (reason) ({_an_hour('cytowatch_errors_total')}) > 0", "{{reason}}"),)),
+    Panel(title="Decoders that crashed in the last hour", bars=True, stacked=True,
+          about="Counts crashes by signal; each one cost one attempt at one slide.",
+          queries=((f"sum by (signal) ({_an_hour('cytowatch_worker_crashes_total')})", "{{signal}}"),)),
+    Panel(title="Workers", about="Compares the workers that are busy with all there are.",
           queries=((f"sum({_of('cytowatch_workers_busy')})", "busy"), (f"sum({_of('cytowatch_workers')})", "all"))),
-    Panel(title="Pixels converted a second", unit="short", about="Level 0 of derived pyramids, counted at their end.",
-          queries=((f"sum({_per_second('cytowatch_converted_pixels_total')})", "pixels"),)),
-    Panel(title="Disk", unit="bytes", about="Free, and what is kept free or reserved for what is in work.",
+    Panel(title="Pixels converted", unit="short", about="Shows the pixels of level 0 of derived pyramids per second, counted when each is finished.",
+          queries=((f"sum({_per_second('cytowatch_converted_pixels_total')})", "pixels per second"),)),
+    Panel(title="Disk", unit="bytes", about="Compares what is free with what is kept free, including what work in progress may still write.",
           queries=((f"min({_of('cytowatch_disk_free_bytes')})", "free"), (f"max({_of('cytowatch_disk_reserved_bytes')})", "reserved"))),
-    Panel(title="Inodes", unit="short", about="Free, and what is kept free; 0 of 0 where the filesystem counts none.",
+    Panel(title="Inodes", unit="short", about="Compares the free inodes with those kept free; both are 0 where the filesystem does not count them.",
           queries=((f"min({_of('cytowatch_inodes_free')})", "free"), (f"max({_of('cytowatch_inodes_reserved')})", "reserved"))),
-    Panel(title="Oldest in work", unit="s", about="Since it was received, by stage.",
+    Panel(title="Oldest in work", unit="s", about="Shows the time since the oldest uploaded file of each stage was received; dropped folders are not counted.",
           queries=((f"max by (status) ({_of('cytowatch_oldest_file_age_seconds', _WORK)})", "{{status}}"),)),
-    Panel(title="Watcher", width=8, height=6, about="1 while events come from all inboxes.",
+    Panel(title="Watcher", width=8, height=6, about="Is 1 while the kernel sends events from all inboxes.",
           queries=((f"min({_of('cytowatch_watcher_alive')})", "alive"),)),
-    Panel(title="Found by the scan", width=8, height=6, bars=True, about="Drops that no event had announced, per hour.",
-          queries=((f"3600 * sum({_per_second('cytowatch_rescan_found_total')})", "drops"),)),
-    Panel(title="Held", width=8, height=6, about="1 where decoders are held by Landlock; 1 while anybody is paused.",
+    Panel(title="Found by the scan in the last hour", width=8, height=6, bars=True,
+          about="Counts the drops that no event announced, and that the scan found.",
+          queries=((f"sum({_an_hour('cytowatch_rescan_found_total')})", "drops"),)),
+    Panel(title="Sandbox and pauses", width=8, height=6,
+          about="The sandbox is 1 while Landlock and seccomp hold decoders; paused is 1 while anybody is paused.",
           queries=((f"min({_of('cytowatch_sandbox_enabled')})", "sandbox"), (f"max({_of('cytowatch_paused')})", "paused"))),
+    Panel(title="Daemon: processor time", width=8, height=6, unit="percentunit",
+          about="Shows the processor time of the daemon itself, without its decoders; 100 % is one core.",
+          queries=((f"rate({_of('process_cpu_seconds_total', _OURS)}[$__rate_interval])", "{{instance}}"),)),
+    Panel(title="Daemon: memory", width=8, height=6, unit="bytes",
+          about="Shows the memory that the daemon itself holds, without its decoders.",
+          queries=((_of("process_resident_memory_bytes", _OURS), "{{instance}}"),)),
+    Panel(title="Daemon: open files", width=8, height=6,
+          about="Compares the daemon's open file descriptors with the most it may have.",
+          queries=((_of("process_open_fds", _OURS), "open"), (_of("process_max_fds", _OURS), "limit"))),
 )  # fmt: skip
+
+#: A line over all panels where the daemon began, which explains a change that a restart made.
+_RESTARTS = {
+    "name": "Starts of the daemon",
+    "datasource": _SOURCE,
+    "enable": True,
+    "hide": False,
+    "iconColor": "orange",
+    "expr": f"{_of('process_start_time_seconds', _OURS)} * 1000",
+    "useValueForTime": True,
+    "step": "60s",
+    "titleFormat": "cytowatch started",
+    "textFormat": "{{instance}}",
+}
 
 
 def _panel(number: int, panel: Panel, x: int, y: int) -> dict[str, Any]:
@@ -191,7 +256,7 @@ def dashboard() -> dict[str, Any]:
         "time": {"from": "now-6h", "to": "now"},
         "timezone": "browser",
         "templating": {"list": [source, instance]},
-        "annotations": {"list": []},
+        "annotations": {"list": [_RESTARTS]},
         "panels": panels,
     }
 

@@ -101,7 +101,8 @@ def retry(spool: Spool, id_: UploadedFileId, *, now: datetime) -> str:
     native = place.manifest["format"] is not None and place.manifest["format"]["native"]
     # What was derived went with the error, so a pyramid is derived again before it is deployed.
     again = Status.CONVERTING if failed is Status.DEPLOYING and not native else failed
-    if place.manifest["format"] is None:
+    if place.manifest["format"] is None or place.manifest["error"]["reason"] == "changed":
+        # By its bytes, as if it had just come.
         again = Status.DETECTING_FORMAT
     with _held(place.path):
         manifest.write(place.path, manifest.at_status(place.manifest, again, now=now))

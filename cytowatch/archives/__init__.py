@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from cytowatch import durable
 from cytowatch.archives import tars, zips
 from cytowatch.archives.common import Budget, DamagedMember
 from cytowatch.archives.encodings import AUTO
@@ -55,7 +56,7 @@ class _Taker:
             with open(file, "xb") as target:
                 size_bytes = write(target)
         except DamagedMember as error:
-            os.unlink(file)
+            durable.empty(file)
             self.passed.append((path, str(error)))
             return
         self.done[path] = Unpacked(path=path, raw=raw, file=file, size_bytes=size_bytes)

@@ -18,6 +18,7 @@ from cytowatch.cli import port, python, samba
 from cytowatch.cli.page import aside_text
 from cytowatch.config import Config
 from cytowatch.decoder import sandbox, walls
+from cytowatch.durable import owner
 from cytowatch.inbox import scan
 from cytowatch.inbox.claim import lease, prepare_process
 from cytowatch.record import names
@@ -93,6 +94,7 @@ def _root(config: Config) -> Iterator[Result]:
     yield from _inboxes(spool, config, running=pid is not None)
     yield _power(spool)
     yield _lease(spool)
+    yield _ownership(pid)
     yield from _set_aside(spool)
 
 
@@ -180,6 +182,22 @@ def _lease(spool: Spool) -> Result:
         else "not granted here: drops must be quiet for inbox.fallback_quiet_s instead"
     )
     return Result("leases", answer == "granted" or None, said)
+
+
+def _ownership(pid: int | None) -> Result:
+    """Whether who dropped a slide can still write to it: as the running daemon may, or who asks."""
+    try:
+        taken = owner.may_take(pid)
+    except (OSError, ValueError) as error:
+        return Result("ownership", None, f"the daemon's capabilities cannot be read: {error}")
+    who = "the daemon" if pid is not None else "a daemon with the rights of this command"
+    said = (
+        f"{who} takes each slide at the claim: nobody else can write to it from then on"
+        if taken
+        else f"{who} may not take the files of other users (CAP_CHOWN, CAP_FOWNER): such a slide is hashed "
+        "twice and compared when it is published, and a later change is found only by `cytowatch verify`"
+    )
+    return Result("ownership", True if taken else None, said)
 
 
 def _sandbox(config: Config) -> Iterator[Result]:

@@ -5,11 +5,9 @@ A completion never fails: where there is no tree, or no index yet, nothing is of
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import typer
 
@@ -67,11 +65,8 @@ _ACTS_ON = MappingProxyType(
 )
 
 
-def ids(context: Any, _parameter: object, incomplete: str) -> Any:
-    """Ids that begin so, or have four characters that do, and names: of what the command can act on.
-
-    It is a ``shell_complete``, since typer drops what does not begin with the word from an ``autocompletion``.
-    """
+def ids(context: typer.Context, incomplete: str) -> list[str]:
+    """Ids, their four characters and names that begin so: of what the command can act on."""
     some = _ACTS_ON.get(context.info_name or "", tuple(Status))
 
     def offer(spool: Spool, begun: str) -> Iterable[str]:
@@ -87,15 +82,14 @@ def ids(context: Any, _parameter: object, incomplete: str) -> Any:
 
 
 def _offered(rows: Iterable[Row], begun: str) -> Iterable[str]:
-    # bash puts an id in the place of its four characters; other shells only take what begins so.
-    whole = os.environ.get("_CYTOWATCH_COMPLETE", "").endswith("bash")
     names = set()
     for row in rows:
         short = row.id.split("-")[2]
         if row.id.startswith(begun):
             yield row.id
         elif short.startswith(begun):
-            yield row.id if whole else short
+            # Every command takes them for the id, and a shell drops what does not begin with the word.
+            yield short
         elif not set(row.name) & _SPECIAL and row.name not in names:
             # A name stands for its uploaded file; one with a space in it no shell would keep together.
             names.add(row.name)

@@ -22,12 +22,12 @@ __all__ = [
     "UserOption",
 ]
 
-IdArgument = Annotated[str, typer.Argument(metavar="ID", shell_complete=complete.ids)]
-IdArguments = Annotated[list[str], typer.Argument(metavar="ID...", shell_complete=complete.ids)]
+IdArgument = Annotated[str, typer.Argument(metavar="ID", autocompletion=complete.ids)]
+IdArguments = Annotated[list[str], typer.Argument(metavar="ID...", autocompletion=complete.ids)]
 IdsOrNone = Annotated[
-    list[str] | None, typer.Argument(metavar="[ID...]", shell_complete=complete.ids)
+    list[str] | None, typer.Argument(metavar="[ID...]", autocompletion=complete.ids)
 ]
-IdToExport = Annotated[str | None, typer.Argument(metavar="[ID]", shell_complete=complete.ids)]
+IdToExport = Annotated[str | None, typer.Argument(metavar="[ID]", autocompletion=complete.ids)]
 UserOption = Annotated[
     str | None,
     typer.Option(

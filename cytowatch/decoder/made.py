@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +19,7 @@ import structlog
 from cytowatch import durable, outside
 from cytowatch.config.keys import Storage
 from cytowatch.decoder.answers import refused
+from cytowatch.model import SCRATCH
 from cytowatch.record import manifest, names
 from cytowatch.record.entries import FileEntry, Manifest
 from cytowatch.record.names import UploadedFileId
@@ -61,13 +63,16 @@ def check_derived(
         for row in files
         if row["path"].startswith("derived/")
     }
+    with suppress(OSError):
+        # Nearly always it is empty; what is not goes with all else that is not named.
+        os.rmdir(top / SCRATCH)
     unnamed = _check_tree(status, top, named, settings, deepest=_DEEPEST_DERIVED)
     for path in unnamed:
         discard(top / path)
         if os.path.lexists(top / path):
             said = outside.text(path, most=200)
             raise refused(status, f"{said!r} is named nowhere, and cannot be removed")
-    if unnamed:
+    if unnamed := [path for path in unnamed if path != SCRATCH]:
         structlog.get_logger().warning(
             "output_unnamed",
             id=top.parent.name,

@@ -51,6 +51,11 @@ class Pace:
         end = min(self._began + self._whole_s, self._moved_at + self._silent_s)
         return end - time.monotonic()
 
+    @property
+    def whole_left_s(self) -> float:
+        """How long the stage may still take in all."""
+        return self._began + self._whole_s - time.monotonic()
+
     def heard(self, size_bytes: int, now: float) -> None:
         """One more message of that size came.
 

@@ -30,10 +30,17 @@ DEEDS = (
     Deed(word="read", says="read a file that is not its source", calls=False, landlock=1),
     Deed(word="list", says="list a directory that is not its source", calls=False, landlock=1),
     Deed(word="write", says="write outside of its output", calls=False, landlock=1),
-    Deed(word="remove", says="remove its source", calls=False, landlock=1),
+    Deed(word="remove", says="remove its source", calls=True, landlock=1),
     Deed(word="move", says="move its source into its output", calls=False, landlock=1),
     Deed(word="truncate", says="empty its source by truncate(2)", calls=True, landlock=3),
     Deed(word="open_truncate", says="empty its source by opening it", calls=True, landlock=3),
+    Deed(word="nameless", says="fill the disk by a file without a name", calls=True, landlock=None),
+    Deed(
+        word="unlinked", says="fill the disk by a file that it removed", calls=True, landlock=None
+    ),
+    Deed(
+        word="replaced", says="fill the disk by a file that it replaced", calls=True, landlock=None
+    ),
     Deed(word="mode", says="change the mode of a file", calls=True, landlock=None),
     Deed(word="times", says="change the times of a file", calls=True, landlock=None),
     Deed(word="attributes", says="change the attributes of a file", calls=True, landlock=None),

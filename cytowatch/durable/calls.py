@@ -13,7 +13,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ __all__ = [
     "beneath",
     "can_rename",
     "directory",
+    "empty",
     "fsync_directory",
     "fsync_file",
     "fsync_tree",
@@ -217,6 +218,12 @@ def make_directory(path: Path, *, mode: int = 0o750) -> None:
     make_directory(path.parent, mode=mode)
     path.mkdir(mode=mode, exist_ok=True)
     fsync_directory(path.parent)
+
+
+def empty(path: str | Path) -> None:
+    """Give back the room of the file at `path`, if there is one, in a process that may not remove it."""
+    with suppress(FileNotFoundError):
+        os.close(os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC))
 
 
 def write_note(path: Path, text: str) -> None:

@@ -19,6 +19,7 @@ __all__ = ["disk_use", "move_away", "remove"]
 
 _ACCESSIBLE = 0o700
 _LOOK_AT_CLOCK_EVERY = 256
+_SMALL_FOLDER_BYTES = 4096
 
 
 def remove(path: Path, *, patience_s: float | None = None) -> bool:
@@ -61,13 +62,16 @@ def move_away(path: Path, target: Path) -> None:
         os.rename(path, target)
 
 
-def disk_use(path: Path, *, deepest: int = 70, most_entries: int = 200_000) -> tuple[int, int]:
-    """(bytes, inodes) that the tree at `path` takes of the disk; nothing if there is none.
+def disk_use(
+    path: Path, *, deepest: int = 70, most_entries: int = 250_000
+) -> tuple[int, int, bool]:
+    """(bytes, inodes, whether that is all) of what the tree at `path` takes of the disk; nothing if there is none.
 
     What lies deeper than `deepest` or comes after `most_entries` is not counted: no stage makes such trees,
     and a look at one must end.
     """
     size_bytes = inodes = 0
+    whole = True
     waiting = deque([""])
     while waiting:
         folder = waiting.popleft()
@@ -75,16 +79,21 @@ def disk_use(path: Path, *, deepest: int = 70, most_entries: int = 200_000) -> t
             inodes += not folder
             for entry in entries:
                 if inodes > most_entries:
-                    return size_bytes, inodes
+                    return size_bytes, inodes, False
                 with suppress(OSError):
                     found = entry.stat(follow_symlinks=False)
                     inodes += 1
-                    inside = f"{folder}/{entry.name}" if folder else entry.name
                     if not stat.S_ISDIR(found.st_mode):
                         size_bytes += 512 * found.st_blocks
-                    elif inside.count("/") < deepest:
-                        waiting.append(inside)
-    return size_bytes, inodes
+                    else:
+                        # Of very many names a folder takes room as well.
+                        size_bytes += max(0, 512 * found.st_blocks - _SMALL_FOLDER_BYTES)
+                        inside = f"{folder}/{entry.name}" if folder else entry.name
+                        if inside.count("/") < deepest:
+                            waiting.append(inside)
+                        else:
+                            whole = False
+    return size_bytes, inodes, whole
 
 
 def _emptied(top: int, end: float | None) -> bool:

@@ -27,6 +27,8 @@ class Doubts:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._claimed: Counter[str] = Counter()
+        self._overdrawn: Counter[str] = Counter()
+        self._different: set[str] = set()
 
     def claimed(self, id_: str) -> int:
         """Its decoder has once more reported a fault that was not found; gives how often."""
@@ -34,10 +36,28 @@ class Doubts:
             self._claimed[id_] += 1
             return self._claimed[id_]
 
+    def overdrew(self, id_: str) -> int:
+        """Its decoder has once more written what it did not ask for, until the disk was full; gives how often."""
+        with self._lock:
+            self._overdrawn[id_] += 1
+            return self._overdrawn[id_]
+
+    def differs(self, id_: str) -> None:
+        """Its hash is that of another one, and its bytes are not."""
+        with self._lock:
+            self._different.add(id_)
+
+    def is_different(self, id_: str) -> bool:
+        """Whether its hash proves nothing."""
+        with self._lock:
+            return id_ in self._different
+
     def forget(self, id_: str) -> None:
         """It is finished."""
         with self._lock:
             self._claimed.pop(id_, None)
+            self._overdrawn.pop(id_, None)
+            self._different.discard(id_)
 
 
 def is_real(why: str, path: Path, files: Iterable[FileEntry], *, spare_bytes: int) -> bool:

@@ -2,12 +2,19 @@
 
 With ``storage.duplicates = "link"`` it is shown by links to the first one, which may be in work still.
 `decide` says what is to be done now, before a decoder process is forked for it.
+
+A hash is what a decoder says, and one that was taken over may state another slide's. So before a slide is
+linked to the first one, or refused for it, the bytes of both are compared.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import structlog
+
+from cytowatch.decoder import unchanged
+from cytowatch.decoder.ends import Stopped
 from cytowatch.engine.treatment import Treatment
 from cytowatch.model import Outcome
 from cytowatch.record import manifest
@@ -20,11 +27,28 @@ from cytowatch.record.status import Status
 from cytowatch.transitions import correct
 from cytowatch.tree.index.index import content_key
 
-__all__ = ["GONE", "Decision", "Go", "Gone", "Linked", "Wait", "decide", "of", "register"]
+__all__ = [
+    "GONE",
+    "Decision",
+    "Go",
+    "Gone",
+    "Linked",
+    "Wait",
+    "decide",
+    "lacks_pyramid",
+    "of",
+    "proven",
+    "register",
+]
 
 GONE = DeploymentError(
     "first_gone", "the one of the same content that it was to be linked to is gone", retryable=True
 )
+
+
+#: The first one of a content may move on, or get its name, while it is looked for.
+_LOOKS_FOR_FIRST = 10
+_BETWEEN_LOOKS_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +99,11 @@ def of(with_: Treatment, place: Place, outcome: Outcome) -> str | None:
     first = with_.transitions.index.first(user, key) or in_work
     if first == id_:
         first = in_work
-    return first if first != id_ else None
+    if first == id_ or with_.doubts.is_different(id_):
+        return None
+    # A slide is refused on the word of two decoders, unless both are read; what is to be linked is read later.
+    refuses = with_.transitions.config.storage.duplicates == "reject" and detecting
+    return None if refuses and not _has_same_bytes(with_, place, files, first) else first
 
 
 def decide(with_: Treatment, place: Place) -> Decision:
@@ -90,7 +118,7 @@ def decide(with_: Treatment, place: Place) -> Decision:
     first = _published(with_, place, first_id)
     if first is not None:
         return Linked(first)
-    return Gone() if _lacks_pyramid(place) else Go()
+    return Gone() if lacks_pyramid(place) else Go()
 
 
 def _is_to_be_linked(with_: Treatment, place: Place) -> bool:
@@ -104,7 +132,7 @@ def _is_to_be_linked(with_: Treatment, place: Place) -> bool:
     return correct.is_linked(place) or (duplicate and fresh)
 
 
-def _lacks_pyramid(place: Place) -> bool:
+def lacks_pyramid(place: Place) -> bool:
     """Whether its conversion was passed over for a first one that is gone since."""
     form = place.manifest["format"]
     flat = form is not None and not form["native"]
@@ -127,3 +155,72 @@ def _published(with_: Treatment, place: Place, id_: str) -> Place | None:
     return (
         Place(status=manifest.status_of(found), path=path, manifest=found) if has_source else None
     )
+
+
+def _has_same_bytes(with_: Treatment, place: Place, files: list[FileEntry], first: str) -> bool:
+    """Whether the sources of `place`, listed in `files`, have the bytes of those of the uploaded file `first`.
+
+    Raises
+    ------
+    IngestError
+        `output_refused`: the hashes in `files` are not those of its bytes.
+    """
+
+    def look() -> None:
+        if with_.stop.is_set():
+            raise Stopped("the daemon stops")
+
+    def sources(rows: list[FileEntry]) -> list[str]:
+        given = [row for row in rows if row["role"] == "source"]
+        return [row["path"] for row in sorted(given, key=lambda row: row["sha256"] or "")]
+
+    for _ in range(_LOOKS_FOR_FIRST):
+        there = _published(with_, place, first) or _in_work(with_, first)
+        if there is None:
+            # It moves on just now, or has ended in an error.
+            with_.stop.wait(_BETWEEN_LOOKS_S)
+            continue
+        own, others = sources(files), sources(there.manifest["files"])
+        # It may be one that is shown by links itself; they are ours.
+        top = (there.path / "source").resolve().parent
+        try:
+            if len(own) == len(others) and unchanged.same_bytes(
+                place.path, top, list(zip(own, others, strict=True)), look=look
+            ):
+                return True
+        except FileNotFoundError:
+            # It has moved on, or its source has got its name.
+            with_.stop.wait(_BETWEEN_LOOKS_S)
+            continue
+        break
+    else:
+        return False
+    structlog.get_logger().warning("not_the_same", id=place.manifest["id"], first=first)
+    unchanged.check_hashes(place.status, place.path, files, look=look)
+    return False
+
+
+def _in_work(with_: Treatment, id_: str) -> Place | None:
+    found = with_.transitions.spool.find(UploadedFileId(id_))
+    if found is None or found[0].is_final:
+        return None
+    try:
+        return Place(status=found[0], path=found[1], manifest=manifest.read(found[1]))
+    except (OSError, ManifestError):
+        return None
+
+
+def proven(with_: Treatment, place: Place, first: Place) -> bool:
+    """Whether both have the same bytes; one that has begun to be linked was read before.
+
+    Raises
+    ------
+    IngestError
+        `output_refused`: the hashes of `place` are not those of its bytes.
+    """
+    if correct.is_linked(place):
+        return True
+    same = _has_same_bytes(with_, place, place.manifest["files"], first.manifest["id"])
+    if not same:
+        with_.doubts.differs(place.manifest["id"])
+    return same

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cytowatch import durable
 from cytowatch.decoder.answers import ClaimedFaultError
-from cytowatch.decoder.child import ChildCrashed, Stopped
+from cytowatch.decoder.ends import ChildCrashed, Stopped
 from cytowatch.engine import duplicates
 from cytowatch.engine.doubts import is_real
 from cytowatch.engine.duplicates import Gone, Linked, Wait
@@ -20,6 +20,7 @@ from cytowatch.record.errors import DeploymentError, IngestError, TransientError
 from cytowatch.record.manifest import ManifestError
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.place import Place
+from cytowatch.record.quoting import quoting
 from cytowatch.record.status import Status
 from cytowatch.transitions import correct, enter
 from cytowatch.tree.spool import Spool
@@ -81,7 +82,9 @@ def _treat_found(with_: Treatment, id_: UploadedFileId) -> Place | None:
     try:
         place = Place(status=status, path=path, manifest=manifest.read(path))
     except (ManifestError, FileNotFoundError) as error:
-        wrong = DeploymentError("manifest_damaged", str(error), retryable=True)
+        wrong = DeploymentError(
+            "manifest_damaged", quoting("its manifest cannot be read", error), retryable=True
+        )
         place = _rebuilt(with_, status, path, id_, str(error))
         return _let_rest(with_, with_.transitions.fail(place, wrong))
     if enter.is_folder(place.manifest):
@@ -170,12 +173,28 @@ def _treat(with_: Treatment, place: Place) -> Place:
         elif place.status is Status.UPLOADED:
             place = moves.begin(place)
         elif isinstance(decision, Linked):
-            place = _link(with_, place, decision.first)
+            place = _linked(with_, place, decision.first)
         elif isinstance(decision, Gone):
             place = moves.fail(place, duplicates.GONE)
         else:
             place = _decoded(with_, place)
     return place
+
+
+def _linked(with_: Treatment, place: Place, first: Place) -> Place:
+    """Show it by links to `first` if their bytes agree; else it goes its own way."""
+    try:
+        same = duplicates.proven(with_, place, first)
+    except IngestError as wrong:
+        return with_.transitions.fail(place, wrong)
+    except (TransientError, Stopped, OSError):
+        enter.withdraw(place)
+        raise
+    if same:
+        return _link(with_, place, first)
+    if duplicates.lacks_pyramid(place):
+        return with_.transitions.fail(place, duplicates.GONE)
+    return enter.parted(place)
 
 
 def _link(with_: Treatment, place: Place, first: Place) -> Place:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from cytowatch.decoder import answers
+from cytowatch.decoder import answers, unchanged
+from cytowatch.decoder.answers import ClaimedFaultError
 from cytowatch.decoder.decoding import Decoding
+from cytowatch.decoder.ends import Stopped
 from cytowatch.decoder.pace import ChildTimedOut
 from cytowatch.decoder.recorded import record
 from cytowatch.engine import duplicates
@@ -11,12 +13,13 @@ from cytowatch.engine.duplicates import Go
 from cytowatch.engine.treatment import Treatment
 from cytowatch.model import Outcome
 from cytowatch.record import manifest
+from cytowatch.record.entries import FileEntry
 from cytowatch.record.errors import IngestError, stage_error
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.place import Place
 from cytowatch.record.status import Status
 from cytowatch.transitions import correct
-from cytowatch.tree.room import FEW_INODES, Amount, can_never_fit, never_fits
+from cytowatch.tree.room import FEW_INODES, Amount, OverdrawnError, can_never_fit, never_fits
 
 __all__ = ["Walk"]
 
@@ -93,28 +96,63 @@ class Walk:
                 raise never_fits(place.status, need)
             room.reserve(id_, out, need, settings=settings.storage)
 
+        rows = place.manifest["files"]
+        accepted = sum(row["size_bytes"] for row in rows if row["path"].startswith("derived/"))
+
         def check_disk() -> None:
-            room.check(id_, out, settings=settings.storage)
+            """Break it off where it fills the disk with what it did not ask for; the last time that is its error."""
+            made = [out, place.path / "derived"]
+            try:
+                room.check(id_, made, settings=settings.storage, accepted_bytes=accepted)
+            except OverdrawnError as over:
+                if self._with.doubts.overdrew(id_) < settings.engine.max_attempts:
+                    raise
+                raise stage_error(place.status)(
+                    "output_too_large", over.detail, retryable=True
+                ) from over
 
         def progress(share: float) -> None:
             self._moves.observer.progressed(place, share)
 
-        outcome = decoding.run(
-            place.status,
-            place.manifest,
-            out=out,
-            progress=progress,
-            check_room=check_room,
-            check_disk=check_disk,
-            stop=self._with.stop,
-        )
+        try:
+            outcome = decoding.run(
+                place.status,
+                place.manifest,
+                out=out,
+                progress=progress,
+                check_room=check_room,
+                check_disk=check_disk,
+                stop=self._with.stop,
+            )
+        except ClaimedFaultError as fault:
+            if fault.why == "disk":
+                # It may be full of what this very one has written.
+                check_disk()
+            raise
         most = settings.limits.archive_max_entries
         answers.check(place.status, place.manifest, outcome, most_children=most)
         return outcome
 
     def _accept(self, place: Place, outcome: Outcome, began: float) -> Place:
+        outcome = self._held_against_hash(place, outcome)
         duplicate_of = duplicates.of(self._with, place, outcome)
         refuses = self._moves.config.storage.duplicates == "reject"
         if duplicate_of is not None and refuses and place.status is Status.DETECTING_FORMAT:
             return self._moves.reject(place, outcome, duplicate_of, began=began)
         return self._moves.accept(place, outcome, self._out, duplicate_of=duplicate_of, began=began)
+
+    def _held_against_hash(self, place: Place, outcome: Outcome) -> Outcome:
+        """The outcome, before what was received is published: it has the bytes that were hashed."""
+        if not outcome.status.is_success:
+            return outcome
+
+        def progress(share: float) -> None:
+            if self._with.stop.is_set():
+                raise Stopped("the daemon stops")
+            self._moves.observer.progressed(place, share)
+
+        known: list[FileEntry] = outcome.changes.get("files", place.manifest["files"])
+        files = unchanged.check_sources(place.status, place.path, known, progress=progress)
+        if files == known:
+            return outcome
+        return Outcome(status=outcome.status, changes={**outcome.changes, "files": files})

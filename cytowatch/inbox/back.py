@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cytowatch import durable
+from cytowatch.durable import owner
 from cytowatch.formats.sets import groups
 from cytowatch.record import names
 
@@ -87,12 +88,37 @@ def opened(inbox: Path, relative: str) -> Iterator[int]:
 
 def _inner(stack: ExitStack, at: int, relative: str) -> int:
     for part in relative.split("/") if relative else ():
-        with suppress(FileExistsError):
-            os.mkdir(part, 0o777, dir_fd=at)
-            # What is moved into it is as safe as its name.
-            os.fsync(at)
-        at = stack.enter_context(durable.directory(part, at=at))
+        made = _made(part, at)
+        above, at = at, stack.enter_context(durable.directory(part, at=at))
+        if made:
+            _pass_on_folder(at, above)
     return at
+
+
+def _made(name: str, at: int) -> bool:
+    """Make the folder `name` unless there is something; whether it was made."""
+    try:
+        os.mkdir(name, 0o777, dir_fd=at)
+    except FileExistsError:
+        return False
+    # What is moved into it is as safe as its name.
+    os.fsync(at)
+    return True
+
+
+def _pass_on_folder(folder: int, above: int) -> None:
+    """A new folder belongs to the owner of the one above; anything else that took its place stays whose it is."""
+    if os.fstat(folder).st_uid == os.geteuid() and not os.listdir(folder):
+        owner.pass_on(folder, above)
+
+
+def _pass_on(path: Path, folder: int) -> None:
+    """Its user can use it again: at the claim it became the daemon's own."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        owner.pass_on(descriptor, folder)
+    finally:
+        os.close(descriptor)
 
 
 def put(source: Path, name: str, at: int) -> str:
@@ -140,6 +166,7 @@ def give_back(place: Path, unit: Unit, inbox: Path, folder: str, *, why: str = "
             above, _, name = paths[source].rpartition("/")
             with ExitStack() as stack:
                 inner = _inner(stack, at, above)
+                _pass_on(place / source, inner)
                 put(place / source, name, inner)
                 # Its old name goes with its directory.
                 os.fsync(inner)
@@ -198,6 +225,8 @@ def _free(unit: Unit, at: int) -> int:
             for name in sorted({top for top, rest in tops if rest}):
                 os.mkdir(name, 0o777, dir_fd=at)
                 made.append(name)
+                with durable.directory(name, at=at) as folder:
+                    _pass_on_folder(folder, at)
         except FileExistsError:
             # Somebody was faster: another one's folder is not a place for these.
             for name in made:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from cytowatch import aside, durable
+from cytowatch import aside
+from cytowatch.durable import trees
 from cytowatch.inbox import waits
-from cytowatch.inbox.markers import Markers
+from cytowatch.inbox.markers import Markers, withdraw
 from cytowatch.inbox.settle import Settler, Track
 from cytowatch.record import names
 from cytowatch.record.entries import Manifest, SkippedEntry
@@ -55,6 +55,8 @@ class Dropped:
 
     Parameters
     ----------
+    trash
+        Where markers go that are removed.
     is_an_image
         Whether a format claims the file of a track.
     """
@@ -66,9 +68,11 @@ class Dropped:
         markers: Markers,
         folders: DroppedFolders,
         *,
+        trash: Path,
         is_an_image: Callable[[Track], bool],
     ) -> None:
         self._inbox = inbox
+        self._trash = trash
         self._settler = settler
         self._markers = markers
         self._folders = folders
@@ -120,10 +124,9 @@ class Dropped:
         self._left |= {track.drop.path for track in left if _is_hopeless(track)}
         marker = self._markers.take(folder)
         if marker is not None:
-            # No part of the way is followed if it is a link by now.
-            above, _, name = marker.path.rpartition("/")
-            with suppress(FileNotFoundError), durable.beneath(self._inbox, above) as at:
-                os.unlink(name, dir_fd=at)
+            grave = self._trash / f"marker.{os.urandom(8).hex()}"
+            withdraw(self._inbox, marker, grave)
+            trees.remove(grave)
 
     def times(self, now: float, quiet_s: Callable[[str], float]) -> dict[str, float]:
         """When each folder that is open may be finished, save those in which something can be claimed."""

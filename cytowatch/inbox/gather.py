@@ -6,9 +6,11 @@ what was seen is remembered as long as a file does not change.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +25,9 @@ from cytowatch.record import names
 __all__ = ["Bundle", "Gatherer", "Stopped"]
 
 T = TypeVar("T")
+
+#: Files that arrived so much later are of another drop: no copy of one slide stands still for so long.
+_ANOTHER_TIME_NS = 3600 * 10**9
 
 
 class Stopped(Exception):
@@ -47,6 +52,27 @@ class Bundle:
     def changed_at(self) -> float:
         """When anything of it changed last."""
         return max(track.changed_at for track in self.tracks)
+
+    @property
+    def arrived_in_parts(self) -> str | None:
+        """What is to be said of a slide whose files arrived at different times; None of any other.
+
+        Nobody can set the time that counts, which is when each file was last written or put there.
+        """
+        if self.group.kind is None:
+            return None
+        tracks = sorted(self.tracks, key=lambda track: track.drop.fingerprint.ctime_ns)
+        times = [track.drop.fingerprint.ctime_ns for track in tracks]
+        gaps = [(later - time, at) for at, (time, later) in enumerate(itertools.pairwise(times), 1)]
+        longest, at = max(gaps, default=(0, 0))
+        if longest < _ANOTHER_TIME_NS:
+            return None
+        last, first = (datetime.fromtimestamp(times[n] / 1e9, UTC) for n in (at - 1, at))
+        late = names.printable(names.decode(os.fsencode(tracks[at].drop.name))[0])
+        return (
+            f"its files arrived at different times: {at:,} until {last:%Y-%m-%d %H:%M}, {len(times) - at:,} from "
+            f"{first:%Y-%m-%d %H:%M} UTC on, the first of them {late}. Check that all are of the same slide"
+        )
 
     def places(self) -> dict[str, str]:
         """Where each file goes below ``source/``, by its path below ``inbox/``."""

@@ -123,7 +123,7 @@ class Intake:
         )  # fmt: skip
         self._rooms = Rooms(self._settler, self._gatherer, wake)
         self._dropped = Dropped(
-            spool.inbox, self._settler, self._markers, folders,
+            spool.inbox, self._settler, self._markers, folders, trash=spool.trash,
             is_an_image=lambda track: self._gatherer.look_at(track, _looks_like_an_image),
         )  # fmt: skip
         self._turns = Turns(
@@ -352,7 +352,7 @@ class Intake:
         own = bundle.folder is None or bundle.head.drop.path in self._markers
         parcel = Parcel(
             members=members,
-            warnings=self._came_before(bundle),
+            warnings=(*self._came_before(bundle), *filter(None, [bundle.arrived_in_parts])),
             folder=f"{bundle.room}/{folder}" if folder else None,
             # The marker of a dropped folder stays until the folder is finished.
             marker=marker if own else None,
@@ -475,7 +475,7 @@ class Intake:
         if not self._to_mend or self._under_way.total():
             return []
         self._to_mend = False
-        outcomes = claim.recover(self._spool)
+        outcomes = claim.recover(self._spool, self._config.storage)
         self.kept = {id_: said for id_, said in outcomes.items() if said.startswith("kept")}
         finished = []
         for id_, said in outcomes.items():

@@ -2,9 +2,44 @@
 
 from __future__ import annotations
 
+import os
+import stat
+from pathlib import Path
+
+from cytowatch import durable
+from cytowatch.inbox import back
 from cytowatch.inbox.scan import Drop
 
-__all__ = ["Markers"]
+__all__ = ["Markers", "withdraw"]
+
+
+def withdraw(inbox: Path, marker: Drop, to: Path) -> None:
+    """Rename `marker` to `to`, outside of the inbox, if it is there still and is the file that was seen.
+
+    Anything that was put in its place by then, a slide or a folder, goes back under its name.
+
+    Raises
+    ------
+    OSError
+        A fault of the machine.
+    """
+    folder, _, name = marker.path.rpartition("/")
+    try:
+        with durable.beneath(inbox, folder) as at:
+            if not _is(os.stat(name, dir_fd=at, follow_symlinks=False), marker):
+                return
+            durable.rename(name, to, source_fd=at)
+            if not _is(os.lstat(to), marker):
+                back.put(to, name, at)
+    except OSError as error:
+        if durable.is_transient(error):
+            raise
+
+
+def _is(found: os.stat_result, marker: Drop) -> bool:
+    seen = marker.fingerprint
+    same = (found.st_dev, found.st_ino) == (seen.device, seen.inode)
+    return same and stat.S_ISREG(found.st_mode)
 
 
 class Markers:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cytowatch import aside
+from cytowatch.lifecycle.delays import Delays
 from cytowatch.observe import arriving, drops, logs, reports, returned
 from cytowatch.observe.drops import Drops
 from cytowatch.observe.feedback import Note
@@ -44,6 +45,7 @@ class Ledger:
         self._in_work: dict[str, tuple[Place, float]] = {}
         self._changed = True
         self._drops = Drops(keep_for=status_for)
+        self._delays = Delays()
         #: The notes of what was handed back, as it lies in the inboxes.
         self._returned: dict[str, Note] = {}
         #: How many uploaded files of this run ended in an error.
@@ -182,17 +184,26 @@ class Ledger:
 
     def _count(self, before: Place, after: Place, seconds: float) -> None:
         found = after.manifest
-        if before.status is not Status.UPLOADED:
+        # A dropped folder is in its stage for as long as anything comes: that is not work.
+        if before.status is not Status.UPLOADED and not is_folder(found):
             self._metrics.stage_seconds.labels(before.status.name).observe(seconds)
         if after.status.is_final:
             format_id = found["format"]["id"] if found["format"] else "unknown"
             self._metrics.uploads.labels(format_id, after.status.name).inc()
+        if after.status in (Status.DEPLOYED, Status.CONVERTED):
+            after_s = self._delays.after_s(found, datetime.now(UTC))
+            if after_s is not None:
+                self._metrics.deployed_after.observe(after_s)
         if _has_losses(after):
             self._metrics.archives_with_losses.inc()
         if found["error"] and after.status.is_error:
             self._metrics.error(found["error"]["stage"], found["error"]["reason"])
         if before.status is Status.CONVERTING and after.status is Status.DEPLOYING:
             self._metrics.converted_pixels.inc(_pixels(found))
+
+    def claimed(self, id_: UploadedFileId, quiet_s: float) -> None:
+        """`id_` was claimed just now, `quiet_s` after its last byte."""
+        self._delays.claimed(id_, datetime.now(UTC), quiet_s)
 
     def progressed(self, place: Place, share: float) -> None:
         """The stage of `place` is done to `share`."""
@@ -241,7 +252,7 @@ class Ledger:
 
     def set_ages(self, now: datetime) -> None:
         """The age of the oldest uploaded file in each stage, in seconds."""
-        oldest = self._index.oldest()
+        oldest = self._index.oldest(folders=False)
         ages = dict.fromkeys(STAGE_STATUSES, 0.0)
         for status, received_at in oldest.items():
             if not status.is_final:

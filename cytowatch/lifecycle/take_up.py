@@ -21,7 +21,7 @@ def take_up(parts: Parts) -> None:
         The machine does not let it; the start is tried again.
     """
     log, spool = parts.log, parts.spool
-    for id_, outcome in claim.recover(spool).items():
+    for id_, outcome in claim.recover(spool, parts.config.storage).items():
         log.warning("claim_recovered", id=id_, outcome=outcome)
     for id_, status, place in set_doubles_aside(spool):
         log.warning("second_copy", id=id_, status=status.name, path=str(place))

@@ -93,6 +93,7 @@ class Work:
         parts = self._parts
         parts.ledger.arrived([claimed.id for claimed in arrived])
         for claimed in arrived:
+            parts.ledger.claimed(claimed.id, claimed.settled_s)
             parts.engine.submit(claimed.user, claimed.id, claimed.size_bytes)
             with aside.fence("uploaded_file", claimed.id):
                 self._tell_claimed(claimed)

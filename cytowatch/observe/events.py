@@ -54,6 +54,8 @@ EVENTS = (
           admin="As for `stage`."),
     Event(word="held_up", levels=("warning",), tells="An uploaded file waits because the machine has a fault, or because the same content is still in progress. It continues by itself.",
           fields=("id", "why", "detail"), admin="`disk`: see [a full disk](how-to/full-disk.md). Otherwise the detail names the cause."),
+    Event(word="not_the_same", levels=("warning",), tells="Two decoder processes state the same hash, but the bytes differ. Nothing is linked or refused because of it.",
+          fields=("id", "first"), admin="Run `cytowatch verify` on both: the hash of one of them is wrong."),
     Event(word="output_unnamed", levels=("warning",), tells="A decoder process left files that its answer does not name. They were removed.",
           fields=("id", "files", "count"), admin="If it happens once, nothing. If it happens repeatedly, it is a defect: please report it."),
     Event(word="decoder_crashed", levels=("warning",), tells="A signal ended the process that decoded an uploaded file.",

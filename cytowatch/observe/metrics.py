@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 
 from cytowatch import __version__, aside
 from cytowatch.record import reasons
@@ -34,6 +41,8 @@ WAITING = (
     "other",
 )
 _BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000, 10000)
+#: For the service's objective: 900 s is its limit (config/prometheus/alerts.yml).
+_AFTER_S = (15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400)
 _SIGNALS = ("SIGSEGV", "SIGABRT", "SIGKILL", "SIGBUS", "SIGXCPU", "none")
 
 
@@ -59,6 +68,12 @@ class Metrics:
             "How long a stage took, in seconds.",
             ["stage"],
             buckets=_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.deployed_after = Histogram(
+            "cytowatch_deployed_after_seconds",
+            "Time from the last byte of a drop to its deployment, in seconds; not of what was retried.",
+            buckets=_AFTER_S,
             registry=self.registry,
         )
         self.received_bytes = self._counter("received_bytes", "Bytes claimed from the inboxes.")
@@ -134,6 +149,8 @@ class Metrics:
         self.sandbox_enabled = self._gauge(
             "sandbox_enabled", "1 if Landlock and seccomp confine decoders."
         )
+        # The daemon's own memory, processor time, descriptors and start, under Prometheus' usual names.
+        ProcessCollector(registry=self.registry)
         self._gauge("build_info", "The version.", "version").labels(__version__).set(1)
         self._zero()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,8 +135,7 @@ def _copying(
                 complaints.refuse_lost(unlike.said)
             copied = copied[: unlike.number]
             # Or there would be less room for the next one.
-            with suppress(FileNotFoundError):
-                os.unlink(path)
+            durable.empty(path)
 
 
 def _forward(progress: Progress) -> Progress:

@@ -12,7 +12,7 @@ from typing import Any, cast
 import pyvips
 
 from cytowatch.formats.completeness import arrival
-from cytowatch.model import Outcome, UploadedFile
+from cytowatch.model import SCRATCH, Outcome, UploadedFile
 from cytowatch.pyramid import source, verify
 from cytowatch.pyramid.derive import Written, write
 from cytowatch.pyramid.encode import writer
@@ -37,7 +37,7 @@ def convert(file: UploadedFile) -> Outcome:
     TransientError
         The disk is full, or too full for what may come.
     """
-    with _temporary_files_in(file.out):
+    with _temporary_files_in(f"{file.out}/{SCRATCH}"):
         return _convert(file)
 
 
@@ -97,6 +97,7 @@ def _temporary_files_in(folder: str) -> Iterator[None]:
     The folder is relative and gone soon: left behind, it would mislead anything that runs here next.
     """
     before = os.environ.get("TMPDIR")
+    os.makedirs(folder, exist_ok=True)
     os.environ["TMPDIR"] = folder
     try:
         yield

@@ -1,4 +1,4 @@
-"""DEPLOYING: the pyramid is opened again and read, hashed, and given its thumbnail."""
+"""DEPLOYING: the pyramid is opened again and read, and given its thumbnail."""
 
 from __future__ import annotations
 
@@ -100,8 +100,7 @@ def _derived(file: UploadedFile) -> Outcome:
         images.append(image)
         levels += more_levels
         regions += more_regions
-    files = [_hashed(file, row) for row in file.manifest["files"]]
-    return _outcome(file, Status.CONVERTED, images, files, levels, regions)
+    return _outcome(file, Status.CONVERTED, images, file.manifest["files"], levels, regions)
 
 
 def _verified(was: ImageEntry) -> tuple[ImageEntry, int, int]:
@@ -225,19 +224,11 @@ def _thumbnail(file: UploadedFile, image: pyvips.Image) -> FileEntry:
 
 
 def _made(file: UploadedFile, role: str, name: str) -> FileEntry:
-    path = f"{file.out}/{name}"
-    size_bytes = os.stat(path).st_size
+    # Its hash is the daemon's to compute, once this process is gone.
     return FileEntry(
         role=role,
         path=f"derived/{name}",
-        size_bytes=size_bytes,
-        sha256=verify.sha256(path, lambda _: None, size_bytes=size_bytes),
+        size_bytes=os.stat(f"{file.out}/{name}").st_size,
+        sha256=None,
         status=Status.DEPLOYED.name,
     )
-
-
-def _hashed(file: UploadedFile, row: FileEntry) -> FileEntry:
-    if row["role"] in {"source", "sidecar"}:
-        return row
-    digest = verify.sha256(row["path"], file.progress, size_bytes=row["size_bytes"])
-    return cast("FileEntry", {**row, "sha256": digest})

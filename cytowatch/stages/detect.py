@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
@@ -11,6 +12,7 @@ import openslide
 
 from cytowatch import formats
 from cytowatch.config.keys import Limits
+from cytowatch.durable import owner
 from cytowatch.formats import Format, Probe, limits, shown
 from cytowatch.formats.completeness.arrival import Watch
 from cytowatch.formats.completeness.uploaded import (
@@ -151,7 +153,9 @@ def _looked_through(file: UploadedFile, status: Status, *, native: bool) -> dict
     settings = file.config.storage
     later = status is Status.CONVERTING or (status is Status.DEPLOYING and settings.hash == "after")
     watches = watches_of(file, native=native)
-    if not later or settings.duplicates != "keep":
+    # What its owner may still write to is compared with this before it is published.
+    ours = all(owner.is_ours(os.stat(row["path"])) for row in file.manifest["files"])
+    if not later or settings.duplicates != "keep" or not ours:
         changes = _hashed(file, watches)
         return {**changes, "warnings": arrived(file, watches)}
     if status is Status.DEPLOYING:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from cytowatch import archives, formats
+from cytowatch import archives, durable, formats
 from cytowatch.archives import Budget, Unpacked
 from cytowatch.formats import Probe
 from cytowatch.formats.sets import groups
@@ -61,8 +60,7 @@ def extract(file: UploadedFile) -> Outcome:
             children.append(_child(file, group, found))
         else:
             skipped += [_skipped(path, reason) for path in (*group.members, *group.sidecars)]
-    # Its recursion is safe here: no member lies deeper than `archives` allows.
-    shutil.rmtree(folder)
+    # What is left in the folder goes with out.<attempt>: a decoder process may remove nothing.
     if not children:
         told = "; ".join(f"{one['name']}: {one['reason']}" for one in skipped[:5])
         stem = os.path.splitext(file.manifest["name"])[0]
@@ -161,7 +159,7 @@ def _child(file: UploadedFile, group: Group, found: dict[str, Unpacked]) -> str:
     for path, inside in groups.placed(group, name).items():
         target = f"{place}/source/{inside}"
         os.makedirs(os.path.dirname(target), mode=0o750, exist_ok=True)
-        os.rename(found[path].file, target)
+        durable.rename(found[path].file, target)
         rows.append(
             manifest.received(
                 role="sidecar" if path in group.sidecars else "source",

@@ -15,7 +15,7 @@ from cytowatch.durable.failpoints import reached
 from cytowatch.formats import directory
 from cytowatch.hooks.pending import note as note_hook
 from cytowatch.record import manifest, names
-from cytowatch.record.entries import ErrorEntry, Manifest
+from cytowatch.record.entries import ErrorEntry, FileEntry, Manifest
 from cytowatch.record.errors import IngestError
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.place import Place
@@ -24,7 +24,7 @@ from cytowatch.transitions import notes
 from cytowatch.transitions.correct import out_directories, without_output, without_temporaries
 from cytowatch.tree.spool import Spool
 
-__all__ = ["attempt", "begin", "enter", "extracted", "fail", "is_folder", "withdraw"]
+__all__ = ["attempt", "begin", "enter", "extracted", "fail", "is_folder", "parted", "withdraw"]
 
 
 def begin(spool: Spool, place: Place, status: Status, *, now: datetime) -> Place:
@@ -38,6 +38,13 @@ def attempt(place: Place) -> Place:
     manifest.write(place.path, counted)
     reached("attempt.counted")
     return Place(status=place.status, path=place.path, manifest=counted)
+
+
+def parted(place: Place) -> Place:
+    """`place`, which is not a duplicate after all: from now on it goes its own way."""
+    changed = cast("Manifest", {**place.manifest, "duplicate_of": None})
+    manifest.write(place.path, changed)
+    return Place(status=place.status, path=place.path, manifest=changed)
 
 
 def withdraw(place: Place) -> None:
@@ -89,6 +96,10 @@ def fail(
             "phase": None,
         },
     )
+    if error.reason == "changed":
+        # Its hash is of bytes that nobody has any more.
+        changed["sha256"] = None
+        changed["files"] = [cast("FileEntry", {**row, "sha256": None}) for row in changed["files"]]
     return enter(spool, place, changed, status, now=now, attempts=0, error=entry, hooks=hooks)
 
 

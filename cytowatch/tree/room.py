@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ __all__ = [
     "FEW_INODES",
     "Amount",
     "Free",
+    "OverdrawnError",
     "Room",
     "can_never_fit",
     "free",
@@ -40,6 +41,7 @@ FEW_INODES = 16
 _PART_IN_RESERVE = 10
 #: A stage's pictures, logs and a wrong estimate: more than that beyond its demand is somebody else's room.
 _MARGIN_BYTES = 256 << 20
+_MARGIN_INODES = 1000
 #: With no reserve at all, a disk with less than this is full.
 _FULL_BYTES = 16 << 20
 
@@ -128,8 +130,12 @@ def never_fits(status: Status, need: Amount) -> IngestError:
 
 def written(path: Path) -> Amount:
     """What the tree at `path` takes of the disk; nothing if there is none."""
-    size_bytes, count = trees.disk_use(path)
+    size_bytes, count, _ = trees.disk_use(path)
     return Amount(bytes=size_bytes, inodes=count)
+
+
+class OverdrawnError(TransientError):
+    """A stage has written more than it asked for, and the disk has begun its reserve."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,27 +175,52 @@ class Room:
                 raise TransientError("disk", lacks)
             self._claims[id_] = _Claim(out=out, most=written(out) + need)
 
-    def check(self, id_: str, out: Path, *, settings: Storage) -> None:
-        """Refuse that `id_` has written more into `out` than it asked for, now that the reserve is begun.
+    def check(
+        self, id_: str, made: Sequence[Path], *, settings: Storage, accepted_bytes: int = 0
+    ) -> None:
+        """Refuse that `id_` has written more into `made` than it asked for, now that the reserve is begun.
+
+        Parameters
+        ----------
+        accepted_bytes
+            What of it is of an earlier stage, and was accepted.
 
         Raises
         ------
-        TransientError
+        OverdrawnError
             It is broken off, what it wrote goes, and it waits: nobody else could begin anything.
         """
         there = self._free()
-        if there.bytes >= max(spare(settings, there).bytes, _FULL_BYTES):
+        kept = spare(settings, there)
+        no_bytes = there.bytes < max(kept.bytes, _FULL_BYTES)
+        no_inodes = there.inodes is not None and there.inodes < kept.inodes
+        if not no_bytes and not no_inodes:
             return
         with self._lock:
             claim = self._claims.get(id_)
-        asked = claim.most.bytes if claim is not None else 0
-        took = written(out).bytes
+        asked = claim.most if claim is not None else Amount()
+        found = [trees.disk_use(path) for path in made]
+        took = Amount(
+            bytes=max(0, sum(one[0] for one in found) - accepted_bytes),
+            inodes=sum(one[1] for one in found),
+        )
         # What little a small disk has is shared as well.
-        if took > asked + min(_MARGIN_BYTES, max(_FULL_BYTES, there.bytes)):
-            raise TransientError(
+        margin = min(_MARGIN_BYTES, max(_FULL_BYTES, there.bytes))
+        if no_bytes and took.bytes > asked.bytes + margin:
+            raise OverdrawnError(
                 "disk",
-                f"it has written {took:,} bytes, of which it asked for {asked:,}, and {there.bytes:,} "
-                "are free",
+                f"it has written {took.bytes:,} bytes, of which it asked for {asked.bytes:,}, and "
+                f"{there.bytes:,} are free",
+            )
+        if no_inodes and took.inodes > asked.inodes + _MARGIN_INODES:
+            raise OverdrawnError(
+                "disk",
+                f"it has made {took.inodes:,} files, of which it asked for {asked.inodes:,}, and "
+                f"{there.inodes:,} inodes are free",
+            )
+        if not all(one[2] for one in found):
+            raise OverdrawnError(
+                "disk", "it has made a tree that is deeper or larger than any stage needs"
             )
 
     def release(self, id_: str) -> None:

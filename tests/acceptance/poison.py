@@ -8,16 +8,20 @@ import os
 import shutil
 import signal
 import tarfile
+import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from tests import builders
+from tests.acceptance import stages_for_tests
 from tests.acceptance.conftest import Root
 
 #: Whose inbox and storage the poison goes to; what ends there is nobody's slide.
 USER = "mallory"
 _DEEP = 1200
+#: Nobody of this machine.
+_OTHER = 4242
 _NESTED = b"[" * 100_000 + b"]" * 100_000
 
 
@@ -144,6 +148,45 @@ def configuration(root: Root, number: int) -> None:
         good.rename(root.config)
 
 
+def decoders(root: Root, number: int) -> None:
+    """Pictures and archives over whose names the decoders of `stages_for_tests` say and make what they like.
+
+    Some in each round, so that all of them come in a few minutes.
+    """
+    picture = builders.png(root.path.parent / f"poison-{number}.png")
+    packed = root.path.parent / f"poison-{number}.zip"
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.write(picture, "a.png")
+    said, made, members = (
+        sorted(some)
+        for some in (stages_for_tests.SAID, stages_for_tests.MADE, stages_for_tests.MEMBERS)
+    )
+    names = [f"said-{said[(2 * number + one) % len(said)]}" for one in range(2)]
+    names += [f"made-{made[number % len(made)]}", f"unnamed-{('deep', 'long', 'few')[number % 3]}"]
+    for name in names:
+        _moved_in(picture, root, f"{name}.{number}.png")
+    _moved_in(packed, root, f"member-{members[number % len(members)]}.{number}.zip")
+
+
+def _moved_in(source: Path, root: Root, name: str) -> None:
+    written = root.path / "inbox" / f".{name}"
+    shutil.copyfile(source, written)
+    written.rename(_inbox(root) / name)
+
+
+def closed(root: Root, number: int) -> None:
+    """Folders that the daemon may not enter (see `ENVIRONMENT` and `PREFIX`), and one that it may not change."""
+    for name, mode in ((f"closed-{number}", 0o700), (f"kept-{number}", 0o755)):
+        folder = _inbox(root) / name / "inner"
+        folder.mkdir(parents=True)
+        builders.jpeg(folder / "a.jpg")
+        if os.geteuid() == 0:
+            os.chown(folder, _OTHER, _OTHER)
+            folder.chmod(mode)
+        else:
+            folder.chmod(mode & 0o555 if mode == 0o755 else 0)
+
+
 def feedback(root: Root, number: int) -> None:
     """A pipe where a note is to be written."""
     folder = root.path / "status" / USER
@@ -151,6 +194,11 @@ def feedback(root: Root, number: int) -> None:
     with suppress(FileExistsError):
         os.mkfifo(folder / ".note")
 
+
+#: Stages that do what the name of a file tells them to.
+ENVIRONMENT = {"CYTOWATCH_TEST_STAGES": "tests.acceptance.stages_for_tests"}
+#: Let a daemon that is root's be one that may not enter what is another user's.
+PREFIX = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
 
 KINDS: tuple[Callable[[Root, int], None], ...] = (
     deep_folder,
@@ -161,6 +209,8 @@ KINDS: tuple[Callable[[Root, int], None], ...] = (
     manifests,
     configuration,
     feedback,
+    decoders,
+    closed,
 )
 
 
@@ -174,7 +224,7 @@ def drop_all(root: Root, number: int) -> None:
 def forget(root: Root, number: int) -> None:
     """Take away what round `number` left in the inbox: nobody keeps poison for ever."""
     inbox = root.path / "inbox" / USER
-    for name in (f"deep-{number}", f"many-{number}"):
+    for name in (f"deep-{number}", f"many-{number}", f"closed-{number}", f"kept-{number}"):
         _remove(inbox / name)
 
 

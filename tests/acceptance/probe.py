@@ -21,6 +21,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from cytowatch import durable
 from cytowatch.config import Config
 from cytowatch.decoder import landlock, sandbox, seccomp
 
@@ -143,9 +144,12 @@ ATTEMPTS: dict[str, Callable[[Ground], object]] = {
     "list": lambda _: os.listdir(".."),
     "write": lambda _: Path("../escaped").write_text("x"),
     "remove": lambda _: os.unlink("source/slide"),
-    "move": lambda _: os.rename("source/slide", "out.1/slide"),
+    "move": lambda _: durable.rename("source/slide", "out.1/slide"),
     "truncate": lambda _: os.truncate("source/slide", 0),
     "open_truncate": lambda _: os.open("source/slide", os.O_RDONLY | os.O_TRUNC),
+    "nameless": lambda _: os.close(os.open("out.1", os.O_TMPFILE | os.O_WRONLY)),
+    "unlinked": lambda _: os.unlink("out.1/made"),
+    "replaced": lambda _: os.rename("out.1/other", "out.1/made"),
     "mode": lambda _: os.chmod("source/slide", 0o666),
     "times": lambda _: os.utime("source/slide", (1, 1)),
     "attributes": lambda _: os.setxattr("source/slide", "user.x", b"y"),
@@ -234,6 +238,8 @@ def _lay_out(on: Ground) -> None:
         (on.folder / name).mkdir(exist_ok=True)
     (on.folder / "out.1" / "slide").unlink(missing_ok=True)
     (on.folder / "source" / "slide").write_bytes(b"slide")
+    for name in ("made", "other"):
+        (on.folder / "out.1" / name).write_bytes(b"made")
     on.signalled.unlink(missing_ok=True)
 
 

@@ -25,14 +25,20 @@ def missing() -> str | None:
 class Prometheus:
     """One server that scrapes one daemon, and one panel, every second."""
 
-    def __init__(self, folder: Path, target: int, panel: int) -> None:
+    def __init__(
+        self, folder: Path, target: int, panel: int, *, rules: Path | None = None,
+        job: str = "cytowatch",
+    ) -> None:  # fmt: skip
+        """Scrape the ports `target` and `panel`; `rules` stand for the shipped ones, `job` for the daemon's name."""
         self.port = free_port()
         folder.mkdir()
         config = folder / "prometheus.yml"
         scrape = (HOUSE / "config/prometheus/scrape.yml").read_text()
         scrape = scrape.replace(
-            "/etc/prometheus/cytowatch-alerts.yml", str(HOUSE / "config/prometheus/alerts.yml")
+            "/etc/prometheus/cytowatch-alerts.yml",
+            str(rules or HOUSE / "config/prometheus/alerts.yml"),
         )
+        scrape = scrape.replace("job_name: cytowatch\n", f"job_name: {job}\n")
         scrape = scrape.replace("127.0.0.1:9755", f"127.0.0.1:{target}").replace("15s", "1s")
         scrape = scrape.replace("127.0.0.1:9780", f"127.0.0.1:{panel}")
         config.write_text("global: {evaluation_interval: 1s}\n" + scrape)

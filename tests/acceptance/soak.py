@@ -2,14 +2,16 @@
 
 `python -m tests.acceptance.soak [SECONDS]` (600 by default) prints figures; one minute of it is a test.
 With `--poison`, one thing of every kind in `poison.py` is dropped every ten seconds as well, and for the
-last third of the time the daemon is left only, so that its memory and descriptors can be looked at.
-`--calm` does the same without the poison: compare the waiting times.
+last third of the time nobody kills the daemon, so that its memory and descriptors can be measured.
+`--calm` does the same without the poison: compare the waiting times. With either, the scanners drop what two
+cores can carry, because the waits of a backlog say nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import subprocess
 import sys
@@ -34,8 +36,11 @@ from tests.builders import vendors
 class Scanner(threading.Thread):
     """Writes slides to the share, each under a name of its own, as fast as the share takes them."""
 
-    def __init__(self, which: int, share: Samba, pool: dict[str, bytes], until: float) -> None:
+    def __init__(
+        self, which: int, share: Samba, pool: dict[str, bytes], until: float, *, pause_s: float
+    ) -> None:
         super().__init__()
+        self.pause_s = pause_s
         self.which, self.share, self.pool, self.until = which, share, pool, until
         #: What was dropped whole: the name of the slide, and the hash of its head.
         self.dropped: dict[str, str] = {}
@@ -76,7 +81,7 @@ class Scanner(threading.Thread):
             else:
                 self._put(f"{stem}.{kind}", self.pool[kind], source)
                 self._note(f"{stem}.{kind}", kind)
-            time.sleep(source.uniform(0.0, 0.6))
+            time.sleep(source.uniform(0.0, self.pause_s))
 
     def _put(self, name: str, data: bytes, source: random.Random) -> None:
         with self.share.open(name) as file:
@@ -119,7 +124,11 @@ def soak(
     """
     source = random.Random(seed)
     root = Root(folder / "root")
-    root.configure(inbox="folder_quiet_s = 2.0", engine="max_attempts = 3")
+    attempts = "max_attempts = 3" if poisoned is None else "max_attempts = 2\nno_progress_s = 3.0"
+    root.configure(inbox="folder_quiet_s = 2.0", engine=attempts)
+    if poisoned is not None:
+        root.environment = dict(poison.ENVIRONMENT)
+        root.prefix = poison.PREFIX if os.geteuid() == 0 else []
     subprocess.run(root.command("init", str(root.path)), check=True, stdout=subprocess.DEVNULL)
     (root.path / "inbox" / "root").mkdir()
     share = Samba(folder / "samba", root.path)
@@ -128,7 +137,14 @@ def soak(
     rounds = 0
     try:
         scanners = [
-            Scanner(which, share, pool(folder / f"pool-{which}"), until) for which in range(3)
+            Scanner(
+                which,
+                share,
+                pool(folder / f"pool-{which}"),
+                until,
+                pause_s=0.6 if poisoned is None else 3.0,
+            )
+            for which in range(3)
         ]
         for scanner in scanners:
             scanner.start()
@@ -166,6 +182,7 @@ def soak(
     return {
         "seconds": seconds, "kills": len(lives), "slides": len(dropped), "exit_code": code,
         "rounds_of_poison": rounds if poisoned else 0,
+        "most_resident_kib": max((kib for life in lives for kib, _ in life), default=0),
         "waited_s": {"median": waits[len(waits) // 2], "p95": waits[len(waits) * 95 // 100]},
         "burden_of_the_last_life": [lives[-1][n] for n in (0, len(lives[-1]) // 2, -1)] if lives[-1] else [],
         "wrong": [*failures, *wrong(root, dropped)],

@@ -12,11 +12,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 
+from cytowatch import durable
 from cytowatch.model import Outcome, UploadedFile
-from cytowatch.record.errors import FormatError
+from cytowatch.record.errors import ConversionError, FormatError
 from cytowatch.record.status import Status
 from cytowatch.stages import STAGES as REAL
 
@@ -61,7 +63,8 @@ def _escape() -> None:
             raise FormatError("escaped", f"{error}") from error
         raise FormatError("escaped", "something was allowed")
     Path("out.1/allowed").write_text("x")
-    Path("out.1/allowed").unlink()
+    durable.rename("out.1/allowed", "out.1/scratch-allowed")
+    durable.empty("out.1/scratch-allowed")
 
 
 def _raise() -> None:
@@ -160,6 +163,63 @@ def _still() -> None:
         time.sleep(0.1)
 
 
+def _fill(descriptor: int) -> None:
+    """As much as the disk takes; then as if nothing were."""
+    with suppress(OSError):
+        while True:
+            os.write(descriptor, bytes(1 << 20))
+    while True:
+        _say('{"progress": 0.25}')
+        time.sleep(0.1)
+
+
+def _fill_deep(out: str) -> None:
+    folder = os.open(out, os.O_RDONLY)
+    for _ in range(100):
+        os.mkdir("d", dir_fd=folder)
+        folder, before = os.open("d", os.O_RDONLY, dir_fd=folder), folder
+        os.close(before)
+    _fill(os.open("deep", os.O_WRONLY | os.O_CREAT, dir_fd=folder))
+
+
+def _fill_and_complain(out: str) -> None:
+    """The disk's own fault is what it reports, at once: it was full indeed."""
+    descriptor = os.open(f"{out}/a.tiff", os.O_WRONLY | os.O_CREAT)
+    with suppress(OSError):
+        while True:
+            os.write(descriptor, bytes(1 << 20))
+    _say('{"transient": {"why": "disk", "detail": "no space left"}}')
+    time.sleep(1000)
+
+
+def _fill_nameless(out: str) -> None:
+    """In a file that no look at its output shows, by every way to make one."""
+
+    def unlinked() -> int:
+        descriptor = os.open(f"{out}/a", os.O_WRONLY | os.O_CREAT)
+        os.unlink(f"{out}/a")
+        return descriptor
+
+    def replaced() -> int:
+        descriptor = os.open(f"{out}/b", os.O_WRONLY | os.O_CREAT)
+        os.close(os.open(f"{out}/c", os.O_WRONLY | os.O_CREAT))
+        os.rename(f"{out}/c", f"{out}/b")
+        return descriptor
+
+    for make in (lambda: os.open(out, os.O_TMPFILE | os.O_WRONLY), unlinked, replaced):
+        with suppress(OSError):
+            _fill(make())
+    raise ConversionError("unreadable", "every way was denied")
+
+
+#: How a decoder that was taken over might fill the disk, by the word in the name; each is given its output.
+FILLS: dict[str, Callable[[str], None]] = {
+    "named": lambda out: _fill(os.open(f"{out}/a.tiff", os.O_WRONLY | os.O_CREAT)),
+    "deep": _fill_deep,
+    "complain": _fill_and_complain,
+    "nameless": _fill_nameless,
+}
+
 _BELL = "\\u001b[2J\\u0007"
 #: What a decoder that was taken over may say, by the word in the name; each costs one error of its file.
 SAID: dict[str, Callable[[], None]] = {
@@ -244,7 +304,7 @@ def _made(deed: Callable[[str], object]) -> Callable[[UploadedFile], Outcome]:
 
 def _in_place_of(make: Callable[[str], object]) -> Callable[[UploadedFile], Outcome]:
     def deed(path: str) -> None:
-        os.unlink(path)
+        durable.rename(path, f"{path}.away")
         make(path)
 
     return _made(deed)
@@ -339,7 +399,7 @@ def _members(deed: Callable[[Path], object]) -> Callable[[UploadedFile], Outcome
 
 def _manifest_is(make: Callable[[Path], object]) -> Callable[[UploadedFile], Outcome]:
     def deed(member: Path) -> None:
-        (member / "manifest.json").unlink()
+        durable.rename(member / "manifest.json", member / "away")
         make(member / "manifest.json")
 
     return _members(deed)
@@ -382,6 +442,31 @@ MEMBERS: dict[str, Callable[[UploadedFile], Outcome]] = {
 }
 
 
+def _claims(file: UploadedFile) -> Outcome:
+    """An honest look, and then the hash of another slide, which its name states."""
+    outcome = REAL[Status.DETECTING_FORMAT](file)
+    digest = file.manifest["name"].split("-")[1].partition(".")[0]
+    rows = [{**row, "sha256": digest} for row in file.manifest["files"]]
+    return Outcome(
+        status=outcome.status, changes={**outcome.changes, "files": rows, "sha256": digest}
+    )
+
+
+def _scribble(file: UploadedFile) -> None:
+    """Threads that write to the pyramid as long as they are there."""
+    [row] = [row for row in file.manifest["files"] if row["role"] == "pyramid"]
+    descriptor = os.open(row["path"], os.O_RDWR)
+
+    def write() -> None:
+        number = 0
+        while True:
+            number += 1
+            os.pwrite(descriptor, number.to_bytes(8, "little"), row["size_bytes"] - 8)
+
+    for _ in range(4):
+        threading.Thread(target=write, daemon=True).start()
+
+
 def _slow(file: UploadedFile, steps: int) -> None:
     for step in range(steps):
         file.progress(step / 100)
@@ -404,6 +489,8 @@ def _wrapped(status: Status) -> Callable[[UploadedFile], Outcome]:
                 return lie(file)
         if status is Status.CONVERTING and name.startswith("said-"):
             SAID[name.split("-")[1].partition(".")[0]]()
+        if status is Status.CONVERTING and name.startswith("fill-"):
+            FILLS[name.split("-")[1].partition(".")[0]](file.out)
         if status is Status.CONVERTING and name.startswith("made-"):
             return MADE[name.split("-")[1].partition(".")[0]](file)
         if status is Status.CONVERTING and name.startswith("large"):
@@ -413,7 +500,11 @@ def _wrapped(status: Status) -> Callable[[UploadedFile], Outcome]:
             return _made(deeds.get(name.split("-")[1].partition(".")[0], _beside))(file)
         if status is Status.EXTRACTING_DATA and name.startswith("member-"):
             return MEMBERS[name.split("-")[1].partition(".")[0]](file)
+        if status is Status.DETECTING_FORMAT and name.startswith("claims-"):
+            return _claims(file)
         outcome = REAL[status](file)
+        if status is Status.DEPLOYING and name.startswith("scribble-"):
+            _scribble(file)
         if name.startswith(f"pause-{status.name}"):
             # Progress is throttled: what comes too soon after the last is not told.
             time.sleep(0.2)

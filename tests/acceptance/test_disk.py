@@ -20,6 +20,7 @@ import pyvips
 from cytowatch.pyramid.derive import _raise_if_full
 from cytowatch.record.errors import TransientError
 from tests import builders
+from tests.acceptance import stages_for_tests
 from tests.acceptance.conftest import Root, json_lines
 from tests.acceptance.disks import MB, Disk, fill, needs_mounts, rooted
 from tests.builders import vendors
@@ -94,6 +95,28 @@ def test_what_fills_the_disk_gives_the_room_back_while_it_waits(root: Root, tmp_
     root.wait(lambda: root.by_name().get("b.png", {}).get("status") == "CONVERTED", 30)
     assert root.by_name()["a.tar.gz"]["error"] is None
     assert root.stop() == 0
+
+
+@pytest.mark.parametrize("how", stages_for_tests.FILLS)
+def test_a_decoder_that_fills_the_disk_ends_in_an_error(
+    root: Root, tmp_path: Path, how: str
+) -> None:
+    """By files with names, in a tree that is too deep to be measured, or without names: others have their turn."""
+    root.environment = {"CYTOWATCH_TEST_STAGES": "tests.acceptance.stages_for_tests"}
+    root.configure(engine="max_attempts = 2")
+    builders.png(tmp_path / "a.png")
+    bad = f"fill-{how}.png"
+    root.drop(tmp_path / "a.png", bad)
+    root.start()
+    root.wait(lambda: "error" in root.by_name().get(bad, {}).get("status", "").lower(), 90)
+    found = root.by_name()[bad]
+    assert found["status"] == "ERROR_CONVERSION"
+    wanted = "unreadable" if how == "nameless" else "output_too_large"
+    assert found["error"]["reason"] == wanted, found["error"]
+    root.drop(tmp_path / "a.png", "good.png", user="bob")
+    root.wait(lambda: root.by_name().get("good.png", {}).get("status") == "CONVERTED", 30)
+    assert root.stop() == 0
+    root.assert_clean()
 
 
 def test_what_would_not_fit_is_not_begun(root: Root, disk: Disk) -> None:

@@ -118,8 +118,12 @@ class World:
             case "loose":
                 tops = {path.partition("/")[0] for path in whole}
                 stems = {os.path.splitext(top)[0].partition("(")[0] for top in tops}
-                if any(one.name.startswith(tuple(stems)) for one in inbox.iterdir()):
-                    # Of two sets under one stem nobody could say which file is whose.
+                here = [path for path in inbox.glob("*.dcm") if step.kind == "dicom"]
+                copies = any(
+                    f"patient {step.patient}#".encode() in one.read_bytes() for one in here
+                )
+                if copies or any(one.name.startswith(tuple(stems)) for one in inbox.iterdir()):
+                    # Of two sets under one stem, or two copies of one series, nobody could say which file is whose.
                     return
                 self.put(inbox, files)
                 rest = [(inbox / path, whole[path]) for path in whole.keys() - files.keys()]

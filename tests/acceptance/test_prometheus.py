@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from urllib.request import urlopen
 import pytest
 
 from tests import builders
-from tests.acceptance.conftest import Root, free_port, root
+from tests.acceptance.conftest import Root, free_port, metric, root
 from tests.acceptance.prometheus import HOUSE, Prometheus, missing
 from tests.needs import unless
 from tests.panel.lab import Served
@@ -92,8 +93,8 @@ def test_every_query_has_data(watched: tuple[Root, Prometheus, int], tmp_path: P
     rules = {rule["name"]: rule for rule in server.rules()}
     for name, rule in rules.items():
         assert rule["health"] == "ok", f"{name}: {rule.get('lastError')}"
-        for metric in set(re.findall(r"cytowatch_[a-z_]+|up(?=\{)", rule["query"])):
-            assert server.query(metric), f"{name} looks at {metric}, of which there is nothing"
+        for one in set(re.findall(r"cytowatch_[a-z_]+|up(?=\{)", rule["query"])):
+            assert server.query(one), f"{name} looks at {one}, of which there is nothing"
 
     # A restart: what was counted before and after adds up, and nothing reads wrong meanwhile.
     assert (
@@ -136,6 +137,63 @@ def test_the_alerts_fire_when_they_should(tmp_path: Path) -> None:
         assert name in tested or name in ("CytowatchDiskFull", "CytowatchDiskFilling"), name
 
 
+def test_each_alert_leads_to_its_section_of_the_runbook() -> None:
+    """By an address of the project, to a page and a heading that exist; and no section is of no alert."""
+    alerts = (HOUSE / "config/prometheus/alerts.yml").read_text()
+    names = re.findall(r"- alert: (\w+)", alerts)
+    urls = dict(zip(names, re.findall(r"runbook_url: (\S+)", alerts), strict=True))
+    project = tomllib.loads((HOUSE / "pyproject.toml").read_text())["project"]["urls"]
+    for name, url in urls.items():
+        address, _, anchor = url.partition("#")
+        path = address.removeprefix(f"{project['Homepage']}/blob/main/")
+        headings = re.findall(r"^## (.+)$", (HOUSE / path).read_text(), re.MULTILINE)
+        # As the page is shown, a heading's anchor is its words in small letters.
+        assert anchor in [heading.lower().replace(" ", "-") for heading in headings], name
+        assert name in headings
+    assert set(
+        re.findall(r"^## (.+)$", (HOUSE / "docs/runbook.md").read_text(), re.MULTILINE)
+    ) == set(names)
+    severities = dict(zip(names, re.findall(r"severity: (\w+)", alerts), strict=True))
+    sections = (HOUSE / "docs/runbook.md").read_text().split("\n## ")[1:]
+    for section in sections:
+        name, _, text = section.partition("\n")
+        assert text.strip().startswith(f"*{severities[name].title()}.*"), name
+
+
+def test_the_restarts_are_on_the_dashboard(watched: tuple[Root, Prometheus, int]) -> None:
+    """Its annotation gives the moment of the start, as a real Prometheus has it."""
+    root, server, _ = watched
+    [restarts] = json.loads(DASHBOARD.read_text())["annotations"]["list"]
+    assert restarts["useValueForTime"]
+    wait(lambda: server.query(asked(restarts["expr"])))
+    began = server.value(asked(restarts["expr"])) / 1000
+    assert abs(began - time.time()) < 60
+    assert root.stop() == 0
+    root.start()
+    wait(lambda: server.value(asked(restarts["expr"])) / 1000 > began + 0.5)
+    assert root.stop() == 0
+
+
+def test_a_folder_that_grows_alarms_nobody(root: Root, tmp_path: Path) -> None:
+    """It is in its stage for as long as something comes: neither an age nor a duration of work."""
+    port = free_port()
+    root.configure(listen=f"127.0.0.1:{port}", inbox="folder_quiet_s = 3")
+    (root.path / "inbox" / "ann" / "day").mkdir(parents=True)
+    root.start()
+    slide = builders.aperio_svs(tmp_path / "a.svs").read_bytes()
+    (root.path / "inbox" / "ann" / "day" / "1.svs").write_bytes(slide)
+    root.wait(lambda: root.by_name().get("1.svs", {}).get("status") == "DEPLOYED")
+    assert root.by_name()["day"]["status"] == "EXTRACTING_DATA"
+    time.sleep(1.5)
+    assert metric(port, 'cytowatch_oldest_file_age_seconds{status="EXTRACTING_DATA"}') == 0
+    root.wait(lambda: root.by_name()["day"]["status"] == "EXTRACTED")
+    assert metric(port, 'cytowatch_stage_seconds_count{stage="EXTRACTING_DATA"}') == 0
+    # The slide itself counts, from its last byte; the folder is not a slide.
+    assert metric(port, "cytowatch_deployed_after_seconds_count") == 1
+    assert 0.3 < metric(port, "cytowatch_deployed_after_seconds_sum") < 20
+    assert root.stop() == 0
+
+
 def test_the_dashboard_is_as_it_was_made(tmp_path: Path) -> None:
     """By docs/dashboard.py; no panel lies over another, each has a unit and says what it shows."""
     given = importlib.util.spec_from_file_location("dashboard", HOUSE / "docs" / "dashboard.py")
@@ -158,5 +216,6 @@ def test_the_dashboard_is_as_it_was_made(tmp_path: Path) -> None:
         assert not cells & taken
         assert max(x for x, _ in cells) < 24
         taken |= cells
-        assert panel["description"].endswith(".")
+        # A sentence: it begins, it ends, and it has some words between.
+        assert re.fullmatch(r"[A-Z0-9](\S+ ){4,}\S+\.", panel["description"]), panel["description"]
         assert panel["fieldConfig"]["defaults"]["unit"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 import zipfile
@@ -144,3 +145,57 @@ def test_a_large_answer_goes_by_a_file(root: Root, tmp_path: Path) -> None:
     assert sum(len(one) for one in document["warnings"]) > 1 << 20
     assert not list(document["_path"].rglob("answer.json"))
     root.assert_clean()
+
+
+def test_what_a_dying_decoder_still_writes_is_hashed_too(root: Root, tmp_path: Path) -> None:
+    """Its threads write to the pyramid until the process is gone: the manifest has the hash of what is there."""
+    root.environment = MISBEHAVING
+    builders.png(tmp_path / "a.png")
+    names = [f"scribble-{number}.png" for number in range(4)]
+    for name in names:
+        root.drop(tmp_path / "a.png", name)
+    assert root.run_until_idle() == 0, root.log.read_text()[-3000:]
+    for name in names:
+        document = root.by_name()[name]
+        assert document["status"] == "CONVERTED"
+        [pyramid] = [row for row in document["files"] if row["role"] == "pyramid"]
+        assert (document["_path"] / pyramid["path"]).read_bytes()[-8:] != bytes(8)
+        assert all(row["sha256"] is not None for row in document["files"])
+    root.check_hashes()
+    root.assert_clean()
+
+
+@pytest.mark.parametrize("duplicates", ["link", "reject", "keep"])
+def test_a_hash_that_is_a_lie_links_and_refuses_nothing(
+    root: Root, tmp_path: Path, duplicates: str
+) -> None:
+    """A decoder states the hash of another slide: its own ends in an error, or states it for nothing; the other stays."""
+    root.environment = MISBEHAVING
+    root.configure(more=f'[storage]\nduplicates = "{duplicates}"\nreserve_bytes = 0')
+    root.config.write_text(root.config.read_text().replace("[storage]\nreserve_bytes = 0\n", "", 1))
+    good = builders.aperio_svs(tmp_path / "good.svs")
+    other = builders.aperio_svs(tmp_path / "other.svs", width=1300)
+    digest = hashlib.sha256(good.read_bytes()).hexdigest()
+    lie = f"claims-{digest}.svs"
+    root.drop(good)
+    root.start()
+    root.wait(lambda: root.by_name().get("good.svs", {}).get("status") == "DEPLOYED")
+    root.drop(other, lie)
+    root.wait(
+        lambda: root.by_name().get(lie, {}).get("status", "").startswith(("ERROR", "DEPLOYED"))
+    )
+    if duplicates != "keep":
+        found = root.by_name()[lie]
+        assert found["error"]["reason"] == "output_refused", found["error"]
+        assert {line["first"] for line in json_lines(root.log) if line["event"] == "not_the_same"}
+    for name in ("twin.svs", "good.svs"):
+        if name == "twin.svs":
+            # A true duplicate is one still.
+            root.drop(good, "twin.svs")
+            root.wait(lambda: root.by_name().get("twin.svs", {}).get("status", "").startswith(("ERR", "DEPLOYED")))  # fmt: skip
+        source = root.by_name()[name]["_path"] / root.by_name()[name]["files"][0]["path"]
+        assert source.read_bytes() == good.read_bytes()
+    twin = root.by_name()["twin.svs"]
+    assert twin["status"] == ("ERROR_FORMAT" if duplicates == "reject" else "DEPLOYED")
+    assert (twin["_path"] / "source").is_symlink() is (duplicates == "link")
+    assert root.stop() == 0

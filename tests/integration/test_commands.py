@@ -161,6 +161,11 @@ def test_every_command_is_in_the_room_that_is_loaded_for_it() -> None:
         assert one.callback
         room = one.callback.__module__.removeprefix("cytowatch.cli.")
         found.setdefault(room, []).append(one.name or one.callback.__name__)
+    for group in application().registered_groups:
+        # Commands of two words, such as `token add`.
+        [first, *_] = group.typer_instance.registered_commands
+        room = first.callback.__module__.removeprefix("cytowatch.cli.")
+        found.setdefault(room, []).append(group.name or group.typer_instance.info.name)
     assert found == {room: list(commands) for room, commands in ROOMS.items()}
 
 
@@ -268,8 +273,10 @@ def test_the_shell_completes(filled: Root, tmp_path: Path) -> None:
     slide = by_name["a.svs"]["id"]
     assert complete(filled, f"cytowatch show {slide[:-2]}") == [slide]
     assert complete(filled, "cytowatch show a.s") == ["a.svs"]
-    # By the four characters of an id, which no beginning of it has.
-    assert slide in complete(filled, f"cytowatch show {slide.split('-')[2]}")
+    # By the four characters of an id, which every command takes for it.
+    short = slide.split("-")[2]
+    assert short in complete(filled, f"cytowatch show {short[:3]}")
+    assert told(filled, "show", short).returncode == 0
     # Only what the command can act on: errors, and archives that may hold some; what is in storage; all.
     error, archive = by_name["letter.pdf"]["id"], by_name["case.zip"]["id"]
     day = slide[:8]

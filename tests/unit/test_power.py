@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 
 from cytowatch.config import Config
+from cytowatch.decoder import unchanged
 from cytowatch.inbox import claim
 from cytowatch.inbox import scan as inboxes
-from cytowatch.model import UploadedFile
+from cytowatch.model import Outcome, UploadedFile
 from cytowatch.record import entries, manifest
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.place import Place
@@ -173,6 +174,14 @@ def published(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Disk, dict
                 check_room=lambda _bytes, _inodes=0: None,
             )  # fmt: skip
             outcome = STAGES[place.status](file)
+            if outcome.status.is_final:
+                files = unchanged.with_hashes(
+                    place.status, place.path / "derived", outcome.changes["files"],
+                    progress=lambda _share: None, look=lambda: None,
+                )  # fmt: skip
+                outcome = Outcome(
+                    status=outcome.status, changes={**outcome.changes, "files": files}
+                )
             place = accept.accept(
                 spool, place, outcome, "out.1", now=NOW, settings=Config().storage
             )

@@ -10,7 +10,7 @@ import pytest
 from cytowatch.config.keys import Storage
 from cytowatch.record.errors import TransientError
 from cytowatch.tree import room
-from cytowatch.tree.room import Amount, Free, Room, spare, written
+from cytowatch.tree.room import Amount, Free, OverdrawnError, Room, spare, written
 
 NONE = Storage(reserve_bytes=0, reserve_inodes=0)
 
@@ -104,11 +104,38 @@ def test_more_than_was_asked_for_is_broken_off_when_the_reserve_is_begun(tmp_pat
     out.mkdir()
     room.reserve("a", out, Amount(bytes=1 << 20), settings=kept)
     (out / "pyramid").write_bytes(b"x" * (40 << 20))
-    room.check("a", out, settings=kept)
+    room.check("a", [out], settings=kept)
     left[0] = Free(bytes=1 << 20)
     with pytest.raises(TransientError, match="of which it asked for 1,"):
-        room.check("a", out, settings=kept)
+        room.check("a", [out], settings=kept)
     left[0] = Free(bytes=1 << 30)
     room.reserve("a", out, Amount(bytes=40 << 20), settings=kept)
     left[0] = Free(bytes=1 << 20)
-    room.check("a", out, settings=kept)
+    room.check("a", [out], settings=kept)
+
+
+def test_a_tree_that_is_too_deep_to_be_measured_is_broken_off(tmp_path: Path) -> None:
+    """And so are inodes that nobody asked for; what an earlier stage made, and was accepted, does not count."""
+    left = [Free(bytes=1 << 20)]
+    room = Room(lambda: left[0])
+    kept = Storage(reserve_bytes=64 << 20)
+    out, derived = tmp_path / "out.1", tmp_path / "derived"
+    for folder in (out, derived):
+        folder.mkdir()
+    (derived / "pyramid").write_bytes(b"x" * (40 << 20))
+    room.check("a", [out, derived], settings=kept, accepted_bytes=40 << 20)
+    with pytest.raises(OverdrawnError, match="has written"):
+        room.check("a", [out, derived], settings=kept)
+    deep = out
+    for _ in range(90):
+        deep /= "d"
+    deep.mkdir(parents=True)
+    with pytest.raises(OverdrawnError, match="deeper or larger"):
+        room.check("a", [out], settings=kept)
+    left[0] = Free(bytes=1 << 30, inodes=5, all_inodes=100_000)
+    many = tmp_path / "many"
+    many.mkdir()
+    for number in range(1100):
+        (many / str(number)).touch()
+    with pytest.raises(OverdrawnError, match="has made"):
+        room.check("a", [many], settings=kept)

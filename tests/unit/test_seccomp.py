@@ -85,6 +85,10 @@ def test_arguments_are_looked_at(machine: str) -> None:
         ("openat", (0, 0, os.O_RDONLY), _ALLOW),
         ("openat", (0, 0, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), _ALLOW),
         ("openat", (0, 0, os.O_RDONLY | os.O_TRUNC), denied),
+        ("openat", (0, 0, os.O_TMPFILE | os.O_RDWR), denied),
+        ("renameat2", (0, 0, 0, 0, 1), _ALLOW),  # RENAME_NOREPLACE
+        ("renameat2", (0, 0, 0, 0, 0), denied),
+        ("renameat2", (0, 0, 0, 0, 4), denied),  # RENAME_WHITEOUT
         ("fcntl", (3, 1), _ALLOW),
         ("fcntl", (3, 1024), denied),  # F_SETLEASE
         ("fcntl", (3, 8), denied),  # F_SETOWN

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import grp
 import json
 import os
 import resource
@@ -32,10 +31,12 @@ from typing import Any
 
 from cytowatch import aside, durable, formats
 from cytowatch.config import Config
+from cytowatch.config.keys import Storage
+from cytowatch.durable import owner
 from cytowatch.durable.failpoints import reached
 from cytowatch.formats import Probe, look
 from cytowatch.formats.completeness import whole as completeness
-from cytowatch.inbox import back
+from cytowatch.inbox import back, markers
 from cytowatch.inbox.scan import Drop, Waiting, fingerprint
 from cytowatch.record import leftovers, manifest, names
 from cytowatch.record.entries import Manifest
@@ -143,6 +144,8 @@ class _Held:
     folder_fd: int
     descriptor: int
     leased: bool = False
+    #: Whose it was, once it was taken.
+    before: owner.Owner | None = None
 
 
 def claim(
@@ -298,14 +301,15 @@ def _take(
     place = spool.tmp / id_
     moved: list[_Held] = []
     try:
-        _prepare(place, parcel, config, name, name_base64, now, software)
+        _prepare(place, parcel, held, config, name, name_base64, now, software)
         # Or the power that goes after the next rename leaves files in a folder that has no name.
         durable.fsync_directory(spool.tmp)
         reached("claim.prepared")
-        trouble = _move_all(spool, parcel, held, place, moved)
+        trouble = _move_all(spool, parcel, held, place, moved, config.storage)
         if trouble is None:
-            _make_durable(place, held, config, marked=parcel.marker is not None)
+            _make_durable(place, held, marked=parcel.marker is not None)
             reached("claim.durable")
+            trouble = _broken(parcel, held)
     except Exception:
         # Back to where it was; what cannot be put back now is put back by `recover`.
         _undo(spool, place, moved)
@@ -323,24 +327,30 @@ def _take(
 
 
 def _move_all(
-    spool: Spool, parcel: Parcel, held: list[_Held], place: Path, moved: list[_Held]
+    spool: Spool,
+    parcel: Parcel,
+    held: list[_Held],
+    place: Path,
+    moved: list[_Held],
+    settings: Storage,
 ) -> Waiting | None:
     """Rename every member, noting in `moved` which; why it must be undone, if somebody came between."""
     for one in held:
         durable.rename(one.member.drop.name, place / one.member.to, source_fd=one.folder_fd)
         moved.append(one)
         reached("claim.renamed")
-    _take_marker(spool, parcel, place)
+    if parcel.marker is not None:
+        # The marker goes with what it marks: left behind, it would mark the next of that name.
+        markers.withdraw(spool.inbox, parcel.marker, place / _MARKER)
     for one in held:
-        trouble = _trouble(one, place / one.member.to)
+        trouble = _trouble(one, place / one.member.to, settings)
         if trouble is not None:
             return _of(parcel, one, trouble)
     return None
 
 
-def _make_durable(place: Path, held: list[_Held], config: Config, *, marked: bool) -> None:
+def _make_durable(place: Path, held: list[_Held], *, marked: bool) -> None:
     for one in held:
-        _set_modes(one.descriptor, config)
         # 40 GB of it may still be dirty: this is why claims do not run in the scan loop.
         os.fsync(one.descriptor)
     _sync_names(place, marked=marked)
@@ -359,6 +369,7 @@ def _sync_names(place: Path, *, marked: bool) -> None:
 def _prepare(
     place: Path,
     parcel: Parcel,
+    held: list[_Held],
     config: Config,
     name: str,
     name_base64: str | None,
@@ -382,8 +393,11 @@ def _prepare(
                 "inode": member.drop.fingerprint.inode,
                 "size_bytes": member.drop.fingerprint.size_bytes,
                 "mtime_ns": member.drop.fingerprint.mtime_ns,
+                "uid": found.st_uid,
+                "gid": found.st_gid,
+                "mode": stat.S_IMODE(found.st_mode),
             }
-            for member in parcel.members
+            for member, found in ((one.member, os.fstat(one.descriptor)) for one in held)
         ],
         "folder": parcel.folder,
         "marker": parcel.marker.path if parcel.marker else None,
@@ -420,28 +434,22 @@ def _prepare(
     manifest.write(place, made, mode=int(config.storage.file_mode, 8))
 
 
-def _take_marker(spool: Spool, parcel: Parcel, place: Path) -> None:
-    """The marker goes with what it marks: left behind, it would mark the next of that name."""
-    if parcel.marker is None:
-        return
-    folder, name = os.path.split(parcel.marker.path)
-    with suppress(FileNotFoundError), durable.beneath(spool.inbox, folder) as at:
-        durable.rename(name, place / _MARKER, source_fd=at)
-
-
-def _trouble(one: _Held, moved: Path) -> Waiting | None:
+def _trouble(one: _Held, moved: Path, settings: Storage) -> Waiting | None:
     """Whether someone came between; tells why, or None when the file is ours only."""
     there = os.stat(moved, follow_symlinks=False)
     seen = one.member.drop.fingerprint
     if (there.st_dev, there.st_ino) != (seen.device, seen.inode):
         return Waiting(why="settling", detail="another file was put in its place meanwhile")
     # Anyone who breaks it waits in its open until we let go: by then the file must be back.
-    if one.leased and fcntl.fcntl(one.descriptor, fcntl.F_GETLEASE) != fcntl.F_RDLCK:
+    if _is_broken(one):
         return Waiting(why="open_for_writing", detail="somebody opened it for writing meanwhile")
-    # The path is gone from the share, so a lease that is granted now proves that no writer is left.
+    one.before = owner.take(one.descriptor, group=settings.group, mode=int(settings.file_mode, 8))
+    # The path is gone from the share, and its owner is another one now: a lease that is granted proves that no
+    # writer is left. It is kept until all is durable: who was let in by the old owner's rights just before has
+    # come to the lease by then.
     _unlease(one.descriptor)
     answer = lease(one.descriptor)
-    _unlease(one.descriptor)
+    one.leased = answer == "granted"
     if answer == "writer":
         return Waiting(why="open_for_writing", detail="somebody opened it for writing meanwhile")
     found = os.fstat(one.descriptor)
@@ -453,14 +461,30 @@ def _trouble(one: _Held, moved: Path) -> Waiting | None:
     return None
 
 
+def _is_broken(one: _Held) -> bool:
+    return one.leased and fcntl.fcntl(one.descriptor, fcntl.F_GETLEASE) != fcntl.F_RDLCK
+
+
+def _broken(parcel: Parcel, held: list[_Held]) -> Waiting | None:
+    """Which member somebody is opening for writing at the last moment, if any."""
+    for one in held:
+        if _is_broken(one):
+            what = Waiting(
+                why="open_for_writing", detail="somebody opened it for writing meanwhile"
+            )
+            return _of(parcel, one, what)
+    return None
+
+
 def _undo(spool: Spool, place: Path, moved: list[_Held]) -> None:
     """Back to the inbox under their own names, or beside anything that has such a name by now."""
-    if (place / _MARKER).exists():
+    if os.path.lexists(place / _MARKER):
         marker = json.loads((place / JOURNAL).read_bytes())["marker"]
         with durable.beneath(spool.inbox, os.path.dirname(marker)) as at:
             # Beside its file, with which it is synced.
             back.put(place / _MARKER, os.path.basename(marker), at)
     for one in reversed(moved):
+        owner.restore(one.descriptor, one.before)
         back.put(place / one.member.to, one.member.drop.name, one.folder_fd)
     # They are the only names that the files have now; what they had in state/tmp goes next.
     for folder in {os.path.dirname(one.member.drop.path): one.folder_fd for one in moved}.values():
@@ -476,25 +500,18 @@ def _remove_empty(inbox: Path, folder: str | None) -> None:
         durable.remove_empty(inbox, folder)
 
 
-def _set_modes(descriptor: int, config: Config) -> None:
-    # A file that is another user's (a share without "force user") keeps its own mode.
-    with suppress(PermissionError):
-        if config.storage.group:
-            os.fchown(descriptor, -1, grp.getgrnam(config.storage.group).gr_gid)
-        os.fchmod(descriptor, int(config.storage.file_mode, 8))
-
-
-def recover(spool: Spool) -> dict[str, str]:
+def recover(spool: Spool, settings: Storage | None = None) -> dict[str, str]:
     """Finish or undo what a crash or a fault left in ``state/tmp``: what became of each id.
 
     A claim is finished when all its members had moved already, else undone. What is neither
-    is kept where it is, and said so. No claim may be under way.
+    is kept where it is, and said so. No claim may be under way. `settings` gives what is finished its
+    group and mode.
     """
     outcome: dict[str, str] = {}
     for place in sorted(spool.tmp.iterdir()):
         with aside.fence("claim", place.name) as fenced:
             if place.is_dir():
-                outcome[place.name] = _recover_one(spool, place)
+                outcome[place.name] = _recover_one(spool, place, settings or Storage())
             else:
                 place.unlink()
         if fenced.failed:
@@ -502,7 +519,7 @@ def recover(spool: Spool) -> dict[str, str]:
     return outcome
 
 
-def _recover_one(spool: Spool, place: Path) -> str:
+def _recover_one(spool: Spool, place: Path, settings: Storage) -> str:
     try:
         journal = json.loads((place / JOURNAL).read_bytes())
     except FileNotFoundError:
@@ -518,33 +535,49 @@ def _recover_one(spool: Spool, place: Path) -> str:
         return "undone"
     moved = [m for m in journal["members"] if _is(place / m["to"], m["inode"])]
     whole = len(moved) == len(journal["members"]) and _has_source(place)
-    if whole and all(_untouched(place / m["to"], m) for m in moved):
+    if whole and all(_untouched(place / m["to"], m, settings) for m in moved):
         for member in moved:
             durable.fsync_file(place / member["to"])
-        _sync_names(place, marked=(place / _MARKER).exists())
+        _sync_names(place, marked=os.path.lexists(place / _MARKER))
         _remove_empty(spool.inbox, journal.get("folder"))
+        # A kill may have come before it was found that another thing lay in its place: that is not ours to remove.
+        marker = os.lstat(place / _MARKER) if os.path.lexists(place / _MARKER) else None
+        if marker is not None and not stat.S_ISREG(marker.st_mode):
+            with back.opened(spool.inbox, os.path.dirname(journal["marker"])) as inbox_fd:
+                back.put(place / _MARKER, os.path.basename(journal["marker"]), inbox_fd)
         (place / _MARKER).unlink(missing_ok=True)
         (place / JOURNAL).unlink(missing_ok=True)
         spool.move(place, Status.UPLOADED, durably=False)
         return "finished"
-    to_inbox = [(place / member["to"], member["from"]) for member in moved]
-    if (place / _MARKER).exists():
-        to_inbox.append((place / _MARKER, journal["marker"]))
-    for path, origin in to_inbox:
-        folder, name = os.path.split(origin)
-        try:
-            # The folder of a set may be gone by now: it was removed when it was empty.
-            with back.opened(spool.inbox, folder) as inbox_fd:
-                back.put(path, name, inbox_fd)
-        except OSError as error:
-            return f"kept: {origin!r} cannot be put back ({error.strerror})"
-    for folder in {os.path.dirname(origin) for _, origin in to_inbox}:
-        with durable.beneath(spool.inbox, folder) as inbox_fd:
-            os.fsync(inbox_fd)
+    if said := _put_back(spool, place, moved, journal):
+        return said
     if _has_source(place):
         return "kept: it holds files that no claim names"
     spool.discard(place)
     return "undone"
+
+
+def _put_back(
+    spool: Spool, place: Path, moved: list[dict[str, Any]], journal: dict[str, Any]
+) -> str | None:
+    """Put what had moved back to where it was dropped; why that cannot be, if so."""
+    for member in moved:
+        _restore(place / member["to"], member)
+    to_inbox = [(place / member["to"], member["from"]) for member in moved]
+    if os.path.lexists(place / _MARKER):
+        to_inbox.append((place / _MARKER, journal["marker"]))
+    for folder in dict.fromkeys(os.path.dirname(origin) for _, origin in to_inbox):
+        origins = [one for one in to_inbox if os.path.dirname(one[1]) == folder]
+        try:
+            # The folder of a set may be gone by now: it was removed when it was empty.
+            with back.opened(spool.inbox, folder) as inbox_fd:
+                for path, origin in origins:
+                    back.put(path, os.path.basename(origin), inbox_fd)
+                # By the same descriptor: another folder may be in its place by now.
+                os.fsync(inbox_fd)
+        except OSError as error:
+            return f"kept: {folder!r} takes nothing back ({error.strerror})"
+    return None
 
 
 def _has_source(place: Path) -> bool:
@@ -559,12 +592,21 @@ def _is(path: Path, inode: int) -> bool:
         return False
 
 
-def _untouched(path: Path, member: dict[str, Any]) -> bool:
-    """Whether nobody writes to what was moved, and nobody did since."""
+def _untouched(path: Path, member: dict[str, Any], settings: Storage) -> bool:
+    """Whether nobody writes to what was moved, and nobody did since; it is ours from now on."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
+        owner.take(descriptor, group=settings.group, mode=int(settings.file_mode, 8))
         found = os.fstat(descriptor)
         same = (found.st_size, found.st_mtime_ns) == (member["size_bytes"], member["mtime_ns"])
         return same and lease(descriptor) != "writer"
+    finally:
+        os.close(descriptor)
+
+
+def _restore(path: Path, member: dict[str, Any]) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        owner.restore(descriptor, owner.of(member))
     finally:
         os.close(descriptor)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from cytowatch import durable
 from cytowatch.config import Config
 from cytowatch.pyramid import acquired, resolution
 from cytowatch.pyramid.readers import subblocks
@@ -258,8 +259,7 @@ def _pictures(path: str, config: Config) -> Iterator[tuple[str, Pixels]]:
                 if area.w * area.h * 3 <= _LARGEST_PICTURE:
                     pixels = reader.read(pixel_type="Bgr24")
                     yield role, swapped(pixels)
-        with suppress(FileNotFoundError):
-            os.unlink(inner)
+        durable.empty(inner)
 
 
 def _attachments(path: str) -> Iterator[tuple[str, int, int]]:

@@ -193,13 +193,17 @@ class Questions(ABC):
         )
         return {row[0]: int(row[1]) for row in rows if row[0] is not None}
 
-    def oldest(self) -> dict[Status, str]:
-        """When the oldest uploaded file in each stage was received, in ISO 8601."""
+    def oldest(self, *, folders: bool = True) -> dict[Status, str]:
+        """When the oldest uploaded file in each stage was received, in ISO 8601.
+
+        Without `folders` those are left out that stand for a dropped folder, which is there as long as it grows.
+        """
         found = {}
+        but = "" if folders else "AND format IS NOT 'directory' "
         for status in STAGE_STATUSES:
             # Ids sort by time, so this is one look into an index, however many there are.
             rows = self._ask(
-                "SELECT received_at FROM uploaded WHERE status = ? ORDER BY id LIMIT 1",
+                f"SELECT received_at FROM uploaded WHERE status = ? {but}ORDER BY id LIMIT 1",
                 (status.name,),
             )
             if rows:
