@@ -204,7 +204,7 @@ def _free(unit: Unit, at: int) -> int:
     """
     own_tops = [path.partition("/")[0] for _, path in unit.files]
     begins = {names.fold(unit.stem), *(stem for top in own_tops for stem in groups.stems(top))}
-    # Whatever number it gets, only what begins like it can be in its way: of very many nothing else is looked at.
+    # With any number that it gets, only what begins like it can be in its way: of very many nothing else is looked at.
     likely = tuple({*begins, *(f"_{stem}" for stem in begins)} - {""})
     with os.scandir(at) as entries:
         there = {
