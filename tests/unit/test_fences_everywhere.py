@@ -168,7 +168,7 @@ NEED_NONE = {
         cli._beside cli._samba cli.one cli.project cli.show
     """,
     "a command about what an administrator names: it says what is wrong with one, and its exit code says so": """
-        cli._deployed cli._failed cli._missing cli.link cli.pause cli.remove cli.retry cli.return_ cli.unlink
+        cli.deployed cli._failed cli._missing cli.link cli.pause cli.remove cli.retry cli.return_ cli.unlink
     """,
 }
 
