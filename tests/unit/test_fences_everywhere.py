@@ -202,7 +202,7 @@ def test_every_loop_has_a_fence_or_a_reason() -> None:
     ]
     assert not fresh, f"a fence with a case, or a line in NEED_NONE, for {'; '.join(fresh)}"
     stale = sorted(NEEDS_NONE.keys() - bare.keys())
-    assert not stale, f"NEED_NONE names what is no such loop any more: {' '.join(stale)}"
+    assert not stale, f"NEED_NONE names what is no longer such a loop: {' '.join(stale)}"
 
 
 def test_a_new_loop_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
