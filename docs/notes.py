@@ -118,7 +118,7 @@ EXAMPLES: dict[str, Example] = {
         "Copies it again; if the same note comes back, exports the slide again."),
     "changed": Example("scan.svs", "source/scan.svs has 1,300,000 bytes now, 1,275,952 were received",
         "Waits until the scanner is done, then drops the slide again."),
-    "manifest_damaged": Example("scan.svs", "manifest.json: Expecting value: line 1 column 1 (char 0)",
+    "manifest_damaged": Example("scan.svs", "its manifest cannot be read (manifest.json: Expecting value: line 1 column 1 (char 0))",
         "Writes to the administrator and waits; does not send it again."),
     "first_gone": Example("lung copy.svs", "the one of the same content that it was to be linked to is gone",
         "Writes to the administrator and waits; does not send it again."),

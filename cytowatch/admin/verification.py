@@ -15,7 +15,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from cytowatch import outside
-from cytowatch.decoder.child import ChildCrashed, Stopped, Zygote
+from cytowatch.decoder.ends import ChildCrashed, Stopped
+from cytowatch.decoder.forks import Zygote
 from cytowatch.decoder.pace import ChildTimedOut
 from cytowatch.model import Outcome, UploadedFile
 from cytowatch.outside import OutsideError

@@ -63,7 +63,8 @@ def verify(
     """Hash everything in storage again and reopen every pyramid; exits 1 if anything is damaged or missing."""
     # Imported here: it starts a process that decodes, as the daemon does.
     from cytowatch.admin import verification
-    from cytowatch.decoder.child import Stopped, Zygote
+    from cytowatch.decoder.ends import Stopped
+    from cytowatch.decoder.forks import Zygote
 
     spool = spool_of(root, config)
     if user is not None:

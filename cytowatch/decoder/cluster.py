@@ -24,7 +24,8 @@ from typing import Any
 from cytowatch import outside
 from cytowatch.config import Config
 from cytowatch.decoder import answers, remote
-from cytowatch.decoder.child import ChildCrashed, Stopped, settings_of
+from cytowatch.decoder.ends import ChildCrashed, Stopped
+from cytowatch.decoder.forks import settings_of
 from cytowatch.decoder.pace import ChildTimedOut
 from cytowatch.model import CheckRoom, Outcome, Progress
 from cytowatch.record.entries import Manifest

@@ -18,7 +18,8 @@ from typing import Any
 
 from cytowatch.config import Config, from_mapping
 from cytowatch.decoder import answers
-from cytowatch.decoder.child import ChildCrashed, Zygote
+from cytowatch.decoder.ends import ChildCrashed
+from cytowatch.decoder.forks import Zygote
 from cytowatch.decoder.pace import ChildTimedOut
 from cytowatch.record.errors import IngestError, TransientError
 from cytowatch.record.status import Status

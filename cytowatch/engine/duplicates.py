@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import structlog
 
 from cytowatch.decoder import unchanged
-from cytowatch.decoder.child import Stopped
+from cytowatch.decoder.ends import Stopped
 from cytowatch.engine.treatment import Treatment
 from cytowatch.model import Outcome
 from cytowatch.record import manifest

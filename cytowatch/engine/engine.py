@@ -12,7 +12,7 @@ from dataclasses import replace
 from cytowatch import aside, outside, threads
 from cytowatch.config import Config
 from cytowatch.config.keys import Engine as Settings
-from cytowatch.decoder.child import Stopped
+from cytowatch.decoder.ends import Stopped
 from cytowatch.durable import failpoints
 from cytowatch.engine.fair import FairQueue
 from cytowatch.engine.treat import Treatment, give_up, treat

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cytowatch import durable
 from cytowatch.decoder.answers import ClaimedFaultError
-from cytowatch.decoder.child import ChildCrashed, Stopped
+from cytowatch.decoder.ends import ChildCrashed, Stopped
 from cytowatch.engine import duplicates
 from cytowatch.engine.doubts import is_real
 from cytowatch.engine.duplicates import Gone, Linked, Wait
@@ -20,6 +20,7 @@ from cytowatch.record.errors import DeploymentError, IngestError, TransientError
 from cytowatch.record.manifest import ManifestError
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.place import Place
+from cytowatch.record.quoting import quoting
 from cytowatch.record.status import Status
 from cytowatch.transitions import correct, enter
 from cytowatch.tree.spool import Spool
@@ -81,7 +82,9 @@ def _treat_found(with_: Treatment, id_: UploadedFileId) -> Place | None:
     try:
         place = Place(status=status, path=path, manifest=manifest.read(path))
     except (ManifestError, FileNotFoundError) as error:
-        wrong = DeploymentError("manifest_damaged", str(error), retryable=True)
+        wrong = DeploymentError(
+            "manifest_damaged", quoting("its manifest cannot be read", error), retryable=True
+        )
         place = _rebuilt(with_, status, path, id_, str(error))
         return _let_rest(with_, with_.transitions.fail(place, wrong))
     if enter.is_folder(place.manifest):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from cytowatch.decoder import answers, unchanged
 from cytowatch.decoder.answers import ClaimedFaultError
-from cytowatch.decoder.child import Stopped
 from cytowatch.decoder.decoding import Decoding
+from cytowatch.decoder.ends import Stopped
 from cytowatch.decoder.pace import ChildTimedOut
 from cytowatch.decoder.recorded import record
 from cytowatch.engine import duplicates

@@ -12,9 +12,9 @@ from typing import Any
 
 from cytowatch import aside
 from cytowatch.config import Config
-from cytowatch.decoder.child import Zygote
 from cytowatch.decoder.cluster import Cluster
 from cytowatch.decoder.decoding import Decoders
+from cytowatch.decoder.forks import Zygote
 from cytowatch.engine.engine import Engine, workers
 from cytowatch.engine.firsts import Contents
 from cytowatch.engine.hashing import Hasher

@@ -119,6 +119,15 @@ class Drops:
             # What it clears may be in other drops.
             for other in same:
                 self._drops[self._root_of[other]].notes = None
+            if self._lost_paths[one.user, one.path] > 0:
+                self._look_again_at_what_it_came_in(one)
+
+    def _look_again_at_what_it_came_in(self, one: Seen) -> None:
+        """An archive of that path had lost it."""
+        parts = one.path.split("/")
+        for count in range(1, len(parts)):
+            for other in self._by_path.get((one.user, "/".join(parts[:count])), {}):
+                self._drops[self._root_of[other]].notes = None
 
     def _is_counted_only(self, root_id: str, drop: _Drop, one: Seen) -> bool:
         """Whether nobody needs more of a member than that it succeeded: it clears no failure of its path."""

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from cytowatch import aside
-from cytowatch.decoder.child import kill_recorded
+from cytowatch.decoder.recorded import kill_recorded
 from cytowatch.record import manifest
 from cytowatch.record.manifest import ManifestError
 from cytowatch.record.names import UploadedFileId

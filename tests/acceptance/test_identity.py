@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
@@ -119,9 +120,7 @@ class World:
                 tops = {path.partition("/")[0] for path in whole}
                 stems = {os.path.splitext(top)[0].partition("(")[0] for top in tops}
                 here = [path for path in inbox.glob("*.dcm") if step.kind == "dicom"]
-                copies = any(
-                    f"patient {step.patient}#".encode() in one.read_bytes() for one in here
-                )
+                copies = any(f"patient {step.patient}#".encode() in content(one) for one in here)
                 if copies or any(one.name.startswith(tuple(stems)) for one in inbox.iterdir()):
                     # Of two sets under one stem, or two copies of one series, nobody could say which file is whose.
                     return
@@ -140,8 +139,7 @@ class World:
 
     def put(self, folder: Path, files: dict[str, bytes]) -> None:
         for path, data in files.items():
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).write_bytes(data)
+            written(folder / path, data)
 
     def rest(self, user: str) -> None:
         """What was left out of a loose set comes late."""
@@ -150,8 +148,7 @@ class World:
                 continue
             [(drop, _)] = _MARK.findall(data)
             if {drop} >= self.drops_in(self.inbox(user)):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(data)
+                written(path, data)
 
     def drops_in(self, folder: Path) -> set[bytes]:
         """The drops of which something lies there, but for what was handed back and what is packed."""
@@ -159,7 +156,7 @@ class World:
             drop
             for path in folder.rglob("*")
             if path.is_file() and "_returned" not in path.parts
-            for drop, _ in _MARK.findall(path.read_bytes())
+            for drop, _ in _MARK.findall(content(path))
         }
 
     def again(self, user: str) -> None:
@@ -222,6 +219,24 @@ class World:
                 assert named[data] == name, (found["name"], found["files"])
             if found["status"] == "DEPLOYED":
                 assert len(marks) == 1, (found["name"], marks)
+
+
+def content(path: Path) -> bytes:
+    """What a file holds; nothing if it was claimed a moment ago."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def written(path: Path, data: bytes) -> None:
+    """Write a file, again if its folder was claimed a moment ago."""
+    for _ in range(10):
+        with contextlib.suppress(FileNotFoundError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+            return
+    raise FileNotFoundError(path)
 
 
 def packed(files: dict[str, bytes]) -> bytes:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cytowatch.decoder import child, landlock, sandbox, zygote
+from cytowatch.decoder import landlock, recorded, sandbox, zygote
 from cytowatch.decoder.zygote import start_time
 
 
@@ -29,10 +29,10 @@ def test_the_noted_process_is_killed_with_its_group(
     """By pid and start time together; the note goes with it."""
     noted = {"pid": sleeper.pid, "start_time": start_time(sleeper.pid)}
     (tmp_path / "worker").write_text(json.dumps(noted))
-    assert child.kill_recorded(tmp_path)
+    assert recorded.kill_recorded(tmp_path)
     assert sleeper.wait(10) == -signal.SIGKILL
     assert not (tmp_path / "worker").exists()
-    assert not child.kill_recorded(tmp_path)
+    assert not recorded.kill_recorded(tmp_path)
 
 
 @pytest.mark.parametrize("note", ["", "{}", '{"pid": "x"}', None])
@@ -42,7 +42,7 @@ def test_a_process_that_only_has_the_number_is_left_alone(
     """After a reboot the same pid is somebody else's; a torn note names nobody."""
     other = {"pid": sleeper.pid, "start_time": start_time(sleeper.pid) - 1}
     (tmp_path / "worker").write_text(json.dumps(other) if note is None else note)
-    assert not child.kill_recorded(tmp_path)
+    assert not recorded.kill_recorded(tmp_path)
     assert sleeper.poll() is None
     assert not (tmp_path / "worker").exists()
 

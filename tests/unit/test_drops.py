@@ -5,11 +5,14 @@ from __future__ import annotations
 import gc
 import tracemalloc
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cytowatch.observe import drops
+from cytowatch.observe import drops, wording
 from cytowatch.observe.drops import Drops
+from cytowatch.observe.feedback import Note, Notes
 from cytowatch.observe.wording import Seen
 from cytowatch.record.status import Status
 
@@ -114,3 +117,95 @@ def test_of_very_many_drops_those_that_ended_first_are_let_go(
         known.put(one.id, one)
     known.expire(NOW)
     assert known.notes().keys() == {"d-0", "d-16", "d-17", "d-18", "d-19"}
+
+
+def unpacked(
+    root: str, path: str, received_at: str, *, children: int = 1, skipped: Any = ()
+) -> Seen:
+    return _seen(root, path, Status.EXTRACTED, received_at, children=children, skipped=skipped)
+
+
+def _seen(
+    id_: str, path: str, status: Status, received_at: str = "2026-11-29T10:00:00.000Z", **more: Any
+) -> Seen:
+    return Seen(
+        id=id_, parent_id=None, user="ann", path=path, status=status, share=0.0,
+        at=datetime.fromisoformat(received_at), received_at=received_at, **more,
+    )  # fmt: skip
+
+
+LATER = "2026-11-29T11:00:00.000Z"
+
+
+def says(known: Drops) -> dict[str, str]:
+    return {note.about: note.says for note in known.notes().values()}
+
+
+def test_a_failure_is_cleared_by_the_same_path() -> None:
+    """A single file gives way to the next try, whatever comes of it; another name clears nothing."""
+    known = Drops(keep_for=timedelta(days=7))
+    known.put("1", _seen("1", "a.jpg", Status.ERROR_CONVERSION, reason="damaged"))
+    known.put("2", _seen("2", "b.jpg", Status.DEPLOYED, LATER))
+    assert says(known) == {"a.jpg": "FAILED, damaged", "b.jpg": "DEPLOYED"}
+    known.put("3", _seen("3", "a.jpg", Status.CONVERTING, LATER))
+    assert len(known.notes()) == 3
+    known.put("3", _seen("3", "a.jpg", Status.CONVERTED, LATER))
+    assert says(known) == {"a.jpg": "CONVERTED", "b.jpg": "DEPLOYED"}
+    known.forget("3")
+    assert says(known)["a.jpg"] == "FAILED, damaged"
+
+
+def test_a_member_is_cleared_in_its_archive() -> None:
+    """By the same member of the next archive of that name; what was lost, too."""
+    known = Drops(keep_for=timedelta(days=7))
+    lost = (("lost.svs", "damaged: x", 1, True),)
+    known.put("1", unpacked("1", "b.zip", "2026-11-29T10:00:00.000Z", children=2, skipped=lost))
+    known.put("1", _seen("1a", "b.zip/bad.svs", Status.ERROR_FORMAT, reason="incomplete"))
+    known.put("1", _seen("1b", "b.zip/good.svs", Status.DEPLOYED))
+    assert says(known) == {
+        "b.zip": "EXTRACTED 1 of 3, 2 FAILED", "bad.svs in b.zip": "FAILED, incomplete",
+    }  # fmt: skip
+    known.put("2", unpacked("2", "b.zip", LATER, children=2))
+    known.put("2", _seen("2a", "b.zip/bad.svs", Status.DEPLOYED, LATER))
+    # The newer one has ended, and the older one still lacks a member: it gives way.
+    assert says(known) == {"b.zip": "EXTRACTED 2, 50% DONE"}
+    known.put("2", _seen("2b", "b.zip/lost.svs", Status.DEPLOYED, LATER))
+    assert sorted(note.says for note in known.notes().values()) == [
+        "EXTRACTED 2 of 2", "EXTRACTED 2 of 2",
+    ]  # fmt: skip
+
+
+def test_one_name_in_two_folders() -> None:
+    """Told apart by the folder; with many folders the file and the drop stay."""
+    known = Drops(keep_for=timedelta(days=7))
+    for number in (1, 2):
+        path = f"case-10{number}"
+        known.put(path, _seen(path, path, Status.EXTRACTED, children=1, is_folder=True))
+        known.put(path, _seen(f"{number}", f"{path}/HE.svs", Status.ERROR_FORMAT, reason="damaged"))
+    assert {"HE.svs in case-101", "HE.svs in case-102"} <= says(known).keys()
+    deep = "/".join(["batch.zip", *["folder" * 4] * 9, "HE.svs"])
+    assert wording.about(deep) == "HE.svs in … in batch.zip"
+
+
+def test_many_notes_are_sorted_by_day(tmp_path: Path) -> None:
+    """What ended well goes to a folder for its day; what needs a person stays where it is seen first."""
+    (tmp_path / "status").mkdir()
+    notes = Notes(tmp_path, "status")
+    few = {
+        f"{n}": Note(
+            user="ann", about=f"{n}.svs", says="DEPLOYED", text="x", day=f"2026-11-2{n % 2}"
+        )
+        for n in range(50)
+    }
+    bad = {"bad": Note(user="ann", about="z.svs", says="FAILED, damaged", text="x", first=True)}
+    notes.show({**few, **bad})
+    folder = tmp_path / "status" / "ann"
+    assert len(list(folder.iterdir())) == 51
+    many = {f"{key}{n}": note for key, note in few.items() for n in range(3)}
+    Notes(tmp_path, "status").show({**many, **bad})
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "! z.svs - FAILED, damaged.txt", "2026-11-20", "2026-11-21",
+    ]  # fmt: skip
+    assert len(list(folder.glob("2026-11-20/*.txt"))) == 75
+    Notes(tmp_path, "status").show(bad)
+    assert [path.name for path in folder.iterdir()] == ["! z.svs - FAILED, damaged.txt"]

@@ -66,7 +66,7 @@ def both(spool: Spool, status: Status) -> list[Path]:
     ]
 
 
-@loop("tree.index.index.Index._look_at_one")
+@loop("tree.index.reconcile.Reconciling._look_at_one")
 def _(spool: Spool) -> set[str]:
     both(spool, Status.DEPLOYED)
     index = Index(spool, memory=True)
@@ -75,7 +75,7 @@ def _(spool: Spool) -> set[str]:
     return {row.id for row in index.select() if row.reason is None}
 
 
-@loop("tree.index.index.Index._storages", "bob")
+@loop("tree.index.reconcile.Reconciling._storages", "bob")
 def _(spool: Spool) -> set[str]:
     both(spool, Status.DEPLOYED)
     if not (spool.storage / "bob").exists():
@@ -279,7 +279,7 @@ def _(spool: Spool) -> set[str]:
     return {id_ for name, id_ in (("a - x.txt", SOUND), ("b - x.txt", BAD)) if name in there}
 
 
-@loop("tree.index.index.Index.look_for_vanished", "storage/bob")
+@loop("tree.index.reconcile.Reconciling.look_for_vanished", "storage/bob")
 def _(spool: Spool) -> set[str]:
     index = Index(spool)
     where = {SOUND: "ann", BAD: "bob"}

@@ -109,3 +109,17 @@ def test_what_makes_a_pyramid(tmp_path: Path) -> None:
     assert told(_tiles(path, [512]).read_bytes()) == ["planar-tiff"]
     assert told(_tiles(path, [512, 512]).read_bytes()) == ["planar-tiff"]
     assert told(_tiles(path, [512, 256], reduced=False).read_bytes()) == ["planar-tiff"]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"This is a README file\nfor the scanner",
+        b"This is Info file\n",
+        b"0123 notes\n",
+        b"[GENERAL]\nX=3\n",
+    ],
+)
+def test_a_text_is_a_text_whatever_word_it_begins_with(head: bytes) -> None:
+    """Words at the beginning of a text are no marks of formats."""
+    assert told(head) == "a text file"

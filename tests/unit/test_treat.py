@@ -17,7 +17,7 @@ import pytest
 from cytowatch import aside
 from cytowatch.config import Config
 from cytowatch.config.keys import Engine
-from cytowatch.decoder.child import Zygote
+from cytowatch.decoder.forks import Zygote
 from cytowatch.durable import failpoints
 from cytowatch.durable.failpoints import POISONS
 from cytowatch.engine.engine import Engine as Scheduler
@@ -218,9 +218,11 @@ def test_a_defect_that_cannot_even_be_reported(
     poison = (f"cytowatch.engine.engine.Engine.{function}", ID, kind, "")
     monkeypatch.setattr(failpoints, "_POISONED", [poison])
     spool, _, pool, scheduler = scheduled(tmp_path / "root", ValueError)
-    for _ in range(3):
+    for _ in range(2):
         scheduler.start_some(time.monotonic() + 3600)
-        pool.run()
+        if not aside.all_of("row"):
+            # The next step forward would write its row, and so clear what is set aside.
+            pool.run()
     where = "uploaded_file" if function == "_unexpected" else "row"
     assert [one.which for one in aside.all_of(where)] == [ID]
     monkeypatch.setattr(failpoints, "_POISONED", [])

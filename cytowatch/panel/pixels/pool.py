@@ -24,7 +24,7 @@ from typing import Any
 from cytowatch import outside
 from cytowatch.config import Config
 from cytowatch.decoder import wire
-from cytowatch.decoder.child import Zygote
+from cytowatch.decoder.forks import Zygote
 from cytowatch.panel.pixels import decoder, jpegs
 from cytowatch.record.errors import TransientError
 

@@ -1,0 +1,287 @@
+"""Making the index agree with the tree: what may differ is looked at, one uploaded file at a time."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from cytowatch import aside
+from cytowatch.outside import LARGEST
+from cytowatch.record import manifest
+from cytowatch.record.entries import Manifest
+from cytowatch.record.manifest import ManifestError
+from cytowatch.record.names import ID_PATTERN, UploadedFileId
+from cytowatch.record.status import STAGE_STATUSES, Status
+from cytowatch.tree.index import missing
+from cytowatch.tree.index.database import Database
+from cytowatch.tree.index.rows import PUT, fitting, marks, values_of
+from cytowatch.tree.spool import Spool
+
+__all__ = ["HELD", "TICK_EVERY", "Reconciling"]
+
+HELD = (Status.DEPLOYED.name, Status.CONVERTED.name, Status.EXTRACTED.name)
+TICK_EVERY = 500
+#: What SQLite says of a value that it cannot hold; with the text or the number made so that it can, it does.
+_UNFIT = (UnicodeEncodeError, OverflowError, sqlite3.ProgrammingError, sqlite3.InterfaceError)
+
+
+class Reconciling(Database):
+    """Guards whether the rows are doubted; `reconcile` makes them right again."""
+
+    def reconcile(self, *, anew: bool = False, tick: Callable[[int], None] = lambda _: None) -> int:
+        """Make it agree with the tree; tells how many rows were not as they had to be.
+
+        Only what may differ is read: what is in work, and of the folders of ``storage/`` those
+        that have changed since each of their rows was right.
+
+        Parameters
+        ----------
+        again
+            Anything that it says is thrown away first.
+        tick
+            Told now and then how many uploaded files were looked at.
+        """
+        wrong = 0
+        # Not one lock for all of it: rows are written meanwhile by those who move uploaded files.
+        with self._guarded():
+            self._doubted = self._doubted or anew or self.fault is not None
+            self.fault, self.damaged = None, False
+            if anew or self._database is None:
+                self._make()
+        try:
+            for look in (self._unread, self._stages, self._storages, self._gone):
+                if self.fault is None:
+                    wrong += look(tick)
+        except OSError as error:
+            # The tree itself cannot be looked through now.
+            self.fault = f"{error}"
+        if self.fault is None:
+            self._doubted = False
+            self._recall()
+        return wrong
+
+    def due(self) -> list[str]:
+        """What could not be read or written and may be tried again: ids, and folders of ``storage/``."""
+        ids = [row[0] for row in self._ask("SELECT id FROM unread LIMIT ?", (TICK_EVERY,))]
+        known = {*ids, *(one.which for one in aside.all_of("row"))}
+        return sorted(one for one in known if aside.may_try("row", one))
+
+    def again(self, due: Sequence[str]) -> None:
+        """Look once more at what is `due`."""
+        self.look([one for one in due if "/" not in one])
+        if any("/" in one for one in due):
+            # Of the folders only those are looked at whose rows were not found to be right.
+            self.reconcile()
+
+    def look_for_vanished(self, *, thoroughly: bool) -> None:
+        """Take note of what is no longer in storage, where a folder has changed without a put.
+
+        Every `put` notes the time of its folder, and hides with it what vanished just before; only a
+        `thorough` look, which reads the names in every folder, finds that.
+        """
+        if not (self._spool.is_there() and self._spool.storage.is_dir()):
+            return
+        try:
+            there = set(self._spool.users())
+            for (user,) in self._ask("SELECT user FROM folder"):
+                with aside.fence("row", f"storage/{user}", but=(sqlite3.Error,)):
+                    if thoroughly:
+                        self._ask("UPDATE folder SET mtime_ns = 0 WHERE user = ?", (user,))
+                    if user in there:
+                        self._storage(self._spool.storage / user, lambda _: None)
+            self._gone(lambda _: None)
+        except OSError as error:
+            self.fault = f"{error}"
+
+    def _recall(self) -> None:
+        if self._path is None or not self._before.is_file():
+            return
+        with self._guarded():
+            # Of one that is damaged, or older than this, as much as can be read.
+            with suppress(sqlite3.Error):
+                assert self._database is not None
+                missing.recall(self._database, self._before)
+            self._before.unlink()
+
+    def look(self, ids: Iterable[str]) -> None:
+        """Take note of `ids` as the tree has them now, wherever they are or if they are gone."""
+        with self._guarded():
+            if self._database is not None:
+                self._look_at([UploadedFileId(id_) for id_ in ids], lambda _: None)
+
+    def _note_folder(self, user: str) -> None:
+        if self._doubted:
+            # A row of it may be missing: only `reconcile` can say that the folder is right.
+            return
+        with suppress(FileNotFoundError):
+            self._remember_folder(user, self._folder(user))
+
+    def _folder(self, user: str) -> tuple[int, int]:
+        found = os.stat(self._spool.storage / user)
+        # Numbers of 64 bits without a sign, or of a clock far ahead, SQLite does not take.
+        return found.st_ino & LARGEST, found.st_mtime_ns & LARGEST
+
+    def _remember_folder(self, user: str, seen: tuple[int, int]) -> None:
+        assert self._database is not None
+        self._database.execute("INSERT OR REPLACE INTO folder VALUES (?, ?, ?)", (user, *seen))
+
+    def _unread(self, tick: Callable[[int], None]) -> int:
+        """A manifest may have been mended in its place, which no folder's time shows."""
+        ids = [UploadedFileId(row[0]) for row in self._ask("SELECT id FROM unread")]
+        return self._look_at(ids, tick)
+
+    def _stages(self, tick: Callable[[int], None]) -> int:
+        """Every row of what is in a stage directory, and of what was."""
+        names = [status.name for status in STAGE_STATUSES]
+        known = dict(
+            self._ask(f"SELECT id, status FROM uploaded WHERE status IN ({marks(names)})", names)
+        )
+        doubtful: list[UploadedFileId] = []
+        for status in STAGE_STATUSES:
+            for id_ in self._spool.in_status(status):
+                # One in work is written again at each step: its row may be that of the step before.
+                if known.pop(id_, None) != status.name:
+                    doubtful.append(id_)
+        doubtful += [UploadedFileId(id_) for id_ in known]
+        return self._look_at(doubtful, tick)
+
+    def _storages(self, tick: Callable[[int], None]) -> int:
+        wrong = 0
+        for user in self._spool.users():
+            with aside.fence("row", f"storage/{user}", but=(sqlite3.Error,)):
+                wrong += self._storage(self._spool.storage / user, tick)
+        return wrong
+
+    def _storage(self, folder: Path, tick: Callable[[int], None]) -> int:
+        """Every row of one user's storage, if its folder has changed."""
+        # Before its names are read: what comes later makes it differ again.
+        seen = self._folder(folder.name)
+        noted = self._ask("SELECT inode, mtime_ns FROM folder WHERE user = ?", (folder.name,))
+        if noted == [seen] and not self._doubted:
+            return 0
+        rows = self._ask(
+            f"SELECT id FROM uploaded WHERE user = ? AND status IN ({marks(HELD)})",
+            (folder.name, *HELD),
+        )
+        known = {row[0] for row in rows}
+        there = {name for name in os.listdir(folder) if ID_PATTERN.fullmatch(name)}
+        doubtful = [UploadedFileId(id_) for id_ in sorted(there ^ known)]
+        wrong = self._look_at(doubtful, tick, folder)
+        with self._guarded():
+            if self.fault is None:
+                self._remember_folder(folder.name, seen)
+        return wrong
+
+    def _gone(self, _tick: Callable[[int], None]) -> int:
+        """The rows of users whose whole folder is gone."""
+        wrong = 0
+        there = set(self._spool.users())
+        for (user,) in self._ask("SELECT user FROM folder"):
+            if user in there:
+                continue
+            rows = self._ask(
+                f"DELETE FROM uploaded WHERE user = ? AND status IN ({marks(HELD)}) RETURNING id",
+                (user, *HELD),
+            )
+            wrong += len(rows)
+            self._ask("DELETE FROM folder WHERE user = ?", (user,))
+        return wrong
+
+    def _look_at(
+        self,
+        doubtful: list[UploadedFileId],
+        tick: Callable[[int], None],
+        folder: Path | None = None,
+    ) -> int:
+        """Write the rows of `doubtful` as the tree says, some hundreds in one transaction.
+
+        Most of them are in `folder`, if one is given.
+        """
+        for start in range(0, len(doubtful), TICK_EVERY):
+            with self._guarded(), self._transaction():
+                for id_ in doubtful[start : start + TICK_EVERY]:
+                    self._look_at_one(id_, folder)
+            if self.fault is not None:
+                break
+            tick(start)
+        return len(doubtful)
+
+    def _look_at_one(self, id_: UploadedFileId, folder: Path | None) -> None:
+        assert self._database is not None
+        if not ID_PATTERN.fullmatch(id_):
+            return
+        lost: tuple[Status | None, Path] | None = None
+        for place in self._places(id_, folder):
+            status, path = place
+            try:
+                with aside.fence("row", id_, but=(sqlite3.Error, FileNotFoundError)) as fenced:
+                    found = manifest.read(path)
+                    if found["id"] != id_:
+                        raise ManifestError(f"{path} holds the manifest of {found['id']}")
+                    self._write(found, status or manifest.status_of(found))
+            except FileNotFoundError:
+                # It moves on at this moment, and who moves it writes its row; or it has no manifest.
+                lost = place if path.is_dir() else None
+                continue
+            if fenced.failed:
+                self._write_unread(id_, status, path, fenced.why)
+            return
+        if lost is None:
+            self._database.execute("DELETE FROM uploaded WHERE id = ?", (id_,))
+            self._database.execute("DELETE FROM unread WHERE id = ?", (id_,))
+            aside.clear("row", id_)
+        else:
+            with aside.fence("row", id_):
+                raise ManifestError(f"{lost[1]} has no manifest")
+            self._write_unread(id_, *lost, "it has no manifest")
+
+    def _write(self, found: Manifest, status: Status) -> None:
+        assert self._database is not None
+        values = values_of(found, status)
+        try:
+            self._database.execute(PUT, values)
+        except _UNFIT:
+            self._database.execute(PUT, [fitting(value) for value in values])
+        self._database.execute("DELETE FROM unread WHERE id = ?", (found["id"],))
+
+    def _write_unread(self, id_: str, status: Status | None, path: Path, why: str) -> None:
+        """A row for what cannot be read: its id, where it is, and that it is damaged."""
+        assert self._database is not None
+        user = path.parent.name if status is None else "unknown"
+        # In storage only the manifest would say more; that it was published is sure.
+        known = manifest.unreadable(id_, user=user, status=status or Status.DEPLOYED, why=why)
+        self._database.execute(
+            PUT, [fitting(value) for value in values_of(known, status or Status.DEPLOYED)]
+        )
+        self._database.execute("INSERT OR IGNORE INTO unread VALUES (?)", (id_,))
+
+    def _places(
+        self, id_: UploadedFileId, folder: Path | None
+    ) -> Iterator[tuple[Status | None, Path]]:
+        # What is in storage stays there, so this look needs no other before it.
+        if folder is not None and (folder / id_).is_dir():
+            yield None, folder / id_
+        yield from _places(self._spool, id_, self._user(id_))
+
+    def _user(self, id_: str) -> str | None:
+        assert self._database is not None
+        row = self._database.execute("SELECT user FROM uploaded WHERE id = ?", (id_,)).fetchone()
+        return row[0] if row else None
+
+
+def _places(
+    spool: Spool, id_: UploadedFileId, user: str | None
+) -> Iterator[tuple[Status | None, Path]]:
+    """Where an uploaded file may be, the stage directories first, because that is where it comes from."""
+    for _ in range(2):
+        staged = spool.find(id_)
+        if staged is not None:
+            yield staged
+        users = [user] if user else spool.users()
+        for name in users:
+            path = spool.storage / name / id_
+            if path.is_dir():
+                yield None, path
