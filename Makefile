@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo panel vendor test check lint bench bench-index soak inject fuzz venv clean
+.PHONY: demo panel vendor test acceptance check lint bench bench-index soak inject fuzz venv clean
 
 demo: $(STAMP)  ## watch slides travel from an inbox into storage
 	@$(BIN)/cytowatch demo
@@ -21,11 +21,14 @@ panel: $(STAMP)  ## the demonstration, then its storage in a browser beside a da
 vendor: $(STAMP)  ## fetch the files of others (htmx, OpenSeadragon) from npm again, and compare each byte
 	@$(BIN)/python docs/vendored.py
 
-TESTS ?=
-test: $(STAMP)  ## run the tests (or TESTS), most of which wait more than they work: three at a time
+TESTS ?= tests/unit tests/integration cytowatch
+test: $(STAMP)  ## run the tests that need no server (or TESTS): about three minutes on two cores
 	$(BIN)/python -m pytest -n 3 --dist worksteal $(TESTS)
 
-check: lint test  ## what continuous integration runs
+acceptance: $(STAMP)  ## run the tests with real daemons, servers and browsers: they wait more than they work
+	$(BIN)/python -m pytest -n 3 --dist worksteal tests/acceptance tests/fuzz tests/panel
+
+check: lint test acceptance  ## what continuous integration runs
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

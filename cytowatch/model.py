@@ -13,11 +13,9 @@ from cytowatch.record.status import Status
 __all__ = [
     "SCRATCH",
     "CheckRoom",
-    "Fingerprint",
     "Mpp",
     "Outcome",
     "Progress",
-    "Size",
     "UploadedFile",
 ]
 
@@ -36,32 +34,12 @@ class CheckRoom(Protocol):
     def __call__(self, need_bytes: int, need_inodes: int = 0, /) -> None: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Size:
-    """Width and height in pixels."""
-
-    width: int
-    height: int
-
-
 @dataclass(frozen=True, slots=True)
 class Mpp:
     """Pixel size of level 0 in micrometres per pixel."""
 
     x: float
     y: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fingerprint:
-    """What a look at a dropped file shows without opening it; any difference is a change."""
-
-    device: int
-    inode: int
-    size_bytes: int
-    mtime_ns: int
-    ctime_ns: int
-    blocks: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

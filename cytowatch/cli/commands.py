@@ -17,9 +17,10 @@ ROOMS = MappingProxyType(
         "serve": ("run", "init", "check", "demo"),
         "read": ("status", "list", "show"),
         "watch": ("watch",),
-        "change": (
-            "retry", "return", "remove", "export", "link", "unlink", "pause", "resume", "reindex",
-        ),
+        "change": ("retry", "return", "remove", "reindex"),
+        "export": ("export",),
+        "project": ("link", "unlink"),
+        "hold": ("pause", "resume"),
         "verify": ("verify",),
         "hooks": ("hooks",),
         "detect": ("detect", "formats"),

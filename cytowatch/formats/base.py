@@ -68,8 +68,14 @@ class Probe:
 class Format:
     """One row of the table of supported formats.
 
-    `matches` answers the evidence, as a phrase, or None. `native` tells that the file is deployed
+    `matches` answers the evidence, as a phrase, or None. `native` says that the file is deployed
     as it is; `extract` that it is an archive. `oddities` and `source` are for docs/formats.md.
+
+    Everything that is special to a format stands in its row, so that no stage names a format.
+    `else_derived` says that a pyramid is derived where OpenSlide does not show all of it, and
+    `often_derived` that this is usual and not worth a warning. A native one has at least
+    `least_levels`. `needs` is the module without which it cannot be read here. `refuses` gives
+    (reason, detail) of a file that is of this format and not supported, or None.
     """
 
     id: str
@@ -84,6 +90,11 @@ class Format:
     matches: Callable[[Probe], str | None]
     native: bool = False
     extract: bool = False
+    else_derived: bool = False
+    often_derived: bool = False
+    least_levels: int = 1
+    needs: str | None = None
+    refuses: Callable[[Probe], tuple[str, str] | None] = lambda _probe: None
 
     @property
     def ends(self) -> frozenset[Status]:

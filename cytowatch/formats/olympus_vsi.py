@@ -23,4 +23,5 @@ FORMAT = Format(
     "slideio has wheels only for x86_64; elsewhere the error is reader_missing.",
     source="https://bio-formats.readthedocs.io/en/latest/formats/cellsens-vsi.html",
     matches=marked("olympus-vsi"),
+    needs="slideio",
 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from cytowatch.formats.base import Format
+from cytowatch.formats.base import Format, Probe
 from cytowatch.formats.marks import marked
 
 __all__ = ["FORMAT", "other_files"]
@@ -37,6 +37,14 @@ def other_files(description: str) -> list[str]:
     return sorted({*named.values(), *elsewhere})
 
 
+def _spread(probe: Probe) -> tuple[str, str] | None:
+    others = other_files(probe.tiff.directories[0].text(270)) if probe.tiff is not None else []
+    if not others:
+        return None
+    said = "an OME-TIFF that is spread over several files is not supported"
+    return "unsupported_format", f"{said}: {others[0]!r} belongs to it"
+
+
 FORMAT = Format(
     id="ome-tiff",
     name="OME-TIFF",
@@ -54,4 +62,8 @@ FORMAT = Format(
     source="https://ome-model.readthedocs.io/en/stable/ome-tiff/specification.html",
     matches=marked("ome-tiff"),
     native=True,
+    else_derived=True,
+    often_derived=True,
+    least_levels=2,
+    refuses=_spread,
 )

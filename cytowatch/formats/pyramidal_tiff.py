@@ -33,4 +33,5 @@ FORMAT = Format(
     source="https://openslide.org/formats/generic-tiff/",
     matches=matches,
     native=True,
+    else_derived=True,
 )

@@ -202,8 +202,16 @@ def _free(unit: Unit, at: int) -> int:
 
     Nor may anything lie there that could be taken for a part of the same set: it is of another drop.
     """
+    own_tops = [path.partition("/")[0] for _, path in unit.files]
+    begins = {names.fold(unit.stem), *(stem for top in own_tops for stem in groups.stems(top))}
+    # Whatever number it gets, only what begins like it can be in its way: of very many nothing else is looked at.
+    likely = tuple({*begins, *(f"_{stem}" for stem in begins)} - {""})
     with os.scandir(at) as entries:
-        there = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+        there = {
+            entry.name: entry.is_dir(follow_symlinks=False)
+            for entry in entries
+            if names.fold(entry.name).startswith(likely)
+        }
     # A lone image could only be taken for the head of a folder.
     stems = {
         stem

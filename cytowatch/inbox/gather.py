@@ -19,8 +19,8 @@ from cytowatch.formats import Probe, look
 from cytowatch.formats.sets import groups as companions
 from cytowatch.formats.sets.groups import Group
 from cytowatch.inbox.settle import Track
-from cytowatch.model import Fingerprint
 from cytowatch.record import names
+from cytowatch.record.drop import Fingerprint
 
 __all__ = ["Bundle", "Gatherer", "Stopped"]
 

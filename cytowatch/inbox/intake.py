@@ -25,11 +25,12 @@ from cytowatch.inbox.dropped import Dropped, DroppedFolders
 from cytowatch.inbox.gather import Bundle, Gatherer
 from cytowatch.inbox.markers import Markers
 from cytowatch.inbox.rooms import Room, Rooms
-from cytowatch.inbox.scan import Drop, Waiting
 from cytowatch.inbox.settle import Settler, Track
 from cytowatch.inbox.sweep import Sweep
 from cytowatch.inbox.turns import Turns
+from cytowatch.record import drop as drop_module
 from cytowatch.record import lacking, manifest
+from cytowatch.record.drop import Drop, Waiting
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
 from cytowatch.tree.pauses import Pauses
@@ -261,8 +262,8 @@ class Intake:
         own = self._of(bundle.head.drop.user)
         if own.done_marker and marker is None:
             return
-        # The levels of a DICOM slide say nothing of each other: only time tells that all are there.
-        quiet_s = own.folder_quiet_s if bundle.group.kind == "dicom" else 0.0
+        # Nothing says that all files of such a set are there: only time tells.
+        quiet_s = own.folder_quiet_s if bundle.group.is_open_ended else 0.0
         ready_at = max(self._settler.ready_at(track, quiet_s=quiet_s) for track in bundle.tracks)
         if ready_at > now and marker is None:
             for track in bundle.tracks:
@@ -309,7 +310,7 @@ class Intake:
                 self._settler.busy(track, why, now, quiet_s=_LOOK_AGAIN_S)
                 same = False
                 continue
-            drop = replace(track.drop, fingerprint=scan.fingerprint(found))
+            drop = replace(track.drop, fingerprint=drop_module.fingerprint(found))
             if drop.fingerprint != track.drop.fingerprint:
                 self._settler.see(drop, None, now)
                 same = False
@@ -509,6 +510,10 @@ class Intake:
                     self._settler.busy(track, waiting, now)
                 case "other_filesystem" | "unreadable":
                     self._settler.busy(track, waiting, now, quiet_s=_LOOK_AGAIN_S)
+                case "not_permitted":
+                    # Somebody must mend it: the longer it waits, the rarer it is tried.
+                    pause_s = max(_SOON_S, (now - bundle.changed_at) / 10)
+                    self._settler.busy(track, waiting, now, quiet_s=min(_LOOK_AGAIN_S, pause_s))
                 case "not_an_image":
                     self._settler.stuck(track, waiting)
                 case _:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cytowatch import durable
 from cytowatch.inbox import back
-from cytowatch.inbox.scan import Drop
+from cytowatch.record.drop import Drop
 
 __all__ = ["Markers", "withdraw"]
 

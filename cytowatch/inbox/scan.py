@@ -13,22 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cytowatch import aside, durable
-from cytowatch.model import Fingerprint
 from cytowatch.record import names
+from cytowatch.record.drop import Drop, Fingerprint, Waiting, fingerprint
 
-__all__ = [
-    "DEEPEST",
-    "Drop",
-    "Waiting",
-    "fingerprint",
-    "inbox_itself",
-    "is_user",
-    "scan",
-    "set_aside",
-    "steps",
-    "stray",
-    "users",
-]
+__all__ = ["DEEPEST", "inbox_itself", "is_user", "scan", "set_aside", "steps", "stray", "users"]
 
 #: Folders in folders are looked into down to this depth.
 DEEPEST = 32
@@ -39,50 +27,6 @@ _LONGEST_BYTES = 3_000
 _AT_A_TIME = 256
 _NOTHING = Fingerprint(device=0, inode=0, size_bytes=0, mtime_ns=0, ctime_ns=0, blocks=0)
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drop:
-    """One file that lies in an inbox; `path` is relative to ``inbox/``, as the system spells it."""
-
-    user: str
-    path: str
-    project: str | None
-    fingerprint: Fingerprint
-
-    @property
-    def name(self) -> str:
-        """The last part of the path."""
-        return os.path.basename(self.path)
-
-    @property
-    def room(self) -> str:
-        """Where drops belong to the same user and project: ``ann`` or ``ann/@project``."""
-        return self.path.split("/", 1)[0] if self.project is None else self._project_room
-
-    @property
-    def _project_room(self) -> str:
-        return "/".join(self.path.split("/", 2)[:2])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
-    """Why a drop stays where it is: a word for metrics, a sentence for people."""
-
-    why: str
-    detail: str
-
-
-def fingerprint(found: os.stat_result) -> Fingerprint:
-    """What of `found` changes whenever someone writes."""
-    return Fingerprint(
-        device=found.st_dev,
-        inode=found.st_ino,
-        size_bytes=found.st_size,
-        mtime_ns=found.st_mtime_ns,
-        ctime_ns=found.st_ctime_ns,
-        blocks=found.st_blocks,
-    )
 
 
 def is_user(name: str) -> bool:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from cytowatch.inbox.scan import Drop, Waiting
+from cytowatch.record.drop import Drop, Waiting
 
 __all__ = ["Settler", "Times", "Track"]
 

@@ -19,9 +19,9 @@ from cytowatch import aside
 from cytowatch.config import Inbox
 from cytowatch.inbox import scan
 from cytowatch.inbox.markers import Markers
-from cytowatch.inbox.scan import Drop, Waiting
 from cytowatch.inbox.settle import Settler
 from cytowatch.record import names
+from cytowatch.record.drop import Drop, Waiting
 
 __all__ = ["Sweep"]
 

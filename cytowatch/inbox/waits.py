@@ -12,9 +12,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from cytowatch import durable
-from cytowatch.inbox.scan import Waiting
 from cytowatch.inbox.settle import Settler, Track
 from cytowatch.record import manifest, names
+from cytowatch.record.drop import Waiting
 
 __all__ = ["HOPELESS", "IsOpen", "counts", "fault", "left", "listed"]
 

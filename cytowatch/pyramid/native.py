@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import openslide
 
@@ -12,7 +13,7 @@ from cytowatch.pyramid.readers import dicom
 from cytowatch.record.errors import FormatError
 from cytowatch.record.quoting import quoting
 
-__all__ = ["is_small", "judged", "judged_dicom", "opened"]
+__all__ = ["derived_instead", "is_small", "judged", "opened", "why_derived"]
 
 #: A flat image up to this many pixels per side stays as it is with ``convert.derive = "large"``.
 _SMALL_PX = 1024
@@ -43,6 +44,34 @@ def opened(path: str, shown: int, allowed: Limits) -> tuple[str | None, str | No
 
 
 def judged(
+    found: Format, path: str, refusal: str | None, misread: str | None, unheeded: str | None
+) -> list[str]:
+    """What is to be said of a vendor's slide that is deployed as it is.
+
+    Raises
+    ------
+    FormatError
+        As `_judged` says, or in the words of a person where they are known.
+    """
+    if found.id in _OWN_JUDGES:
+        return _OWN_JUDGES[found.id](found, path, refusal)
+    return _judged(found, refusal, misread, unheeded)
+
+
+def derived_instead(
+    found: Format, path: str, refusal: str | None, ascending: str | None
+) -> str | None:
+    """Why a pyramid is derived of a vendor's slide that something else reads too; None if it is not."""
+    instead = _INSTEAD.get(found.id)
+    return instead(path, refusal, ascending) if instead is not None else None
+
+
+def why_derived(found: Format) -> str:
+    """What OpenSlide does to a slide of which a pyramid is derived."""
+    return "would show wrong colours" if found.id in _OWN_JUDGES else "does not read it"
+
+
+def _judged(
     found: Format, refusal: str | None, misread: str | None, unheeded: str | None
 ) -> list[str]:
     """What is to be said of a vendor's slide, which nothing but OpenSlide reads.
@@ -63,7 +92,7 @@ def judged(
     return [f"it has {unheeded}: OpenSlide pays no heed to that"] if unheeded else []
 
 
-def judged_dicom(found: Format, path: str, refusal: str | None) -> list[str]:
+def _judged_dicom(found: Format, path: str, refusal: str | None) -> list[str]:
     """What is to be said of a slide in DICOM that is deployed as it is.
 
     Raises
@@ -80,7 +109,7 @@ def judged_dicom(found: Format, path: str, refusal: str | None) -> list[str]:
             f"two of its files hold the same level of {wide} x {tall} pixels, {one} and {other}: send it "
             f"once more with one of them. OpenSlide says: {refusal}",
         )
-    warnings = judged(found, refusal, None, None)
+    warnings = _judged(found, refusal, None, None)
     if said := dicom.contradiction(parts):
         warnings.append(f"its colours may be shown wrongly: {said}")
     return warnings
@@ -99,3 +128,20 @@ def is_small(path: str) -> bool:
     except pyvips.Error:
         return False
     return True
+
+
+def _ascending(_path: str, refusal: str | None, ascending: str | None) -> str | None:
+    return ascending if refusal is not None else None
+
+
+def _contradicted(path: str, refusal: str | None, _ascending: str | None) -> str | None:
+    parts = dicom.parts(path) if refusal is None else []
+    return dicom.contradiction(parts) if parts and dicom.is_placed(parts) else None
+
+
+#: What only one vendor's slides are: by the id of the format.
+_INSTEAD: dict[str, Callable[[str, str | None, str | None], str | None]] = {
+    "aperio-svs": _ascending,
+    "dicom": _contradicted,
+}
+_OWN_JUDGES: dict[str, Callable[[Format, str, str | None], list[str]]] = {"dicom": _judged_dicom}

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pyvips
 
+from cytowatch import formats
 from cytowatch.formats.completeness import arrival
 from cytowatch.model import SCRATCH, Outcome, UploadedFile
 from cytowatch.pyramid import source, verify
@@ -22,9 +23,6 @@ from cytowatch.record.errors import ConversionError
 from cytowatch.record.status import Status
 
 __all__ = ["convert"]
-
-#: Slides that are deployed as they are unless OpenSlide shows them wrongly.
-_SLIDES = frozenset({"aperio-svs", "dicom"})
 
 
 def convert(file: UploadedFile) -> Outcome:
@@ -112,9 +110,15 @@ def _why(file: UploadedFile, reader: str) -> str:
     form = file.manifest["format"]
     if reader == "libvips":
         return "a flat image: a viewer needs levels and tiles"
-    if form is not None and form["id"] in _SLIDES:
+    if form is not None and _is_vendors(form["id"]):
         return "a slide that OpenSlide does not show as it is meant"
     return "a format that viewers do not open by themselves"
+
+
+def _is_vendors(id_: str) -> bool:
+    """Whether it is deployed as it is, unless OpenSlide shows it wrongly."""
+    row = formats.by_id(id_)
+    return row.native and not row.else_derived
 
 
 def _hashes(file: UploadedFile) -> tuple[dict[str, str], str | None]:

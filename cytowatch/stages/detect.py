@@ -25,23 +25,16 @@ from cytowatch.formats.completeness.uploaded import (
 )
 from cytowatch.formats.doubles import has_zip_behind
 from cytowatch.formats.marks import levels
-from cytowatch.formats.ome_tiff import other_files
 from cytowatch.formats.structure.tiff import main_page
 from cytowatch.model import Outcome, UploadedFile
-from cytowatch.pyramid import verify
+from cytowatch.pyramid import native, verify
 from cytowatch.pyramid.meaning import is_odd
-from cytowatch.pyramid.native import is_small, judged, judged_dicom, opened
-from cytowatch.pyramid.readers import dicom
 from cytowatch.record import lacking
 from cytowatch.record.entries import FileEntry, FormatEntry
 from cytowatch.record.errors import FormatError
 from cytowatch.record.status import Status
 
 __all__ = ["detect", "identify"]
-
-
-#: Of these a pyramid is derived where OpenSlide does not see all of their levels.
-_ELSE_DERIVED = frozenset({"pyramidal-tiff", "ome-tiff"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,23 +64,23 @@ def detect(file: UploadedFile) -> Outcome:
         _check_structure(probe, file.config.limits)
         _check_supported(found, probe)
         seen = _seen(found, probe)
-    native, slide_vendor = found.native, None
+    is_native, slide_vendor = found.native, None
     warnings = [*file.manifest["warnings"], *promised, *late, *seen.warnings]
     if found.native:
         slide_vendor, said = _as_native(file, found, seen, late)
-        native = slide_vendor is not None
+        is_native = slide_vendor is not None
         warnings += said
     elif not found.extract and file.config.convert.derive == "large":
-        native = seen.is_first and not is_odd(path) and is_small(path)
-    status = _next(found, native=native)
+        is_native = seen.is_first and not is_odd(path) and native.is_small(path)
+    status = _next(found, native=is_native)
     entry = FormatEntry(
         id=found.id,
         name=found.name,
-        native=native,
+        native=is_native,
         evidence=evidence,
         openslide_vendor=slide_vendor or None,
     )
-    changes = _looked_through(file, status, native=native)
+    changes = _looked_through(file, status, native=is_native)
     warnings += cast("list[str]", changes.pop("warnings", []))
     return Outcome(status=status, changes={"format": entry, "warnings": warnings, **changes})
 
@@ -120,28 +113,25 @@ def _as_native(
         As `detect` says.
     """
     path, warnings = file.source, list[str]()
-    vendor, refusal = opened(path, seen.levels, file.config.limits)
-    derived = _derived_instead(found, path, refusal, seen.ascending)
-    if refusal is not None and derived is None and found.id not in _ELSE_DERIVED:
+    vendor, refusal = native.opened(path, seen.levels, file.config.limits)
+    derived = native.derived_instead(found, path, refusal, seen.ascending)
+    if refusal is not None and derived is None and not found.else_derived:
         # Bytes that never came are the cause, and not what OpenSlide makes of their lack.
         watches = watches_of(file, native=True)
         _hashed(file, watches)
         arrived(file, watches)
     if derived is not None:
         refusal = derived
-    elif found.id == "dicom":
-        warnings += judged_dicom(found, path, refusal)
-    elif found.id not in _ELSE_DERIVED:
-        warnings += judged(found, refusal, seen.misread, seen.unheeded)
+    elif not found.else_derived:
+        warnings += native.judged(found, path, refusal, seen.misread, seen.unheeded)
     elif seen.misread or seen.unheeded:
         refusal = f"it has {seen.misread or seen.unheeded}, which it would not show as they are"
-    elif found.id == "ome-tiff" and seen.levels < 2:
+    elif seen.levels < found.least_levels:
         refusal = "it has one level"
     if refusal is None and late:
         _read_everything(file, late[0])
-    # That an OME-TIFF is flat, or has its levels in SubIFDs, is nothing to be warned of.
-    if refusal is not None and found.id != "ome-tiff":
-        how = "would show wrong colours" if found.id == "dicom" else "does not read it"
+    if refusal is not None and not found.often_derived:
+        how = native.why_derived(found)
         warnings.append(f"OpenSlide {how}, so a pyramid is derived: {refusal}")
     return None if refusal is not None else vendor or "", warnings
 
@@ -202,18 +192,11 @@ def _check_structure(probe: Probe, allowed: Limits) -> None:
 
 
 def _check_supported(found: Format, probe: Probe) -> None:
-    if found.id == "olympus-vsi" and importlib.util.find_spec("slideio") is None:
-        raise FormatError(
-            "reader_missing", "slideio, which reads CellSens VSI, is not available on this machine"
-        )
-    if found.id == "ome-tiff" and probe.tiff is not None:
-        others = other_files(probe.tiff.directories[0].text(270))
-        if others:
-            raise FormatError(
-                "unsupported_format",
-                f"an OME-TIFF that is spread over several files is not supported: {others[0]!r} "
-                "belongs to it",
-            )
+    if found.needs is not None and importlib.util.find_spec(found.needs) is None:
+        said = f"{found.needs}, which reads {found.name}, is not available on this machine"
+        raise FormatError("reader_missing", said)
+    if (refusal := found.refuses(probe)) is not None:
+        raise FormatError(*refusal)
 
 
 def _levels_in(probe: Probe) -> int:
@@ -261,15 +244,3 @@ def _read_everything(file: UploadedFile, absent: str) -> None:
         verify.read_everything(file.source, file.progress)
     except openslide.OpenSlideError as error:
         raise incomplete(f"{absent.partition(';')[0]} ({error})", None) from error
-
-
-def _derived_instead(
-    found: Format, path: str, refusal: str | None, ascending: str | None
-) -> str | None:
-    """Why a pyramid is derived of a vendor's slide that something else reads too; None if it is not."""
-    if found.id == "aperio-svs" and refusal is not None:
-        return ascending
-    if found.id == "dicom" and refusal is None:
-        parts = dicom.parts(path)
-        return dicom.contradiction(parts) if dicom.is_placed(parts) else None
-    return None

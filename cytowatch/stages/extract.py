@@ -16,6 +16,7 @@ from typing import TypeVar
 from cytowatch import archives, durable, formats
 from cytowatch.archives import Budget, Unpacked
 from cytowatch.formats import Probe
+from cytowatch.formats import zip as zip_
 from cytowatch.formats.sets import groups
 from cytowatch.formats.sets.groups import Group
 from cytowatch.model import Outcome, UploadedFile
@@ -43,7 +44,7 @@ def extract(file: UploadedFile) -> Outcome:
     folder = f"{file.out}/unpacked"
     unpacked, passed = archives.unpack(
         file.source,
-        form["id"] if form else "zip",
+        form["id"] if form else zip_.FORMAT.id,
         folder,
         budget=Budget(limits=file.config.limits, archive_bytes=file.manifest["size_bytes"]),
         wanted=lambda path: not _is_ignored(path, file),

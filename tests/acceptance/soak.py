@@ -142,7 +142,7 @@ def soak(
                 share,
                 pool(folder / f"pool-{which}"),
                 until,
-                pause_s=0.6 if poisoned is None else 3.0,
+                pause_s=0.6 if poisoned is None else 8.0,
             )
             for which in range(3)
         ]

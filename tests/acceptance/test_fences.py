@@ -14,6 +14,7 @@ from cytowatch import aside
 from cytowatch.durable.failpoints import POISON, POISONS
 from tests import builders
 from tests.acceptance.conftest import Root, free_port, json_lines, metric
+from tests.unit.loops import fences
 
 #: By function: where it is set aside, and a part of the name of the thing.
 PLACES = {
@@ -31,6 +32,8 @@ PLACES = {
     "admin.requests.answer_all": ("request", "second"),
     "lifecycle.duties.Duties.do": ("part", "unwatched"),
 }
+#: Where a reload is taken over.
+_RELOAD = "lifecycle.reload.take_over"
 #: An event makes up for itself by a scan, and what was not reported of a claim is reported by its next step.
 PASSING = {"dan", "collected"}
 SLIDES = ("seen", "taken", "collected", "hashed", "indexed", "told", "noted")
@@ -66,6 +69,7 @@ def deployed(root: Root, *names: str) -> bool:
 
 def test_one_of_each_is_set_aside_and_goes_on(root: Root, tmp_path: Path) -> None:
     """In `status`, `check`, log and metric; others are served, over a kill -9 too; and it goes on after."""
+    assert {*PLACES, _RELOAD} <= fences(), "a place is called otherwise by now"
     port = free_port()
     more = '[[hooks]]\nname = "lab"\non = ["DEPLOYED"]\ncommand = ["/bin/true"]\n'
     root.configure(listen=f"127.0.0.1:{port}", inbox="folder_quiet_s = 0.5", more=more)
@@ -107,9 +111,7 @@ def test_one_of_each_is_set_aside_and_goes_on(root: Root, tmp_path: Path) -> Non
     assert {one["where"] for one in lines} == set(aside.WHERES)
     # A reload that raises is refused, and is tried again when it is asked for again.
     root.kill()
-    root.environment[POISON] += (
-        f",cytowatch.daemon._Daemon._reload_configuration:reload=KeyError@{cause}"
-    )
+    root.environment[POISON] += f",cytowatch.{_RELOAD}:reload=KeyError@{cause}"
     root.start()
     assert root.process
     root.process.send_signal(signal.SIGHUP)

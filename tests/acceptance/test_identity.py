@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from cytowatch.admin import requests
-from cytowatch.cli import change
+from cytowatch.cli import export
 from cytowatch.record.errors import RootError
 from cytowatch.record.originals import originals
 from cytowatch.tree.spool import Spool
@@ -205,7 +205,7 @@ class World:
             files = list(originals(found))
             if not files or (found["format"] and found["format"]["id"] in ("zip", "tar")):
                 continue
-            change.export(id_, target / id_, root=self.root.path, config=self.root.config)
+            export.export(id_, target / id_, root=self.root.path, config=self.root.config)
             paths = {path.relative_to(target / id_) for path in (target / id_).rglob("*.*")}
             assert len(paths) == len(files)
             marks = set()

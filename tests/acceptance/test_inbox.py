@@ -124,7 +124,7 @@ def test_a_folder_that_may_not_be_entered_waits_and_all_else_goes_on(
     said = {one["path"] for one in json_lines(root.log) if one["event"] == "waits"}
     assert said == {"bob/export", "carl"}
     root.wait((root.path / "status" / "bob" / "export - WAITING, cannot be opened.txt").exists)
-    root.wait((root.path / "status" / "carl" / "carl - WAITING, not a file.txt").exists)
+    root.wait((root.path / "status" / "carl" / "carl - WAITING, cannot be opened.txt").exists)
     told = subprocess.run(root.command("check", "--root", str(root.path)), capture_output=True,
                           text=True, check=False)  # fmt: skip
     assert told.returncode == 1

@@ -27,7 +27,16 @@ from cytowatch.formats.completeness import whole
 from cytowatch.formats.sets import groups
 from cytowatch.outside import OutsideError
 from cytowatch.pyramid import copied, jpeg, orientation, resolution
-from cytowatch.pyramid.readers import bmp, czi, jp2, jp2_boxes, jp2_colours, ome, ome_xml, pnm
+from cytowatch.pyramid.readers import (
+    bmp,
+    czi,
+    jp2_boxes,
+    jp2_codestream,
+    jp2_colours,
+    ome,
+    ome_xml,
+    pnm,
+)
 from cytowatch.record import entries, manifest, names, reasons
 from cytowatch.record.errors import (
     ConfigError,
@@ -136,8 +145,8 @@ def codestream(data: bytes) -> None:
         suppress(struct.error, ValueError, IndexError, ConversionError),
     ):
         boxes, begin, end = jp2_boxes.read(descriptor, len(data))
-        stream = jp2._main_header(descriptor, begin, end)
-        jp2._find_parts(stream, end)
+        stream = jp2_codestream.main_header(descriptor, begin, end)
+        jp2_codestream.find_parts(stream, end)
         depths = [depth for depth, _, _ in stream.components]
         stored = jp2_colours.samples(boxes.inside, depths)
         kind = np.uint8 if stored.bits <= 8 else np.uint16 if stored.bits <= 16 else np.uint32

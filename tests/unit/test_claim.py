@@ -14,7 +14,7 @@ import pytest
 from cytowatch import durable
 from cytowatch.config import Config
 from cytowatch.inbox import claim, scan
-from cytowatch.inbox.scan import Drop, Waiting
+from cytowatch.record.drop import Drop, Waiting
 from cytowatch.record.names import UploadedFileId
 from cytowatch.tree.spool import Spool
 from tests import builders

@@ -15,7 +15,7 @@ import pytest
 
 from cytowatch import aside, hooks, outside
 from cytowatch.admin import invariants, retry, verification
-from cytowatch.cli import change
+from cytowatch.cli import export
 from cytowatch.cli.lists import list_lines
 from cytowatch.config.keys import Hook
 from cytowatch.engine.hashing import Hasher
@@ -323,7 +323,7 @@ def test_a_file_in_storage_that_is_none_is_waited_at_by_nobody(
     with pytest.raises((OutsideError, OSError)):
         hasher._digest(path / "source" / "a.jpg")
     with pytest.raises((RootError, OSError)):
-        change.export(BAD, tmp_path / "out", root=spool.root)
+        export.export(BAD, tmp_path / "out", root=spool.root)
     assert [said for said in invariants.broken(spool, at_rest=True) if BAD in said]
 
 

@@ -142,7 +142,7 @@ def says(known: Drops) -> dict[str, str]:
 
 
 def test_a_failure_is_cleared_by_the_same_path() -> None:
-    """A single file gives way to the next try, whatever comes of it; another name clears nothing."""
+    """A single file gives way to the next try that has ended; another name clears nothing."""
     known = Drops(keep_for=timedelta(days=7))
     known.put("1", _seen("1", "a.jpg", Status.ERROR_CONVERSION, reason="damaged"))
     known.put("2", _seen("2", "b.jpg", Status.DEPLOYED, LATER))

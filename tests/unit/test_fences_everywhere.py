@@ -77,7 +77,7 @@ NEED_NONE = {
         admin._in_each admin._leftovers admin._place admin._places admin._storages admin._strangers
         durable.keeps_renames hooks.count_dead inbox._begun inbox.users observe._there observe.keep
         transitions.out_directories transitions.place_of transitions.refuse transitions.without_temporaries
-        tree.Spool.create tree.Spool.empty_trash tree.Spool.in_status tree.Spool.remove_temporaries
+        tree.Layout.create tree.Spool.empty_trash tree.Spool.in_status tree.Layout.remove_temporaries
         tree.Spool.set_aside tree.Spool.unlink tree.Spool.stored tree.Spool.users tree._places tree.project_ids
     """,
     "a look at the whole tree, which is fenced as a whole in `invariants.broken`: its manifests were read strictly": """
@@ -162,7 +162,7 @@ NEED_NONE = {
         tree.Questions.select tree.Questions.tally tree.content_key tree.recall tree.rows
     """,
     "the root itself, made and checked by a start, which waits or says what is wrong": """
-        durable._filesystem durable.may_take durable._mount tree.Spool._make_directories tree.Spool.check_filesystem tree._locked
+        durable._filesystem durable.may_take durable._mount tree.Layout._make_directories tree.Layout.check_filesystem tree._locked
     """,
     "a command that shows what the index and the daemon say, row by row, as texts that are escaped": """
         cli._beside cli._samba cli.one cli.project cli.show

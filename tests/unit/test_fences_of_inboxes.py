@@ -19,6 +19,7 @@ from cytowatch.config.keys import Config, Storage
 from cytowatch.durable import failpoints
 from cytowatch.inbox import bounded, claim, intake, rooms, scan, watch
 from cytowatch.inbox.folders import Folders
+from cytowatch.record import drop as drop_module
 from cytowatch.record import manifest
 from cytowatch.record.names import UploadedFileId
 from cytowatch.tree.index.index import Index
@@ -237,7 +238,7 @@ def test_a_file_of_a_folder_that_lacks_its_mark(
         cases.folders.parent(f"{user}/case", user, None)
     cases.intake.scan_all(now, whole=True)
     for track in cases.intake._settler.tracks:
-        cases.intake._settler.stuck(track, scan.Waiting(why="done_marker", detail=""))
+        cases.intake._settler.stuck(track, drop_module.Waiting(why="done_marker", detail=""))
     dropped = cases.intake._dropped
     dropped._is_an_image = lambda _track: False
     with poisoned(monkeypatch, "inbox.dropped.Dropped._lacks_marker", "ann.png", kind):

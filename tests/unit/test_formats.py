@@ -121,5 +121,5 @@ def test_what_makes_a_pyramid(tmp_path: Path) -> None:
     ],
 )
 def test_a_text_is_a_text_whatever_word_it_begins_with(head: bytes) -> None:
-    """Words at the beginning of a text are no marks of formats."""
+    """Words at the beginning of a text do not mark a format."""
     assert told(head) == "a text file"

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from cytowatch.formats.sets.groups import Group
 from cytowatch.inbox.gather import Bundle
-from cytowatch.inbox.scan import Drop
 from cytowatch.inbox.settle import Track
-from cytowatch.model import Fingerprint
+from cytowatch.record.drop import Drop, Fingerprint
 
 HOUR = 3600
 #: 2026-11-29 12:00 UTC.

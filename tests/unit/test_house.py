@@ -21,6 +21,16 @@ from cytowatch.record.status import FOLLOWERS, Status
 from tests.needs import needs
 
 HOUSE = Path(__file__).resolve().parents[2]
+PACKAGE = HOUSE / "cytowatch"
+
+#: The modules above 350 lines, and why they are one room.
+LARGE = {
+    "config/keys.py": "one table: every key of the daemon",
+    "decoder/answers.py": "one wall: what crosses it is encoded and decoded here only",
+    "inbox/claim/__init__.py": "one order of steps that a crash may cut anywhere",
+    "inbox/intake.py": "one class: what is under way in the inboxes",
+    "pyramid/readers/pages.py": "one class: a page of a TIFF",
+}
 PROJECT = tomli.loads((HOUSE / "pyproject.toml").read_text())
 
 
@@ -215,3 +225,34 @@ def test_every_test_that_a_page_names_is_there(page: str) -> None:
     }
     files = {path.stem for path in (HOUSE / "tests").rglob("*.py")}
     assert named <= defined | files
+
+
+def test_no_stage_names_a_format() -> None:
+    """What is special to a format stands in its own row: a new one touches its module, a builder and a row."""
+    ids = {one.id for one in formats.FORMATS}
+    # "jpeg" is a compression as well, and "directory" a word of ours.
+    ids -= {"jpeg", "directory"}
+    named = {
+        f"{path.relative_to(PACKAGE)}: {node.value}"
+        for room in ("stages", "engine", "transitions", "lifecycle", "inbox")
+        for path in (PACKAGE / room).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and node.value in ids
+    }
+    assert named == set()
+
+
+def test_no_room_is_too_large() -> None:
+    """No module above 350 lines, but those that are one table or one class, each named here with its reason."""
+    large = {
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        if len(path.read_text().splitlines()) > 350
+    }
+    assert large == set(LARGE)
+
+
+def test_few_modules_are_loose() -> None:
+    """Everything else is in a package whose name is a noun."""
+    loose = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__", "daemon"}
+    assert loose == {"aside", "model", "outside", "threads"}

@@ -18,7 +18,7 @@ from cytowatch import durable
 from cytowatch.config import Config
 from cytowatch.durable import owner
 from cytowatch.inbox import claim, scan
-from cytowatch.inbox.scan import Waiting
+from cytowatch.record.drop import Waiting
 from cytowatch.record.names import UploadedFileId
 from cytowatch.tree.spool import Spool
 from tests import builders

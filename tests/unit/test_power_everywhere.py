@@ -25,7 +25,7 @@ import pytest
 import cytowatch
 from cytowatch import hooks
 from cytowatch.admin import retry
-from cytowatch.cli import change
+from cytowatch.cli import export
 from cytowatch.config import Config
 from cytowatch.config.keys import Hook, Storage
 from cytowatch.engine.hashing import Hasher
@@ -33,9 +33,9 @@ from cytowatch.hooks.pending import bury, place_of
 from cytowatch.inbox import claim
 from cytowatch.inbox import scan as inboxes
 from cytowatch.inbox.folders import Folders
-from cytowatch.inbox.scan import Waiting
 from cytowatch.model import Outcome
 from cytowatch.record import entries, manifest
+from cytowatch.record.drop import Waiting
 from cytowatch.record.entries import Manifest
 from cytowatch.record.errors import ConversionError
 from cytowatch.record.names import UploadedFileId
@@ -642,7 +642,7 @@ def a_claim_that_somebody_comes_between() -> Case:
 @case
 def an_export() -> Case:
     def do(spool: Spool) -> None:
-        change.export(ID, spool.root / "usb", spool.root)
+        export.export(ID, spool.root / "usb", spool.root)
 
     def holds(spool: Spool, end: bool) -> str | None:
         copy = spool.root / "usb" / "a.jpg"

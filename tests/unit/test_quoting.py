@@ -23,7 +23,7 @@ _RAISED = {"FormatError", "ExtractionError", "ConversionError", "DeploymentError
 
 
 def test_no_detail_begins_with_what_another_one_said() -> None:
-    """Whatever raises an error of an uploaded file: its second argument does not begin with a library's text."""
+    """The second argument of every error of an uploaded file does not begin with a library's text."""
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             named = isinstance(node, ast.Call) and isinstance(node.func, ast.Name)

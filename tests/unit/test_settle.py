@@ -7,9 +7,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cytowatch.inbox.scan import Drop, Waiting
 from cytowatch.inbox.settle import Settler, Track
-from cytowatch.model import Fingerprint
+from cytowatch.record.drop import Drop, Fingerprint, Waiting
 
 
 def drop(size: int = 1, *, inode: int = 7, mtime_ns: int = 0, path: str = "ann/a.svs") -> Drop:

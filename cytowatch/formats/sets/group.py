@@ -47,7 +47,8 @@ class Group:
     head, by which it is opened; a set without one has `headless`. `missing` says what it lacks.
     `folder` is the folder that belongs only to the set. `mixed` says which of its files bear the
     identity of another slide. `spelled` gives the name that its index has for a file, by path, where
-    that differs in case. With `is_spare` the slide has its own pixels without what is missing.
+    that differs in case. With `is_spare` the slide has its own pixels without what is missing. With
+    `is_open_ended` nothing in its files says how many there are, so only time tells.
     """
 
     kind: str | None
@@ -58,6 +59,7 @@ class Group:
     folder: str | None = None
     mixed: str | None = None
     is_spare: bool = False
+    is_open_ended: bool = False
     spelled: tuple[tuple[str, str], ...] = ()
 
     @property

@@ -158,7 +158,10 @@ def _dicom(free: dict[str, str], look: Look) -> list[Group]:
             uid = look(path, dicom.series)
             if uid is not None:
                 series.setdefault(uid, []).append(free.pop(name))
-    return [Group(kind="dicom", members=tuple(sorted(some))) for some in series.values()]
+    return [
+        Group(kind="dicom", members=tuple(sorted(some)), is_open_ended=True)
+        for some in series.values()
+    ]
 
 
 def _singles(sets: list[Group], free: dict[str, str], look: Look) -> list[Group]:

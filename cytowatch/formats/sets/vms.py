@@ -33,7 +33,8 @@ def part_of(name: str) -> str | None:
 def vms(free: dict[str, str], sizes: Mapping[str, int], look: Look) -> list[Group]:
     """The slides among the files of one folder, and what may be parts of one; what they take leaves `free`."""
     parts = {name: stem for name in free if (stem := part_of(name)) is not None}
-    made = []
+    made: list[Group] = []
+    lower: dict[str, list[str]] = {}
     for name, path in list(free.items()):
         named = name.lower().endswith((".vms", ".vmu"))
         if not (named or parts) or name in parts or sizes[path] > LARGEST_INDEX:
@@ -41,7 +42,9 @@ def vms(free: dict[str, str], sizes: Mapping[str, int], look: Look) -> list[Grou
         mark = look(path, vendor)
         if mark is not None and mark[0] in ("hamamatsu-vms", "hamamatsu-vmu"):
             del free[name]
-            made.append(_indexed(mark[0], path, free, look))
+            # Once: of many indexes each would be compared with every file.
+            lower = lower or _by_lower(free)
+            made.append(_indexed(mark[0], path, free, lower, look))
     # What no index names may belong to one that is still to come.
     waiting: dict[str, list[str]] = {}
     for name, stem in parts.items():
@@ -56,15 +59,21 @@ def vms(free: dict[str, str], sizes: Mapping[str, int], look: Look) -> list[Grou
     return made
 
 
-def _indexed(kind: str, head: str, free: dict[str, str], look: Look) -> Group:
-    """The slide of the index at `head`, with those of `free` that it names."""
+def _by_lower(free: Mapping[str, str]) -> dict[str, list[str]]:
     lower: dict[str, list[str]] = {}
     for name in free:
         lower.setdefault(name.lower(), []).append(name)
+    return lower
+
+
+def _indexed(
+    kind: str, head: str, free: dict[str, str], lower: Mapping[str, list[str]], look: Look
+) -> Group:
+    """The slide of the index at `head`, with those of `free` that it names; `lower` finds them in any case."""
     members, spelled, absent = [head], [], []
     for wanted in filter(is_plain, look(head, referred)):
         # In another case too, as Windows has it, where only one file can be meant.
-        alike = lower.get(wanted.lower(), [])
+        alike = [name for name in lower.get(wanted.lower(), ()) if name in free]
         there = wanted if wanted in free else alike[0] if len(alike) == 1 else ""
         if there not in free:
             absent.append(wanted)

@@ -37,8 +37,8 @@ from cytowatch.durable.failpoints import reached
 from cytowatch.formats import Probe, look
 from cytowatch.formats.completeness import whole as completeness
 from cytowatch.inbox import back, markers
-from cytowatch.inbox.scan import Drop, Waiting, fingerprint
 from cytowatch.record import leftovers, manifest, names
+from cytowatch.record.drop import Drop, Waiting, fingerprint
 from cytowatch.record.entries import Manifest
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status

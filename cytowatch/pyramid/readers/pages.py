@@ -30,24 +30,13 @@ from cytowatch.pyramid.meaning import (
     YCBCR,
     meaning,
 )
+from cytowatch.pyramid.readers.page_kinds import check_kind, photometric, rationals
 from cytowatch.pyramid.regions import Opened, Pixels, Scene, check_memory, check_size, damaged, each
 from cytowatch.pyramid.samples import banded, inverted, spread, unmultiplied
 from cytowatch.record.errors import ConversionError
 
 __all__ = ["Page", "open_page", "opened_file", "orientation", "profile", "told_of_pages"]
 
-_KINDS = {
-    0: "grey", 1: "grey", 2: "RGB", 3: "a palette", 5: "CMYK", 6: "YCbCr", 8: "Lab", 9: "Lab",
-}  # fmt: skip
-#: PhotometricInterpretation of what nothing here turns into grey or RGB.
-_FOREIGN = {
-    4: "a mask",
-    10: "ITU Lab",
-    32803: "raw values of a camera's colour filters",
-    32844: "LogL",
-    32845: "LogLuv",
-    34892: "raw values of a camera",
-}
 _NONE, _OLD_JPEG, _JPEG = 1, 6, 7
 _JPEGS_XR = frozenset({22610, 34934})
 _ORIENTATION, _ICC_PROFILE = 274, 34675
@@ -65,7 +54,7 @@ class Page:
         check_size(self.width, self.height, config, samples=int(page.samplesperpixel))
         self._planar = int(page.planarconfig or 1) == 2 and int(page.samplesperpixel) > 1
         self._stored = int(page.samplesperpixel)
-        kind = _photometric(page)
+        kind = photometric(page)
         self._means = meaning(kind, self._stored, tuple(page.extrasamples))
         self._palette = page.colormap if kind == PALETTE else None
         self._inverted = kind == WHITE_IS_ZERO
@@ -73,7 +62,7 @@ class Page:
         self._ycbcr = kind == YCBCR and page.compression not in DECODED
         self._chroma = tuple(page.subsampling or (2, 2)) if self._ycbcr else (1, 1)
         self.cmyk = kind == SEPARATED
-        _check_kind(page, kind, self._stored, self._means.colours)
+        check_kind(page, kind, self._stored, self._means.colours)
         colours = 3 if self._palette is not None else self._means.colours
         self.samples = colours + (self._means.alpha is not None)
         # tifffile makes it when it is used first, which must not be in several threads at a time.
@@ -281,57 +270,13 @@ class Page:
         if self._lab:
             return rgb_of_lab(pixels, icc=self._page.photometric == ICCLAB)
         if self._ycbcr:
-            luma = _rationals(self._page, 529, LUMA)
-            return rgb_of_ycbcr(pixels, luma, _rationals(self._page, 532, REFERENCE))
+            luma = rationals(self._page, 529, LUMA)
+            return rgb_of_ycbcr(pixels, luma, rationals(self._page, 532, REFERENCE))
         return pixels
 
     def _spread(self, pixels: Pixels) -> Pixels:
         narrow = pixels.dtype in (np.uint8, np.uint16)
         return spread(pixels, self._bits) if narrow else pixels
-
-
-def _photometric(page: Any) -> int:
-    """PhotometricInterpretation; where it is absent, grey or RGB, as libtiff has it."""
-    if 262 in page.tags or page.photometric == YCBCR:
-        return int(page.photometric)
-    return 2 if page.samplesperpixel >= 3 else 1
-
-
-def _check_kind(page: Any, kind: int, stored: int, colours: int) -> None:
-    """Refuse what nothing here turns into grey or RGB.
-
-    Raises
-    ------
-    ConversionError
-        `unsupported_samples`.
-    """
-    if kind not in _KINDS:
-        name = _FOREIGN.get(kind, "of a kind that is not known")
-        raise ConversionError(
-            "unsupported_samples",
-            f"its colours are {name}, which nothing here reads (PhotometricInterpretation {kind})",
-        )
-    name = _KINDS[kind]
-    if stored < colours:
-        raise damaged(f"{name} takes {colours} samples per pixel, it has {stored}")
-    if kind in (0, 1, 2, PALETTE) or (kind == YCBCR and page.compression in DECODED):
-        return
-    bits, plain = ("8", [np.uint8]) if kind == YCBCR else ("8 or 16", [np.uint8, np.uint16])
-    if kind == YCBCR and page.is_subsampled and (page.planarconfig == 2 or page.predictor != 1):
-        raise ConversionError(
-            "unsupported_samples", "its YCbCr colours are subsampled, with planes or a predictor"
-        )
-    if page.dtype not in (plain if kind == YCBCR else [*plain, np.bool_]):
-        raise ConversionError("unsupported_samples", f"its {name} colours have not {bits} bits")
-
-
-def _rationals(page: Any, number: int, default: tuple[float, ...]) -> tuple[float, ...]:
-    """The values of a tag of rationals; `default` where they are absent or make no sense."""
-    tag = page.tags.get(number)
-    parts = tag.value if tag is not None and isinstance(tag.value, tuple) else ()
-    if len(parts) != 2 * len(default) or not all(parts[1::2]):
-        return default
-    return tuple(up / down for up, down in zip(parts[::2], parts[1::2], strict=True))
 
 
 @contextmanager

@@ -1,0 +1,273 @@
+"""The layout of a root on disk: made, checked, shared and held by one daemon."""
+
+from __future__ import annotations
+
+import fcntl
+import grp
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Self
+
+from cytowatch import durable, outside
+from cytowatch.durable import trees
+from cytowatch.record.errors import RootError
+from cytowatch.record.status import STAGE_STATUSES, Status
+
+__all__ = ["LAYOUT", "Layout"]
+
+#: The version of the layout on disk, written to ``FORMAT``.
+LAYOUT = "cytowatch 1\n"
+#: As much, in blocks of 4 KiB, as a start writes before it has come to anything that can wait.
+_PROBE_BLOCKS = 4
+#: What we write beside its place, or only to try something, in ``state/``: a kill leaves it there.
+_YOUNG_S = 60.0
+_TEMPORARIES = (".lease-*", ".live.json", ".paused.json")
+
+
+class Layout:
+    """Guards that a root is one tree on one filesystem, and that one daemon holds it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.inbox = root / "inbox"
+        self.stages = root / "stages"
+        self.storage = root / "storage"
+        self.projects = root / "projects"
+        self.status_dir = root / "status"
+        self.state = root / "state"
+        self.tmp = self.state / "tmp"
+        self.trash = self.state / "trash"
+        self.requests = self.state / "requests"
+        self._lock: int | None = None
+
+    @classmethod
+    def create(cls, root: Path) -> Self:
+        """Make the whole tree at `root`, or what of it is missing.
+
+        Raises
+        ------
+        RootError
+            There is another layout, or other people's files, or it cannot be made.
+        """
+        spool = cls(root)
+        try:
+            if root.exists() and not root.is_dir():
+                raise RootError(f"{root} is not a directory: name the one that holds the tree")
+            # A link to a disk that is not mounted yet leads nowhere, and is waited for.
+            root.mkdir(parents=True, exist_ok=True)
+            marker = root / "FORMAT"
+            if not marker.exists():
+                known = {p.name for p in spool._directories() if p.parent == root}
+                strangers = sorted(
+                    name
+                    for name in os.listdir(root)
+                    if name not in known
+                    and not name.startswith(".")
+                    and name != "lost+found"
+                    and not name.endswith(".toml")
+                )
+                if strangers:
+                    raise RootError(
+                        f"{root} is not a cytowatch tree and holds {strangers[0]!r}: "
+                        "give an empty directory"
+                    )
+            spool._check_layout(missing_is_fine=True)
+            spool._make_directories()
+            if not marker.exists():
+                temporary = spool.tmp / "FORMAT"
+                temporary.write_text(LAYOUT)
+                durable.fsync_file(temporary)
+                temporary.rename(marker)
+                durable.fsync_directory(root)
+            if not durable.can_rename(spool.tmp):
+                raise RootError(
+                    f"the filesystem of {root} cannot rename without replacing "
+                    "(renameat2, RENAME_NOREPLACE), and nothing may ever be replaced: "
+                    "take another one, such as ext4, XFS or btrfs"
+                )
+        except OSError as error:
+            raise RootError(f"{error.filename or root}: {error.strerror}") from error
+        spool.check_filesystem()
+        return spool
+
+    @classmethod
+    def open(cls, root: Path) -> Self:
+        """The tree at `root`, which must be one of our layout.
+
+        Raises
+        ------
+        RootError
+            It is not there, or of another layout.
+        """
+        spool = cls(root)
+        spool._check_layout(missing_is_fine=False)
+        return spool
+
+    def share_with(self, group: str) -> None:
+        """Let `group` read what is deployed: all that is made below inherits it.
+
+        Raises
+        ------
+        RootError
+            There is no such group, or this process may not give files to it.
+        """
+        try:
+            number = grp.getgrnam(group).gr_gid
+            for path in (self.tmp, self.storage, self.projects):
+                os.chown(path, -1, number)
+                os.chmod(path, 0o2750)
+        except KeyError:
+            raise RootError(f"storage.group: there is no group {group!r}") from None
+        except OSError as error:
+            raise RootError(f"storage.group = {group!r}: {error.strerror}") from error
+
+    def stage(self, status: Status) -> Path:
+        """The directory of `status` under ``stages/``.
+
+        Raises
+        ------
+        ValueError
+            A success has none: it ends in ``storage/``.
+        """
+        if status.directory is None:
+            raise ValueError(f"{status.name} has no stage directory")
+        return self.stages / status.directory
+
+    def _directories(self) -> Iterator[Path]:
+        yield from (self.inbox, self.stages, self.storage, self.projects, self.status_dir)
+        yield from (self.state, self.tmp, self.trash, self.requests)
+        yield from (self.stage(status) for status in STAGE_STATUSES)
+
+    def _make_directories(self) -> None:
+        """Make what is missing, so that it outlasts a power cut once there is a FORMAT."""
+        made = [path for path in self._directories() if not path.is_dir()]
+        for path in made:
+            path.mkdir(exist_ok=True, mode=0o750)
+        # The root is synced with its FORMAT.
+        for parent in {path.parent for path in made} - {self.root}:
+            durable.fsync_directory(parent)
+
+    def _check_layout(self, *, missing_is_fine: bool) -> None:
+        try:
+            found = outside.read_file(self.root / "FORMAT", most_bytes=1000).decode()
+        except FileNotFoundError:
+            if missing_is_fine:
+                return
+            raise RootError(
+                f"{self.root} is not a cytowatch tree (it has no FORMAT): `cytowatch init` makes one"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise RootError(f"{self.root / 'FORMAT'}: {error}") from error
+        if found != LAYOUT:
+            raise RootError(
+                f"{self.root} has layout {found.strip()!r}; this cytowatch knows {LAYOUT.strip()!r}"
+            )
+
+    def check_filesystem(self) -> None:
+        """Refuse a tree that is spread over several filesystems, or mounts of one.
+
+        Raises
+        ------
+        RootError
+            It names the directory that is elsewhere.
+        """
+        device, mount = durable.mount_of(self.root)
+        for path in self._directories():
+            found = durable.mount_of(path)
+            if found != (device, mount):
+                what = "filesystem" if found[0] != device else "mount"
+                raise RootError(
+                    f"{path} is on another {what} than {self.root}: "
+                    "a slide is renamed, never copied, so one filesystem must hold them all"
+                )
+
+    @contextmanager
+    def lock(self, *, patience_s: float = 0.0) -> Iterator[None]:
+        """Hold the root for one daemon; a command that holds it for a moment is waited for.
+
+        Raises
+        ------
+        RootError
+            Another process holds it; it is named.
+        """
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            descriptor = os.open(self.state / "lock", flags, 0o640)
+        except OSError as error:
+            raise RootError(f"{error.filename}: {error.strerror}") from error
+        try:
+            if not _locked(descriptor, patience_s):
+                holder = os.pread(descriptor, 64, 0).decode("ascii", "replace").strip() or "unknown"
+                raise RootError(f"{self.root} is in use by process {holder}")
+            try:
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            except OSError as error:
+                raise RootError(f"{self.state / 'lock'}: {error.strerror}") from error
+            self._lock = descriptor
+            yield
+        finally:
+            self._lock = None
+            os.close(descriptor)
+
+    def remove_temporaries(self) -> None:
+        """Remove what a kill left in ``state/`` of what was only written for a moment.
+
+        A command may be writing it at this very moment: what is young stays.
+        """
+        for pattern in _TEMPORARIES:
+            for path in self.state.glob(pattern):
+                with suppress(OSError):
+                    if time.time() - path.lstat().st_mtime > _YOUNG_S:
+                        path.unlink()
+
+    def try_writing(self) -> None:
+        """Make a directory with a file in ``state/tmp``, as a claim does, and remove both.
+
+        Raises
+        ------
+        OSError
+            The filesystem takes no writes now: it is full, read-only, or fails.
+        """
+        # A crash may leave it; the name is not that of an <id>/, so nothing takes it for a claim.
+        probe = self.tmp / f".writing-{os.urandom(4).hex()}"
+        try:
+            probe.mkdir(mode=0o750)
+            # Some filesystems report only here that they are full; nothing of it has to last.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_DSYNC | os.O_CLOEXEC
+            descriptor = os.open(probe / "written", flags, 0o640)
+            try:
+                # The last blocks of a full disk are written before it says that it is full.
+                for _ in range(_PROBE_BLOCKS):
+                    os.write(descriptor, b"x" * 4096)
+            finally:
+                os.close(descriptor)
+        finally:
+            trees.remove(probe)
+
+    def is_there(self) -> bool:
+        """Whether what lies at the root is still the tree that `lock` holds."""
+        if self._lock is None:
+            return True
+        held = os.fstat(self._lock)
+        try:
+            found = os.stat(self.state / "lock")
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino)
+
+
+def _locked(descriptor: int, patience_s: float) -> bool:
+    end = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                return False
+            time.sleep(0.05)
+        else:
+            return True
