@@ -66,8 +66,13 @@ def _draw(axes: Any, panel: Panel, server: Prometheus, seconds: float) -> None:
     axes.grid(alpha=0.25)
     if panel.kind == "stat":
         axes.axis("off")
-        value = server.value(_asked(panel.queries[0][0]))
-        axes.text(0.5, 0.45, f"{value:,.0f} {panel.unit if panel.unit == 's' else ''}", fontsize=22,
+        end = time.monotonic() + 20
+        # On a busy machine a scrape may just have failed.
+        while (value := server.value(_asked(panel.queries[0][0]))) != value:
+            assert time.monotonic() < end, panel.title
+            time.sleep(0.5)
+        shown = f"{value:.1%}" if panel.unit == "percentunit" else f"{value:,.0f}"
+        axes.text(0.5, 0.45, f"{shown} {panel.unit if panel.unit == 's' else ''}", fontsize=22,
                   ha="center", va="center", color="#2a7", transform=axes.transAxes)  # fmt: skip
         return
     lines: list[tuple[str, list[datetime], list[float]]] = []
@@ -103,10 +108,10 @@ def main(seconds: float) -> None:
         root.environment = {"CYTOWATCH_TEST_STAGES": "tests.acceptance.stages_for_tests"}
         subprocess.run(root.command("init", str(root.path)), check=True, stdout=subprocess.DEVNULL)
         root.start()
-        server = Prometheus(folder / "prometheus", port)
+        server = Prometheus(folder / "prometheus", port, free_port())
         try:
             _load(root, folder, seconds)
-            figure, grid = plt.subplots(6, 4, figsize=(18, 17))
+            figure, grid = plt.subplots(-(-len(PANELS) // 4), 4, figsize=(18, 21))
             for axes in grid.flat:
                 axes.axis("off")
             for axes, panel in zip(grid.flat, PANELS, strict=False):

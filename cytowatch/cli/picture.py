@@ -23,6 +23,8 @@ __all__ = ["draw"]
 
 #: Below these widths columns are left out, so that a name keeps its room.
 _NARROW, _MIDDLE = 66, 100
+#: With fewer the disk is full before its bytes are.
+_FEW_INODES = 100_000
 #: Why a drop waits that is only being received.
 _RECEIVING = frozenset({"settling", "open_for_writing", "no_lease"})
 
@@ -88,10 +90,14 @@ def _head(page: dict[str, Any], width: int) -> Text:
         line.append(f"  paused: {who}", style="bold yellow")
     workers, watcher = page["workers"], page["watcher"]
     if page["daemon"]["running"] and workers:
-        line.append(f"  {workers['busy']} of {workers['of']} workers")
+        # A file that gives way to another user's waits in the same worker.
+        busy = min(workers["busy"], workers["of"])
+        line.append(f"  {busy} of {workers['of']} workers")
     if page["daemon"]["running"] and watcher:
         line.append(f"  {watcher['mode']}", style="" if watcher["alive"] else "red")
-    line.append(f"  {free_text(page)} free")
+    few = page["inodes_free"] is not None and page["inodes_free"] < _FEW_INODES
+    free = free_text(page) if few else bytes_text(page["disk_free_bytes"])
+    line.append(f"  {free} free")
     return line
 
 
