@@ -30,6 +30,8 @@ _PACKAGES = {
     "unshare": "util-linux",
     "setpriv": "util-linux",
     "useradd": "passwd",
+    "gcc": "gcc libc6-dev",
+    "musl-gcc": "musl-tools",
     "opj_compress": "libopenjp2-tools",
     "opj_decompress": "libopenjp2-tools",
     "promtool": "prometheus",

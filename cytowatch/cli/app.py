@@ -124,7 +124,7 @@ def _root_given(root: Path | None) -> Path | None:
 
 
 def become_owner(root: Path) -> str | None:
-    """As root, act as the owner of the tree at `root`: what is made in it must be his.
+    """As root, act as the owner of the tree at `root`: new files in it must belong to that owner.
 
     A file of root's in ``state/`` is one that the daemon cannot write to. The way back stays
     open, for a command that writes elsewhere as well. Gives what is wrong, in words, if the owner

@@ -21,6 +21,8 @@ _PR_SET_NO_NEW_PRIVS = 38
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
 _ALL_V1 = (1 << 13) - 1
 _REFER, _TRUNCATE, _IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
+#: MAKE_CHAR and MAKE_BLOCK: root could make a device that is the disk itself, in its own output.
+_MAKE_DEVICES = 1 << 6 | 1 << 11
 _NET_ALL = 3
 _SCOPE_ALL = 3
 _OF_A_FILE = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
@@ -70,7 +72,7 @@ def restrict(read: Iterable[str], write: Iterable[str]) -> None:
         for path in read:
             _allow(rules, path, _READ_FILE | _READ_DIR)
         for path in write:
-            _allow(rules, path, handled & ~(_EXECUTE | _IOCTL_DEV))
+            _allow(rules, path, handled & ~(_EXECUTE | _IOCTL_DEV | _MAKE_DEVICES))
         if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), "no_new_privs")
         _call(_RESTRICT, rules, 0)

@@ -16,6 +16,7 @@ import errno
 import functools
 import os
 import platform
+import stat
 import struct
 from collections.abc import Mapping
 
@@ -38,8 +39,7 @@ ALLOWED: Mapping[str, tuple[int | None, int | None]] = {
     "umask": (95, 166), "ftruncate": (77, 46), "fallocate": (285, 47), "fsync": (74, 82),
     "fdatasync": (75, 83), "sync_file_range": (277, 84), "fadvise64": (221, 223),
     "sendfile": (40, 71), "copy_file_range": (326, 285), "flock": (73, 32), "mkdir": (83, None),
-    "mkdirat": (258, 34), "link": (86, None), "linkat": (265, 37), "symlink": (88, None), "symlinkat": (266, 36), "mknod": (133, None),
-    "mknodat": (259, 33), "poll": (7, None), "ppoll": (271, 73), "select": (23, None),
+    "mkdirat": (258, 34), "link": (86, None), "linkat": (265, 37), "symlink": (88, None), "symlinkat": (266, 36), "poll": (7, None), "ppoll": (271, 73), "select": (23, None),
     "pselect6": (270, 72), "epoll_create1": (291, 20), "epoll_ctl": (233, 21),
     "epoll_wait": (232, None), "epoll_pwait": (281, 22), "set_robust_list": (273, 99),
     "get_robust_list": (274, 100), "rseq": (334, 293), "set_tid_address": (218, 96),
@@ -63,7 +63,8 @@ ALLOWED: Mapping[str, tuple[int | None, int | None]] = {
 CHECKED: Mapping[str, tuple[int | None, int | None]] = {
     "open": (2, None), "openat": (257, 56), "fcntl": (72, 25), "ioctl": (16, 29),
     "clone": (56, 220), "prctl": (157, 167), "prlimit64": (302, 261), "kill": (62, 129),
-    "tgkill": (234, 131), "renameat2": (316, 276),
+    "tgkill": (234, 131), "renameat2": (316, 276), "mknod": (133, None),
+    "mknodat": (259, 33),
 }
 # fmt: on
 
@@ -230,6 +231,8 @@ def _looks() -> dict[str, list[bytes]]:
         # As abort(3) does it: to nobody but itself, and never to a group.
         "kill": _one_of(0, (_ANYBODY,)),
         "tgkill": _one_of(0, (_ANYBODY,)),
+        "mknod": _makes(1),
+        "mknodat": _makes(2),
         # What is replaced would have no name any longer, and take room that nobody sees.
         "renameat2": _one_of(4, (_RENAME_NOREPLACE,)),
     }
@@ -256,6 +259,16 @@ def _opens(argument: int) -> list[bytes]:
         _DENIED,
         _YES,
     ]
+
+
+def _makes(argument: int) -> list[bytes]:
+    """Pipes and sockets, but no device: root could make one that is the disk itself, in its own output."""
+    tests = [
+        part
+        for kind in (stat.S_IFCHR, stat.S_IFBLK)
+        for part in (_one(_EQUAL, kind, 0, 1), _DENIED)
+    ]
+    return [_low(argument), _one(_AND, 0o170000), *tests, _YES]
 
 
 def _flags(argument: int, *, must: int, must_not: int) -> list[bytes]:

@@ -78,7 +78,7 @@ def digest_at(top: Path, inside: str, size_bytes: int, progress: Progress) -> st
     Raises
     ------
     OutsideError
-        It is no regular file, or has another size than `size_bytes`.
+        It is not a regular file, or has another size than `size_bytes`.
     OSError
         It is not there, or cannot be read.
     """
@@ -185,7 +185,7 @@ def same_bytes(
 ) -> bool:
     """Whether the files of each pair, below `one` and below `other`, have the same bytes.
 
-    What is no regular file, or is reached by a link, has none.
+    A file that is not regular, or is reached by a link, has none.
 
     Raises
     ------

@@ -34,6 +34,7 @@ DEEDS = (
     Deed(word="move", says="move its source into its output", calls=False, landlock=1),
     Deed(word="truncate", says="empty its source by truncate(2)", calls=True, landlock=3),
     Deed(word="open_truncate", says="empty its source by opening it", calls=True, landlock=3),
+    Deed(word="device", says="make a device that is a disk", calls=True, landlock=1),
     Deed(word="nameless", says="fill the disk by a file without a name", calls=True, landlock=None),
     Deed(
         word="unlinked", says="fill the disk by a file that it removed", calls=True, landlock=None

@@ -70,7 +70,7 @@ def restore(descriptor: int, before: Owner | None) -> None:
 
 
 def pass_on(descriptor: int, folder: int) -> None:
-    """Give a file or folder to whoever owns the `folder` that it goes into, with the rights of that folder."""
+    """Give a file or folder to the owner of the `folder` that it goes into, with the rights of that folder."""
     above = os.fstat(folder)
     found = os.fstat(descriptor)
     mode = stat.S_IMODE(found.st_mode) | above.st_mode & (stat.S_IRWXU | stat.S_IRWXG)

@@ -107,7 +107,7 @@ def _made(name: str, at: int) -> bool:
 
 
 def _pass_on_folder(folder: int, above: int) -> None:
-    """A new folder belongs to whoever owns the one above; whatever else took its place stays whose it is."""
+    """A new folder belongs to the owner of the one above; anything else that took its place stays whose it is."""
     if os.fstat(folder).st_uid == os.geteuid() and not os.listdir(folder):
         owner.pass_on(folder, above)
 
@@ -204,7 +204,7 @@ def _free(unit: Unit, at: int) -> int:
     """
     own_tops = [path.partition("/")[0] for _, path in unit.files]
     begins = {names.fold(unit.stem), *(stem for top in own_tops for stem in groups.stems(top))}
-    # Whatever number it gets, only what begins like it can be in its way: of very many nothing else is looked at.
+    # With any number that it gets, only what begins like it can be in its way: of very many nothing else is looked at.
     likely = tuple({*begins, *(f"_{stem}" for stem in begins)} - {""})
     with os.scandir(at) as entries:
         there = {

@@ -16,7 +16,7 @@ __all__ = ["Markers", "withdraw"]
 def withdraw(inbox: Path, marker: Drop, to: Path) -> None:
     """Rename `marker` to `to`, outside of the inbox, if it is there still and is the file that was seen.
 
-    Whatever was put in its place by then, a slide or a folder, goes back under its name.
+    Anything that was put in its place by then, a slide or a folder, goes back under its name.
 
     Raises
     ------

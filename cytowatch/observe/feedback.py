@@ -1,7 +1,7 @@
 """What those see who have only the share: one small file each, whose name says it all.
 
-`CMU-1.svs - CONVERTING 40%.txt`, `! batch.zip - EXTRACTED 58 of 60, 2 FAILED.txt`. Nobody else writes in the
-folder, so anything in it that is not wanted goes.
+`CMU-1.svs - CONVERTING 40%.txt`, `! batch.zip - EXTRACTED 58 of 60, 2 FAILED.txt`. Notes that are no longer
+wanted go. Anything else stays: in an inbox its users may put a folder with slides in the place of the notes'.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ __all__ = ["Note", "Notes"]
 _LONGEST_NAME_BYTES = 255
 _ENDING = ".txt"
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
+#: What another run of ours may have left: a note, or one that was being written.
+_OURS = re.compile(r".* - [A-Z]{4,}[^/]*\.txt|\.note-[0-9a-f]{8}", re.DOTALL)
 #: What needs a person is sorted before everything else, by any program that shows the folder.
 _FIRST = "! "
 #: With more notes than the second, the slides that ended well move to a folder for their day, until there
@@ -46,7 +48,7 @@ class Note:
 
 
 class Notes:
-    """Guards that in each user's folder there is one file a note, and nothing else."""
+    """Guards that in each user's folder there is one file for each note, and no note that is not wanted."""
 
     def __init__(self, root: Path, kind: str) -> None:
         self._root = root
@@ -117,7 +119,7 @@ class Notes:
                 os.mkdir(own, 0o755, dir_fd=at)
             folder = opened.enter_context(durable.directory(own, at=at))
             if user not in self._written:
-                # What another run left: nobody else writes here.
+                # What another run left.
                 self._written[user] = dict.fromkeys(_there(folder), "")
             before = self._written[user]
             fault: OSError | None = None
@@ -139,12 +141,15 @@ class Notes:
 
 
 def _there(folder: int) -> Iterator[str]:
-    """What lies in a user's folder, and in the folders of its days."""
+    """The notes that lie in a user's folder, and in the folders of its days, with those folders."""
     for name in os.listdir(folder):
-        yield name
-        if _DAY.fullmatch(name):
+        if _OURS.fullmatch(name):
+            yield name
+        elif _DAY.fullmatch(name):
+            yield name
             with suppress(OSError), durable.directory(name, at=folder) as day:
-                yield from (f"{name}/{inside}" for inside in os.listdir(day))
+                inner = (inside for inside in os.listdir(day) if _OURS.fullmatch(inside))
+                yield from (f"{name}/{inside}" for inside in inner)
 
 
 def _unlink(folder: int, name: str) -> None:

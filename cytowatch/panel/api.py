@@ -35,7 +35,7 @@ def _whole(request: Request, name: str, usual: int, most: int) -> int:
 
 
 def _status(context: Context, request: Request) -> dict[str, Any]:
-    """What `cytowatch status --json` prints; for a user, of what is his."""
+    """What `cytowatch status --json` prints; for a user, only of their own files."""
     seen = context.may_see(request)
     with context.index() as index:
         found = status_page(

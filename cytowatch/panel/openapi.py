@@ -166,7 +166,7 @@ def document(base: str, version: str) -> dict[str, Any]:
             "title": "cytowatch panel",
             "version": version,
             "description": "What the panel shows, for programs. Send `Authorization: Bearer TOKEN`; "
-            "`cytowatch token add` makes one. Anyone who asks for what is not his gets 404.",
+            "`cytowatch token add` makes one. A request for another user's file gets 404.",
         },
         "servers": [{"url": f"{base}/api/v1"}],
         "security": [{"token": []}],

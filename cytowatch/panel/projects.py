@@ -64,7 +64,7 @@ def project_rows(context: Context, request: Request, ids: list[str]) -> list[Row
 
 
 def visible_projects(context: Context, request: Request) -> list[Project]:
-    """The projects that the person who asks is named for, or has something of his own in."""
+    """The projects that the person who asks is named for, or has own files in."""
     who = person_of(request)
     found: list[Project] = []
     for name, ids in _folders(context).items():

@@ -39,7 +39,7 @@ def check(panel: Panel) -> None:
     Raises
     ------
     ConfigError
-        Nobody is asked who he is, and the address is not of this machine only.
+        Nobody has to log in, and the address is not of this machine only.
     """
     if panel.auth != "none" or panel.listen.startswith("unix:"):
         return

@@ -41,7 +41,7 @@ def attempt(place: Place) -> Place:
 
 
 def parted(place: Place) -> Place:
-    """`place`, which is no duplicate after all: from now on it goes its own way."""
+    """`place`, which is not a duplicate after all: from now on it goes its own way."""
     changed = cast("Manifest", {**place.manifest, "duplicate_of": None})
     manifest.write(place.path, changed)
     return Place(status=place.status, path=place.path, manifest=changed)

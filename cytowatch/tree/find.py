@@ -50,7 +50,7 @@ def indexed(spool: Spool) -> Iterator[Index]:
     """The index of the tree, as right as it can be.
 
     A running daemon keeps it right. Where none runs it is compared with the tree first, for
-    anything may have been done to that by hand; who may not write it gets one of his own.
+    anything may have been done to that by hand; a process that may not write it gets one of its own.
     """
     found = _right(spool) or Index.read(spool)
     if found is None:

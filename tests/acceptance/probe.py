@@ -13,6 +13,7 @@ import platform
 import resource
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -147,6 +148,7 @@ ATTEMPTS: dict[str, Callable[[Ground], object]] = {
     "move": lambda _: durable.rename("source/slide", "out.1/slide"),
     "truncate": lambda _: os.truncate("source/slide", 0),
     "open_truncate": lambda _: os.open("source/slide", os.O_RDONLY | os.O_TRUNC),
+    "device": lambda _: os.mknod("out.1/disk", stat.S_IFBLK | 0o600, os.makedev(7, 255)),
     "nameless": lambda _: os.close(os.open("out.1", os.O_TMPFILE | os.O_WRONLY)),
     "unlinked": lambda _: os.unlink("out.1/made"),
     "replaced": lambda _: os.rename("out.1/other", "out.1/made"),
@@ -236,7 +238,8 @@ def _lay_out(on: Ground) -> None:
     _libc.umount2(os.fsencode(on.folder / "source"), 2)
     for name in ("source", "out.1"):
         (on.folder / name).mkdir(exist_ok=True)
-    (on.folder / "out.1" / "slide").unlink(missing_ok=True)
+    for name in ("slide", "disk"):
+        (on.folder / "out.1" / name).unlink(missing_ok=True)
     (on.folder / "source" / "slide").write_bytes(b"slide")
     for name in ("made", "other"):
         (on.folder / "out.1" / name).write_bytes(b"made")

@@ -74,7 +74,7 @@ class World:
         self.root = root
         self.made = made
         self.dropped: dict[int, dict[str, bytes]] = {}
-        #: By user, what is left out of his loose sets up to now.
+        #: By user, what is left out of their loose sets until now.
         self.held_back: dict[str, list[tuple[Path, bytes]]] = {}
         self.example = 0
         self.number = 0

@@ -57,7 +57,7 @@ def test_an_archive_that_lost_a_member_is_no_plain_success(root: Root, tmp_path:
     ]
     assert (ended["lost"], ended["level"]) == (1, "warning")
     assert [p.name for p in root.path.glob("status/ann/*batch*")] == [
-        "batch.zip - EXTRACTED, 1 LOST.txt"
+        "! batch.zip - EXTRACTED 1 of 2, 1 FAILED.txt"
     ]
     # Nothing of the next run was lost.
     assert root.run_until_idle() == 0

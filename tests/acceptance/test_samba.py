@@ -324,7 +324,7 @@ def test_a_researcher_sees_storage_and_projects_and_nothing_else(
         for name in ("out/passwd", "in/lock"):
             with pytest.raises(SMBOSError):
                 read(f"projects/heart/{name}")
-        # He has no inbox, so he can drop nothing either.
+        # This user has no inbox, so can drop nothing either.
         with pytest.raises(SMBOSError):
             smbclient.listdir(share.path(""), **other)
     finally:

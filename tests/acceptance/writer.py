@@ -1,4 +1,4 @@
-"""Somebody else on this machine, with a uid of his own, who keeps a file open and tries to write to it later."""
+"""Somebody else on this machine, with another uid, who keeps a file open and tries to write to it later."""
 
 from __future__ import annotations
 

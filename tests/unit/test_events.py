@@ -13,9 +13,9 @@ LEVELS = {"debug", "info", "warning", "error", "critical"}
 
 
 def is_log(node: ast.expr) -> bool:
-    """``self._log``, ``log`` or ``structlog.get_logger()``."""
+    """``self._log``, ``parts.log``, ``log`` or ``structlog.get_logger()``."""
     match node:
-        case ast.Attribute(attr="_log") | ast.Name(id="log"):
+        case ast.Attribute(attr="_log" | "log") | ast.Name(id="log"):
             return True
         case ast.Call(func=ast.Attribute(attr="get_logger")):
             return True

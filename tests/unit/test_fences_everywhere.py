@@ -168,7 +168,7 @@ NEED_NONE = {
         cli._beside cli._samba cli.one cli.project cli.show
     """,
     "a command about what an administrator names: it says what is wrong with one, and its exit code says so": """
-        cli._failed cli.deployed cli._missing cli.link cli.pause cli.remove cli.retry cli.return_ cli.unlink
+        cli._failed cli._missing cli.deployed cli.link cli.pause cli.remove cli.retry cli.return_ cli.unlink
     """,
 }
 
@@ -202,7 +202,7 @@ def test_every_loop_has_a_fence_or_a_reason() -> None:
     ]
     assert not fresh, f"a fence with a case, or a line in NEED_NONE, for {'; '.join(fresh)}"
     stale = sorted(NEEDS_NONE.keys() - bare.keys())
-    assert not stale, f"NEED_NONE names what is no such loop any more: {' '.join(stale)}"
+    assert not stale, f"NEED_NONE names what is no longer such a loop: {' '.join(stale)}"
 
 
 def test_a_new_loop_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ def test_a_slide_says_that_its_files_arrived_at_different_times() -> None:
 
 
 def test_a_slow_copy_is_one_drop() -> None:
-    """However long it takes as a whole; and one image is no slide of several files."""
+    """However long it takes as a whole; and one image is not a slide of several files."""
     assert (
         bundle("mirax-mrxs", **{f"f{n}": n * HOUR // 2 for n in range(20)}).arrived_in_parts is None
     )

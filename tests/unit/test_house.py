@@ -230,7 +230,7 @@ def test_every_test_that_a_page_names_is_there(page: str) -> None:
 def test_no_stage_names_a_format() -> None:
     """What is special to a format stands in its own row: a new one touches its module, a builder and a row."""
     ids = {one.id for one in formats.FORMATS}
-    # "jpeg" is a compression as well, and "directory" a word of ours.
+    # "jpeg" is a compression as well, and "directory" a word of our own.
     ids -= {"jpeg", "directory"}
     named = {
         f"{path.relative_to(PACKAGE)}: {node.value}"

@@ -79,7 +79,7 @@ def test_who_dropped_it_cannot_write_to_it_after_the_claim(spool: Spool, dropped
 
 @needs(root=True)
 def test_who_opens_it_while_it_is_claimed_has_it_back_or_is_denied(spool: Spool) -> None:
-    """He opens it for writing in a loop: whatever is claimed is never written to again, nothing is lost."""
+    """The owner opens it for writing in a loop: anything that is claimed is never written to again, nothing is lost."""
     came: list[str] = []
     for _ in range(60):
         path = builders.jpeg(spool.inbox / "ann" / "a.jpg")

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import signal
+import stat
 import struct
 from pathlib import Path
 
@@ -89,6 +90,9 @@ def test_arguments_are_looked_at(machine: str) -> None:
         ("renameat2", (0, 0, 0, 0, 1), _ALLOW),  # RENAME_NOREPLACE
         ("renameat2", (0, 0, 0, 0, 0), denied),
         ("renameat2", (0, 0, 0, 0, 4), denied),  # RENAME_WHITEOUT
+        ("mknodat", (0, 0, stat.S_IFIFO | 0o600, 0), _ALLOW),
+        ("mknodat", (0, 0, stat.S_IFBLK | 0o600, 0x800), denied),
+        ("mknodat", (0, 0, stat.S_IFCHR | 0o600, 0x103), denied),
         ("fcntl", (3, 1), _ALLOW),
         ("fcntl", (3, 1024), denied),  # F_SETLEASE
         ("fcntl", (3, 8), denied),  # F_SETOWN

@@ -118,7 +118,7 @@ class Broken(Metrics):
 
 
 def test_a_page_that_fails_leaves_the_server_alive() -> None:
-    """Who asks gets 500, and the next one what he asks for."""
+    """Who asks gets 500, and the next one gets the answer."""
     server = health.serve("127.0.0.1:0", Broken(), Health())
     try:
         with pytest.raises(HTTPError) as refused:

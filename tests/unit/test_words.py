@@ -116,6 +116,7 @@ WORDS = (
         example="An uploaded file comes to its end.",
         instead="is finished, ends",
     ),
+    Words(found=r"\b(?:his|himself)\b", example="The user and his inbox.", instead="their, the user's"),
     Words(found=r"\bshall\b", example="It shall start.", instead="will, must"),
 )  # fmt: skip
 _COMPILED = [(re.compile(one.found, re.IGNORECASE | re.MULTILINE), one) for one in WORDS]

@@ -435,12 +435,12 @@ def _prepare(
 
 
 def _trouble(one: _Held, moved: Path, settings: Storage) -> Waiting | None:
-    """Whether someone came between; tells why, or None when the file is ours alone."""
+    """Whether someone came between; tells why, or None when the file is ours only."""
     there = os.stat(moved, follow_symlinks=False)
     seen = one.member.drop.fingerprint
     if (there.st_dev, there.st_ino) != (seen.device, seen.inode):
         return Waiting(why="settling", detail="another file was put in its place meanwhile")
-    # Whoever breaks it waits in its open until we let go: by then the file must be back.
+    # Anyone who breaks it waits in its open until we let go: by then the file must be back.
     if _is_broken(one):
         return Waiting(why="open_for_writing", detail="somebody opened it for writing meanwhile")
     one.before = owner.take(one.descriptor, group=settings.group, mode=int(settings.file_mode, 8))
@@ -477,7 +477,7 @@ def _broken(parcel: Parcel, held: list[_Held]) -> Waiting | None:
 
 
 def _undo(spool: Spool, place: Path, moved: list[_Held]) -> None:
-    """Back to the inbox under their own names, or beside whatever has such a name by now."""
+    """Back to the inbox under their own names, or beside anything that has such a name by now."""
     if os.path.lexists(place / _MARKER):
         marker = json.loads((place / JOURNAL).read_bytes())["marker"]
         with durable.beneath(spool.inbox, os.path.dirname(marker)) as at:
