@@ -59,7 +59,7 @@ def derive(folder: Path, name: str, *, calls: bool) -> tuple[float, float]:
 
 
 def ended(place: Path, zygote: Zygote, source: Path, *, waited_for: bool) -> tuple[float, float]:
-    """(seconds of a small file's conversion with the end of its process, those of the end alone)."""
+    """(seconds of a small file's conversion with the end of its process, only those of the end)."""
     folder = place / "id"
     (folder / "source").mkdir(parents=True)
     (folder / "out.1").mkdir()

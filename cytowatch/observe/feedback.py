@@ -23,7 +23,7 @@ __all__ = ["Note", "Notes"]
 _LONGEST_NAME_BYTES = 255
 _ENDING = ".txt"
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
-#: What another run of ours may have left: a note, or one that was being written.
+#: What another of our own runs may have left: a note, or one that was being written.
 _OURS = re.compile(r".* - [A-Z]{4,}[^/]*\.txt|\.note-[0-9a-f]{8}", re.DOTALL)
 #: What needs a person is sorted before everything else, by any program that shows the folder.
 _FIRST = "! "

@@ -49,7 +49,7 @@ _SEEN, _NONBLOCK = 0x1 | 0x2 | 0x4 | 0x20 | 0x40 | 0x80 | 0x100 | 0x200, 0o4000
 
 
 class Watched:
-    """The folder outside of the tree that the link leads to: whatever is done to it is seen."""
+    """The folder outside of the tree that the link leads to: anything that is done to it is seen."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -109,7 +109,7 @@ def stepping(patched: pytest.MonkeyPatch, swapper: Swapper) -> None:
 
 @contextlib.contextmanager
 def in_time() -> Iterator[None]:
-    """Nothing hangs, whatever is in its way."""
+    """Nothing hangs, no matter what is in its way."""
 
     def late(_number: int, _frame: object) -> None:
         raise AssertionError("it hangs")
@@ -153,7 +153,7 @@ def drops(spool: Spool) -> dict[str, Drop]:
 
 
 def claimed(spool: Spool, *, durably: bool, seen: dict[str, Drop]) -> None:
-    """A claim that the disk does not let come to its end, so that it is undone."""
+    """A claim that the disk does not let finish, so that it is undone."""
     parcel = claim.single(seen["a.jpg"])
     if "a.jpg.done" in seen:
         parcel = claim.Parcel(members=parcel.members, marker=seen["a.jpg.done"])
@@ -282,7 +282,7 @@ def slides_in(top: Path) -> int:
 def test_nothing_outside_is_touched_at_any_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """Whatever is swapped when: nothing is written, deleted, read or waited for outside, no slide is lost or doubled."""
+    """No matter what is swapped when: nothing is written, deleted, read or waited for outside, no slide is lost or doubled."""
     claim.prepare_process()
     prepare, do, parts = OPERATIONS[name]
     outside = tmp_path / "outside"
