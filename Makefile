@@ -43,6 +43,7 @@ bench: $(STAMP)  ## measure; compares within one run and prints ratios
 	$(BIN)/python -m benchmarks.parallel
 	$(BIN)/python -m benchmarks.quiet
 	$(BIN)/python -m benchmarks.inbox_many
+	$(BIN)/python -m benchmarks.panel_tiles
 
 bench-index: $(STAMP)  ## a million uploaded files in the index; takes some minutes
 	$(BIN)/python -m benchmarks.index

@@ -145,7 +145,9 @@ class Zygote:
         channel, pid, started = self.process(directory, out)
         return Child(self, channel, pid, started, self._config)
 
-    def process(self, directory: Path, out: str) -> tuple[socket.socket, int, int]:
+    def process(
+        self, directory: Path, out: str, *, nice: int = sandbox.NICE
+    ) -> tuple[socket.socket, int, int]:
         """The same, for anything that the zygote's module does: the child's channel, its pid, when it started.
 
         Nothing can be written where `out` is empty. `reap` or `bury` it at the end.
@@ -153,7 +155,12 @@ class Zygote:
         ours, theirs = socket.socketpair()
         with theirs:
             answer = self._ask(
-                {"fork": os.fspath(directory), "out": out, "config": self._settings},
+                {
+                    "fork": os.fspath(directory),
+                    "out": out,
+                    "nice": nice,
+                    "config": self._settings,
+                },
                 [theirs.fileno()],
             )
         if "pid" not in answer:

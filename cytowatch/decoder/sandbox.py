@@ -13,12 +13,12 @@ from pathlib import Path
 from cytowatch.config import Config
 from cytowatch.decoder import landlock, seccomp
 
-__all__ = ["RUNTIME", "adopt_orphans", "die_with_parent", "enforced", "enter"]
+__all__ = ["NICE", "RUNTIME", "adopt_orphans", "die_with_parent", "enforced", "enter"]
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 _PR_SET_CHILD_SUBREAPER = 36
 #: Of nineteen steps back: with all of them a decoder beside a busy machine would never end.
-_NICE = 10
+NICE = 10
 _PR_SET_MDWE, _PR_GET_MDWE, _REFUSE_EXEC_GAIN = 65, 66, 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -64,7 +64,7 @@ def adopt_orphans() -> None:
         raise OSError(ctypes.get_errno(), "PR_SET_CHILD_SUBREAPER")
 
 
-def enter(config: Config, out: str, *, parent: int) -> bool:
+def enter(config: Config, out: str, *, parent: int, nice: int = NICE) -> bool:
     """Restrict this process, which stands in ``<id>/``; tells whether both walls hold it.
 
     Landlock limits the files, seccomp the system calls. Where this kernel or this processor lacks one, the
@@ -77,9 +77,9 @@ def enter(config: Config, out: str, *, parent: int) -> bool:
     """
     os.setpgid(0, 0)
     die_with_parent(parent)
-    # The share, the daemon and anyone who else works here come first; the kernel takes the priority
+    # The share, the daemon and anyone else who works here come first; the kernel takes the priority
     # of reading and writing from this one as well: ioprio_set(2).
-    os.nice(_NICE)
+    os.nice(nice)
     # Other processes of the same user cannot look into it.
     _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     cores = len(os.sched_getaffinity(0))

@@ -124,7 +124,8 @@ def _fork(
         os.dup2(channel, 3)
         os.closerange(4, 1024)
         os.chdir(request["fork"])
-        sandboxed = sandbox.enter(config, request["out"], parent=zygote)
+        nice = request["nice"]
+        sandboxed = sandbox.enter(config, request["out"], parent=zygote, nice=nice)
         if config.sandbox.require and not sandboxed:
             os._exit(71)
         serve(socket.socket(fileno=3), request["out"], config)

@@ -14,7 +14,7 @@ from cytowatch.observe.wording import Seen
 from cytowatch.record import lacking, reasons
 from cytowatch.record.reasons import Wait
 
-__all__ = ["notes"]
+__all__ = ["notes", "story"]
 
 _RECEIVING = frozenset({"settling", "open_for_writing", "no_lease"})
 _MOST_LINES = 1000
@@ -92,15 +92,20 @@ def _wait(row: Mapping[str, Any]) -> Wait:
 
 
 def _story(row: Mapping[str, Any]) -> list[str]:
-    """What is the matter with it, and what to do until when."""
+    means, to_do = story(row)
+    return [means, f"What to do: {to_do}"]
+
+
+def story(row: Mapping[str, Any]) -> tuple[str, str]:
+    """What is the matter with a drop that waits, and what to do until when, in two sentences."""
     wait = _wait(row)
     if row["why"] != "incomplete":
-        return [wait.means, f"What to do: {wait.technician}"]
+        return wait.means, wait.technician
     size = lacking.size(row["size_bytes"])
     stopped = f"The copy stopped after {size}, before the end of the file."
     if not row["size_bytes"]:
         stopped = "It is empty: the copy broke off before anything arrived."
-    return [wording.incomplete(row["detail"]) or stopped, f"What to do: {_until(row)}"]
+    return wording.incomplete(row["detail"]) or stopped, _until(row)
 
 
 def _until(row: Mapping[str, Any]) -> str:

@@ -29,6 +29,7 @@ from cytowatch.panel import (
     projects,
     reasons_page,
     storage,
+    upload_page,
 )
 from cytowatch.panel.context import Context
 from cytowatch.panel.gate import Gate
@@ -119,6 +120,7 @@ def _routes(
         *api.routes(context),
         *actions_room.routes(context, measures),
         *uploads.routes(),
+        *upload_page.routes(context),
         *login.routes(context, measures),
         *health.routes(context, measures),
         Mount("/static", _Static(directory=_STATIC), name="static"),

@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from cytowatch import __version__
 from cytowatch.hooks.pending import count_dead
+from cytowatch.observe import arriving
 from cytowatch.panel import listing
 from cytowatch.panel.context import Context, Visible, person_of
 from cytowatch.panel.rendering import page
@@ -95,9 +96,8 @@ def overview(context: Context, request: Request) -> dict[str, Any]:
         },
         "moving": moving,
         "more_moving": more_moving,
-        "waiting": waiting[:_MOST_SHOWN],
+        "waiting": [_told(one) for one in waiting[:_MOST_SHOWN]],
         "more_waiting": max(0, len(waiting) - _MOST_SHOWN),
-        "waits": reasons.WAITING,
         "lately": lately,
         "failed": failed,
         "why": sorted(why.items(), key=lambda one: -one[1]),
@@ -106,6 +106,13 @@ def overview(context: Context, request: Request) -> dict[str, Any]:
         "done": request.query_params.get("done", ""),
         "every_s": _MOVING_S if moving or waiting else _STILL_S,
     }
+
+
+def _told(one: dict[str, Any]) -> dict[str, Any]:
+    """A drop that waits, in the words of the note on the share; what to do only where a person must."""
+    wait = reasons.WAITING.get(one["why"], reasons.WAITING["other"])
+    means, to_do = arriving.story(one)
+    return {**one, "means": means, "to_do": to_do if wait.by_hand else ""}
 
 
 def _machine(context: Context, live: dict[str, Any], pid: int | None) -> dict[str, Any]:

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect, sync_playwright
 
 from tests import builders
 from tests.acceptance.conftest import Root
 from tests.builders import vendors
+from tests.needs import CHROMIUM, unless
 from tests.panel.lab import Answer, Served
 
 PROXY = 'auth = "proxy"\n'
@@ -308,16 +310,15 @@ def test_a_folder_is_one_set(tree: Root, panel: Served, tmp_path: Path) -> None:
         assert add(panel, at, 0, data).code == 204
     assert panel.as_user("ann", at).json["drop"] == "ann/case 7"
     tree.start()
-    tree.wait(
-        lambda: [one["status"] for one in tree.by_name().values()] in (["DEPLOYED"], ["CONVERTED"])
-    )
-    [document] = tree.by_name().values()
-    assert document["name"] == "CMU-1.mrxs"
+    tree.wait(lambda: tree.by_name().get("CMU-1.mrxs", {}).get("status") == "DEPLOYED")
+    document = tree.by_name()["CMU-1.mrxs"]
     assert {one["sha256"] for one in document["files"] if one["role"] == "source"} == {
         hashlib.sha256(path.read_bytes()).hexdigest() for path in files
     }
     assert tree.stop() == 0
-    assert panel.as_user("ann", at).json["files"][0]["name"] == "CMU-1.mrxs"
+    told = panel.as_user("ann", at).json
+    assert [(one["name"], one["final"]) for one in told["files"]] == [("CMU-1.mrxs", True)]
+    assert told["taken"]
 
 
 def test_the_daemon_leaves_it_in_peace(tree: Root, panel: Served) -> None:
@@ -343,3 +344,62 @@ def test_an_inbox_that_is_not_writable(tree: Root, panel: Served, tmp_path: Path
     assert answer.code == 409
     assert "inbox of ann" in answer.json["error"]
     shutil.rmtree(tmp_path / "elsewhere")
+
+
+@unless(None if CHROMIUM else "missing: chromium (Debian: apt install chromium)")
+def test_in_a_browser(tree: Root, tmp_path: Path) -> None:
+    """A file of some MB, paused, the panel killed (-9) and the page loaded again in the middle, then a folder: two drops."""
+    big = tmp_path / "big.bin.svs"
+    big.write_bytes(os.urandom(8 << 20))
+    folder = tmp_path / "case 7"
+    folder.mkdir()
+    vendors.mirax_mrxs(folder)
+    (folder / "Thumbs.db").write_bytes(b"x")
+    served = Served(tree.path, words=("--actions",))
+    wrong: list[str] = []
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(base_url=f"http://{served.address}")
+        page.on("pageerror", lambda one: wrong.append(str(one)))
+        page.on("dialog", lambda one: one.accept())
+        page.goto("/")
+        page.click("text=Add files")
+        page.fill("#user", "ann")
+        network = page.context.new_cdp_session(page)
+        network.send("Network.enable")
+        slow = {
+            "offline": False,
+            "latency": 0,
+            "downloadThroughput": -1,
+            "uploadThroughput": 2 << 20,
+        }
+        network.send("Network.emulateNetworkConditions", slow)
+        page.set_input_files("#files", big)
+        uploads = tree.path / "inbox/.uploads"
+        tree.wait(lambda: any(p.stat().st_size > 1 << 20 for p in uploads.glob("*/tree/*")))
+        page.click("#b-pause")
+        expect(page.locator("#list .badge")).to_have_text("Paused")
+        assert served.process
+        served.process.kill()
+        served.process.wait(10)
+        served.start()
+        page.reload()
+        network.send("Network.emulateNetworkConditions", {**slow, "uploadThroughput": -1})
+        page.fill("#user", "ann")
+        page.set_input_files("#files", big)
+        tree.wait((tree.path / "inbox/ann/big.bin.svs").exists)
+        assert (tree.path / "inbox/ann/big.bin.svs").read_bytes() == big.read_bytes()
+        (tree.path / "inbox/ann/big.bin.svs").unlink()
+        page.set_input_files("#folder", folder)
+        tree.wait((tree.path / "inbox/ann/case 7/CMU-1/Slidedat.ini").exists)
+        expect(page.locator("#said")).to_have_text("1 temporary file was left out.")
+        assert sorted(os.listdir(tree.path / "inbox/ann")) == ["case 7"]
+        tree.start()
+        expect(page.locator("#list > li").nth(1).locator(".badge")).to_have_text(
+            "Deployed", timeout=30_000
+        )
+        page.screenshot(path=os.environ.get("UPLOAD_SHOT", str(tmp_path / "page.png")))
+        browser.close()
+    assert wrong == []
+    served.stop()
+    assert tree.stop() == 0

@@ -34,6 +34,7 @@ from cytowatch.inbox import claim
 from cytowatch.inbox import scan as inboxes
 from cytowatch.inbox.folders import Folders
 from cytowatch.model import Outcome
+from cytowatch.panel import sessions, tokens
 from cytowatch.panel.uploads import publish
 from cytowatch.panel.uploads.rules import Announced
 from cytowatch.panel.uploads.store import Store
@@ -469,7 +470,11 @@ def an_error_that_is_handed_back() -> Case:
         staged(spool, Status.ERROR_CONVERSION)
 
     def holds(spool: Spool, end: bool) -> str | None:
-        back = [path for path in spool.inbox.rglob("*") if path.is_file()]
+        back = [
+            path
+            for path in spool.inbox.rglob("*")
+            if path.is_file() and not path.name.endswith(".why.txt")
+        ]
         kept = list(spool.stages.glob("*/*/source/*"))
         data = [path.read_bytes() for path in [*back, *kept]]
         if data != [SLIDE] or (end and not back):
@@ -477,6 +482,33 @@ def an_error_that_is_handed_back() -> Case:
         return None
 
     return Case(before, lambda spool: retry.hand_back(spool, ID), holds)
+
+
+@case
+def a_token_of_the_panel() -> Case:
+    def before(spool: Spool) -> None:
+        tokens.add(spool, "one", "ann", days=None, now=NOW)
+
+    def holds(spool: Spool, end: bool) -> str | None:
+        known = [one.name for one in tokens.listed(spool)]
+        return None if known in (["one", "two"], ["one"][: 0 if end else 1]) else f"{known}"
+
+    def do(spool: Spool) -> None:
+        tokens.add(spool, "two", "bob", days=None, now=NOW)
+
+    return Case(before, do, holds)
+
+
+@case
+def the_key_of_the_panel() -> Case:
+    """One that is all zeros could be guessed; one that is gone is made again."""
+
+    def holds(spool: Spool, end: bool) -> str | None:
+        path = spool.state / "panel.key"
+        found = path.read_bytes() if path.is_file() else b"none"
+        return None if any(found) else f"its {len(found)} bytes can be guessed"
+
+    return Case(lambda _: None, lambda spool: sessions._key(spool.state / "panel.key"), holds)
 
 
 @case

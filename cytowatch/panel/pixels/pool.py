@@ -43,6 +43,8 @@ _MOST_WAITING = 256
 _MOMENT_S = 0.5
 _LARGEST_ANSWER = 64 << 20
 _MEMORY_BYTES = 2 << 30
+#: A person waits for it: before conversions, whose decoders step back twice as far, and behind all else.
+_NICE = 5
 #: So many crashes in so many seconds, and the slide is left alone for as long.
 _MOST_CRASHES, _CRASHES_S = 5, 30.0
 _MOST_CRASHED = 1000
@@ -236,7 +238,7 @@ class Pool:
             made.start()
             self._zygote = made
         self._zygote.ensure_alive()
-        channel, pid, _ = self._zygote.process(directory, "")
+        channel, pid, _ = self._zygote.process(directory, "", nice=_NICE)
         return channel, pid
 
     async def _room(self) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
 
+from cytowatch import durable
 from cytowatch.panel import listing
 from cytowatch.panel.context import Context
 from cytowatch.panel.uploads.store import EXPIRES_S, Found
@@ -28,13 +30,16 @@ def seen(context: Context, request: Request, found: Found) -> dict[str, Any]:
         "offset": found.offset,
         "size": found.announced.size,
         "drop": drop,
+        "taken": False,
         "files": [],
         "waits": None,
     }
     if drop is None:
         return told
     told["files"] = list(_files(context, request, found, drop))
-    if not told["files"]:
+    # A folder stays open for more after its slides are through: only they are listed.
+    told["taken"] = not _holds_files(context.spool.inbox / drop)
+    if not told["taken"]:
         told["waits"] = _waits(context, drop)
     return told
 
@@ -46,7 +51,11 @@ def _files(context: Context, request: Request, found: Found, drop: str) -> list[
     told = []
     for row in rows:
         entry = find.entry(context.spool, row)
-        if entry is None or not _is_of(entry.document.get("drop_path"), drop):
+        if (
+            entry is None
+            or row.format == "directory"
+            or not _is_of(entry.document.get("drop_path"), drop)
+        ):
             continue
         reason = reasons.of(row.reason or "")
         told.append(
@@ -62,6 +71,13 @@ def _files(context: Context, request: Request, found: Found, drop: str) -> list[
             }
         )
     return told
+
+
+def _holds_files(path: Path) -> bool:
+    """Whether the daemon has not taken all of a drop."""
+    if not path.is_dir():
+        return path.is_file()
+    return any(files for _, _, files in durable.walk(path))
 
 
 def _since(found: Found) -> str:

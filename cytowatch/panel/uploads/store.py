@@ -190,7 +190,7 @@ class Store:
         return found
 
     def _write_note(self, found: Found) -> None:
-        """The empty file first, then the note, which alone makes it an upload."""
+        """The empty file first, then the note, which makes it an upload."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         os.close(os.open(found.bytes_at, flags, 0o640))
         durable.fsync_directory(found.bytes_at.parent)
