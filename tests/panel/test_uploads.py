@@ -389,6 +389,8 @@ def test_in_a_browser(tree: Root, tmp_path: Path) -> None:
         page.set_input_files("#files", big)
         tree.wait((tree.path / "inbox/ann/big.bin.svs").exists)
         assert (tree.path / "inbox/ann/big.bin.svs").read_bytes() == big.read_bytes()
+        # It went on with the same upload, and began no other one.
+        assert len(os.listdir(uploads)) == 1
         (tree.path / "inbox/ann/big.bin.svs").unlink()
         page.set_input_files("#folder", folder)
         tree.wait((tree.path / "inbox/ann/case 7/CMU-1/Slidedat.ini").exists)
