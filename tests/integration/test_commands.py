@@ -239,6 +239,8 @@ def test_ctrl_c_is_no_error(filled: Root) -> None:
     process = subprocess.Popen(
         [*filled.command("watch"), "--root", str(filled.path)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+        # A shell that started these tests in the background lets them ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )  # fmt: skip
     time.sleep(1.5)
     process.send_signal(signal.SIGINT)

@@ -14,6 +14,7 @@ import pytest
 from cytowatch import durable
 from cytowatch.config import Config
 from cytowatch.inbox import claim, scan
+from cytowatch.inbox.claim import hold
 from cytowatch.record.drop import Drop, Waiting
 from cytowatch.record.names import UploadedFileId
 from cytowatch.tree.spool import Spool
@@ -164,7 +165,7 @@ def test_without_leases_it_must_be_quiet_for_longer(
     spool: Spool, dropped: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`fallback_quiet_s` stands in for what the filesystem cannot say."""
-    monkeypatch.setattr(claim, "lease", lambda _descriptor: "none")
+    monkeypatch.setattr(hold, "lease", lambda _descriptor: "none")
     found = take(spool, seen(spool), quiet_for_s=10)
     assert isinstance(found, Waiting)
     assert found.why == "no_lease"

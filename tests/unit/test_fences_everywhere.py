@@ -100,8 +100,8 @@ NEED_NONE = {
     "one claim: anything that is raised puts its drop aside, in `Intake._take_up` and `Intake.collect`": """
         durable.of inbox.Bundle.arrived_in_parts inbox.Bundle.changed_at inbox.Bundle.places inbox.Folders._make inbox.Intake._begin
         inbox.Intake._claim_if_ready inbox.Intake._came_before inbox.Intake._ended_with inbox.Intake._is_as_seen inbox.Intake._put_aside
-        inbox.Intake._put_off inbox.Parcel.size_bytes inbox._broken inbox._has_source inbox._put_back inbox._make_durable inbox._move_all
-        inbox._no_image inbox._open inbox._prepare inbox._recover_one inbox._sync_names inbox._take inbox._undo
+        inbox.Intake._put_off inbox.Parcel.size_bytes inbox.broken inbox._has_source inbox._put_back inbox._make_durable inbox._move_all
+        inbox.no_image inbox.open_all inbox.prepare inbox._recover_one inbox.sync_names inbox._take inbox.undo
         inbox.claim
     """,
     "one request, fenced in `requests.answer_all`": """

@@ -18,6 +18,7 @@ from cytowatch import aside
 from cytowatch.config.keys import Config, Storage
 from cytowatch.durable import failpoints
 from cytowatch.inbox import bounded, claim, intake, rooms, scan, watch
+from cytowatch.inbox.claim import hold, take
 from cytowatch.inbox.folders import Folders
 from cytowatch.record import drop as drop_module
 from cytowatch.record import manifest
@@ -124,8 +125,8 @@ def left_half_done(inboxes: Inboxes, name: str) -> UploadedFileId:
     place = inboxes.spool.tmp / id_
     parcel = claim.single(drop)
     with ExitStack() as opened:
-        held = cast("Any", claim._open(inboxes.spool, parcel, opened))
-        claim._prepare(place, parcel, held, Config(), name, None, datetime.now(UTC), {})
+        held = cast("Any", hold.open_all(inboxes.spool, parcel, opened))
+        take.prepare(place, parcel, held, Config(), name, None, datetime.now(UTC), {})
     file.rename(place / parcel.members[0].to)
     return id_
 
@@ -169,7 +170,7 @@ def cases(tmp_path: Path) -> Iterator[Cases]:
     made.intake.stop()
 
 
-@pytest.mark.parametrize("function", ["inbox.claim.recover", "inbox.intake.Intake.mend"])
+@pytest.mark.parametrize("function", ["inbox.claim.recovery.recover", "inbox.intake.Intake.mend"])
 def test_a_claim_that_was_left_half_done(
     function: str, cases: Cases, monkeypatch: pytest.MonkeyPatch
 ) -> None:

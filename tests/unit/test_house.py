@@ -27,7 +27,6 @@ PACKAGE = HOUSE / "cytowatch"
 LARGE = {
     "config/keys.py": "one table: every key of the daemon",
     "decoder/answers.py": "one wall: what crosses it is encoded and decoded here only",
-    "inbox/claim/__init__.py": "one order of steps that a crash may cut anywhere",
     "inbox/intake.py": "one class: what is under way in the inboxes",
     "pyramid/readers/pages.py": "one class: a page of a TIFF",
 }

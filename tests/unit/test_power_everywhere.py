@@ -32,6 +32,7 @@ from cytowatch.engine.hashing import Hasher
 from cytowatch.hooks.pending import bury, place_of
 from cytowatch.inbox import claim
 from cytowatch.inbox import scan as inboxes
+from cytowatch.inbox.claim import recovery, take
 from cytowatch.inbox.folders import Folders
 from cytowatch.model import Outcome
 from cytowatch.panel import sessions, tokens
@@ -597,7 +598,7 @@ def killed_and_started(spool: Spool, origins: tuple[str, ...], *, written: bool 
             os.utime(path, ns=(1, 1))
     if (spool.inbox / "ann" / "set").is_dir():
         # As a claim removes it, once all is durable.
-        claim._sync_names(spool.tmp / ID, marked=False)
+        recovery.sync_names(spool.tmp / ID, marked=False)
         os.rmdir(spool.inbox / "ann" / "set")
     told = claim.recover(spool)
     assert told == {ID: "undone" if written or len(origins) < 2 else "finished"}
@@ -663,7 +664,7 @@ def a_claim_that_somebody_comes_between() -> Case:
         )
         members = [claim.Member(drop=drop, to=f"source/{drop.name}") for drop, _ in drops]
         came = Waiting(why="settling", detail="it changed while it was taken")
-        with mock.patch.object(claim, "_trouble", return_value=came):
+        with mock.patch.object(take, "trouble_with", return_value=came):
             told = claim.claim(
                 spool, claim.Parcel(members=tuple(members)), config=Config(), now=NOW, software={},
                 overdue=False, make_id=lambda *_: ID, quiet_for_s=10,

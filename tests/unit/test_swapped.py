@@ -28,6 +28,7 @@ from cytowatch.admin import retry
 from cytowatch.config import Config
 from cytowatch.durable import calls
 from cytowatch.inbox import claim, markers, scan
+from cytowatch.inbox.claim import take
 from cytowatch.inbox.scan import Drop
 from cytowatch.observe.feedback import Note, Notes
 from cytowatch.record import manifest
@@ -163,7 +164,7 @@ def claimed(spool: Spool, *, durably: bool, seen: dict[str, Drop]) -> None:
 
     with pytest.MonkeyPatch.context() as patched:
         if not durably:
-            patched.setattr(claim, "_make_durable", full)
+            patched.setattr(take, "_make_durable", full)
         numbers = itertools.count(1000)
         claim.claim(
             spool, parcel, config=Config(), now=NOW, software={}, overdue=True, quiet_for_s=1e6,

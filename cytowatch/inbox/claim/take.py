@@ -1,0 +1,238 @@
+"""Taking what is held: into state/tmp with a journal, made durable, handed on."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import datetime
+from pathlib import Path
+
+from cytowatch import durable
+from cytowatch.config import Config
+from cytowatch.config.keys import Storage
+from cytowatch.durable.failpoints import reached
+from cytowatch.formats import Probe, look
+from cytowatch.formats.completeness import whole as completeness
+from cytowatch.inbox import markers
+from cytowatch.inbox.claim.hold import (
+    broken,
+    hold,
+    no_image,
+    notes_beside,
+    of,
+    open_all,
+    trouble_with,
+)
+from cytowatch.inbox.claim.parcel import JOURNAL, MARKER, Held, Parcel
+from cytowatch.inbox.claim.recovery import remove_empty, sync_names, undo
+from cytowatch.record import manifest, names
+from cytowatch.record.drop import Waiting
+from cytowatch.record.names import UploadedFileId
+from cytowatch.record.status import Status
+from cytowatch.tree.spool import Spool
+
+__all__ = ["claim", "prepare", "sync_names"]
+
+
+def claim(
+    spool: Spool,
+    parcel: Parcel,
+    *,
+    config: Config,
+    now: datetime,
+    make_id: Callable[[datetime, str], UploadedFileId],
+    software: dict[str, str],
+    quiet_for_s: float,
+    overdue: bool,
+    leases: bool = True,
+) -> UploadedFileId | Waiting:
+    """Claim `parcel`: its id in ``stages/uploaded``, or why it stays where it is.
+
+    Parameters
+    ----------
+    make_id
+        Makes an id from the time and a name.
+    quiet_for_s
+        How long it has been quiet; where leases are not available it must be `fallback_quiet_s`.
+    overdue
+        It has waited long enough for what is missing: claim it although it is incomplete.
+    leases
+        Whether a lease that is granted proves anything: not where other machines write as well.
+
+    Raises
+    ------
+    OSError
+        A fault of the machine; the drop is where it was, or `recover` will put it there.
+    """
+    with ExitStack() as opened:
+        held = open_all(spool, parcel, opened)
+        if isinstance(held, Waiting):
+            return held
+        lacking = None
+        for one in held:
+            # Where the copier says itself when it is done, its notes say nothing.
+            if parcel.marker is None and (notes := notes_beside(one)) is not None:
+                why = f"its copy program is still at work on it: {names.printable(notes)} lies beside it"
+                return of(parcel, one, Waiting(why="still_copied", detail=why))
+            found = hold(one, config, quiet_for_s=quiet_for_s, leases=leases)
+            if isinstance(found, Waiting):
+                return of(parcel, one, found)
+            if lacking is None:
+                lacking = look.safely(
+                    lambda probe: completeness.missing(probe.descriptor, probe.size_bytes),
+                    Probe(one.descriptor, name=one.member.drop.name),
+                    lambda: None,
+                )
+                if lacking is not None and not overdue:
+                    what = Waiting(why="incomplete", detail=f"missing {lacking}")
+                    return of(parcel, one, what)
+        if parcel.images_only and lacking is None:
+            looks = no_image(held[0], parcel)
+            if looks is not None:
+                return Waiting(why="not_an_image", detail=f"it is {looks}, and stays where it is")
+        return _take(
+            spool, parcel, held, config=config, now=now, make_id=make_id, software=software
+        )
+
+
+def _take(
+    spool: Spool,
+    parcel: Parcel,
+    held: list[Held],
+    *,
+    config: Config,
+    now: datetime,
+    make_id: Callable[[datetime, str], UploadedFileId],
+    software: dict[str, str],
+) -> UploadedFileId | Waiting:
+    name, name_base64 = names.decode(os.fsencode(os.path.basename(parcel.path)))
+    id_ = make_id(now, name)
+    while spool.taken(id_, parcel.head.user):
+        id_ = make_id(now, name)
+    place = spool.tmp / id_
+    moved: list[Held] = []
+    try:
+        prepare(place, parcel, held, config, name, name_base64, now, software)
+        # Or the power that goes after the next rename leaves files in a folder that has no name.
+        durable.fsync_directory(spool.tmp)
+        reached("claim.prepared")
+        trouble = _move_all(spool, parcel, held, place, moved, config.storage)
+        if trouble is None:
+            _make_durable(place, held, marked=parcel.marker is not None)
+            reached("claim.durable")
+            trouble = broken(parcel, held)
+    except Exception:
+        # Back to where it was; what cannot be put back now is put back by `recover`.
+        undo(spool, place, moved)
+        raise
+    if trouble is not None:
+        undo(spool, place, moved)
+        return trouble
+    remove_empty(spool.inbox, parcel.folder)
+    (place / MARKER).unlink(missing_ok=True)
+    (place / JOURNAL).unlink()
+    reached("claim.unjournaled")
+    # All of it is durable in state/tmp: if a power cut takes this rename back, `recover` does it again.
+    spool.move(place, Status.UPLOADED, durably=False)
+    return id_
+
+
+def _move_all(
+    spool: Spool,
+    parcel: Parcel,
+    held: list[Held],
+    place: Path,
+    moved: list[Held],
+    settings: Storage,
+) -> Waiting | None:
+    """Rename every member, noting in `moved` which; why it must be undone, if somebody came between."""
+    for one in held:
+        durable.rename(one.member.drop.name, place / one.member.to, source_fd=one.folder_fd)
+        moved.append(one)
+        reached("claim.renamed")
+    if parcel.marker is not None:
+        # The marker goes with what it marks: left behind, it would mark the next of that name.
+        markers.withdraw(spool.inbox, parcel.marker, place / MARKER)
+    for one in held:
+        trouble = trouble_with(one, place / one.member.to, settings)
+        if trouble is not None:
+            return of(parcel, one, trouble)
+    return None
+
+
+def _make_durable(place: Path, held: list[Held], *, marked: bool) -> None:
+    for one in held:
+        # 40 GB of it may still be dirty: this is why claims do not run in the scan loop.
+        os.fsync(one.descriptor)
+    sync_names(place, marked=marked)
+
+
+def prepare(
+    place: Path,
+    parcel: Parcel,
+    held: list[Held],
+    config: Config,
+    name: str,
+    name_base64: str | None,
+    now: datetime,
+    software: dict[str, str],
+) -> None:
+    """Make ``<id>/`` with its manifest and the list of what will be moved, durably."""
+    mode = int(config.storage.dir_mode, 8)
+    place.mkdir(mode=mode)
+    (place / "source").mkdir(mode=mode)
+    for member in parcel.members:
+        for folder in reversed((place / member.to).relative_to(place).parents[:-1]):
+            (place / folder).mkdir(mode=mode, exist_ok=True)
+    journal = {
+        "user": parcel.head.user,
+        "members": [
+            {
+                "from": member.drop.path,
+                "to": member.to,
+                "device": member.drop.fingerprint.device,
+                "inode": member.drop.fingerprint.inode,
+                "size_bytes": member.drop.fingerprint.size_bytes,
+                "mtime_ns": member.drop.fingerprint.mtime_ns,
+                "uid": found.st_uid,
+                "gid": found.st_gid,
+                "mode": stat.S_IMODE(found.st_mode),
+            }
+            for member, found in ((one.member, os.fstat(one.descriptor)) for one in held)
+        ],
+        "folder": parcel.folder,
+        "marker": parcel.marker.path if parcel.marker else None,
+    }
+    (place / JOURNAL).write_text(json.dumps(journal))
+    # One that a power cut tore could not put back what was moved.
+    durable.fsync_file(place / JOURNAL)
+    for below, folders, _ in durable.walk(place / "source"):
+        # The names of folders that files of a set are moved into; that of source comes below.
+        if folders:
+            durable.fsync_directory(Path(below))
+    files = [
+        manifest.received(
+            role=member.role,
+            path=member.to,
+            size_bytes=member.drop.fingerprint.size_bytes,
+            dropped_as=member.dropped_as,
+        )
+        for member in parcel.members
+    ]
+    made = manifest.new(
+        id=place.name,
+        user=parcel.head.user,
+        name=name,
+        name_base64=name_base64,
+        drop_path=names.decode(os.fsencode(parcel.path))[0],
+        projects=[parcel.head.project] if parcel.head.project else [],
+        files=files,
+        now=now,
+        software=software,
+        parent=parcel.parent,
+    )
+    made["warnings"] = list(parcel.warnings)
+    manifest.write(place, made, mode=int(config.storage.file_mode, 8))
