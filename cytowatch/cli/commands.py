@@ -26,6 +26,7 @@ ROOMS = MappingProxyType(
         "detect": ("detect", "formats"),
         "schema": ("schema",),
         "panel": ("panel", "token"),
+        "send": ("send",),
     }
 )  # fmt: skip
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -405,3 +406,67 @@ def test_in_a_browser(tree: Root, tmp_path: Path) -> None:
     assert wrong == []
     served.stop()
     assert tree.stop() == 0
+
+
+def sending(panel: Served, *words: object, token: str = "") -> subprocess.Popen[str]:
+    """`cytowatch send` as a scanner's PC runs it."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "cytowatch", "send", *map(str, words), "--to", f"http://{panel.address}"],
+        env={**os.environ, "CYTOWATCH_TOKEN": token}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True,
+    )  # fmt: skip
+
+
+def test_send(tree: Root, panel: Served, tmp_path: Path) -> None:
+    """A file and a folder, the panel killed (-9) in the middle; a second call sends nothing twice."""
+    token = panel.token("scanner", "ann")
+    big = tmp_path / "big.svs"
+    big.write_bytes(os.urandom(64 << 20))
+    folder = tmp_path / "case 7"
+    folder.mkdir()
+    vendors.mirax_mrxs(folder)
+    (folder / "Thumbs.db").write_bytes(b"x")
+    process = sending(panel, big, folder, "--project", "Lung", token=token)
+    uploads = tree.path / "inbox/.uploads"
+    tree.wait(lambda: any(p.stat().st_size > 1 << 20 for p in uploads.glob("*/tree/big.svs")))
+    assert panel.process
+    panel.process.kill()
+    panel.process.wait(10)
+    panel.start()
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert "left out 1" in said
+    inbox = tree.path / "inbox/ann/@Lung"
+    assert (inbox / "big.svs").read_bytes() == big.read_bytes()
+    assert len([path for path in (inbox / "case 7").rglob("*") if path.is_file()]) == 5
+    process = sending(panel, big, "--project", "Lung", token=token)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert sorted(os.listdir(inbox)) == ["big.svs", "case 7"]
+
+
+def test_send_and_wait(tree: Root, panel: Served, tmp_path: Path) -> None:
+    """It ends with 0 when the slide is deployed, and with 1 and the reason when it failed or is refused."""
+    token = panel.token("scanner", "ann")
+    tree.start()
+    photo = builders.jpeg(tmp_path / "photo.jpg")
+    process = sending(panel, photo, "--wait", token=token)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert "deployed" in said
+    assert tree.by_name()["photo.jpg"]["status"] == "CONVERTED"
+    damaged = bytearray(photo.read_bytes())
+    del damaged[len(damaged) // 3 : -2]
+    (tmp_path / "broken.jpg").write_bytes(damaged)
+    process = sending(panel, tmp_path / "broken.jpg", "--wait", token=token)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "broken.jpg failed: " in said
+    process = sending(panel, photo, token="cyt_wrong")
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "unknown, revoked or expired" in said
+    process = sending(panel, tmp_path / "nothing.svs", token=token)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "No such file" in said
