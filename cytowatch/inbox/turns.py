@@ -28,6 +28,12 @@ class Turns(Generic[T]):
         So many are done at a time.
     of_one
         So many of them of one user at most: a claim waits for the disk as long as it syncs a file.
+
+    Memory bound
+    ------------
+    What waits is as long as what is put in, so those who put in bound it: the intake puts in no more than
+    a few claims of a user at a time. Without that a user's hundred thousand drops would all lie here, each
+    with its parcel, before the first of them is claimed.
     """
 
     def __init__(
