@@ -90,7 +90,7 @@ class Intake:
     Memory bound
     ------------
     One `Track` per file in the inboxes, and nothing of its content. Bundles are put together room by room
-    and dropped when they are claimed or put off; at most a few claims of one user are under way. The
+    and dropped when they are claimed or put off. The
     settler upholds the first by forgetting what a whole scan no longer finds. Without it a share that is
     filled and emptied again and again would grow the daemon for ever.
     """

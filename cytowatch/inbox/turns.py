@@ -31,9 +31,9 @@ class Turns(Generic[T]):
 
     Memory bound
     ------------
-    What waits is as long as what is put in, so those who put in bound it: the intake puts in no more than
-    a few claims of a user at a time. Without that a user's hundred thousand drops would all lie here, each
-    with its parcel, before the first of them is claimed.
+    Each item that waits costs one reference, and there is one task per thread, not one per item. `put`
+    upholds it: it hands a task to the pool only while a thread is free. Without it a hundred thousand drops
+    would cost more memory as tasks than everything that is known of them.
     """
 
     def __init__(
