@@ -92,7 +92,7 @@ class Intake:
     One `Track` per file in the inboxes, and nothing of its content. Bundles are put together room by room
     and dropped when they are claimed or put off. The
     settler upholds the first by forgetting what a whole scan no longer finds. Without it a share that is
-    filled and emptied again and again would grow the daemon for ever.
+    filled and emptied again and again would let the daemon grow without end.
     """
 
     def __init__(

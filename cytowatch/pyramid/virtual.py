@@ -41,7 +41,7 @@ class VirtualTiff:
     Memory bound
     ------------
     Blocks that are decoded, or are being decoded, hold at most `_AHEAD_BYTES` of pixels and the block that
-    is read now. Whoever reads a block upholds it: the next ones are asked for only within that, and those
+    is read now. The reading of a block upholds it: the next ones are asked for only within that, and those
     that libvips has passed are forgotten. Without it a decoder that is faster than the encoder would hold the
     whole image.
     """
