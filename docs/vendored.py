@@ -67,6 +67,24 @@ VENDORED = (
         ),
     ),
     Vendored(
+        package="tus-js-client",
+        version="4.3.1",
+        licence="MIT",
+        why="uploads that go on where they were",
+        files=(
+            (
+                "dist/tus.min.js",
+                f"{_STATIC}/tus.min.js",
+                "8cbb1b63fccc3bba0ae73ad1deb160ce046c3750851d0c3e94921ae3ef070eb8",
+            ),
+            (
+                "LICENSE",
+                f"{_STATIC}/tus.LICENSE",
+                "2ec372e137fa65938a6551e9abaa3d3ea21f5ebd398fca00a13354ea881e6539",
+            ),
+        ),
+    ),
+    Vendored(
         package="axe-core",
         version="4.14.1",
         licence="MPL-2.0",

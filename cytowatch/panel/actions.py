@@ -22,7 +22,6 @@ from cytowatch.panel.measures import Measures
 from cytowatch.record import names
 from cytowatch.record.errors import RootError
 from cytowatch.tree import find
-from cytowatch.tree.index.index import Row
 
 __all__ = ["routes"]
 
@@ -84,22 +83,8 @@ def _of_file(
         raise HTTPException(403, "Only its owner or an administrator may do this.")
     wanted: dict[str, Any] = {"do": action, "id": id_}
     if action in ("link", "unlink"):
-        wanted["project"] = _project(
-            context, request, row, action, forms.text(fields.get("project"))
-        )
+        wanted["project"] = projects.allowed(context, request, forms.text(fields.get("project")))
     return _ask(context, measures, request, wanted)
-
-
-def _project(context: Context, request: Request, row: Row, action: str, project: str) -> str:
-    """The project that is meant, if this person may show something in it."""
-    if not project or project != names.file_name(project):
-        raise HTTPException(400, "This cannot be the name of a project.")
-    who = person_of(request)
-    there = names.alike(projects.every_name(context), project)
-    mine = [one.name for one in projects.visible_projects(context, request)]
-    if there and not who.sees_all and not names.alike(mine, project):
-        raise HTTPException(403, "You are not a member of this project. Ask its administrator.")
-    return project
 
 
 def _of_users(

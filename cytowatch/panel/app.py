@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -28,12 +29,14 @@ from cytowatch.panel import (
     projects,
     reasons_page,
     storage,
+    upload_page,
 )
 from cytowatch.panel.context import Context
 from cytowatch.panel.gate import Gate
 from cytowatch.panel.measures import Measures
 from cytowatch.panel.rendering import page
 from cytowatch.panel.sessions import Sessions
+from cytowatch.panel.uploads import Uploads
 from cytowatch.tree.spool import Spool
 
 __all__ = ["make_app"]
@@ -77,14 +80,19 @@ def make_app(
     )
     measures = Measures()
     room = pixels.Room(context)
+    uploads = Uploads(context)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        sweeping = asyncio.create_task(uploads.sweep())
         yield
+        sweeping.cancel()
+        with suppress(asyncio.CancelledError):
+            await sweeping
         await room.close()
 
     app = Starlette(
-        routes=_routes(context, measures, room),
+        routes=_routes(context, measures, room, uploads),
         lifespan=lifespan,
         middleware=[Middleware(Gate, context=context, measures=measures)],
         exception_handlers={HTTPException: _refuse(context)},
@@ -96,7 +104,9 @@ def make_app(
     return app
 
 
-def _routes(context: Context, measures: Measures, room: pixels.Room) -> list[BaseRoute]:
+def _routes(
+    context: Context, measures: Measures, room: pixels.Room, uploads: Uploads
+) -> list[BaseRoute]:
     """Every address; each module adds its own."""
     return [
         *storage.routes(context),
@@ -109,6 +119,8 @@ def _routes(context: Context, measures: Measures, room: pixels.Room) -> list[Bas
         *reasons_page.routes(context),
         *api.routes(context),
         *actions_room.routes(context, measures),
+        *uploads.routes(),
+        *upload_page.routes(context),
         *login.routes(context, measures),
         *health.routes(context, measures),
         Mount("/static", _Static(directory=_STATIC), name="static"),
@@ -133,7 +145,8 @@ def _refuse(context: Context) -> Callable[[Request, Exception], Response]:
         said = error.detail if error.detail and error.status_code != 404 else ""
         inner = request.url.path.removeprefix(context.panel.base_path)
         if inner.startswith(("/api/", "/iiif/", "/uploads", "/static/")):
-            told = said or _SAID.get(error.status_code, "refused").lower()
+            told = error.detail if inner.startswith("/uploads") and error.detail else said
+            told = told or _SAID.get(error.status_code, "refused").lower()
             return JSONResponse({"error": told}, error.status_code, headers=error.headers)
         heading = _SAID.get(error.status_code, "This did not work")
         found = page(

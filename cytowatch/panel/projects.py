@@ -18,7 +18,7 @@ from cytowatch.record import names
 from cytowatch.tree import find
 from cytowatch.tree.index.index import Row
 
-__all__ = ["Project", "every_name", "project_rows", "routes", "visible_projects"]
+__all__ = ["Project", "allowed", "every_name", "project_rows", "routes", "visible_projects"]
 
 _PAGE = 60
 _COVER = 4
@@ -78,6 +78,24 @@ def visible_projects(context: Context, request: Request) -> list[Project]:
         Project(name=one, files=0, cover=[]) for one in who.projects if not names.alike(known, one)
     ]
     return found
+
+
+def allowed(context: Context, request: Request, project: str) -> str:
+    """`project`, if this person may show something in it.
+
+    Raises
+    ------
+    HTTPException
+        400: it cannot be a name; 403: only others are members.
+    """
+    if not project or project != names.file_name(project):
+        raise HTTPException(400, "This cannot be the name of a project.")
+    who = person_of(request)
+    there = names.alike(every_name(context), project)
+    mine = [one.name for one in visible_projects(context, request)]
+    if there and not who.sees_all and not names.alike(mine, project):
+        raise HTTPException(403, "You are not a member of this project. Ask its administrator.")
+    return project
 
 
 def routes(context: Context) -> list[Route]:

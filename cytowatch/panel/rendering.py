@@ -101,7 +101,7 @@ def environment() -> Environment:
         # Letters that would turn the direction of a line, or hide, are shown as what they are.
         plain=printable,
     )
-    made.globals.update(version=__version__, reason_of=reasons.of, uploads_here=False)
+    made.globals.update(version=__version__, reason_of=reasons.of)
     return made
 
 

@@ -65,7 +65,7 @@ def opened(browser: Browser, served: Served, **more: object) -> Watched:
 def pages(ids: dict[str, str]) -> list[str]:
     return [
         "/", "/files", "/files?status=error", f"/files/{ids['photo.jpg']}", f"/files/{ids['broken.jpg']}",
-        f"/files/{ids['scans.zip']}", "/projects", "/projects/Trial%207", "/reasons", "/reasons/damaged",
+        f"/files/{ids['scans.zip']}", "/projects", "/projects/Trial%207", "/reasons", "/reasons/damaged", "/upload",
         f"/files/{ids['photo.jpg']}/view",
     ]  # fmt: skip
 

@@ -36,6 +36,9 @@ from cytowatch.inbox.claim import recovery, take
 from cytowatch.inbox.folders import Folders
 from cytowatch.model import Outcome
 from cytowatch.panel import sessions, tokens
+from cytowatch.panel.uploads import publish
+from cytowatch.panel.uploads.rules import Announced
+from cytowatch.panel.uploads.store import Store
 from cytowatch.record import entries, manifest
 from cytowatch.record.drop import Waiting
 from cytowatch.record.entries import Manifest
@@ -733,6 +736,57 @@ def a_source_that_is_named() -> Case:
                 else f"its format is unknown at {place.status}"
             )
         return published(lambda _spool, _place: None)(spool, end)
+
+    return Case(before, do, holds)
+
+
+UPLOAD = Announced(path="case/a.jpg", size=len(SLIDE), user="ann", project="Lung")
+
+
+@case
+def a_part_of_an_upload() -> Case:
+    """What was acknowledged is there: the client does not send it again."""
+
+    def do(spool: Spool) -> None:
+        store = Store(spool.inbox)
+        with store.writing(store.create(UPLOAD, "ann")) as descriptor:
+            store.write(descriptor, SLIDE[:100])
+            store.keep(descriptor)
+
+    def holds(spool: Spool, end: bool) -> str | None:
+        found = list(Store(spool.inbox).unfinished("ann"))
+        if not end:
+            return None
+        if len(found) != 1 or found[0].announced != UPLOAD:
+            return "the upload is gone"
+        there = found[0].bytes_at
+        good = there.exists() and there.read_bytes() == SLIDE[:100]
+        return None if good else "bytes that were acknowledged are gone"
+
+    return Case(lambda _spool: None, do, holds)
+
+
+@case
+def a_whole_upload() -> Case:
+    """It is a drop, or still an upload that a next request publishes."""
+
+    def before(spool: Spool) -> None:
+        store = Store(spool.inbox)
+        with store.writing(store.create(UPLOAD, "ann")) as descriptor:
+            store.write(descriptor, SLIDE)
+
+    def do(spool: Spool) -> None:
+        [found] = Store(spool.inbox).unfinished("ann")
+        publish.settle(found, spool.inbox)
+
+    def holds(spool: Spool, end: bool) -> str | None:
+        drop = spool.inbox / "ann/@Lung/case/a.jpg"
+        if drop.exists():
+            return None if drop.read_bytes() == SLIDE else "the drop has other bytes"
+        if end:
+            return "what was acknowledged as whole is not a drop"
+        there = list(spool.inbox.glob(".uploads/*/tree/case/a.jpg"))
+        return None if there and there[0].read_bytes() == SLIDE else "the upload is gone"
 
     return Case(before, do, holds)
 

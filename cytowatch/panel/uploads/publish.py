@@ -1,0 +1,156 @@
+"""The end of an upload: the hash is compared, and one rename makes the file or the folder a drop."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from cytowatch import durable
+from cytowatch.durable import owner
+from cytowatch.panel.uploads.store import Found, sha256_of
+from cytowatch.record import names
+
+__all__ = ["NoInboxError", "WrongHashError", "check_inbox", "settle"]
+
+_MOST_TRIES = 1000
+_EXTENSION = re.compile(r"(\.ome)?(\.tar)?\.[A-Za-z][A-Za-z0-9]{0,5}$", re.IGNORECASE)
+
+
+class WrongHashError(Exception):
+    """All bytes are here, and they are not those that were announced."""
+
+
+class NoInboxError(Exception):
+    """The inbox cannot be written to; says why."""
+
+
+def settle(found: Found, inbox: Path) -> str | None:
+    """If `found` is whole, note so; if all of its folder are, publish them. Gives the path of the drop.
+
+    It may be called at any time and again: a power cut or a kill in the middle is mended by the next call.
+
+    Raises
+    ------
+    WrongHashError
+        The bytes are not those announced; they were thrown away.
+    NoInboxError
+        It cannot be published, and may be later.
+    """
+    if not found.is_whole:
+        if found.offset < found.announced.size:
+            return None
+        _compare(found)
+        (found.home / "done" / found.member).touch()
+    if found.drop is not None:
+        return found.drop
+    if len(os.listdir(found.home / "done")) < found.announced.files:
+        return None
+    return _publish(found, inbox)
+
+
+def _compare(found: Found) -> None:
+    wanted = found.announced.sha256
+    if wanted and os.path.lexists(found.bytes_at) and sha256_of(found.bytes_at) != wanted:
+        durable.empty(found.bytes_at)
+        raise WrongHashError
+
+
+def _publish(found: Found, inbox: Path) -> str | None:
+    with durable.directory(found.home) as home:
+        fcntl.flock(home, fcntl.LOCK_EX)
+        # Another request may have been first.
+        if (found.home / "published").exists():
+            return found.drop
+        wanted = found.announced
+        source = found.home / "tree" / wanted.top
+        try:
+            with _into(inbox, wanted.user, wanted.project) as (target, shown):
+                name = _renamed(source, target, wanted.top)
+                os.fsync(target)
+        except FileNotFoundError:
+            return found.drop
+        except OSError as error:
+            raise NoInboxError(_why(wanted.user, error)) from error
+        with suppress(OSError):
+            (found.home / "published").write_text(f"{shown}/{name}")
+        return f"{shown}/{name}"
+
+
+def _renamed(source: Path, target: int, top: str) -> str:
+    """Rename `source` into the directory `target`; gives the first name that was free."""
+    for number in range(_MOST_TRIES):
+        name = _numbered(top, number)
+        try:
+            durable.rename(source, name, target_fd=target)
+        except FileExistsError:
+            continue
+        return name
+    raise OSError(errno.EEXIST, "too many drops have this name")
+
+
+def _numbered(name: str, number: int) -> str:
+    """`name`, or with a number before its extension.
+
+    >>> _numbered("a.svs", 0), _numbered("a.ome.tiff", 1), _numbered("case", 2)
+    ('a.svs', 'a (1).ome.tiff', 'case (2)')
+    """
+    if not number:
+        return name
+    found = _EXTENSION.search(name)
+    ending = found[0] if found and found.start() else ""
+    return f"{name.removesuffix(ending)} ({number}){ending}"
+
+
+@contextmanager
+def _into(inbox: Path, user: str, project: str) -> Iterator[tuple[int, str]]:
+    """The directory of a drop, made where it is missing, and its path below ``inbox/``."""
+    shown = ""
+    for wanted in (user, f"@{project}" if project else ""):
+        if not wanted:
+            continue
+        with durable.beneath(inbox, shown) as above:
+            name = next(iter(names.alike(sorted(os.listdir(above)), wanted)), wanted)
+            _folder(above, name)
+        shown = f"{shown}/{name}" if shown else name
+    with durable.beneath(inbox, shown) as found:
+        yield found, shown
+
+
+def _folder(above: int, name: str) -> None:
+    try:
+        os.mkdir(name, 0o770, dir_fd=above)
+    except FileExistsError:
+        return
+    with durable.directory(name, at=above) as made:
+        owner.pass_on(made, above)
+    os.fsync(above)
+
+
+def check_inbox(inbox: Path, user: str) -> None:
+    """Refuse an inbox that nothing can be published into, before any byte is sent.
+
+    Raises
+    ------
+    NoInboxError
+        It is a link or a file, or only others may write to it.
+    """
+    name = next(iter(names.alike(sorted(os.listdir(inbox)), user)), "")
+    try:
+        with durable.beneath(inbox, name) as at:
+            if not os.access(f"/proc/self/fd/{at}", os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise NoInboxError(_why(user, error)) from error
+
+
+def _why(user: str, error: OSError) -> str:
+    said = error.strerror or str(error)
+    return (
+        f"The inbox of {names.printable(user)} cannot be written to ({said}). Let the user of "
+        "cytowatch write to it."
+    )

@@ -1,0 +1,255 @@
+"""``/uploads``: tus 1.0 with creation, creation-with-upload, termination, expiration and checksum.
+
+Source: https://tus.io/protocols/resumable-upload
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import ExitStack
+from email.utils import formatdate
+
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from cytowatch.observe import logs
+from cytowatch.panel.context import Context, person_of
+from cytowatch.panel.projects import allowed
+from cytowatch.panel.uploads import publish
+from cytowatch.panel.uploads.body import HASHES, VERSION, Body, no_room, refusal
+from cytowatch.panel.uploads.publish import NoInboxError, WrongHashError
+from cytowatch.panel.uploads.rules import Announced, announced
+from cytowatch.panel.uploads.seen import seen
+from cytowatch.panel.uploads.store import BusyError, Found, Store
+from cytowatch.panel.who import Proof, is_name
+from cytowatch.record.names import printable
+from cytowatch.tree.room import Amount, free, spare, too_little
+
+__all__ = ["Uploads"]
+
+_EXTENSIONS = "creation,creation-with-upload,termination,expiration,checksum"
+_OFFSETS = "application/offset+octet-stream"
+_SWEEP_S = 1800.0
+_FEW_INODES = 4
+
+
+class Uploads:
+    """Guards the uploads of one panel."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._store = Store(context.spool.inbox)
+        self._creating = asyncio.Lock()
+        self._log = logs.get()
+
+    def routes(self) -> list[BaseRoute]:
+        """The addresses of the protocol."""
+        return [
+            Route("/uploads", self._many, methods=["POST", "OPTIONS"], name="upload"),
+            Route(
+                "/uploads/{token}", self._one, methods=["HEAD", "GET", "PATCH", "DELETE", "POST"],
+                name="upload",
+            ),
+        ]  # fmt: skip
+
+    async def sweep(self) -> None:
+        """Remove expired uploads, now and again and again."""
+        while True:
+            try:
+                removed = await run_in_threadpool(self._store.expire)
+                if removed:
+                    self._log.info("uploads_expired", count=removed)
+            except OSError as error:
+                self._log.warning("uploads_not_expired", detail=str(error))
+            await asyncio.sleep(_SWEEP_S)
+
+    # Requests
+
+    async def _many(self, request: Request) -> Response:
+        self._check_on()
+        if request.method == "OPTIONS":
+            return _answer(
+                204,
+                {
+                    "Tus-Version": VERSION,
+                    "Tus-Extension": _EXTENSIONS,
+                    "Tus-Max-Size": str(self._context.panel.max_upload_bytes),
+                    "Tus-Checksum-Algorithm": ",".join(HASHES),
+                },
+            )
+        self._check_version(request)
+        found = await self._create(request)
+        offset = await run_in_threadpool(lambda: found.offset)
+        headers = {"Location": f"{self._context.panel.base_path}/uploads/{found.token}"}
+        if request.headers.get("content-type") == _OFFSETS and not offset:
+            offset = await self._append(request, found, 0)
+        elif not found.announced.size:
+            await self._settle(found)
+        headers["Upload-Expires"] = _expires(found)
+        return _answer(201, {**headers, "Upload-Offset": str(offset)})
+
+    async def _one(self, request: Request) -> Response:
+        self._check_on()
+        method = request.headers.get("x-http-method-override", request.method).upper()
+        owner = person_of(request).name
+        token = request.path_params["token"]
+        found = await run_in_threadpool(self._store.find, token, owner)
+        if method == "GET":
+            if found is None:
+                raise HTTPException(404, "There is no such upload.")
+            return JSONResponse(await run_in_threadpool(seen, self._context, request, found))
+        self._check_version(request)
+        if found is None:
+            raise HTTPException(404, headers={"Tus-Resumable": VERSION})
+        match method:
+            case "HEAD":
+                return await self._head(found)
+            case "PATCH":
+                return await self._patch(request, found)
+            case "DELETE":
+                return await self._delete(found)
+            case _:
+                raise HTTPException(405)
+
+    async def _head(self, found: Found) -> Response:
+        await self._settle(found)
+        offset = await run_in_threadpool(lambda: found.offset)
+        headers = {
+            "Upload-Offset": str(offset),
+            "Upload-Length": str(found.announced.size),
+            "Upload-Expires": _expires(found),
+        }
+        return _answer(200, headers)
+
+    async def _patch(self, request: Request, found: Found) -> Response:
+        if request.headers.get("content-type") != _OFFSETS:
+            raise refusal(415, f"The bytes must be sent as {_OFFSETS}.")
+        given = request.headers.get("upload-offset", "")
+        if not (given.isascii() and given.isdigit() and len(given) < 20):
+            raise refusal(400, "Upload-Offset must be a number.")
+        offset = await self._append(request, found, int(given))
+        return _answer(204, {"Upload-Offset": str(offset), "Upload-Expires": _expires(found)})
+
+    async def _delete(self, found: Found) -> Response:
+        if await run_in_threadpool(lambda: found.drop) is not None:
+            raise refusal(409, "It is complete and on its way: nothing is left to cancel.")
+        await run_in_threadpool(self._store.remove, found)
+        return _answer(204, {})
+
+    # What they do
+
+    def _check_on(self) -> None:
+        if not self._context.panel.uploads:
+            raise refusal(404, "Adding files is switched off (panel.uploads).")
+
+    def _check_version(self, request: Request) -> None:
+        if request.headers.get("tus-resumable") != VERSION:
+            raise HTTPException(412, f"Send Tus-Resumable: {VERSION}.", {"Tus-Version": VERSION})
+
+    async def _create(self, request: Request) -> Found:
+        config, panel = self._context.config, self._context.panel
+        headers = request.headers
+        if headers.get("upload-defer-length"):
+            raise refusal(400, "The size must be announced: send Upload-Length.")
+        wanted = announced(
+            headers.get("upload-length"), headers.get("upload-metadata", ""),
+            ignore=config.inbox.ignore, most_bytes=panel.max_upload_bytes,
+        )  # fmt: skip
+        who = person_of(request)
+        user = who.name
+        if who.proof is Proof.NONE:
+            user = wanted.user
+            if not who.acts:
+                raise refusal(
+                    403, "Nobody has to log in here, so nobody may add files: see --actions."
+                )
+            if not is_name(user):
+                raise refusal(400, "Name the inbox: send user in Upload-Metadata.")
+        elif wanted.user and not self._context.same_user(wanted.user, user):
+            raise refusal(403, "Files go into your own inbox: leave out user.")
+        if wanted.project:
+            await run_in_threadpool(allowed, self._context, request, wanted.project)
+        made = Announced(
+            path=wanted.path, size=wanted.size, project=wanted.project, user=user,
+            group=wanted.group, files=wanted.files, sha256=wanted.sha256,
+        )  # fmt: skip
+        async with self._creating:
+            return await run_in_threadpool(self._make, made, who.name)
+
+    def _make(self, wanted: Announced, owner: str) -> Found:
+        """Check what there is room for, and make it; one at a time, so that no two count on the same room."""
+        panel, config = self._context.panel, self._context.config
+        if self._store.count(owner) >= panel.max_unfinished:
+            raise refusal(
+                429,
+                f"You have {panel.max_unfinished:,} unfinished uploads: complete or cancel some first.",
+            )
+        try:
+            publish.check_inbox(self._store.inbox, wanted.user)
+            there = free(self._store.inbox)
+            lacks = too_little(
+                there, Amount(bytes=wanted.size, inodes=_FEW_INODES), spare(config.storage, there),
+                Amount(bytes=self._store.missing_bytes()),
+            )  # fmt: skip
+            if lacks:
+                raise refusal(507, f"There is no room for it: {lacks}.")
+            return self._store.create(wanted, owner)
+        except NoInboxError as error:
+            raise refusal(409, str(error)) from error
+        except FileExistsError as error:
+            raise refusal(409, f"It cannot be added: {error}.") from error
+        except NotADirectoryError as error:
+            raise refusal(409, "A file of this folder has the name of a folder in it.") from error
+        except OSError as error:
+            raise no_room(error) from error
+
+    async def _append(self, request: Request, found: Found, offset: int) -> int:
+        """Add the body at `offset`; gives the new one, once it is on the disk."""
+        try:
+            with ExitStack() as stack:
+                descriptor = await run_in_threadpool(
+                    stack.enter_context, self._store.writing(found)
+                )
+                here = await run_in_threadpool(lambda: found.offset)
+                if here != offset:
+                    raise refusal(409, f"{here:,} bytes are here: go on from there.", offset=here)
+                if here < found.announced.size:
+                    body = Body(request, found, here)
+                    here = await body.into(self._store, descriptor)
+        except BusyError:
+            raise refusal(423, "Another client adds to this upload.") from None
+        except FileNotFoundError:
+            # It was published: the answer to its last bytes was lost.
+            if found.drop is None or offset != found.announced.size:
+                raise refusal(410, "This upload is no longer here.") from None
+            return found.announced.size
+        except OSError as error:
+            raise no_room(error) from error
+        # The descriptor is closed: the daemon takes nothing that somebody could still write to.
+        await self._settle(found)
+        return here
+
+    async def _settle(self, found: Found) -> None:
+        try:
+            drop = await run_in_threadpool(publish.settle, found, self._store.inbox)
+        except WrongHashError:
+            raise refusal(
+                460, "The bytes are not those announced by sha256: send them again."
+            ) from None
+        except NoInboxError as error:
+            raise refusal(409, str(error)) from error
+        except OSError as error:
+            raise no_room(error) from error
+        if drop:
+            self._log.debug("upload_published", path=printable(drop))
+
+
+def _expires(found: Found) -> str:
+    return formatdate(found.ends_at, usegmt=True)
+
+
+def _answer(code: int, headers: dict[str, str]) -> Response:
+    return Response(status_code=code, headers={"Tus-Resumable": VERSION, **headers})
