@@ -86,6 +86,13 @@ class Intake:
         Called from other threads when there is something for the main loop.
     images_of
         The ids of the images of a user that were dropped by themselves under a name.
+
+    Memory bound
+    ------------
+    One `Track` per file in the inboxes, and nothing of its content. Bundles are put together room by room
+    and dropped when they are claimed or put off. The
+    settler upholds the first by forgetting what a whole scan no longer finds. Without it a share that is
+    filled and emptied again and again would let the daemon grow without end.
     """
 
     def __init__(

@@ -28,6 +28,12 @@ class Turns(Generic[T]):
         So many are done at a time.
     of_one
         So many of them of one user at most: a claim waits for the disk as long as it syncs a file.
+
+    Memory bound
+    ------------
+    Each item that waits costs one reference, and there is one task per thread, not one per item. `put`
+    upholds it: it hands a task to the pool only while a thread is free. Without it a hundred thousand drops
+    would cost more memory as tasks than everything that is known of them.
     """
 
     def __init__(

@@ -4,8 +4,7 @@ Of pixels that need nothing of libvips only the header is read so, and their row
 
 No temporary file is written, and rows are decoded ahead in threads while libvips encodes.
 
-Source: TIFF 6.0 and the BigTIFF design; ../shared of the design: experiments/virtual_tiff.py, as
-fast as a file on disk.
+Source: TIFF 6.0 and the BigTIFF design.
 """
 
 from __future__ import annotations
@@ -37,7 +36,15 @@ _SAMPLE_FORMATS = {"u": 1, "i": 2, "f": 3}
 
 
 class VirtualTiff:
-    """Guards the position in a file that is not there, and the blocks of rows around it."""
+    """Guards the position in a file that is not there, and the blocks of rows around it.
+
+    Memory bound
+    ------------
+    Blocks that are decoded, or are being decoded, hold at most `_AHEAD_BYTES` of pixels and the block that
+    is read now. The reading of a block upholds it: the next ones are asked for only within that, and those
+    that libvips has passed are forgotten. Without it a decoder that is faster than the encoder would hold the
+    whole image.
+    """
 
     def __init__(
         self, region: RegionReader, *, cmyk: bool = False, threads: int = _THREADS
