@@ -125,6 +125,12 @@ EVENTS = (
     Event(word="tile_lost", levels=("warning",), tells="A part of a slide could not be drawn and is shown in grey. Everything else is shown.",
           fields=("id", "scene", "at_level", "box", "detail"),
           admin="Once: nothing. One slide again and again: `cytowatch verify ID` says whether it is damaged. Many slides: look for a change of libraries or memory."),
+    Event(word="upload_published", levels=("info",), tells="An added file or folder is complete and lies in the inbox as a drop.",
+          fields=("path",), admin="Nothing."),
+    Event(word="uploads_expired", levels=("info",), tells="Uploads to which nothing was added for a day were removed.",
+          fields=("count",), admin="Nothing."),
+    Event(word="uploads_not_expired", levels=("warning",), tells="Expired uploads could not be removed. The panel tries again after half an hour.",
+          fields=("detail",), admin="Check who owns `inbox/.uploads`."),
     Event(word="panel_unexpected", levels=("error",), tells="A request ended in an unexpected error. No other request is affected.",
           fields=("path", "error", "detail"), admin="A defect: please report the line."),
 )  # fmt: skip

@@ -30,7 +30,7 @@ class NoInboxError(Exception):
 
 
 def settle(found: Found, inbox: Path) -> str | None:
-    """If `found` is whole, note so; if all of its folder are, publish them. Gives the path of the drop.
+    """If `found` is whole, note so; if all of its folder are, publish them. Gives the path of a new drop.
 
     It may be called at any time and again: a power cut or a kill in the middle is mended by the next call.
 
@@ -47,7 +47,7 @@ def settle(found: Found, inbox: Path) -> str | None:
         _compare(found)
         (found.home / "done" / found.member).touch()
     if found.drop is not None:
-        return found.drop
+        return None
     if len(os.listdir(found.home / "done")) < found.announced.files:
         return None
     return _publish(found, inbox)
@@ -65,7 +65,7 @@ def _publish(found: Found, inbox: Path) -> str | None:
         fcntl.flock(home, fcntl.LOCK_EX)
         # Another request may have been first.
         if (found.home / "published").exists():
-            return found.drop
+            return None
         wanted = found.announced
         source = found.home / "tree" / wanted.top
         try:
@@ -73,7 +73,7 @@ def _publish(found: Found, inbox: Path) -> str | None:
                 name = _renamed(source, target, wanted.top)
                 os.fsync(target)
         except FileNotFoundError:
-            return found.drop
+            return None
         except OSError as error:
             raise NoInboxError(_why(wanted.user, error)) from error
         with suppress(OSError):

@@ -94,6 +94,13 @@ class Found:
         return _latest(seen) + EXPIRES_S
 
 
+def _listed(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
 def _latest(paths: list[Path]) -> float:
     found = [0.0]
     for path in paths:
@@ -134,16 +141,17 @@ class Store:
             for folder in sorted(os.listdir(self.home)):
                 if not folder.startswith(begins) or folder.startswith("."):
                     continue
+                # What is published or whole costs one look, and its note is not read.
+                if (self.home / folder / "published").exists():
+                    continue
+                whole = set(_listed(self.home / folder / "done"))
                 for member in self._members(folder):
-                    found = self._read(folder, member)
-                    if found is not None and not found.is_whole:
+                    found = self._read(folder, member) if member not in whole else None
+                    if found is not None:
                         yield found
 
     def _members(self, folder: str) -> list[str]:
-        try:
-            notes = os.listdir(self.home / folder / "notes")
-        except OSError:
-            return []
+        notes = _listed(self.home / folder / "notes")
         return [name.removesuffix(".json") for name in notes if name.endswith(".json")]
 
     def count(self, owner: str) -> int:

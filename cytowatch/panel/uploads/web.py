@@ -244,7 +244,7 @@ class Uploads:
         except OSError as error:
             raise no_room(error) from error
         if drop:
-            self._log.debug("upload_published", path=printable(drop))
+            self._log.info("upload_published", path=printable(drop))
 
 
 def _expires(found: Found) -> str:
