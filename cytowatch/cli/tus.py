@@ -8,6 +8,7 @@ Source: https://tus.io/protocols/resumable-upload
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import http.client
 import json
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from cytowatch import durable
 from cytowatch.record import names
 
 __all__ = ["Item", "Part", "SendError", "Server", "item_of"]
@@ -102,8 +104,12 @@ def _files(path: Path, skipped: list[str]) -> Iterator[Path]:
     if not path.is_dir():
         yield path
         return
-    for at, folders, files in os.walk(path):
+    for at, folders, files in durable.walk(path):
         folders.sort()
+        for name in folders:
+            # One that is passed over would make a folder that is not whole look as if it were.
+            if not os.access(Path(at, name), os.R_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, f"{name} in it cannot be read")
         for name in sorted(files):
             file = Path(at, name)
             if names.ignored(name, ()) or not stat.S_ISREG(os.lstat(file).st_mode):
