@@ -200,7 +200,7 @@ def test_where_leases_prove_nothing(served: Root, tmp_path: Path) -> None:
     )
     (served.path / "inbox" / "ann").mkdir()
     served.start()
-    assert metric(port, 'cytowatch_watcher_mode{mode="polling"}') == 1
+    served.wait(lambda: metric(port, 'cytowatch_watcher_mode{mode="polling"}') == 1)
     builders.aperio_svs(served.path / "inbox" / "ann" / "a.svs")
     dropped = time.monotonic()
     # Quiet for long enough were there leases; the reason is said.

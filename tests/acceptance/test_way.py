@@ -293,11 +293,13 @@ def test_what_is_dropped_for_a_project_is_linked_to_it(root: Root, tmp_path: Pat
     assert root.run_until_idle() == 0
     assert list(inbox.iterdir()) == []
     links = {path.name.rpartition("~")[0]: path for path in root.path.glob("projects/liver/*")}
-    assert sorted(links) == ["a.svs", "b.jpg"]
+    assert sorted(links) == ["a.svs", "b.zip - b.jpg"]
     for name, link in links.items():
         assert not os.readlink(link).startswith("/")
-        assert link.resolve() == root.by_name()[name]["_path"].resolve()
-        assert root.by_name()[name]["projects"] == ["liver"]
+        # A member's link says which archive it came in.
+        member = root.by_name()[name.rpartition(" - ")[2]]
+        assert link.resolve() == member["_path"].resolve()
+        assert member["projects"] == ["liver"]
 
 
 def test_metrics_and_health_are_served(root: Root, tmp_path: Path) -> None:

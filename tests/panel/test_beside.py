@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import random
+import signal
 import socket
 import subprocess
 import time
@@ -88,7 +89,7 @@ def test_another_version_beside_it_is_said(own: Root, version: str) -> None:
     own.wait(live.exists)
     # Stopped, it holds its lock and no longer writes: what lies there is what another version had written.
     assert own.process
-    subprocess.run(["kill", "-STOP", str(own.process.pid)], check=True)
+    own.process.send_signal(signal.SIGSTOP)
     try:
         said = json.loads(live.read_text())
         live.write_text(json.dumps({**said, "version": version}))
@@ -100,7 +101,7 @@ def test_another_version_beside_it_is_said(own: Root, version: str) -> None:
         finally:
             panel.stop()
     finally:
-        subprocess.run(["kill", "-CONT", str(own.process.pid)], check=True)
+        own.process.send_signal(signal.SIGCONT)
 
 
 def test_a_configuration_is_read_again(own: Root) -> None:
