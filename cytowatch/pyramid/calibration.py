@@ -61,12 +61,16 @@ def plausible(x: float | None, y: float | None) -> Mpp | None:
 def _shortest(value: float) -> float:
     """The shortest decimal number that a 32-bit float cannot tell from `value`.
 
-    TIFF readers and writers keep a resolution in 32 bits: 0.5 comes back as 0.49999998509883925.
+    TIFF readers and writers keep a resolution in 32 bits: 0.5 comes back as 0.49999998509883925. A
+    second time changes nothing, so that a pyramid states what its manifest does.
+
+    >>> _shortest(0.26692247), _shortest(0.2669225)
+    (0.2669225, 0.2669225)
     """
     for digits in range(1, 9):
         rounded = float(f"{value:.{digits}g}")
         if abs(rounded - value) <= value * _FLOAT32:
-            return rounded
+            return rounded if rounded == value else _shortest(rounded)
     return value
 
 

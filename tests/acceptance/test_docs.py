@@ -91,7 +91,8 @@ def test_every_page_with_commands_is_run() -> None:
     found = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md") if sections(path)}
     run = {"tutorial.md", "how-to/install.md", "how-to/new-user.md", "how-to/project.md",
            "how-to/stuck-slide.md", "how-to/set-aside.md"}  # fmt: skip
-    assert found == run
+    # Its commands name a panel of the lab's: tests/panel/test_uploads.py sends to one of its own.
+    assert found == run | {"how-to/add-files.md"}
     assert list(sections(HOUSE / "README.md")) == ["Running it"]
 
 
