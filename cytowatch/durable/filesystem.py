@@ -10,25 +10,15 @@ from cytowatch.durable.calls import _libc
 
 __all__ = ["copies_on_write", "is_local", "keeps_renames", "leaves_holes", "mount_of"]
 
-#: Filesystems on which others write unseen by this kernel, as stat(1) names them.
-_DEAF = frozenset({"cifs", "smb2", "smbfs", "nfs", "9p"})
-
-
+#: Filesystems on which others write unseen by this kernel, as ``mountinfo`` names them.
+_DEAF = frozenset({"cifs", "smb3", "smbfs", "nfs", "nfs4", "9p", "afs", "ceph", "virtiofs"})
 _COPYING = frozenset({"btrfs", "zfs", "bcachefs"})
-
-
 _WITHOUT_JOURNAL = frozenset({"ext2", "vfat", "exfat", "msdos", "tmpfs", "ramfs", "minix"})
-
-
 #: f_type of ext2 to ext4, XFS, btrfs, F2FS, tmpfs and overlayfs (statfs(2)).
 _LEAVES_HOLES = frozenset(
     {0xEF53, 0x58465342, 0x9123683E, 0xF2F52010, 0x01021994, 0x794C7630}
 )  # fmt: skip
-
-
 _STATFS_BYTES = 256
-
-
 _WITH_JOURNAL = frozenset({"xfs", "btrfs", "zfs", "f2fs", "bcachefs", "jfs"})
 
 
@@ -48,14 +38,11 @@ def copies_on_write(path: Path) -> bool:
 
 
 def _kind(path: Path) -> str:
-    """The kind of the filesystem of `path`, as stat(1) names it."""
-    # Imported here: the commands start faster without it.
-    import subprocess
-
-    told = subprocess.run(
-        ["stat", "-f", "-c", "%T", os.fspath(path)], capture_output=True, text=True, check=False
-    )
-    return told.stdout.strip()
+    """The kind of the filesystem of `path`, as ``mountinfo`` names it; empty where it does not say."""
+    try:
+        return _filesystem(mount_of(path)[1])[0]
+    except FileNotFoundError:
+        return ""
 
 
 def mount_of(path: Path) -> tuple[int, int]:
@@ -93,7 +80,7 @@ def keeps_renames(path: Path) -> bool | None:
 
 
 def leaves_holes(descriptor: int) -> bool:
-    """Whether a hole in a file is what nobody wrote: ZFS makes them of zeros, and who knows what a server does."""
+    """Whether a hole in a file is what nobody wrote. ZFS makes holes of zeros, and what a server does is unknown."""
     # Not by /proc, which a sandboxed child does not see.
     found = ctypes.create_string_buffer(_STATFS_BYTES)
     if _libc.fstatfs(descriptor, found) != 0:

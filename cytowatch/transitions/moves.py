@@ -13,6 +13,7 @@ from typing import Protocol
 
 import structlog
 
+from cytowatch import aside
 from cytowatch.config import Config
 from cytowatch.model import Outcome
 from cytowatch.record.entries import Manifest
@@ -178,5 +179,7 @@ class Transitions:
             if after.status is Status.EXTRACTED and not enter.is_folder(after.manifest):
                 # The images of a dropped folder came into it one by one, as they were claimed.
                 self.index.look(after.manifest["children"])
-        self.observer.entered(before, after, self.monotonic() - began)
+        # It has moved: whatever goes wrong while that is told, it must not be taken up as if it had not.
+        with aside.fence("uploaded_file", after.manifest["id"], clears=False):
+            self.observer.entered(before, after, self.monotonic() - began)
         return after

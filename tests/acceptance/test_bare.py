@@ -72,7 +72,6 @@ BARE = frozenset(
         "sleep",
         "sort",
         "split",
-        "stat",
         "stty",
         "sum",
         "sync",

@@ -60,7 +60,7 @@ class Body:
                 raise refusal(400, "The checksum is not base64.") from None
             self._hasher = HASHES[kind]()
         length = request.headers.get("content-length", "")
-        if length.isdigit() and int(length) > self._left:
+        if length.isascii() and length.isdigit() and len(length) < 20 and int(length) > self._left:
             raise self._beyond()
 
     def _beyond(self) -> HTTPException:

@@ -16,7 +16,7 @@ from cytowatch.inbox.scan import DEEPEST
 from cytowatch.record import names
 from cytowatch.record.names import printable
 
-__all__ = ["Announced", "announced", "metadata", "place_of"]
+__all__ = ["Announced", "announced", "metadata", "noted", "place_of"]
 
 _MOST_METADATA = 16 << 10
 _LONGEST_PART_BYTES = 240
@@ -47,6 +47,25 @@ class Announced:
     def top(self) -> str:
         """The name in the inbox."""
         return self.path.partition("/")[0]
+
+
+def noted(note: object) -> Announced | None:
+    """What a note on disk announces; None of one that nobody here wrote.
+
+    >>> noted({"path": "../a.svs", "size": 1}), noted({"path": "a.svs", "size": "1"}), noted([])
+    (None, None, None)
+    """
+    try:
+        found = Announced(**note)  # type: ignore[arg-type]
+        texts = (found.path, found.project, found.user, found.group, found.sha256)
+        numbers = (found.size, found.files)
+        good = all(isinstance(one, str) for one in texts) and all(
+            type(one) is int and one >= 0 for one in numbers
+        )
+        inside = all("/" not in one and one not in (".", "..") for one in texts[1:3])
+        return found if good and inside and place_of(found.path, ()) else None
+    except (TypeError, HTTPException):
+        return None
 
 
 def metadata(header: str) -> dict[str, str]:
@@ -144,7 +163,9 @@ def announced(
     group, files = found.get("group", ""), found.get("groupFiles", "1")
     if group and not _GROUP.fullmatch(group):
         raise HTTPException(400, "group must be 8 to 64 letters, digits, - or _.")
-    if not (files.isascii() and files.isdigit() and 0 < int(files[:9]) <= _MOST_FILES):
+    if not (
+        files.isascii() and files.isdigit() and len(files) < 9 and 0 < int(files) <= _MOST_FILES
+    ):
         raise HTTPException(400, f"groupFiles must be a number from 1 to {_MOST_FILES:,}.")
     return Announced(
         path=path, size=size, project=project, user=found.get("user", ""), group=group,

@@ -25,10 +25,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cytowatch import durable, outside
+from cytowatch import aside, durable, outside
 from cytowatch.durable import trees
 from cytowatch.outside import OutsideError
-from cytowatch.panel.uploads.rules import Announced
+from cytowatch.panel.uploads.rules import Announced, noted
 from cytowatch.record.names import fold
 
 __all__ = ["EXPIRES_S", "TOKEN", "BusyError", "Found", "Store", "owner_key"]
@@ -128,9 +128,10 @@ class Store:
     def _read(self, folder: str, member: str) -> Found | None:
         home = self.home / folder
         try:
-            note = outside.read_json(home / "notes" / f"{member}.json")
-            announced = Announced(**note)
-        except (OSError, OutsideError, TypeError, ValueError):
+            announced = noted(outside.read_json(home / "notes" / f"{member}.json"))
+        except (OSError, OutsideError):
+            return None
+        if announced is None:
             return None
         return Found(token=f"{folder}.{member}", home=home, member=member, announced=announced)
 
@@ -263,8 +264,9 @@ class Store:
         """Remove the folders to which nothing was added for a day; gives how many."""
         before = (time.time() if now is None else now) - EXPIRES_S
         removed = 0
-        with suppress(FileNotFoundError):
-            for folder in os.listdir(self.home):
+        for folder in _listed(self.home):
+            # One that cannot be looked at, or removed, costs only itself.
+            with aside.fence("request", f"upload {folder}"):
                 home = self.home / folder
                 if _newest(home) < before:
                     self._remove_folder(home)
