@@ -179,7 +179,7 @@ class Transitions:
             if after.status is Status.EXTRACTED and not enter.is_folder(after.manifest):
                 # The images of a dropped folder came into it one by one, as they were claimed.
                 self.index.look(after.manifest["children"])
-        # It has moved: whatever goes wrong while that is told, it must not be taken up as if it had not.
+        # It has moved: an observer that fails must not make it look as if it had not.
         with aside.fence("uploaded_file", after.manifest["id"], clears=False):
             self.observer.entered(before, after, self.monotonic() - began)
         return after

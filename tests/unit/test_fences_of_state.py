@@ -165,7 +165,7 @@ def _(spool: Spool) -> set[str]:
 
 @loop("transitions.moves.Transitions._moved", still=True)
 def _(spool: Spool) -> set[str]:
-    """What has moved is moved, and its row is right, whatever goes wrong while that is told."""
+    """An uploaded file that has moved stays moved, and its row is right, if the observer fails."""
     index = Index(spool, memory=True)
     moves = Transitions(
         spool=spool, index=index, config=Config(), observer=ledger(index, spool), now=lambda: NOW,
