@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cytowatch.pyramid.regions import Pixels
+from cytowatch.pyramid.pixels import Pixels
 from cytowatch.pyramid.samples import srgb
 
 __all__ = ["LUMA", "REFERENCE", "rgb_of_lab", "rgb_of_ycbcr", "ycbcr_of_units"]

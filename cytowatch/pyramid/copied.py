@@ -16,7 +16,7 @@ import numpy as np
 
 from cytowatch import durable
 from cytowatch.pyramid import jpeg
-from cytowatch.pyramid.regions import Pixels, each
+from cytowatch.pyramid.pixels import Pixels, each
 
 __all__ = ["CopiedLevel", "Unlike", "chain", "largest_tile", "photometric", "usable"]
 

@@ -16,9 +16,11 @@ from cytowatch.pyramid import complaints, describe, resolution, source, verify
 from cytowatch.pyramid.copied import CopiedLevel, Unlike
 from cytowatch.pyramid.encode import writer
 from cytowatch.pyramid.meaning import is_odd
+from cytowatch.pyramid.pixels import Pixels
 from cytowatch.pyramid.readers import READERS
 from cytowatch.pyramid.readers.pages import open_page
-from cytowatch.pyramid.regions import Opened, Pixels, Scene, check_expansion, check_memory
+from cytowatch.pyramid.refusals import check_expansion, check_memory
+from cytowatch.pyramid.regions import Opened, Scene
 from cytowatch.pyramid.samples import held
 from cytowatch.pyramid.virtual import VirtualTiff, as_image, is_plain
 from cytowatch.record import names

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from cytowatch.model import Progress
-from cytowatch.pyramid.regions import Pixels, RegionReader, Scene, damaged
+from cytowatch.pyramid.pixels import Pixels
+from cytowatch.pyramid.refusals import damaged
+from cytowatch.pyramid.regions import RegionReader, Scene
 from cytowatch.record.errors import ConversionError
 
 __all__ = ["banded", "held", "inverted", "spread", "srgb", "unmultiplied"]

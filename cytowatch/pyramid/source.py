@@ -16,17 +16,11 @@ from cytowatch.formats.structure.tiff import Tiff, TiffError, main_page, misplac
 from cytowatch.pyramid import jpeg, resolution
 from cytowatch.pyramid.complaints import first_line, noted, refuse_lost
 from cytowatch.pyramid.orientation import of_file
+from cytowatch.pyramid.pixels import Pixels
 from cytowatch.pyramid.readers.pages import open_page, told_of_pages
 from cytowatch.pyramid.readers.whole import Whole
-from cytowatch.pyramid.regions import (
-    Opened,
-    Pixels,
-    Scene,
-    check_expansion,
-    check_memory,
-    check_size,
-    damaged,
-)
+from cytowatch.pyramid.refusals import check_expansion, check_memory, check_size, damaged
+from cytowatch.pyramid.regions import Opened, Scene
 from cytowatch.pyramid.samples import spread
 from cytowatch.record.errors import ConversionError
 from cytowatch.record.quoting import plain, quoting

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import pyvips
 
-from cytowatch.pyramid.regions import Pixels, RegionReader, Scene
+from cytowatch.pyramid.pixels import Pixels
+from cytowatch.pyramid.regions import RegionReader, Scene
 from cytowatch.record.errors import IngestError
 
 __all__ = ["VirtualTiff", "as_image", "is_plain"]

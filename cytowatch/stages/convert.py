@@ -17,7 +17,7 @@ from cytowatch.model import SCRATCH, Outcome, UploadedFile
 from cytowatch.pyramid import source, verify
 from cytowatch.pyramid.derive import Written, write
 from cytowatch.pyramid.encode import writer
-from cytowatch.pyramid.regions import Pixels
+from cytowatch.pyramid.pixels import Pixels
 from cytowatch.record.entries import FileEntry
 from cytowatch.record.errors import ConversionError
 from cytowatch.record.status import Status

@@ -255,3 +255,29 @@ def test_few_modules_are_loose() -> None:
     """Everything else is in a package whose name is a noun."""
     loose = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__", "daemon"}
     assert loose == {"aside", "model", "outside", "threads"}
+
+
+def _imported(path: Path) -> set[str]:
+    """The package's modules that `path` imports, those only for its types included."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {one.name for one in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{one.name}" for one in node.names)}
+    return found
+
+
+def test_no_imports_run_in_a_circle() -> None:
+    """Not even among the modules of one package, nor for types only."""
+    graph: dict[str, set[str]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(HOUSE).with_suffix("").parts
+        graph[".".join(parts)] = _imported(path)
+    # A package's face gathers its modules: who imports one of them does not mean the face.
+    graph = {
+        name: {one for one in into if one in graph and one != name} for name, into in graph.items()
+    }
+    while free := {name for name, into in graph.items() if not into & set(graph)}:
+        graph = {name: into for name, into in graph.items() if name not in free}
+    assert graph == {}

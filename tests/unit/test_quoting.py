@@ -11,7 +11,7 @@ import pytest
 
 from cytowatch.decoder import stagehand
 from cytowatch.pyramid.readers import jp2_colours
-from cytowatch.pyramid.regions import damaged
+from cytowatch.pyramid.refusals import damaged
 from cytowatch.pyramid.source import _by_imagecodecs
 from cytowatch.record.errors import ConversionError
 from cytowatch.record.quoting import plain

@@ -7,8 +7,9 @@ import pytest
 
 from cytowatch.pyramid.colours import rgb_of_lab, rgb_of_ycbcr, ycbcr_of_units
 from cytowatch.pyramid.meaning import Meaning, meaning
+from cytowatch.pyramid.pixels import Pixels
 from cytowatch.pyramid.readers.whole import Whole
-from cytowatch.pyramid.regions import Pixels, Scene
+from cytowatch.pyramid.regions import Scene
 from cytowatch.pyramid.samples import banded, held, inverted, spread, unmultiplied
 from cytowatch.record.errors import ConversionError
 

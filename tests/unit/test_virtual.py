@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import pyvips
 
-from cytowatch.pyramid.regions import Pixels, Scene
+from cytowatch.pyramid.pixels import Pixels
+from cytowatch.pyramid.regions import Scene
 from cytowatch.pyramid.virtual import VirtualTiff, as_image, is_plain
 from cytowatch.record.errors import ConversionError
 

@@ -20,7 +20,7 @@ from cytowatch.pyramid.copied import CopiedLevel
 from cytowatch.pyramid.encode.directories import write_directories
 from cytowatch.pyramid.encode.settings import Level, Settings
 from cytowatch.pyramid.encode.tiles import halved, tiles_of
-from cytowatch.pyramid.regions import Pixels
+from cytowatch.pyramid.pixels import Pixels
 
 __all__ = ["encode", "level_sizes"]
 

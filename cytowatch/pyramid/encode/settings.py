@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from cytowatch.pyramid.copied import CopiedLevel
-from cytowatch.pyramid.regions import Pixels
+from cytowatch.pyramid.pixels import Pixels
 
 __all__ = ["FULL_CHROMA", "GREY", "JPEG", "REDUCED", "Level", "Settings"]
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from cytowatch.pyramid import jpeg
 from cytowatch.pyramid.encode.settings import FULL_CHROMA, Settings
-from cytowatch.pyramid.regions import Pixels
+from cytowatch.pyramid.pixels import Pixels
 
 __all__ = ["halved", "tiles_of"]
 

@@ -20,7 +20,7 @@ from cytowatch.pyramid import resolution
 from cytowatch.pyramid.copied import YCBCR, CopiedLevel, largest_tile
 from cytowatch.pyramid.encode import levels
 from cytowatch.pyramid.encode import settings as settings_module
-from cytowatch.pyramid.regions import Pixels
+from cytowatch.pyramid.pixels import Pixels
 
 __all__ = [
     "THUMBNAIL_PX",

@@ -11,8 +11,10 @@ import struct
 import numpy as np
 
 from cytowatch.config import Config
+from cytowatch.pyramid.pixels import Pixels, swapped
 from cytowatch.pyramid.readers.whole import by_pillow
-from cytowatch.pyramid.regions import Opened, Pixels, Scene, check_size, damaged, swapped
+from cytowatch.pyramid.refusals import check_size, damaged
+from cytowatch.pyramid.regions import Opened, Scene
 from cytowatch.record.errors import ConversionError
 
 __all__ = ["open_bmp"]

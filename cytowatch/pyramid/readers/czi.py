@@ -17,17 +17,11 @@ import numpy as np
 from cytowatch import durable
 from cytowatch.config import Config
 from cytowatch.pyramid import acquired, resolution
+from cytowatch.pyramid.pixels import Pixels, swapped
 from cytowatch.pyramid.readers import subblocks
 from cytowatch.pyramid.readers.subblocks import Mosaic, SubBlock
-from cytowatch.pyramid.regions import (
-    Opened,
-    Pixels,
-    RegionReader,
-    Scene,
-    check_size,
-    damaged,
-    swapped,
-)
+from cytowatch.pyramid.refusals import check_size, damaged
+from cytowatch.pyramid.regions import Opened, RegionReader, Scene
 from cytowatch.record.errors import ConversionError
 
 __all__ = ["open_czi"]

@@ -21,7 +21,9 @@ import openslide
 from cytowatch.config import Config
 from cytowatch.formats.doubles import is_whole_slide
 from cytowatch.pyramid import acquired, jpeg, resolution
-from cytowatch.pyramid.regions import Opened, Pixels, Scene, check_size, damaged, each
+from cytowatch.pyramid.pixels import Pixels, each
+from cytowatch.pyramid.refusals import check_size, damaged
+from cytowatch.pyramid.regions import Opened, Scene
 
 __all__ = ["Part", "contradiction", "is_placed", "is_ycbcr", "open_dicom", "parts", "twice"]
 

@@ -15,21 +15,14 @@ from functools import partial
 import numpy as np
 
 from cytowatch.config import Config
+from cytowatch.pyramid.pixels import Pixels, each
 from cytowatch.pyramid.readers import jp2_boxes, jp2_planes
 from cytowatch.pyramid.readers.jp2_boxes import Boxes, pread
 from cytowatch.pyramid.readers.jp2_codestream import Codestream, find_parts, main_header
 from cytowatch.pyramid.readers.jp2_colours import Samples, samples
 from cytowatch.pyramid.readers.whole import Whole
-from cytowatch.pyramid.regions import (
-    Opened,
-    Pixels,
-    RegionReader,
-    Scene,
-    check_memory,
-    check_size,
-    damaged,
-    each,
-)
+from cytowatch.pyramid.refusals import check_memory, check_size, damaged
+from cytowatch.pyramid.regions import Opened, RegionReader, Scene
 from cytowatch.record.errors import ConversionError
 from cytowatch.record.quoting import quoting
 

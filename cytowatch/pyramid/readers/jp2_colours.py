@@ -13,7 +13,7 @@ import numpy as np
 
 from cytowatch.pyramid.colours import rgb_of_ycbcr
 from cytowatch.pyramid.meaning import Meaning
-from cytowatch.pyramid.regions import Pixels
+from cytowatch.pyramid.pixels import Pixels
 from cytowatch.pyramid.samples import banded, spread, unmultiplied
 from cytowatch.record.errors import ConversionError
 

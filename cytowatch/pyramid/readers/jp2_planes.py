@@ -19,8 +19,9 @@ import numpy as np
 
 from cytowatch.config import Config
 from cytowatch.pyramid.colours import rgb_of_ycbcr
+from cytowatch.pyramid.pixels import Pixels
 from cytowatch.pyramid.readers.jp2_colours import Samples
-from cytowatch.pyramid.regions import Pixels, check_memory, damaged
+from cytowatch.pyramid.refusals import check_memory, damaged
 from cytowatch.record.errors import ConversionError
 from cytowatch.record.quoting import quoting
 

@@ -17,9 +17,11 @@ from cytowatch import durable
 from cytowatch.config import Config
 from cytowatch.pyramid import acquired, copied
 from cytowatch.pyramid.copied import CopiedLevel
+from cytowatch.pyramid.pixels import Pixels
 from cytowatch.pyramid.readers.ome_xml import Known, as_rgb, images
 from cytowatch.pyramid.readers.pages import Page, opened_file, orientation, profile
-from cytowatch.pyramid.regions import Opened, Pixels, Scene, damaged
+from cytowatch.pyramid.refusals import damaged
+from cytowatch.pyramid.regions import Opened, Scene
 from cytowatch.record.errors import ConversionError
 
 __all__ = ["open_ome"]

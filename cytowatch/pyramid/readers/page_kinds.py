@@ -14,7 +14,7 @@ from cytowatch.pyramid.meaning import (
     PALETTE,
     YCBCR,
 )
-from cytowatch.pyramid.regions import damaged
+from cytowatch.pyramid.refusals import damaged
 from cytowatch.record.errors import ConversionError
 
 __all__ = ["KINDS", "check_kind", "photometric", "rationals"]

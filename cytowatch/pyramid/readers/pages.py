@@ -30,8 +30,10 @@ from cytowatch.pyramid.meaning import (
     YCBCR,
     meaning,
 )
+from cytowatch.pyramid.pixels import Pixels, each
 from cytowatch.pyramid.readers.page_kinds import check_kind, photometric, rationals
-from cytowatch.pyramid.regions import Opened, Pixels, Scene, check_memory, check_size, damaged, each
+from cytowatch.pyramid.refusals import check_memory, check_size, damaged
+from cytowatch.pyramid.regions import Opened, Scene
 from cytowatch.pyramid.samples import banded, inverted, spread, unmultiplied
 from cytowatch.record.errors import ConversionError
 

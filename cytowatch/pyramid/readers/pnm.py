@@ -11,8 +11,10 @@ import re
 import numpy as np
 
 from cytowatch.config import Config
+from cytowatch.pyramid.pixels import Pixels
 from cytowatch.pyramid.readers.whole import by_pillow
-from cytowatch.pyramid.regions import Opened, Pixels, Scene, check_size, damaged
+from cytowatch.pyramid.refusals import check_size, damaged
+from cytowatch.pyramid.regions import Opened, Scene
 
 __all__ = ["open_pnm"]
 

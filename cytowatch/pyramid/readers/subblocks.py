@@ -17,7 +17,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from cytowatch.pyramid.regions import Pixels, damaged, swapped
+from cytowatch.pyramid.pixels import Pixels, swapped
+from cytowatch.pyramid.refusals import damaged
 from cytowatch.record.errors import ConversionError
 
 __all__ = ["Area", "Mosaic", "SubBlock", "areas", "is_misread", "leaves_out", "read"]

@@ -15,8 +15,9 @@ import numpy as np
 
 from cytowatch.config import Config
 from cytowatch.pyramid import acquired, copied, resolution
+from cytowatch.pyramid.pixels import Pixels
 from cytowatch.pyramid.readers.pages import Page, open_page, opened_file
-from cytowatch.pyramid.regions import Opened, Pixels
+from cytowatch.pyramid.regions import Opened
 from cytowatch.record.errors import ConversionError
 
 __all__ = ["open_svs"]

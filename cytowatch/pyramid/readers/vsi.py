@@ -12,7 +12,9 @@ import numpy as np
 
 from cytowatch.config import Config
 from cytowatch.pyramid import resolution
-from cytowatch.pyramid.regions import Opened, Pixels, Scene, check_size, damaged
+from cytowatch.pyramid.pixels import Pixels
+from cytowatch.pyramid.refusals import check_size, damaged
+from cytowatch.pyramid.regions import Opened, Scene
 from cytowatch.record.errors import ConversionError
 
 __all__ = ["open_vsi"]

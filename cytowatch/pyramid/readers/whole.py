@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from cytowatch.config import Config
-from cytowatch.pyramid.regions import Opened, Pixels, Scene, check_memory, check_size, damaged
+from cytowatch.pyramid.pixels import Pixels
+from cytowatch.pyramid.refusals import check_memory, check_size, damaged
+from cytowatch.pyramid.regions import Opened, Scene
 from cytowatch.record.errors import ConversionError
 
 __all__ = ["Whole", "by_pillow"]
