@@ -76,3 +76,13 @@ def own(made: Root, tmp_path: Path) -> Iterator[Root]:
     yield root
     if root.process and root.process.poll() is None:
         root.stop()
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Iterator[Root]:
+    """An empty tree."""
+    root = Root(tmp_path / "root")
+    subprocess.run(root.command("init", str(root.path)), check=True, stdout=subprocess.DEVNULL)
+    yield root
+    if root.process and root.process.poll() is None:
+        root.stop()

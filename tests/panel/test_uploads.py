@@ -21,20 +21,10 @@ from tests import builders
 from tests.acceptance.conftest import Root
 from tests.builders import vendors
 from tests.needs import CHROMIUM, unless
-from tests.panel.lab import Answer, Served
+from tests.panel.lab import Served
+from tests.panel.tus import OFFSETS, add, begun, create, head, said
 
 PROXY = 'auth = "proxy"\n'
-OFFSETS = "application/offset+octet-stream"
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Iterator[Root]:
-    """An empty tree."""
-    root = Root(tmp_path / "root")
-    subprocess.run(root.command("init", str(root.path)), check=True, stdout=subprocess.DEVNULL)
-    yield root
-    if root.process and root.process.poll() is None:
-        root.stop()
 
 
 @pytest.fixture
@@ -43,39 +33,6 @@ def panel(tree: Root) -> Iterator[Served]:
     served = Served(tree.path, more=PROXY)
     yield served
     served.stop()
-
-
-def said(**pairs: str) -> str:
-    """``Upload-Metadata``."""
-    return ",".join(
-        f"{key} {base64.b64encode(value.encode()).decode()}" for key, value in pairs.items()
-    )
-
-
-def create(panel: Served, size: int, *, user: str = "ann", **pairs: str) -> Answer:
-    return panel.as_user(
-        user, "/uploads", "POST", Tus_Resumable="1.0.0", Upload_Length=str(size),
-        Upload_Metadata=said(**pairs),
-    )  # fmt: skip
-
-
-def add(
-    panel: Served, at: str, offset: int, data: bytes, *, user: str = "ann", **more: str
-) -> Answer:
-    return panel.as_user(
-        user, at, "PATCH", body=data, Tus_Resumable="1.0.0", Upload_Offset=str(offset),
-        Content_Type=OFFSETS, **more,
-    )  # fmt: skip
-
-
-def head(panel: Served, at: str, *, user: str = "ann") -> Answer:
-    return panel.as_user(user, at, "HEAD", Tus_Resumable="1.0.0")
-
-
-def begun(panel: Served, size: int, **pairs: str) -> str:
-    answer = create(panel, size, **pairs)
-    assert answer.code == 201, answer.text
-    return answer.headers["location"]
 
 
 def test_the_whole_way_to_deployed(tree: Root, panel: Served, tmp_path: Path) -> None:
