@@ -7,7 +7,7 @@ would, and the first time that ``manifest.written`` is reached the call seems to
 ``CYTOWATCH_POISON="drop:bad.svs=ValueError@/tmp/poison"`` poisons one thing of many: where something
 whose name contains ``bad.svs`` enters a loop as a *drop* (see `cytowatch.aside`), a ValueError is raised
 as long as the file ``/tmp/poison`` is there. In place of *drop* one loop may be named by its function:
-``cytowatch.inbox.intake.Intake._scan``.
+``cytowatch.inbox.intake.Intake._take_up``.
 """
 
 from __future__ import annotations

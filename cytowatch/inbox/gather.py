@@ -14,8 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cytowatch import aside, durable
+from cytowatch import aside, durable, formats
 from cytowatch.formats import Probe, look
+from cytowatch.formats.completeness import whole as completeness
 from cytowatch.formats.sets import groups as companions
 from cytowatch.formats.sets.groups import Group
 from cytowatch.inbox.settle import Track
@@ -143,9 +144,9 @@ class Gatherer:
         if not seen:
             self._seen.pop(user, None)
 
-    def look_at(self, track: Track, function: Callable[[Probe], T]) -> T:
-        """What `function` makes of the file of `track` as it is now."""
-        return self._look(track, function)
+    def is_an_image(self, track: Track) -> bool:
+        """Whether a format claims the file of `track`."""
+        return self._look(track, _looks_like_an_image)
 
     def _look(self, track: Track, function: Callable[[Probe], T]) -> T:
         of_user = self._seen.setdefault(track.drop.user, {})
@@ -183,3 +184,9 @@ def _bundle(room: str, group: Group, here: Mapping[str, Track]) -> Bundle:
     loose = not slash or own or (group.folder is not None and "/" not in group.folder)
     folder = None if loose else f"{room}/{top}"
     return Bundle(group=group, room=room, tracks=inside, folder=folder)
+
+
+def _looks_like_an_image(probe: Probe) -> bool:
+    """Whether a format claims it, or would if it were whole."""
+    absent = completeness.missing(probe.descriptor, probe.size_bytes)
+    return absent is not None or formats.is_an_image(probe)

@@ -164,10 +164,6 @@ class Settler:
         ]
         return min(times, default=None)
 
-    def overdue(self, track: Track, now: float) -> bool:
-        """Whether it has waited for what is missing as long as it may."""
-        return track.incomplete and self.is_late(track.changed_at, now, track.drop.user)
-
     def is_late(self, changed_at: float, now: float, user: str) -> bool:
         """Whether what `user` changed last at `changed_at` has waited as long as it may."""
         return now >= changed_at + self._times(user)[1]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cytowatch import aside
 from cytowatch.admin import requests, retry
-from cytowatch.inbox.intake import Claimed
+from cytowatch.inbox.claims import Claimed
 from cytowatch.lifecycle import clock
 from cytowatch.lifecycle.parts import Parts
 from cytowatch.lifecycle.presence import Presence

@@ -19,7 +19,7 @@ from tests.unit.loops import fences
 #: By function: where it is set aside, and a part of the name of the thing.
 PLACES = {
     "inbox.scan._look": ("drop", "seen"),
-    "inbox.intake.Intake.collect": ("claim", "taken"),
+    "inbox.claims.Claims.collect": ("claim", "taken"),
     "inbox.dropped.Dropped.finish_some": ("folder", "case"),
     "inbox.sweep.Sweep._fenced": ("user", "eve"),
     "inbox.bounded._Group.on_event": ("event", "dan"),

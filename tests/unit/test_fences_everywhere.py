@@ -99,10 +99,10 @@ NEED_NONE = {
         transitions.clear transitions.corrected transitions.lighten transitions.link transitions.note_hash
         transitions.rebuilt
     """,
-    "one claim: anything that is raised puts its drop aside, in `Intake._take_up` and `Intake.collect`": """
-        durable.of inbox.Bundle.arrived_in_parts inbox.Bundle.changed_at inbox.Bundle.places inbox.Folders._make inbox.Intake._begin
-        inbox.Intake._claim_if_ready inbox.Intake._came_before inbox.Intake._ended_with inbox.Intake._is_as_seen inbox.Intake._put_aside
-        inbox.Intake._put_off inbox.Parcel.size_bytes inbox.broken inbox._has_source inbox._put_back inbox._make_durable inbox._move_all
+    "one claim: anything that is raised puts its drop aside, in `Intake._take_up` and `Claims.collect`": """
+        durable.of inbox.Bundle.arrived_in_parts inbox.Bundle.changed_at inbox.Bundle.places inbox.Folders._make inbox.Claims.begin
+        inbox.Claims._ended_with inbox.Later.put_aside inbox.Later.put_off inbox.Packing.parcel inbox.Readiness.of
+        inbox.Readiness._came_before inbox.Readiness._is_as_seen inbox.Parcel.size_bytes inbox.broken inbox._has_source inbox._put_back inbox._make_durable inbox._move_all
         inbox.no_image inbox.open_all inbox.prepare inbox._recover_one inbox.sync_names inbox._take inbox.undo
         inbox.claim
     """,
@@ -132,7 +132,7 @@ NEED_NONE = {
         engine.Contents.release engine.Engine._hurry engine.Engine.start_some engine.FairQueue.take
         engine.FairQueue.waiting_for hooks.Courier.start hooks.Courier.stop inbox.Dropped._left_in
         inbox.Dropped.any_to_finish inbox.Dropped.next_at inbox.Dropped.times inbox.Folders.adopt
-        inbox.Gatherer.forget inbox.Intake._put_room_aside inbox.Intake.hold inbox.Intake.idle
+        inbox.Gatherer.forget inbox.Later.put_room_aside inbox.Later.hold inbox.Claims.keep_folders_open inbox.Intake.idle
         inbox.Intake.next_due inbox.Intake.reconfigure inbox.Intake.scan_all inbox.Markers.of
         inbox.Rooms._put_off_rest inbox.Rooms.begin inbox.Settler.due inbox.Settler.forget_missing
         inbox.Settler.next_due inbox.Settler.tracks inbox.Sweep._heed_hints inbox.Sweep._mark inbox.Sweep.begin

@@ -17,7 +17,7 @@ import pytest
 from cytowatch import aside
 from cytowatch.config.keys import Config, Storage
 from cytowatch.durable import failpoints
-from cytowatch.inbox import bounded, claim, intake, rooms, scan, watch
+from cytowatch.inbox import bounded, claim, later, rooms, scan, watch
 from cytowatch.inbox.claim import hold, take
 from cytowatch.inbox.folders import Folders
 from cytowatch.record import drop as drop_module
@@ -44,7 +44,7 @@ PLACES = (
     Place("inbox.scan._look", "bad"),
     Place("inbox.gather.Gatherer.bundles.<locals>.look_into", "bad"),
     Place("inbox.intake.Intake._take_up", "bad"),
-    Place("inbox.intake.Intake.collect", "bad"),
+    Place("inbox.claims.Claims.collect", "bad"),
     Place("inbox.turns.Turns._serve", "ann", whole=True),
     Place("inbox.rooms.Rooms._gather", "ann/", whole=True),
     Place("inbox.sweep.Sweep._fenced", "ann", whole=True),
@@ -55,7 +55,7 @@ PLACES = (
 def no_patience(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     aside.reset()
     monkeypatch.setattr(aside, "_FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr(intake, "_SOON_S", 0.01)
+    monkeypatch.setattr(later, "_SOON_S", 0.01)
     monkeypatch.setattr(rooms, "_AGAIN_S", 0.01)
     yield
     aside.reset()
@@ -148,7 +148,9 @@ class Cases(Inboxes):
             monotonic=time.monotonic,
         )  # fmt: skip
         self.folders = Folders(moves, make_id=self.an_id, software={}, settings=Storage())
-        self.intake._folders = self.intake._dropped._folders = cast("Any", self.folders)
+        of = self.intake
+        for one in (of, of._dropped, of._claims, of._claims._packing):
+            one._folders = cast("Any", self.folders)
 
     def an_id(self, _now: datetime, name: str) -> UploadedFileId:
         self.ids += 1
@@ -170,7 +172,7 @@ def cases(tmp_path: Path) -> Iterator[Cases]:
     made.intake.stop()
 
 
-@pytest.mark.parametrize("function", ["inbox.claim.recovery.recover", "inbox.intake.Intake.mend"])
+@pytest.mark.parametrize("function", ["inbox.claim.recovery.recover", "inbox.claims.Claims.mend"])
 def test_a_claim_that_was_left_half_done(
     function: str, cases: Cases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,18 +183,18 @@ def test_a_claim_that_was_left_half_done(
             left_half_done(cases, f"good{number}"),
         )
         with poisoned(monkeypatch, function, "bad", kind):
-            cases.intake._to_mend = True
+            cases.intake._claims.to_mend = True
             assert [one.id for one in cases.intake.mend()] == [good], cases.intake.kept
             assert bad in [one.which for one in aside.all_of("claim")]
         # Once it is in its stage, a start that meets it there goes on with it.
-        cases.intake._to_mend = True
+        cases.intake._claims.to_mend = True
         cases.until(lambda bad=bad: cases.spool.find(bad) is not None)
         aside.clear("claim", bad)
         assert cases.spool.find(good) is not None
 
 
 @pytest.mark.parametrize(
-    "function", ["inbox.dropped.Dropped.finish_some", "inbox.intake.Intake._name_children"]
+    "function", ["inbox.dropped.Dropped.finish_some", "inbox.claims.Claims._name_children"]
 )
 def test_a_dropped_folder(function: str, cases: Cases, monkeypatch: pytest.MonkeyPatch) -> None:
     """The others are finished; it is when the cause is gone."""
@@ -237,7 +239,6 @@ def test_a_file_of_a_folder_that_lacks_its_mark(
     kind: str, cases: Cases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that cannot be looked into keeps its own folder open; it is looked into again after."""
-    cases.intake._own["ann"] = cases.intake._own["bob"] = cases.intake._config.inbox.of("ann")
     now = time.monotonic()
     for user in ("ann", "bob"):
         cases.image(f"{user}/case/{user}.png")

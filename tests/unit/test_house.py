@@ -27,7 +27,6 @@ PACKAGE = HOUSE / "cytowatch"
 LARGE = {
     "config/keys.py": "one table: every key of the daemon",
     "decoder/answers.py": "one wall: what crosses it is encoded and decoded here only",
-    "inbox/intake.py": "one class: what is under way in the inboxes",
     "pyramid/readers/pages.py": "one class: a page of a TIFF",
 }
 PROJECT = tomli.loads((HOUSE / "pyproject.toml").read_text())

@@ -1,0 +1,266 @@
+"""The claims that are under way, what has come of them, and what a fault has left of them.
+
+They are made in threads of their own, since an fsync of 40 GB takes its time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from cytowatch import aside
+from cytowatch.config import Config
+from cytowatch.inbox import claim, waits
+from cytowatch.inbox.claim import Parcel
+from cytowatch.inbox.dropped import Dropped, DroppedFolders
+from cytowatch.inbox.later import Later
+from cytowatch.inbox.packing import Packing, Unmovable
+from cytowatch.inbox.readiness import Ready
+from cytowatch.inbox.settle import Settler
+from cytowatch.inbox.turns import Turns
+from cytowatch.record import manifest
+from cytowatch.record.drop import Waiting
+from cytowatch.record.names import UploadedFileId
+from cytowatch.record.status import Status
+from cytowatch.tree.spool import Spool
+
+__all__ = ["Claimed", "Claims"]
+
+_CLAIMS_AT_A_TIME = 5
+_CLAIMS_OF_ONE = 4
+#: So many that were claimed are taken up in one turn of the main loop.
+_ENDED_AT_A_TIME = 40
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """Something that has become an uploaded file."""
+
+    id: UploadedFileId
+    user: str
+    name: str
+    size_bytes: int
+    settled_s: float
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Running:
+    """A claim that is under way, or has ended with an outcome."""
+
+    ready: Ready
+    parcel: Parcel
+    quiet_for_s: float
+    outcome: UploadedFileId | Waiting | BaseException | None = None
+
+
+class Claims:
+    """Guards that every claim that begins is counted until its outcome is taken up; for the main thread only.
+
+    Parameters
+    ----------
+    make_id
+        Makes an id from the time and a name.
+    wake
+        Called from other threads when there is something for the main loop.
+    leases
+        Whether the filesystem of the inboxes grants them.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        config: Config,
+        settler: Settler,
+        packing: Packing,
+        later: Later,
+        *,
+        folders: DroppedFolders,
+        dropped: Dropped,
+        now: Callable[[], datetime],
+        make_id: Callable[[datetime, str], UploadedFileId],
+        software: dict[str, str],
+        wake: Callable[[], None],
+        leases: bool,
+    ) -> None:
+        self._spool = spool
+        self._config = config
+        self._settler = settler
+        self._packing = packing
+        self._later = later
+        self._folders = folders
+        self._dropped = dropped
+        self._now = now
+        self._make_id = make_id
+        self._software = software
+        self._wake = wake
+        self._leases = leases
+        self._turns = Turns(
+            self._claim, failed=self._not_claimed, threads=_CLAIMS_AT_A_TIME, of_one=_CLAIMS_OF_ONE
+        )
+        #: How many claims are under way, by user; those that have ended.
+        self._under_way: Counter[str] = Counter()
+        self._ended: deque[_Running] = deque()
+        #: Those that could not be taken up, and children that their folders do not know of yet.
+        self._again: list[_Running] = []
+        self._children: dict[str, list[str]] = {}
+        #: Whether a fault may have left something half-done. Nothing new begins before it is put right.
+        self.to_mend = False
+        #: What a fault left in ``state/tmp`` and could not be put right yet, by id: why.
+        self.kept: dict[str, str] = {}
+
+    def reconfigure(self, config: Config) -> None:
+        """Claim by other settings from now on."""
+        self._config = config
+
+    def of(self, user: str) -> int:
+        """How many are under way for `user`."""
+        return self._under_way[user]
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is under way, or waits to be put right or noted."""
+        return bool(self._under_way.total() or self.to_mend or self._again or self._children)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether some have ended and wait for the next turn."""
+        return bool(self._ended)
+
+    def begin(self, ready: Ready, now: float) -> None:
+        """Claim what is `ready`, when it is the turn of its user."""
+        bundle = ready.bundle
+        try:
+            parcel = self._packing.parcel(ready, now)
+        except OSError as error:
+            self.to_mend |= not isinstance(error, Unmovable)
+            self._later.put_off(bundle, waits.fault(error), now)
+            return
+        quiet_for_s = float("inf") if ready.marker is not None else now - bundle.changed_at
+        for track in bundle.tracks:
+            track.claiming = True
+        user = bundle.head.drop.user
+        self._under_way[user] += 1
+        self._turns.put(user, _Running(ready=ready, parcel=parcel, quiet_for_s=quiet_for_s))
+
+    def _claim(self, running: _Running) -> None:
+        """In a thread of `Turns`."""
+        try:
+            running.outcome = claim.claim(
+                self._spool,
+                running.parcel,
+                config=self._config,
+                now=self._now(),
+                make_id=self._make_id,
+                software=self._software,
+                quiet_for_s=running.quiet_for_s,
+                overdue=running.ready.overdue,
+                leases=self._leases,
+            )
+        except BaseException as error:  # noqa: BLE001 - `collect` raises it where it is heard
+            running.outcome = error
+        self._ended.append(running)
+        self._wake()
+
+    def _not_claimed(self, running: _Running, why: str) -> None:
+        """In a thread of `Turns`: its claim did not even begin, or could not say how it ended."""
+        running.outcome = RuntimeError(why)
+        self._ended.append(running)
+        self._wake()
+
+    def collect(self, now: float) -> list[Claimed]:
+        """What the claims that ended since have brought."""
+        claimed: list[Claimed] = []
+        again, self._again = self._again, []
+        for running in again:
+            ready = aside.may_try("claim", running.ready.bundle.head.drop.path)
+            (self._ended if ready else self._again).append(running)
+        while self._ended and len(claimed) < _ENDED_AT_A_TIME:
+            running = self._ended.popleft()
+            bundle = running.ready.bundle
+            if running not in again:
+                self._under_way[bundle.head.drop.user] -= 1
+            with aside.fence("claim", bundle.head.drop.path) as fenced:
+                done = self._ended_with(running, now)
+                if done is not None:
+                    claimed.append(done)
+                    if bundle.folder is not None and running.parcel.parent is not None:
+                        self._children.setdefault(bundle.folder, []).append(done.id)
+                        self._dropped.happened(bundle.folder, now)
+            if fenced.failed and isinstance(running.outcome, str):
+                # It has left its inbox, and is only to be taken up.
+                self._again.append(running)
+            elif fenced.failed:
+                # What it left half-done is put right, and then it is tried again.
+                self.to_mend = True
+                self._later.put_aside(bundle.tracks, fenced.why, now, fenced.next_at)
+        self._name_children()
+        return claimed
+
+    def _name_children(self) -> None:
+        """Let each dropped folder know what was claimed out of it."""
+        for folder in list(self._children):
+            if aside.may_try("folder", f"{folder}/"):
+                with aside.fence("folder", f"{folder}/"):
+                    self._folders.claimed(folder, self._children[folder])
+                    del self._children[folder]
+
+    def keep_folders_open(self, now: float) -> None:
+        """Let no dropped folder end before it knows of everything that was claimed out of it."""
+        for folder in self._children:
+            self._dropped.happened(folder, now)
+
+    def _ended_with(self, running: _Running, now: float) -> Claimed | None:
+        """What a claim has brought; None where the drop stays where it is."""
+        bundle, result = running.ready.bundle, running.outcome
+        if isinstance(result, OSError):
+            self.to_mend = True
+            result = waits.fault(result)
+        if isinstance(result, BaseException) or result is None:
+            raise result or RuntimeError("a claim without an outcome")
+        if isinstance(result, Waiting):
+            self._later.put_off(bundle, result, now)
+            return None
+        for track in bundle.tracks:
+            self._settler.claimed(track)
+        return Claimed(
+            id=result,
+            user=bundle.head.drop.user,
+            name=bundle.head.drop.name,
+            size_bytes=running.parcel.size_bytes,
+            settled_s=now - bundle.changed_at,
+        )
+
+    def mend_kept(self) -> None:
+        """Let what could not be put right be tried once more."""
+        self.to_mend |= bool(self.kept)
+
+    def mend(self) -> list[Claimed]:
+        """Finish or undo what a fault of the machine has left of claims; gives the finished ones."""
+        if not self.to_mend or self._under_way.total():
+            return []
+        self.to_mend = False
+        outcomes = claim.recover(self._spool, self._config.storage)
+        self.kept = {id_: said for id_, said in outcomes.items() if said.startswith("kept")}
+        finished = []
+        for id_, said in outcomes.items():
+            if said != "finished":
+                continue
+            with aside.fence("claim", id_):
+                found = manifest.read(self._spool.stage(Status.UPLOADED) / id_)
+                self._folders.adopt(found)
+                finished.append(
+                    Claimed(
+                        id=UploadedFileId(id_),
+                        user=found["user"],
+                        name=found["name"],
+                        size_bytes=found["size_bytes"],
+                        settled_s=0.0,
+                    )
+                )
+        return finished
+
+    def stop(self) -> None:
+        """Finish the claims that run; no new one starts."""
+        self._turns.stop()

@@ -1,0 +1,76 @@
+"""When something that cannot be claimed now is tried again, by the reason why it cannot."""
+
+from __future__ import annotations
+
+from cytowatch.inbox import scan
+from cytowatch.inbox.gather import Bundle
+from cytowatch.inbox.own import Own
+from cytowatch.inbox.rooms import Room
+from cytowatch.inbox.settle import Settler, Track
+from cytowatch.record.drop import Waiting
+
+__all__ = ["LOOK_AGAIN_S", "PAUSED", "Later"]
+
+#: What cannot be claimed because of how the machine is set up is tried again so much later.
+LOOK_AGAIN_S = 60.0
+PAUSED = Waiting(why="paused", detail="the administrator has paused it; it is taken later")
+_LOOK_FOR_RESUME_S = 0.5
+_LOOK_FOR_ROOM_S = 1.0
+#: What was set aside is tried again after this time at the earliest.
+_SOON_S = 1.0
+
+
+class Later:
+    """Guards that everything that is put off has a time at which it is tried again, or a change to wait for."""
+
+    def __init__(self, settler: Settler, own: Own) -> None:
+        self._settler = settler
+        self._own = own
+
+    def paused(self, track: Track, now: float) -> None:
+        """Let `track` wait until the administrator lets its user go on."""
+        self._settler.busy(track, PAUSED, now, quiet_s=_LOOK_FOR_RESUME_S)
+
+    def hold(self, now: float, lacks: str) -> None:
+        """Begin nothing, because the disk `lacks` something: what is quiet waits for that."""
+        said = f"{lacks}: nothing new is begun; it is taken when there is room"
+        waiting = Waiting(why="disk", detail=said)
+        for track in self._settler.due(now):
+            if track.drop.user:
+                self._settler.busy(track, waiting, now, quiet_s=_LOOK_FOR_ROOM_S)
+
+    def put_aside(
+        self, tracks: tuple[Track, ...], why: str, now: float, next_at: float = 0.0
+    ) -> None:
+        """Let `tracks` wait until they are tried again."""
+        for track in tracks:
+            self._settler.busy(track, scan.set_aside(why), now, quiet_s=max(next_at - now, _SOON_S))
+
+    def put_room_aside(self, room: Room, now: float) -> None:
+        """Let what is due in `room`, which could not be put together, wait until it is tried again."""
+        tracks = [t for t in self._settler.of_user(room.user) if t.drop.path in room.due]
+        self.put_aside(tuple(tracks), room.why or "", now, room.retry_at)
+
+    def put_off(self, bundle: Bundle, waiting: Waiting, now: float) -> None:
+        """Let `bundle` wait, as long as it takes until the reason may be gone."""
+        for track in bundle.tracks:
+            match waiting.why:
+                case "incomplete":
+                    self._settler.lacking(track, waiting, changed_at=bundle.changed_at)
+                case "no_lease":
+                    fallback_s = self._own.of(track.drop.user).fallback_quiet_s
+                    left = fallback_s - (now - bundle.changed_at)
+                    self._settler.busy(track, waiting, now, quiet_s=max(0.05, left))
+                case "settling":
+                    track.changed_at = now
+                    self._settler.busy(track, waiting, now)
+                case "other_filesystem" | "unreadable":
+                    self._settler.busy(track, waiting, now, quiet_s=LOOK_AGAIN_S)
+                case "not_permitted":
+                    # Somebody must mend it: the longer it waits, the rarer it is tried.
+                    pause_s = max(_SOON_S, (now - bundle.changed_at) / 10)
+                    self._settler.busy(track, waiting, now, quiet_s=min(LOOK_AGAIN_S, pause_s))
+                case "not_an_image":
+                    self._settler.stuck(track, waiting)
+                case _:
+                    self._settler.busy(track, waiting, now)
