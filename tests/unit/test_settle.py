@@ -68,9 +68,9 @@ def test_what_lacks_something_is_due_when_its_time_is_up_or_when_it_changes() ->
     watched.see(drop(), None, 0.0)
     watched.lacking(only(watched, 10.0), Waiting(why="incomplete", detail="missing its end"))
     assert watched.due(99.9) == []
-    assert watched.overdue(only(watched, 100.0), 100.0)
+    assert watched.is_late(only(watched, 100.0).changed_at, 100.0, "ann")
     watched.see(drop(2), None, 50.0)
-    assert not watched.overdue(only(watched, 60.0), 60.0)
+    assert not watched.is_late(only(watched, 60.0).changed_at, 60.0, "ann")
 
 
 def test_what_is_no_file_is_never_due() -> None:
