@@ -172,7 +172,9 @@ class Engine:
         text(r"((tcp|tls)://[^\s]+)?", 'an address such as "tcp://host:8786", or ""'),
     )
     workers: str | int = key(
-        "auto", 'uploaded files in progress at the same time; "auto": one per core', auto
+        "auto",
+        'uploaded files in progress at the same time, and one more if all are held up; "auto": one per core',
+        auto,
     )
     threads_per_worker: str | int = key("auto", "threads per conversion", auto)
     max_attempts: int = key(

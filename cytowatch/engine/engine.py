@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import replace
 
 from cytowatch import aside, outside, threads
@@ -28,6 +29,8 @@ __all__ = ["Engine", "workers"]
 _ON_A_CLUSTER = 32
 _FIRST_PAUSE_S = 2.0
 _LONGEST_PAUSE_S = 60.0
+#: So long every thread may be in one stage until a user who has nothing in work is given one more.
+_PATIENCE_S = 1.0
 
 
 def workers(settings: Settings) -> int:
@@ -52,13 +55,15 @@ class Engine:
         wake: Callable[[], None],
     ) -> None:
         self._treatment = replace(treatment, between_stages=self._give_way)
-        self._executor = executor or threads.pool(count, "worker")
+        self._executor = executor or threads.pool(count + 1, "worker")
         self._wake = wake
         self._lock = threading.Lock()
         self._queue = FairQueue()
         self._known: set[UploadedFileId] = set()
         self._busy: dict[UploadedFileId, str] = {}
-        self._giving_way = threading.local()
+        self._mine = threading.local()
+        #: What each thread was given, and when it last came to the end of a stage (monotonic).
+        self._moved_at: dict[UploadedFileId, float] = {}
         self._paused: list[tuple[float, str, UploadedFileId]] = []
         self._pauses: dict[UploadedFileId, float] = {}
         #: How often an unexpected error was met with each.
@@ -124,9 +129,31 @@ class Engine:
             covers = self._held_back.covers
             free = len(self._queue) - self._queue.waiting_for(covers)
             for _ in range(min(free, self.count - len(self._busy))):
-                user, id_ = self._queue.take(covers)
-                self._busy[id_] = user
-                self._executor.submit(self._run, user, id_)
+                self._start(*self._queue.take(covers), now)
+            if self._are_held_up(now):
+                with suppress(IndexError):
+                    self._start(*self._take_for_the_unserved(), now)
+
+    def _start(self, user: str, id_: UploadedFileId, now: float) -> None:
+        self._busy[id_], self._moved_at[id_] = user, now
+        self._executor.submit(self._serve, user, id_)
+
+    def _are_held_up(self, now: float) -> bool:
+        """Whether all threads but the one that is spare have been in one stage each for long.
+
+        What hangs, or takes hours, would else keep everybody waiting who has dropped one slide.
+        """
+        moved = self._moved_at.values()
+        return len(moved) <= self.count and all(now - at >= _PATIENCE_S for at in moved)
+
+    def _take_for_the_unserved(self) -> tuple[str, UploadedFileId]:
+        served, covers = {*self._busy.values()}, self._held_back.covers
+        return self._queue.take(lambda user: user in served or covers(user))
+
+    def _serve(self, user: str, id_: UploadedFileId) -> None:
+        """What a thread does with the uploaded file that it is given."""
+        self._mine.given, self._mine.gives_way = id_, True
+        self._run(user, id_)
 
     def _give_way(self) -> None:
         """Between two stages of a file: first one of a user who has none in work at all.
@@ -134,21 +161,20 @@ class Engine:
         So anyone who drops a single slide waits for one stage of one file at most, however many
         another one has dropped. The file that gives way keeps its child, and is not given way in.
         """
-        if getattr(self._giving_way, "now", False):
-            return
         with self._lock:
-            served = {*self._busy.values()}
-            covers = self._held_back.covers
+            self._moved_at[self._mine.given] = self._moves.monotonic()
+            if not self._mine.gives_way:
+                return
             try:
-                user, id_ = self._queue.take(lambda user: user in served or covers(user))
+                user, id_ = self._take_for_the_unserved()
             except IndexError:
                 return
             self._busy[id_] = user
-        self._giving_way.now = True
+        self._mine.gives_way = False
         try:
             self._run(user, id_)
         finally:
-            self._giving_way.now = False
+            self._mine.gives_way = True
 
     def _run(self, user: str, id_: UploadedFileId) -> None:
         pause: TransientError | None = None
@@ -166,6 +192,7 @@ class Engine:
                 self._moves.observer.held_up(id_, pause.why, pause.detail)
         with self._lock:
             self._busy.pop(id_, None)
+            self._moved_at.pop(id_, None)
             if pause is None or self._treatment.stop.is_set():
                 self._known.discard(id_)
                 self._pauses.pop(id_, None)

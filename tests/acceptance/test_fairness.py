@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
+
 from tests import builders
 from tests.acceptance.conftest import Root, json_lines
 
@@ -61,3 +63,34 @@ def test_a_claim_does_not_wait_for_another_users_backlog(root: Root, tmp_path: P
     root.wait(lambda: [one for one in root.manifests().values() if one["user"] == "bob"])
     assert len(list((inbox / "ann").iterdir())) > 500, "the backlog was over too soon"
     assert root.stop() == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_one_user_who_holds_all_workers_does_not_hold_up_another(
+    root: Root, tmp_path: Path, workers: int
+) -> None:
+    """Neither by decoders that hang nor by as many more as wait: one more is there for everyone else."""
+    root.configure(engine=f"workers = {workers}\nno_progress_s = 600.0")
+    root.environment["CYTOWATCH_TEST_STAGES"] = "tests.acceptance.stages_for_tests"
+    picture = builders.png(tmp_path / "a.png")
+    root.start()
+    for number in range(workers + 2):
+        root.drop(picture, f"hang-CONVERTING.{number}.png")
+    root.wait(lambda: len(begun(root)) == workers)
+    for user in ("bob", "zoe"):
+        for number in range(3):
+            root.drop(picture, f"{user}-{number}.png", user=user)
+    names = [f"{user}-{number}.png" for user in ("bob", "zoe") for number in range(3)]
+    root.wait(lambda: all(status(root, name) == "CONVERTED" for name in names))
+    assert len(begun(root)) == workers, "one user was given the one that is spare"
+    assert root.stop() == 0
+
+
+def begun(root: Root) -> list[str]:
+    """The files whose decoders hang."""
+    found = root.by_name().items()
+    return [name for name, one in found if name.startswith("hang") and one["status"] != "UPLOADED"]
+
+
+def status(root: Root, name: str) -> str | None:
+    return root.by_name().get(name, {}).get("status")
