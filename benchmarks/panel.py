@@ -25,7 +25,7 @@ from cytowatch.record.status import Status
 from cytowatch.tree.index.index import Index
 from cytowatch.tree.index.rows import PUT, values_of
 from cytowatch.tree.spool import Spool
-from tests.panel.lab import Served
+from tests.lab.panel import Served
 
 IN_PROGRESS = 1000
 ROUNDS = 21

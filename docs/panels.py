@@ -7,7 +7,6 @@ needed: each panel's own query is asked, and what comes back is drawn.
 from __future__ import annotations
 
 import random
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,8 +21,9 @@ import matplotlib.pyplot as plt
 
 from docs.dashboard import HOUSE, PANELS, Panel
 from tests import builders
-from tests.acceptance.conftest import Root, free_port
-from tests.acceptance.prometheus import Prometheus
+from tests.lab.prometheus import Prometheus
+from tests.lab.root import STAGES, Root
+from tests.lab.told import free_port
 
 _WINDOW = "20s"
 
@@ -105,8 +105,8 @@ def main(seconds: float) -> None:
         root = Root(folder / "root")
         port = free_port()
         root.configure(listen=f"127.0.0.1:{port}", engine="max_attempts = 2")
-        root.environment = {"CYTOWATCH_TEST_STAGES": "tests.acceptance.stages_for_tests"}
-        subprocess.run(root.command("init", str(root.path)), check=True, stdout=subprocess.DEVNULL)
+        root.environment = dict(STAGES)
+        root.create()
         root.start()
         server = Prometheus(folder / "prometheus", port, free_port())
         try:

@@ -10,7 +10,14 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from cytowatch.durable import trees
-from tests.needs import CI
+
+# What the lab asserts is said as well as what a test asserts.
+pytest.register_assert_rewrite("tests.lab")
+
+from tests.lab.root import root  # noqa: E402
+from tests.needs import CI  # noqa: E402
+
+__all__ = ["root"]
 
 # On a busy machine the same example takes ten times as long, and no test of our own is about time.
 settings.register_profile("cytowatch", deadline=None, suppress_health_check=[HealthCheck.too_slow])

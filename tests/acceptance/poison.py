@@ -14,8 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests import builders
-from tests.acceptance import stages_for_tests
-from tests.acceptance.conftest import Root
+from tests.lab import stages
+from tests.lab.root import STAGES, Root
 
 #: Whose inbox and storage the poison goes to; what ends there is nobody's slide.
 USER = "mallory"
@@ -149,7 +149,7 @@ def configuration(root: Root, number: int) -> None:
 
 
 def decoders(root: Root, number: int) -> None:
-    """Pictures and archives over whose names the decoders of `stages_for_tests` say and make what they like.
+    """Pictures and archives over whose names the decoders of `stages` say and make what they like.
 
     Some in each round, so that all of them come in a few minutes.
     """
@@ -157,10 +157,7 @@ def decoders(root: Root, number: int) -> None:
     packed = root.path.parent / f"poison-{number}.zip"
     with zipfile.ZipFile(packed, "w") as archive:
         archive.write(picture, "a.png")
-    said, made, members = (
-        sorted(some)
-        for some in (stages_for_tests.SAID, stages_for_tests.MADE, stages_for_tests.MEMBERS)
-    )
+    said, made, members = (sorted(some) for some in (stages.SAID, stages.MADE, stages.MEMBERS))
     names = [f"said-{said[(2 * number + one) % len(said)]}" for one in range(2)]
     names += [f"made-{made[number % len(made)]}", f"unnamed-{('deep', 'long', 'few')[number % 3]}"]
     for name in names:
@@ -196,7 +193,7 @@ def feedback(root: Root, number: int) -> None:
 
 
 #: Stages that do what the name of a file tells them to.
-ENVIRONMENT = {"CYTOWATCH_TEST_STAGES": "tests.acceptance.stages_for_tests"}
+ENVIRONMENT = dict(STAGES)
 #: Let a daemon that is root's be one that may not enter what is another user's.
 PREFIX = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
 

@@ -28,9 +28,9 @@ from cytowatch.tree import find
 from cytowatch.tree.spool import Spool
 from tests import builders
 from tests.acceptance import poison
-from tests.acceptance.conftest import Root
-from tests.acceptance.samba import Samba
 from tests.builders import vendors
+from tests.lab.root import Root
+from tests.lab.samba import Samba
 
 
 class Scanner(threading.Thread):
@@ -129,7 +129,7 @@ def soak(
     if poisoned is not None:
         root.environment = dict(poison.ENVIRONMENT)
         root.prefix = poison.PREFIX if os.geteuid() == 0 else []
-    subprocess.run(root.command("init", str(root.path)), check=True, stdout=subprocess.DEVNULL)
+    root.create()
     (root.path / "inbox" / "root").mkdir()
     share = Samba(folder / "samba", root.path)
     began, until = time.monotonic(), time.monotonic() + seconds

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import shutil
-import subprocess
 import threading
 import unicodedata
 import zipfile
@@ -18,17 +17,8 @@ from cytowatch.admin import projects
 from cytowatch.record.errors import RootError
 from cytowatch.tree.spool import Spool
 from tests import builders
-from tests.acceptance.conftest import Root, root
 from tests.builders import vendors
-
-__all__ = ["root"]
-
-
-def command(root: Root, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*root.command(*words), "--root", str(root.path), "--config", str(root.config)],
-        check=False, capture_output=True, text=True,
-    )  # fmt: skip
+from tests.lab.root import Root, command
 
 
 def failed(root: Root, tmp_path: Path) -> dict:

@@ -17,7 +17,7 @@ import pytest
 
 from cytowatch.observe.metrics import Metrics
 from cytowatch.record.status import Status
-from tests.acceptance.prometheus import HOUSE, Prometheus, missing
+from tests.lab.prometheus import HOUSE, Prometheus, missing
 from tests.needs import unless
 
 pytestmark = unless(missing())

@@ -7,16 +7,14 @@ import subprocess
 from pathlib import Path
 
 from tests import builders
-from tests.acceptance.conftest import Root, json_lines, root
-from tests.acceptance.test_after import command
-
-__all__ = ["root"]
+from tests.lab.root import STAGES, Root, command
+from tests.lab.told import json_lines
 
 
 def test_what_a_backup_holds_twice_counts_once(root: Root, tmp_path: Path) -> None:
     """Copied in the order of the documents between every two steps of a slide; then restored."""
     slide = builders.png(tmp_path / "a.png")
-    root.environment = {"CYTOWATCH_TEST_STAGES": "tests.acceptance.stages_for_tests"}
+    root.environment = dict(STAGES)
     root.start()
     root.drop(slide, "slow-CONVERTING.png")
     copy = tmp_path / "copy"
@@ -53,7 +51,7 @@ def test_what_a_backup_holds_twice_counts_once(root: Root, tmp_path: Path) -> No
 
 def test_of_two_that_are_in_work_the_one_further_on_counts(root: Root, tmp_path: Path) -> None:
     """One in CONVERTING and one in DETECTING FORMAT, as only a copy of `stages/` can hold them."""
-    root.environment = {"CYTOWATCH_TEST_STAGES": "tests.acceptance.stages_for_tests"}
+    root.environment = dict(STAGES)
     root.start()
     root.drop(builders.png(tmp_path / "a.png"), "pause-CONVERTING.png")
     converting = root.path / "stages" / "converting"

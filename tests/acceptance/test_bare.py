@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.lab import forget_cytowatch
+from tests.lab.machine import forget_cytowatch
 from tests.needs import needs
 
 HOUSE = Path(__file__).parents[2]
@@ -156,7 +156,7 @@ def started(tree: ast.AST) -> Iterator[str]:
 
 #: They are started by tests that say what they need, in other modules.
 _SAID_ELSEWHERE = {
-    "lab.py": "test_docs.py",
+    "machine.py": "test_docs.py",
     "test_prometheus.py": "prometheus.py",
     "systemctl.py": "test_docs.py",
     "unit_sandbox.py": "test_docs.py",

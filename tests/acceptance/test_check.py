@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 
 from cytowatch.cli import samba
-from tests.acceptance.conftest import Root, free_port, root
-from tests.acceptance.prometheus import HOUSE
+from tests.lab.prometheus import HOUSE
+from tests.lab.root import Root
+from tests.lab.told import free_port
 from tests.needs import needs
-
-__all__ = ["root"]
 
 SHIPPED = (HOUSE / "config/samba/cytowatch.conf").read_text()
 
@@ -59,7 +58,7 @@ def test_the_port_of_the_metrics(root: Root) -> None:
     assert "another program" in detail
 
     second = Root(root.path.parent / "second")
-    subprocess.run(second.command("init", str(second.path)), check=True, capture_output=True)
+    second.create()
     second.configure(listen=at)
     [(good, detail)] = said(second, "metrics")
     assert good is None

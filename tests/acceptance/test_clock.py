@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 from tests import builders
-from tests.acceptance.conftest import Root, free_port, metric
+from tests.lab.root import Root
+from tests.lab.told import free_port, metric
 from tests.needs import unless
 
 LIBRARY = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), None)

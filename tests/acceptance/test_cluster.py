@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests import builders
-from tests.acceptance.conftest import Root, free_port, json_lines, root
+from tests.lab.root import STAGES, Root
+from tests.lab.told import free_port, json_lines
 from tests.needs import needs
-
-__all__ = ["root"]
 
 
 class Machines:
@@ -115,7 +114,7 @@ def test_a_worker_that_is_killed_costs_an_attempt_and_nothing_else(
     machines.start_scheduler()
     first = machines.start_worker()
     configured(root, machines)
-    root.environment = {"CYTOWATCH_TEST_STAGES": "tests.acceptance.stages_for_tests"}
+    root.environment = dict(STAGES)
     root.start()
     builders.png(tmp_path / "a.png")
     root.drop(tmp_path / "a.png", "slow-CONVERTING.png")

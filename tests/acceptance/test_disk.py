@@ -20,10 +20,11 @@ import pyvips
 from cytowatch.pyramid.derive import _raise_if_full
 from cytowatch.record.errors import TransientError
 from tests import builders
-from tests.acceptance import stages_for_tests
-from tests.acceptance.conftest import Root, json_lines
-from tests.acceptance.disks import MB, Disk, fill, needs_mounts, rooted
 from tests.builders import vendors
+from tests.lab import stages
+from tests.lab.disks import MB, Disk, fill, needs_mounts, rooted
+from tests.lab.root import STAGES, Root
+from tests.lab.told import json_lines
 
 pytestmark = needs_mounts
 
@@ -97,12 +98,12 @@ def test_what_fills_the_disk_gives_the_room_back_while_it_waits(root: Root, tmp_
     assert root.stop() == 0
 
 
-@pytest.mark.parametrize("how", stages_for_tests.FILLS)
+@pytest.mark.parametrize("how", stages.FILLS)
 def test_a_decoder_that_fills_the_disk_ends_in_an_error(
     root: Root, tmp_path: Path, how: str
 ) -> None:
     """By files with names, in a tree that is too deep to be measured, or without names: others have their turn."""
-    root.environment = {"CYTOWATCH_TEST_STAGES": "tests.acceptance.stages_for_tests"}
+    root.environment = dict(STAGES)
     root.configure(engine="max_attempts = 2")
     builders.png(tmp_path / "a.png")
     bad = f"fill-{how}.png"
@@ -149,7 +150,7 @@ def test_two_stages_do_not_count_on_the_same_room(root: Root, disk: Disk) -> Non
     for name in ("pause-CONVERTING-1.tif", "pause-CONVERTING-2.tif"):
         builders.planar_tiff(inbox / name, width=2500, height=2000)
     filler = fill(disk, 33 * MB)
-    root.environment = {"CYTOWATCH_TEST_STAGES": "tests.acceptance.stages_for_tests"}
+    root.environment = dict(STAGES)
     root.start()
     live = root.path / "state" / "live.json"
     held = root.wait(lambda: live.exists() and json.loads(live.read_text())["held_up"])
@@ -250,7 +251,7 @@ def test_a_log_on_the_full_disk_ends_nothing(root: Root, disk: Disk, tmp_path: P
     """Lines are lost, slides are not: the daemon lives on, and goes on when there is room."""
     root.log = disk.place / "daemon.log"
     builders.png(tmp_path / "b.png", width=1500, height=1000)
-    root.environment = {"CYTOWATCH_TEST_STAGES": "tests.acceptance.stages_for_tests"}
+    root.environment = dict(STAGES)
     root.drop(tmp_path / "b.png", "slow-CONVERTING.png")
     root.start()
     assert root.process

@@ -80,7 +80,7 @@ def lab(wheels: Path, script: str, timeout_s: float = 500) -> subprocess.Complet
     path.write_text("set -euxo pipefail\n" + script)
     return subprocess.run(
         ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child",
-         sys.executable, "-m", "tests.acceptance.lab", str(path)],
+         sys.executable, "-m", "tests.lab.machine", str(path)],
         capture_output=True, text=True, check=False, timeout=timeout_s, cwd=HOUSE,
         start_new_session=True,
     )  # fmt: skip
@@ -193,19 +193,19 @@ def test_every_format_is_read_under_the_restrictions_of_the_unit(
         f"install -m 0644 {drops}/aperio-svs.svs /srv/cytowatch/inbox/bob/theirs.svs\n",
         "cp /opt/cytowatch/share/cytowatch/cytowatch.service /run\n",
         "chmod 0711 /run\n",
-        f"{sys.executable} {HOUSE}/tests/acceptance/unit_sandbox.py /run/cytowatch.service -- "
+        f"{sys.executable} {HOUSE}/tests/lab/unit_sandbox.py /run/cytowatch.service -- "
         "/usr/bin/timeout 120 /opt/cytowatch/bin/cytowatch run --until-idle > /run/log "
         "|| { cat /srv/cytowatch/state/live.json /run/log; false; }\n",
         f"cp /srv/cytowatch/state/live.json {tmp_path}\n",
         f"cytowatch list --json > {tmp_path}/list.json\n",
         # The restrictions are there, and so is Landlock within them.
-        f"{sys.executable} {HOUSE}/tests/acceptance/unit_sandbox.py /run/cytowatch.service -- "
+        f"{sys.executable} {HOUSE}/tests/lab/unit_sandbox.py /run/cytowatch.service -- "
         "/bin/sh -c 'cat /proc/self/status; touch /etc/x || true; "
         "touch /srv/cytowatch/x && rm /srv/cytowatch/x; /opt/cytowatch/bin/cytowatch check'\n",
         # A decoder that was taken over, as the unit's user and under the unit's restrictions.
         f"install -m 0644 {HOUSE}/tests/acceptance/probe.py /opt/probe.py\n"
         "install -d -o cytowatch /srv/cytowatch/probe\n"
-        f"{sys.executable} {HOUSE}/tests/acceptance/unit_sandbox.py /run/cytowatch.service -- "
+        f"{sys.executable} {HOUSE}/tests/lab/unit_sandbox.py /run/cytowatch.service -- "
         f"/opt/cytowatch/bin/python /opt/probe.py /srv/cytowatch/probe > {tmp_path}/probe.json\n",
     ]
     done = lab(wheels, "".join(script))

@@ -13,10 +13,8 @@ import pytest
 
 from cytowatch.record.originals import originals
 from tests import builders
-from tests.acceptance.conftest import Root, root
 from tests.builders import vendors
-
-__all__ = ["root"]
+from tests.lab.root import STAGES, Root
 
 
 def policy(root: Root, name: str) -> None:
@@ -231,7 +229,7 @@ def test_one_that_was_rejected_is_tried_again_when_the_first_is_gone(
 def test_a_restart_knows_who_was_first(root: Root, tmp_path: Path) -> None:
     """Anyone who was being converted then; the copy that comes meanwhile is the second one."""
     policy(root, "reject")
-    root.environment = {"CYTOWATCH_TEST_STAGES": "tests.acceptance.stages_for_tests"}
+    root.environment = dict(STAGES)
     flat = builders.jpeg(tmp_path / "a.jpg")
     root.drop(flat, "slow-CONVERTING.jpg")
     root.start()

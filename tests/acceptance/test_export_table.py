@@ -20,8 +20,8 @@ from pyarrow import parquet
 
 from cytowatch.cli.table import COLUMNS
 from tests import builders
-from tests.acceptance.conftest import Root
 from tests.builders import others
+from tests.lab.root import Root
 
 HOUSE = Path(__file__).parents[2]
 PAGE = HOUSE / "docs" / "how-to" / "python.md"

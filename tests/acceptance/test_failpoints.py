@@ -15,10 +15,8 @@ from cytowatch.admin import invariants
 from cytowatch.durable import failpoints
 from cytowatch.tree.spool import Spool
 from tests import builders
-from tests.acceptance.conftest import Root, root
 from tests.builders import vendors
-
-__all__ = ["root"]
+from tests.lab.root import Root
 
 
 def prepare(root: Root, tmp_path: Path) -> list[str]:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests import builders
-from tests.acceptance.conftest import Root, json_lines
+from tests.lab.root import Root
+from tests.lab.told import json_lines
 
 BATCH = 150
 
@@ -71,7 +72,7 @@ def test_one_user_who_holds_all_workers_does_not_hold_up_another(
 ) -> None:
     """Neither by decoders that hang nor by as many more as wait: one more is there for everyone else."""
     root.configure(engine=f"workers = {workers}\nno_progress_s = 600.0")
-    root.environment["CYTOWATCH_TEST_STAGES"] = "tests.acceptance.stages_for_tests"
+    root.environment["CYTOWATCH_TEST_STAGES"] = "tests.lab.stages"
     picture = builders.png(tmp_path / "a.png")
     root.start()
     for number in range(workers + 2):

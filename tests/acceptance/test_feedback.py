@@ -8,10 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests import builders
-from tests.acceptance.conftest import Root, root
 from tests.builders import vendors
-
-__all__ = ["root"]
+from tests.lab.root import Root
 
 
 def notes(root: Root, user: str = "ann") -> dict[str, str]:

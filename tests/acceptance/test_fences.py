@@ -13,8 +13,9 @@ from typing import Any
 from cytowatch import aside
 from cytowatch.durable.failpoints import POISON, POISONS
 from tests import builders
-from tests.acceptance.conftest import Root, free_port, json_lines, metric
-from tests.unit.loops import fences
+from tests.lab.loops import fences
+from tests.lab.root import Root
+from tests.lab.told import free_port, json_lines, metric
 
 #: By function: where it is set aside, and a part of the name of the thing.
 PLACES = {

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests import builders
-from tests.acceptance.conftest import Root, free_port, health, json_lines, metric
-from tests.acceptance.disks import MB, Disk, needs_mounts, rooted
+from tests.lab.disks import MB, Disk, needs_mounts, rooted
+from tests.lab.root import STAGES, Root
+from tests.lab.told import free_port, health, json_lines, metric
 from tests.needs import needs
 
 pytestmark = needs_mounts
@@ -85,7 +86,7 @@ def test_a_tree_that_vanishes_is_offline_and_not_empty(tmp_path: Path) -> None:
     try:
         with rooted(disk) as root:
             port = listening(root)
-            root.environment = {"CYTOWATCH_TEST_STAGES": "tests.acceptance.stages_for_tests"}
+            root.environment = dict(STAGES)
             (root.path / "inbox" / "ann").mkdir()
             builders.png(tmp_path / "b.png")
             (root.path / "inbox" / "ann" / "half.svs").write_bytes(
@@ -179,7 +180,7 @@ def served(tmp_path: Path) -> Iterator[Root]:
     root.config, root.log = tmp_path / "root.toml", tmp_path / "root.log"
     root.configure()
     try:
-        subprocess.run(root.command("init", str(root.path)), check=True, stdout=subprocess.DEVNULL)
+        root.create()
         yield root
     finally:
         if root.process and root.process.poll() is None:
@@ -231,7 +232,7 @@ def test_a_filesystem_that_may_replace_is_refused(tmp_path: Path) -> None:
 def test_a_tree_on_two_mounts_of_one_filesystem_is_refused(tmp_path: Path) -> None:
     """No rename leads from one mount to another, though the device is the same."""
     root = Root(tmp_path / "root")
-    subprocess.run(root.command("init", str(root.path)), check=True, stdout=subprocess.DEVNULL)
+    root.create()
     (tmp_path / "other").mkdir()
     subprocess.run(["mount", "--bind", tmp_path / "other", root.path / "storage"], check=True)
     try:

@@ -6,10 +6,7 @@ import hashlib
 from pathlib import Path
 
 from tests import builders
-from tests.acceptance.conftest import Root, root
-from tests.acceptance.test_after import command
-
-__all__ = ["root"]
+from tests.lab.root import Root, command
 
 
 def test_it_is_deployed_first_and_hashed_later(root: Root, tmp_path: Path) -> None:

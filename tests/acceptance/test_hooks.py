@@ -23,10 +23,8 @@ from cytowatch.config import from_mapping
 from cytowatch.durable import failpoints
 from cytowatch.record.errors import ConfigError
 from tests import builders
-from tests.acceptance.conftest import Root, free_port, json_lines, metric, root
-from tests.acceptance.test_after import command
-
-__all__ = ["root"]
+from tests.lab.root import Root, command
+from tests.lab.told import free_port, json_lines, metric
 
 
 class Receiver:

@@ -17,10 +17,8 @@ from pathlib import Path
 from urllib.request import urlopen
 
 from tests import builders
-from tests.acceptance.conftest import Root, free_port, json_lines, root
-from tests.acceptance.test_after import command
-
-__all__ = ["root"]
+from tests.lab.root import Root, command
+from tests.lab.told import free_port, json_lines
 
 _RENAME_EXCHANGE = 2
 _libc = ctypes.CDLL(None, use_errno=True)

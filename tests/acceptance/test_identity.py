@@ -23,9 +23,9 @@ from cytowatch.cli import export
 from cytowatch.record.errors import RootError
 from cytowatch.record.originals import originals
 from cytowatch.tree.spool import Spool
-from tests.acceptance.conftest import Root
 from tests.builders import vendors
 from tests.builders.dicom import dicom_wsi
+from tests.lab.root import Root
 
 _SLIDE_ID = b"0123456789abcdef0123456789ABCDEF"
 _STEM = "stem of the builder"

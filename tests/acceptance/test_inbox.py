@@ -15,8 +15,9 @@ import pytest
 from cytowatch.durable import trees
 from cytowatch.durable.failpoints import POISON
 from tests import builders
-from tests.acceptance.conftest import Root, free_port, health, json_lines
 from tests.builders import vendors
+from tests.lab.root import Root
+from tests.lab.told import free_port, health, json_lines
 from tests.needs import needs
 
 #: Nobody of this machine.

@@ -15,11 +15,9 @@ from pathlib import Path
 import pytest
 
 from tests import builders
-from tests.acceptance.conftest import Root, root
 from tests.builders import vendors
+from tests.lab.root import Root
 from tests.needs import needs
-
-__all__ = ["root"]
 
 needs_strace = needs("strace")
 

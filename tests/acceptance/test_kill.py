@@ -14,10 +14,11 @@ import pytest
 
 from cytowatch.record import manifest
 from tests import builders
-from tests.acceptance import stages_for_tests
-from tests.acceptance.conftest import Root, json_lines
+from tests.lab import stages
+from tests.lab.root import STAGES, Root
+from tests.lab.told import json_lines
 
-MISBEHAVING = {"CYTOWATCH_TEST_STAGES": "tests.acceptance.stages_for_tests"}
+MISBEHAVING = dict(STAGES)
 
 
 def batch(path: Path, members: int) -> Path:
@@ -384,7 +385,7 @@ def test_what_a_child_sends_is_not_believed(root: Root, tmp_path: Path) -> None:
     """Nonsense, wrong turns, others' names, paths that lead out, links for files: each is one error."""
     root.environment = MISBEHAVING
     builders.png(tmp_path / "a.png")
-    names = [f"lie-{word}-x.png" for word in stages_for_tests.LIES]
+    names = [f"lie-{word}-x.png" for word in stages.LIES]
     names += ["babble-CONVERTING.png", "wordy-CONVERTING.png"]
     for name in names:
         root.drop(tmp_path / "a.png", name)

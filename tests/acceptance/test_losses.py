@@ -8,11 +8,9 @@ import zipfile
 from pathlib import Path
 
 from tests import builders
-from tests.acceptance.conftest import Root, free_port, json_lines, metric, root
-from tests.acceptance.test_after import command
 from tests.builders.packs import Packed, raw_tar, raw_zip, write_finder_zip
-
-__all__ = ["root"]
+from tests.lab.root import Root, command
+from tests.lab.told import free_port, json_lines, metric
 
 
 def damaged_zip(tmp_path: Path) -> Path:

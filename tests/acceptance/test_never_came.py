@@ -10,12 +10,10 @@ import pytest
 import tifffile
 
 from tests import builders
-from tests.acceptance import samba
-from tests.acceptance.conftest import Root, root
-from tests.acceptance.samba import Samba
 from tests.builders import others, picture
-
-__all__ = ["root"]
+from tests.lab import samba
+from tests.lab.root import Root
+from tests.lab.samba import Samba
 
 
 def _large(path: Path) -> bytes:

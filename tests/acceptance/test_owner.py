@@ -9,12 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests import builders
-from tests.acceptance.conftest import Root, root
-from tests.acceptance.test_after import command
-from tests.acceptance.writer import UID, Writer
+from tests.lab.root import STAGES, Root, command
+from tests.lab.writer import UID, Writer
 from tests.needs import needs
-
-__all__ = ["root"]
 
 #: As a daemon that is not root and has no capability: it may move the files of others, and not change them.
 WITHOUT = ["setpriv", "--bounding-set", "-chown,-fowner,-lease,-dac_override,-dac_read_search"]
@@ -36,7 +33,7 @@ def test_a_change_after_the_claim_is_found_before_it_is_published(
     root: Root, tmp_path: Path, make: Callable[[Path], Path]
 ) -> None:
     """The daemon may not take the file: its owner writes, sets the times back, and the hash shows it."""
-    root.environment = {"CYTOWATCH_TEST_STAGES": "tests.acceptance.stages_for_tests"}
+    root.environment = dict(STAGES)
     root.prefix = WITHOUT
     slide = make(tmp_path / ("a.svs" if make is builders.aperio_svs else "a.png"))
     (tmp_path / "b").write_bytes(slide.read_bytes())
@@ -73,7 +70,7 @@ def test_a_change_after_the_claim_is_found_before_it_is_published(
 @needs(root=True)
 def test_a_daemon_that_may_takes_it_at_the_claim(root: Root, tmp_path: Path) -> None:
     """Its owner is denied every way to write from then on, and what is published has the bytes that he sent."""
-    root.environment = {"CYTOWATCH_TEST_STAGES": "tests.acceptance.stages_for_tests"}
+    root.environment = dict(STAGES)
     slide = builders.aperio_svs(tmp_path / "a.svs")
     data = slide.read_bytes()
     writer = Writer(dropped_by_another(root, slide, "slow-DEPLOYING.svs"))

@@ -10,10 +10,8 @@ import pytest
 
 from cytowatch.record.status import Status
 from tests import builders
-from tests.acceptance.conftest import Root, free_port, health, json_lines, metric, root
-from tests.acceptance.test_after import command
-
-__all__ = ["root"]
+from tests.lab.root import STAGES, Root, command
+from tests.lab.told import free_port, health, json_lines, metric
 
 
 def statuses(root: Root) -> dict[str, str]:
@@ -54,7 +52,7 @@ def test_one_user_is_paused(root: Root, tmp_path: Path) -> None:
     slide = builders.aperio_svs(tmp_path / "a.svs")
     builders.png(tmp_path / "b.png")
     root.configure(engine="workers = 1")
-    root.environment = {"CYTOWATCH_TEST_STAGES": "tests.acceptance.stages_for_tests"}
+    root.environment = dict(STAGES)
     root.drop(tmp_path / "b.png", "slow-CONVERTING.png")
     root.start()
     root.wait(lambda: list(root.path.glob("stages/converting/*")))

@@ -12,12 +12,10 @@ from cytowatch.record import manifest
 from cytowatch.record.entries import FileEntry
 from cytowatch.record.status import Status
 from tests import builders
-from tests.acceptance.conftest import Root, free_port, health, json_lines, metric, root
-from tests.acceptance.test_after import command
 from tests.builders import damage
+from tests.lab.root import Root, command
+from tests.lab.told import free_port, health, json_lines, metric
 from tests.unit.test_damaged_state import REQUESTS
-
-__all__ = ["root"]
 
 USER = "mallory"
 

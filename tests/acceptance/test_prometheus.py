@@ -17,12 +17,11 @@ from urllib.request import urlopen
 import pytest
 
 from tests import builders
-from tests.acceptance.conftest import Root, free_port, metric, root
-from tests.acceptance.prometheus import HOUSE, Prometheus, missing
+from tests.lab.panel import Served
+from tests.lab.prometheus import HOUSE, Prometheus, missing
+from tests.lab.root import STAGES, Root
+from tests.lab.told import free_port, metric
 from tests.needs import unless
-from tests.panel.lab import Served
-
-__all__ = ["root"]
 
 pytestmark = unless(missing())
 DASHBOARD = HOUSE / "config/grafana/cytowatch.json"
@@ -42,7 +41,7 @@ def asked(expr: str) -> str:
 def watched(root: Root, tmp_path: Path) -> Iterator[tuple[Root, Prometheus, int]]:
     port = free_port()
     root.configure(listen=f"127.0.0.1:{port}", engine="max_attempts = 1")
-    root.environment = {"CYTOWATCH_TEST_STAGES": "tests.acceptance.stages_for_tests"}
+    root.environment = dict(STAGES)
     (root.path / "inbox" / "ann").mkdir()
     root.start()
     panel = Served(root.path)

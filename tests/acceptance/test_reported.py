@@ -26,13 +26,10 @@ import tifffile
 from PIL import Image
 
 from tests import builders
-from tests.acceptance.conftest import Root, root
-from tests.acceptance.test_after import command
 from tests.builders import dicom, vendors
 from tests.builders.packs import Packed, raw_zip
+from tests.lab.root import Root, command
 from tests.needs import needs
-
-__all__ = ["root"]
 
 _SLIDE_ID = b"0123456789abcdef0123456789ABCDEF"
 #: Nobody of this machine.
@@ -250,7 +247,7 @@ def others_root() -> Iterator[Root]:
     with tempfile.TemporaryDirectory(prefix="t-reported-") as top:
         os.chmod(top, 0o755)
         made = Root(Path(top) / "root")
-        subprocess.run(made.command("init", str(made.path)), check=True, stdout=subprocess.DEVNULL)
+        made.create()
         (made.path / "inbox" / "ann").mkdir()
         yield made
         if made.process and made.process.poll() is None:

@@ -10,13 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests import builders
-from tests.acceptance import samba
-from tests.acceptance.conftest import Root, root
-from tests.acceptance.samba import Samba
 from tests.builders import vendors
+from tests.lab import samba
+from tests.lab.root import Root
+from tests.lab.samba import Samba
 from tests.needs import unless
-
-__all__ = ["root"]
 
 pytestmark = [
     unless(samba.missing()),

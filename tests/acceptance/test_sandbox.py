@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 
 from tests import builders
-from tests.acceptance.conftest import Root, free_port, json_lines, metric, root
-
-__all__ = ["root"]
+from tests.lab.root import STAGES, Root
+from tests.lab.told import free_port, json_lines, metric
 
 #: Becomes its arguments on a kernel that has no Landlock, as far as they can tell.
 WITHOUT_LANDLOCK = """
@@ -58,7 +57,7 @@ def test_who_demands_it_does_not_run_without(root: Root) -> None:
 
 def test_decoders_stand_back_for_everything_else(root: Root, tmp_path: Path) -> None:
     """The daemon as it was started, a child ten steps behind it."""
-    root.environment = {"CYTOWATCH_TEST_STAGES": "tests.acceptance.stages_for_tests"}
+    root.environment = dict(STAGES)
     root.start()
     assert root.process
     root.drop(builders.png(tmp_path / "a.png"), "pause-CONVERTING.png")
@@ -73,7 +72,7 @@ def test_decoders_stand_back_for_everything_else(root: Root, tmp_path: Path) -> 
 def test_a_child_has_an_environment_and_descriptors_of_its_own(root: Root, tmp_path: Path) -> None:
     """Nothing of the daemon's: no variable, no open file; and no loader that libvips distrusts."""
     root.environment = {
-        "CYTOWATCH_TEST_STAGES": "tests.acceptance.stages_for_tests", "AWS_SECRET": "hunter2",
+        "CYTOWATCH_TEST_STAGES": "tests.lab.stages", "AWS_SECRET": "hunter2",
     }  # fmt: skip
     root.drop(builders.png(tmp_path / "a.png"), "bare-DETECTING_FORMAT.png")
     assert root.run_until_idle() == 0, root.log.read_text()[-2000:]

@@ -16,10 +16,8 @@ import pytest
 from PIL import Image
 
 from tests import builders
-from tests.acceptance.conftest import Root, root
 from tests.builders import others, vendors
-
-__all__ = ["root"]
+from tests.lab.root import Root
 
 FOLDER = "folder_quiet_s = 0.8\nincomplete_after_s = 2.0"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance import samba
 from tests.acceptance.soak import soak
+from tests.lab import samba
 from tests.needs import unless
 
 

@@ -19,8 +19,9 @@ import pytest
 
 from cytowatch.durable.failpoints import POISONS
 from tests import builders
-from tests.acceptance.conftest import Root, free_port, health, json_lines, metric
-from tests.acceptance.disks import MB, Disk, fill, needs_mounts, rooted
+from tests.lab.disks import MB, Disk, fill, needs_mounts, rooted
+from tests.lab.root import Root
+from tests.lab.told import free_port, health, json_lines, metric
 from tests.unit.test_config import BAD
 
 FEW = ("mkfs.ext4", "-q", "-F", "-m", "0", "-N", "300")
@@ -447,7 +448,7 @@ def test_a_defect_that_one_file_meets_ends_that_file_only(
     """After `max_attempts` it is an error with a reason; another one is deployed meanwhile."""
     root.configure(engine="max_attempts = 2")
     root.environment = {
-        "CYTOWATCH_TEST_STAGES": "tests.acceptance.stages_for_tests",
+        "CYTOWATCH_TEST_STAGES": "tests.lab.stages",
         "CYTOWATCH_POISON": f"treatment:bad={kind}",
     }
     root.drop(builders.jpeg(tmp_path / "bad.jpg"))

@@ -16,13 +16,11 @@ import pytest
 import smbclient
 import smbprotocol.exceptions
 
-from tests.acceptance import samba
-from tests.acceptance.conftest import Root, root
-from tests.acceptance.samba import Samba
 from tests.acceptance.technician import CASES, Case
+from tests.lab import samba
+from tests.lab.root import Root
+from tests.lab.samba import Samba
 from tests.needs import unless
-
-__all__ = ["root"]
 
 pytestmark = unless(samba.missing())
 

@@ -11,9 +11,7 @@ import pytest
 from cytowatch.config import Config, UserInbox, from_mapping, reloaded, render, to_mapping
 from cytowatch.record.errors import ConfigError
 from tests import builders
-from tests.acceptance.conftest import Root, root
-
-__all__ = ["root"]
+from tests.lab.root import Root
 
 
 def test_each_user_has_his_own_times_and_marker(root: Root, tmp_path: Path) -> None:

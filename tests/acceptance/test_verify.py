@@ -14,11 +14,8 @@ import numpy as np
 import tifffile
 
 from tests import builders
-from tests.acceptance.conftest import Root, root
-from tests.acceptance.test_after import command
 from tests.builders import vendors
-
-__all__ = ["root"]
+from tests.lab.root import Root, command
 
 
 def filled(root: Root, tmp_path: Path) -> None:

@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests import builders
-from tests.acceptance import stages_for_tests
-from tests.acceptance.conftest import Root, json_lines, root
+from tests.lab import stages
+from tests.lab.root import STAGES, Root
+from tests.lab.told import json_lines
 
-__all__ = ["root"]
-
-MISBEHAVING = {"CYTOWATCH_TEST_STAGES": "tests.acceptance.stages_for_tests"}
+MISBEHAVING = dict(STAGES)
 #: A daemon needs some 80 MiB; one message of lists, or a file of zeros, would make gigabytes of it.
 MOST_KIB = 400 << 10
 
@@ -67,7 +66,7 @@ def test_what_a_decoder_says_costs_one_error(root: Root, tmp_path: Path) -> None
     root.environment = MISBEHAVING
     root.configure(engine="max_attempts = 1\nno_progress_s = 3.0\nworkers = 4")
     builders.png(tmp_path / "a.png")
-    names = [f"said-{word}.png" for word in stages_for_tests.SAID]
+    names = [f"said-{word}.png" for word in stages.SAID]
     for name in names:
         root.drop(tmp_path / "a.png", name)
     root.start()
@@ -89,7 +88,7 @@ def test_what_a_decoder_made_costs_one_error(root: Root, tmp_path: Path) -> None
     root.environment = MISBEHAVING
     root.configure(engine="max_attempts = 1")
     builders.png(tmp_path / "a.png")
-    names = [f"made-{word}.png" for word in stages_for_tests.MADE if word != "inside"]
+    names = [f"made-{word}.png" for word in stages.MADE if word != "inside"]
     for name in names:
         root.drop(tmp_path / "a.png", name)
     root.start()
@@ -123,7 +122,7 @@ def test_what_a_decoder_makes_of_members_costs_one_error(root: Root, tmp_path: P
     root.environment = MISBEHAVING
     root.configure(engine="max_attempts = 1")
     builders.png(tmp_path / "a.png")
-    names = [f"member-{word}.zip" for word in stages_for_tests.MEMBERS]
+    names = [f"member-{word}.zip" for word in stages.MEMBERS]
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.write(tmp_path / "a.png", "a.png")
     for name in names:

@@ -17,7 +17,8 @@ from cytowatch.inbox.watch import Watcher, _watches
 from cytowatch.record.errors import RootError
 from cytowatch.tree.spool import Spool
 from tests import builders
-from tests.acceptance.conftest import Root, free_port, health, json_lines, metric
+from tests.lab.root import Root
+from tests.lab.told import free_port, health, json_lines, metric
 from tests.needs import needs
 
 NOW = datetime(2026, 11, 26, tzinfo=UTC)

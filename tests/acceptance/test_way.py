@@ -19,7 +19,8 @@ import pyvips
 import tifffile
 
 from tests import builders
-from tests.acceptance.conftest import Root, json_lines
+from tests.lab.root import Root
+from tests.lab.told import json_lines
 
 
 def page(address: str) -> str:

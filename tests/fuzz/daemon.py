@@ -12,8 +12,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from tests.acceptance.conftest import Root
 from tests.fuzz.mutate import mutations
+from tests.lab.root import Root
 
 __all__ = ["SAMPLES", "storm"]
 

@@ -9,11 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import Root, root
 from tests.fuzz import daemon
 from tests.fuzz.targets import TARGETS
-
-__all__ = ["root"]
+from tests.lab.root import Root
 
 HOUSE = Path(__file__).parents[2]
 CORPUS = Path(__file__).parent / "corpus"

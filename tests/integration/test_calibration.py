@@ -12,10 +12,8 @@ import pytest
 import tifffile
 
 from cytowatch.pyramid import resolution
-from tests.acceptance.conftest import Root, root
 from tests.builders import picture
-
-__all__ = ["root"]
+from tests.lab.root import Root
 
 PIXELS = picture(120, 90)
 UM = 0.2523

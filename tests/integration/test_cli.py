@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tests import builders
-from tests.acceptance.conftest import Root, root
 from tests.builders import vendors
-
-__all__ = ["root"]
+from tests.lab.root import STAGES, Root
 
 
 def say(root: Root, *words: str, code: int = 0, **options: Any) -> str:
@@ -108,7 +106,7 @@ def test_detect_looks_at_a_set_as_a_claim_does(root: Root, tmp_path: Path) -> No
 def test_systemd_is_told_when_it_is_ready(root: Root, tmp_path: Path) -> None:
     """READY after recovery and the first scan, and STOPPING at the end; while there is much to
     take up, it asks for time."""
-    root.environment = {"CYTOWATCH_TEST_STAGES": "tests.acceptance.stages_for_tests"}
+    root.environment = dict(STAGES)
     root.start()
     builders.png(tmp_path / "flat.png")
     root.drop(tmp_path / "flat.png", "pause-CONVERTING.png")

@@ -18,11 +18,9 @@ from referencing import Registry, Resource
 
 from cytowatch.cli.schema import schema_of
 from tests import builders
-from tests.acceptance.conftest import Root, root
 from tests.builders import vendors
+from tests.lab.root import STAGES, Root
 from tests.needs import needs
-
-__all__ = ["root"]
 
 HOSTILE = "evil\x1b]0;owned\x07\u202egpj.\n[bold]x[page=3].png"
 
@@ -94,7 +92,7 @@ def test_every_reading_command_has_a_schema_that_holds(filled: Root) -> None:
 
 def test_the_schemas_hold_beside_a_daemon(root: Root, tmp_path: Path) -> None:
     """With something in work, something that waits, and someone paused."""
-    root.environment = {"CYTOWATCH_TEST_STAGES": "tests.acceptance.stages_for_tests"}
+    root.environment = dict(STAGES)
     root.start()
     builders.png(tmp_path / "flat.png")
     root.drop(tmp_path / "flat.png", "pause-CONVERTING.png")

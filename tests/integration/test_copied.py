@@ -27,11 +27,9 @@ from cytowatch.pyramid.encode import writer
 from cytowatch.pyramid.readers import pages
 from cytowatch.pyramid.readers.ome import open_ome
 from cytowatch.pyramid.virtual import VirtualTiff
-from tests.acceptance.conftest import Root, root
 from tests.builders import picture
 from tests.builders.others import ome_jpeg as ome
-
-__all__ = ["root"]
+from tests.lab.root import Root
 
 OME = (
     '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0"><Pixels '

@@ -16,12 +16,10 @@ from PIL import Image
 from cytowatch.formats.completeness.whole import missing
 from cytowatch.formats.doubles import is_whole_slide
 from cytowatch.pyramid.readers.dicom import is_ycbcr
-from tests.acceptance.conftest import Root, root
 from tests.builders import bare_tiff, picture
 from tests.builders import jpeg as a_jpeg
 from tests.builders.dicom import dicom_wsi, frame, with_tiff
-
-__all__ = ["root"]
+from tests.lab.root import Root
 
 PIXELS = picture(700, 500)
 

@@ -19,11 +19,9 @@ from cytowatch.formats.completeness.whole import missing
 from cytowatch.pyramid.readers import jp2_planes
 from cytowatch.pyramid.readers.jp2 import open_jp2
 from cytowatch.record.errors import ConversionError
-from tests.acceptance.conftest import Root, root
 from tests.builders import others, picture
+from tests.lab.root import Root
 from tests.needs import needs
-
-__all__ = ["root"]
 
 CONFIG = from_mapping({})
 

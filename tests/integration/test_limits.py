@@ -13,9 +13,7 @@ import tifffile
 from PIL import Image
 
 from tests import builders
-from tests.acceptance.conftest import Root, root
-
-__all__ = ["root"]
+from tests.lab.root import Root
 
 
 def many_pages(path: Path) -> None:

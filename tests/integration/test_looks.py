@@ -20,10 +20,8 @@ from cytowatch.cli.columns import cells
 from cytowatch.cli.watch import Looks, frame
 from cytowatch.tree.spool import Spool
 from tests import builders
-from tests.acceptance.conftest import Root, root
 from tests.builders import vendors
-
-__all__ = ["root"]
+from tests.lab.root import Root
 
 ARCHIVE = "batch 2026-11-29.zip"
 _STYLE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
@@ -33,7 +31,7 @@ _STYLE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Root:
     """A zip with a set, a slide in two folders, a picture, what is not an image, and one that is cut; a duplicate."""
     made, folder = Root(tmp_path_factory.mktemp("looks") / "root"), tmp_path_factory.mktemp("made")
-    subprocess.run(made.command("init", str(made.path)), check=True, capture_output=True)
+    made.create()
     vendors.mirax_mrxs(folder / "set", "CMU-1")
     slide = builders.aperio_svs(folder / "HE.svs")
     with zipfile.ZipFile(folder / ARCHIVE, "w") as archive:

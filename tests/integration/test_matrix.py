@@ -18,10 +18,8 @@ import tifffile
 
 from cytowatch import formats
 from tests import builders
-from tests.acceptance.conftest import Root, root
 from tests.builders import others, vendors
-
-__all__ = ["root"]
+from tests.lab.root import Root
 
 VSI = Path(__file__).resolve().parents[2].parent / "shared/samples/vsi/vsi-ets-test-jpg2k"
 

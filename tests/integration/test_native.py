@@ -11,10 +11,8 @@ import tifffile
 
 from cytowatch.formats import shown
 from cytowatch.formats.structure.tiff import Tiff
-from tests.acceptance.conftest import Root, root
 from tests.builders import picture
-
-__all__ = ["root"]
+from tests.lab.root import Root
 
 PIXELS = picture(512, 512)
 ABOUT = "Aperio Image Library v1\r\n512x512 (128x128) JPEG/RGB Q=90|AppMag = 20|MPP = 0.5"

@@ -15,10 +15,8 @@ import pyvips
 import tifffile
 from PIL import Image, ImageCms
 
-from tests.acceptance.conftest import Root, root
 from tests.builders import bare_tiff, others, picture
-
-__all__ = ["root"]
+from tests.lab.root import Root
 
 PIXELS = picture(300, 200)
 GREY = PIXELS[:, :, 1]

@@ -11,10 +11,8 @@ import tifffile
 
 from cytowatch.config import from_mapping
 from cytowatch.pyramid.readers.ome import open_ome
-from tests.acceptance.conftest import Root, root
 from tests.builders import picture
-
-__all__ = ["root"]
+from tests.lab.root import Root
 
 WIDTH, HEIGHT = 700, 500
 PIXELS = picture(WIDTH, HEIGHT)

@@ -14,10 +14,8 @@ import pytest
 from PIL import Image
 
 from cytowatch.pyramid.orientation import of_file
-from tests.acceptance.conftest import Root, root
 from tests.builders import picture
-
-__all__ = ["root"]
+from tests.lab.root import Root
 
 PIXELS = picture(300, 200)
 #: As Exif defines them, by numpy.

@@ -18,10 +18,8 @@ from cytowatch.pyramid.readers import vsi
 from cytowatch.pyramid.readers.jp2 import open_jp2
 from cytowatch.pyramid.readers.pages import open_page
 from cytowatch.record.errors import ConversionError
-from tests.acceptance.conftest import Root, root
 from tests.builders import others, picture
-
-__all__ = ["root"]
+from tests.lab.root import Root
 
 VSI = Path(__file__).resolve().parents[2].parent / "shared/samples/vsi/vsi-ets-test-jpg2k"
 

@@ -12,9 +12,7 @@ import pytest
 
 from cytowatch import cli
 from tests import builders
-from tests.acceptance.conftest import Root, root
-
-__all__ = ["root"]
+from tests.lab.root import Root
 
 
 def answered(root: Root, answer: bytes, *words: str) -> tuple[int, str]:

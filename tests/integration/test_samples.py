@@ -15,9 +15,7 @@ import openslide
 import pytest
 
 from tests import builders
-from tests.acceptance.conftest import Root, root
-
-__all__ = ["root"]
+from tests.lab.root import Root
 
 SAMPLES = Path(__file__).resolve().parents[2].parent / "shared" / "samples"
 

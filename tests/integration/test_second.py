@@ -16,10 +16,8 @@ from cytowatch.config import from_mapping
 from cytowatch.pyramid import complaints, jpeg
 from cytowatch.pyramid.readers.pages import open_page
 from cytowatch.record.errors import ConversionError
-from tests.acceptance.conftest import Root, root
 from tests.builders import picture
-
-__all__ = ["root"]
+from tests.lab.root import Root
 
 PIXELS = picture(300, 200)
 LARGE = picture(512, 512)

@@ -12,10 +12,8 @@ import pytest
 import tifffile
 
 from tests import builders
-from tests.acceptance.conftest import Root, root
 from tests.builders import others, picture
-
-__all__ = ["root"]
+from tests.lab.root import Root
 
 PIXELS = picture(300, 200)
 

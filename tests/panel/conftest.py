@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests import builders
-from tests.acceptance.conftest import Root
-from tests.panel.lab import EVIL, Served
+from tests.lab.panel import EVIL, Served
+from tests.lab.root import Root
 
 __all__: list[str] = []
 
@@ -23,7 +23,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Root:
     """Ann's and Bob's files: deployed, converted, extracted and failed, some with a hostile name."""
     folder = tmp_path_factory.mktemp("panel")
     root = Root(folder / "root")
-    subprocess.run(root.command("init", str(root.path)), check=True, stdout=subprocess.DEVNULL)
+    root.create()
     photo = builders.jpeg(folder / "photo.jpg")
     root.drop(photo)
     root.drop(photo, EVIL.replace("/", "_"))
@@ -82,7 +82,7 @@ def own(made: Root, tmp_path: Path) -> Iterator[Root]:
 def tree(tmp_path: Path) -> Iterator[Root]:
     """An empty tree."""
     root = Root(tmp_path / "root")
-    subprocess.run(root.command("init", str(root.path)), check=True, stdout=subprocess.DEVNULL)
+    root.create()
     yield root
     if root.process and root.process.poll() is None:
         root.stop()

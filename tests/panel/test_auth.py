@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from cytowatch.panel.sessions import Slowed
-from tests.acceptance.conftest import Root
-from tests.acceptance.samba import PASSWORD, Samba, missing
+from tests.lab.panel import Served
+from tests.lab.root import Root
+from tests.lab.samba import PASSWORD, Samba, missing
 from tests.needs import unless
-from tests.panel.lab import Served
 
 _PROXY = """auth = "proxy"
 admins = ["Root"]

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests import builders
-from tests.acceptance.conftest import Root
-from tests.panel.lab import Served
+from tests.lab.panel import Served
+from tests.lab.root import Root
 
 
 def test_a_kill_of_the_panel_changes_nothing(

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from tests.acceptance.conftest import Root
+from tests.lab.panel import Served
+from tests.lab.root import Root
 from tests.needs import CHROMIUM, unless
-from tests.panel.lab import Served
 from tests.panel.wire import Wire
 
 SIZE = 200_000_000

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Dialog, Page, expect, sync_playwright
 
-from tests.acceptance.conftest import Root
-from tests.acceptance.samba import PASSWORD, Samba, missing
+from tests.lab.panel import Served
+from tests.lab.root import Root
+from tests.lab.samba import PASSWORD, Samba, missing
 from tests.needs import CHROMIUM, unless
-from tests.panel.lab import Served
 
 pytestmark = unless(None if CHROMIUM else "missing: chromium (Debian: apt install chromium)")
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import Root
-from tests.panel.lab import Served, check_html
+from tests.lab.panel import Served, check_html
+from tests.lab.root import Root
 
 _TRAVERSALS = (
     "..", "../..", "../../etc/passwd", "..%2f..%2fetc%2fpasswd", "%2e%2e%2f%2e%2e", "....//", "/etc/passwd",

@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import json
 import random
-import subprocess
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
@@ -18,9 +17,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from tests.acceptance.conftest import Root
 from tests.builders import others
-from tests.panel.lab import Served
+from tests.lab.panel import Served
+from tests.lab.root import Root
 
 RANDOM = random.Random(3)
 #: Ten by ten squares of 100 pixels, each of a colour of its own: [row][column].
@@ -35,7 +34,7 @@ def slides(tmp_path_factory: pytest.TempPathFactory) -> Root:
     """The squares as a flat image, which becomes a pyramid; as a native pyramid; and two scenes."""
     folder = tmp_path_factory.mktemp("iiif")
     root = Root(folder / "root")
-    subprocess.run(root.command("init", str(root.path)), check=True, stdout=subprocess.DEVNULL)
+    root.create()
     Image.fromarray(SQUARES).save(folder / "derived.png")
     with tifffile.TiffWriter(folder / "native.tif") as tiff:
         for step in (1, 4):

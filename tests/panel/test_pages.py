@@ -14,8 +14,8 @@ import jsonschema
 import pytest
 
 from cytowatch.cli.schema import schema_of
-from tests.acceptance.conftest import Root
-from tests.panel.lab import EVIL, Served, check_html
+from tests.lab.panel import EVIL, Served, check_html
+from tests.lab.root import Root
 
 
 @pytest.fixture(scope="module")

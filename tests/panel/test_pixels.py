@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -24,9 +23,9 @@ from PIL import Image
 
 from cytowatch.panel import serve
 from tests import builders
-from tests.acceptance.conftest import Root
 from tests.builders import others, vendors
-from tests.panel.lab import Served
+from tests.lab.panel import Served
+from tests.lab.root import Root
 
 SAMPLES = Path(__file__).resolve().parents[2].parent / "shared/samples"
 WIDE = builders.picture(900, 700)[:, :, 0].astype(np.uint16) * 40 + 300
@@ -83,7 +82,7 @@ def slides(tmp_path_factory: pytest.TempPathFactory) -> Root:
     """One of each, deployed by a real daemon."""
     folder = tmp_path_factory.mktemp("pixels")
     root = Root(folder / "root")
-    subprocess.run(root.command("init", str(root.path)), check=True, stdout=subprocess.DEVNULL)
+    root.create()
     root.configure(inbox="folder_quiet_s = 0.5")
     ann = root.path / "inbox" / "ann"
     ann.mkdir()
@@ -462,7 +461,7 @@ def test_a_slide_that_changes_under_the_panel_leads_nowhere(
 def test_real_slides(tmp_path: Path) -> None:
     """An SVS whose tiles are RGB in abbreviated streams, and a fluorescence NDPI."""
     root = Root(tmp_path / "root")
-    subprocess.run(root.command("init", str(root.path)), check=True, stdout=subprocess.DEVNULL)
+    root.create()
     [svs], [ndpi] = SAMPLES.glob("svs/*.svs"), SAMPLES.glob("ndpi/*.ndpi")
     root.drop(svs, "real.svs")
     root.drop(ndpi, "real.ndpi")

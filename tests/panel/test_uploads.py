@@ -18,10 +18,10 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from tests import builders
-from tests.acceptance.conftest import Root
 from tests.builders import vendors
+from tests.lab.panel import Served
+from tests.lab.root import Root
 from tests.needs import CHROMIUM, unless
-from tests.panel.lab import Served
 from tests.panel.tus import OFFSETS, add, begun, create, head, said
 
 PROXY = 'auth = "proxy"\n'

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import subprocess
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -17,10 +16,10 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests import builders
-from tests.acceptance.conftest import Root
 from tests.builders import others, vendors
+from tests.lab.panel import Served
+from tests.lab.root import Root
 from tests.needs import CHROMIUM, unless
-from tests.panel.lab import Served
 from tests.panel.test_browser import Watched
 
 pytestmark = unless(None if CHROMIUM else "missing: chromium (Debian: apt install chromium)")
@@ -44,7 +43,7 @@ def slides(tmp_path_factory: pytest.TempPathFactory) -> Root:
     """A known picture as SVS (levels step by four, tiles as they lie) and as NDPI (decoded), and more."""
     folder = tmp_path_factory.mktemp("viewer")
     root = Root(folder / "root")
-    subprocess.run(root.command("init", str(root.path)), check=True, stdout=subprocess.DEVNULL)
+    root.create()
     builders.aperio_svs(folder / "slide.svs", width=2000, height=1500)
     vendors.ndpi(folder / "slide.ndpi", width=2048, height=1536)
     vendors.philips_tiff(folder / "philips.tiff")

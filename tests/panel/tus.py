@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 
-from tests.panel.lab import Answer, Served
+from tests.lab.panel import Answer, Served
 
 __all__ = ["OFFSETS", "add", "begun", "create", "head", "said"]
 

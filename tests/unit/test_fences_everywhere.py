@@ -16,7 +16,8 @@ from cytowatch.durable import failpoints
 from cytowatch.lifecycle.reload import before_a_start
 from cytowatch.record.status import Status
 from cytowatch.tree.spool import Spool
-from tests.unit import loops, test_fences_of_inboxes, test_fences_of_state
+from tests.lab import loops
+from tests.unit import test_fences_of_inboxes, test_fences_of_state
 from tests.unit.test_damaged_tree import BAD, SOUND, put
 
 HOUSE = Path(__file__).parents[2]

@@ -22,7 +22,7 @@ from cytowatch.record.drop import Waiting
 from cytowatch.record.names import UploadedFileId
 from cytowatch.tree.spool import Spool
 from tests import builders
-from tests.acceptance.writer import UID, Writer
+from tests.lab.writer import UID, Writer
 from tests.needs import needs
 
 

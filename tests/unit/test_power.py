@@ -29,7 +29,7 @@ from cytowatch.stages import STAGES
 from cytowatch.transitions import accept, correct
 from cytowatch.tree.spool import Spool
 from tests import builders
-from tests.unit.power import Disk, losses, recorded
+from tests.lab.power import Disk, losses, recorded
 
 ID = UploadedFileId("20261123-141502-1000-a")
 NOW = datetime(2026, 11, 23, 14, 15, 2, tzinfo=UTC)

@@ -53,7 +53,7 @@ from cytowatch.transitions.moves import Transitions
 from cytowatch.tree import pauses
 from cytowatch.tree.index.index import Index
 from cytowatch.tree.spool import Spool
-from tests.unit.power import Disk, losses, recorded
+from tests.lab.power import Disk, losses, recorded
 from tests.unit.test_power import DROPS, claimed
 from tests.unit.test_power import published as on_the_way
 

@@ -11,7 +11,7 @@ from urllib.error import URLError
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
-from tests.acceptance.conftest import free_port
+from tests.lab.told import free_port
 from tests.needs import lacking
 
 HOUSE = Path(__file__).resolve().parents[2]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from tests.acceptance.conftest import free_port
+from tests.lab.told import free_port
 
 __all__ = ["EVIL", "Answer", "Served", "check_html"]
 

@@ -1,6 +1,6 @@
 """A machine of its own for the commands of the documents: namespaces, and a disk that is forgotten.
 
-Run as ``unshare --mount --net --pid --fork --mount-proc python -m tests.acceptance.lab SCRIPT``.
+Run as ``unshare --mount --net --pid --fork --mount-proc python -m tests.lab.machine SCRIPT``.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.acceptance.conftest import Root
+from tests.lab.root import Root
 from tests.needs import lacking, unless
 
 MB = 1 << 20
@@ -60,13 +60,11 @@ def rooted(disk: Disk) -> Iterator[Root]:
     made.config = disk.place.parent / "root.toml"
     made.log = disk.place.parent / "root.log"
     made.configure()
-    subprocess.run(made.command("init", str(made.path)), check=True, stdout=subprocess.DEVNULL)
+    made.create()
     try:
         yield made
     finally:
-        if made.process and made.process.poll() is None:
-            made.process.kill()
-            made.process.wait(10)
+        made.end()
         for pid in made.children_of_processes():
             os.kill(pid, signal.SIGKILL)
 

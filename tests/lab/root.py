@@ -1,4 +1,4 @@
-"""A real daemon on a root of its own, as an admin would start it."""
+"""A tree with a real daemon, as an admin would start it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import hashlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
-from urllib.error import HTTPError
-from urllib.request import urlopen
 
 import pytest
 
@@ -23,23 +22,29 @@ from cytowatch.admin import invariants
 from cytowatch.record import manifest
 from cytowatch.record.status import STAGE_STATUSES
 from cytowatch.tree.spool import Spool
+from tests.lab.told import json_lines
 
-CONFIG = """
-[inbox]
-quiet_s = 0.3
-fallback_quiet_s = 0.5
-rescan_s = 1.0
-{inbox}
-[engine]
-{engine}
-[storage]
-reserve_bytes = 0
-[metrics]
-listen = "{listen}"
-[log]
-format = "json"
-{more}
-"""
+__all__ = ["STAGES", "Root", "command", "root"]
+
+#: The environment of a daemon whose stages misbehave as the names of the files tell them to.
+STAGES: Mapping[str, str] = MappingProxyType({"CYTOWATCH_TEST_STAGES": "tests.lab.stages"})
+
+#: What every daemon of a test is given: it settles fast, looks often, keeps no room free and opens no port.
+_SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "inbox": {"quiet_s": 0.3, "fallback_quiet_s": 0.5, "rescan_s": 1.0},
+    "storage": {"reserve_bytes": 0},
+    "metrics": {"listen": ""},
+    "log": {"format": "json"},
+}
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML: a table stands in its line, and a string of JSON is one of TOML."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{json.dumps(key)} = {_toml(one)}' for key, one in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_toml(one) for one in value)}]"
+    return json.dumps(str(value) if isinstance(value, Path) else value)
 
 
 class Root:
@@ -56,9 +61,45 @@ class Root:
         self.configure()
 
     def configure(
-        self, *, inbox: str = "", engine: str = "", more: str = "", listen: str = ""
+        self, *, more: str = "", listen: str = "", **tables: str | Mapping[str, Any]
     ) -> None:
-        self.config.write_text(CONFIG.format(inbox=inbox, engine=engine, more=more, listen=listen))
+        """Write the configuration again: what every daemon of a test is given, and on top of it `tables`.
+
+        A table is a mapping, or its lines as they would stand in the file; ``None`` takes a key out. `more` is
+        tables as they stand in the file, `listen` the address of the metrics.
+        """
+        said: dict[str, Any] = {key: dict(value) for key, value in _SETTINGS.items()}
+        said["metrics"]["listen"] = listen
+        for table, own in (*tomllib.loads(more).items(), *tables.items()):
+            keys = tomllib.loads(own) if isinstance(own, str) else own
+            if isinstance(keys, Mapping):
+                said[table] = {**said.get(table, {}), **keys}
+            else:
+                said[table] = keys
+        lines: list[str] = []
+        for table, keys in said.items():
+            if not isinstance(keys, Mapping):
+                lines.insert(0, f"{table} = {_toml(keys)}")
+                continue
+            lines.append(f"[{table}]")
+            lines += [f"{key} = {_toml(value)}" for key, value in keys.items() if value is not None]
+        self.config.write_text("\n".join(lines) + "\n")
+
+    def reload(self) -> None:
+        """Have the running daemon read its configuration again, and wait until it has."""
+        assert self.process
+        before = self.count("reloaded")
+        self.process.send_signal(signal.SIGHUP)
+        self.wait(lambda: self.count("reloaded") > before)
+
+    def count(self, event: str) -> int:
+        """How often the log has `event`."""
+        return sum(line["event"] == event for line in json_lines(self.log))
+
+    def create(self) -> Root:
+        """The same, with its tree: by the call behind `cytowatch init`, which has tests of its own."""
+        Spool.create(self.path)
+        return self
 
     def command(self, *words: str) -> list[str]:
         return [sys.executable, "-m", "cytowatch", *words]
@@ -95,6 +136,11 @@ class Root:
         assert self.process
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(20)
+
+    def end(self) -> None:
+        """Kill the daemon if it runs: a test that failed left it so."""
+        if self.process and self.process.poll() is None:
+            self.kill()
 
     def wait(self, true: Callable[[], Any], timeout_s: float = 60) -> Any:
         end = time.monotonic() + timeout_s
@@ -193,42 +239,17 @@ class Root:
                     assert hashlib.sha256(data).hexdigest() == row["sha256"]
 
 
+def command(root: Root, *words: str) -> subprocess.CompletedProcess[str]:
+    """A command of an admin on the tree of `root`."""
+    return subprocess.run(
+        [*root.command(*words), "--root", str(root.path), "--config", str(root.config)],
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Iterator[Root]:
-    made = Root(tmp_path / "root")
-    subprocess.run(made.command("init", str(made.path)), check=True, stdout=subprocess.DEVNULL)
+    """A tree of the test's own, and at its end no daemon of it."""
+    made = Root(tmp_path / "root").create()
     yield made
-    if made.process and made.process.poll() is None:
-        made.process.kill()
-        made.process.wait(10)
-
-
-def json_lines(path: Path) -> list[dict[str, Any]]:
-    """The log as its lines."""
-    # The last line may be under way.
-    lines = path.read_text().rpartition("\n")[0].splitlines()
-    return [json.loads(line) for line in lines if line.startswith("{")]
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
-
-
-def metric(port: int, name: str) -> float:
-    """The sum of the samples whose line starts with `name`."""
-    text = urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
-    return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
-
-
-def health(port: int) -> dict[str, str]:
-    """What `/healthz` says is wrong."""
-    try:
-        body = urlopen(f"http://127.0.0.1:{port}/healthz").read()
-    except HTTPError as error:
-        body = error.read()
-    reasons: dict[str, str] = json.loads(body)["reasons"]
-    return reasons
+    made.end()

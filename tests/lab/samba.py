@@ -13,7 +13,7 @@ from pathlib import Path
 
 import smbclient
 
-from tests.acceptance.conftest import free_port
+from tests.lab.told import free_port
 from tests.needs import lacking
 
 HOUSE = Path(__file__).resolve().parents[2]
