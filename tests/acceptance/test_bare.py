@@ -170,9 +170,10 @@ _SAID_ELSEWHERE = {
 def test_every_program_that_a_test_starts_is_said_to_be_needed(path: Path) -> None:
     """Or it is one that every machine has."""
     text = path.read_text()
-    folder = path.parent
-    elsewhere = folder / _SAID_ELSEWHERE.get(path.name, path.name)
-    said = text + (elsewhere.read_text() if elsewhere.exists() else "")
+    elsewhere = HOUSE.glob(
+        f"tests/**/{_SAID_ELSEWHERE[path.name]}" if path.name in _SAID_ELSEWHERE else "-"
+    )
+    said = "".join([text, *(one.read_text() for one in elsewhere)])
     named = re.findall(r"(?:needs|lacking|_TOOLS =) ?\((.*?)\)", said, re.DOTALL)
     programs = {one for one in started(ast.parse(text)) if not one.startswith("/")}
     for program in programs - BARE:
