@@ -30,7 +30,7 @@ _ON_A_CLUSTER = 32
 _FIRST_PAUSE_S = 2.0
 _LONGEST_PAUSE_S = 60.0
 #: So long every thread may be in one stage until a user who has nothing in work is given one more.
-_PATIENCE_S = 1.0
+_PATIENCE_S = 0.5
 
 
 def workers(settings: Settings) -> int:
@@ -106,9 +106,14 @@ class Engine:
             return len(self._known) == self._queue.waiting_for(self._held_back.covers)
 
     def next_due(self) -> float | None:
-        """When something that waits for the machine is tried again, on the monotonic clock."""
+        """When what waits for the machine or for a thread may go on, on the monotonic clock."""
         with self._lock:
-            return self._paused[0][0] if self._paused else None
+            times = [self._paused[0][0]] if self._paused else []
+            if self._queue.waiting_for(self._may_be_helped):
+                held_up_at = max(self._moved_at.values(), default=0.0) + _PATIENCE_S
+                # Once they are, help comes with this turn, or what it takes is not there.
+                times += [held_up_at] if held_up_at > self._moves.monotonic() else []
+            return min(times, default=None)
 
     def hold(self, pauses: Pauses) -> None:
         """From now on begin nothing of those that `pauses` covers."""
@@ -146,9 +151,12 @@ class Engine:
         moved = self._moved_at.values()
         return len(moved) <= self.count and all(now - at >= _PATIENCE_S for at in moved)
 
+    def _may_be_helped(self, user: str) -> bool:
+        """Whether `user` has nothing in work, and is not held back."""
+        return user not in self._busy.values() and not self._held_back.covers(user)
+
     def _take_for_the_unserved(self) -> tuple[str, UploadedFileId]:
-        served, covers = {*self._busy.values()}, self._held_back.covers
-        return self._queue.take(lambda user: user in served or covers(user))
+        return self._queue.take(lambda user: not self._may_be_helped(user))
 
     def _serve(self, user: str, id_: UploadedFileId) -> None:
         """What a thread does with the uploaded file that it is given."""
