@@ -233,6 +233,7 @@ class _Daemon:
             now + (clock.TICK_AT_REST_S if rests else clock.TICK_S),
             self._looking.due_at(),
             *(t for t in (put_off, parts.intake.next_due(), parts.engine.next_due()) if t),
+            *([now] if parts.notes.is_behind else []),
         ]
         return min(times)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from functools import partial
@@ -27,6 +28,8 @@ _EVERY = 10.0
 _AT_REST_S = 2.0
 #: How often the ages of the oldest are asked of the index; they are in seconds, and read every 15.
 _AGES_EVERY_S = 5.0
+#: So long of each turn notes are written, however many there are: a start may have thousands.
+_NOTES_S = 0.05
 
 
 class Teller:
@@ -57,6 +60,9 @@ class Teller:
     def tell(self, now: float, *, force: bool = False) -> None:
         """Report everything, when something is different and it is time."""
         parts = self._parts
+        if parts.notes.is_behind and not self._presence.offline:
+            until = time.monotonic() + _NOTES_S
+            parts.duties.do("feedback", partial(parts.notes.go_on, until=until), None)
         news = parts.engine.busy or parts.ledger.has_changed or not parts.intake.is_empty
         due_at = self._tell_at + (0.0 if news else _AT_REST_S)
         if self._presence.offline or (now < due_at and not force):
@@ -93,8 +99,9 @@ class Teller:
         live = self._live(waiting)
         if parts.ledger.take_changed() or live != self._told or force:
             notes = parts.ledger.notes(clock.now(), [*waiting, *parts.intake.left(now)])
-            # A fault on the share holds up no slide.
-            parts.duties.do("feedback", partial(parts.notes.show, notes), None)
+            # A fault on the share holds up no slide, nor do many notes.
+            until = math.inf if force else time.monotonic() + _NOTES_S
+            parts.duties.do("feedback", partial(parts.notes.show, notes, until=until), None)
         if live == self._told and not force:
             return
         self._told = live

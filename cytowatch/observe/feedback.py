@@ -7,11 +7,14 @@ wanted go. Anything else stays: in an inbox its users may put a folder with slid
 from __future__ import annotations
 
 import errno
+import math
 import os
 import re
+import stat
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +24,7 @@ from cytowatch.record import names
 __all__ = ["Note", "Notes"]
 
 _LONGEST_NAME_BYTES = 255
+_MODE = 0o644
 _ENDING = ".txt"
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 #: What another of our own runs may have left: a note, or one that was being written.
@@ -56,13 +60,20 @@ class Notes:
         self._written: dict[str, dict[str, str]] = {}
         #: The users whose notes are sorted by day.
         self._by_day: set[str] = set()
+        self._wanted: dict[str, dict[str, str]] = {}
+        #: The user at whose notes time was up.
+        self._left_at = ""
+        #: Whether time was up before all was as wanted: `go_on` does more of it.
+        self.is_behind = False
 
     def _folder(self, user: str) -> str:
         """Relative to the root, so that no part of it is followed if it is a link."""
         return f"inbox/{user}/_status" if self._kind == "inbox" else f"status/{user}"
 
-    def show(self, notes: Mapping[str, Note]) -> None:
+    def show(self, notes: Mapping[str, Note], *, until: float = math.inf) -> None:
         """Let exactly these be seen, given by what they are about, such as an id.
+
+        What is not done at `until` (on the monotonic clock) is done by `go_on`.
 
         Raises
         ------
@@ -82,11 +93,25 @@ class Notes:
                 day = note.day if note.user in self._by_day else None
                 name = self._name(note, key, wanted.get(note.user, {}), f"{day}/" if day else "")
                 wanted.setdefault(note.user, {})[name] = note.text
+        self._wanted = wanted
+        self.go_on(until=until)
+
+    def go_on(self, *, until: float = math.inf) -> None:
+        """Do more of what was to be shown, each time from another user on: nobody's many hold up another's few.
+
+        Raises
+        ------
+        OSError
+            A file cannot be written.
+        """
+        self.is_behind = False
         fault: OSError | None = None
-        for user, files in wanted.items():
+        for user in sorted(self._wanted, key=lambda user: (user <= self._left_at, user)):
             with aside.fence("note", user):
                 try:
-                    self._write(user, files)
+                    if not self._write(user, self._wanted[user], until):
+                        self._left_at, self.is_behind = user, True
+                        break
                 except OSError as error:
                     if self._kind == "inbox" and error.errno in (errno.ENOTDIR, errno.ELOOP):
                         # In an inbox its user put a link or a file there: no fault of the machine.
@@ -94,6 +119,8 @@ class Notes:
                     # A folder of one user, or a disk that is full: the others have their notes first.
                     fault = fault or error
         if fault is not None:
+            # It is tried again with what is shown next.
+            self.is_behind = False
             raise fault
 
     def _name(self, note: Note, key: str, taken: Mapping[str, str], folder: str) -> str:
@@ -105,7 +132,8 @@ class Notes:
             name = _cut(about, tail) + tail
         return f"{folder}{name}"
 
-    def _write(self, user: str, files: Mapping[str, str]) -> None:
+    def _write(self, user: str, files: Mapping[str, str], until: float) -> bool:
+        """Whether all of them were written before `until`."""
         above, _, own = self._folder(user).rpartition("/")
         with ExitStack() as opened:
             try:
@@ -113,7 +141,7 @@ class Notes:
             except FileNotFoundError:
                 if self._kind == "inbox":
                     # An inbox that is gone gets no notes.
-                    return
+                    return True
                 raise
             with suppress(FileExistsError):
                 os.mkdir(own, 0o755, dir_fd=at)
@@ -124,20 +152,27 @@ class Notes:
             before = self._written[user]
             fault: OSError | None = None
             for name in sorted(before.keys() - files.keys(), reverse=True):
+                if time.monotonic() >= until:
+                    return False
                 with suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError):
                     _unlink(folder, name)
                 del before[name]
                 aside.clear("note", f"{user}/{name}")
             for name, text in files.items():
                 if before.get(name) != text:
+                    if time.monotonic() >= until and fault is None:
+                        return False
                     met: OSError | None = None
                     with aside.fence("note", f"{user}/{name}") as fenced:
-                        met = _tried(folder, name, text)
+                        # What another run wrote mostly says the same still, and reading is cheaper.
+                        if before.get(name) != "" or not _says(folder, name, text):
+                            met = _tried(folder, name, text)
                     fault = fault or met
                     if met is None and not fenced.failed:
                         before[name] = text
             if fault is not None:
                 raise fault
+            return True
 
 
 def _there(folder: int) -> Iterator[str]:
@@ -168,6 +203,22 @@ def _unlink(folder: int, name: str) -> None:
         os.rmdir(day, dir_fd=folder)
 
 
+def _says(folder: int, name: str, text: str) -> bool:
+    """Whether the note `name` is there and is what would be written."""
+    day, slash, inside = name.rpartition("/")
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    wanted = text.encode("utf-8", "replace")
+    try:
+        with durable.directory(day, at=folder) if slash else nullcontext(folder) as at:
+            descriptor = os.open(inside, flags, dir_fd=at)
+        with open(descriptor, "rb") as file:
+            found = os.fstat(descriptor)
+            same = stat.S_ISREG(found.st_mode) and stat.S_IMODE(found.st_mode) == _MODE
+            return same and found.st_size == len(wanted) and file.read(len(wanted) + 1) == wanted
+    except OSError:
+        return False
+
+
 def _tried(folder: int, name: str, text: str) -> OSError | None:
     """Write a note; gives a fault of the machine, which does not concern this note."""
     day, slash, inside = name.rpartition("/")
@@ -190,10 +241,10 @@ def _put(folder: int, name: str, text: str) -> None:
     """Write a file into the folder, in place of what has that name; no matter what that is, it is not followed."""
     temporary = f".note-{os.urandom(4).hex()}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(temporary, flags, 0o644, dir_fd=folder)
+    descriptor = os.open(temporary, flags, _MODE, dir_fd=folder)
     try:
         with open(descriptor, "w", encoding="utf-8", errors="replace") as file:
-            os.fchmod(descriptor, 0o644)
+            os.fchmod(descriptor, _MODE)
             file.write(text)
         try:
             os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
+import itertools
+import os
+import stat
 import tracemalloc
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -209,3 +213,61 @@ def test_many_notes_are_sorted_by_day(tmp_path: Path) -> None:
     assert len(list(folder.glob("2026-11-20/*.txt"))) == 75
     Notes(tmp_path, "status").show(bad)
     assert [path.name for path in folder.iterdir()] == ["! z.svs - FAILED, damaged.txt"]
+
+
+def some_notes(user: str, count: int) -> dict[str, Note]:
+    """That many notes of `user`, by what they are about."""
+    return {
+        f"{user}/{one}": Note(user=user, about=f"{one}.svs", says="CONVERTED", text=f"{one}")
+        for one in range(count)
+    }
+
+
+def test_many_notes_of_one_user_hold_up_nobody_else_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When time is up, the next user is first; in the end all are there."""
+    looks = itertools.count()
+    monkeypatch.setattr("cytowatch.observe.feedback.time.monotonic", lambda: float(next(looks)))
+    notes = Notes(tmp_path, "status")
+    (tmp_path / "status").mkdir()
+    notes.show({**some_notes("ann", 500), **some_notes("bob", 1)}, until=100.0)
+    assert len(list((tmp_path / "status" / "ann").iterdir())) == 100
+    assert not (tmp_path / "status" / "bob").exists()
+    rounds = 0
+    while notes.is_behind:
+        rounds += 1
+        notes.go_on(until=100.0 * rounds + 100)
+        assert len(list((tmp_path / "status" / "bob").iterdir())) == 1
+    assert rounds == 5
+    assert len(list((tmp_path / "status" / "ann").glob("*.txt"))) == 500
+    notes.show({}, until=0.0)
+    assert notes.is_behind
+    notes.go_on()
+    assert not notes.is_behind
+    assert not list((tmp_path / "status").glob("*/*"))
+
+
+@pytest.mark.parametrize("day", [None, "2026-11-29"])
+def test_a_start_leaves_the_notes_that_still_say_the_same(tmp_path: Path, day: str | None) -> None:
+    """One that was changed, made something else, or is not for everyone to read is written again."""
+    wanted = {
+        key: dataclasses.replace(note, day=day) for key, note in some_notes("ann", 101).items()
+    }
+    (tmp_path / "status").mkdir()
+    Notes(tmp_path, "status").show(wanted)
+    folder = tmp_path / "status" / "ann" / (day or "")
+    before = {path.name: path.stat() for path in folder.iterdir()}
+    changed, other, closed, *_ = sorted(before)
+    (folder / changed).write_text("x")
+    (folder / other).unlink()
+    os.mkfifo(folder / other)
+    (folder / closed).chmod(0o600)
+    Notes(tmp_path, "status").show(wanted)
+    after = {path.name: path.stat() for path in folder.iterdir()}
+    assert after.keys() == before.keys()
+    written = {name for name, told in after.items() if told.st_ino != before[name].st_ino}
+    assert written == {changed, other, closed}
+    texts = {path.name.partition(".")[0]: path.read_text() for path in folder.iterdir()}
+    assert all(name == text for name, text in texts.items())
+    assert {stat.S_IMODE(told.st_mode) for told in after.values()} == {0o644}
