@@ -108,20 +108,26 @@ class Notes:
         fault: OSError | None = None
         for user in sorted(self._wanted, key=lambda user: (user <= self._left_at, user)):
             with aside.fence("note", user):
-                try:
-                    if not self._write(user, self._wanted[user], until):
-                        self._left_at, self.is_behind = user, True
-                        break
-                except OSError as error:
-                    if self._kind == "inbox" and error.errno in (errno.ENOTDIR, errno.ELOOP):
-                        # In an inbox its user put a link or a file there: no fault of the machine.
-                        raise
-                    # A folder of one user, or a disk that is full: the others have their notes first.
-                    fault = fault or error
+                met, done = self._shown(user, until)
+                # A folder of one user, or a disk that is full: the others have their notes first.
+                fault = fault or met
+                if not done:
+                    self._left_at, self.is_behind = user, True
+                    break
         if fault is not None:
             # It is tried again with what is shown next.
             self.is_behind = False
             raise fault
+
+    def _shown(self, user: str, until: float) -> tuple[OSError | None, bool]:
+        """A fault of the machine that was met at the notes of `user`, and whether there was time for all."""
+        try:
+            return None, self._write(user, self._wanted[user], until)
+        except OSError as error:
+            if self._kind == "inbox" and error.errno in (errno.ENOTDIR, errno.ELOOP):
+                # In an inbox its user put a link or a file there: no fault of the machine.
+                raise
+            return error, True
 
     def _name(self, note: Note, key: str, taken: Mapping[str, str], folder: str) -> str:
         about = (_FIRST if note.first else "") + names.printable(names.file_name(note.about))

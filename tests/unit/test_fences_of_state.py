@@ -53,9 +53,10 @@ LOOPS: list[Loop] = []
 
 def loop(
     function: str, which: str = BAD, *, still: bool = False
-) -> Callable[[Callable[[Spool], set[str]]], None]:
-    def add(do: Callable[[Spool], set[str]]) -> None:
+) -> Callable[[Callable[[Spool], set[str]]], Callable[[Spool], set[str]]]:
+    def add(do: Callable[[Spool], set[str]]) -> Callable[[Spool], set[str]]:
         LOOPS.append(Loop(f"cytowatch.{function}", which, do, still))
+        return do
 
     return add
 
@@ -277,7 +278,8 @@ def _(spool: Spool) -> set[str]:
 
 
 @loop("observe.feedback.Notes.show", "bob")
-def _(spool: Spool) -> set[str]:
+@loop("observe.feedback.Notes.go_on", "bob")
+def notes_of_two(spool: Spool) -> set[str]:
     for user in ("ann", "bob"):
         (spool.inbox / user).mkdir(exist_ok=True)
     shown = {user: Note(user=user, about="a", says="x", text="x") for user in ("ann", "bob")}
