@@ -13,7 +13,6 @@ import os
 import socket
 import struct
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -26,6 +25,7 @@ from cytowatch.config import Config
 from cytowatch.decoder import wire
 from cytowatch.decoder.forks import Zygote
 from cytowatch.panel.pixels import decoder, jpegs
+from cytowatch.panel.pixels.crashes import Crashes
 from cytowatch.record.errors import TransientError
 
 __all__ = ["BusyError", "DecoderError", "Pool"]
@@ -45,9 +45,6 @@ _LARGEST_ANSWER = 64 << 20
 _MEMORY_BYTES = 2 << 30
 #: A person waits for it: before conversions, whose decoders step back twice as far, and behind all else.
 _NICE = 5
-#: So many crashes in so many seconds, and the slide is left alone for as long.
-_MOST_CRASHES, _CRASHES_S = 5, 30.0
-_MOST_CRASHED = 1000
 
 
 class DecoderError(Exception):
@@ -100,10 +97,13 @@ class Pool:
         #: Those that are being forked have their place already.
         self._forking = 0
         self._freed = asyncio.Condition()
-        self._crashes: dict[str, deque[float]] = {}
+        self._crashes = Crashes(clock)
         self._sweeper: asyncio.Task[None] | None = None
-        #: How many were ended by a crash, a hang or nonsense.
-        self.crashed = 0
+
+    @property
+    def crashed(self) -> int:
+        """How many were ended by a crash, a hang or nonsense."""
+        return self._crashes.count
 
     @property
     def pids(self) -> dict[str, int]:
@@ -120,7 +120,8 @@ class Pool:
         BusyError
             Too many questions wait.
         """
-        self._check_crashes(key)
+        if self._crashes.many(key):
+            raise DecoderError("its decoder crashed again and again; it is left alone for a while")
         if self._waiting >= _MOST_WAITING:
             raise BusyError
         self._waiting += 1
@@ -160,7 +161,8 @@ class Pool:
                 jpegs.standing(body, b"", like)
                 return body
         # What a decoder says is believed no more than what a slide says.
-        self._crash(key)
+        self._end(key)
+        self._crashes.note(key)
         raise DecoderError("its decoder answered with something else than the picture asked for")
 
     async def window(
@@ -174,7 +176,8 @@ class Pool:
                 outside.number(found[one], least=-1e12, most=1e12) for one in ("low", "high")
             )
         except (outside.OutsideError, KeyError, TypeError):
-            self._crash(key)
+            self._end(key)
+            self._crashes.note(key)
             raise DecoderError("its decoder answered with something else than a window") from None
         return low, max(high, low + 1e-6)
 
@@ -276,7 +279,7 @@ class Pool:
             said = "it gave no answer in time" if isinstance(error, TimeoutError) else str(error)
             status = await self._buried(key, one)
             number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-            self._note_crash(key)
+            self._crashes.note(key)
             raise DecoderError(f"its decoder was ended: {said} (signal {number})") from None
 
     async def _buried(self, key: str, one: _Decoder) -> int:
@@ -295,21 +298,6 @@ class Pool:
         one.channel.close()
         if self._zygote is not None:
             self._keeper.submit(self._zygote.bury, one.pid)
-
-    def _crash(self, key: str) -> None:
-        self._end(key)
-        self._note_crash(key)
-
-    def _note_crash(self, key: str) -> None:
-        self.crashed += 1
-        if len(self._crashes) > _MOST_CRASHED:
-            self._crashes.clear()
-        self._crashes.setdefault(key, deque(maxlen=_MOST_CRASHES)).append(self._clock())
-
-    def _check_crashes(self, key: str) -> None:
-        times = self._crashes.get(key)
-        if times and len(times) == _MOST_CRASHES and self._clock() - times[0] < _CRASHES_S:
-            raise DecoderError("its decoder crashed again and again; it is left alone for a while")
 
     async def _sweep(self) -> None:
         """End what is idle, now and then."""

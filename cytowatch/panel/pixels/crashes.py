@@ -1,0 +1,36 @@
+"""Which slides' decoders crashed lately, so that one slide does not crash one decoder after the other."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+__all__ = ["Crashes"]
+
+#: So many crashes in so many seconds, and the slide is left alone for as long.
+_MOST_CRASHES, _CRASHES_S = 5, 30.0
+_MOST_CRASHED = 1000
+
+
+class Crashes:
+    """Guards how often the decoders of each slide crashed lately; of very many slides it begins again."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._times: dict[str, deque[float]] = {}
+        #: How many there were in all.
+        self.count = 0
+
+    def note(self, key: str) -> None:
+        """The decoder of the slide `key` crashed, hung or talked nonsense."""
+        self.count += 1
+        if len(self._times) > _MOST_CRASHED:
+            self._times.clear()
+        self._times.setdefault(key, deque(maxlen=_MOST_CRASHES)).append(self._clock())
+
+    def many(self, key: str) -> bool:
+        """Whether those of the slide `key` crashed so often lately that it is left alone."""
+        times = self._times.get(key)
+        if not times or len(times) < _MOST_CRASHES:
+            return False
+        return self._clock() - times[0] < _CRASHES_S
