@@ -17,24 +17,18 @@ import numpy as np
 from cytowatch.config import Config
 from cytowatch.formats.structure.tiff import Tiff, TiffError, main_page, misplaced
 from cytowatch.pyramid import copied, jpeg
-from cytowatch.pyramid.colours import LUMA, REFERENCE, rgb_of_lab, rgb_of_ycbcr, ycbcr_of_units
+from cytowatch.pyramid.colours import ycbcr_of_units
 from cytowatch.pyramid.complaints import heard, refuse_lost_of_jpeg
 from cytowatch.pyramid.copied import CopiedLevel
 from cytowatch.pyramid.meaning import (
     CIELAB,
-    DECODED,
     ICCLAB,
-    PALETTE,
-    SEPARATED,
-    WHITE_IS_ZERO,
-    YCBCR,
-    meaning,
 )
 from cytowatch.pyramid.pixels import Pixels, each
-from cytowatch.pyramid.readers.page_kinds import check_kind, photometric, rationals
+from cytowatch.pyramid.readers.page_colours import Colours
 from cytowatch.pyramid.refusals import check_memory, check_size, damaged
 from cytowatch.pyramid.regions import Opened, Scene
-from cytowatch.pyramid.samples import banded, inverted, spread, unmultiplied
+from cytowatch.pyramid.samples import banded
 from cytowatch.record.errors import ConversionError
 
 __all__ = ["Page", "open_page", "opened_file", "orientation", "profile", "told_of_pages"]
@@ -56,30 +50,11 @@ class Page:
         check_size(self.width, self.height, config, samples=int(page.samplesperpixel))
         self._planar = int(page.planarconfig or 1) == 2 and int(page.samplesperpixel) > 1
         self._stored = int(page.samplesperpixel)
-        kind = photometric(page)
-        self._means = meaning(kind, self._stored, tuple(page.extrasamples))
-        self._palette = page.colormap if kind == PALETTE else None
-        self._inverted = kind == WHITE_IS_ZERO
-        self._lab = kind in (CIELAB, ICCLAB)
-        self._ycbcr = kind == YCBCR and page.compression not in DECODED
-        self._chroma = tuple(page.subsampling or (2, 2)) if self._ycbcr else (1, 1)
-        self.cmyk = kind == SEPARATED
-        check_kind(page, kind, self._stored, self._means.colours)
-        colours = 3 if self._palette is not None else self._means.colours
-        self.samples = colours + (self._means.alpha is not None)
-        # tifffile makes it when it is used first, which must not be in several threads at a time.
-        page.decode  # noqa: B018
-        if page.dtype is None:
-            raise ConversionError("unsupported_samples", "its samples are of an unknown kind")
-        narrow = page.dtype == bool or self._palette is not None
-        self.dtype = np.dtype(np.uint8) if narrow else page.dtype
-        self.dtype = np.dtype(self.dtype).newbyteorder("=")
-        if self.dtype.kind not in "uif":
-            raise ConversionError("unsupported_samples", f"its samples are {self.dtype}")
-        whole = 8 * self.dtype.itemsize
-        self._bits = page.bitspersample if isinstance(page.bitspersample, int) else whole
-        self.done = tuple(self._said())
-        self._converted = bool(self.done) or self._inverted or self._means.premultiplied
+        self._colours = colours = Colours(page)
+        self._ycbcr = colours.ycbcr
+        self._chroma = tuple(page.subsampling or (2, 2)) if colours.ycbcr else (1, 1)
+        self.cmyk, self.samples, self.dtype = colours.cmyk, colours.samples, colours.dtype
+        self.done = colours.done
         self._tall = (
             int(page.tilelength) if page.is_tiled else int(page.rowsperstrip or self.height)
         )
@@ -115,7 +90,7 @@ class Page:
                 plane * down + row for row in (top // self._tall, -(-bottom // self._tall))
             )
             each(place, range(first * across, last * across), out_bytes=found.nbytes)
-        return banded(self._plain, found) if self._converted else found
+        return banded(self._colours.plain, found) if self._colours.converted else found
 
     def _place(self, found: Pixels, pixels: Pixels, plane: int, at: int, left: int) -> None:
         skip = max(0, -at)
@@ -220,65 +195,6 @@ class Page:
         )
         whole = level.tiles == len(counts) and max(counts) <= level.largest_tile_bytes
         return level if whole and copied.usable(level) else None
-
-    def _said(self) -> Iterator[str]:
-        """What has to be done to its samples."""
-        kept, stored = self._means.colours, self._stored
-        if self._palette is not None:
-            yield "its palette was expanded to RGB"
-        elif self.dtype in (np.uint8, np.uint16) and self._bits < 8 * self.dtype.itemsize:
-            yield f"its {self._bits}-bit samples were expanded to {8 * self.dtype.itemsize} bits"
-        if self._lab:
-            yield "converted from lab to sRGB"
-        if self._ycbcr:
-            yield "converted from YCbCr to RGB"
-        if stored > kept + (self._means.alpha is not None):
-            first = "first is" if kept == 1 else f"first {kept} are"
-            yield f"it has {stored} samples per pixel: the {first} the pyramid"
-
-    def _plain(self, pixels: Pixels) -> Pixels:
-        """Its colours as grey, RGB or inks, and its transparency if it has one."""
-        if pixels.dtype == np.bool_:
-            pixels = pixels.view(np.uint8)
-        colours = self._coloured(pixels[:, :, : self._means.colours])
-        place = self._means.alpha
-        if place is None:
-            return colours
-        alpha = pixels[:, :, place : place + 1]
-        if self._palette is not None:
-            alpha = (alpha >> max(0, self._bits - 8)).astype(np.uint8)
-        alpha = self._spread(alpha)
-        if self._means.premultiplied:
-            colours = self._divided(colours, alpha)
-        return np.concatenate([colours, alpha], axis=2)
-
-    def _divided(self, colours: Pixels, alpha: Pixels) -> Pixels:
-        """Colours that were multiplied by `alpha` as before; where white is zero, their darkness was."""
-        if not self._inverted:
-            return unmultiplied(colours, alpha)
-        bits = 8 * colours.dtype.itemsize
-        return inverted(unmultiplied(inverted(colours, bits), alpha), bits)
-
-    def _coloured(self, pixels: Pixels) -> Pixels:
-        if self._palette is not None:
-            wide = np.moveaxis(self._palette[:, pixels[:, :, 0].astype(np.intp)], 0, -1)
-            # Some writers put 8 bits where 16 are meant.
-            shift = 8 if self._palette.max() > 255 else 0
-            found: Pixels = (wide >> shift).astype(np.uint8)
-            return found
-        if self._inverted:
-            pixels = inverted(pixels, self._bits)
-        pixels = self._spread(pixels)
-        if self._lab:
-            return rgb_of_lab(pixels, icc=self._page.photometric == ICCLAB)
-        if self._ycbcr:
-            luma = rationals(self._page, 529, LUMA)
-            return rgb_of_ycbcr(pixels, luma, rationals(self._page, 532, REFERENCE))
-        return pixels
-
-    def _spread(self, pixels: Pixels) -> Pixels:
-        narrow = pixels.dtype in (np.uint8, np.uint16)
-        return spread(pixels, self._bits) if narrow else pixels
 
 
 @contextmanager
