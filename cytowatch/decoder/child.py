@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from cytowatch.config import Config
-from cytowatch.decoder import answers, unchanged, wire
+from cytowatch.decoder import answers, facts, unchanged, wire
 from cytowatch.decoder.ends import ChildCrashed, Stopped
 from cytowatch.decoder.pace import Pace
 from cytowatch.model import CheckRoom, Outcome, Progress
@@ -163,7 +163,7 @@ class Child:
             # Nothing was made: what is published already is verified.
             return outcome
         most = self._config.limits.archive_max_entries
-        answers.check(status, manifest, outcome, most_children=most)
+        facts.check(status, manifest, outcome, most_children=most)
         derived = out.parent / "derived"
         files = unchanged.with_hashes(
             status,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cytowatch.decoder import answers, unchanged
+from cytowatch.decoder import facts, unchanged
 from cytowatch.decoder.answers import ClaimedFaultError
 from cytowatch.decoder.decoding import Decoding
 from cytowatch.decoder.ends import Stopped
@@ -130,7 +130,7 @@ class Walk:
                 check_disk()
             raise
         most = settings.limits.archive_max_entries
-        answers.check(place.status, place.manifest, outcome, most_children=most)
+        facts.check(place.status, place.manifest, outcome, most_children=most)
         return outcome
 
     def _accept(self, place: Place, outcome: Outcome, began: float) -> Place:

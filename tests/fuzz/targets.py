@@ -21,7 +21,7 @@ import numpy as np
 from cytowatch import config, formats
 from cytowatch.archives import Budget, DamagedMember, tars, zips
 from cytowatch.config import keys
-from cytowatch.decoder import answers, wire
+from cytowatch.decoder import answers, facts, wire
 from cytowatch.formats import Probe, limits
 from cytowatch.formats.completeness import whole
 from cytowatch.formats.sets import groups
@@ -199,7 +199,7 @@ def _understood(said: dict[str, Any]) -> None:
     for status in ERROR_OF:
         try:
             outcome = answers.understood(status, said)
-            answers.check(status, _KNOWN, outcome, most_children=100)
+            facts.check(status, _KNOWN, outcome, most_children=100)
         except IngestError as error:
             assert reasons.of(error.reason)
             assert error.detail.isprintable()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cytowatch.decoder import answers
+from cytowatch.decoder import facts
 from cytowatch.formats.sets import groups
 from cytowatch.formats.sets.groups import Group
 from cytowatch.record import manifest, names, shape
@@ -109,4 +109,4 @@ def test_a_decoder_cannot_rename_what_was_dropped() -> None:
     for wrong in ({"dropped_as": "c"}, {"dropped_as_base64": "YQ=="}):
         rows = [{**row, **wrong} for row in found["files"]]
         with pytest.raises(IngestError, match="not the file that was received"):
-            answers._check_files(Status.DETECTING_FORMAT, found["files"], rows)
+            facts._check_files(Status.DETECTING_FORMAT, found["files"], rows)

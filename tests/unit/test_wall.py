@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from cytowatch.config.keys import Storage
-from cytowatch.decoder import answers, made, recorded, wire
+from cytowatch.decoder import answers, facts, made, recorded, wire
 from cytowatch.decoder.pace import Pace
 from cytowatch.durable import trees
 from cytowatch.engine import doubts
@@ -52,7 +52,7 @@ def converted(**more: Any) -> dict[str, Any]:
 
 def checked(status: Status, message: dict[str, Any], found: Manifest | None = None) -> Outcome:
     outcome = answers.understood(status, message)
-    answers.check(status, found or known(), outcome, most_children=3)
+    facts.check(status, found or known(), outcome, most_children=3)
     return outcome
 
 
