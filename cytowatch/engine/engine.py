@@ -1,12 +1,10 @@
-"""Scheduling: uploaded files onto a few threads, each of which owns one sandboxed child."""
+"""Scheduling: uploaded files onto a few threads, each of which owns one decoder process."""
 
 from __future__ import annotations
 
-import heapq
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import replace
 
@@ -16,21 +14,18 @@ from cytowatch.config.keys import Engine as Settings
 from cytowatch.decoder.ends import Stopped
 from cytowatch.durable import failpoints
 from cytowatch.engine.fair import FairQueue
+from cytowatch.engine.held_up import HeldUp
+from cytowatch.engine.spare import Spare
 from cytowatch.engine.treat import Treatment, give_up, treat
 from cytowatch.record.errors import TransientError
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.place import Place
 from cytowatch.record.status import Status
-from cytowatch.transitions.moves import Transitions
 from cytowatch.tree.pauses import Pauses
 
 __all__ = ["Engine", "workers"]
 
 _ON_A_CLUSTER = 32
-_FIRST_PAUSE_S = 2.0
-_LONGEST_PAUSE_S = 60.0
-#: So long every thread may be in one stage until a user who has nothing in work is given one more.
-_PATIENCE_S = 0.5
 
 
 def workers(settings: Settings) -> int:
@@ -50,32 +45,28 @@ class Engine:
         self,
         treatment: Treatment,
         *,
-        executor: Executor | None = None,
         count: int,
         wake: Callable[[], None],
     ) -> None:
         self._treatment = replace(treatment, between_stages=self._give_way)
-        self._executor = executor or threads.pool(count + 1, "worker")
+        self._executor = threads.pool(count + 1, "worker")
         self._wake = wake
         self._lock = threading.Lock()
         self._queue = FairQueue()
         self._known: set[UploadedFileId] = set()
         self._busy: dict[UploadedFileId, str] = {}
         self._mine = threading.local()
-        #: What each thread was given, and when it last came to the end of a stage (monotonic).
-        self._moved_at: dict[UploadedFileId, float] = {}
-        self._paused: list[tuple[float, str, UploadedFileId]] = []
-        self._pauses: dict[UploadedFileId, float] = {}
+        self._spare = Spare(count)
+        self._held_up = HeldUp()
         #: How often an unexpected error was met with each.
         self._defects: dict[UploadedFileId, int] = {}
         self._held_back = Pauses()
         self.count = count
-        #: Uploaded files that wait for the machine: id -> (why, detail).
-        self.waiting: dict[UploadedFileId, tuple[str, str]] = {}
 
     @property
-    def _moves(self) -> Transitions:
-        return self._treatment.transitions
+    def waiting(self) -> dict[UploadedFileId, tuple[str, str]]:
+        """Uploaded files that wait for the machine: id -> (why, detail)."""
+        return self._held_up.reasons
 
     def reconfigure(self, config: Config) -> None:
         """What begins from now on is treated by `config`."""
@@ -108,12 +99,10 @@ class Engine:
     def next_due(self) -> float | None:
         """When what waits for the machine or for a thread may go on, on the monotonic clock."""
         with self._lock:
-            times = [self._paused[0][0]] if self._paused else []
+            times = [self._held_up.next_at()]
             if self._queue.waiting_for(self._may_be_helped):
-                held_up_at = max(self._moved_at.values(), default=0.0) + _PATIENCE_S
-                # Once they are, help comes with this turn, or what it takes is not there.
-                times += [held_up_at] if held_up_at > self._moves.monotonic() else []
-            return min(times, default=None)
+                times.append(self._spare.needed_at(self._treatment.transitions.monotonic()))
+            return min((one for one in times if one is not None), default=None)
 
     def hold(self, pauses: Pauses) -> None:
         """From now on begin nothing of those that `pauses` covers."""
@@ -128,28 +117,20 @@ class Engine:
     def start_some(self, now: float) -> None:
         """Give free threads their next uploaded file."""
         with self._lock:
-            while self._paused and self._paused[0][0] <= now:
-                _, user, id_ = heapq.heappop(self._paused)
+            for user, id_ in self._held_up.due(now):
                 self._queue.put(user, id_, self._size_bytes(id_))
             covers = self._held_back.covers
             free = len(self._queue) - self._queue.waiting_for(covers)
             for _ in range(min(free, self.count - len(self._busy))):
                 self._start(*self._queue.take(covers), now)
-            if self._are_held_up(now):
+            if self._spare.is_needed(now):
                 with suppress(IndexError):
                     self._start(*self._take_for_the_unserved(), now)
 
     def _start(self, user: str, id_: UploadedFileId, now: float) -> None:
-        self._busy[id_], self._moved_at[id_] = user, now
+        self._busy[id_] = user
+        self._spare.moved(id_, now)
         self._executor.submit(self._serve, user, id_)
-
-    def _are_held_up(self, now: float) -> bool:
-        """Whether all threads but the one that is spare have been in one stage each for long.
-
-        What hangs, or takes hours, would else keep everybody waiting who has dropped one slide.
-        """
-        moved = self._moved_at.values()
-        return len(moved) <= self.count and all(now - at >= _PATIENCE_S for at in moved)
 
     def _may_be_helped(self, user: str) -> bool:
         """Whether `user` has nothing in work, and is not held back."""
@@ -170,7 +151,7 @@ class Engine:
         another one has dropped. The file that gives way keeps its child, and is not given way in.
         """
         with self._lock:
-            self._moved_at[self._mine.given] = self._moves.monotonic()
+            self._spare.moved(self._mine.given, self._treatment.transitions.monotonic())
             if not self._mine.gives_way:
                 return
             try:
@@ -197,21 +178,17 @@ class Engine:
             pause = self._unexpected(id_, error)
         if pause is not None and self.waiting.get(id_, ("", ""))[0] != pause.why:
             with aside.fence("uploaded_file", id_):
-                self._moves.observer.held_up(id_, pause.why, pause.detail)
+                self._treatment.transitions.observer.held_up(id_, pause.why, pause.detail)
         with self._lock:
             self._busy.pop(id_, None)
-            self._moved_at.pop(id_, None)
+            self._spare.ended(id_)
             if pause is None or self._treatment.stop.is_set():
                 self._known.discard(id_)
-                self._pauses.pop(id_, None)
                 self._defects.pop(id_, None)
-                self.waiting.pop(id_, None)
-                self._hurry(("disk", "duplicate"))
+                self._held_up.forget(id_)
+                self._held_up.hurry(("disk", "duplicate"), self._treatment.transitions.monotonic())
             else:
-                seconds = min(_LONGEST_PAUSE_S, self._pauses.get(id_, _FIRST_PAUSE_S / 2) * 2)
-                self._pauses[id_] = seconds
-                self.waiting[id_] = (pause.why, pause.detail)
-                heapq.heappush(self._paused, (self._moves.monotonic() + seconds, user, id_))
+                self._held_up.put(user, id_, pause, self._treatment.transitions.monotonic())
         self._wake()
 
     def _submit_members(self, place: Place | None) -> None:
@@ -224,10 +201,10 @@ class Engine:
     def _unexpected(self, id_: UploadedFileId, error: BaseException) -> TransientError | None:
         """Report a defect; `id_` is tried again, and ends as an error after `max_attempts` of them."""
         with aside.fence("uploaded_file", id_):
-            self._moves.observer.unforeseen(id_, error)
+            self._treatment.transitions.observer.unforeseen(id_, error)
         said = outside.text(f"{type(error).__name__}: {error}")
         self._defects[id_] = self._defects.get(id_, 0) + 1
-        if self._defects[id_] >= self._moves.config.engine.max_attempts:
+        if self._defects[id_] >= self._treatment.transitions.config.engine.max_attempts:
             with aside.fence("uploaded_file", id_) as giving_up:
                 give_up(self._treatment, id_, said)
             if not giving_up.failed:
@@ -237,17 +214,8 @@ class Engine:
     def _size_bytes(self, id_: UploadedFileId) -> int:
         """How large `id_` is; what cannot be looked up is taken for small."""
         with aside.fence("row", id_):
-            return self._moves.index.size_bytes(id_)
+            return self._treatment.transitions.index.size_bytes(id_)
         return 0
-
-    def _hurry(self, reasons: tuple[str, ...]) -> None:
-        """One is done: what waits for that may go on now."""
-        now = self._moves.monotonic()
-        self._paused = [
-            (min(due, now) if self.waiting.get(id_, ("", ""))[0] in reasons else due, user, id_)
-            for due, user, id_ in self._paused
-        ]
-        heapq.heapify(self._paused)
 
     def stop(self) -> None:
         """Wait until every thread has put down what it held; `Treatment.stop` must be set."""
