@@ -1,21 +1,19 @@
-"""What happens to uploaded files, told to metrics, logs and the live view. Safe from any thread."""
+"""What happens to uploaded files: counted, and reported to metrics and logs. Safe from any thread."""
 
 from __future__ import annotations
 
-import os
 import threading
 import traceback
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from cytowatch import aside
 from cytowatch.lifecycle.delays import Delays
-from cytowatch.observe import arriving, drops, logs, reports, returned
-from cytowatch.observe.drops import Drops
-from cytowatch.observe.feedback import Note
+from cytowatch.lifecycle.lately import Lately
+from cytowatch.observe import logs, reports
 from cytowatch.observe.metrics import Metrics
 from cytowatch.record import manifest
 from cytowatch.record.entries import Manifest
@@ -38,16 +36,13 @@ class Ledger:
         self._metrics = metrics
         self._defects = defects
         self._index = index
-        self._status_for = status_for
+        #: What people are shown of them.
+        self.lately = Lately(index, keep_for=status_for)
         self._log = log
         self._lock = threading.Lock()
         self._counts: Counter[Status] = Counter()
-        self._in_work: dict[str, tuple[Place, float]] = {}
         self._changed = True
-        self._drops = Drops(keep_for=status_for)
         self._delays = Delays()
-        #: The notes of what was handed back, as it lies in the inboxes.
-        self._returned: dict[str, Note] = {}
         #: How many uploaded files of this run ended in an error.
         self.errors = 0
         #: How many archives of this run were unpacked with members lost.
@@ -55,70 +50,16 @@ class Ledger:
 
     def count_tree(self, spool: Spool, now: datetime) -> None:
         """Take the counts, and what has ended lately, from the index, which agrees with the tree."""
-        since = manifest.utc(now - self._status_for)
+        self.lately.take_up(spool, now)
         with self._lock:
             self._counts.update(self._index.counts())
-            for row in self._index.ended_since(since):
-                folder = (
-                    spool.stage(row.status) if row.status.is_error else spool.storage / row.user
-                )
-                self._take_note(spool, row.status, folder / row.id)
-            self._take_notes_of_what_they_came_in(spool)
             self._publish()
-
-    def _take_note(self, spool: Spool, status: Status | None, path: Path) -> None:
-        which = os.fspath(path.relative_to(spool.root))
-        try:
-            with aside.fence("uploaded_file", which, but=(FileNotFoundError,)):
-                found = manifest.read(path)
-                self._remember(status or manifest.status_of(found), found)
-        except FileNotFoundError:
-            # It was removed.
-            aside.clear("uploaded_file", which)
-
-    def _take_notes_of_what_they_came_in(self, spool: Spool) -> None:
-        """Of archives that ended long ago, and folders that are open, whose members ended lately."""
-        for user, id_ in self._drops.without_their_root():
-            found = spool.find(UploadedFileId(id_))
-            status, path = found or (None, spool.storage / user / id_)
-            self._take_note(spool, status, path)
-
-    def again(self, spool: Spool) -> None:
-        """Look once more at what had ended lately, and could not be read."""
-        status_of = {status.directory: status for status in STAGE_STATUSES}
-        for one in aside.all_of("uploaded_file"):
-            top, _, rest = one.which.partition("/")
-            if top not in ("storage", "stages") or not aside.may_try("uploaded_file", one.which):
-                continue
-            status = status_of[rest.partition("/")[0]] if top == "stages" else None
-            self._take_note(spool, status, spool.root / one.which)
-
-    def _remember(self, status: Status, found: Manifest) -> None:
-        """For `notes`: what is in work, and what ended lately."""
-        self._drops.put(found["root_id"], drops.seen(found, status, same_as=self._first_of(found)))
-
-    def _first_of(self, found: Manifest) -> str | None:
-        """The earlier one of the same content, as a technician knows it."""
-        if found["duplicate_of"] is None:
-            return None
-        rows = self._index.select(ids=[found["duplicate_of"]])
-        return (
-            f"{rows[0].name} of {rows[0].received_at[:10]}" if rows else "a slide that was removed"
-        )
-
-    def notes(self, now: datetime, waiting: Sequence[Mapping[str, Any]] = ()) -> dict[str, Note]:
-        """What those see who have only the share: by id what is in work or ended lately, by path what waits."""
-        with self._lock:
-            self._drops.expire(now)
-            inside = arriving.notes(waiting, self._drops)
-            return {**self._drops.notes(), **inside, **self._returned}
 
     def look_for_returned(self, spool: Spool, now: datetime) -> None:
         """Take note of what was handed back lately, and of the texts beside it that are gone."""
-        found = dict(returned.notes(spool.inbox, since=now - self._status_for))
-        with self._lock:
-            self._changed |= found != self._returned
-            self._returned = found
+        if self.lately.look_for_returned(spool, now):
+            with self._lock:
+                self._changed = True
 
     def left(self, status: Status, id_: str) -> None:
         """One that was finished in `status` was removed, handed back or sent back."""
@@ -127,7 +68,7 @@ class Ledger:
             aside.clear(where, id_)
         with self._lock:
             self._counts[status] -= 1
-            self._drops.forget(id_)
+            self.lately.forget(id_)
             self._publish()
 
     def arrived(self, ids: Sequence[UploadedFileId], status: Status = Status.UPLOADED) -> None:
@@ -151,12 +92,7 @@ class Ledger:
             if not (before.status is Status.UPLOADED and is_folder(found)):
                 self._counts[before.status] -= 1
             self._counts[after.status] += 1
-            if after.status.is_final:
-                self._in_work.pop(found["id"], None)
-            else:
-                self._in_work[found["id"]] = (after, 0.0)
-            with aside.fence("note", found["id"], clears=False):
-                self._remember(after.status, found)
+            self.lately.entered(after)
             # The images of a dropped folder were reported one by one, as they were claimed.
             if after.status is Status.EXTRACTED and not is_folder(found):
                 self._counts[Status.UPLOADED] += len(found["children"])
@@ -207,9 +143,7 @@ class Ledger:
 
     def progressed(self, place: Place, share: float) -> None:
         """The stage of `place` is done to `share`."""
-        with self._lock:
-            self._in_work[place.manifest["id"]] = (place, share)
-            self._drops.progressed(place.manifest["id"], share)
+        self.lately.progressed(place, share)
 
     def crashed(self, place: Place, signal: str) -> None:
         """The child that treated `place` died of `signal`."""
@@ -237,18 +171,6 @@ class Ledger:
     def held_up(self, id_: UploadedFileId, why: str, detail: str) -> None:
         """A fault of the machine makes `id_` wait; it goes on by itself."""
         self._log.warning("held_up", id=id_, why=why, detail=detail)
-
-    def progress(self) -> dict[str, Any]:
-        """What is in work, by id, ready for JSON."""
-        with self._lock:
-            return {
-                id_: {
-                    "status": place.status.name,
-                    "share": round(share, 3),
-                    "since": place.manifest["history"][-1]["at"],
-                }
-                for id_, (place, share) in self._in_work.items()
-            }
 
     def set_ages(self, now: datetime) -> None:
         """The age of the oldest uploaded file in each stage, in seconds."""

@@ -39,7 +39,7 @@ class Looking:
         self.listening.look_for_unwatched(now, time.monotonic)
         do = parts.duties.do
         do("indexing", parts.indexing.look, None)
-        do("indexing again", partial(parts.ledger.again, parts.spool), None)
+        do("indexing again", partial(parts.ledger.lately.again, parts.spool), None)
         do("missing", partial(parts.indexing.look_for_vanished, now), None)
 
     def go_on(self, now: float) -> float | None:

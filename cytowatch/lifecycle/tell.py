@@ -98,7 +98,7 @@ class Teller:
         waiting = parts.intake.waiting(now)
         live = self._live(waiting)
         if parts.ledger.take_changed() or live != self._told or force:
-            notes = parts.ledger.notes(clock.now(), [*waiting, *parts.intake.left(now)])
+            notes = parts.ledger.lately.notes(clock.now(), [*waiting, *parts.intake.left(now)])
             # A fault on the share holds up no slide, nor do many notes.
             until = math.inf if force else time.monotonic() + _NOTES_S
             parts.duties.do("feedback", partial(parts.notes.show, notes, until=until), None)
@@ -113,7 +113,7 @@ class Teller:
         return {
             "pid": os.getpid(),
             "version": __version__,
-            "progress": parts.ledger.progress(),
+            "progress": parts.ledger.lately.in_work(),
             "held_up": {
                 id_: {"why": why, "detail": detail}
                 for id_, (why, detail) in list(parts.engine.waiting.items())

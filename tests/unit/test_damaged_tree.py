@@ -99,7 +99,7 @@ def test_all_go_on_to_the_others(kind: str, place: str, spool: Spool) -> None:
     assert [one.which for one in aside.all_of("row")] == [BAD]
     told = ledger(index, spool)
     told.count_tree(spool, NOW)
-    assert (SOUND in told.notes(NOW)) is PLACES[place].is_final
+    assert (SOUND in told.lately.notes(NOW)) is PLACES[place].is_final
     entries = [entry for row in rows.values() if (entry := find.entry(spool, row))]
     shown = "\n".join(list_lines(sorted(entries, key=lambda one: one.manifest["id"]), None, NOW))
     assert SOUND in shown

@@ -71,8 +71,8 @@ NEED_NONE = {
         admin._links admin.broken cli._refused cli.hooks_ lifecycle.Work.collect_all lifecycle.take_up
         lifecycle.Presence.is_there hooks.Courier.idle inbox.Intake.claim_due inbox.Rooms._some_of
         inbox.Rooms.take_up inbox.Sweep._look inbox.Sweep._look_on inbox.Sweep.go_on inbox._inside inbox.scan
-        inbox.steps lifecycle.Ledger._take_notes_of_what_they_came_in lifecycle.Ledger.again
-        lifecycle.Ledger.count_tree lifecycle.status_page observe.Drops.without_their_root
+        inbox.steps lifecycle.Lately._take_notes_of_what_they_came_in lifecycle.Lately.again
+        lifecycle.Lately.take_up lifecycle.status_page observe.Drops.without_their_root
         tree.Reconciling._look_at
         tree.Reconciling._stages tree.Reconciling._storage tree.Reconciling._unread tree.Reconciling.again tree.Reconciling.look tree.entries
     """,
@@ -130,7 +130,7 @@ NEED_NONE = {
     """,
     "records of this process: numbers, ids and paths that were checked when they were made": """
         daemon._Daemon._due_at lifecycle.Listening.feel_pulse lifecycle.Work.mend lifecycle.Teller._live
-        engine.Contents.release engine.Engine._are_held_up engine.Engine._hurry engine.Engine.start_some engine.FairQueue.take
+        engine.Contents.release engine.Spare.is_needed engine.HeldUp.due engine.HeldUp.hurry engine.Engine.start_some engine.FairQueue.take
         engine.FairQueue.waiting_for hooks.Courier.start hooks.Courier.stop inbox.Dropped._left_in
         inbox.Dropped.any_to_finish inbox.Dropped.next_at inbox.Dropped.times inbox.Folders.adopt
         inbox.Gatherer.forget inbox.Later.put_room_aside inbox.Later.hold inbox.Claims.keep_folders_open inbox.Intake.idle
@@ -139,7 +139,7 @@ NEED_NONE = {
         inbox.Settler.next_due inbox.Settler.tracks inbox.Sweep._heed_hints inbox.Sweep._mark inbox.Sweep.begin
         inbox.Turns._take inbox.Watcher.alive inbox.Watcher.start inbox.Watcher.unwatched inbox._watches
         inbox.counts inbox.left inbox.listed lifecycle.Asked.forget_wakeups lifecycle.Delays.after_s lifecycle.Delays.claimed lifecycle.Asked.signals
-        lifecycle.Estimates.forget_all_but lifecycle.Indexing.look_for_vanished lifecycle.Ledger.progress
+        lifecycle.Estimates.forget_all_but lifecycle.Indexing.look_for_vanished lifecycle.Lately.in_work
         lifecycle.Delays.after_s lifecycle.Delays.claimed lifecycle.Duties._defect lifecycle.Duties.hear_others lifecycle.Rates.bytes_per_s
         lifecycle.Rates.forget_all_but lifecycle.Waiting.pause lifecycle._ended lifecycle._pixels
         observe.Health.clear observe.Metrics._zero observe.Metrics.set_files observe.Metrics.set_oldest

@@ -113,14 +113,14 @@ def _(spool: Spool) -> set[str]:
     return {entry.manifest["id"] for entry in find.entries(spool)}
 
 
-@loop("lifecycle.counts.Ledger._take_note")
+@loop("lifecycle.lately.Lately._take_note")
 def _(spool: Spool) -> set[str]:
     both(spool, Status.DEPLOYED)
     index = Index(spool, memory=True)
     index.reconcile()
     told = ledger(index, spool)
     told.count_tree(spool, NOW)
-    return set(told.notes(NOW))
+    return set(told.lately.notes(NOW))
 
 
 @loop("observe.drops.Drops.notes")
@@ -133,7 +133,7 @@ def _(spool: Spool) -> set[str]:
         after = Place(status=Status.CONVERTING, path=path, manifest=found)
         told.entered(before, after, 1.0)
         told.progressed(after, 0.5)
-    return set(told.notes(NOW))
+    return set(told.lately.notes(NOW))
 
 
 def waiting(path: str) -> dict[str, object]:
@@ -146,11 +146,11 @@ def waiting(path: str) -> dict[str, object]:
 @loop("observe.arriving.notes", "ann/b.svs")
 def _(spool: Spool) -> set[str]:
     rows = [waiting(f"ann/{name}.svs") for name in "ab"]
-    there = ledger(Index(spool, memory=True), spool).notes(NOW, rows)
+    there = ledger(Index(spool, memory=True), spool).lately.notes(NOW, rows)
     return {id_ for path, id_ in (("ann/a.svs", SOUND), ("ann/b.svs", BAD)) if path in there}
 
 
-@loop("lifecycle.counts.Ledger.entered", still=True)
+@loop("lifecycle.lately.Lately.entered", still=True)
 def _(spool: Spool) -> set[str]:
     index = Index(spool, memory=True)
     moves = Transitions(
