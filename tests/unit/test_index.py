@@ -7,14 +7,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from hypothesis.strategies import booleans, integers, sampled_from
+from hypothesis.strategies import booleans, integers, lists, sampled_from, sets, text, tuples
 
 from cytowatch.record import manifest
 from cytowatch.record.entries import ErrorEntry, FileEntry, Manifest
 from cytowatch.record.place import Place
 from cytowatch.record.status import FOLLOWERS, Status
+from cytowatch.tree.index import named
 from cytowatch.tree.index.index import Index
 from cytowatch.tree.spool import Spool
 
@@ -244,4 +245,57 @@ def test_the_first_of_some_content(spool: Spool) -> None:
     spool.discard(spool.storage / "ann" / first)
     index.look([first])
     assert index.first("ann", key) not in (first, None)
+    index.close()
+
+
+LETTERS = "aAbB9_%\"'*- äÄ試\x00"
+
+
+@given(
+    names=lists(text(LETTERS, max_size=9), min_size=1, max_size=12),
+    again=lists(tuples(integers(0, 11), text(LETTERS, max_size=9)), max_size=6),
+    gone=sets(integers(0, 11), max_size=3),
+    wanted=text(LETTERS, min_size=1, max_size=5),
+    trigrams=booleans(),
+)
+def test_a_search_finds_every_name_that_holds_the_letters(
+    names: list[str], again: list[tuple[int, str]], gone: set[int], wanted: str, trigrams: bool
+) -> None:
+    """Anywhere in it, after renames and removals, and by an SQLite without trigrams too."""
+    with tempfile.TemporaryDirectory() as folder:
+        index = Index(Spool.create(Path(folder) / "root"), memory=True)
+        index.reconcile()
+        assert index._database
+        if not trigrams:
+            for kind, name in [("TRIGGER", "more"), ("TRIGGER", "fewer"), ("TRIGGER", "other")]:
+                index._database.execute(f"DROP {kind} named_{name}")
+            index._database.execute("DROP TABLE named")
+        told = dict(enumerate(names))
+        for number, name in [*told.items(), *again]:
+            if number in told:
+                told[number] = name
+                found = uploaded(number)
+                found["name"] = name
+                index.put(found, Status.UPLOADED)
+        for number in gone & set(told):
+            index.look([uploaded(number)["id"]])
+            del told[number]
+        # SQLite folds the case of ASCII only, and ends a text at a NUL.
+        folded = str.maketrans("AB", "ab")
+        wanted = wanted.translate(folded)
+        right = {n for n, name in told.items() if wanted in name.translate(folded)}
+        seen = {int(row.id.split("-a")[1][:3]) for row in index.select(name_has=wanted)}
+        assert index.fault is None
+        assert seen == right
+        index.close()
+
+
+def test_a_rare_name_is_not_looked_for_in_every_row(spool: Spool) -> None:
+    """SQLite's own plan says so."""
+    index = deployed(spool, 3)
+    holds, values = named.condition(index._ask, "slide 2")
+    plan = index._ask(
+        f"EXPLAIN QUERY PLAN SELECT id FROM uploaded WHERE {holds} ORDER BY id DESC", values
+    )
+    assert not [row for row in plan if row[3].startswith("SCAN uploaded")], plan
     index.close()

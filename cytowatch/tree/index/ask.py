@@ -11,6 +11,7 @@ from typing import Any
 from cytowatch.outside import LARGEST
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import STAGE_STATUSES, Status
+from cytowatch.tree.index import named
 from cytowatch.tree.index.rows import COLUMNS, OF_ROW, SORTS, Row, marks
 
 __all__ = ["Questions"]
@@ -105,8 +106,9 @@ class Questions(ABC):
             tests.append(f"{column} IN ({marks(several)})")
             values += several
         if name_has is not None:
-            tests.append("instr(lower(name), lower(?)) > 0")
-            values.append(name_has)
+            holds, letters = named.condition(self._ask, name_has)
+            tests.append(holds)
+            values += letters
         # Ids sort by time, so with a day to spare they narrow a search that received_at decides.
         if since is not None:
             tests.append("received_at >= ? AND id >= ?")

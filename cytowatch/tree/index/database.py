@@ -6,25 +6,25 @@ import os
 import sqlite3
 import stat
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from cytowatch import durable
-from cytowatch.tree.index import missing
+from cytowatch.tree.index import missing, named
 from cytowatch.tree.spool import Spool
 
 __all__ = ["Database"]
 
 #: Another version is deleted and made again.
-_VERSION = 4
+_VERSION = 5
 _SCHEMA = """
 CREATE TABLE uploaded (
     id TEXT PRIMARY KEY, parent_id TEXT, user TEXT, name TEXT, status TEXT, format TEXT,
     size_bytes INTEGER, received_at TEXT, changed_at TEXT, reason TEXT, content TEXT,
     duplicate_of TEXT, short TEXT
-) WITHOUT ROWID;
+);
 CREATE INDEX by_status ON uploaded (status, id);
 CREATE INDEX by_user ON uploaded (user, id);
 CREATE INDEX by_parent ON uploaded (parent_id) WHERE parent_id IS NOT NULL;
@@ -128,9 +128,11 @@ class Database:
             else:
                 path.unlink(missing_ok=True)
         self._database = self._connected()
-        self._database.executescript(
-            f"BEGIN; {_SCHEMA} {missing.SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;"
-        )
+        with self._transaction():
+            for statement in [*_statements(_SCHEMA), *_statements(missing.SCHEMA)]:
+                self._database.execute(statement)
+            named.create(self._database)
+            self._database.execute(f"PRAGMA user_version = {_VERSION}")
 
     def _keep_what_was(self) -> None:
         """Keep an index that is made again beside the new one, which takes over what is missing."""
@@ -176,6 +178,16 @@ class Database:
             if self._database is not None:
                 self._database.close()
         self._database = None
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The statements of `script` one by one: SQLite's own way to run one ends the transaction first."""
+    begun = ""
+    for line in script.splitlines(keepends=True):
+        begun += line
+        if sqlite3.complete_statement(begun):
+            yield begun
+            begun = ""
 
 
 class _Guard:
