@@ -72,8 +72,9 @@ cytowatch cannot detect the following before a file is decoded or unpacked:
 - zeros in the middle of uncompressed pixels (BMP, PNM, plain TIFF and CZI, data of MRXS in BMP or PNG), because they are
   black pixels as well. Zeros up to the end of the file are detected if they start in the middle of a row, under a row that is not black;
 - less than a disk block (4 KiB) that is missing at the end of such pixels, if it was filled with zeros;
-- zeros in a JPEG whose tables allow flat pixels there (progressive, optimised, lossless), if the blocks of its scan need as many
-  and the decoder does not complain; fewer than 2,304 zeros in a Zstandard block that does not compress, fewer than 2,048 in JPEG-XR, and
+- zeros in a JPEG whose tables allow flat pixels there (progressive, optimised), if they happen to make exactly as many blocks as what
+  they replace. In the scan of a progressive JPEG that only refines the brightness of blocks they always do, and change it by one step;
+- fewer than 2,304 zeros in a Zstandard block that does not compress, fewer than 2,048 in JPEG-XR, and
   fewer zeros in a JPEG 2000 than a tile has packets;
 - runs of fewer than 512 zeros, and missing bytes that other bytes replace;
 - a truncated tar.gz whose last four bytes happen to be a multiple of 512, and damage in it;

@@ -15,7 +15,15 @@ from cytowatch.pyramid import jpeg
 from cytowatch.record.errors import ConversionError
 from cytowatch.record.quoting import quoting
 
-__all__ = ["first_line", "heard", "noted", "raised", "refuse_lost", "refuse_lost_of_jpeg"]
+__all__ = [
+    "first_line",
+    "heard",
+    "noted",
+    "raised",
+    "refuse_lost",
+    "refuse_lost_of_jpeg",
+    "said_of_jpeg",
+]
 
 #: Decoders say these of pixels that are not there; no second reader has them either.
 _LOST = re.compile(
@@ -106,14 +114,14 @@ def refuse_lost_of_jpeg(stream: bytes) -> None:
     if without.endswith(b"\xff"):
         # It is a code, and no marker, by the zero after it.
         without += b"\0"
-    said = _said_of_jpeg(without)
+    said = said_of_jpeg(without)
     # A flat picture can end in zeros, and needs each; what was overwritten by them has too many or too few.
-    if said and without != body and not _said_of_jpeg(body) and _said_of_jpeg(body[:-1]):
+    if said and without != body and not said_of_jpeg(body) and said_of_jpeg(body[:-1]):
         return
     refuse_lost(said)
 
 
-def _said_of_jpeg(body: bytes) -> str:
+def said_of_jpeg(body: bytes) -> str:
     """What libjpeg says of a JPEG without its end; at an eighth of its size it reads all codes too."""
     # libvips leaves out a last row of blocks that makes less than a pixel.
     shrink = 8 if jpeg.height(body) % 8 == 0 else 1

@@ -13,8 +13,9 @@ import pyvips
 
 from cytowatch import formats
 from cytowatch.formats.completeness import arrival
+from cytowatch.formats.completeness.judging import Doubt
 from cytowatch.model import SCRATCH, Outcome, UploadedFile
-from cytowatch.pyramid import source, verify
+from cytowatch.pyramid import flat, verify
 from cytowatch.pyramid.derive import Written, write
 from cytowatch.pyramid.encode import writer
 from cytowatch.pyramid.pixels import Pixels
@@ -47,12 +48,10 @@ def _convert(file: UploadedFile) -> Outcome:
             written, reader, done, pictures = write(file)
         except ConversionError:
             # Bytes that never came are the cause, and not what the decoder makes of their lack.
-            hashing.result()
+            _check_zeros(hashing.result()[1])
             raise
-        digests, doubt = hashing.result()
-    if doubt is not None and any(one.startswith(source.COMPLAINED) for one in done):
-        # Zeros that are flat pixels are all the decoder's own; these gave it something to say.
-        raise _incomplete(doubt)
+        digests, doubts = hashing.result()
+    _check_zeros(doubts)
     thumbnail = f"{file.out}/thumbnail.jpg"
     writer.write_thumbnail(_small_level(written[0]), thumbnail)
     rows = [
@@ -121,8 +120,8 @@ def _is_vendors(id_: str) -> bool:
     return row.native and not row.else_derived
 
 
-def _hashes(file: UploadedFile) -> tuple[dict[str, str], str | None]:
-    """The hash of each source by its path, unless it is known already; and what may be missing.
+def _hashes(file: UploadedFile) -> tuple[dict[str, str], dict[str, tuple[Doubt, ...]]]:
+    """The hash of each source by its path, unless it is known already; and zeros that may be its pixels.
 
     Raises
     ------
@@ -130,7 +129,7 @@ def _hashes(file: UploadedFile) -> tuple[dict[str, str], str | None]:
         `incomplete`: bytes of it never came, no matter what a decoder made of them.
     """
     digests: dict[str, str] = {}
-    doubt: str | None = None
+    doubts: dict[str, tuple[Doubt, ...]] = {}
     for row in file.manifest["files"]:
         path, known = row["path"], row["sha256"]
         watch = arrival.watch(path)
@@ -141,8 +140,23 @@ def _hashes(file: UploadedFile) -> tuple[dict[str, str], str | None]:
         named = f"{path.removeprefix('source/')}: " if len(file.manifest["files"]) > 1 else ""
         if found.lacks is not None:
             raise _incomplete(f"{named}{found.lacks}")
-        doubt = doubt or (f"{named}{found.doubt}" if found.doubt is not None else None)
-    return digests, doubt
+        doubts[path] = found.doubts
+    return digests, doubts
+
+
+def _check_zeros(doubts: dict[str, tuple[Doubt, ...]]) -> None:
+    """Zeros that are flat pixels are all needed by the decoder, and give it nothing to say.
+
+    Raises
+    ------
+    ConversionError
+        `incomplete`: some are not.
+    """
+    for path, some in doubts.items():
+        found = flat.first_gap(path, some) if some else None
+        if found is not None:
+            named = f"{path.removeprefix('source/')}: " if len(doubts) > 1 else ""
+            raise _incomplete(f"{named}{found}")
 
 
 def _incomplete(what: str) -> ConversionError:

@@ -27,7 +27,7 @@ from cytowatch.formats.doubles import has_zip_behind
 from cytowatch.formats.marks import levels
 from cytowatch.formats.structure.tiff import main_page
 from cytowatch.model import Outcome, UploadedFile
-from cytowatch.pyramid import native, verify
+from cytowatch.pyramid import flat, native, verify
 from cytowatch.pyramid.meaning import is_odd
 from cytowatch.record import lacking
 from cytowatch.record.entries import FileEntry, FormatEntry
@@ -119,7 +119,7 @@ def _as_native(
         # Bytes that never came are the cause, and not what OpenSlide makes of their lack.
         watches = watches_of(file, native=True)
         _hashed(file, watches)
-        arrived(file, watches)
+        arrived(file, watches, flat.first_gap)
     if derived is not None:
         refusal = derived
     elif not found.else_derived:
@@ -147,12 +147,12 @@ def _looked_through(file: UploadedFile, status: Status, *, native: bool) -> dict
     ours = all(owner.is_ours(os.stat(row["path"])) for row in file.manifest["files"])
     if not later or settings.duplicates != "keep" or not ours:
         changes = _hashed(file, watches)
-        return {**changes, "warnings": arrived(file, watches)}
+        return {**changes, "warnings": arrived(file, watches, flat.first_gap)}
     if status is Status.DEPLOYING:
         # It is hashed when it is published already; what a viewer would meet is looked at now.
         for watch in watches.values():
             watch.look()
-        arrived(file, watches)
+        arrived(file, watches, flat.first_gap)
     return {}
 
 

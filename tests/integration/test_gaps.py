@@ -8,6 +8,7 @@ that were written.
 
 from __future__ import annotations
 
+import random
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -208,3 +209,42 @@ def test_no_success_with_wrong_pixels(row: Row, place: Path) -> None:
                 wrong.append((begin, end, hole))
     assert wrong == []
     assert incomplete >= PLACES // 4 if len(data) > BLOCK * PLACES else incomplete > 0
+
+
+def _mostly_white(folder: Path, *, optimize: bool = False, progressive: bool = False) -> None:
+    """A scan of a slide with little tissue: zeros are flat pixels by its tables, in most of its blocks."""
+    width, height = 1200, 800
+    y, x = np.mgrid[0:height, 0:width]
+    tissue = np.sin(x / 71) * np.cos(y / 53) + np.sin(x / 29 + y / 37) > 1.55
+    noise = np.random.default_rng(1).integers(0, 90, (height, width, 3))
+    pixels = np.where(tissue[:, :, np.newaxis], 120 + noise, 244).astype(np.uint8)
+    options = {"optimize": optimize, "progressive": progressive}
+    Image.fromarray(pixels).save(folder / "a", "JPEG", quality=85, **options)
+
+
+@pytest.mark.parametrize("coding", ["optimize", "progressive"])
+def test_zeros_in_place_of_codes_are_no_flat_pixels(
+    coding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Short runs at random places of a JPEG whose tables allow so many zeros: each is a gap, or changes nothing."""
+    pyvips.cache_set_max(0)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "source").mkdir()
+    _mostly_white(tmp_path / "source", **{coding: True})
+    right = pixels(tmp_path)
+    [file] = (tmp_path / "source").iterdir()
+    data = file.read_bytes()
+    rng = random.Random(1)
+    wrong = []
+    for _ in range(12):
+        begin = rng.randrange(1000, len(data) - 5000)
+        end = begin + rng.randrange(512, 2048)
+        _put(file, data, begin, end, hole=False)
+        try:
+            made = pixels(tmp_path)
+        except IngestError as error:
+            assert error.reason == "incomplete"
+            continue
+        if not np.array_equal(made[0], right[0]):
+            wrong.append((begin, end))
+    assert wrong == []

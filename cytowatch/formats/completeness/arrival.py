@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from cytowatch.formats.base import Probe
 from cytowatch.formats.completeness import judging, parts, starts
 from cytowatch.formats.completeness.gaps import ZeroRuns
+from cytowatch.formats.completeness.judging import Doubt
 from cytowatch.formats.completeness.parts import Packing, Part
 from cytowatch.formats.completeness.starts import Starts
 from cytowatch.formats.structure import mirax
@@ -29,11 +30,11 @@ _LARGEST_INI = 1 << 20
 class Arrival:
     """What is to be said of one file: what it `lacks`, what is `damaged`, which pictures are `blank`.
 
-    In `doubt` it lacks something if a decoder has anything to say of it.
+    Whether it lacks something at its `doubts`, a decoder tells.
     """
 
     lacks: str | None = None
-    doubt: str | None = None
+    doubts: tuple[Doubt, ...] = ()
     damaged: str | None = None
     blank: tuple[str, ...] = ()
 
@@ -86,7 +87,7 @@ class Watch:
             os.close(descriptor)
         return Arrival(
             lacks=found.lacking or lacks,
-            doubt=found.doubt,
+            doubts=found.doubts,
             damaged=wrong.what if wrong is not None and not wrong.zeros else None,
             blank=found.blank,
         )

@@ -4,29 +4,27 @@ No rule of thumb does: a white JPEG of 9 Mpx with tables of its own holds 53,000
 flat deflate 4,094, a lossless JPEG a million (tried). So the tables of the JPEG, the checksum of the
 chunk and the number of packets decide; where even they cannot, a decoder does, and warns.
 
-Source: ITU-T T.81, annexes B, C and F; ISO/IEC 15444-1, A.5, A.6 and B.10; RFC 1950 and 1951.
+Source: ISO/IEC 15444-1, A.5, A.6 and B.10; RFC 1950 and 1951.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import struct
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from cytowatch.formats.completeness import parts
+from cytowatch.formats.completeness import parts, scans
 from cytowatch.formats.completeness.gaps import LEAST_BYTES, Gap, is_blanked
 from cytowatch.formats.completeness.parts import Packing, Part
 
-__all__ = ["Verdict", "judged"]
+__all__ = ["Doubt", "Verdict", "judged"]
 
 _CHUNK_BYTES = 1 << 20
-#: In an entropy-coded part FF is followed by 00 or by a restart; anything else is the next marker.
-_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
-_MOST_SEGMENTS = 100_000
+#: Each is decoded; of flat tiles a slide may have any number.
+_MOST_DOUBTS = 1000
 #: More zeros than a JPEG-XR has of its own.
 _LEAST_OF_JPEG_XR = 2048
 #: The reference encoder keeps a block as it is unless it saves a 64th of its 128 KiB.
@@ -35,14 +33,26 @@ _ZSTD = b"\x28\xb5\x2f\xfd"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What a file lacks, as a phrase, or None; and which pictures beside the slide are blank.
+class Doubt:
+    """A gap in a JPEG that may be flat pixels, `what` as a phrase: only who decodes it can tell.
 
-    `doubt` is a gap that may be flat pixels: it is none if a decoder has anything to say of the file.
+    The JPEG is bytes `begin` to `end` of the file, and needs `tables` that stand elsewhere; the scans
+    with the gap end at `scans`.
     """
 
+    what: str
+    begin: int
+    end: int
+    scans: tuple[int, ...]
+    tables: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a file lacks, as a phrase, or None; and which pictures beside the slide are blank."""
+
     lacking: str | None = None
-    doubt: str | None = None
+    doubts: tuple[Doubt, ...] = ()
     blank: tuple[str, ...] = ()
 
 
@@ -70,16 +80,39 @@ def judged(
         return Verdict(lacking=str(hole) if hole is not None else None)
     begins = [gap.begin for gap in gaps]
     blank: list[str] = []
-    doubt: str | None = None
+    doubts: list[Doubt] = []
     for part in found:
+        doubtful: list[Gap] = []
         for gap in _inside(part, gaps, begins):
             if part.spare and _is_blank(descriptor, part, gap, size_bytes):
                 blank.append(part.spare)
             elif _never_came(descriptor, part, gap):
                 return Verdict(lacking=f"a part of {part.what} ({gap})")
             elif part.packing is Packing.JPEG:
-                doubt = doubt or f"a part of {part.what} ({gap})"
-    return Verdict(doubt=doubt, blank=tuple(dict.fromkeys(blank)))
+                doubtful.append(gap)
+        if doubtful and len(doubts) < _MOST_DOUBTS:
+            doubts += _doubts(descriptor, part, doubtful)
+    return Verdict(doubts=tuple(doubts), blank=tuple(dict.fromkeys(blank)))
+
+
+def _doubts(descriptor: int, part: Part, gaps: list[Gap]) -> Iterator[Doubt]:
+    """The gaps as one doubt, if they lie in scans: in a note or a profile any bytes may be zeros."""
+    found = [
+        (end, gap)
+        for begin, end, _ in scans.scans(descriptor, part)
+        for gap in gaps
+        if begin < gap.end and gap.begin < end
+    ]
+    if found:
+        # The others may well be flat.
+        longest = max((gap for _, gap in found), key=lambda gap: gap.end - gap.begin)
+        yield Doubt(
+            what=f"a part of {part.what} ({longest})",
+            begin=part.begin,
+            end=part.end,
+            scans=tuple(dict.fromkeys(end for end, _ in found)),
+            tables=part.tables,
+        )
 
 
 def _inside(part: Part, gaps: Sequence[Gap], begins: list[int]) -> Iterator[Gap]:
@@ -130,131 +163,11 @@ def _never_came(descriptor: int, part: Part, gap: Gap) -> bool:
 
 def _in_jpeg(descriptor: int, part: Part, gap: Gap) -> bool:
     """Whether the gap lies where no flat pixels can be, or not so many, in one of the scans."""
-    for begin, end, most in _scans(descriptor, part):
+    for begin, end, most in scans.scans(descriptor, part):
         length = min(gap.end, end) - max(gap.begin, begin)
         if length > 0 and (gap.hole or length > most):
             return True
     return False
-
-
-@dataclass(slots=True)
-class _Coding:
-    """What was read of a JPEG up to one of its scans.
-
-    `zeros` is what only the code of zeros means in each table, and its length in bits: the first
-    symbol has it (annex C). `frame` is the marker of the frame, `blocks` how many each component has.
-    """
-
-    zeros: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
-    frame: int = 0
-    blocks: dict[int, int] = field(default_factory=dict)
-
-
-def _scans(descriptor: int, part: Part) -> Iterator[tuple[int, int, int]]:
-    """(begin, end, most zeros that may be flat pixels) of each entropy-coded part of a JPEG, in bytes.
-
-    What cannot be walked is one that holds no zeros.
-    """
-    coding = _Coding()
-    _read_tables(part.tables[2:], coding)
-    at = part.begin + 2
-    for _ in range(_MOST_SEGMENTS):
-        head = os.pread(descriptor, 4, at)
-        if at >= part.end or head[:2] == b"\xff\xd9":
-            return
-        if head[:1] != b"\xff" or len(head) < 4:
-            yield at, part.end, 0
-            return
-        marker, length = head[1], struct.unpack(">H", head[2:])[0]
-        if marker in {0xFF, 0x01} or 0xD0 <= marker <= 0xD8:
-            at += 1 if marker == 0xFF else 2
-            continue
-        body = os.pread(descriptor, length - 2, at + 4) if length > 2 else b""
-        at += 2 + length
-        if marker == 0xC4:
-            _read_huffman(body, coding)
-        elif 0xC0 <= marker <= 0xCF and marker != 0xCC:
-            coding.frame = marker
-            coding.blocks = _blocks(body, samples=marker == 0xC3)
-        elif marker == 0xDA:
-            end = _end_of_scan(descriptor, at, part.end)
-            yield at, end, _most_flat(body, coding)
-            at = end
-
-
-def _read_tables(data: bytes, coding: _Coding) -> None:
-    """The Huffman tables of an abbreviated stream, as TIFF keeps them."""
-    at = 0
-    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] not in (0xD9, 0xDA):
-        length = int.from_bytes(data[at + 2 : at + 4], "big")
-        if data[at + 1] == 0xC4:
-            _read_huffman(data[at + 4 : at + 2 + length], coding)
-        at += 2 + length
-
-
-def _read_huffman(body: bytes, coding: _Coding) -> None:
-    at = 0
-    while at + 18 <= len(body):
-        counts = body[at + 1 : at + 17]
-        bits = next((number for number, count in enumerate(counts, 1) if count), 16)
-        coding.zeros[body[at] >> 4, body[at] & 15] = (body[at + 17], bits)
-        at += 17 + sum(counts)
-
-
-def _blocks(body: bytes, *, samples: bool) -> dict[int, int]:
-    """How many blocks, or samples, each component of a frame has at most."""
-    if len(body) < 6:
-        return {}
-    height, width, count = struct.unpack_from(">HHB", body, 1)
-    rows = [body[at : at + 3] for at in range(6, 6 + 3 * count, 3)]
-    across = max((one[1] >> 4 for one in rows if len(one) == 3), default=1) or 1
-    down = max((one[1] & 15 for one in rows if len(one) == 3), default=1) or 1
-    side = 1 if samples else 8
-    mcus = -(-width // (side * across)) * -(-(height or 65535) // (side * down))
-    return {one[0]: mcus * (one[1] >> 4) * (one[1] & 15) for one in rows if len(one) == 3}
-
-
-def _most_flat(header: bytes, coding: _Coding) -> int:
-    """How many bytes of zeros a scan may hold: as many as make all of its blocks like the first ones."""
-    count = header[0] if header else 0
-    if len(header) < 4 + 2 * count:
-        return 0
-    start, _, approximation = header[1 + 2 * count : 4 + 2 * count]
-    bits = 0
-    for number in range(count):
-        which, tables = header[1 + 2 * number], header[2 + 2 * number]
-        dc = coding.zeros.get((0, tables >> 4), (1, 0))
-        ac = coding.zeros.get((1, tables & 15), (1, 0))
-        match coding.frame:
-            case 0xC0 | 0xC1 if dc[0] == 0 and ac[0] == 0:
-                each = dc[1] + ac[1]
-            case 0xC2 if start == 0 and approximation >> 4:
-                # A refinement is one bit a block.
-                each = 1
-            case 0xC2 if start == 0 and dc[0] == 0:
-                each = dc[1]
-            case 0xC3 if dc[0] == 0:
-                each = dc[1]
-            case 0xC2 if start and ac[0] & 15 == 0 and ac[0] < 0xF0:
-                # An end of band; but 0xF0 is sixteen zeros.
-                each = ac[1]
-            case _:
-                return 0
-        bits += each * coding.blocks.get(which, 0)
-    return bits // 8 + 1
-
-
-def _end_of_scan(descriptor: int, at: int, end: int) -> int:
-    while at < end:
-        chunk = os.pread(descriptor, min(_CHUNK_BYTES, end - at), at)
-        found = _MARKER.search(chunk)
-        if found is not None:
-            return at + found.start()
-        if len(chunk) < 2:
-            break
-        # A marker may lie across two chunks.
-        at += len(chunk) - 1 if at + len(chunk) < end else len(chunk)
-    return end
 
 
 def _packets(descriptor: int, part: Part) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -12,6 +12,7 @@ from cytowatch.formats import Probe
 from cytowatch.formats.completeness import arrival
 from cytowatch.formats.completeness import whole as completeness
 from cytowatch.formats.completeness.arrival import Watch
+from cytowatch.formats.completeness.judging import Doubt
 from cytowatch.formats.sets import groups
 from cytowatch.formats.sets.groups import Group
 from cytowatch.model import UploadedFile
@@ -71,8 +72,14 @@ def watches_of(file: UploadedFile, *, native: bool) -> dict[str, Watch]:
     return watches | arrival.of_sets(paths)
 
 
-def arrived(file: UploadedFile, watches: Mapping[str, Watch]) -> list[str]:
+def arrived(
+    file: UploadedFile,
+    watches: Mapping[str, Watch],
+    first_gap: Callable[[str, Iterable[Doubt]], str | None],
+) -> list[str]:
     """What is to be said of pictures beside the slide, after every file was looked through.
+
+    `first_gap` asks a decoder which zeros of a file are not flat pixels.
 
     Raises
     ------
@@ -83,8 +90,11 @@ def arrived(file: UploadedFile, watches: Mapping[str, Watch]) -> list[str]:
     for path, watch in watches.items():
         found = watch.verdict()
         named = f"{path.removeprefix('source/')}: " if len(watches) > 1 else ""
-        if found.lacks is not None:
-            raise incomplete(f"{named}missing {found.lacks}", None)
+        lacks = found.lacks
+        if lacks is None and found.doubts:
+            lacks = first_gap(path, found.doubts)
+        if lacks is not None:
+            raise incomplete(f"{named}missing {lacks}", None)
         if found.damaged is not None:
             raise FormatError("damaged", f"{named}it is damaged in {found.damaged}")
         said += [f"its {one} is blank: somebody has taken it out" for one in found.blank]
