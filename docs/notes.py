@@ -7,7 +7,7 @@ by someone who read the note as a technician would who does not know the project
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from cytowatch.observe import arriving, wording
 from cytowatch.observe.drops import Drops
@@ -15,13 +15,13 @@ from cytowatch.observe.wording import Seen
 from cytowatch.record import lacking, reasons
 from cytowatch.record.status import ERROR_OF
 
-__all__ = ["EXAMPLES", "page", "seen"]
+__all__ = ["EXAMPLES", "WAITING", "page", "seen"]
 
 _AT = datetime(2026, 11, 29, 14, 44, tzinfo=UTC)
 _HEAD = """# Every note of an error
 
-What a technician reads on the status share for each [reason](../reasons.md), with values as the code gives them, and what a reader
-does who does not know the project. This page is made from the code by `python docs/generate.py`. [What a technician
+The note that a technician reads on the status share for each [reason](../reasons.md), with values as the code gives them, and what
+a reader who does not know the project then does. Drops that still wait follow at the end. This page is made from the code by `python docs/generate.py`. [What a technician
 sees](../explanation/what-a-technician-sees.md) shows notes of archives, folders and waiting drops.
 """
 
@@ -56,9 +56,9 @@ EXAMPLES: dict[str, Example] = {
         "Writes to the administrator and waits; does not send the slide again."),
     "damaged_archive": Example("week 48.zip", "the zip cannot be read: the end of its zip64 directory is missing",
         "Packs the slides again with Windows and drops the new zip."),
-    "no_image": Example("week 48.zip", "it holds no image (list.xlsx: not_an_image: an Office document)",
+    "no_image": Example("week 48.zip", "it holds no image (list.xlsx: an Office document)",
         "Opens the zip, sees that the wrong folder was packed, packs the right one."),
-    "encrypted": Example("week 48.zip", "the member liver.svs is encrypted: send it without",
+    "encrypted": Example("week 48.zip", "the member liver.svs is encrypted",
         "Packs again and leaves the field for the password empty."),
     "too_many_entries": Example("year 2026.zip", "it holds more than the 100,000 members allowed",
         "Makes several smaller zips, one a month."),
@@ -142,6 +142,45 @@ EXAMPLES: dict[str, Example] = {
         "Writes to the administrator and waits; does not send it again."),
 }  # fmt: skip
 
+#: The same of what waits in an inbox.
+WAITING: dict[str, Example] = {
+    "settling": Example("scan.svs", "waiting until nothing about it changes any more",
+        "Does nothing, and looks again in a few minutes."),
+    "open_for_writing": Example("scan.svs", "somebody still has it open for writing",
+        "Waits for the scanner; if the note is still there after lunch, closes the scanner's window."),
+    "still_copied": Example("scan.svs", "its copy program is still at work on it: scan.svs.aria2 lies beside it",
+        "Opens the copy program and lets it finish."),
+    "no_lease": Example("scan.svs", "", "Does nothing, and looks again in a few minutes."),
+    "incomplete": Example("scan.svs", "missing its first directory (it has 970,000 of at least 1,275,952 bytes)",
+        "Copies the slide from the scanner again, under the same name, before the next afternoon."),
+    "done_marker": Example("scan.svs", "waiting for scan.svs.done",
+        "Lets the copy program finish; asks the administrator if it was copied by hand."),
+    "paused": Example("scan.svs", "the administrator has paused it; it is taken later",
+        "Does nothing; asks the administrator if it is urgent."),
+    "not_an_image": Example("notes.txt", "it is a text file, and stays where it is",
+        "Leaves the file there, or deletes it."),
+    "too_deep": Example("backup", "it lies more than 32 folders deep: drop the slides themselves",
+        "Opens the folders, and drops the slides at the bottom of them."),
+    "no_user": Example("scan.svs", "it lies in no user's inbox folder",
+        "Moves the slide into the folder with their own name."),
+    "not_a_regular_file": Example("scan.svs", "it is a link, and links are not followed: copy the file itself",
+        "Copies the slide itself instead of the shortcut to it."),
+    "other_filesystem": Example("scan.svs", "it is on another filesystem than the root",
+        "Writes to the administrator."),
+    "not_permitted": Example("scan.svs", "it cannot be moved (Permission denied): it and the folder that it lies in must belong to the user of cytowatch, and be writable",
+        "Writes to the administrator."),
+    "unreadable": Example("scan.svs", "it cannot be opened: Permission denied",
+        "Writes to the administrator."),
+    "set_aside": Example("scan.svs", "it was set aside after an unexpected error, and is tried again (KeyError: 'x')",
+        "Writes to the administrator, and leaves the file there."),
+    "input_output": Example("scan.svs", "Input/output error",
+        "Writes to the administrator, and leaves the file there."),
+    "disk": Example("scan.svs", "only the reserve is left: nothing new is begun; it is taken when there is room",
+        "Does nothing; tells the administrator if the note is still there the next day."),
+    "other": Example("scan.svs", "Stale file handle",
+        "Looks again after lunch, and then writes to the administrator."),
+}  # fmt: skip
+
 
 def seen(word: str) -> Seen:
     """An uploaded file that ended in an error for that reason."""
@@ -171,14 +210,19 @@ def page() -> str:
             f"## {reason.word}\n\n`! {note.about} - {note.says}.txt`\n\n```text\n{_without_zone(note.text)}```\n\n"
             f"A reader: {EXAMPLES[reason.word].reader}\n"
         )
-    parts.append("## Waiting\n")
+    parts.append("# Every note of a drop that waits\n")
     for word in reasons.WAITING:
+        one = WAITING[word]
         row = {
-            "user": "ann", "path": "ann/scan.svs", "why": word, "detail": "", "size_bytes": 970_000,
-            "since": "2026-11-29T14:44:02Z", "until": None,
+            "user": "ann", "path": f"ann/{one.path}", "why": word, "detail": one.detail, "size_bytes": 970_000,
+            "since": "2026-11-29T14:44:02Z", "until": "2026-11-30T14:44:00Z" if word == "incomplete" else None,
         }  # fmt: skip
         [note] = arriving.notes([row], Drops(keep_for=_AT - _AT)).values()
-        parts.append(f"`{note.about} - {note.says}.txt`\n\n```text\n{note.text}```\n")
+        first = "! " if note.first else ""
+        shown = note.text.replace(wording.local(_AT + timedelta(days=1)), "2026-11-30 14:44 UTC")
+        parts.append(
+            f"## {word}\n\n`{first}{note.about} - {note.says}.txt`\n\n```text\n{shown}```\n\nA reader: {one.reader}\n"
+        )
     return "\n".join(parts)
 
 

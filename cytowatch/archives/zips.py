@@ -132,7 +132,7 @@ def unpack(
 def _check_kind(entry: Entry, shown: str) -> None:
     kind = stat.S_IFMT(entry.mode)
     if entry.flags & _ENCRYPTED:
-        raise ExtractionError("encrypted", f"the member {shown} is encrypted: send it without")
+        raise ExtractionError("encrypted", f"the member {shown} is encrypted")
     if kind == stat.S_IFLNK:
         raise ExtractionError("link", f"the member {shown} is a symbolic link")
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):

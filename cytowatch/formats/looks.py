@@ -20,10 +20,10 @@ _KINDS_OF_TEXT = ("HTML", "XML", "RTF", "SVG", "PostScript", "JSON")
 _NO_NAMES = frozenset({"TESTFILE", "UTF8 file"})
 #: Kinds that puremagic does not know, or names less well than a lab would.
 _LAB = (
-    (b"SQLite format 3\x00", "an SQLite database, and no slide of Sakura's"),
+    (b"SQLite format 3\x00", "an SQLite database, but not a Sakura slide"),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
-    (b"BM", "a text or a damaged bitmap: it begins with BM"),
-    *((b"P%d" % n, f"a text or a damaged PNM: it begins with P{n}") for n in range(1, 7)),
+    (b"BM", "a text or a damaged bitmap"),
+    *((b"P%d" % n, "a text or a damaged PNM image") for n in range(1, 7)),
 )
 
 
@@ -33,7 +33,7 @@ def looks_like(probe: Probe) -> str:
         return "an empty file"
     head = probe.head
     if not head.strip(b"\0"):
-        return "a file whose beginning holds only zeros"
+        return "a file that begins with nothing but zeros"
     if stranger := known(head):
         return stranger[0]
     for magic, phrase in _LAB:
@@ -42,7 +42,7 @@ def looks_like(probe: Probe) -> str:
     if head[128:132] == b"DICM":
         return "a DICOM file without whole-slide pixels"
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return "a damaged TIFF, whose first directory cannot be read"
+        return "a damaged TIFF file"
     if re.match(rb"P[1-6]\s", head):
         # The library takes it for an image, but its header is none.
         return _text_or_data(head)

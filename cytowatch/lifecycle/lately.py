@@ -108,9 +108,12 @@ class Lately:
         if found["duplicate_of"] is None:
             return None
         rows = self._index.select(ids=[found["duplicate_of"]])
-        return (
-            f"{rows[0].name} of {rows[0].received_at[:10]}" if rows else "a slide that was removed"
-        )
+        if not rows:
+            return "a slide that was removed"
+        first = rows[0]
+        above = self._index.select(ids=[first.parent_id]) if first.parent_id else []
+        came_in = f" in {above[0].name}" if above else ""
+        return f"{first.name}{came_in} of {first.received_at[:10]}"
 
     def notes(self, now: datetime, waiting: Sequence[Mapping[str, Any]] = ()) -> dict[str, Note]:
         """What those see who have only the share: by id what is in work or ended lately, by path what waits."""

@@ -17,6 +17,8 @@ from cytowatch.record.reasons import Wait
 __all__ = ["notes", "story"]
 
 _RECEIVING = frozenset({"settling", "open_for_writing", "no_lease"})
+#: Their details add nothing to their sentences.
+_SAID = frozenset({"settling", "paused"})
 _MOST_LINES = 1000
 
 
@@ -46,7 +48,7 @@ def _is_told(folder: Seen | None, rows: list[Mapping[str, Any]]) -> bool:
         return False
     if folder.status.is_final:
         return all(row["why"] == "not_an_image" for row in rows)
-    return not any(_wait(row).by_hand and row["why"] != "not_an_image" for row in rows)
+    return not any(map(_needs_a_hand, rows))
 
 
 def _dropped(path: str) -> str:
@@ -58,14 +60,24 @@ def _dropped(path: str) -> str:
 def _note(user: str, path: str, rows: list[Mapping[str, Any]]) -> Note:
     if len(rows) == 1 and rows[0]["path"].partition("/")[2] in (path, ""):
         row = rows[0]
-        return _made(user, path, _says(rows), [path, *_story(row), *_detail(row)])
+        return _made(user, path, rows, [path, *_story(row), *_detail(row)])
     lines = [path, *([] if _is_settled(rows) else ["It is still arriving."]), ""]
     lines += _of_folder(path, rows)
-    return _made(user, path, _says(rows), lines)
+    return _made(user, path, rows, lines)
 
 
-def _made(user: str, path: str, says: str, lines: list[str]) -> Note:
-    return Note(user=user, about=wording.about(path), says=says, text=wording.text(lines))
+def _made(user: str, path: str, rows: list[Mapping[str, Any]], lines: list[str]) -> Note:
+    return Note(
+        user=user,
+        about=wording.about(path),
+        says=_says(rows),
+        text=wording.text(lines),
+        first=any(map(_needs_a_hand, rows)),
+    )
+
+
+def _needs_a_hand(row: Mapping[str, Any]) -> bool:
+    return _wait(row).by_hand and row["why"] != "not_an_image"
 
 
 def _is_settled(rows: list[Mapping[str, Any]]) -> bool:
@@ -75,7 +87,7 @@ def _is_settled(rows: list[Mapping[str, Any]]) -> bool:
 def _says(rows: list[Mapping[str, Any]]) -> str:
     """By what needs a person's hand, else by what is still arriving."""
     whys = [_wait(row) for row in rows]
-    hand = next((wait for wait in whys if wait.by_hand and wait.says != "not an image"), None)
+    hand = next((_wait(row) for row in rows if _needs_a_hand(row)), None)
     if hand is None and not _is_settled(rows):
         size = lacking.size(sum(row["size_bytes"] for row in rows))
         return f"RECEIVING {size}" if len(rows) == 1 else f"RECEIVING {len(rows):,} FILES, {size}"
@@ -99,12 +111,14 @@ def _story(row: Mapping[str, Any]) -> list[str]:
 def story(row: Mapping[str, Any]) -> tuple[str, str]:
     """What is the matter with a drop that waits, and what to do until when, in two sentences."""
     wait = _wait(row)
+    if row["why"] == "not_an_image" and wording.EMPTY in row["detail"]:
+        return wording.BROKE_OFF, "Copy it again under the same name, or delete it."
     if row["why"] != "incomplete":
         return wait.means, wait.technician
     size = lacking.size(row["size_bytes"])
     stopped = f"The copy stopped after {size}, before the end of the file."
     if not row["size_bytes"]:
-        stopped = "It is empty: the copy broke off before anything arrived."
+        stopped = wording.BROKE_OFF
     return wording.incomplete(row["detail"]) or stopped, _until(row)
 
 
@@ -117,7 +131,9 @@ def _until(row: Mapping[str, Any]) -> str:
 
 
 def _detail(row: Mapping[str, Any]) -> list[str]:
-    return ["", f"Technical detail: {row['detail']} ({row['why']})"] if row["detail"] else []
+    if not row["detail"] or row["why"] in _SAID:
+        return []
+    return ["", f"Technical detail: {row['detail']} ({row['why']})"]
 
 
 def _of_folder(path: str, rows: list[Mapping[str, Any]]) -> list[str]:

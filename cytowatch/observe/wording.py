@@ -14,14 +14,26 @@ from cytowatch.record import lacking, reasons
 from cytowatch.record.names import printable
 from cytowatch.record.status import Status
 
-__all__ = ["Seen", "Sum", "about", "local", "of_many", "of_one", "text", "what_to_do"]
+__all__ = [
+    "BROKE_OFF",
+    "EMPTY",
+    "Seen",
+    "Sum",
+    "about",
+    "local",
+    "of_many",
+    "of_one",
+    "text",
+    "what_to_do",
+]
 
 #: So many members have a line in the note of their archive or folder.
 _MOST_LINES = 1000
 _LONGEST_DETAIL = 2000
-_ASK = "Ask the administrator to look at it. Do not send it again: it is kept."
+_ASK = reasons.ASK
 #: How `formats.looks_like` calls a file without content.
-_EMPTY = "an empty file"
+EMPTY = "an empty file"
+BROKE_OFF = "It is empty: the copy broke off before anything arrived."
 _KEPT = "The file that you sent is kept, unchanged."
 
 
@@ -140,15 +152,11 @@ def of_many(root: Seen, total: Sum) -> Note:
     lines.append(_sentence(root, total))
     if total.bad:
         lines += [
-            "The failed ones come first in this list. Notes of their own, or the lines here, say what to do.",
+            "The failed ones come first. The note of each, or its line here, says what to do.",
             "",
         ]
     lines += _table(root, total)
-    if total.left:
-        lines += ["", "Not taken, because nothing here can show it. Nothing to do:"]
-        lines += [
-            _entry(name, reason, count) for name, reason, count, _ in total.left[:_MOST_LINES]
-        ]
+    lines += _left(total)
     # Of lost members the lines above say all.
     lines += [] if total.lost else _notes(root)
     lines += ["", f"id: {root.id}"]
@@ -169,7 +177,7 @@ def _says(one: Seen) -> str:
         if one.reason == "no_image" and lacking.of_layout(one.detail):
             return "FAILED, not a whole slide"
         if found := lacking.of_kind(one.detail):
-            return "FAILED, empty" if found[0] == _EMPTY else f"FAILED, {found[0]}"
+            return "FAILED, empty" if found[0] == EMPTY else f"FAILED, {found[0]}"
         return f"FAILED, {known.says if known else one.reason.replace('_', ' ')}"
     if one.status.is_final:
         return one.status.label
@@ -189,9 +197,12 @@ def _counted(root: Seen, total: Sum) -> str:
 
 def _sentence(root: Seen, total: Sum) -> str:
     of = f"{total.usable:,} of {total.total:,} slides and images can be used"
+    failed = f", {total.bad:,} failed" if total.bad else ""
     if total.pending or not root.status.is_final:
-        return f"It is being processed: {of} so far, {total.bad:,} failed. Nothing to do."
-    return f"It is done: {of}." if not total.bad else f"It is done: {of}, {total.bad:,} failed."
+        return (
+            f"It is being processed: {of} up to now{failed}.{'' if failed else ' Nothing to do.'}"
+        )
+    return f"It is done: {of}{failed}."
 
 
 def _table(root: Seen, total: Sum) -> Iterator[str]:
@@ -202,7 +213,7 @@ def _table(root: Seen, total: Sum) -> Iterator[str]:
         *(_line("FAILED", inside(one), _why(one)) for one in _sorted(total.failed)),
         *(_line("FAILED", name or "others", _lost(reason, count)) for name, reason, count, _ in total.lost),
         *(_line(one.status.label, inside(one), "") for one in _sorted(total.in_work)),
-        *(_line("DONE", inside(one), _cleared(one)) for one in _sorted(total.done)),
+        *(_line("DONE", inside(one), _remark(one)) for one in _sorted(total.done)),
     ]  # fmt: skip
     yield from lines[:_MOST_LINES]
     left = max(0, len(lines) - _MOST_LINES) + total.more
@@ -218,8 +229,10 @@ def _line(word: str, path: str, why: str) -> str:
     return f"{word:<10} {path}{f': {why}' if why else ''}"
 
 
-def _cleared(one: Seen) -> str:
-    return "failed at first, then it was sent again" if one.reason is not None else ""
+def _remark(one: Seen) -> str:
+    if one.reason is not None:
+        return "failed at first, then it was sent again"
+    return f"the same content as {one.same_as}" if one.same_as else ""
 
 
 def _why(one: Seen) -> str:
@@ -227,9 +240,31 @@ def _why(one: Seen) -> str:
 
 
 def _lost(reason: str, count: int) -> str:
-    said = reason.partition(": ")[2] or reason
+    word, _, said = reason.partition(": ")
+    said = said or reason
+    if word == "unsupported_format":
+        what, _, how = said.partition("; ")
+        return f"{what}, which cannot be taken as it is" + (f". {_sentence_of(how)}" if how else "")
+    if word == "nested_too_deep":
+        return f"{said}. Pack the slides themselves into one zip, and drop it"
     number = f"{count:,} files could not be unpacked" if count > 1 else "could not be unpacked"
     return f"{number} ({said}). Pack it again and drop the new zip"
+
+
+def _left(total: Sum) -> Iterator[str]:
+    """What was dropped with the slides and is not taken: the copy of an empty file broke off."""
+    some = [entry for entry in total.left if entry[1] != "ignored"]
+    empty = [entry for entry in some if EMPTY in entry[1]]
+    others = [entry for entry in some if entry not in empty]
+    for title, entries in (
+        ("Empty, because the copy broke off. Copy again:", empty),
+        ("Not taken, because it is not a slide or an image. Nothing to do:", others),
+    ):
+        if entries:
+            yield from ("", title)
+            yield from (
+                _entry(name, reason, count) for name, reason, count, _ in entries[:_MOST_LINES]
+            )
 
 
 def _entry(name: str, reason: str, count: int) -> str:
@@ -248,9 +283,11 @@ def of_error(one: Seen, root: Seen | None, *, kept: str = _KEPT) -> list[str]:
     if one.reason == "no_image" and lacking.of_layout(one.detail):
         means = "It holds files of a slide, but not the whole slide."
     if found := lacking.of_kind(one.detail):
-        means = f"It is {found[0]}, and not a slide or an image that can be taken."
-        if found[0] == _EMPTY:
-            means = "It is empty: the copy broke off before anything arrived."
+        means = f"It is {found[0]}. Only slides and images can be taken."
+        if found[1]:
+            means = f"It is {found[0]}, which cannot be taken as it is."
+        if found[0] == EMPTY:
+            means = BROKE_OFF
             kept = ""
     return [
         means,
@@ -266,9 +303,9 @@ def what_to_do(one: Seen, root: Seen | None = None) -> str:
     known = reasons.of(one.reason or "")
     to_do = known.technician if known else _ASK
     if found := lacking.of_kind(one.detail):
-        if found[0] == _EMPTY:
+        if found[0] == EMPTY:
             return "Copy it again."
-        return f"{found[1][0].upper()}{found[1][1:]}, and drop that." if found[1] else to_do
+        return f"{_sentence_of(found[1])}." if found[1] else to_do
     parts = lacking.of_layout(one.detail)
     in_archive = root is not None and not root.is_folder
     if parts and (in_archive or one.reason == "no_image"):
@@ -276,6 +313,10 @@ def what_to_do(one: Seen, root: Seen | None = None) -> str:
     if parts:
         return f"Send all of it again: {parts}."
     return to_do
+
+
+def _sentence_of(how: str) -> str:
+    return f"{how[0].upper()}{how[1:]}, and drop that"
 
 
 def incomplete(detail: str) -> str | None:

@@ -30,6 +30,8 @@ def stopped(detail: str) -> str | None:
 
     >>> stopped("missing its first directory (it has 970,000 of at least 1,275,952 bytes)")
     '0.97 of at least 1.28 MB'
+    >>> stopped("missing its end (it has 1,049,288 of at least 1,051,968 bytes)")
+    '1.05 MB, 2.68 kB before the end'
     >>> stopped("missing its end") is None
     True
     """
@@ -38,7 +40,11 @@ def stopped(detail: str) -> str | None:
         return None
     there, need = (int(one.replace(",", "")) for one in found.groups())
     unit, power = _unit(need)
-    return f"{_digits(there / power)} of at least {_digits(need / power)} {unit}"
+    has, needs = _digits(there / power), _digits(need / power)
+    if has == needs:
+        # In three digits they are the same: so little is missing.
+        return f"{size(there)}, {size(need - there)} before the end"
+    return f"{has} of at least {needs} {unit}"
 
 
 def layout(parts: str) -> str:

@@ -172,7 +172,8 @@ def identify(probe: Probe) -> tuple[Format, str]:
             raise FormatError("unsupported_format", lacking.kind(what, how))
         case []:
             looks = formats.looks_like(probe)
-            raise FormatError("unknown_format", lacking.kind(looks))
+            how = "copy it again from the scanner" if "damaged" in looks or "zeros" in looks else ""
+            raise FormatError("unknown_format", lacking.kind(looks, how))
         case several:
             named = ", ".join(one.name for one, _ in several)
             raise FormatError("ambiguous_format", f"it could be any of {named}")

@@ -28,6 +28,8 @@ from cytowatch.record.status import Status
 __all__ = ["extract"]
 
 T = TypeVar("T")
+#: What was packed badly, and may be well if it is packed again.
+_BROKEN = frozenset({"damaged", "unsupported_packing"})
 #: So many members that became nothing are named; the rest is counted.
 _MOST_SKIPPED = 100
 
@@ -38,7 +40,7 @@ def extract(file: UploadedFile) -> Outcome:
     Raises
     ------
     ExtractionError
-        It is hostile, damaged as a whole, or holds no image (`no_image`).
+        It is hostile, damaged as a whole, or holds nothing that can be taken.
     """
     form = file.manifest["format"]
     folder = f"{file.out}/unpacked"
@@ -63,12 +65,7 @@ def extract(file: UploadedFile) -> Outcome:
             skipped += [_skipped(path, reason) for path in (*group.members, *group.sidecars)]
     # What is left in the folder goes with out.<attempt>: a decoder process may remove nothing.
     if not children:
-        told = "; ".join(f"{one['name']}: {one['reason']}" for one in skipped[:5])
-        stem = os.path.splitext(file.manifest["name"])[0]
-        parts = groups.parts_around(found, stem)
-        whole = lacking.layout(parts) if parts else ""
-        said = f"it holds no image ({told or 'it is empty'}){whole}"
-        raise ExtractionError("no_image", said)
+        raise _nothing(found, skipped, file)
     return Outcome(
         status=Status.EXTRACTED,
         changes={
@@ -79,17 +76,53 @@ def extract(file: UploadedFile) -> Outcome:
     )
 
 
+def _nothing(
+    found: dict[str, Unpacked], skipped: list[SkippedEntry], file: UploadedFile
+) -> ExtractionError:
+    """Why nothing of it is taken: what may have been a slide counts for more than what was none."""
+    named = sorted(skipped, key=lambda one: not manifest.is_loss(one))[:5]
+    told = "; ".join(f"{one['name']}: {_said(one)}" for one in named)
+    words = {one["reason"].partition(":")[0] for one in skipped}
+    if words & _BROKEN:
+        return ExtractionError("damaged_archive", f"no slide in it could be unpacked ({told})")
+    if "nested_too_deep" in words:
+        return ExtractionError("nested_too_deep", f"it holds archives in archives only ({told})")
+    if "unsupported_format" in words:
+        return ExtractionError("unsupported_format", f"it holds no supported image ({told})")
+    stem = os.path.splitext(file.manifest["name"])[0]
+    parts = groups.parts_around(found, stem)
+    whole = lacking.layout(parts) if parts else ""
+    return ExtractionError("no_image", f"it holds no image ({told or 'it is empty'}){whole}")
+
+
+def _said(skipped: SkippedEntry) -> str:
+    return skipped["reason"].partition(": ")[2] or skipped["reason"]
+
+
 def _warnings(skipped: list[SkippedEntry]) -> list[str]:
     """One that says what was lost, if anything was."""
-    lost = [one["name"] for one in skipped if manifest.is_loss(one)]
+    lost = [one for one in skipped if manifest.is_loss(one)]
+    broken = [one for one in lost if one["reason"].partition(":")[0] in _BROKEN]
+    return [
+        *_warning(
+            [one["name"] for one in broken],
+            "could not be unpacked",
+            ". Pack them again with an ordinary program and drop that; the reasons are listed under what was skipped",
+        ),
+        *_warning(
+            [one["name"] for one in lost if one not in broken],
+            "could not be taken",
+            "; the reasons are listed under what was skipped",
+        ),
+    ]
+
+
+def _warning(lost: list[str], what: str, then: str) -> list[str]:
     if not lost:
         return []
     members, some = ("1 member", lost) if len(lost) == 1 else (f"{len(lost):,} members", lost[:5])
     more = " and others" if len(lost) > len(some) else ""
-    return [
-        f"{members} of the archive could not be unpacked: {', '.join(some)}{more}. Pack them again "
-        "with an ordinary program and drop that; the reasons are listed under what was skipped"
-    ]
+    return [f"{members} of the archive {what}: {', '.join(some)}{more}{then}"]
 
 
 def _is_ignored(path: str, file: UploadedFile) -> bool:
@@ -138,8 +171,10 @@ def _refusal(group: Group, found: dict[str, Unpacked], file: UploadedFile) -> st
     def judged(probe: Probe) -> str | None:
         match formats.matching(probe):
             case []:
-                word = "unsupported_format" if formats.is_foreign(probe.head) else "not_an_image"
-                return f"{word}: {formats.looks_like(probe)}"
+                stranger = formats.known(probe.head)
+                if stranger and formats.is_foreign(probe.head):
+                    return f"unsupported_format: {stranger[0]}; {stranger[1]}"
+                return f"not_an_image: {formats.looks_like(probe)}"
             case [(form, _)] if form.extract and file.manifest["parent_id"] is not None:
                 return "nested_too_deep: an archive in an archive in an archive"
             case _:

@@ -37,13 +37,13 @@ def test_the_names_say_it_all(root: Root, tmp_path: Path) -> None:
     wanted = {
         "a.svs - DEPLOYED.txt",
         "! t.txt - FAILED, a text file.txt",
-        "CMU-1.mrxs - WAITING, incomplete.txt",
+        "! CMU-1.mrxs - WAITING, incomplete.txt",
     }
     root.wait(lambda: wanted <= notes(root).keys())
     told = notes(root)
     assert "it is a text file" in told["! t.txt - FAILED, a text file.txt"]
     assert "What to do: Send the slide itself" in told["! t.txt - FAILED, a text file.txt"]
-    assert "missing CMU-1/Slidedat.ini" in told["CMU-1.mrxs - WAITING, incomplete.txt"]
+    assert "missing CMU-1/Slidedat.ini" in told["! CMU-1.mrxs - WAITING, incomplete.txt"]
     root.wait(lambda: notes(root, "bob").keys() == {"a.svs - DEPLOYED.txt"})
     # A second one of that name has a note of its own; another daemon shows the same.
     root.drop(tmp_path / "a.svs")

@@ -124,8 +124,8 @@ def test_a_folder_that_may_not_be_entered_waits_and_all_else_goes_on(
         assert "belongs to" in one["detail"]
     said = {one["path"] for one in json_lines(root.log) if one["event"] == "waits"}
     assert said == {"bob/export", "carl"}
-    root.wait((root.path / "status" / "bob" / "export - WAITING, cannot be opened.txt").exists)
-    root.wait((root.path / "status" / "carl" / "carl - WAITING, cannot be opened.txt").exists)
+    root.wait((root.path / "status" / "bob" / "! export - WAITING, cannot be opened.txt").exists)
+    root.wait((root.path / "status" / "carl" / "! carl - WAITING, cannot be opened.txt").exists)
     told = subprocess.run(root.command("check", "--root", str(root.path)), capture_output=True,
                           text=True, check=False)  # fmt: skip
     assert told.returncode == 1

@@ -16,7 +16,7 @@ import pytest
 import smbclient
 import smbprotocol.exceptions
 
-from tests.acceptance.technician import CASES, Case
+from tests.acceptance.technician import BEFORE, CASES, Case
 from tests.lab import samba
 from tests.lab.root import Root
 from tests.lab.samba import Samba
@@ -73,10 +73,15 @@ def steady(text: str) -> str:
 def section(number: int, case: Case, notes: dict[str, str]) -> str:
     """A case as the page shows it."""
     lines = [f"## {number}. {case.title}", "", f"The technician {case.does}.", ""]
-    before = "; ".join(f"`{name}`" for name in case.before) or "nothing"
-    lines += [f"Before: {before}", ""]
     for name, text in sorted(notes.items()):
         lines += [f"`{steady(name)}`", "", "```text", steady(text).rstrip(), "```", ""]
+    before = BEFORE[str(number)]
+    lines += ["Before: " + ("; ".join(f"`{name}`" for name in before) or "no note at all"), ""]
+    if before:
+        lines += ["<details><summary>The texts before</summary>", ""]
+        for name, text in before.items():
+            lines += [f"`{name}`", "", "```text", text.rstrip(), "```", ""]
+        lines += ["</details>", ""]
     return "\n".join(lines)
 
 

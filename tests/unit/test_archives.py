@@ -275,7 +275,36 @@ def test_no_image_at_all_is_an_error_that_says_what_there_was(
     with pytest.raises(ExtractionError) as raised:
         extract(UploadedFile(manifest=parent, out="out.1", config=from_mapping({})))
     assert raised.value.reason == "no_image"
-    assert "x.txt" in raised.value.detail
+    assert "(x.txt: a text file)" in raised.value.detail
+
+
+def _spoiled(image: bytes) -> bytes:
+    data = bytearray(made(("a.png", image)).getvalue())
+    data[200] ^= 0xFF
+    return bytes(data)
+
+
+@pytest.mark.parametrize("what", ["damaged_archive", "unsupported_format", "nested_too_deep"])
+def test_an_archive_of_slides_that_cannot_be_taken_is_not_called_one_without_slides(
+    what: str, parent: Manifest, tmp_path: Path
+) -> None:
+    """Anyone who packed the right folder is not asked to look for another one."""
+    image = builders.png(tmp_path / "a.png").read_bytes()
+    data = {
+        "damaged_archive": _spoiled(image),
+        "unsupported_format": made(
+            ("a.isyntax", b'<DataObject ObjectType="DPUfsImport">\r\n' + bytes(900)),
+            ("b.txt", b"b"),
+        ).getvalue(),
+        "nested_too_deep": made(("deep.zip", made(("a.png", image)).getvalue())).getvalue(),
+    }[what]
+    (tmp_path / "source" / "b.zip").write_bytes(data)
+    above = "20261123-141502-k3f9-a" if what == "nested_too_deep" else None
+    inner = Manifest(**{**parent, "parent_id": above})
+    file = UploadedFile(manifest=inner, out="out.1", config=from_mapping({}))
+    with pytest.raises(ExtractionError) as raised:
+        extract(file)
+    assert raised.value.reason == what
 
 
 def tarred(*members: tuple[tarfile.TarInfo, bytes], mode: str = "w") -> io.BytesIO:

@@ -74,7 +74,7 @@ def test_what_failed_among_very_many_is_told_still(monkeypatch: pytest.MonkeyPat
     made = known.notes()
     assert made.keys() == {"root", "root-50"}
     assert made["root"].says == "EXTRACTED 100, 90% DONE, 1 FAILED"
-    assert "96 of 100 slides and images can be used so far, 1 failed" in made["root"].text
+    assert "96 of 100 slides and images can be used up to now, 1 failed" in made["root"].text
     assert "… and 86 more" in made["root"].text
     for number in (98, 99, 100):
         known.put("root", member(number, Status.CONVERTED))

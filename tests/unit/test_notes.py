@@ -103,6 +103,7 @@ def test_every_wait_has_its_words(word: str) -> None:
         assert text[0].isupper()
         assert text.endswith(".")
         assert not re.search(r"`|cytowatch |inbox\.", text)
+    assert len(examples().WAITING[word].reader) > 10
 
 
 def test_an_archive_that_lost_a_member_is_no_plain_success() -> None:
@@ -119,3 +120,65 @@ def test_an_archive_that_lost_a_member_is_no_plain_success() -> None:
     assert (note.first, note.day) == (True, None)
     assert "1 FAILED" in note.says
     assert "FAILED     a.svs: could not be unpacked" in note.text
+
+
+def test_a_technician_learns_what_to_do_about_each_member_of_an_archive() -> None:
+    """A foreign slide is exported, not packed again; an empty file is copied again; what is ignored is not named."""
+    from cytowatch.observe.wording import Sum, of_many
+
+    base = examples().seen("damaged")
+    root = Seen(
+        id=base.id, parent_id=None, user="ann", path="batch.zip", status=base.status.EXTRACTED,
+        share=0.0, at=base.at, received_at=base.received_at, children=1,
+    )  # fmt: skip
+    lost = (
+        ("a.isyntax", "unsupported_format: a Philips iSyntax slide; export it as TIFF", 1, True),
+        ("deep.zip", "nested_too_deep: an archive in an archive in an archive", 1, True),
+    )
+    left = (
+        ("Thumbs.db", "ignored", 1, False),
+        ("b.svs", "not_an_image: an empty file", 1, False),
+        ("c.txt", "not_an_image: a text file", 1, False),
+    )
+    text = of_many(root, Sum(done=(), failed=(), in_work=(), lost=lost, left=left, total=2)).text
+    assert (
+        "FAILED     a.isyntax: a Philips iSyntax slide, which cannot be taken as it is. Export it as TIFF, and drop that\n"
+        "FAILED     deep.zip: an archive in an archive in an archive. Pack the slides themselves into one zip, and drop it\n"
+    ) in text
+    assert "Copy again:\n  b.svs: an empty file\n" in text
+    assert "Nothing to do:\n  c.txt: a text file\n" in text
+    assert "Thumbs.db" not in text
+
+
+def test_an_empty_file_in_a_folder_is_to_be_copied_again() -> None:
+    """It is not an image, but may be meant to be one."""
+    from datetime import timedelta
+
+    from cytowatch.observe import arriving
+    from cytowatch.observe.drops import Drops
+
+    row = {
+        "user": "ann", "path": "ann/case/a.svs", "why": "not_an_image", "size_bytes": 0,
+        "detail": "it is an empty file, and stays where it is", "since": "2026-11-29T14:44:02Z",
+    }  # fmt: skip
+    [note] = arriving.notes([row], Drops(keep_for=timedelta())).values()
+    assert (
+        "a.svs: It is empty: the copy broke off before anything arrived. What to do: Copy"
+        in note.text
+    )
+
+
+@pytest.mark.parametrize("word", reasons.WAITING)
+def test_what_waits_for_a_hand_is_sorted_first(word: str) -> None:
+    """As errors are: it has a deadline, or waits for ever."""
+    from datetime import timedelta
+
+    from cytowatch.observe import arriving
+    from cytowatch.observe.drops import Drops
+
+    row = {
+        "user": "ann", "path": "ann/a.svs", "why": word, "detail": "", "size_bytes": 1,
+        "since": "2026-11-29T14:44:02Z",
+    }  # fmt: skip
+    [note] = arriving.notes([row], Drops(keep_for=timedelta())).values()
+    assert note.first == (reasons.WAITING[word].by_hand and word != "not_an_image")

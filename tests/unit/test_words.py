@@ -128,6 +128,11 @@ def documents() -> list[Path]:
     return sorted({*HOUSE.glob("*.md"), *(path for kind in kinds for path in HOUSE.glob(kind))})
 
 
+def _today(text: str) -> str:
+    """`text` without the notes of an earlier version, which what-a-technician-sees.md quotes as they were."""
+    return re.sub(r"(?s)<details>.*?</details>", lambda found: "\n" * found[0].count("\n"), text)
+
+
 def sources() -> list[Path]:
     """Python, whose comments, docstrings and messages are read."""
     kinds = ("cytowatch/**/*.py", "benchmarks/*.py", "docs/*.py", "tests/**/*.py")
@@ -199,7 +204,7 @@ def test_documents_and_configuration() -> None:
         [
             f"{path.relative_to(HOUSE)}:{line + 1}: {said}"
             for path in documents()
-            for line, said in complaints(path.read_text(), prose=path.suffix == ".md")
+            for line, said in complaints(_today(path.read_text()), prose=path.suffix == ".md")
         ]
     )
 
