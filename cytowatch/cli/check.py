@@ -155,10 +155,10 @@ def _refused(spool: Spool, config: Config) -> Iterator[tuple[str, str, str]]:
 def _power(spool: Spool) -> Result:
     kept = durable.keeps_renames(spool.root)
     said = {
-        True: "renames are kept in one step",
-        False: "renames are not kept in one step here, for the filesystem has no journal: "
-        "a slide in work may be lost in a power cut; use ext4 with its journal, XFS, btrfs or ZFS",
-        None: "it is unknown whether this filesystem keeps a rename in one step",
+        True: "a rename survives a power cut whole, or not at all",
+        False: "this filesystem has no journal, so a power cut in the middle of a rename may lose "
+        "a slide in work; use ext4 with its journal, XFS, btrfs or ZFS",
+        None: "it is unknown whether a rename on this filesystem survives a power cut whole",
     }
     return Result("power cut", kept or None, said[kept])
 
@@ -237,6 +237,8 @@ def _versions(_config: Config) -> Iterator[Result]:
     told = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
     yield Result("versions", None, told)
     if path := python.is_at_home(python.parts()):
-        said = f"{path} lies in a home directory, which the systemd unit hides (ProtectHome=yes): "
+        real = os.path.realpath(path)
+        link = "" if real == path else f", a link to {real},"
+        said = f"{path}{link} lies in a home directory, which the systemd unit hides (ProtectHome=yes): "
         said += "for the service install cytowatch elsewhere, with /usr/bin/python3"
         yield Result("python", None, said)

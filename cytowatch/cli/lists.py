@@ -6,6 +6,7 @@ million rows take to search.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -94,7 +95,7 @@ def _layouts(found: Sequence[Entry], now: datetime) -> list[list[Column]]:
         title="FORMAT", texts=[one["format"]["id"] if one["format"] else "–" for one in about]
     )
     size = Column(title="SIZE", texts=[bytes_text(one["size_bytes"]) for one in about], right=True)
-    utc = Column(title="TIME", texts=[one["received_at"] for one in about])
+    utc = Column(title="TIME", texts=[_second(one["received_at"]) for one in about])
     minute, brief = (
         Column(title="TIME", texts=[_when(one["received_at"], now, brief=brief) for one in about])
         for brief in (False, True)
@@ -119,6 +120,15 @@ def _layouts(found: Sequence[Entry], now: datetime) -> list[list[Column]]:
 def _reason(entry: Entry) -> str:
     error = entry.manifest["error"]
     return printable(error["reason"]) if error else ""
+
+
+def _second(text: str) -> str:
+    """A time of a manifest in UTC, to the second.
+
+    >>> _second("2026-11-29T23:15:45.422Z"), _second("2026-11-29T23:15:45Z")
+    ('2026-11-29T23:15:45Z', '2026-11-29T23:15:45Z')
+    """
+    return re.sub(r"\.\d+(?=Z$)", "", printable(text))
 
 
 def _when(text: str, now: datetime, *, brief: bool) -> str:

@@ -118,7 +118,7 @@ def status_lines(page: dict[str, Any]) -> Iterator[str]:
     for status in Status:
         if count := page["files"][status.name]:
             oldest = page["oldest"].get(status.name)
-            since = styled(f"  the oldest received {oldest}", dim=True) if oldest else ""
+            since = styled(f"  the oldest received {oldest[:19]}Z", dim=True) if oldest else ""
             yield f"{styled(f'{status.label:<18}', colour(status))} {count:>9,}{since}"
     rows = [
         f"in work  {id_}  {Status[at['status']].label} {at['share']:.0%}"

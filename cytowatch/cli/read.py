@@ -83,10 +83,15 @@ def list_(
         str | None, typer.Option(help="Only what came out of this archive or folder.")
     ] = None,
     since: Annotated[
-        datetime | None, typer.Option(help="Only those received since then (UTC).")
+        datetime | None,
+        typer.Option(
+            metavar="<date>",
+            help="Only those received since then, such as 2026-11-29 or 2026-11-29T14:44:00 (UTC).",
+        ),
     ] = None,
     until: Annotated[
-        datetime | None, typer.Option(help="Only those received before then (UTC).")
+        datetime | None,
+        typer.Option(metavar="<date>", help="Only those received before then (UTC)."),
     ] = None,
     sort: Annotated[
         Sort,

@@ -13,6 +13,7 @@ from rich.tree import Tree
 
 from cytowatch.cli.columns import cells, cut
 from cytowatch.cli.page import bytes_text, colour, status_text
+from cytowatch.record import reasons
 from cytowatch.record.entries import FileEntry, ImageEntry, SkippedEntry
 from cytowatch.record.names import printable
 from cytowatch.record.status import Status
@@ -200,6 +201,8 @@ def facts(
     if about["error"]:
         yield "reason", "red", about["error"]["reason"]
         yield "", "", about["error"]["detail"]
+        if known := reasons.of(about["error"]["reason"]):
+            yield "to do", "", known.admin.replace("`", "").replace(" ID", f" {about['id']}")
         for file in about["files"]:
             if file["role"] in ("source", "sidecar"):
                 yield "original", "", f"{entry.path / file['path']}, untouched"
@@ -220,7 +223,7 @@ def history(entry: Entry, width: int) -> RenderableType:
     dates = width >= 60
     room = min(_WIDEST_BAR, width - (49 if dates else 38))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("STATUS", "ENTERED", "TIME", ""):
+    for name in ("STATUS", "ENTERED (UTC)" if dates else "AT (UTC)", "TIME", ""):
         table.add_column(name, justify="right" if name == "TIME" else "left", no_wrap=True)
     for row, seconds in zip(rows, stayed, strict=True):
         status = Status[row["status"]]

@@ -249,10 +249,14 @@ def test_a_tree_on_two_mounts_of_one_filesystem_is_refused(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (("mkfs.ext4", "-q", "-F"), "kept in one step"),
+        (("mkfs.ext4", "-q", "-F"), "survives a power cut whole, or not at all"),
         (("mkfs.ext4", "-q", "-F", "-O", "^has_journal"), "no journal"),
         pytest.param(("mkfs.ext2", "-q", "-F"), "no journal", marks=needs("mkfs.ext2")),
-        pytest.param(("mkfs.btrfs", "-q"), "kept in one step", marks=needs("mkfs.btrfs")),
+        pytest.param(
+            ("mkfs.btrfs", "-q"),
+            "survives a power cut whole, or not at all",
+            marks=needs("mkfs.btrfs"),
+        ),
     ],
 )
 def test_check_says_where_a_power_cut_may_lose_a_slide(

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from cytowatch.cli.columns import cells, cut
 from cytowatch.cli.lists import list_lines, waiting_lines, write_csv
 from cytowatch.cli.page import styled
+from cytowatch.cli.show import facts
 from cytowatch.record.entries import ErrorEntry, FormatEntry, Manifest
 from cytowatch.record.status import Status
 from cytowatch.tree.find import Entry
@@ -206,3 +207,13 @@ def test_colours_are_for_who_wants_them(
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "stdout", cast("Any", Terminal()))
     assert ("\x1b[" in styled("x", "red")) is seen
+
+
+def test_an_error_says_what_an_admin_can_do() -> None:
+    """With the command as it is typed, for this one."""
+    one = entry("20261126-120000-abcd-a", "ann", Status.ERROR_FORMAT, reason="incomplete")
+    one.manifest.update(projects=[], duplicate_of=None, warnings=[], files=[])
+    told = [text for word, _, text in facts(one, None, []) if word == "to do"]
+    assert [text.partition(" puts")[0] for text in told] == [
+        "cytowatch retry 20261126-120000-abcd-a"
+    ]
