@@ -94,10 +94,10 @@ def serve(listen: str, metrics: Metrics, health: Health) -> Server:
         sys_version = ""
 
         def do_GET(self) -> None:
-            with aside.fence("part", "http", but=(OSError,)) as fenced:
-                self._answer(*_page(self.path, metrics, health))
-            if fenced.failed:
-                self._answer(500, "text/plain", b"unexpected error: see the log\n")
+            page = 500, "text/plain", b"unexpected error: see the log\n"
+            with aside.fence("part", "http"):
+                page = _page(self.path, metrics, health)
+            self._answer(*page)
 
         def _answer(self, code: int, kind: str, body: bytes) -> None:
             self.send_response(code)

@@ -17,6 +17,7 @@ from cytowatch import aside, hooks
 from cytowatch.admin import requests
 from cytowatch.cli import verify
 from cytowatch.config.keys import Hook
+from cytowatch.durable.failpoints import POISONS
 from cytowatch.hooks.deliver import Courier
 from cytowatch.observe.feedback import Note, Notes
 from cytowatch.record.errors import RootError
@@ -229,10 +230,11 @@ def test_a_damaged_delivery_holds_up_no_other(kind: str, folder: str, spool: Spo
     assert aside.all_of("hook") == []
 
 
+@pytest.mark.parametrize("kind", POISONS.values())
 def test_a_delivery_that_raises_anything_ends_no_thread(
-    spool: Spool, monkeypatch: pytest.MonkeyPatch
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
 ) -> None:
-    """The next one is made."""
+    """The next one is made; it is, when the cause is gone."""
     from cytowatch.hooks import deliver
     from cytowatch.record import manifest
 
@@ -240,23 +242,30 @@ def test_a_delivery_that_raises_anything_ends_no_thread(
         make(spool.storage / "ann" / id_, Status.DEPLOYED)
         found = manifest.read(spool.storage / "ann" / id_)
         hooks.note(spool, [HOOK], found, Status.DEPLOYED, now=NOW)
+    causes = [kind]
 
     def run(_hook: Hook, one: Any, *_: Any) -> str:
-        if one.id == ID:
-            raise RecursionError
+        if one.id == ID and causes:
+            raise causes[0]("it broke")
         return "good"
 
     monkeypatch.setattr(deliver, "_run", run)
     monkeypatch.setattr(deliver, "_LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(aside, "_FIRST_PAUSE_S", 0.01)
     told: list[str] = []
     courier = Courier(spool, (HOOK,), lambda one, outcome: told.append(f"{one.id} {outcome}"))
     courier.start()
     end = time.monotonic() + 30
     while not told and time.monotonic() < end:
         time.sleep(0.01)
-    courier.stop()
     assert told == [f"{OTHER} delivered"]
-    assert [one.why for one in aside.all_of("hook")] == ["RecursionError"]
+    assert [kind.__name__ in one.why for one in aside.all_of("hook")] == [True]
+    causes.clear()
+    while len(told) < 2 and time.monotonic() < end:
+        time.sleep(0.01)
+    courier.stop()
+    assert told[1:] == [f"{ID} delivered"]
+    assert aside.all_of("hook") == []
 
 
 LIVE: dict[str, Any] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -50,14 +51,14 @@ APART = {
 #: By function where a fence is tried, if not by those of `test_fences_of_state` and `test_fences_of_inboxes`.
 ELSEWHERE = {
     "cli.verify.verify": "tests/unit/test_fences_everywhere.py::test_what_is_verified",
-    "lifecycle.work.Work._take_up": "tests/acceptance/test_fences.py::test_one_of_each_is_set_aside_and_goes_on",
-    "lifecycle.reload.take_over": "tests/acceptance/test_fences.py::test_one_of_each_is_set_aside_and_goes_on",
-    "lifecycle.work.Work.do_requests": "tests/acceptance/test_fences.py::test_one_of_each_is_set_aside_and_goes_on",
+    "lifecycle.work.Work._take_up": "tests/unit/test_fences_of_the_loop.py::test_what_was_claimed",
+    "lifecycle.reload.take_over": "tests/unit/test_fences_of_the_loop.py::test_a_reload",
+    "lifecycle.work.Work.do_requests": "tests/unit/test_fences_of_the_loop.py::test_what_was_asked_for",
     "lifecycle.reload.before_a_start": "tests/unit/test_fences_everywhere.py::test_a_reload_before_the_start",
     "engine.engine.Engine._run": "tests/unit/test_treat.py::test_anything_that_is_raised_ends_that_file_alone",
     "engine.engine.Engine._unexpected": "tests/unit/test_treat.py::test_a_defect_that_cannot_even_be_reported",
-    "engine.engine.Engine._size_bytes": "tests/unit/test_treat.py::test_a_size_that_cannot_be_looked_up",
-    "engine.hashing.Hasher._serve": "tests/acceptance/test_fences.py::test_one_of_each_is_set_aside_and_goes_on",
+    "engine.engine.Engine._size_bytes": "tests/unit/test_treat.py::test_a_defect_that_cannot_even_be_reported",
+    "engine.hashing.Hasher._serve": "tests/unit/test_fences_of_the_loop.py::test_what_is_hashed_later",
     "hooks.deliver.Courier._serve": "tests/unit/test_damaged_state.py::test_a_delivery_that_raises_anything_ends_no_thread",
     "lifecycle.duties.Duties.do": "tests/unit/test_duties.py::test_whatever_a_part_raises_the_others_go_on",
     "observe.health.serve": "tests/unit/test_threads.py::test_a_page_that_fails_leaves_the_server_alive",
@@ -224,11 +225,32 @@ def test_a_new_loop_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert loops.loops(frozenset({"inbox"})) == {}
 
 
-@pytest.mark.parametrize("where", ELSEWHERE.values())
-def test_what_is_tried_elsewhere_is_there(where: str) -> None:
-    """A test that was renamed is named again."""
+#: Where each case of the two modules that try many fences is, and every other one.
+CASES = {
+    *ELSEWHERE.values(),
+    "tests/unit/test_fences_of_state.py::test_the_others_are_served",
+    *(
+        f"tests/unit/test_fences_of_inboxes.py::{name}"
+        for name in vars(test_fences_of_inboxes)
+        if name.startswith("test_")
+    ),
+}
+
+
+@pytest.mark.parametrize("where", sorted(CASES))
+def test_each_case_raises_every_kind_of_exception(where: str) -> None:
+    """Of `POISONS`, by itself or by a fixture that it takes; and a test that was renamed is named again."""
     path, _, name = where.partition("::")
-    assert f"def {name}(" in (HOUSE / path).read_text()
+    functions = {
+        one.name: one
+        for one in ast.parse((HOUSE / path).read_text()).body
+        if isinstance(one, ast.FunctionDef)
+    }
+    assert name in functions
+    takes = [one.arg for one in functions[name].args.args]
+    assert any(
+        "POISONS" in ast.unparse(functions[one]) for one in (name, *takes) if one in functions
+    )
 
 
 @pytest.mark.parametrize("kind", failpoints.POISONS.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,22 +112,42 @@ def test_a_claim_that_raises_holds_up_no_other(kind: type[Exception]) -> None:
 
 
 class Broken(Metrics):
-    """Metrics that cannot be counted."""
+    """Metrics that cannot be counted for as long as there is a cause."""
+
+    cause: type[Exception] | None
 
     def text(self) -> bytes:
-        raise RecursionError("it broke")
+        if self.cause is not None:
+            raise self.cause("it broke")
+        return super().text()
 
 
-def test_a_page_that_fails_leaves_the_server_alive() -> None:
-    """Who asks gets 500, and the next one gets the answer."""
-    server = health.serve("127.0.0.1:0", Broken(), Health())
+@pytest.mark.parametrize("kind", POISONS.values())
+def test_a_page_that_fails_leaves_the_server_alive(kind: type[Exception], tmp_path: Path) -> None:
+    """Who asks gets 500, others their answer, which names it; without the cause all is well."""
+    metrics, told = Broken(), Health()
+    metrics.cause = kind
+    parts = Duties(told, None, tmp_path)
+    server = health.serve("127.0.0.1:0", metrics, told)
     try:
         with pytest.raises(HTTPError) as refused:
             urlopen(f"http://{server.address}/metrics")
         with refused.value as answer:
             assert answer.code == 500
+        assert [one.which for one in aside.all_of("part")] == ["http"]
+        parts.hear_others()
+        with pytest.raises(HTTPError) as failing:
+            urlopen(f"http://{server.address}/healthz")
+        with failing.value as answer:
+            assert answer.code == 503
+            assert "it broke" in json.load(answer)["reasons"]["http"]
+        metrics.cause = None
+        with urlopen(f"http://{server.address}/metrics") as answer:
+            assert answer.status == 200
+        parts.hear_others()
         with urlopen(f"http://{server.address}/healthz") as answer:
             assert answer.status == 200
+        assert aside.all_of("part") == []
         assert server.alive
     finally:
         server.close()
