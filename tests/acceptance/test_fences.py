@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import shutil
 import signal
 import subprocess
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from cytowatch import aside
 from cytowatch.durable.failpoints import POISON, POISONS
@@ -68,7 +71,8 @@ def deployed(root: Root, *names: str) -> bool:
     return all(found.get(name, {}).get("status") in ("DEPLOYED", "CONVERTED") for name in names)
 
 
-def test_one_of_each_is_set_aside_and_goes_on(root: Root, tmp_path: Path) -> None:
+@pytest.mark.parametrize("turn", range(len(POISONS)) if os.environ.get("CI") else [0])
+def test_one_of_each_is_set_aside_and_goes_on(root: Root, tmp_path: Path, turn: int) -> None:
     """In `status`, `check`, log and metric; others are served, over a kill -9 too; and it goes on after."""
     assert {*PLACES, _RELOAD} <= fences(), "a place is called otherwise by now"
     port = free_port()
@@ -79,7 +83,8 @@ def test_one_of_each_is_set_aside_and_goes_on(root: Root, tmp_path: Path) -> Non
     )
     cause = tmp_path / "cause"
     cause.touch()
-    kinds = itertools.cycle(POISONS)
+    # In as many turns as there are kinds, each of them comes to each place.
+    kinds = itertools.islice(itertools.cycle(POISONS), turn, None)
     root.environment[POISON] = ",".join(
         f"cytowatch.{function}:{which}={next(kinds)}@{cause}"
         for function, (_, which) in PLACES.items()

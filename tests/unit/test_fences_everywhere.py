@@ -162,7 +162,7 @@ NEED_NONE = {
     """,
     "rows of the index, whose columns have types; a damaged one is made again": """
         tree.Reconciling._gone tree.Database._make tree.Database._odd tree.Reconciling._write tree.Reconciling._write_unread
-        tree.Reconciling.due tree.Index.held tree.Questions._rows tree.Questions.distinct tree.Questions.images_of tree.Questions.beginning tree.Questions.ended_since
+        tree._statements tree.Reconciling.due tree.Index.held tree.Questions._rows tree.Questions.distinct tree.Questions.images_of tree.Questions.beginning tree.Questions.ended_since
         tree.Questions.select tree.Questions.tally tree.content_key tree.recall tree.rows
     """,
     "the root itself, made and checked by a start, which waits or says what is wrong": """
