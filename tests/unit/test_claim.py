@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -213,3 +214,139 @@ def test_a_writer_of_one_file_of_a_set_gets_the_whole_set_back(
     kept = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert kept == {f"{number}.dat": bytes([65 + number]) * 100 for number in range(3)}
     assert list(spool.tmp.iterdir()) == []
+
+
+_FIRST, _SECOND = b"of the first drop", b"of the second drop"
+_SET = ("1.mrxs", "1/Slidedat.ini", "1/Index.dat", "1/Data0000.dat", "1/Data0001.dat")
+
+
+def _set(spool: Spool, content: bytes, *, user: str = "ann", lacks: str = "") -> claim.Parcel:
+    """The files of an MRXS, dropped loose and found."""
+    (spool.inbox / user / "1").mkdir(parents=True, exist_ok=True)
+    for path in _SET:
+        if path != lacks and not (spool.inbox / user / path).exists():
+            (spool.inbox / user / path).write_bytes(content + path.encode())
+    device = os.stat(spool.root).st_dev
+    drops = {drop.path: drop for drop, _ in scan.scan(spool.inbox, user, [], device=device)}
+    return claim.Parcel(
+        members=tuple(
+            claim.Member(drop=drops[f"{user}/{path}"], to=f"source/{path}")
+            for path in _SET
+            if f"{user}/{path}" in drops
+        ),
+        folder=f"{user}/1",
+    )
+
+
+def _killed(
+    spool: Spool, parcel: claim.Parcel, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """A claim that ends once so many files have moved."""
+    real, count = durable.rename, itertools.count(1)
+
+    def cut(*arguments: Any, **options: Any) -> None:
+        if next(count) > after:
+            raise PowerCutError
+        real(*arguments, **options)
+
+    def removed(inbox: Path, folder: str) -> None:
+        (inbox / folder).rmdir()
+        raise PowerCutError
+
+    numbers = itertools.count(1000)
+    with monkeypatch.context() as patched:
+        patched.setattr(durable, "rename", cut)
+        # With all of them moved, its folder is gone when it ends.
+        patched.setattr("cytowatch.inbox.claim.take.remove_empty", removed)
+        with contextlib.suppress(PowerCutError):
+            claim.claim(
+                spool, parcel, config=Config(), now=datetime.now(UTC), software={}, overdue=True,
+                make_id=lambda *_: UploadedFileId(f"20261123-141502-{next(numbers)}-a"), quiet_for_s=10,
+            )  # fmt: skip
+
+
+def _recovered(spool: Spool, monkeypatch: pytest.MonkeyPatch, nth: int) -> None:
+    """Recovery that is killed at its n-th rename, before it or behind it, and then a whole one."""
+    for before in (True, False):
+        real, count = durable.rename, itertools.count()
+
+        def cut(*arguments: Any, **options: Any) -> None:
+            hit = next(count) == nth  # noqa: B023
+            if hit and before:  # noqa: B023
+                raise PowerCutError
+            real(*arguments, **options)  # noqa: B023
+            if hit:
+                raise PowerCutError
+
+        with monkeypatch.context() as patched:
+            patched.setattr(durable, "rename", cut)
+            with contextlib.suppress(PowerCutError):
+                claim.recover(spool)
+    outcomes = claim.recover(spool)
+    assert not [said for said in outcomes.values() if said.startswith("kept")]
+    assert list(spool.tmp.iterdir()) == []
+
+
+def _units(spool: Spool) -> list[dict[str, bytes]]:
+    """What could become one slide: each folder of an inbox with the head beside it, and each uploaded file."""
+    found = []
+    for head in sorted(spool.root.rglob("*.mrxs")):
+        inside = head.with_suffix("")
+        files = [head, *(path for path in inside.rglob("*") if path.is_file())]
+        found.append({path.name: path.read_bytes() for path in files})
+    return found
+
+
+@pytest.mark.parametrize("nth", range(7))
+@pytest.mark.parametrize("after", [1, 3, 5])
+@pytest.mark.parametrize("change", ["", "written", "gone"])
+def test_an_interrupted_claim_is_not_mixed_with_a_new_drop_of_the_same_names(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, after: int, nth: int, change: str
+) -> None:
+    """The daemon is killed in a claim, the user drops another slide of that name, which lacks a file; then it starts.
+
+    What was claimed may have been written to meanwhile, or a file of it may be gone. Recovery is killed as well, at any step.
+    """
+    _killed(spool, _set(spool, _FIRST), monkeypatch, after)
+    moved = sorted(spool.tmp.glob("*/source/1/*")) or sorted(spool.tmp.glob("*/source/*.mrxs"))
+    if change == "written":
+        moved[-1].write_bytes(b"written " + moved[-1].read_bytes())
+    left = spool.inbox / "ann" / _SET[after] if after < 5 else None
+    if change == "gone" and left:
+        left.unlink()
+    _set(spool, _SECOND, lacks=(left and _SET[after]) or _SET[4])
+    _recovered(spool, monkeypatch, nth)
+    files = [
+        path.read_bytes()
+        for path in spool.root.rglob("*")
+        if path.is_file() and (_FIRST in path.read_bytes() or _SECOND in path.read_bytes())
+    ]
+    lost = 1 if change == "gone" and left else 0
+    assert sum(_FIRST in data for data in files) == 5 - lost
+    assert len(set(files)) == len(files)
+    for unit in _units(spool):
+        assert len({_FIRST in data for data in unit.values()}) == 1, unit
+
+
+@pytest.mark.parametrize("nth", range(7))
+def test_interrupted_claims_of_two_users_go_each_to_its_own(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, nth: int
+) -> None:
+    """Under the same names."""
+    for user, content in (("ann", _FIRST), ("bob", _SECOND)):
+        _killed(spool, _set(spool, content, user=user), monkeypatch, 2)
+        [place] = [one for one in spool.tmp.iterdir() if one.is_dir()]
+        place.rename(place.with_name(f"20261123-141502-{user}-a"))
+        (spool.root / user).mkdir()
+        place.with_name(f"20261123-141502-{user}-a").rename(spool.root / user / "held")
+    for user in ("ann", "bob"):
+        (spool.root / user / "held").rename(spool.tmp / f"20261123-141502-{user}-a")
+        (spool.root / user).rmdir()
+    _recovered(spool, monkeypatch, nth)
+    for user, content in (("ann", _FIRST), ("bob", _SECOND)):
+        there = {
+            str(path.relative_to(spool.inbox / user)): path.read_bytes()
+            for path in (spool.inbox / user).rglob("*")
+            if path.is_file()
+        }
+        assert there == {path: content + path.encode() for path in _SET}

@@ -104,7 +104,7 @@ NEED_NONE = {
     "one claim: anything that is raised puts its drop aside, in `Intake._take_up` and `Claims.collect`": """
         durable.of inbox.Bundle.arrived_in_parts inbox.Bundle.changed_at inbox.Bundle.places inbox.Folders._make inbox.Claims.begin
         inbox.Claims._ended_with inbox.Later.put_aside inbox.Later.put_off inbox.Packing.parcel inbox.Readiness.of
-        inbox.Readiness._came_before inbox.Readiness._is_as_seen inbox.Parcel.size_bytes inbox.broken inbox._has_source inbox._put_back inbox._make_durable inbox._move_all
+        inbox.Readiness._came_before inbox.Readiness._is_as_seen inbox.Parcel.size_bytes inbox.broken inbox._fetched inbox._has_source inbox._put_back inbox._put_elsewhere inbox._make_durable inbox._move_all
         inbox.no_image inbox.open_all inbox.prepare inbox._recover_one inbox.sync_names inbox._take inbox.undo
         inbox.claim
     """,

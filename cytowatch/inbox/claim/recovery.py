@@ -58,8 +58,9 @@ def remove_empty(inbox: Path, folder: str | None) -> None:
 def recover(spool: Spool, settings: Storage | None = None) -> dict[str, str]:
     """Finish or undo what a crash or a fault left in ``state/tmp``: what became of each id.
 
-    A claim is finished when all its members had moved already, else undone. What is neither
-    is kept where it is, and said so. No claim may be under way. `settings` gives what is finished its
+    A claim is finished when all its members had moved already, else undone. If a new drop has taken its
+    names meanwhile, it is finished too where the rest is there, else it goes back as one beside that drop. What is
+    neither is kept where it is, and said so. No claim may be under way. `settings` gives what is finished its
     group and mode.
     """
     outcome: dict[str, str] = {}
@@ -89,6 +90,10 @@ def _recover_one(spool: Spool, place: Path, settings: Storage) -> str:
         spool.discard(place)
         return "undone"
     moved = [m for m in journal["members"] if _is(place / m["to"], m["inode"])]
+    crowded = bool(moved) and any(_is_taken(spool.inbox, m) for m in journal["members"])
+    if crowded:
+        # Beside another drop of that name the rest of it would become a part of that one.
+        moved += _fetched(spool, place, [m for m in journal["members"] if m not in moved])
     whole = len(moved) == len(journal["members"]) and _has_source(place)
     if whole and all(_untouched(place / m["to"], m, settings) for m in moved):
         for member in moved:
@@ -104,7 +109,8 @@ def _recover_one(spool: Spool, place: Path, settings: Storage) -> str:
         (place / JOURNAL).unlink(missing_ok=True)
         spool.move(place, Status.UPLOADED, durably=False)
         return "finished"
-    if said := _put_back(spool, place, moved, journal):
+    put_back = _put_elsewhere if crowded else _put_back
+    if said := put_back(spool, place, moved, journal):
         return said
     if _has_source(place):
         return "kept: it holds files that no claim names"
@@ -132,6 +138,57 @@ def _put_back(
                 os.fsync(inbox_fd)
         except OSError as error:
             return f"kept: {folder!r} takes nothing back ({error.strerror})"
+    return None
+
+
+def _is_taken(inbox: Path, member: dict[str, Any]) -> bool:
+    """Whether another file has the name by now under which this one was dropped."""
+    folder, name = os.path.split(member["from"])
+    try:
+        with durable.beneath(inbox, folder) as at:
+            found = os.stat(name, dir_fd=at, follow_symlinks=False)
+    except OSError:
+        return False
+    return bool(found.st_ino != member["inode"])
+
+
+def _fetched(spool: Spool, place: Path, rest: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of the `rest` that lie where they were dropped, moved to the others."""
+    found = []
+    for member in rest:
+        folder, name = os.path.split(member["from"])
+        with suppress(FileNotFoundError), durable.beneath(spool.inbox, folder) as at:
+            if os.stat(name, dir_fd=at, follow_symlinks=False).st_ino != member["inode"]:
+                continue
+            durable.rename(name, place / member["to"], source_fd=at)
+            if _is(place / member["to"], member["inode"]):
+                found.append(member)
+            else:
+                # Another one has taken its name just now: back it goes.
+                back.put(place / member["to"], name, at)
+    return found
+
+
+def _put_elsewhere(
+    spool: Spool, place: Path, moved: list[dict[str, Any]], journal: dict[str, Any]
+) -> str | None:
+    """Put it back as one, with its marker, under names that are free: beside another drop, and never into it."""
+    for member in moved:
+        _restore(place / member["to"], member)
+    members = journal["members"]
+    above = os.path.dirname(journal.get("folder") or members[0]["from"])
+    files = [(member["to"], os.path.relpath(member["from"], above)) for member in moved]
+    if os.path.lexists(place / MARKER):
+        # Under its old name it would mark the other one.
+        files.append((MARKER, os.path.relpath(journal["marker"], above)))
+    if any(name.startswith("..") for _, name in files):
+        return f"kept: its files are not all in {above!r}"
+    top = os.path.relpath(members[0]["from"], above).partition("/")[0]
+    try:
+        unit = back.Unit(stem=os.path.splitext(top)[0], files=files)
+        back.give_back(place, unit, spool.inbox, above)
+    except OSError as error:
+        return f"kept: {above!r} takes nothing back ({error.strerror})"
     return None
 
 
