@@ -1,4 +1,4 @@
-"""One thing of many that goes wrong is *set aside*: with a reason, told, tried again; the others go on.
+"""One thing of many that goes wrong is *set aside*, with a reason; it is reported and tried again, and the others go on.
 
 Anything that goes through a loop over many (a drop, a user's folder, an uploaded file, a request, a note, a
 row of the index) enters it through `fence`. An exception of any kind inside costs that one only. What
@@ -49,7 +49,7 @@ WHERES = (
 
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 300.0
-#: So many are kept with their reason; the metric counts them all.
+#: At most this many are kept with their reason; the metric counts them all.
 _MOST_KEPT = 1000
 _LONGEST = 500
 
@@ -182,7 +182,7 @@ def _set_aside(where: str, which: str, error: Exception) -> SetAside:
 
 
 def _words(error: Exception) -> str:
-    """What went wrong; an exception whose own words cannot be had is named all the same."""
+    """What went wrong; an exception whose own text cannot be read is named all the same."""
     kind = type(error).__name__
     try:
         if isinstance(error, OSError) and error.strerror:

@@ -178,7 +178,7 @@ def number(value: object, *, least: float, most: float) -> float:
     Raises
     ------
     OutsideError
-        It is none.
+        It is not one.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise OutsideError("not a number")

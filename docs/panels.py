@@ -86,13 +86,13 @@ def _draw(axes: Any, panel: Panel, server: Prometheus, seconds: float) -> None:
             ]
             if points and (not panel.stacked or any(v for _, v in points)):
                 lines.append((name, [at for at, _ in points], [v for _, v in points]))
-    scale, unit = (1e6, "MB") if panel.unit in ("bytes", "binBps") else (1.0, panel.unit)
-    if panel.unit == "bytes":
+    scale, unit = (1e6, "MB") if panel.unit in ("decbytes", "Bps") else (1.0, panel.unit)
+    if panel.unit == "decbytes":
         scale, unit = 1e9, "GB"
     for name, at, values in lines:
         axes.plot(at, [value / scale for value in values], linewidth=1.1, label=name)
     axes.set_ylim(bottom=0)
-    axes.set_ylabel("" if unit == "short" else unit.replace("binBps", "MB/s"), fontsize=7)
+    axes.set_ylabel("" if unit == "short" else unit.replace("Bps", "MB/s"), fontsize=7)
     axes.xaxis.set_major_formatter(matplotlib.dates.DateFormatter("%H:%M:%S"))
     axes.xaxis.set_major_locator(matplotlib.dates.AutoDateLocator(maxticks=5))
     if lines:

@@ -222,7 +222,7 @@ def _answered(spool: Spool, index: Index, path: Path, now: datetime) -> Answered
 
 
 def sweep(spool: Spool, *, now_s: float) -> None:
-    """Remove what commands have left that were killed: answers nobody fetched, and files half-written.
+    """Remove what commands have left that were killed: answers that were never fetched, and files half-written.
 
     `now_s` is the time of the clock that files have.
     """

@@ -65,7 +65,7 @@ def published(spool: Spool, id_: UploadedFileId) -> Path:
 
 
 def status_of(spool: Spool, id_: UploadedFileId) -> Status | None:
-    """The status of an uploaded file that is finished; None of any other."""
+    """The status of an uploaded file that is finished; None for any other."""
     try:
         return _place(spool, id_).status
     except (RootError, OSError, ManifestError):
@@ -81,7 +81,7 @@ def _held(path: Path) -> Iterator[None]:
 
 
 def retry(spool: Spool, id_: UploadedFileId, *, now: datetime) -> str:
-    """Send an uploaded file that ended in an error back to the stage that failed; tells where to.
+    """Send an uploaded file that ended in an error back to the stage that failed; returns where to.
 
     One that was incomplete goes back to its inbox instead, to meet its late part.
 
@@ -122,7 +122,7 @@ def _to_inbox(spool: Spool, place: Place) -> str:
 
 
 def hand_back(spool: Spool, id_: UploadedFileId) -> str:
-    """Hand the original of an error back to its user, into ``_returned``; tells the folder.
+    """Hand the original of an error back to its user, into ``_returned``; returns the folder.
 
     Raises
     ------

@@ -44,7 +44,7 @@ class Throttle:
         self._read = 0
 
     def read(self, count: int) -> None:
-        """So many bytes were read: sleep until they were allowed."""
+        """Note that so many bytes were read, and sleep until that many were allowed."""
         if self._bytes_per_s <= 0:
             return
         self._read += count

@@ -26,7 +26,7 @@ _UTF8_FLAG = 0x800
 _UNICODE_PATH = 0x7075
 #: What a name is read as where nothing else fits: every byte is a character of it (APPNOTE D.1).
 _LAST_RESORT = "cp437"
-#: So many bytes of names are enough for a guess, the shortest names first.
+#: This many bytes of names are enough for a guess, the shortest names first.
 _MOST_LOOKED_AT_BYTES = 16_384
 _SEPARATORS = b"/\\"
 #: A backslash behind what is not ASCII and before an extension.
@@ -37,7 +37,7 @@ _WEST = frozenset("äöüÄÖÜßéèàçñáíóúåæøÅÆØêâÉ")
 _MARKS = frozenset("–—‘’“”°²³µ·§№×")
 _CENTRAL = frozenset("ąćęłńóśźżĄĆĘŁŃÓŚŹŻáčďéěíňřšťúůýžÁČĎÉĚÍŇŘŠŤÚŮÝŽőűŐŰöüÖÜäăâîđ")
 _TURKISH = frozenset("ğışĞİŞçöüÇÖÜâ")
-#: What stands often in names: it tells Chinese from Korean where the bytes could be either.
+#: Characters that are frequent in names: they distinguish Chinese from Korean where the bytes could be either.
 _HANZI = frozenset(
     "的一是不了人我在有他这大来上个国中到说们为子和你地出道也时年得就那要下以生会自着去之过家学对可"
     "里后小么心多天而能好都然没日于起还发成事只作当想看文无开手十用主行方又如前所本见经头面公同三已"

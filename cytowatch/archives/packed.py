@@ -22,7 +22,7 @@ from cytowatch.record.quoting import quoting
 __all__ = ["chunks"]
 
 _CHUNK_BYTES = 1 << 20
-#: So much is read at a time, of which one byte may unpack to a thousand.
+#: This much is read at a time; one byte may unpack to a thousand.
 _READ_BYTES = 1 << 17
 _PATCHED = 0x20
 _STORED, _DEFLATED, _BZIP2, _LZMA = 0, 8, 12, 14

@@ -113,7 +113,7 @@ def _linked(info: tarfile.TarInfo, earlier: Mapping[str, int]) -> str:
 
 
 def _read_end(archive: tarfile.TarFile, budget: Budget) -> None:
-    """Read the rest, for the last checksum of a gzip is behind it; a block of zeros must begin it.
+    """Read the rest, because the last checksum of a gzip is behind it; a block of zeros must begin it.
 
     Where that block is missing the archive may have been cut between two members.
     """

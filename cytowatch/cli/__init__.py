@@ -13,10 +13,10 @@ _MOST_ASIDE = 20
 
 
 def main() -> None:
-    """Run the command in ``sys.argv``; no matter what happens, nobody sees a traceback."""
+    """Run the command in ``sys.argv``; no matter what happens, no traceback is shown."""
     try:
         code = _run()
-        # What is still in the buffer is a part of the command: later nobody could catch it.
+        # Text still in the buffer is part of the command: an error in writing it could not be caught later.
         sys.stdout.flush()
     except BrokenPipeError:
         # Anyone who read our output has gone, as `head` does; there is nothing left to say.
@@ -63,7 +63,7 @@ def _say(text: str, code: int) -> int:
 
 
 def _say_what_was_set_aside() -> None:
-    """What this command passed over; a daemon has told the log, and a shell that completes nobody."""
+    """What this command passed over; a daemon has logged it, and a shell that completes words shows nothing."""
     if sys.argv[1:2] == ["run"] or "_CYTOWATCH_COMPLETE" in os.environ:
         return
     from cytowatch import aside

@@ -32,7 +32,7 @@ from cytowatch.tree.spool import Spool
 
 __all__: list[str] = []
 
-#: So many are named before the question.
+#: At most this many are named before the question.
 _MOST_ASKED = 20
 
 
@@ -148,7 +148,7 @@ def _ask_before_removing(entries: list[find.Entry]) -> None:
     Raises
     ------
     RootError
-        Nobody can be asked: neither the input nor the answer is a terminal's.
+        There is nobody to ask: the input or the output is not a terminal.
     typer.Exit
         The answer is no.
     """

@@ -32,14 +32,14 @@ from cytowatch.tree.spool import Spool
 __all__ = ["Result", "run"]
 
 
-#: Why something waits in an inbox that does not pass by itself.
+#: Reasons for waiting in an inbox that do not pass by themselves.
 _TO_MEND = frozenset({"unreadable", "too_deep", "set_aside", "no_user"})
 _MOST_LISTED = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One answer; `good` is None where there is nothing to be right or wrong about."""
+    """One answer; `good` is None where nothing can be right or wrong."""
 
     name: str
     good: bool | None
@@ -126,7 +126,7 @@ def _inboxes(spool: Spool, config: Config, *, running: bool) -> Iterator[Result]
     found = _told_of(told) if isinstance(told, list) else _refused(spool, config)
     listed = list(itertools.islice(found, _MOST_LISTED + 1))
     for path, why, detail in listed[:_MOST_LISTED]:
-        # What belongs to nobody may well be meant to lie there.
+        # A file that belongs to no user may lie there on purpose.
         good = None if why == "no_user" else False
         yield Result("inbox", good, f"{names.shortened(path)} waits: {names.printable(detail)}")
     if len(listed) > _MOST_LISTED:

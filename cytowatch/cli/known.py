@@ -1,4 +1,4 @@
-"""Words on a command line that must name something there is: a user, a project, a status, a format, a reason.
+"""Words on a command line that must name something that exists: a user, a project, a status, a format, a reason.
 
 A typing error must not read as "there are none": it is an error that names the nearest.
 """
@@ -57,7 +57,7 @@ def statuses(wanted: str) -> tuple[Status, ...]:
     Raises
     ------
     RootError
-        There is none of that name.
+        Nothing has that name.
 
     Examples
     --------
@@ -74,12 +74,12 @@ def statuses(wanted: str) -> tuple[Status, ...]:
 
 
 def user(spool: Spool, wanted: str) -> list[str]:
-    """How the folders of a user are spelled, who has an inbox or has uploaded something.
+    """How the folders of a user are spelled who has an inbox or has uploaded something.
 
     Raises
     ------
     RootError
-        Nobody is called so.
+        No user has that name.
     """
     found = find.spellings(spool, wanted)
     folders = {*_folders(spool.inbox), *_folders(spool.storage)}

@@ -55,7 +55,7 @@ def list_lines(found: Sequence[Entry], width: int | None, now: datetime) -> Iter
     width
         Of the terminal. No line is longer: ids shrink to their four characters, which every command
         takes, columns are left out, and last the reason goes to a line of its own. None means that
-        nobody looks: nothing is cut, and times are UTC.
+        the output is not a terminal: nothing is cut, and times are UTC.
     now
         The year, or the day, of a time is left out where it is this one and there is little room.
     """
@@ -78,7 +78,7 @@ def list_lines(found: Sequence[Entry], width: int | None, now: datetime) -> Iter
 
 
 def _layouts(found: Sequence[Entry], now: datetime) -> list[list[Column]]:
-    """What there may be room for, the richest first; the very first is for where nobody looks."""
+    """What there may be room for, the richest first; the very first is for a pipe."""
     about = [entry.manifest for entry in found]
     names = [printable(one["name"]) for one in about]
     paths = [printable(where_dropped(one["drop_path"])) for one in about]

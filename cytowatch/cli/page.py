@@ -1,4 +1,4 @@
-"""What ``status`` and ``list`` tell, as plain lines.
+"""What ``status`` and ``list`` show, as plain lines.
 
 Both are typed all day and asked by scripts, so they start without rich, which takes longer to
 load than a million rows take to search.
@@ -29,7 +29,7 @@ __all__ = [
     "styled",
 ]
 
-#: So many that wait or are in work are shown one by one.
+#: At most this many that wait or are in work are shown one by one.
 _MOST_SHOWN = 20
 
 

@@ -68,7 +68,7 @@ def _shown(
     room: int,
     table: Callable[[Sequence[dict[str, Any]]], RenderableType],
 ) -> RenderableType:
-    """So many of `rows` as there is room for, and in the last line how many more there are."""
+    """As many of `rows` as there is room for, and in the last line how many more there are."""
     if len(rows) <= room:
         return table(rows)
     kept = max(1, room - 1)

@@ -1,4 +1,4 @@
-"""Who listens where the metrics are to be: nobody, the daemon of this tree, or another program."""
+"""Who listens at the address of the metrics: nobody, the daemon of this tree, or another program."""
 
 from __future__ import annotations
 

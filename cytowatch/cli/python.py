@@ -20,7 +20,7 @@ _PACKAGES = (
     "pydicom", "structlog", "tomli", "prometheus_client", "typer", "rich",
 )  # fmt: skip
 
-#: What is wrong with it for whom this process acts.
+#: Why the user for whom this process acts cannot read it.
 complaint: str | None = None
 
 
@@ -46,7 +46,7 @@ def unreadable(needed: list[str]) -> str | None:
 
 
 def is_at_home(needed: list[str]) -> str | None:
-    """The first of `needed` that lies in somebody's home, where the hardened unit lets nobody look."""
+    """The first of `needed` that lies in a home directory, which the hardened unit hides."""
     return next(
         (path for path in needed if os.path.realpath(path).startswith(tuple(f"{h}/" for h in _HOMES))),
         None,

@@ -21,7 +21,7 @@ _GLOBAL = "global"
 
 
 class Advice(NamedTuple):
-    """One sentence on Samba; `good` is None where it is advice and no fault."""
+    """One sentence on Samba; `good` is None for advice."""
 
     good: bool | None
     detail: str

@@ -23,9 +23,9 @@ __all__ = ["console", "facts", "history", "safe", "tree"]
 
 console = Console(highlight=False)
 
-#: So many files of one folder are drawn on a terminal; a pipe gets all of them.
+#: At most this many files of one folder are drawn on a terminal; a pipe gets all of them.
 _MOST_FILES = 40
-#: The lines of a tree take so many columns for each level.
+#: How many columns the lines of a tree take for each level.
 _INDENT = 4
 _WIDEST_BAR = 40
 #: A tree deeper than this has no room for names.

@@ -63,7 +63,7 @@ def told(path: Path) -> dict[str, Any]:
 
 
 def _beside(path: Path) -> frozenset[str]:
-    """The files of its folder, and those in the folders that bear its name."""
+    """The files of its folder, and those in the folders that have its name."""
     folder = path.absolute().parent
     entries = list(os.scandir(folder))
     found = {entry.name for entry in entries if entry.is_file()}

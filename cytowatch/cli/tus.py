@@ -31,7 +31,7 @@ _VERSION = "1.0.0"
 _PATCH_BYTES = 64 << 20
 _BLOCK_BYTES = 1 << 20
 _PATIENCE_S = 120.0
-#: So many requests in a row may bring nothing before it is given up, with longer and longer pauses.
+#: How many requests in a row may fail before it gives up, with longer and longer pauses.
 _TRIES = 8
 _LONGEST_PAUSE_S = 15.0
 #: Answers after which another try can help.

@@ -26,13 +26,13 @@ from cytowatch.tree.spool import Spool
 __all__ = ["Looks", "frame"]
 
 _EVERY_S = 0.5
-#: As many that have ended as fit any terminal; in JSON a few.
+#: How many finished ones are read: as many as fit any terminal; for JSON a few.
 _ENDED, _ENDED_JSON = 100, 8
 
 
 @dataclass(slots=True)
 class Looks:
-    """What one look after the other tells: how much time is left, and how fast drops grow."""
+    """What successive looks show: how much time is left, and how fast drops grow."""
 
     estimates: Estimates = field(default_factory=Estimates)
     rates: Rates = field(default_factory=Rates)

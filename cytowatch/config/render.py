@@ -30,7 +30,7 @@ def _toml(value: Any) -> str:
 
 
 def _rendered(name: str, cls: Any) -> Iterator[str]:
-    """The keys of a section that bears a name of its own, as comments."""
+    """The keys of a section that has a name of its own, as comments."""
     yield ""
     yield f"# {cls.__doc__}"
     yield f"# As many [{name}.NAME] as you like:"

@@ -204,7 +204,7 @@ class Zygote:
 
 
 def settings_of(config: Config) -> dict[str, Any]:
-    """What a decoder need not know it is not told: whom the hooks tell."""
+    """A decoder does not learn what it need not know: where the hooks deliver to."""
     return {**to_mapping(config), "hooks": []}
 
 

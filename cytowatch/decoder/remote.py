@@ -36,7 +36,7 @@ class BegunBefore(Exception):
 
 
 def progress_name(out: str) -> str:
-    """The file in ``<id>/`` that tells how much of the stage is done."""
+    """The file in ``<id>/`` that states how much of the stage is done."""
     return f"progress.{out}"
 
 

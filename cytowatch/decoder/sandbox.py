@@ -65,7 +65,7 @@ def adopt_orphans() -> None:
 
 
 def enter(config: Config, out: str, *, parent: int, nice: int = NICE) -> bool:
-    """Restrict this process, which stands in ``<id>/``; tells whether both walls hold it.
+    """Restrict this process, which stands in ``<id>/``; returns whether both walls hold it.
 
     Landlock limits the files, seccomp the system calls. Where this kernel or this processor lacks one, the
     other is put up all the same.

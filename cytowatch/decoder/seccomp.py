@@ -23,7 +23,7 @@ from collections.abc import Mapping
 __all__ = ["ALLOWED", "CHECKED", "can", "prepare", "program", "restrict"]
 
 # fmt: off
-#: Allowed with any arguments: (number on x86-64, number on arm64), None where there is none.
+#: Allowed with any arguments: (number on x86-64, number on arm64), None where it has none.
 ALLOWED: Mapping[str, tuple[int | None, int | None]] = {
     "brk": (12, 214), "mmap": (9, 222), "munmap": (11, 215), "mremap": (25, 216),
     "mprotect": (10, 226), "madvise": (28, 233), "membarrier": (324, 283), "read": (0, 63),
@@ -228,12 +228,12 @@ def _looks() -> dict[str, list[bytes]]:
         "prctl": _one_of(0, _PRCTL),
         # Its limits may be read; new ones, and those of others, are in the third and first argument.
         "prlimit64": [*_is_zero(0), *_is_zero(2), _YES],
-        # As abort(3) does it: to nobody but itself, and never to a group.
+        # As abort(3) does it: only to itself, and never to a group.
         "kill": _one_of(0, (_ANYBODY,)),
         "tgkill": _one_of(0, (_ANYBODY,)),
         "mknod": _makes(1),
         "mknodat": _makes(2),
-        # What is replaced would have no name any longer, and take room that nobody sees.
+        # A replaced file would have no name any longer, and take room that cannot be seen.
         "renameat2": _one_of(4, (_RENAME_NOREPLACE,)),
     }
 

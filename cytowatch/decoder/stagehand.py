@@ -20,7 +20,7 @@ from cytowatch.record.status import Status
 __all__ = ["serve"]
 
 _PROGRESS_EVERY_S = 0.1
-#: So many errors behind an error are written to the log.
+#: How many errors behind an error are written to the log.
 _MOST_CAUSES = 5
 _FULL = ("no space left on device", "disk quota exceeded")
 

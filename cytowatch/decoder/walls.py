@@ -16,7 +16,7 @@ __all__ = ["DEEDS", "Deed", "open_deeds", "table"]
 class Deed:
     """Something that no decoder needs to do.
 
-    `says` completes "a decoder can …". `calls` tells whether the filter of system calls denies it,
+    `says` completes "a decoder can …". `calls` says whether the filter of system calls denies it,
     `landlock` from which version (ABI) on Landlock does, None where it never does.
     """
 

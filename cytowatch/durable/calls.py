@@ -37,7 +37,7 @@ __all__ = [
 
 #: No tree of our own is nested so deeply; one that is was made by somebody else.
 _DEEPEST = 128
-#: So many folders of others' are removed at a time at most.
+#: How many folders of others are removed at a time at most.
 _MOST_REMOVED = 10_000
 _RENAME_NOREPLACE = 1
 _libc = ctypes.CDLL(None, use_errno=True)

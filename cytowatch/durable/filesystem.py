@@ -48,7 +48,7 @@ def _kind(path: Path) -> str:
 def mount_of(path: Path) -> tuple[int, int]:
     """(device, mount) that `path` is on: between two mounts no rename is possible.
 
-    Source: proc(5), ``/proc/[pid]/fdinfo``; statx(2) would tell it too, and Python has none.
+    Source: proc(5), ``/proc/[pid]/fdinfo``; statx(2) would show it too, but Python lacks it.
     """
     descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
@@ -80,7 +80,7 @@ def keeps_renames(path: Path) -> bool | None:
 
 
 def leaves_holes(descriptor: int) -> bool:
-    """Whether a hole in a file is what nobody wrote. ZFS makes holes of zeros, and what a server does is unknown."""
+    """Whether a hole in a file means that nothing was written there. ZFS makes holes of zeros, and what a server does is unknown."""
     # Not by /proc, which a sandboxed child does not see.
     found = ctypes.create_string_buffer(_STATFS_BYTES)
     if _libc.fstatfs(descriptor, found) != 0:

@@ -29,7 +29,7 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owner:
-    """Whose a file was, and its mode, for the case that it goes back."""
+    """Whose a file was, and its mode, in case it goes back."""
 
     uid: int
     gid: int

@@ -68,7 +68,7 @@ class FairQueue:
         Raises
         ------
         IndexError
-            There is none.
+            No such user has one.
         """
         free = next((user for user in self._by_user if not held(user)), None)
         if free is None:

@@ -1,4 +1,4 @@
-"""``storage.hash = "after"``: a native slide is published first, and hashed while nobody waits.
+"""``storage.hash = "after"``: a native slide is published first, and hashed while no one waits.
 
 What is still to be hashed is a note on disk, ``state/requests/<id>.hash``, written before the rename
 that publishes; so neither a crash nor a restart forgets one, and storage is never walked for it.

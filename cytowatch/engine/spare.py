@@ -6,7 +6,7 @@ from cytowatch.record.names import UploadedFileId
 
 __all__ = ["Spare"]
 
-#: So long every thread may be in one stage until a user who has nothing in work is given one more.
+#: How long every thread may be in one stage before a user who has nothing in work gets one more.
 _PATIENCE_S = 0.5
 
 

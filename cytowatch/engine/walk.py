@@ -67,7 +67,7 @@ class Walk:
             outcome = self._run(place, decoding)
             return self._accept(place, outcome, began)
         except IngestError as error:
-            # No matter what ends it, nobody writes any more into what is thrown away.
+            # No matter what ends it, nothing is written any more into what is thrown away.
             decoding.end()
             if not self._moves.spool.is_there():
                 raise

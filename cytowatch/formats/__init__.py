@@ -47,7 +47,7 @@ __all__ = [
     "matching",
 ]
 
-#: The table; its order means nothing, for exactly one may match.
+#: The table; its order means nothing, because exactly one may match.
 FORMATS: tuple[Format, ...] = (
     jpeg.FORMAT,
     png.FORMAT,

@@ -22,7 +22,7 @@ class Probe:
     Parameters
     ----------
     name
-        What it is called on disk: never a reason for a format, but companions bear its stem.
+        What it is called on disk: never a reason for a format, but companions have its stem.
     beside
         The files of its folder and of the folders in it, relative to that folder.
     path

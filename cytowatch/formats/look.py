@@ -1,4 +1,4 @@
-"""Looks into files that nobody has vouched for, from the daemon's own process: none may end it."""
+"""Looks into files that nothing vouches for, from the daemon's own process: none may end it."""
 
 from __future__ import annotations
 

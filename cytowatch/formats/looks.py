@@ -16,7 +16,7 @@ __all__ = ["looks_like"]
 _TEXT = "a text file"
 #: What the library may call a text: the others of its names are for words that any text may begin with.
 _KINDS_OF_TEXT = ("HTML", "XML", "RTF", "SVG", "PostScript", "JSON")
-#: Names of the library that tell nobody anything.
+#: Names of the library that mean nothing to a person.
 _NO_NAMES = frozenset({"TESTFILE", "UTF8 file"})
 #: Kinds that puremagic does not know, or names less well than a lab would.
 _LAB = (
@@ -44,7 +44,7 @@ def looks_like(probe: Probe) -> str:
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return "a damaged TIFF file"
     if re.match(rb"P[1-6]\s", head):
-        # The library takes it for an image, but its header is none.
+        # The library takes it for an image, but its header is not one.
         return _text_or_data(head)
     if head.startswith(b"\xff\xd8") and is_jpeg_ls(head):
         return "a JPEG-LS image"

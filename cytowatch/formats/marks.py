@@ -19,7 +19,7 @@ Mark = tuple[str, str]
 
 
 def vendor(probe: Probe) -> Mark | None:
-    """The vendor of a file by its content; None when it bears no vendor's mark."""
+    """The vendor of a file by its content; None when it has no vendor's mark."""
     if probe.head.startswith(b"\xff\xd8\xff"):
         return _mirax(probe)
     tiff = probe.tiff

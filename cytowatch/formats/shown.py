@@ -46,7 +46,7 @@ def _first(said: Iterator[str | None]) -> str | None:
     try:
         return next((one for one in said if one is not None), None)
     except TiffError:
-        # Of a tag that lies beyond the end another check tells.
+        # A tag that lies beyond the end is the matter of another check.
         return None
 
 

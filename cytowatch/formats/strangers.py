@@ -50,7 +50,7 @@ _LISTS = (
 
 
 def known(head: bytes) -> tuple[str, str] | None:
-    """(what a file that begins so is, what to do with it); None of any other.
+    """(what a file that begins so is, what to do with it); None for any other.
 
     >>> known(b"%PDF-1.7")[0]
     'a PDF document'

@@ -237,7 +237,7 @@ class Courier:
     def _try(self, hook: Hook, one: Pending) -> None:
         found = place_of(self._spool, one)
         if found is None:
-            # Noted a moment before the rename; or removed since, and then nobody needs to know.
+            # Noted a moment before the rename; or removed since, and then it need not be delivered.
             self._due[one.file_name] = time.monotonic() + _FIRST_PAUSE_S
             self._early.add(one.file_name)
             if (

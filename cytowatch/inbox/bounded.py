@@ -37,7 +37,7 @@ __all__ = ["folders", "inotify", "most_watches", "polling"]
 #: come together. With its own half second every claim would hold up the events behind it.
 _PAIRING_S = 0.02
 _MAX_WATCHES = Path("/proc/sys/fs/inotify/max_user_watches")
-#: So many parts of the kernel's watches there are, of which one user may use one; a few in any case.
+#: Into how many parts the kernel's watches are divided, of which one user may use one; a few in any case.
 _SHARES = 4
 _FEW_WATCHES = 64
 
@@ -136,7 +136,7 @@ class _Group(InotifyWatchGroup):
             waiting += [(inner, depth + 1) for inner in below]
 
     def _watched(self, folder: bytes) -> bool:
-        """Watch `folder`, no matter what it was called before; tells whether that was possible."""
+        """Watch `folder`, no matter what it was called before; returns whether that was possible."""
         user = self._whose(folder)
         theirs = self._of_user.setdefault(user, set())
         if len(theirs) >= self._most and folder not in self._active_callbacks_by_path:

@@ -30,7 +30,7 @@ __all__ = ["Claimed", "Claims"]
 
 _CLAIMS_AT_A_TIME = 5
 _CLAIMS_OF_ONE = 4
-#: So many that were claimed are taken up in one turn of the main loop.
+#: How many claims are taken up in one turn of the main loop.
 _ENDED_AT_A_TIME = 40
 
 

@@ -18,7 +18,7 @@ from cytowatch.record.entries import Manifest, SkippedEntry
 
 __all__ = ["Dropped", "DroppedFolders"]
 
-#: So long folders are finished in one turn of the main loop, in seconds.
+#: How long folders are finished in one turn of the main loop, in seconds.
 _TURN_S = 0.1
 #: The least time between two looks at all folders, as a multiple of what the last one took.
 _SHARE = 20.0
@@ -164,7 +164,7 @@ class Dropped:
         """Whether it is an image that its scanner has not yet said to be done."""
         if track.waiting is None or track.waiting.why != "done_marker":
             return False
-        # What cannot be looked into keeps its folder open, and no other.
+        # A path that cannot be looked into keeps its own folder open, and no other.
         with aside.fence("drop", track.drop.path):
             return self._is_an_image(track)
         return True

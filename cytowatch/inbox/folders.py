@@ -35,7 +35,7 @@ __all__ = ["Folders"]
 
 #: A manifest that names thousands is written at most in this part of the time.
 _NOTING_SHARE = 20.0
-#: So many files that became nothing are named; the rest is counted.
+#: At most this many files that became nothing are named; the rest is counted.
 _MOST_SKIPPED = 100
 _NOTHING = ExtractionError("no_image", "its images were taken away again before they were claimed")
 
@@ -91,7 +91,7 @@ class Folders:
         self._take_up_some()
 
     def _take_up_some(self) -> None:
-        """Take up what is left of those; one that cannot be is tried again, and holds up no other."""
+        """Take up those that are left; one that cannot be taken up is tried again, and holds up no other."""
         for id_ in list(self._untaken):
             if not aside.may_try("folder", id_):
                 continue

@@ -56,9 +56,9 @@ class Bundle:
 
     @property
     def arrived_in_parts(self) -> str | None:
-        """What is to be said of a slide whose files arrived at different times; None of any other.
+        """What there is to say about a slide whose files arrived at different times; None for any other.
 
-        Nobody can set the time that counts, which is when each file was last written or put there.
+        Users cannot set the time that counts, which is when each file was last written or put there.
         """
         if self.group.kind is None:
             return None

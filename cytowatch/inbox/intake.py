@@ -173,7 +173,7 @@ class Intake:
 
     def _take_up(self, room: Room, bundle: Bundle, now: float) -> bool:
         """Claim `bundle`, if it is ready; says whether more may be claimed for its user."""
-        # Of very many a part, for each takes memory.
+        # Of very many only a part, because each takes memory.
         if self._claims.of(room.user) >= room.most:
             return False
         if any(track.claiming for track in bundle.tracks):

@@ -61,7 +61,7 @@ class Readiness:
         own = self._own.of(bundle.head.drop.user)
         if own.done_marker and marker is None:
             return None
-        # Nothing says that all files of such a set are there: only time tells.
+        # Nothing says that all files of such a set are there: only time shows it.
         quiet_s = own.folder_quiet_s if bundle.group.is_open_ended else 0.0
         ready_at = max(self._settler.ready_at(track, quiet_s=quiet_s) for track in bundle.tracks)
         if ready_at > now and marker is None:
@@ -92,7 +92,7 @@ class Readiness:
         )
 
     def _came_before(self, bundle: Bundle) -> tuple[str, ...]:
-        """What is to be said of a missing file that arrived without the others, and was taken for an image of its own."""
+        """What there is to say about a missing file that arrived without the others, and was taken for an image of its own."""
         name = bundle.group.missing
         before = self._images_of(bundle.head.drop.user, name) if name and "/" not in name else []
         return tuple(

@@ -20,16 +20,16 @@ from cytowatch.inbox.turns import Turns
 
 __all__ = ["Room", "Rooms"]
 
-#: So many claims of a user may wait for their turn at least.
+#: At least this many claims of a user may wait for their turn.
 _LEAST_UNDER_WAY = 1000
-#: So many users' files are put together at a time.
+#: The files of this many users are put together at a time.
 _THREADS = 4
 #: What is due and cannot be taken up now is looked at again so much later, in seconds.
 _AGAIN_S = 1.0
 _FOR_EACH_S = 1e-4
 #: The least time between two times that one room is put together, as a multiple of what it took.
 _SHARE = 5.0
-#: So long the bundles of one room are taken up in a turn, and those of all rooms together, in seconds.
+#: How long the bundles of one room are taken up in a turn, and those of all rooms together, in seconds.
 _SLICE_S = 0.05
 _TURN_S = 0.1
 
@@ -110,7 +110,7 @@ class Rooms:
                 for track in self._settler.of_user(room.user)
                 if track.claimable and not track.claiming and track.drop.room == room.name
             ]
-            # Of very many a part, for each takes memory; the others are due again afterwards.
+            # Of very many only a part, because each takes memory; the others are due again afterwards.
             room.most = max(_LEAST_UNDER_WAY, len(here) // 10)
             bundles, room.faults = self._gatherer.bundles(room.name, here)
             due = (one for one in bundles if any(t.drop.path in room.due for t in one.tracks))
@@ -150,7 +150,7 @@ class Rooms:
                 break
 
     def _some_of(self, room: Room, do: Callable[[Room, Bundle], bool]) -> bool:
-        """Take up a part of `room`; tells whether it is done with."""
+        """Take up a part of `room`; returns whether it is done."""
         end = time.monotonic() + _SLICE_S
         while room.bundles:
             if not do(room, room.bundles[0]):

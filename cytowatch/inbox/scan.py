@@ -23,7 +23,7 @@ DEEPEST = 32
 #: The longest path below ``inbox/``, in bytes: with the root before it, and in the place where it is
 #: claimed, it must stay below the 4,096 bytes that the kernel takes.
 _LONGEST_BYTES = 3_000
-#: So many files are looked at before others may have their turn.
+#: How many files are looked at before others may have their turn.
 _AT_A_TIME = 256
 _NOTHING = Fingerprint(device=0, inode=0, size_bytes=0, mtime_ns=0, ctime_ns=0, blocks=0)
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
@@ -43,7 +43,7 @@ def users(inbox: Path) -> list[str]:
 
 
 def stray(inbox: Path, ignore: Sequence[str]) -> Iterator[tuple[Drop, Waiting]]:
-    """What lies in ``inbox/`` itself, and folders there whose name no user can have: they belong to nobody."""
+    """Files in ``inbox/`` itself, and folders there whose name no user can have: they belong to no user."""
     with os.scandir(inbox) as entries:
         for entry in entries:
             drop = Drop(user="", path=entry.name, project=None, fingerprint=_NOTHING)
@@ -59,7 +59,7 @@ def stray(inbox: Path, ignore: Sequence[str]) -> Iterator[tuple[Drop, Waiting]]:
 def _beside(
     entry: os.DirEntry[str], drop: Drop, ignore: Sequence[str]
 ) -> tuple[Drop, Waiting] | None:
-    """Why what lies beside the inboxes waits; None for an inbox, and for what nobody waits for."""
+    """Why what lies beside the inboxes waits; None for an inbox, and for names that are ignored."""
     waiting = Waiting(why="no_user", detail="it lies in no user's inbox folder")
     if durable.is_directory(entry):
         if is_user(entry.name) or _is_a_servers(entry):

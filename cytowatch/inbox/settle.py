@@ -5,7 +5,7 @@ A drop is *settled*, and may be claimed, when all of these hold:
 1. nothing about it has changed for the `quiet_s` of its user, on our own monotonic clock (clients set their
    own times, and sizes before content);
 2. nobody has it open for writing, which a lease proves (`claim` asks for it);
-3. its structure is complete, for a connection cut mid-write looks exactly like a normal close
+3. its structure is complete, because a connection cut mid-write looks exactly like a normal close
    (`claim` looks).
 
 This module keeps the first, and remembers what the claim said of the other two.
@@ -98,9 +98,9 @@ class Settler:
         return list(self._tracks.get(user, {}).values())
 
     def see(self, drop: Drop, never: Waiting | None, now: float) -> bool:
-        """Take note of `drop` as it is at `now`; tells whether it was unknown.
+        """Take note of `drop` as it is at `now`; returns whether it was unknown.
 
-        `never` is the reason why it can not be claimed as it is, at any time.
+        `never` is the reason why it can never be claimed as it is.
         """
         quiet_s, _ = self._times(drop.user)
         tracks = self._tracks.setdefault(drop.user, {})

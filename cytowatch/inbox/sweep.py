@@ -27,7 +27,7 @@ __all__ = ["Sweep"]
 
 #: The least time between two looks at one inbox, as a multiple of what the last one took.
 _SHARE = 5.0
-#: So long one inbox is looked at in a turn, and all of them together, in seconds.
+#: How long one inbox is looked at in a turn, and all of them together, in seconds.
 _SLICE_S = 0.05
 _TURN_S = 0.1
 #: An event comes within a moment, or not at all.
@@ -281,6 +281,6 @@ def _log(drop: Drop, waiting: Waiting, count: int) -> None:
 
 
 def _identity(path: str | Path) -> tuple[int, int, int]:
-    """(device, inode, time of the last change in ns) of a folder; nobody can set that time."""
+    """(device, inode, time of the last change in ns) of a folder; users cannot set that time."""
     found = os.stat(path, follow_symlinks=False)
     return found.st_dev, found.st_ino, found.st_ctime_ns

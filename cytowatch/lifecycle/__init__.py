@@ -1,1 +1,1 @@
-"""The daemon's life: its start, its duties, and what it tells meanwhile."""
+"""The daemon's life: its start, its duties, and what it reports meanwhile."""

@@ -28,7 +28,7 @@ __all__ = ["Ledger"]
 
 
 class Ledger:
-    """Guards the counts of uploaded files by status; the engine tells it of every step."""
+    """Guards the counts of uploaded files by status; the engine reports every step to it."""
 
     def __init__(
         self, metrics: Metrics, log: Any, index: Index, *, status_for: timedelta, defects: Path

@@ -16,7 +16,7 @@ __all__ = ["Indexing"]
 #: How often every name in storage is looked at.
 _THOROUGH_EVERY_S = 600.0
 _PATIENCE_S = 10.0
-#: So many that vanished at once are named in the log.
+#: At most this many that vanished at once are named in the log.
 _MOST_TOLD = 100
 
 

@@ -30,7 +30,7 @@ class Listener:
         self._again_at = float("-inf")
 
     def ensure(self, now: float) -> None:
-        """Listen, if nobody does and it is time to try."""
+        """Listen, if nothing listens yet and it is time to try."""
         if not self._listen or now < self._again_at:
             return
         if self._server is not None:

@@ -52,7 +52,7 @@ def time_text(seconds: float | None) -> str:
 
 @dataclass(slots=True)
 class Estimates:
-    """How much time is left of each stage, told from how its share has grown since first seen."""
+    """How much time is left of each stage, estimated from how its share has grown since it was first seen."""
 
     _first: dict[tuple[str, str], tuple[float, float]] = field(default_factory=dict)
 
@@ -79,7 +79,7 @@ class Estimates:
 
 @dataclass(slots=True)
 class Rates:
-    """How fast the drops grow that are being received, told from looks at them one after the other."""
+    """How fast the drops grow that are being received, from successive looks at them."""
 
     _seen: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
 
@@ -116,7 +116,7 @@ def _ended(index: Index, *, hours: float) -> dict[str, int]:
 def status_page(
     spool: Spool, index: Index, pid: int | None, live: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """All that ``status`` tells, ready for JSON."""
+    """All that ``status`` shows, ready for JSON."""
     there = room.free(spool.root)
     counts = index.counts()
     told = live if live is not None else {}

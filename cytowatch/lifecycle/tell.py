@@ -24,11 +24,11 @@ __all__ = ["Teller"]
 
 #: The least time between two tellings, as a multiple of what the last one took.
 _EVERY = 10.0
-#: So much later when there is nothing to report.
+#: How much later when there is nothing to report.
 _AT_REST_S = 2.0
 #: How often the ages of the oldest are asked of the index; they are in seconds, and read every 15.
 _AGES_EVERY_S = 5.0
-#: So long of each turn notes are written, however many there are: a start may have thousands.
+#: How long notes are written in each turn, no matter how many there are: a start may have thousands.
 _NOTES_S = 0.05
 
 

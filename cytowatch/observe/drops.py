@@ -63,10 +63,10 @@ def _skipped(one: SkippedEntry) -> tuple[str, str, int, bool]:
     return one["name"], one["reason"], one.get("count", 1), is_loss(one)
 
 
-#: So many members of one drop that succeeded are known one by one, which is more than its note lists; the
+#: This many members of one drop that succeeded are known one by one, more than its note lists; the
 #: others are counted, or an archive of 100,000 would take a hundred megabytes for as long as notes stay.
 _MOST_DONE = 2_000
-#: So many drops are known; of more those that ended first are let go of, with their notes.
+#: At most this many drops are known; beyond that, those that ended first are forgotten, with their notes.
 _MOST_DROPS = 50_000
 
 
@@ -130,7 +130,7 @@ class Drops:
                 self._drops[self._root_of[other]].notes = None
 
     def _is_counted_only(self, root_id: str, drop: _Drop, one: Seen) -> bool:
-        """Whether nobody needs more of a member than that it succeeded: it clears no failure of its path."""
+        """Whether all that matters of a member is that it succeeded: it clears no failure of its path."""
         if drop.done < _MOST_DONE or not _is_done(one):
             return False
         if one.id in drop.inside and _is_done(drop.inside[one.id]):
@@ -139,7 +139,7 @@ class Drops:
         return one.id != root_id and not known and (one.user, one.path) not in self._lost_paths
 
     def progressed(self, id_: str, share: float) -> None:
-        """So much of its stage is done; notes show it in steps of ten per cent."""
+        """Take note of the share of its stage that is done; notes show it in steps of ten per cent."""
         drop = self._drops.get(self._root_of.get(id_, ""))
         if drop is None:
             return
@@ -187,7 +187,7 @@ class Drops:
             self._unpath(one)
 
     def expire(self, now: datetime) -> None:
-        """Let go of the drops whose last part is finished too long ago."""
+        """Forget the drops whose last part was finished too long ago."""
         for root_id, drop in list(self._drops.items()):
             # The first one that is in work, or is recent, ends the look: of most drops that is the first.
             if not any(
@@ -210,7 +210,7 @@ class Drops:
         for root_id, drop in self._drops.items():
             if not aside.may_try("note", root_id):
                 continue
-            # Anyone who writes it says that all is well again.
+            # The code that writes the note clears the fence.
             with aside.fence("note", root_id, clears=False):
                 if drop.notes is None:
                     drop.notes = self._made(root_id, drop)
@@ -251,7 +251,7 @@ class Drops:
         done = [one for one in leaves if one.status.is_success or (
             one.status.is_error and self._is_cleared(one))]  # fmt: skip
         lost = [entry for one in containers for entry in self._lost(one)]
-        # Those that nobody has begun with are known by their number only.
+        # Members that are not begun yet are known only by their number.
         stated = sum(one.children for one in containers) - (len(containers) - 1) - len(drop.gone)
         stated = max(stated, len(leaves) + drop.more)
         return Sum(

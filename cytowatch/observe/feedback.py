@@ -61,9 +61,9 @@ class Notes:
         #: The users whose notes are sorted by day.
         self._by_day: set[str] = set()
         self._wanted: dict[str, dict[str, str]] = {}
-        #: The user at whose notes time was up.
+        #: The user whose notes were being written when the time was up.
         self._left_at = ""
-        #: Whether time was up before all was as wanted: `go_on` does more of it.
+        #: Whether the time was up before all was written: `go_on` does more of it.
         self.is_behind = False
 
     def _folder(self, user: str) -> str:
@@ -97,7 +97,7 @@ class Notes:
         self.go_on(until=until)
 
     def go_on(self, *, until: float = math.inf) -> None:
-        """Do more of what was to be shown, each time from another user on: nobody's many hold up another's few.
+        """Write more of what is to be shown, each time from another user on: one user's many notes do not hold up another's few.
 
         Raises
         ------
@@ -170,7 +170,7 @@ class Notes:
                         return False
                     met: OSError | None = None
                     with aside.fence("note", f"{user}/{name}") as fenced:
-                        # What another run wrote mostly says the same still, and reading is cheaper.
+                        # A note of another run mostly says the same, and reading is cheaper than writing.
                         if before.get(name) != "" or not _says(folder, name, text):
                             met = _tried(folder, name, text)
                     fault = fault or met
@@ -255,7 +255,7 @@ def _put(folder: int, name: str, text: str) -> None:
         try:
             os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
         except IsADirectoryError:
-            # Nobody else has anything to look for here: out of the way with it.
+            # Nothing else belongs here: it is moved out of the way.
             aside_name = f"{name[:200]}.{os.urandom(4).hex()}"
             os.rename(name, aside_name, src_dir_fd=folder, dst_dir_fd=folder)
             os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)

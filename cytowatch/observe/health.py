@@ -85,7 +85,7 @@ def serve(listen: str, metrics: Metrics, health: Health) -> Server:
     Raises
     ------
     RootError
-        The address cannot be had.
+        The address is not available.
     """
 
     class Handler(BaseHTTPRequestHandler):

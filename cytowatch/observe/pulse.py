@@ -1,4 +1,4 @@
-"""Whether each part of the daemon has moved of late: only then may systemd's watchdog be fed."""
+"""Whether each part of the daemon has moved recently: only then may systemd's watchdog be fed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["Pulse"]
 
 
 class Pulse:
-    """Guards that no part which stands still goes unnoticed. Times in seconds, monotonic.
+    """Guards that a part which hangs is noticed. Times in seconds, monotonic.
 
     >>> pulse = Pulse({"scanner": 90.0}, now=0.0)
     >>> pulse.still(80.0)
@@ -22,9 +22,9 @@ class Pulse:
     Parameters
     ----------
     longest_s
-        For each part, how long it may stand still.
+        For each part, how long it may stay without a move.
     now
-        When all of them are taken to have moved first.
+        When all of them count as having moved first.
     """
 
     def __init__(self, longest_s: Mapping[str, float], *, now: float) -> None:
@@ -36,10 +36,10 @@ class Pulse:
         self._last[part] = now
 
     def age_s(self, part: str, now: float) -> float:
-        """How long ago `part` moved last."""
+        """How long ago `part` last moved."""
         return now - self._last[part]
 
     def still(self, now: float) -> dict[str, float]:
-        """The parts that have stood still for longer than they may, and for how long."""
+        """The parts that have not moved for longer than they may, and for how long."""
         ages = {part: now - at for part, at in self._last.items()}
         return {part: age for part, age in ages.items() if age > self._longest_s[part]}

@@ -14,7 +14,7 @@ __all__ = ["keep", "set_aside"]
 
 #: The oldest ones go: a defect that shows itself at every slide must not fill the disk.
 _MOST = 100
-#: So many things that are set aside are listed one by one: the metric counts all.
+#: At most this many things that are set aside are listed one by one: the metric counts all.
 _MOST_ASIDE = 100
 
 

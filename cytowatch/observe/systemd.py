@@ -10,7 +10,7 @@ __all__ = ["notify"]
 
 
 def notify(*lines: str) -> bool:
-    """Send `lines`, such as ``READY=1``; tells whether anybody listens.
+    """Send `lines`, such as ``READY=1``; returns whether systemd listens.
 
     Source: sd_notify(3).
     """

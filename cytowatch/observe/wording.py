@@ -27,7 +27,7 @@ __all__ = [
     "what_to_do",
 ]
 
-#: So many members have a line in the note of their archive or folder.
+#: How many members have a line in the note of their archive or folder.
 _MOST_LINES = 1000
 _LONGEST_DETAIL = 2000
 _ASK = reasons.ASK

@@ -170,7 +170,7 @@ class Gate:
             )
 
     def _who(self, scope: Scope) -> Person | None:
-        """Who asks; None while nobody has said so."""
+        """Who asks; None until that is known."""
         context, panel = self._context, self._context.panel
         headers = Headers(scope=scope)
         named = headers.getlist(panel.user_header)

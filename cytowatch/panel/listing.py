@@ -27,7 +27,7 @@ _KEYS: Mapping[str, Callable[[Row], Any]] = {
 _COUNTED_FOR_S = 2.0
 #: Counting a user of a hundred thousand files takes a while: the answer is kept so many times as long.
 _TIMES_AS_LONG = 100
-#: So many rows are read and sorted rather than looked for along an order.
+#: Up to this many rows are read and sorted, instead of being looked for along an order.
 _FEW = 20_000
 
 

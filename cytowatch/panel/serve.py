@@ -39,7 +39,7 @@ def check(panel: Panel) -> None:
     Raises
     ------
     ConfigError
-        Nobody has to log in, and the address is not of this machine only.
+        No login is needed, and other machines can reach the address.
     """
     if panel.auth != "none" or panel.listen.startswith("unix:"):
         return
@@ -119,7 +119,7 @@ def _socket(listen: str) -> socket.socket:
     Raises
     ------
     RootError
-        The address cannot be had.
+        The address is not available.
     """
     try:
         if listen.startswith("unix:"):
@@ -196,7 +196,7 @@ def run(
     ConfigError
         `panel.listen` and `panel.auth` do not go together.
     RootError
-        There is no tree, or the address cannot be had.
+        There is no tree, or the address is not available.
     """
     check(config.panel)
     logs.configure(config.log.level, config.log.format)

@@ -140,7 +140,7 @@ def revoke(spool: Spool, name: str) -> Token:
     Raises
     ------
     RootError
-        There is none of that name.
+        No token has that name.
     """
     with _changed(spool) as tokens:
         found = next((one for one in tokens if one.name == name), None)

@@ -16,7 +16,7 @@ _LONGEST_NAME = 100
 class Proof(Enum):
     """How it is known who asks; each value is the word in the log."""
 
-    NONE = "none"  #: Nobody is known: `auth = "none"`, this machine only.
+    NONE = "none"  #: No one is known: `auth = "none"`, this machine only.
     PROXY = "proxy"  #: A trusted proxy named the user.
     COOKIE = "cookie"  #: A log-in with the password of the share.
     TOKEN = "token"  #: A token of `cytowatch token add`.
@@ -24,7 +24,7 @@ class Proof(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Person:
-    """Who asks; `name` is empty where nobody is known.
+    """Who asks; `name` is empty where no one is known.
 
     `sees_all` and `acts` are decided once, when the request comes in.
     """

@@ -48,7 +48,7 @@ class Unlike(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopiedLevel:
-    """One level of a source, `number` 0 for the first one; its pixels can be had as of any region.
+    """One level of a source, `number` 0 for the first one; its pixels can be read like those of any region.
 
     `tile` is (width, height) in pixels; `photometric` and `tables` are what its directory has to say
     (tags 262 and 347), `head` is the head of every tile; `stream` reads one by its number, from any

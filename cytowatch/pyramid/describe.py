@@ -1,4 +1,4 @@
-"""What a deployed pyramid is: sizes, levels, pixel size; as OpenSlide tells, else as its tags do."""
+"""What a deployed pyramid is: sizes, levels, pixel size; as OpenSlide reports them, else as its tags do."""
 
 from __future__ import annotations
 

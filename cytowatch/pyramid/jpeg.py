@@ -90,7 +90,7 @@ def precision(data: bytes) -> int:
 
 
 def head(data: bytes) -> Head | None:
-    """The head of a sequential JPEG of 8 bits with one or three samples; None of any other.
+    """The head of a sequential JPEG of 8 bits with one or three samples; None for any other.
 
     None as well where JFIF's mark is not the first: some libraries look for it there only.
 

@@ -46,7 +46,7 @@ def opened(path: str, shown: int, allowed: Limits) -> tuple[str | None, str | No
 def judged(
     found: Format, path: str, refusal: str | None, misread: str | None, unheeded: str | None
 ) -> list[str]:
-    """What is to be said of a vendor's slide that is deployed as it is.
+    """What there is to say about a vendor's slide that is deployed as it is.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def why_derived(found: Format) -> str:
 def _judged(
     found: Format, refusal: str | None, misread: str | None, unheeded: str | None
 ) -> list[str]:
-    """What is to be said of a vendor's slide, which nothing but OpenSlide reads.
+    """What there is to say about a vendor's slide, which nothing but OpenSlide reads.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def _judged(
 
 
 def _judged_dicom(found: Format, path: str, refusal: str | None) -> list[str]:
-    """What is to be said of a slide in DICOM that is deployed as it is.
+    """What there is to say about a slide in DICOM that is deployed as it is.
 
     Raises
     ------

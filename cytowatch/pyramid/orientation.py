@@ -83,7 +83,7 @@ def _of_png(descriptor: int) -> Iterator[bytes]:
 
 
 def _text(kind: bytes, data: bytes) -> bytes | None:
-    """Exif or XMP out of a text chunk; None of any other text."""
+    """Exif or XMP out of a text chunk; None for any other text."""
     keyword, _, rest = data.partition(b"\0")
     try:
         if kind == b"iTXt" and keyword == _XMP_KEYWORD:

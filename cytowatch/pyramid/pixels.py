@@ -40,7 +40,7 @@ def each(do: Callable[[int], None], numbers: range, *, out_bytes: int) -> None:
 def swapped(pixels: Pixels) -> Pixels:
     """BGR as RGB, or the other way round: (rows, columns, 3), a copy.
 
-    One sample after the other, for numpy's inner loop is then as long as a row: `[:, :, ::-1]` lets
+    One sample after the other, because numpy's inner loop is then as long as a row: `[:, :, ::-1]` lets
     the next copy go pixel by pixel, and takes six times as long.
     """
     found = np.empty(pixels.shape, pixels.dtype)

@@ -16,7 +16,7 @@ __all__ = ["Opened", "RegionReader", "Scene"]
 
 
 class RegionReader(Protocol):
-    """An image whose rows can be had in any order, from several threads at a time.
+    """An image whose rows can be read in any order, from several threads at a time.
 
     `samples` is 1 to 4: grey, grey and alpha, RGB, RGBA, or of inks 4 and 5; `dtype` any of 8 to 64
     bits. An alpha is one by which the colours are not multiplied.

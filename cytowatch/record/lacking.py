@@ -26,7 +26,7 @@ def amount(there: int, need: int) -> str:
 
 
 def stopped(detail: str) -> str | None:
-    """Where the copy stopped, from a detail with an `amount` in it; None of any other.
+    """Where the copy stopped, from a detail with an `amount` in it; None for any other.
 
     >>> stopped("missing its first directory (it has 970,000 of at least 1,275,952 bytes)")
     '0.97 of at least 1.28 MB'
@@ -57,7 +57,7 @@ def layout(parts: str) -> str:
 
 
 def of_layout(detail: str) -> str | None:
-    """The parts of a slide, from a detail with a `layout` in it; None of any other.
+    """The parts of a slide, from a detail with a `layout` in it; None for any other.
 
     >>> of_layout("missing CMU-1.mrxs" + layout("CMU-1.mrxs and the folder CMU-1 beside it"))
     'CMU-1.mrxs and the folder CMU-1 beside it'
@@ -76,7 +76,7 @@ def kind(what: str, how: str = "") -> str:
 
 
 def of_kind(detail: str) -> tuple[str, str] | None:
-    """What a file is and how it could be taken, from a detail that is a `kind`; None of any other.
+    """What a file is and how it could be taken, from a detail that is a `kind`; None for any other.
 
     >>> of_kind(kind("a PDF document", "save the pictures in it as TIFF"))
     ('a PDF document', 'save the pictures in it as TIFF')

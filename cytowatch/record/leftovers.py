@@ -64,5 +64,5 @@ LEFTOVERS = (
 
 #: All of them.
 PATTERNS = tuple(pattern for one in LEFTOVERS for pattern in one.patterns)
-#: What stands behind the name of a file in the name of the notes that a program keeps while it writes that file.
+#: What a program appends to the name of a file to name the notes that it keeps while it writes that file.
 BESIDE = tuple(ending for one in LEFTOVERS for ending in one.beside)

@@ -46,12 +46,12 @@ __all__ = [
 
 FILE_NAME = "manifest.json"
 SCHEMA_VERSION = 1
-#: The reason that stands in the place of a manifest which cannot be read.
+#: The reason shown for a manifest that cannot be read.
 DAMAGED = "manifest_damaged"
 
-#: One of an archive with 100,000 members has some 30 MB.
+#: The manifest of an archive with 100,000 members has about 30 MB.
 _MOST_BYTES = 256 << 20
-#: So many values it may hold: each takes more memory than a byte or two of the file.
+#: How many values it may hold: each takes more memory than a byte or two of the file.
 _MOST_VALUES = 4_000_000
 _SMALL_BYTES = 1 << 20
 
@@ -140,7 +140,7 @@ def status_of(manifest: Manifest) -> Status:
     return Status[manifest["status"]]
 
 
-#: With these a reason begins if a member of an archive was lost; anything else was not an image anyway.
+#: The first words of reasons for which a member of an archive counts as lost; any other was not an image anyway.
 _LOST = ("damaged", "unsupported_format", "unsupported_packing", "nested_too_deep")
 
 
@@ -246,7 +246,7 @@ def _parsed(data: bytes, *, strictly: bool) -> Any:
 
 
 def unreadable(id: str, *, user: str, status: Status, why: str) -> Manifest:  # noqa: A002
-    """What stands for a manifest that cannot be read, in lists and in the index: what else is known.
+    """A substitute for a manifest that cannot be read, for lists and the index, with what else is known.
 
     Parameters
     ----------
@@ -273,7 +273,7 @@ def write(directory: Path, manifest: Manifest, *, durably: bool = True, mode: in
 
     Without the first fsync a power cut leaves an empty manifest on some filesystems, without the
     second the old one, which has not counted the attempt that begins (test_power.py fails without
-    either). Not `durably` where the old one does as well, for what has changed is found again.
+    either). Not `durably` where the old one does as well, because what has changed is found again.
     It gets the mode of the one that it replaces, the first one `mode`.
     """
     temporary = directory / f".{FILE_NAME}.{os.urandom(4).hex()}"
@@ -315,5 +315,5 @@ def problems(manifest: Manifest) -> list[str]:
             for error in _validator().iter_errors(manifest)
         ]
     except ValueError as error:
-        # A key that is not text, a lone surrogate: nothing that JSON can hold.
+        # A key that is not text, or a lone surrogate: JSON cannot hold it.
         return [f".: {error}"]

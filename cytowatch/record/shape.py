@@ -38,7 +38,7 @@ _MAYBE_OBJECT = (dict, NoneType)
 
 
 class _Table:
-    """Guards what each key of one kind of row may hold; quickly, for nearly all rows are alike."""
+    """Guards what each key of one kind of row may hold; quickly, because nearly all rows are alike."""
 
     def __init__(self, keys: Mapping[str, tuple[type, ...]]) -> None:
         self._keys = keys

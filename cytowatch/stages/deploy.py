@@ -24,7 +24,7 @@ from cytowatch.record.status import Status
 __all__ = ["deploy", "reopen"]
 
 _ASSOCIATED = frozenset({"label", "macro", "thumbnail"})
-#: Larger ones are not a label and no overview; nothing is written that nobody looked for.
+#: Larger ones are neither a label nor an overview.
 _LARGEST_ASSOCIATED = 64_000_000
 #: What a thumbnail and the associated images take at most, as a rule.
 _PICTURES_BYTES = 4 << 20

@@ -30,7 +30,7 @@ __all__ = ["extract"]
 T = TypeVar("T")
 #: What was packed badly, and may be well if it is packed again.
 _BROKEN = frozenset({"damaged", "unsupported_packing"})
-#: So many members that became nothing are named; the rest is counted.
+#: At most this many members that became nothing are named; the rest is counted.
 _MOST_SKIPPED = 100
 
 

@@ -154,7 +154,7 @@ def _name_source(path: Path, changed: Manifest) -> Manifest:
     if rows[0]["path"] != named:
         durable.rename(path / rows[0]["path"], path / named)
         reached("source.named")
-        # The manifest will name it so in storage, where nobody looks for it under another name.
+        # The manifest will name it so in storage, where nothing looks for it under another name.
         durable.fsync_directory(path / "source")
     files = [
         FileEntry(**{**file, "path": named}) if file is rows[0] else file

@@ -20,7 +20,7 @@ __all__ = ["LAYOUT", "Layout"]
 
 #: The version of the layout on disk, written to ``FORMAT``.
 LAYOUT = "cytowatch 1\n"
-#: As much, in blocks of 4 KiB, as a start writes before it has come to anything that can wait.
+#: How much, in blocks of 4 KiB, a start writes before it comes to anything that can wait.
 _PROBE_BLOCKS = 4
 #: What we write beside its place, or only to try something, in ``state/``: a kill leaves it there.
 _YOUNG_S = 60.0

@@ -1,7 +1,7 @@
 """The levels and planes that a TIFF promises and does not have yet: a writer may close it between two.
 
 A pyramid is a whole TIFF after each of its levels. Where nothing promises the next one only quiet
-tells that the last one is there: docs/how-to/new-user.md.
+shows that the last one is there: docs/how-to/new-user.md.
 
 Source: https://openslide.org/formats/leica/ and /philips/; the OME-TIFF specification, TiffData.
 """

@@ -28,9 +28,9 @@ _LARGEST_INI = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrival:
-    """What is to be said of one file: what it `lacks`, what is `damaged`, which pictures are `blank`.
+    """What there is to say about one file: what it `lacks`, what is `damaged`, which pictures are `blank`.
 
-    Whether it lacks something at its `doubts`, a decoder tells.
+    Whether it lacks something at its `doubts`, a decoder decides.
     """
 
     lacks: str | None = None

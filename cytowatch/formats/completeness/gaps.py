@@ -26,7 +26,7 @@ _MOST_GAPS = 20_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
-    """Bytes `begin` to `end` (exclusive) of a file are zeros; with `hole` nobody ever wrote them."""
+    """Bytes `begin` to `end` (exclusive) of a file are zeros; with `hole` they were never written."""
 
     begin: int
     end: int

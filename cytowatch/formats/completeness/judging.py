@@ -34,7 +34,7 @@ _ZSTD = b"\x28\xb5\x2f\xfd"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doubt:
-    """A gap in a JPEG that may be flat pixels, `what` as a phrase: only who decodes it can tell.
+    """A gap in a JPEG that may be flat pixels, `what` as a phrase: only a decoder can decide.
 
     The JPEG is bytes `begin` to `end` of the file, and needs `tables` that stand elsewhere; the scans
     with the gap end at `scans`.
@@ -75,7 +75,7 @@ def judged(
         return Verdict()
     found = parts.of_file(descriptor, size_bytes) if known is None else known
     if found is None:
-        # It says nothing of itself: nothing tells its zeros from what never came, but a hole does.
+        # The data give no hint: its own zeros look like bytes that never came, unless they are a hole.
         hole = next((gap for gap in gaps if gap.hole), None)
         return Verdict(lacking=str(hole) if hole is not None else None)
     begins = [gap.begin for gap in gaps]

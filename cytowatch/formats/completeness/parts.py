@@ -35,7 +35,7 @@ class Packing(Enum):
     PNG_CHUNK = "png-chunk"  #: A chunk with its checksum.
     ZSTD = "zstd"  #: A block that does not pack well may hold up to 2 KiB of zeros.
     JPEG_XR = "jpeg-xr"  #: Flat pixels behind others give half a KiB of zeros (tried).
-    NEVER = "never"  #: So many zeros are in none: text, LZW, LZMA, WebP, JPEG XL, CCITT, PackBits.
+    NEVER = "never"  #: None of these holds so many zeros: text, LZW, LZMA, WebP, JPEG XL, CCITT, PackBits.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,11 +19,11 @@ from cytowatch.formats.structure.tiff import Directory, Tiff, TiffError
 
 __all__ = ["Rows", "bmp_rows", "lacking_end"]
 
-#: So many bytes of the row before are held against the zeros; of them nearly all must be pixels.
+#: How many bytes of the row before are compared with the zeros; nearly all of them must be pixels.
 _LEAST_COMPARED = 48
 _SHARE = 0.9
 _CHUNK_BYTES = 1 << 20
-#: So far back the beginning of the zeros is looked for.
+#: How far back the beginning of the zeros is looked for.
 _MOST_ZEROS = 8 << 30
 
 
@@ -38,7 +38,7 @@ class Rows:
 
 
 def bmp_rows(descriptor: int) -> Rows | None:
-    """The rows of a bitmap that is not packed; None of any other."""
+    """The rows of a bitmap that is not packed; None for any other."""
     head = os.pread(descriptor, 54, 0)
     if len(head) < 54 or not head.startswith(b"BM"):
         return None

@@ -77,7 +77,7 @@ def arrived(
     watches: Mapping[str, Watch],
     first_gap: Callable[[str, Iterable[Doubt]], str | None],
 ) -> list[str]:
-    """What is to be said of pictures beside the slide, after every file was looked through.
+    """What there is to say about pictures beside the slide, after every file was looked through.
 
     `first_gap` asks a decoder which zeros of a file are not flat pixels.
 
@@ -102,7 +102,7 @@ def arrived(
 
 
 def check_whole(file: UploadedFile) -> tuple[list[str], list[str]]:
-    """Every file of a set is there, and each is whole by its own structure; gives what is to be said of that.
+    """Every file of a set is there, and each is whole by its own structure; returns what there is to say about that.
 
     First of a single file that only its name makes a part of a set, and that is taken for what it holds; then
     of files that lack something by their structure, and may have all of their pixels.
@@ -155,7 +155,7 @@ def check_whole(file: UploadedFile) -> tuple[list[str], list[str]]:
 
 
 def _strays(file: UploadedFile) -> list[str]:
-    """What is to be said of files in the folder of a slide that its index does not name."""
+    """What there is to say about files in the folder of a slide that its index does not name."""
     return [
         f"{row['path'].removeprefix('source/')} is in the slide's folder, but its index does not name it. It "
         "is kept, and is not a part of the slide"

@@ -111,7 +111,7 @@ def _lacking(head: bytes, descriptor: int, size_bytes: int, *, late: bool) -> st
 
 
 def _written(descriptor: int, size_bytes: int) -> int:
-    """Where the bytes end that somebody wrote: before a hole that goes on to the end of the file.
+    """Where the written bytes end: before a hole that goes on to the end of the file.
 
     The size where there is none, and on a filesystem that makes holes of zeros by itself.
     """

@@ -25,7 +25,7 @@ def header(probe: Probe) -> bytes:
 
 
 def is_of_another(slide_id: str, head: bytes) -> bool:
-    """Whether `head` bears an identity, and not `slide_id`.
+    """Whether `head` has an identity other than `slide_id`.
 
     >>> own, other = "0123456789abcdef" * 2, b"fedcba9876543210" * 2
     >>> is_of_another(own, b"01.02" + other), is_of_another(own, other), is_of_another(own, b"01.02" + own.encode())

@@ -25,7 +25,7 @@ _LARGEST_INDEX = 16 << 20
 
 
 def mirax(name: str, folder: Folder, near: Near, look: Look) -> Group | None:
-    """The slide that `folder`, called `name`, is or is a part of; None if it is none."""
+    """The slide that `folder`, called `name`, is or is a part of; None if it is not one."""
     own = f"{name}.mrxs"
     parts = [part for part in folder.files if MIRAX_PART.fullmatch(part)]
     beside = near.with_stem(name, name)
@@ -35,7 +35,7 @@ def mirax(name: str, folder: Folder, near: Near, look: Look) -> Group | None:
     if not parts and (head is None or not look(head, is_jpeg)):
         return None
     if head is None and not heads:
-        # Under another name: a JPEG that bears the folder's name.
+        # Under another name: a JPEG with the folder's name.
         head = next((path for _, path in beside if look(path, is_jpeg)), None)
     inside = folder.inside()
     spelled = _spelled(inside, look)
@@ -86,7 +86,7 @@ def _strays(inside: Mapping[str, str], look: Look) -> list[str]:
 
 
 def _mixed(name: str, inside: Mapping[str, str], strays: list[str], look: Look) -> str | None:
-    """The first file that bears the identity of another slide than Slidedat.ini does."""
+    """The first file whose identity is not that of Slidedat.ini, so that it is of another slide."""
     ini = look(inside["Slidedat.ini"], parsed) if "Slidedat.ini" in inside else None
     if ini is None:
         return None
@@ -127,7 +127,7 @@ def _short(
         data = mirax_structure.data_files(ini)
         both = look(index, _Lengths(ini)) if index is not None else ()
     except ValueError:
-        # A number that is none: OpenSlide reports it.
+        # It is not a number: OpenSlide reports that.
         return None, False
     for is_spare, lengths in enumerate(both):
         for number, one in enumerate(data):

@@ -14,7 +14,7 @@ __all__ = ["begin", "is_header", "missing", "rows"]
 
 _HEAD_BYTES = 4096
 #: Nothing in it can match in two ways: a header of spaces must not take for ever. A number of
-#: more digits is none that an image can have.
+#: more digits is not one that an image can have.
 _SIZES = re.compile(rb"P[1-6](?:\s|#[^\n]*\n)+(\d{1,18})(?:\s|#[^\n]*\n)+(\d{1,18})(?=\s)")
 _MOST = re.compile(rb"(?:\s|#[^\n]*\n)+(\d{1,18})\s")
 #: What may be the beginning of a header whose end is still to come.
@@ -83,7 +83,7 @@ def begin(descriptor: int) -> int:
 
 
 def rows(descriptor: int) -> tuple[int, int, int] | None:
-    """(where they begin, bytes in each, how many) of the rows of a P5 or P6; None of any other."""
+    """(where they begin, bytes in each, how many) of the rows of a P5 or P6; None for any other."""
     head = os.pread(descriptor, _HEAD_BYTES, 0)
     found = _read(head)
     if found is None or head[1:2] not in b"56":

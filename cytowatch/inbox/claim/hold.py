@@ -75,7 +75,7 @@ def notes_beside(one: Held) -> str | None:
     """The notes of a program that writes this file in several parts, under its final name."""
     for ending in leftovers.BESIDE:
         name = f"{one.member.drop.name}{ending}"
-        # A name that would be too long is none.
+        # A name that would be too long is not used.
         with suppress(OSError):
             os.stat(name, dir_fd=one.folder_fd, follow_symlinks=False)
             return name
@@ -109,7 +109,7 @@ def open_all(spool: Spool, parcel: Parcel, opened: ExitStack) -> list[Held] | Wa
 
 
 def hold(one: Held, config: Config, *, quiet_for_s: float, leases: bool) -> Waiting | None:
-    """Take the lease, or tell why the file must wait."""
+    """Take the lease, or return why the file must wait."""
     found = os.fstat(one.descriptor)
     if fingerprint(found) != one.member.drop.fingerprint or not stat.S_ISREG(found.st_mode):
         return Waiting(why="settling", detail="it has just changed again")
@@ -147,7 +147,7 @@ def no_image(head: Held, parcel: Parcel) -> str | None:
 
 
 def trouble_with(one: Held, moved: Path, settings: Storage) -> Waiting | None:
-    """Whether someone came between; tells why, or None when the file is ours only."""
+    """Why the file must wait after all, because someone came between; None when it is ours only."""
     there = os.stat(moved, follow_symlinks=False)
     seen = one.member.drop.fingerprint
     if (there.st_dev, there.st_ino) != (seen.device, seen.inode):

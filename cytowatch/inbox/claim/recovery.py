@@ -22,7 +22,7 @@ __all__ = ["sync_names", "recover", "remove_empty", "undo"]
 
 
 def sync_names(place: Path, *, marked: bool) -> None:
-    # With the new name the old one is gone as well, for a rename is one step; where it is two, a cut
+    # With the new name the old one is gone as well, because a rename is one step; where it is two, a cut
     # leaves both. The inbox, in which others write, need not be synced for that.
     for folder, _, _ in durable.walk(place / "source"):
         durable.fsync_directory(Path(folder))
@@ -205,7 +205,7 @@ def _is(path: Path, inode: int) -> bool:
 
 
 def _untouched(path: Path, member: dict[str, Any], settings: Storage) -> bool:
-    """Whether nobody writes to what was moved, and nobody did since; it is ours from now on."""
+    """Whether no one writes to what was moved, and no one did since; it is ours from now on."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         owner.take(descriptor, group=settings.group, mode=int(settings.file_mode, 8))

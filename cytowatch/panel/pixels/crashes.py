@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 __all__ = ["Crashes"]
 
-#: So many crashes in so many seconds, and the slide is left alone for as long.
+#: After this many crashes in this many seconds the slide is not opened for as long.
 _MOST_CRASHES, _CRASHES_S = 5, 30.0
 _MOST_CRASHED = 1000
 

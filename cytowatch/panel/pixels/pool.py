@@ -48,7 +48,7 @@ _NICE = 5
 
 
 class DecoderError(Exception):
-    """The picture cannot be had; the message is for the log."""
+    """The picture cannot be made; the message is for the log."""
 
 
 class BusyError(Exception):
@@ -252,7 +252,7 @@ class Pool:
                 if free:
                     self._end(min(free, key=lambda key: self._decoders[key].used_at))
                     break
-                # Nobody says when a moment has passed.
+                # Nothing reports when a moment has passed.
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._freed.wait(), _MOMENT_S)
             self._forking += 1

@@ -134,7 +134,7 @@ class Slide:
         self.directory = entry.path
         entries = entry.manifest["images"]
         by_number = {one["scene"]: one for one in entries}
-        # An address names a scene as the manifest does, where that tells them apart.
+        # An address names a scene as the manifest does, where those names differ.
         self._entries = by_number if len(by_number) == len(entries) else dict(enumerate(entries))
         self._images: dict[int, Image] = {}
 

@@ -69,7 +69,7 @@ def numbers(*texts: str) -> list[int]:
     Raises
     ------
     NoSuchError
-        One of them is none, so nothing has that address.
+        One of them is not one, so nothing has that address.
     """
     if not all(_NUMBER.fullmatch(one) for one in texts):
         raise NoSuchError

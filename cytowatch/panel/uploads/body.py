@@ -23,7 +23,7 @@ VERSION = "1.0.0"
 HASHES: dict[str, Callable[[], Any]] = {"sha256": hashlib.sha256, "sha1": hashlib.sha1}
 #: A client that sends nothing for so long is let go; what it sent stays.
 _PATIENCE_S = 60.0
-#: So much is collected before it is written.
+#: How much is collected before it is written.
 _PART_BYTES = 1 << 20
 
 

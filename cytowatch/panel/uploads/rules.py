@@ -50,7 +50,7 @@ class Announced:
 
 
 def noted(note: object) -> Announced | None:
-    """What a note on disk announces; None of one that nobody here wrote.
+    """What a note on disk announces; None if the panel did not write it.
 
     >>> noted({"path": "../a.svs", "size": 1}), noted({"path": "a.svs", "size": "1"}), noted([])
     (None, None, None)

@@ -89,7 +89,7 @@ def write_pyramid(
     threads
         That encode; ``auto`` is one for a small image and one per core for others.
     bands
-        Where its rows can be had without libvips: asked for at most so many rows at a time.
+        Where its rows can be read without libvips: asked for at most so many rows at a time.
     copied
         Its first levels, which are JPEG already; `bands` are then those of the last of them.
 

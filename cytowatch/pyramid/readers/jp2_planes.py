@@ -156,7 +156,7 @@ def _copied(component: Any) -> Pixels:
 
 @functools.cache
 def _library() -> Any:
-    """OpenJPEG as imagecodecs brings it along, else that of the system; None where there is none."""
+    """OpenJPEG as imagecodecs brings it along, else that of the system; None where neither is there."""
     import imagecodecs
 
     beside = Path(imagecodecs.__file__).parents[1] / "imagecodecs.libs"

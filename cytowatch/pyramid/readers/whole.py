@@ -1,4 +1,4 @@
-"""Images that only can be decoded whole: told from the header whether memory allows it."""
+"""Images that can only be decoded whole: the header says whether memory allows it."""
 
 from __future__ import annotations
 

@@ -113,5 +113,5 @@ def fitting(value: object) -> str | int | None:
 
 
 def marks(values: Sequence[str]) -> str:
-    """So many question marks for SQL as there are `values`."""
+    """As many question marks for SQL as there are `values`."""
     return ", ".join("?" * len(values))
