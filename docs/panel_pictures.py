@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 import pyvips
@@ -47,6 +48,20 @@ def ask(path: str) -> Any:
     """What the panel says, as JSON."""
     with urlopen(f"http://{ADDRESS}{path}") as answer:
         return json.loads(answer.read())
+
+
+def wait_for_the_panel() -> None:
+    """Return once it answers, which on a busy machine takes a while."""
+    end = time.monotonic() + 120
+    while True:
+        try:
+            ask("/api/v1/status")
+        except URLError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.2)
+        else:
+            return
 
 
 def link(id_: str, project: str) -> None:
@@ -83,7 +98,7 @@ def main() -> None:
                 home / "panel.log", "panel", "--root", str(root), "--listen", ADDRESS, "--actions"
             ),
         ):
-            time.sleep(5)
+            wait_for_the_panel()
             deployed = [row["id"] for row in ask("/api/v1/files?status=deployed") if row["images"]]
             for id_ in deployed[:5]:
                 link(id_, "Kidney 2026")
@@ -106,7 +121,7 @@ def take(root: Path) -> None:
         "reason": "/reasons/damaged",
         "viewer": f"/files/{rows['section-A.tif']}/view",
     }
-    end = time.monotonic() + 60
+    end = time.monotonic() + 180
     while not any(at["share"] > 0.15 for at in ask("/api/v1/status")["in_work"].values()):
         if time.monotonic() > end:
             raise SystemExit("nothing came to be in progress")

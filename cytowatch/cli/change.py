@@ -124,8 +124,10 @@ def return_(wanted: IdArguments, root: RootOption = None, config: ConfigOption =
 @app.command()
 def remove(
     wanted: IdArguments,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    anyway: Annotated[bool, typer.Option("--anyway", help="Even if a project shows it.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Remove it even if a project shows it.")
+    ] = False,
     root: RootOption = None,
     config: ConfigOption = None,
 ) -> None:

@@ -15,7 +15,7 @@ __all__: list[str] = []
 
 @app.command()
 def detect(files: list[Path], as_json: JsonOption = False) -> None:
-    """Say what FILES are and what would be done with them; moves nothing and decodes no pixels."""
+    """Show what FILES are and what would be done with them. Moves nothing and decodes no pixels."""
     # Imported here, as below: only these two commands need to know the formats.
     from cytowatch.cli.told import told
 

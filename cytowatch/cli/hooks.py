@@ -24,7 +24,9 @@ __all__: list[str] = []
 
 @app.command("hooks")
 def hooks_(
-    retry: Annotated[bool, typer.Option("--retry", help="Try again what was given up.")] = False,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Deliver again what was given up.")
+    ] = False,
     hook: Annotated[str | None, typer.Option("--hook", help="Only for this hook.")] = None,
     root: RootOption = None,
     config: ConfigOption = None,

@@ -61,22 +61,24 @@ def panel(
     raise typer.Exit(serve.run(Path(found.root), found, actions=actions, reload=again))
 
 
-token = typer.Typer(help="Tokens for programs that ask the panel.", no_args_is_help=True)
+token = typer.Typer(help="Manage tokens for programs that use the panel.", no_args_is_help=True)
 app.add_typer(token, name="token")
 
 
 @token.command("add")
 def token_add(
-    name: Annotated[str, typer.Argument(help="What it is called, for `list` and `revoke`.")],
+    name: Annotated[str, typer.Argument(help="The name of the token, for `list` and `revoke`.")],
     user: Annotated[str, typer.Option("--user", help="Whose files it may see.")],
     days: Annotated[
         float | None,
-        typer.Option("--days", help="It ends after so many days.", min=0.001, max=36500),
+        typer.Option(
+            "--days", help="The token expires after this many days.", min=0.001, max=36500
+        ),
     ] = None,
     root: RootOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Make a token; the last line is the token, which is shown this once."""
+    """Make a token. The last line is the token; it is shown only this once."""
     from cytowatch.panel import tokens, who
 
     if not who.is_name(user):
@@ -96,7 +98,7 @@ def token_add(
 def token_list(
     root: RootOption = None, config: ConfigOption = None, as_json: JsonOption = False
 ) -> None:
-    """Every token: its name and user, when it was made, ends and was last used."""
+    """List the tokens: name, user, when each was made, expires and was last used."""
     from cytowatch.panel import tokens
 
     found = tokens.listed(spool_of(root, config))
@@ -117,11 +119,11 @@ def token_list(
 
 @token.command("revoke")
 def token_revoke(
-    name: Annotated[str, typer.Argument(help="What it is called.")],
+    name: Annotated[str, typer.Argument(help="The name of the token.")],
     root: RootOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Let a token open nothing from now on."""
+    """Revoke a token: it opens nothing from now on."""
     from cytowatch.panel import tokens
 
     found = tokens.revoke(spool_of(root, config), name)

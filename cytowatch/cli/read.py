@@ -99,7 +99,7 @@ def list_(
             help="Sort by this: name and status from A to Z, the others from the newest or largest."
         ),
     ] = Sort.received,
-    reverse: Annotated[bool, typer.Option("--reverse", help="The other way round.")] = False,
+    reverse: Annotated[bool, typer.Option("--reverse", help="Reverse the order.")] = False,
     limit: Annotated[int, typer.Option(help="Show at most this many; 0: all.", min=0)] = 0,
     offset: Annotated[int, typer.Option(help="Skip this many first.", min=0)] = 0,
     as_csv: Annotated[
@@ -108,7 +108,7 @@ def list_(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List the uploaded files: in work, in storage and in error alike, newest first.
+    """List all uploaded files, in progress, in storage or in error, newest first.
 
     On a terminal the table fits its width: an ID of four characters is enough for every command, and times
     are local. In a pipe nothing is cut, and times are UTC.
@@ -206,7 +206,7 @@ def show(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """One uploaded file: its tree, its history, and if it is in error why."""
+    """Show one uploaded file: its files, its history, and, if it is in error, why and what to do."""
     spool = spool_of(root, config)
     entry = one(spool, wanted)
     if as_json:

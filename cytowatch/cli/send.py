@@ -42,11 +42,11 @@ def send(
         str, typer.Option("--user", help='Whose inbox, where panel.auth = "none".')
     ] = "",
     parallel: Annotated[
-        int, typer.Option("--parallel", help="So many at a time.", min=1, max=16)
+        int, typer.Option("--parallel", help="Send this many files at a time.", min=1, max=16)
     ] = 3,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until they are deployed.")] = False,
 ) -> None:
-    """Send files and folders to a panel; a second call goes on where the first one ended.
+    """Send files and folders to a panel; run it again to continue where it stopped.
 
     Exit code 0: the server has every byte with the right hash, and with --wait everything is deployed.
     """

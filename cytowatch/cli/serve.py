@@ -1,4 +1,4 @@
-"""The commands that run it, or check whether it can run: run, init, check, demo."""
+"""The commands that run the daemon, or check whether it can run: run, init, check, demo."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run(
     root: RootOption = None,
     config: ConfigOption = None,
     until_idle: Annotated[
-        bool, typer.Option("--until-idle", help="Ingest what is there, then exit.")
+        bool, typer.Option("--until-idle", help="Process what is in the inboxes, then exit.")
     ] = False,
 ) -> None:
     """Run the daemon."""
@@ -114,7 +114,9 @@ def check(
 
 @app.command()
 def demo(
-    directory: Annotated[Path, typer.Argument(help="Made again each time.")] = Path("demo-root"),
+    directory: Annotated[
+        Path, typer.Argument(help="The directory of the demonstration; it is made again each time.")
+    ] = Path("demo-root"),
 ) -> None:
     """Watch slides travel from an inbox into storage; takes less than a minute."""
     # Imported here: it draws pictures, which no other command does.

@@ -76,12 +76,12 @@ def frame(spool: Spool, looks: Looks, now: float, *, ended: int = _ENDED) -> dic
 
 @app.command()
 def watch(
-    once: Annotated[bool, typer.Option("--once", help="One picture, then end.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Print one picture, then exit.")] = False,
     root: RootOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Look at it live: what is in work, what waits, what has ended. Ends with q or Ctrl-C."""
+    """Watch live what is in progress, what waits and what has finished. Press q or Ctrl-C to end."""
     spool = spool_of(root, config)
     looks = Looks()
     if as_json:

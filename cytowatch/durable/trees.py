@@ -140,7 +140,7 @@ def _taken_apart(top: int, name: str, end: float | None) -> bool:
 
 
 def _make_accessible(path: str | Path, *, at: int | None = None) -> None:
-    """Let its owner enter and change a directory; a link at its place is left only."""
+    """Let its owner enter and change a directory; a link at its place is left alone."""
     with suppress(OSError):
         descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
         try:

@@ -68,7 +68,7 @@ class Probe:
 class Format:
     """One row of the table of supported formats.
 
-    `matches` answers the evidence, as a phrase, or None. `native` says that the file is deployed
+    `matches` returns the evidence, as a phrase, or None. `native` says that the file is deployed
     as it is; `extract` that it is an archive. `oddities` and `source` are for docs/formats.md.
 
     Everything that is special to a format stands in its row, so that no stage names a format.

@@ -14,7 +14,7 @@ _HEADERS = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
 
 
 def matches(probe: Probe) -> str | None:
-    """The evidence that it is a bitmap; only two letters would be a text that begins with BM."""
+    """The evidence that it is a bitmap; the two letters by themselves could begin a text."""
     known = int.from_bytes(probe.head[14:18], "little") in _HEADERS
     return "begins with BM and a known header" if probe.head.startswith(b"BM") and known else None
 

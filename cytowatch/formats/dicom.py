@@ -1,4 +1,4 @@
-"""DICOM: whole-slide microscopy, one file or one folder a slide.
+"""DICOM: whole-slide microscopy, one file or one folder per slide.
 
 Source: https://openslide.org/formats/dicom/
 """
@@ -33,7 +33,7 @@ def matches(probe: Probe) -> str | None:
 
 def series(probe: Probe) -> str | None:
     """The UID of the series that a part of a whole slide belongs to; None if it is not such a part."""
-    # What is deflated pydicom would inflate whole, and OpenSlide reads no such slide.
+    # pydicom would inflate a deflated file whole, and OpenSlide reads no such slide.
     if probe.head[128:132] != b"DICM" or _DEFLATED in probe.head:
         return None
     # Imported here: hardly any lab drops DICOM, and it takes a third of a second.

@@ -13,7 +13,7 @@ __all__ = ["Refusal", "of_expansion", "of_image", "of_structure"]
 #: A reason, which is a stable word, and a sentence with the number and the limit in it.
 Refusal = tuple[str, str]
 
-#: Below this an image may expand as much as it likes: it costs seconds.
+#: Below this an image may expand to any extent: it costs seconds.
 _EXPANSION_FROM_BYTES = 1 << 30
 
 
@@ -47,7 +47,7 @@ def of_image(width: int, height: int, limits: Limits, *, samples: int = 1) -> Re
 def of_structure(tiff: Tiff, limits: Limits) -> Refusal | None:
     """Whether the directories of a TIFF are too many or too full.
 
-    A list that leads back into itself is none of these: it is read once round (`Tiff.loops`).
+    A list that leads back into itself counts as neither: it is read once round (`Tiff.loops`).
     """
     pages = len(tiff.directories) + len(tiff.sub_directories)
     if pages > limits.max_pages or tiff.cut:

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def safely(function: Callable[[Probe], T], probe: Probe, otherwise: Callable[[], T]) -> T:
-    """What `function` makes of `probe`; if it stumbles over the bytes, what `otherwise` gives.
+    """What `function` returns for `probe`; if it fails on the bytes, what `otherwise` returns.
 
     A stumble is a defect of our own and is reported as one, and the file goes on to a child of its own,
     where anything that is wrong with it costs one error.
@@ -47,7 +47,7 @@ def safely(function: Callable[[Probe], T], probe: Probe, otherwise: Callable[[],
 
 
 def of_nothing(function: Callable[[Probe], T]) -> T:
-    """What `function` makes of an empty file."""
+    """What `function` returns for an empty file."""
     descriptor = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return function(Probe(descriptor))

@@ -1,4 +1,4 @@
-"""What of a TIFF OpenSlide shows otherwise than the file means it, without an error.
+"""Parts of a TIFF that OpenSlide shows differently from what the file means, without an error.
 
 Source: found out against OpenSlide 4.0.1, which draws tiles by libtiff's TIFFRGBAImage as 8 bits
 and knows no orientation.
@@ -20,12 +20,12 @@ _KINDS = {2: "signed", 3: "floating", 5: "complex", 6: "complex"}
 
 
 def misread(tiff: Tiff) -> str | None:
-    """Which samples it has that are not shown as what they are; None if all are of 8 bits."""
+    """Which of its samples are not shown as they are; None if all have 8 bits."""
     return _first(_samples(one) for one in _levels(tiff))
 
 
 def unheeded(tiff: Tiff) -> str | None:
-    """What it states that is paid no heed to: a turn, or a sample that is not transparency."""
+    """Which of its statements OpenSlide ignores: a turn, or a sample that is not transparency."""
     return _first(said for one in _levels(tiff) for said in (_turn(one), _further_samples(one)))
 
 

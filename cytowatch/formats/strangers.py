@@ -34,7 +34,7 @@ _ISYNTAX = re.compile(
 )
 _LIF = b"\x70\x00\x00\x00"
 _MOST_NAMED = 5
-#: Texts that name the slides of a fluorescence set, a channel each: how one begins, what it is called, the names.
+#: Texts that name the slides of a fluorescence set, one per channel: how a text begins, what it is called, the names.
 _LISTS = (
     (
         re.compile(rb"(\xef\xbb\xbf)?\s*\[NanoZoomer Digital Pathology Image Set\]"),

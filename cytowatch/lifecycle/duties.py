@@ -38,7 +38,7 @@ class Duties:
         self.ailing = False
 
     def do(self, name: str, part: Callable[[], T], otherwise: T) -> T:
-        """What `part` gives; `otherwise` if it fails, or failed so lately that it is left out now."""
+        """What `part` returns; `otherwise` if it fails, or failed so recently that it is left out now."""
         self._own.add(name)
         if not aside.may_try("part", name):
             self.ailing = True
@@ -65,14 +65,14 @@ class Duties:
         self._others = set(found)
 
     def _reporting(self, name: str, part: Callable[[], T]) -> T:
-        """What `part` gives; of a defect the traceback is kept, for anyone who mends it."""
+        """What `part` returns; the traceback of a defect is kept, for anyone who mends it."""
         self._report = None
         try:
             return part()
         except OSError:
             raise
         except Exception as error:
-            # The same one is met again and again, and one file is enough.
+            # The same defect is met again and again, and one file is enough.
             if name not in self._health.reasons():
                 text = "".join(traceback.format_exception(error))
                 self._report = reports.keep(self._defects, name, text, now=datetime.now(UTC))

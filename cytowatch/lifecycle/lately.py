@@ -57,7 +57,7 @@ class Lately:
             aside.clear("uploaded_file", which)
 
     def _take_notes_of_what_they_came_in(self, spool: Spool) -> None:
-        """Of archives that ended long ago, and folders that are open, whose members ended lately."""
+        """Take note of archives that ended long ago, and of open folders, whose members ended lately."""
         with self._lock:
             roots = list(self._drops.without_their_root())
         for user, id_ in roots:

@@ -1,4 +1,4 @@
-"""Listening: the watcher is started, tried, and replaced when nothing comes through it any more."""
+"""Listening: the watcher is started, tested, and replaced when nothing comes through it any more."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["Listening"]
 
 #: The least time between two checks whether every folder is watched, as a multiple of what one takes.
 _UNWATCHED_EVERY = 3000.0
-#: How often the watcher's whole way is tried with a file of our own.
+#: How often the watcher is tested from end to end with a file of our own.
 _POKE_EVERY_S = 10.0
-#: A watcher through which nothing has come for so long is replaced.
+#: A watcher through which nothing has come for this long is replaced.
 _DEAF_S = 30.0
 _MOST_NAMED = 3
 
@@ -36,7 +36,7 @@ class Listening:
         try:
             parts.watcher.start()
         except OSError as error:
-            # No reason for systemd to end the daemon.
+            # This is not a reason for systemd to end the daemon.
             parts.pulse.beat("watcher", now)
             self._again_at = now + min(_DEAF_S, rescan_s)
             parts.health.fault(
@@ -48,7 +48,7 @@ class Listening:
             parts.health.clear("watcher")
 
     def supervise(self, now: float) -> None:
-        """Replace a watcher that is deaf, and try it with a file of our own."""
+        """Replace a watcher that receives nothing, and test it with a file of our own."""
         parts = self._parts
         if now >= self._again_at and not self._hears(now):
             parts.log.warning("watcher_replaced")
@@ -60,7 +60,7 @@ class Listening:
             try:
                 parts.watcher.poke()
             except OSError:
-                # On a disk that takes no writes it cannot be tried.
+                # On a read-only disk it cannot be tested.
                 parts.pulse.beat("watcher", now)
 
     def feel_pulse(self, now: float) -> None:
@@ -80,7 +80,7 @@ class Listening:
             return
         began = clock()
         self._parts.duties.do("unwatched", self._tell_of_unwatched, None)
-        # What is wrong is looked at with every scan until it is right again.
+        # A fault is checked with every scan until it is gone.
         self._look_at = now + (0.0 if self._unwatched else _UNWATCHED_EVERY * (clock() - began))
 
     def _tell_of_unwatched(self) -> None:
@@ -102,7 +102,7 @@ class Listening:
         )
 
     def _hears(self, now: float) -> bool:
-        """Whether the watcher is there, and what was done to a file of our own came through."""
+        """Whether the watcher is there, and reported what was done to a file of our own."""
         parts = self._parts
         deaf = parts.pulse.age_s("watcher", now) > _DEAF_S and now - self._since > _DEAF_S
         return parts.watcher.alive and not deaf

@@ -1,4 +1,4 @@
-"""Looking after the index beside all else: what is wrong with it is reported, and repaired."""
+"""Looking after the index beside everything else: its faults are reported and repaired."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Indexing:
         if self._index.fault is None:
             self._health.clear("index")
             if not self._thread.is_alive() and (due := self._index.due()):
-                # Beside all else: what is damaged may be large.
+                # Beside everything else: a damaged index may be large.
                 self._run(self._index.again, due=due)
             return
         if not self._thread.is_alive():

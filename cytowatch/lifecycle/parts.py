@@ -45,21 +45,21 @@ from cytowatch.tree.spool import Spool
 
 __all__ = ["STILL_S", "Current", "Outside", "Parts", "assemble"]
 
-#: A part that has stood still for so long keeps systemd's watchdog unfed.
+#: If a part does not move for this long, systemd's watchdog is not fed.
 STILL_S = 120.0
 _STAGES = "CYTOWATCH_TEST_STAGES"
 
 
 @dataclass(slots=True)
 class Current:
-    """What the daemon goes by now; a reload puts another configuration in its place."""
+    """The configuration in use; a reload puts another one in its place."""
 
     config: Config
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outside:
-    """What is there before a tree is, and outlives an attempt to start."""
+    """Parts that exist before the tree does, and outlive an attempt to start."""
 
     asked: Asked
     health: Health

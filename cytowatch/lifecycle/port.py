@@ -11,7 +11,7 @@ from cytowatch.record.errors import RootError
 
 __all__ = ["Listener"]
 
-#: A port that is taken is tried again so often.
+#: How often a port that is taken is tried again.
 _LISTEN_EVERY_S = 5.0
 
 

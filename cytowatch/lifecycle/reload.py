@@ -22,7 +22,7 @@ def take_over(parts: Parts, read: Callable[[], Config]) -> None:
         _take_over(parts, read)
     if fenced.failed:
         parts.log.error("reload_refused", detail=f"unexpected error: {fenced.why}")
-        # It is tried again when somebody asks for it, and not before.
+        # It is tried again at the next reload, and not before.
         aside.clear("part", "reload")
     systemd.notify("READY=1")
 

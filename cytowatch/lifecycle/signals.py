@@ -20,18 +20,18 @@ class Asked:
         self.wakeups: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def wake(self) -> None:
-        """Let the main loop look at once; any thread may say so."""
+        """Let the main loop look at once; any thread may call this."""
         self.wakeups.put(None)
 
     def sleep(self, seconds: float) -> None:
-        """Wait so long, or until somebody wakes the main loop."""
+        """Wait this long, or until something wakes the main loop."""
         try:
             self.wakeups.get(timeout=max(0.001, seconds))
         except queue.Empty:
             return
 
     def forget_wakeups(self) -> None:
-        """What was to be looked at was looked at."""
+        """Everything that was to be looked at has been looked at."""
         with suppress(queue.Empty):
             while True:
                 self.wakeups.get_nowait()

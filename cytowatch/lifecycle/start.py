@@ -23,7 +23,7 @@ from cytowatch.record.names import printable
 
 __all__ = ["Waiting", "is_for_an_admin", "words"]
 
-#: How a root cannot be used until somebody changes something: permissions, paths that lead nowhere.
+#: Errors that last until somebody changes something: permissions, paths that lead nowhere.
 _ADMINS = frozenset(
     {
         errno.EACCES,
@@ -52,7 +52,7 @@ class Waiting:
         self._said = ""
 
     def pause(self, error: Exception, report: str | None) -> None:
-        """Say what `error` makes the start wait for, and let some time pass; a signal ends it."""
+        """Report what `error` makes the start wait for, and let some time pass; a signal ends the wait."""
         said = words(error)
         if said != self._said:
             self._said = said

@@ -16,7 +16,7 @@ from cytowatch.tree.spool import Spool
 
 __all__ = ["Estimates", "Rates", "bytes_text", "status_page", "time_text"]
 
-#: A share that has not moved by so much says nothing of the time that is left.
+#: A share that has not grown by this much says nothing about the time that is left.
 _LEAST_SHARE = 0.02
 _LEAST_S = 2.0
 #: A rate is that of the last seconds, so that a pause is seen soon.

@@ -13,12 +13,12 @@ __all__ = ["take_up"]
 
 
 def take_up(parts: Parts) -> None:
-    """Put right what the end of the last daemon has left, and go on where it was.
+    """Repair what the end of the last daemon left half done, and go on from there.
 
     Raises
     ------
     OSError
-        The machine does not let it; the start is tried again.
+        The machine has a fault; the start is tried again.
     """
     log, spool = parts.log, parts.spool
     for id_, outcome in claim.recover(spool, parts.config.storage).items():

@@ -1,4 +1,4 @@
-"""Telling: gauges, ``state/live.json`` for the commands, and notes for those who see only the share."""
+"""Reporting: gauges, ``state/live.json`` for the commands, and notes for those who see only the share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cytowatch.tree.room import free, spare
 
 __all__ = ["Teller"]
 
-#: The least time between two tellings, as a multiple of what the last one took.
+#: The least time between two reports, as a multiple of what the last one took.
 _EVERY = 10.0
 #: How much later when there is nothing to report.
 _AT_REST_S = 2.0

@@ -57,7 +57,7 @@ class Work:
             self._take_up(arrived, now)
 
     def mend(self, now: float) -> None:
-        """Put right what a fault has left of claims, or say why it cannot be."""
+        """Finish or undo claims that a fault interrupted, or report why that cannot be done."""
         parts = self._parts
         self._take_up(parts.intake.mend(), now)
         for id_, why in parts.intake.kept.items():
@@ -137,5 +137,5 @@ def _user_of(path: Path) -> str:
     try:
         return manifest.read(path)["user"]
     except (OSError, ManifestError):
-        # Whose turn it is does not matter so much as that it comes.
+        # The order of turns matters less than that each turn comes.
         return "unknown"

@@ -151,7 +151,9 @@ class Metrics:
         )
         # The daemon's own memory, processor time, descriptors and start, under Prometheus' usual names.
         ProcessCollector(registry=self.registry)
-        self._gauge("build_info", "The version.", "version").labels(__version__).set(1)
+        self._gauge("build_info", "1 for the version that runs.", "version").labels(
+            __version__
+        ).set(1)
         self._zero()
 
     def _gauge(self, name: str, about: str, *labels: str) -> Gauge:

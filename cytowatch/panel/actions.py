@@ -1,4 +1,4 @@
-"""What a person changes: each is a request to the daemon, and one line in the log with who asked.
+"""Changes that a person asks for: each is a request to the daemon, and one line in the log with who asked.
 
 The panel itself moves nothing and writes into no manifest: where no daemon runs, nothing is done.
 """
@@ -42,7 +42,7 @@ def routes(context: Context, measures: Measures) -> list[Route]:
         if _is_program(request):
             return JSONResponse({"said": said})
         base = context.panel.base_path
-        # What was handed back, or is in its inbox again, has no page any more.
+        # An uploaded file that was handed back, or is in its inbox again, no longer has a page.
         gone = action == "return" or said == "inbox"
         return RedirectResponse(
             f"{base}/?done={action}" if gone else f"{base}/files/{id_}?done={action}", 303
@@ -99,7 +99,7 @@ def _of_users(
 
 
 def _ask(context: Context, measures: Measures, request: Request, wanted: dict[str, Any]) -> str:
-    """Let the daemon do it; gives what it says.
+    """Let the daemon do it; returns its answer.
 
     Raises
     ------

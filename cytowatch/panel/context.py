@@ -25,7 +25,7 @@ from cytowatch.tree.spool import Spool
 
 __all__ = ["Context", "Visible", "person_of"]
 
-#: An index of our own is compared with the tree once in so many seconds.
+#: How often an index of our own is compared with the tree, in seconds.
 _AGAIN_S = 15.0
 _MOST_KEPT = 1000
 _PROJECTS_KEPT_S = 3.0
@@ -72,7 +72,7 @@ class Context:
     _own: Index | None = None
     _own_at: float = float("-inf")
     _lock: threading.RLock = field(default_factory=threading.RLock)
-    #: When it ends, and what it is.
+    #: When the value expires, and the value.
     _kept: dict[str, tuple[float, Any]] = field(default_factory=dict)
 
     @property
@@ -145,7 +145,7 @@ class Context:
         return found
 
     def kept(self, key: str, seconds: float, make: Callable[[], Any], *, times: float = 0.0) -> Any:
-        """What `make` gives, kept for some seconds: pages that many look at ask once.
+        """What `make` returns, kept for some seconds, so that pages that many look at ask once.
 
         What takes long to make is kept at least `times` as long as that.
         """

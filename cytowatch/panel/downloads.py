@@ -23,7 +23,7 @@ __all__ = ["routes"]
 
 _PIECE = 1 << 20
 _MOST_FILES = 200_000
-#: A file that somebody dropped is bytes, no matter what it states.
+#: A dropped file is sent as bytes, no matter what it states.
 _BYTES = "application/octet-stream"
 _PICTURES = {"jpg": "image/jpeg", "jpeg": "image/jpeg", "png": "image/png"}
 
@@ -115,7 +115,7 @@ class _Sink:
         return len(data)
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Nothing is buffered."""
 
     def take(self) -> bytes:
         """All that was written since the last time."""

@@ -37,7 +37,7 @@ _SORTS = ("received", "name", "status", "ended")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What is looked for; each field is a parameter of the address, and empty where it does not matter."""
+    """The question; each field is a parameter of the address, and empty where it does not matter."""
 
     status: str = ""
     user: str = ""
@@ -53,7 +53,7 @@ class Question:
     page: int = 1
 
     def address(self, **changes: Any) -> str:
-        """The query of this question, changed; what is as usual is left out."""
+        """The query of this question, changed; defaults are left out."""
         usual = Question()
         said = {one.name: changes.get(one.name, getattr(self, one.name)) for one in fields(self)}
         return urlencode({key: v for key, v in said.items() if v != getattr(usual, key)})
@@ -72,7 +72,7 @@ class Question:
 
 
 def question(given: Mapping[str, str]) -> Question:
-    """The question in the parameters of an address; what makes no sense there is as usual.
+    """The question in the parameters of an address; a default takes the place of what makes no sense.
 
     >>> question({"status": "error", "page": "x", "sort": "size; DROP TABLE"}).sort
     'received'
@@ -125,7 +125,7 @@ def answer(
     if asked.parent:
         where["parent_id"] = (asked.parent,) if ID_PATTERN.fullmatch(asked.parent) else ()
     if any(not values for values in where.values()):
-        # Something was asked for that there cannot be.
+        # Something impossible was asked for.
         return []
     ids = None
     if asked.project:

@@ -1,4 +1,4 @@
-"""What a browser or a program sends: small, soon, and checked before anything is done with it."""
+"""What a browser or a program sends: it must be small, come soon, and is checked before anything is done with it."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ _HEADERS = {
     "X-Frame-Options": "DENY",
 }
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
-#: Anyone who asks for these need not be known.
+#: These are answered without a login.
 _OPEN = ("/static/", "/login", "/healthz", "/metrics")
 #: A proxy adds one of these, so such a request does not come from this machine itself.
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
@@ -49,7 +49,7 @@ _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal(Exception):
-    """A request that no page sees; `why` is shown to anyone who sent it."""
+    """A request that reaches no page; `why` is shown to its sender."""
 
     code: int
     why: str

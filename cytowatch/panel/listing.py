@@ -25,7 +25,7 @@ _KEYS: Mapping[str, Callable[[Row], Any]] = {
     "ended": lambda row: (row.changed_at, row.id),
 }
 _COUNTED_FOR_S = 2.0
-#: Counting a user of a hundred thousand files takes a while: the answer is kept so many times as long.
+#: Counting a user of a hundred thousand files takes a while: the answer is kept this many times as long.
 _TIMES_AS_LONG = 100
 #: Up to this many rows are read and sorted, instead of being looked for along an order.
 _FEW = 20_000

@@ -88,7 +88,7 @@ def _address(context: Context, request: Request) -> str:
 
 
 def _is_encrypted(context: Context, request: Request) -> bool:
-    """Whether the browser came by TLS, as far as a proxy that is trusted says so."""
+    """Whether the browser used TLS, as far as a trusted proxy says so."""
     if is_trusted(request.scope, context.panel.trusted_proxies):
         return request.headers.get("x-forwarded-proto", "").lower() == "https"
     return request.url.scheme == "https"

@@ -24,7 +24,7 @@ class Measures:
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
         self.requests = Counter(
-            "cytowatch_panel_requests", "Requests that were answered, by the class of the answer.",
+            "cytowatch_panel_requests", "Answered requests, by route and class of the status code.",
             ["route", "code"], registry=self.registry,
         )  # fmt: skip
         self.seconds = Histogram(
@@ -36,11 +36,11 @@ class Measures:
             registry=self.registry,
         )  # fmt: skip
         self.logins = Counter(
-            "cytowatch_panel_logins", "Log-ins that were tried, by what came of it.",
+            "cytowatch_panel_logins", "Attempts to log in, by their result.",
             ["result"], registry=self.registry,
         )  # fmt: skip
         self.actions = Counter(
-            "cytowatch_panel_actions", "Actions that were asked for, by what came of it.",
+            "cytowatch_panel_actions", "Requested actions, by their result.",
             ["action", "result"], registry=self.registry,
         )  # fmt: skip
         self.build = Gauge(
@@ -58,7 +58,7 @@ class Measures:
                 self.actions.labels(action, result)
 
     def done(self, scope: Any, code: int, seconds: float) -> str:
-        """Count one answer; gives the route that it was of."""
+        """Count one answer; returns its route."""
         route = getattr(scope.get("route"), "name", None) or scope["state"].get("route") or "other"
         route = route if route in ROUTES else "other"
         self.requests.labels(route, f"{code // 100}xx").inc()

@@ -20,7 +20,7 @@ from cytowatch.pyramid.readers import ome_xml
 
 __all__ = ["of_description", "of_slide", "of_text"]
 
-#: Digital slides are younger. De-identified files often state 1970 or 1900.
+#: Digital slides are newer than this. De-identified files often state 1970 or 1900.
 _YEARS = range(1990, 2200)
 _OFFSET = re.compile(r"^(?:GMT|UTC)?([+-])(\d\d):?(\d\d)$")
 _DICOM = re.compile(r"^(\d{8})(\d{6})?(?:\.\d+)?([+-]\d{4})?$")

@@ -75,7 +75,7 @@ def _shortest(value: float) -> float:
 
 
 def micrometres(unit: str) -> float | None:
-    """How many micrometres are one `unit`; None of pixels, and of what is not a length.
+    """How many micrometres are one `unit`; None for pixels, and for anything that is not a length.
 
     >>> micrometres("micron"), micrometres(" Microns"), micrometres("pixel")
     (1.0, 1.0, None)
@@ -97,7 +97,7 @@ def read(page: Directory) -> Mpp | None:
 
 
 def is_none(page: Directory) -> bool:
-    """Whether ImageJ says of the page that it is not calibrated: its unit is a pixel, or no word for a length."""
+    """Whether ImageJ states that the page is not calibrated: its unit is a pixel, or not a unit of length."""
     unit = _unit_of_imagej(page)
     return unit is not None and micrometres(unit) is None
 

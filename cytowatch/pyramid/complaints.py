@@ -1,4 +1,4 @@
-"""What decoders say of an image without failing, and whether pixels are lost by it."""
+"""What decoders report about an image without failing, and whether pixels are lost."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
     "said_of_jpeg",
 ]
 
-#: Decoders say these of pixels that are not there; no second reader has them either.
+#: Decoders report these for pixels that are missing; no second reader has them either.
 _LOST = re.compile(
     "premature end|bad huffman|truncated|corrupt jpeg data: bad|bad code word"
     "|instead of rst|extraneous bytes before marker 0xd[0-7]",
@@ -58,7 +58,7 @@ def heard(library: str) -> Iterator[list[str]]:
 
 
 def noted() -> str:
-    """What libvips has noted since it was asked last; it goes on after what libjpeg says of a tile."""
+    """What libvips has noted since it was last asked; it goes on after libjpeg's warnings about a tile."""
     text = pyvips.ffi.string(pyvips.vips_lib.vips_error_buffer()).decode("utf-8", "replace")
     pyvips.vips_lib.vips_error_clear()
     return str(text)
@@ -85,7 +85,7 @@ def raised() -> Iterator[None]:
 
 
 def refuse_lost(said: str) -> None:
-    """Refuse an image of whose pixels a reader says that some are lost.
+    """Refuse an image of which a reader reports lost pixels.
 
     Raises
     ------

@@ -28,7 +28,7 @@ _IDS_OF_RGB = b"RGB"
 _TILE_SIDES = range(64, 2049, 16)
 #: Beside the pixels of a tile, each at most twice as many bytes: its head and its tables.
 _HEAD_BYTES = 1 << 16
-#: A step from level to level that leaves a viewer too much to scale is not one of a pyramid.
+#: Levels further apart than this are not a pyramid: a viewer would have too much to scale.
 _LARGEST_STEP = 4.5
 _SMALLEST_STEP = 1.4
 _CHROMA = frozenset({(1, 1), (2, 1), (2, 2)})
@@ -82,7 +82,7 @@ class CopiedLevel:
 
     @property
     def largest_tile_bytes(self) -> int:
-        """No tile takes more than its pixels can explain."""
+        """No tile takes more bytes than its pixels can explain."""
         return 2 * self.tile[0] * self.tile[1] * self.samples + _HEAD_BYTES
 
     @property

@@ -194,7 +194,7 @@ def _said_of(scene: Scene, copied: Sequence[CopiedLevel]) -> str:
 def _image(scene: Scene, copied: Sequence[CopiedLevel]) -> Iterator[tuple[Any, VirtualTiff]]:
     """The scene for libvips, and what feeds it, or the last of `copied`.
 
-    What its reader raised says more than what libvips makes of it.
+    The error of its reader says more than what libvips turns it into.
     """
     try:
         image, virtual = as_image(scene)
@@ -252,7 +252,7 @@ def _upright(mpp: Mpp | None, orientation: int) -> Mpp | None:
 
 def _raise_if_full(error: pyvips.Error) -> None:
     text = str(error).lower()
-    # libvips has one buffer for what all threads say: another may have cleared it meanwhile.
+    # libvips has one buffer for the messages of all threads: another may have cleared it meanwhile.
     disk = os.statvfs(".")
     if any(mark in text for mark in _FULL) or disk.f_bavail * disk.f_frsize < _NEARLY_FULL_BYTES:
         said = text.strip()[:200] or "no space left on the disk"

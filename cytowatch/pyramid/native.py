@@ -20,7 +20,7 @@ _SMALL_PX = 1024
 
 
 def opened(path: str, shown: int, allowed: Limits) -> tuple[str | None, str | None]:
-    """(vendor, None) if OpenSlide reads a pixel of every level now, else (None, why not).
+    """(vendor, None) if OpenSlide can read a pixel of every level, else (None, why not).
 
     Raises
     ------
@@ -139,7 +139,7 @@ def _contradicted(path: str, refusal: str | None, _ascending: str | None) -> str
     return dicom.contradiction(parts) if parts and dicom.is_placed(parts) else None
 
 
-#: What only one vendor's slides are: by the id of the format.
+#: Checks for the slides of one vendor, by the id of the format.
 _INSTEAD: dict[str, Callable[[str, str | None, str | None], str | None]] = {
     "aperio-svs": _ascending,
     "dicom": _contradicted,

@@ -14,7 +14,7 @@ __all__ = ["Pixels", "each", "swapped"]
 #: (rows, columns, samples), or (rows, columns) for one sample.
 Pixels = np.ndarray[Any, Any]
 
-#: Pixels of so many bytes are decoded tile by tile in threads: hardly any others are decoded ahead.
+#: From this many bytes of pixels on, tiles are decoded in threads: smaller ones are hardly ever decoded ahead.
 _IN_THREADS_BYTES = 128 << 20
 
 _SHARES_OF_A_THREAD = 4

@@ -46,7 +46,7 @@ def test_whatever_it_raises_the_others_are_served(
 
 
 def test_one_loop_is_named_by_its_function(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another loop over things of the same kind is left only."""
+    """Another loop over things of the same kind is left alone."""
     name = f"{__name__}.{test_one_loop_is_named_by_its_function.__qualname__}"
     monkeypatch.setattr(failpoints, "_POISONED", [(name, "x", "KeyError", "")])
     with aside.fence("row", "x") as here:

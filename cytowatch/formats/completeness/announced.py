@@ -22,7 +22,7 @@ _OME_NUMBER = re.compile(r"\b(IFD|PlaneCount)=\"(\d{1,8})\"")
 
 
 def lacking(tiff: Tiff) -> str | None:
-    """What `tiff` promises and does not have, as a phrase; None if that is nothing."""
+    """What `tiff` promises and does not have, as a phrase; None if nothing is missing."""
     try:
         first = tiff.directories[0]
         if any(0 in one.numbers(SUB_IFDS) for one in tiff.directories):
@@ -38,7 +38,7 @@ def lacking(tiff: Tiff) -> str | None:
 
 
 def _promised(description: str, software: str) -> int:
-    """How many directories a description says that there are at least."""
+    """How many directories there must be at least, by a description."""
     if _SCN in description:
         return max((int(one) + 1 for one in _SCN_DIRECTORY.findall(description)), default=0)
     if software.startswith("Philips") and "DPUfsImport" in description:
@@ -52,7 +52,7 @@ def _of_ome(description: str) -> int:
     most = 0
     for attributes, _, elsewhere in _OME_DATA.findall(description):
         stated = {name: int(value) for name, value in _OME_NUMBER.findall(attributes)}
-        # What a UUID names may lie in another file.
+        # A plane that is named with a UUID may lie in another file.
         if not elsewhere and "PlaneCount" in stated:
             most = max(most, stated.get("IFD", 0) + stated["PlaneCount"])
     return most

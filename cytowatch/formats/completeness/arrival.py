@@ -51,7 +51,7 @@ class Watch:
             plain = known is None and parts.is_plain(descriptor, os.fstat(descriptor).st_size)
         finally:
             os.close(descriptor)
-        # Of black pixels there may be any number of runs.
+        # Black pixels may make any number of runs.
         self._runs = None if plain else ZeroRuns()
 
     def feed(self, chunk: bytes) -> None:
@@ -69,7 +69,7 @@ class Watch:
             os.close(descriptor)
 
     def verdict(self) -> Arrival:
-        """What came of it.
+        """What was found.
 
         Raises
         ------
@@ -161,7 +161,7 @@ def _of_data(path: str, tiles: list[tuple[int, int]]) -> Watch:
 
 
 def _opened(path: str) -> int:
-    # A pipe in its place is not waited at.
+    # If a pipe is in its place, this does not wait.
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)

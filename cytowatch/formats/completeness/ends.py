@@ -1,4 +1,4 @@
-"""Whether the end is there of files that say little of their length: archives, sets, databases.
+"""Whether the end is there, of files that say little about their length: archives, sets, databases.
 
 Source: RFC 1952 (gzip); DICOM PS3.5, annex A.4, and PS3.10; https://sqlite.org/fileformat.html;
 https://openslide.org/formats/hamamatsu/
@@ -48,7 +48,7 @@ def tar_gz(descriptor: int, size_bytes: int) -> str | None:
         return None
     lacking = "the end of the tar.gz"
     if len(inner) < _BLOCK_BYTES and size_bytes <= len(head):
-        # Of a first block that is not all there the checksum cannot be held against it.
+        # If the first block is cut off, its checksum proves nothing.
         return lacking if inner[257:262] in (b"", b"ustar") else None
     if tar_mark(inner) is None:
         return None
@@ -85,7 +85,7 @@ def dicom(descriptor: int, size_bytes: int) -> str | None:
     at = head.find(_TRANSFER_SYNTAX)
     if at < 0 or not head.startswith(_ENCAPSULATED, at + 8):
         return None
-    # Behind its pixels one that is a TIFF as well lists all of its tiles.
+    # A file that is a TIFF as well lists all of its tiles behind its pixels.
     most = _LONGEST_LIST if head.startswith((b"II", b"MM")) else _TAIL_BYTES
     end = size_bytes
     while end > max(0, size_bytes - most):
@@ -106,7 +106,7 @@ def sqlite(descriptor: int, size_bytes: int) -> str | None:
     changed, pages = struct.unpack_from(">II", head, 24)
     [counted_for] = struct.unpack_from(">I", head, 92)
     if changed != counted_for:
-        # An old library changed it last, and did not count.
+        # An old library changed it last, and did not update the count.
         return None
     return short(pages * (65536 if page_bytes == 1 else page_bytes), size_bytes)
 

@@ -20,7 +20,7 @@ LEAST_BYTES = 512
 _ZEROS = bytes(LEAST_BYTES)
 _LOOK_BYTES = 64 << 10
 _RUN = re.compile(rb"\0+")
-#: More than a file has that was cut; of black pixels there may be any number.
+#: More than a cut file has; black pixels may make any number.
 _MOST_GAPS = 20_000
 
 
@@ -114,7 +114,7 @@ class ZeroRuns:
 
 
 def is_blanked(read: Callable[[int, int], bytes], begin: int, end: int, size_bytes: int) -> bool:
-    """Whether somebody has overwritten exactly bytes `begin` to `end` with zeros, as programs do that take out a label.
+    """Whether exactly the bytes `begin` to `end` were overwritten with zeros, as programs do that remove a label.
 
     A cut copy that was filled up is zeros to the end of the file as well, but from where its last
     block ended, and that is a multiple of 512. `read` gives so many bytes at an offset.

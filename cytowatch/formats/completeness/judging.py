@@ -1,6 +1,6 @@
 """What a gap in a file means, by where it lies: bytes that never came, or pixels that are black.
 
-No rule of thumb does: a white JPEG of 9 Mpx with tables of its own holds 53,000 zeros in a row, a
+No rule of thumb is good enough: a white JPEG of 9 Mpx with tables of its own holds 53,000 zeros in a row, a
 flat deflate 4,094, a lossless JPEG a million (tried). So the tables of the JPEG, the checksum of the
 chunk and the number of packets decide; where even they cannot, a decoder does, and warns.
 
@@ -23,7 +23,7 @@ from cytowatch.formats.completeness.parts import Packing, Part
 __all__ = ["Doubt", "Verdict", "judged"]
 
 _CHUNK_BYTES = 1 << 20
-#: Each is decoded; of flat tiles a slide may have any number.
+#: Each is decoded; a slide may have any number of flat tiles.
 _MOST_DOUBTS = 1000
 #: More zeros than a JPEG-XR has of its own.
 _LEAST_OF_JPEG_XR = 2048
@@ -104,7 +104,7 @@ def _doubts(descriptor: int, part: Part, gaps: list[Gap]) -> Iterator[Doubt]:
         if begin < gap.end and gap.begin < end
     ]
     if found:
-        # The others may well be flat.
+        # The others may be flat.
         longest = max((gap for _, gap in found), key=lambda gap: gap.end - gap.begin)
         yield Doubt(
             what=f"a part of {part.what} ({longest})",
@@ -116,7 +116,7 @@ def _doubts(descriptor: int, part: Part, gaps: list[Gap]) -> Iterator[Doubt]:
 
 
 def _inside(part: Part, gaps: Sequence[Gap], begins: list[int]) -> Iterator[Gap]:
-    """What of the gaps lies in `part`."""
+    """The parts of the gaps that lie in `part`."""
     number = max(0, bisect_right(begins, part.begin) - 1)
     while number < len(gaps) and gaps[number].begin < part.end:
         gap = gaps[number]
@@ -127,7 +127,7 @@ def _inside(part: Part, gaps: Sequence[Gap], begins: list[int]) -> Iterator[Gap]
 
 
 def _is_blank(descriptor: int, part: Part, gap: Gap, size_bytes: int) -> bool:
-    """Whether somebody has blanked the whole picture."""
+    """Whether the whole picture was blanked on purpose."""
     whole = gap.begin == part.begin and gap.end == part.end
     return (
         whole

@@ -89,7 +89,7 @@ def is_plain(descriptor: int, size_bytes: int) -> bool:
 
 
 def of_file(descriptor: int, size_bytes: int) -> Iterator[Part] | None:
-    """Every part of the file behind `descriptor`; None of a file that is not known here."""
+    """Every part of the file behind `descriptor`; None for a file that is not known here."""
     head = os.pread(descriptor, 256, 0)
     for magic, look in _LOOKS:
         if head.startswith(magic):

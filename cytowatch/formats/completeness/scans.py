@@ -37,7 +37,7 @@ class _Coding:
 def scans(descriptor: int, part: Part) -> Iterator[tuple[int, int, int]]:
     """(begin, end, most zeros that may be flat pixels) of each entropy-coded part of a JPEG, in bytes.
 
-    What cannot be walked is one that holds no zeros.
+    A stream that cannot be walked counts as one that holds no zeros.
     """
     coding = _Coding()
     _read_tables(part.tables[2:], coding)
@@ -113,7 +113,7 @@ def _most_flat(header: bytes, coding: _Coding) -> int:
             case 0xC0 | 0xC1 if dc[0] == 0 and ac[0] == 0:
                 each = dc[1] + ac[1]
             case 0xC2 if start == 0 and approximation >> 4:
-                # A refinement is one bit a block.
+                # A refinement has one bit per block.
                 each = 1
             case 0xC2 if start == 0 and dc[0] == 0:
                 each = dc[1]

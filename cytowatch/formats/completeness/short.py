@@ -49,7 +49,7 @@ def bmp(descriptor: int, size_bytes: int) -> str | None:
     else:
         return None
     if packing in _RUN_LENGTH:
-        # Some state a length that is not theirs; the codes end with 0 1.
+        # Some state a wrong length; the codes end with 0 1.
         ended = b"\0\1" in os.pread(descriptor, 4, max(0, size_bytes - 4))
         return None if ended else short(begin + packed_bytes, size_bytes)
     # In a header of OS/2 the number of the masks stands for another packing.
@@ -184,7 +184,7 @@ def jp2(descriptor: int, size_bytes: int) -> str | None:
         if kind == b"jp2c":
             end = min(at + length, size_bytes)
             lacking = _parts(descriptor, at + inner, end)
-            # Some state too much of a box whose codestream ends; one that cannot be walked is
+            # Some state too great a length for a box whose codestream ends; one that cannot be walked is
             # believed to be as long as it says.
             ended = lacking is None and _ends(descriptor, at + inner, end)
             return None if ended else lacking or short(at + length, size_bytes)
@@ -212,7 +212,7 @@ def _parts(descriptor: int, at: int, end: int) -> str | None:
                 # These have no length (table A.2).
                 at += 2
                 continue
-            # A marker of the main header; anything else is damage, and no lack.
+            # A marker of the main header; anything else is damage, not a missing part.
             if head[0] != 0xFF or head[1] < 0x4F:
                 return None
             at += 2 + struct.unpack_from(">H", head, 2)[0]

@@ -20,7 +20,7 @@ from cytowatch.formats.structure.tiff import Directory, Tiff, TiffError
 __all__ = ["Starts", "Wrong", "of_tiff"]
 
 _MCU_STARTS = 65426
-#: A mark has so many bytes.
+#: How many bytes a mark has.
 _MARK_BYTES = 2
 
 

@@ -31,7 +31,7 @@ __all__ = ["missing"]
 _ZERO_LOOK = 4096
 #: Chunk headers that are walked in a PNG, marker segments in a JPEG: more is not an honest file.
 _MOST_CHUNKS = 1_000_000
-#: Tiles and strips that are held against the size of the file.
+#: How many tiles and strips are compared with the size of the file.
 _MOST_SEGMENTS = 20_000_000
 #: The offsets of strips, and of tiles.
 _LISTS = frozenset({273, 324})
@@ -40,7 +40,7 @@ _ZIP_END = b"PK\x05\x06"
 #: TIFF compressions whose data neither begins nor ends with many zeros: CCITT group 4, LZW, JPEG,
 #: deflate, JPEG 2000, LZMA, Zstandard, WebP, JPEG XL.
 _NEVER_ZERO = frozenset({4, 5, 7, 8, 32946, 33003, 33005, 34712, 34925, 50000, 50001, 50002, 52546})
-#: Values of so many bytes stand in the directory itself.
+#: Values of up to this many bytes stand in the directory itself.
 _INLINE_BYTES = 8
 _LONGEST_VALUES = 64 << 20
 #: Some writers round the length of a tile up.
@@ -78,7 +78,7 @@ def missing(descriptor: int, size_bytes: int, *, late: bool = False) -> str | No
     if there == size_bytes:
         return lacking
     if lacking is None and not _is_known(head):
-        # Data files of a set say nothing of their length.
+        # Data files of a set do not state their length.
         lacking = "its end"
     # Its size looks right to anyone who sees it in a folder.
     set_before = f"its size was set, and nothing was written behind the first {there:,} bytes"
@@ -137,7 +137,7 @@ def _is_hole(descriptor: int, at: int) -> bool:
 
 
 def _jpeg(descriptor: int, size_bytes: int) -> str | None:
-    """Walk the marker segments to the first scan; after it, the end must come (T.81, B.1.1)."""
+    """Walk the marker segments to the first scan; the end must come after it (T.81, B.1.1)."""
     lacking = "the end of the image (JPEG EOI marker)"
     at = 2
     for _ in range(_MOST_CHUNKS):
@@ -145,7 +145,7 @@ def _jpeg(descriptor: int, size_bytes: int) -> str | None:
         if len(segment) < 4:
             return lacking
         if not any(segment):
-            # libjpeg passes over stray bytes; zeros up to the end of the file are none.
+            # libjpeg skips stray bytes; zeros up to the end of the file are not stray bytes.
             tail = os.pread(descriptor, _ZERO_LOOK, max(at, size_bytes - _ZERO_LOOK))
             return None if any(tail) else lacking
         if segment[0] != 0xFF:
@@ -215,7 +215,7 @@ def _tiff(descriptor: int, size_bytes: int, *, late: bool = False) -> str | None
             (directory.tags[tag].count for tag in _LISTS & directory.tags.keys()), default=0
         )
         if looked_at > _MOST_SEGMENTS:
-            # No honest slide has so many; what it is is found out where it may take its time.
+            # No honest slide has so many; its kind is found out later, where that may take its time.
             return None
         spare = slide and number > 0 and not directory.tiled
         lacking = _segments(directory, number, size_bytes, spare=spare, late=late)
@@ -227,7 +227,7 @@ def _tiff(descriptor: int, size_bytes: int, *, late: bool = False) -> str | None
 def _segments(
     directory: Directory, number: int, size_bytes: int, *, spare: bool, late: bool
 ) -> str | None:
-    """What of its tags, tiles or strips is not there; a `spare` picture may be blank on purpose."""
+    """Which of its tags, tiles or strips are missing; a `spare` picture may be blank on purpose."""
     what = "tile" if directory.tiled else "strip"
     last = final = (0, 0)
     try:
@@ -239,7 +239,7 @@ def _segments(
         for index, (offset, count) in enumerate(directory.segments()):
             if offset + count > size_bytes:
                 if late and not directory.tiled and offset < size_bytes:
-                    # Some state too much: whether all rows are there, a reader finds out.
+                    # Some state too much: a reader finds out whether all rows are there.
                     continue
                 return (
                     f"{what} {index} of directory {number} ({amount(size_bytes, offset + count)})"
@@ -247,13 +247,13 @@ def _segments(
             final = (offset, count)
             last = max(last, final)
         counts = directory.tags.get(325 if directory.tiled else 279)
-        # Of a single strip some writers leave the length out; readers take the rest of the file.
+        # Some writers leave out the length of a single strip; readers take the rest of the file.
         listed = counts if counts is not None and counts.count > 1 else None
         if listed and final[0] and not final[1] and directory.tiff.is_zero_from(listed.end - 2):
             return f"the end of the list of {what}s of directory {number} (still only zeros)"
         if directory.number(259, 1) in _NEVER_ZERO and _is_packed_zero(directory, *last):
             if spare and gaps.is_blanked(directory.tiff.bytes, last[0], sum(last), size_bytes):
-                # A label that somebody has taken out.
+                # A label that was removed on purpose.
                 return None
             return f"the content of a {what} of directory {number} (still only zeros)"
     except TiffError as error:

@@ -1,4 +1,4 @@
-"""What the rules of every kind of set speak of: a group of files, a folder, what lies near it."""
+"""What the rules of all kinds of sets have in common: a group of files, a folder, what lies near it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Look(Protocol):
     """Opens the file of that path, shows it to a function, and gives what that makes of it."""
 
     def __call__(self, path: str, function: Callable[[Probe], T]) -> T:
-        """What `function` makes of it."""
+        """What `function` returns for it."""
 
 
 #: An index file is small; nothing larger is read as one.
@@ -129,7 +129,7 @@ class Folder:
 
 @dataclass(frozen=True, slots=True)
 class Near:
-    """The files beside a folder that are free still, found by their stem; and the other folders."""
+    """The files beside a folder that no set has taken, found by their stem; and the other folders."""
 
     free: Mapping[str, str]
     by_stem: Mapping[str, list[str]]

@@ -15,7 +15,7 @@ __all__ = ["Block", "blocks", "texts"]
 _HEADER_BYTES = 32
 _ENTRIES_AT = 128
 _LARGEST_DIRECTORY = 512 << 20
-#: The fixed part of a sub-block takes so many bytes at least.
+#: The fixed part of a sub-block takes at least this many bytes.
 _LEAST_FIXED = 256
 
 

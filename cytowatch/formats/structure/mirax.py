@@ -62,7 +62,7 @@ def _pages(
     ini: ConfigParser, index: int, kind: str, *, words: int = 4
 ) -> Iterator[tuple[int, ...]]:
     """The numbers of every page of the records of a kind; `words` of them stand for one thing."""
-    # An honest index lists nothing twice.
+    # A valid index lists nothing twice.
     left = os.fstat(index).st_size // (4 * words)
     identity = ini.get("GENERAL", "SLIDE_ID", fallback="")
     root = _VERSION_BYTES + len(identity.encode()) + (4 if kind == "NONHIER" else 0)

@@ -13,7 +13,7 @@ from cytowatch.formats.completeness.short import short
 __all__ = ["begin", "is_header", "missing", "rows"]
 
 _HEAD_BYTES = 4096
-#: Nothing in it can match in two ways: a header of spaces must not take for ever. A number of
+#: Nothing in it can match in two ways: a header of spaces must not take forever. A number of
 #: more digits is not one that an image can have.
 _SIZES = re.compile(rb"P[1-6](?:\s|#[^\n]*\n)+(\d{1,18})(?:\s|#[^\n]*\n)+(\d{1,18})(?=\s)")
 _MOST = re.compile(rb"(?:\s|#[^\n]*\n)+(\d{1,18})\s")

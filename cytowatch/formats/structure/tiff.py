@@ -158,7 +158,7 @@ class Directory:
 def misplaced(places: Iterable[tuple[int, int]], *, tiled: bool) -> str | None:
     """What is wrong with the (offset, byte count) of some tiles or strips, as a phrase; None if nothing is.
 
-    A tile may be left out: both are 0 then. Of strips no length need be stated at all, for old
+    A tile may be left out: both are 0 then. Strips need not state a length at all, because old
     writers did not; readers estimate it.
     """
     what = "tile" if tiled else "strip"
@@ -338,6 +338,6 @@ class Tiff:
                 [place] = struct.unpack_from(f"{self.order}{'Q' if wide else 'I'}", entries, at)
                 if len(high) >= index * 4 + 4:
                     place |= struct.unpack_from("<I", high, index * 4)[0] << 32
-            # Of a tag that is there twice the first one counts, as for libtiff.
+            # If a tag is there twice, the first one counts, as for libtiff.
             directory.tags.setdefault(number, Tag(kind=kind, count=values, offset=place))
         return directory, following

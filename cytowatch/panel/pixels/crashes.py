@@ -13,23 +13,23 @@ _MOST_CRASHED = 1000
 
 
 class Crashes:
-    """Guards how often the decoders of each slide crashed lately; of very many slides it begins again."""
+    """Guards how often the decoders of each slide crashed lately; with very many slides it starts again from none."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._times: dict[str, deque[float]] = {}
-        #: How many there were in all.
+        #: How many crashes there were in all.
         self.count = 0
 
     def note(self, key: str) -> None:
-        """The decoder of the slide `key` crashed, hung or talked nonsense."""
+        """The decoder of the slide `key` crashed, hung or sent an invalid answer."""
         self.count += 1
         if len(self._times) > _MOST_CRASHED:
             self._times.clear()
         self._times.setdefault(key, deque(maxlen=_MOST_CRASHES)).append(self._clock())
 
     def many(self, key: str) -> bool:
-        """Whether those of the slide `key` crashed so often lately that it is left alone."""
+        """Whether the decoders of the slide `key` crashed so often lately that it is not opened."""
         times = self._times.get(key)
         if not times or len(times) < _MOST_CRASHES:
             return False

@@ -21,7 +21,7 @@ from PIL import Image
 __all__ = ["Drawing", "DrawingError", "Facts", "Window", "jpeg", "open_image"]
 
 _BAND_PX = 4_000_000
-#: Of a level that is so much larger than what is asked for there is no smaller one.
+#: A level may be this much larger than the region asked for, because there is no smaller one.
 _MOST_PX = 300_000_000
 _QUALITY = 90
 #: What lies outside of these shares of all pixels is shown as black or white.
@@ -65,7 +65,7 @@ class Drawing(ABC):
 
     @property
     def window(self) -> Window:
-        """What of the samples is shown unless a viewer asks for another window.
+        """The range of samples that is shown unless a viewer asks for another window.
 
         It comes from the smallest level: nearly all of its samples lie in it.
         """

@@ -29,7 +29,7 @@ _ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
 
 
 class NotPlainError(ValueError):
-    """The stream cannot stand only, or is not what its directory says: it has to be decoded."""
+    """The stream cannot stand alone, or is not what its directory says: it has to be decoded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Levels whose tiles are JPEG already: read from the file without being decoded, and without being kept.
 
-Offsets and byte counts stay in the file: a tile costs three reads and no memory, however large the slide.
+Offsets and byte counts stay in the file: a tile costs three reads and no memory, no matter how large the slide is.
 
 Source: TIFF 6.0, section 15; https://openslide.org/formats/ for which levels OpenSlide shows as they lie.
 """

@@ -24,12 +24,12 @@ from cytowatch.pyramid.pixels import Pixels
 
 __all__ = ["encode", "level_sizes"]
 
-#: Tiles that are encoded and not written yet are held to so many bytes of their pixels.
+#: At most this many bytes of pixels may be in tiles that are encoded and not written yet.
 _IN_FLIGHT_BYTES = 192 << 20
 _BUFFER_BYTES = 1 << 20
 #: One by one their passing between threads would take as long as a tenth of their encoding.
 _TILES_AT_ONCE = 8
-#: Of so many pixels each; fewer of larger ones are copied at once.
+#: How many pixels they have together; fewer of larger tiles are copied at once.
 _TILE_PIXELS = 256 * 256
 
 
@@ -124,7 +124,7 @@ class _Pyramid:
             width, height = copied[-1].width, copied[-1].height
         made = level_sizes(width, height, settings.tile)
         self._levels += [Level(*size) for size in (made[1:] if copied else made)]
-        #: Whether there is any that must be made of rows.
+        #: Whether any level must be made from rows.
         self._derives = len(self._levels) > len(copied)
         self._waiting: deque[tuple[Level, Future[tuple[bytes, list[bytes]]]]] = deque()
         self._halves: deque[tuple[int, Future[Pixels]]] = deque()

@@ -39,7 +39,7 @@ Bands = Callable[[int], Iterator[Pixels]]
 THUMBNAIL_PX = 512
 #: From this many bytes of pixels on the file may outgrow the 4 GiB of a classic TIFF.
 _BIG_BYTES = 1 << 31
-#: Rows that are had from libvips at once: a whole band of them falls out of the processor's cache,
+#: Rows that are read from libvips at once: a whole band of them falls out of the processor's cache,
 #: and takes half as long again.
 _FETCHED_ROWS = 16
 #: Smaller images are encoded by one thread each: there are more of them than cores.
