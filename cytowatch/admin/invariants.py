@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -139,11 +138,9 @@ def _hashes(path: Path, found: Manifest) -> Iterator[str]:
     for row in found["files"]:
         if row["sha256"] is None or not (path / row["path"]).is_file():
             continue
-        digest = hashlib.sha256()
         with open(path / row["path"], "rb", buffering=0) as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
-        if digest.hexdigest() != row["sha256"]:
+            digest = durable.sha256(file.read)
+        if digest != row["sha256"]:
             yield f"{path / row['path']} has other bytes than when it was hashed"
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import cast
 
-from cytowatch import durable
 from cytowatch.record import manifest, names
 from cytowatch.record.entries import Manifest
 from cytowatch.record.errors import RootError
@@ -27,8 +24,7 @@ def _held(path: Path) -> Iterator[Manifest]:
     """The manifest of a published ``<id>/``, while nobody else changes it."""
     with ExitStack() as held:
         try:
-            fcntl.flock(held.enter_context(durable.directory(path)), fcntl.LOCK_EX)
-            found = manifest.read(path)
+            found = held.enter_context(manifest.held(path))
         except FileNotFoundError as error:
             raise RootError(f"{path.name} is gone: it was removed meanwhile") from error
         except ManifestError as error:
@@ -61,8 +57,7 @@ def link(spool: Spool, path: Path, project: str) -> str:
         # The link first: with a crash between the two it is made again, never forgotten.
         spool.link(project, shown, found["user"], UploadedFileId(found["id"]))
         if project not in found["projects"]:
-            changed = {**found, "projects": [*found["projects"], project]}
-            manifest.write(path, cast("Manifest", changed))
+            manifest.write(path, manifest.evolve(found, projects=[*found["projects"], project]))
     return project
 
 
@@ -81,5 +76,5 @@ def unlink(spool: Spool, path: Path, project: str) -> str:
         left = [one for one in found["projects"] if one != project]
         shown = names.link_name(found["drop_path"], found["name"])
         spool.unlink(project, shown, UploadedFileId(found["id"]))
-        manifest.write(path, cast("Manifest", {**found, "projects": left}))
+        manifest.write(path, manifest.evolve(found, projects=left))
     return project

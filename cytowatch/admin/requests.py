@@ -215,9 +215,7 @@ def _answered(spool: Spool, index: Index, path: Path, now: datetime) -> Answered
         answer = perform(spool, index, request, now=now)
         # Gone before it is answered: a crash between the two leaves it undone or done, never twice.
         path.unlink(missing_ok=True)
-    temporary = path.with_suffix(".partial")
-    durable.write_fresh(temporary, json.dumps(answer))
-    durable.move_over(temporary, path.with_suffix(".answer"))
+    durable.replace_file(path.with_suffix(".answer"), json.dumps(answer))
     return Answered(name=path.name, request=request, answer=answer, before=before)
 
 

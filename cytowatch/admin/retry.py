@@ -7,10 +7,9 @@ lock because none runs.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -72,14 +71,6 @@ def status_of(spool: Spool, id_: UploadedFileId) -> Status | None:
         return None
 
 
-@contextmanager
-def _held(path: Path) -> Iterator[None]:
-    """Wait until no command changes the ``<id>/`` at `path`."""
-    with durable.directory(path) as descriptor:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-
-
 def retry(spool: Spool, id_: UploadedFileId, *, now: datetime) -> str:
     """Send an uploaded file that ended in an error back to the stage that failed; returns where to.
 
@@ -104,8 +95,8 @@ def retry(spool: Spool, id_: UploadedFileId, *, now: datetime) -> str:
     if place.manifest["format"] is None or place.manifest["error"]["reason"] == "changed":
         # By its bytes, as if it had just come.
         again = Status.DETECTING_FORMAT
-    with _held(place.path):
-        manifest.write(place.path, manifest.at_status(place.manifest, again, now=now))
+    with manifest.held(place.path) as found:
+        manifest.write(place.path, manifest.at_status(found, again, now=now))
         spool.move(place.path, again)
     return again.name
 
@@ -150,7 +141,7 @@ def _give_back(spool: Spool, place: Place, folder: str, *, why: str = "") -> Non
     """
     rows = [(row["path"], name) for row, name in originals(place.manifest)]
     stem = os.path.splitext(os.path.basename(rows[0][1].partition("/")[0]))[0] if rows else ""
-    with _held(place.path):
+    with durable.locked(place.path):
         try:
             unit = Unit(stem=stem, files=rows)
             back.give_back(place.path, unit, spool.inbox, folder, why=why)
@@ -198,7 +189,7 @@ def remove(spool: Spool, id_: UploadedFileId, index: Index, *, even_linked: bool
         if source.is_symlink() and Path(os.readlink(source)).parts[1:2] == (id_,):
             raise RootError(f"{other.id} has the same content and is shown by links to it")
     shown = names.link_name(found["drop_path"], found["name"])
-    with _held(place.path):
+    with durable.locked(place.path):
         index.expect_removal(id_)
         grave = spool.trash / place.path.name
         durable.rename(place.path, grave)

@@ -6,7 +6,6 @@ published. Nothing is changed.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from cytowatch import outside
+from cytowatch import durable, outside
 from cytowatch.decoder.ends import ChildCrashed, Stopped
 from cytowatch.decoder.forks import Zygote
 from cytowatch.decoder.pace import ChildTimedOut
@@ -106,17 +105,19 @@ def _hash(
     progress: Callable[[int], None],
     stop: threading.Event,
 ) -> None:
-    digest = hashlib.sha256()
     read = 0
+
+    def seen(chunk: bytes) -> None:
+        nonlocal read
+        if stop.is_set():
+            raise Stopped("asked to stop")
+        read += len(chunk)
+        progress(len(chunk))
+        throttle.read(len(chunk))
+
     try:
         with outside.regular_file(file) as opened:
-            while chunk := opened.read(_CHUNK_BYTES):
-                if stop.is_set():
-                    raise Stopped("asked to stop")
-                digest.update(chunk)
-                read += len(chunk)
-                progress(len(chunk))
-                throttle.read(len(chunk))
+            found = durable.sha256(opened.read, seen)
     except FileNotFoundError:
         findings.problems.append(f"{name} is not there")
         return
@@ -131,7 +132,7 @@ def _hash(
         findings.problems.append(f"{name} has {read:,} bytes, {size_bytes:,} were noted")
     elif sha256 is None:
         findings.unhashed.append(name)
-    elif digest.hexdigest() != sha256:
+    elif found != sha256:
         findings.problems.append(f"{name} has other bytes than when it was hashed")
 
 

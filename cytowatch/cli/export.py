@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -98,7 +97,7 @@ def _export_original(spool: Spool, wanted: str, directory: Path) -> None:
             os.fsync(copy.fileno())
         if row["sha256"] is not None:
             with open(target, "rb") as copy:
-                if hashlib.file_digest(copy, "sha256").hexdigest() != row["sha256"]:
+                if durable.sha256(copy.read) != row["sha256"]:
                     raise RootError(f"{target} has other bytes than the original had")
         console.print(f"{safe(str(target))}, {bytes_text(row['size_bytes'])}")
     for folder in folders:

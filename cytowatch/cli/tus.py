@@ -120,7 +120,7 @@ def _files(path: Path, skipped: list[str]) -> Iterator[Path]:
 
 def _hash(file: Path) -> str:
     with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+        return durable.sha256(opened.read)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

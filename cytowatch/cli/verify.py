@@ -166,9 +166,7 @@ def _check(state: dict[str, Any]) -> None:
 
 
 def _note(spool: Spool, state: dict[str, Any]) -> None:
-    temporary = spool.state / f".{_STATE}"
-    durable.write_fresh(temporary, json.dumps(state))
-    durable.move_over(temporary, spool.state / _STATE)
+    durable.replace_file(spool.state / _STATE, json.dumps(state))
 
 
 def _published(spool: Spool, state: dict[str, Any]) -> Iterator[Entry]:

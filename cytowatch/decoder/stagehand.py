@@ -22,7 +22,6 @@ __all__ = ["serve"]
 _PROGRESS_EVERY_S = 0.1
 #: How many errors behind an error are written to the log.
 _MOST_CAUSES = 5
-_FULL = ("no space left on device", "disk quota exceeded")
 
 
 def serve(
@@ -106,7 +105,7 @@ def _answer(
         if "out of memory" in str(error).lower():
             return answers.of_error(_out_of_memory(status, file.config))
         # Libraries raise errors of their own for a full disk, with the system's words in them.
-        if any(words in str(error).lower() for words in _FULL):
+        if durable.says_full(str(error)):
             return answers.of_fault("disk", "no space is left for its output")
         return _unexpected(status, error)
     return answers.of_outcome(outcome)

@@ -8,7 +8,6 @@ it is hashed once more, and compared with what was hashed before anything was de
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterable
@@ -97,15 +96,16 @@ def _digest(descriptor: int, size_bytes: int, progress: Progress) -> str:
         raise outside.OutsideError("not a regular file")
     if found.st_size != size_bytes:
         raise outside.OutsideError(f"it has {found.st_size:,} bytes, not {size_bytes:,}")
-    digest = hashlib.sha256()
     done = 0
-    while chunk := os.read(descriptor, _CHUNK_BYTES):
-        digest.update(chunk)
+
+    def seen(chunk: bytes) -> None:
+        nonlocal done
         done += len(chunk)
         if done > size_bytes:
             raise outside.OutsideError("it grows while it is read")
         progress(done / max(1, size_bytes))
-    return digest.hexdigest()
+
+    return durable.sha256(functools.partial(os.read, descriptor), seen, chunk_bytes=_CHUNK_BYTES)
 
 
 def check_sources(

@@ -15,11 +15,12 @@ from cytowatch.durable.calls import (
     move_over,
     remove_empty,
     rename,
+    replace_durably,
+    replace_file,
     walk,
-    write_fresh,
     write_note,
 )
-from cytowatch.durable.faults import is_transient, why_of
+from cytowatch.durable.faults import is_full, is_transient, says_full, why_of
 from cytowatch.durable.filesystem import (
     copies_on_write,
     is_local,
@@ -27,6 +28,8 @@ from cytowatch.durable.filesystem import (
     leaves_holes,
     mount_of,
 )
+from cytowatch.durable.hashes import sha256
+from cytowatch.durable.locks import lock, locked
 
 __all__ = [
     "beneath",
@@ -38,17 +41,23 @@ __all__ = [
     "fsync_file",
     "fsync_tree",
     "is_directory",
+    "is_full",
     "is_local",
     "is_transient",
     "keeps_renames",
     "leaves_holes",
+    "lock",
+    "locked",
     "make_directory",
     "mount_of",
     "move_over",
     "remove_empty",
     "rename",
+    "replace_durably",
+    "replace_file",
+    "says_full",
+    "sha256",
     "walk",
     "why_of",
-    "write_fresh",
     "write_note",
 ]

@@ -30,8 +30,9 @@ __all__ = [
     "move_over",
     "remove_empty",
     "rename",
+    "replace_durably",
+    "replace_file",
     "walk",
-    "write_fresh",
     "write_note",
 ]
 
@@ -228,11 +229,11 @@ def empty(path: str | Path) -> None:
 
 def write_note(path: Path, text: str) -> None:
     """Write a note whose name outlasts a power cut; its few words may not, and its reader must do without."""
-    write_fresh(path, text)
+    _write_fresh(path, text)
     fsync_directory(path.parent)
 
 
-def write_fresh(path: Path, text: str) -> None:
+def _write_fresh(path: Path, text: str, *, mode: int = 0o666) -> None:
     """Write a file of our own in the place of anything that lies at `path`.
 
     Nothing is written through a link or into a FIFO that somebody left there, and a folder goes to
@@ -242,8 +243,37 @@ def write_fresh(path: Path, text: str) -> None:
         path.unlink(missing_ok=True)
     except IsADirectoryError:
         _out_of_the_way(path)
-    with open(path, "x", encoding="utf-8", errors="replace") as file:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with open(os.open(path, flags, mode), "w", encoding="utf-8", errors="replace") as file:
         file.write(text)
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a small file of our own in the place of anything that lies at `path`: at no time half of it.
+
+    Not synced: for what is made again if a power cut takes it.
+    """
+    temporary = path.with_name(f".{path.name}.partial")
+    _write_fresh(temporary, text)
+    move_over(temporary, path)
+
+
+def replace_durably(path: Path, text: str, *, name: bool, mode: int = 0o666) -> None:
+    """The same for what must be whole after a power cut: it holds the old text then, or the new one.
+
+    Parameters
+    ----------
+    name
+        The new one for certain, because the caller promises something by it. Without, the old one does as well.
+    mode
+        Its permissions, less what the umask takes.
+    """
+    temporary = path.with_name(f".{path.name}.partial")
+    _write_fresh(temporary, text, mode=mode)
+    fsync_file(temporary)
+    move_over(temporary, path)
+    if name:
+        fsync_directory(path.parent)
 
 
 def move_over(source: Path, target: Path) -> None:

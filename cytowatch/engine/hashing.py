@@ -6,8 +6,6 @@ that publishes; so neither a crash nor a restart forgets one, and storage is nev
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -18,7 +16,7 @@ from typing import Any, cast
 from cytowatch import aside, durable, outside, threads
 from cytowatch.formats.completeness import arrival
 from cytowatch.record import manifest
-from cytowatch.record.entries import FileEntry, Manifest
+from cytowatch.record.entries import FileEntry
 from cytowatch.transitions import notes
 from cytowatch.tree.index.index import Index, content_key
 from cytowatch.tree.spool import Spool
@@ -105,9 +103,7 @@ class Hasher:
             # It is published, so anyone who looks at it must see that it is not whole.
             self._log.error("not_whole", id=path.name, lacks=lack[:300])
         # Anyone who links it to a project meanwhile changes the manifest as well.
-        with durable.directory(path) as descriptor:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            found = manifest.read(path)
+        with manifest.held(path) as found:
             files = [
                 cast("FileEntry", {**row, "sha256": row["sha256"] or digests.get(row["path"])})
                 for row in found["files"]
@@ -115,31 +111,29 @@ class Hasher:
             sources = [row["sha256"] for row in files if row["role"] == "source"]
             key = content_key(files)
             first = self._index.first(found["user"], key) if key else None
-            changed = {
-                **found,
-                "files": files,
-                "warnings": [
-                    *found["warnings"],
-                    *(f"it is not whole, send it again: missing {lack}" for lack in lacks),
-                ],
-                "sha256": sources[0] if len(sources) == 1 else None,
-                "duplicate_of": first
-                if first not in (None, found["id"])
-                else found["duplicate_of"],
-            }
-            manifest.write(path, cast("Manifest", changed))
-        self._index.put(cast("Manifest", changed), manifest.status_of(found))
+            said = [f"it is not whole, send it again: missing {lack}" for lack in lacks]
+            is_first = first in (None, found["id"])
+            changed = manifest.evolve(
+                found,
+                files=files,
+                warnings=[*found["warnings"], *said],
+                sha256=sources[0] if len(sources) == 1 else None,
+                duplicate_of=found["duplicate_of"] if is_first else first,
+            )
+            manifest.write(path, changed)
+        self._index.put(changed, manifest.status_of(found))
 
     def _digest(self, path: Path) -> tuple[str, str | None]:
         """The hash of the file at `path`, and what it lacks."""
-        digest = hashlib.sha256()
         watch = arrival.watch(os.fspath(path))
+
+        def seen(chunk: bytes) -> None:
+            watch.feed(chunk)
+            if self._stop.is_set():
+                raise _StoppedError
+
         with outside.regular_file(path) as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
-                watch.feed(chunk)
-                if self._stop.is_set():
-                    raise _StoppedError
+            digest = durable.sha256(file.read, seen, chunk_bytes=_CHUNK_BYTES)
             # The pages of a large slide are of no use to anybody now.
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        return digest.hexdigest(), watch.verdict().lacks
+        return digest, watch.verdict().lacks

@@ -102,11 +102,7 @@ def save(spool: Spool, one: Pending) -> None:
 
 
 def _write(folder: Path, one: Pending) -> None:
-    path = folder / one.file_name
-    temporary = path.with_name(f".{path.name}")
-    durable.write_fresh(temporary, json.dumps(asdict(one)))
-    durable.fsync_file(temporary)
-    durable.move_over(temporary, path)
+    durable.replace_durably(folder / one.file_name, json.dumps(asdict(one)), name=False)
 
 
 def bury(spool: Spool, one: Pending) -> None:

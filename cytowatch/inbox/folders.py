@@ -14,7 +14,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import cast
 
 from cytowatch import aside, durable
 from cytowatch.config import Config
@@ -148,7 +147,7 @@ class Folders:
         first = Place(status=Status.UPLOADED, path=path, manifest=made)
         detecting = manifest.at_status(made, Status.DETECTING_FORMAT, now=now, attempts=1)
         extracting = manifest.at_status(
-            cast("Manifest", {**detecting, "format": entry}),
+            manifest.evolve(detecting, format=entry),
             Status.EXTRACTING_DATA,
             now=now,
             attempts=1,
@@ -202,7 +201,7 @@ class Folders:
         if len(skipped) > _MOST_SKIPPED:
             rest = len(skipped) - _MOST_SKIPPED
             named.append(SkippedEntry(name="", reason="and more, not named here", count=rest))
-        changed = cast("Manifest", {**_with_children(self._open[folder]), "skipped": named})
+        changed = manifest.evolve(_with_children(self._open[folder]), skipped=named)
         # First of all: after a kill between the two it is finished once more, and is still empty.
         self._remove_empty(folder)
         since = datetime.fromisoformat(place.manifest["history"][-1]["at"])
@@ -232,4 +231,4 @@ def _with_children(found: _Open) -> Manifest:
     known = found.place.manifest["children"]
     there = set(known)
     new = [child for child in found.unnoted if child not in there]
-    return cast("Manifest", {**found.place.manifest, "children": [*known, *new]})
+    return manifest.evolve(found.place.manifest, children=[*known, *new])

@@ -130,5 +130,4 @@ class Teller:
     def _write_live(self, live: dict[str, Any]) -> None:
         state = self._parts.spool.state
         text = json.dumps({"at": manifest.utc(clock.now()), **live}, ensure_ascii=False)
-        durable.write_fresh(state / f".{FILE_NAME}", text)
-        durable.move_over(state / f".{FILE_NAME}", state / FILE_NAME)
+        durable.replace_file(state / FILE_NAME, text)

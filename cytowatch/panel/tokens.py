@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import hmac
 import json
-import os
 import secrets
 import threading
 from collections.abc import Iterator
@@ -89,8 +87,7 @@ def _token(row: Any) -> Token:
 @contextmanager
 def _changed(spool: Spool) -> Iterator[list[Token]]:
     """The tokens, to be changed; they are written when the block ends."""
-    with durable.directory(spool.state) as descriptor:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with durable.locked(spool.state):
         tokens = listed(spool)
         yield tokens
         _write(spool, tokens)
@@ -98,17 +95,7 @@ def _changed(spool: Spool) -> Iterator[list[Token]]:
 
 def _write(spool: Spool, tokens: list[Token]) -> None:
     text = json.dumps({"tokens": [asdict(one) for one in tokens]}, indent=1)
-    temporary = spool.state / f".{_FILE}"
-    with suppress(FileNotFoundError):
-        temporary.unlink()
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(descriptor, text.encode())
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    durable.move_over(temporary, spool.state / _FILE)
-    durable.fsync_directory(spool.state)
+    durable.replace_durably(spool.state / _FILE, text, name=True, mode=0o600)
 
 
 def add(spool: Spool, name: str, user: str, *, days: float | None, now: datetime) -> str:

@@ -31,7 +31,8 @@ from cytowatch.record.quoting import quoting
 __all__ = ["Written", "write"]
 
 _NEARLY_FULL_BYTES = 1 << 20
-_FULL = ("no space left", "disk quota", "write error", "input/output error")
+#: What libvips says of a file that it cannot write on.
+_FAULTS = ("write error", "input/output error")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,7 +255,11 @@ def _raise_if_full(error: pyvips.Error) -> None:
     text = str(error).lower()
     # libvips has one buffer for the messages of all threads: another may have cleared it meanwhile.
     disk = os.statvfs(".")
-    if any(mark in text for mark in _FULL) or disk.f_bavail * disk.f_frsize < _NEARLY_FULL_BYTES:
+    if (
+        durable.says_full(text)
+        or any(mark in text for mark in _FAULTS)
+        or disk.f_bavail * disk.f_frsize < _NEARLY_FULL_BYTES
+    ):
         said = text.strip()[:200] or "no space left on the disk"
         raise TransientError("disk", said) from error
 

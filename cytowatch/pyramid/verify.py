@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import openslide
 import pyvips
 
+from cytowatch import durable
 from cytowatch.model import Progress
 from cytowatch.pyramid.copied import CopiedLevel, Unlike
 from cytowatch.record.entries import ImageEntry
@@ -149,15 +149,16 @@ def sha256(
     look: Callable[[bytes], None] = lambda _chunk: None,
 ) -> str:
     """The SHA-256 of the file at `path`, in hexadecimal; `look` is shown every chunk, in order."""
-    digest = hashlib.sha256()
     done = 0
+
+    def seen(chunk: bytes) -> None:
+        nonlocal done
+        look(chunk)
+        done += len(chunk)
+        progress(done / max(1, size_bytes))
+
     with open(path, "rb", buffering=0) as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            look(chunk)
-            done += len(chunk)
-            progress(done / max(1, size_bytes))
-    return digest.hexdigest()
+        return durable.sha256(file.read, seen, chunk_bytes=_CHUNK_BYTES)
 
 
 def _corners(width: int, height: int) -> Iterator[tuple[int, int]]:

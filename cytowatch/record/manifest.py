@@ -10,7 +10,8 @@ import functools
 import json
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -196,6 +197,36 @@ def at_status(
             "files": files,
         },
     )
+
+
+def evolve(manifest: Manifest, **changes: Any) -> Manifest:
+    """`manifest` with `changes`, whose keys are its own; anything else in it stays.
+
+    Raises
+    ------
+    KeyError
+        A manifest has no such key.
+    """
+    if strange := changes.keys() - Manifest.__annotations__.keys():
+        raise KeyError(f"a manifest has no {min(strange)}")
+    return cast("Manifest", {**manifest, **changes})
+
+
+@contextmanager
+def held(directory: Path) -> Iterator[Manifest]:
+    """The manifest in `directory`, while nobody else who holds it changes it.
+
+    This is the one rule of who may write a manifest. While an uploaded file is in work it belongs to the
+    thread that treats it, and nobody else writes. Once it is published, or has ended in an error, anyone may
+    change it who holds it: a command, the daemon that hashes it, or gives up its source.
+
+    Raises
+    ------
+    FileNotFoundError, ManifestError, OSError
+        As `read`.
+    """
+    with durable.locked(directory):
+        yield read(directory)
 
 
 def read(directory: Path, *, strictly: bool = False) -> Manifest:

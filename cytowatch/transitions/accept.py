@@ -160,7 +160,7 @@ def _name_source(path: Path, changed: Manifest) -> Manifest:
         FileEntry(**{**file, "path": named}) if file is rows[0] else file
         for file in changed["files"]
     ]
-    return cast("Manifest", {**changed, "files": files})
+    return manifest.evolve(changed, files=files)
 
 
 def _slug(changed: Manifest) -> str:
@@ -184,8 +184,7 @@ def _hand_out(
             durable.fsync_tree(made / child)
         durable.fsync_directory(made)
         durable.fsync_directory(made.parent)
-        publishing = {**place.manifest, **changed, "phase": "publishing"}
-        manifest.write(place.path, cast("Manifest", publishing))
+        manifest.write(place.path, manifest.evolve(changed, phase="publishing"))
         reached("children.announced")
     for left in out_directories(place.path):
         for child in changed["children"]:
@@ -196,4 +195,4 @@ def _hand_out(
     durable.fsync_directory(spool.stage(Status.UPLOADED))
     if not place.manifest["format"]:
         raise refused(place.status, "an archive without a format")
-    return cast("Manifest", {**changed, "phase": None})
+    return manifest.evolve(changed, phase=None)

@@ -120,7 +120,7 @@ def _found_again(path: Path, right: Manifest) -> Manifest:
         return right
     found = {**rows[0], "path": f"source/{there[0]}"}
     files = [cast("FileEntry", found) if file is rows[0] else file for file in right["files"]]
-    return cast("Manifest", {**right, "files": files})
+    return manifest.evolve(right, files=files)
 
 
 def _is_file(path: Path) -> bool:
@@ -150,4 +150,4 @@ def rebuilt(path: Path, id_: UploadedFileId, damaged: str, *, now: datetime) -> 
     made = manifest.new(
         id=id_, user="unknown", name=id_, drop_path=id_, files=files, now=now, software={}
     )
-    return cast("Manifest", {**made, "warnings": [f"the manifest was damaged: {damaged}"]})
+    return manifest.evolve(made, warnings=[f"the manifest was damaged: {damaged}"])

@@ -34,7 +34,7 @@ def begin(spool: Spool, place: Place, status: Status, *, now: datetime) -> Place
 
 def attempt(place: Place) -> Place:
     """Count one more attempt at the stage, on disk before it begins."""
-    counted = cast("Manifest", {**place.manifest, "attempts": place.manifest["attempts"] + 1})
+    counted = manifest.evolve(place.manifest, attempts=place.manifest["attempts"] + 1)
     manifest.write(place.path, counted)
     reached("attempt.counted")
     return Place(status=place.status, path=place.path, manifest=counted)
@@ -42,7 +42,7 @@ def attempt(place: Place) -> Place:
 
 def parted(place: Place) -> Place:
     """`place`, which is not a duplicate after all: from now on it goes its own way."""
-    changed = cast("Manifest", {**place.manifest, "duplicate_of": None})
+    changed = manifest.evolve(place.manifest, duplicate_of=None)
     manifest.write(place.path, changed)
     return Place(status=place.status, path=place.path, manifest=changed)
 
@@ -50,9 +50,7 @@ def parted(place: Place) -> Place:
 def withdraw(place: Place) -> None:
     """Take back the attempt that was counted: it was not the file's fault that it ended."""
     counted = place.manifest["attempts"]
-    manifest.write(
-        place.path, cast("Manifest", {**place.manifest, "attempts": max(0, counted - 1)})
-    )
+    manifest.write(place.path, manifest.evolve(place.manifest, attempts=max(0, counted - 1)))
 
 
 def is_folder(found: Manifest) -> bool:
@@ -117,7 +115,7 @@ def enter(
 ) -> Place:
     if status.is_final:
         spelled = dict.fromkeys(spool.spelled(project) for project in changed["projects"])
-        changed = cast("Manifest", {**changed, "projects": list(spelled)})
+        changed = manifest.evolve(changed, projects=list(spelled))
     written = manifest.at_status(changed, status, now=now, attempts=attempts, error=error)
     if status.is_final:
         for leftover in out_directories(place.path):

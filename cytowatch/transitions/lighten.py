@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
 
 from cytowatch import aside, durable
 from cytowatch.durable.failpoints import reached
 from cytowatch.record import manifest
-from cytowatch.record.entries import Manifest
 from cytowatch.record.place import Place
 from cytowatch.transitions import notes
 from cytowatch.tree.spool import Spool
@@ -35,10 +33,12 @@ def lighten(spool: Spool, place: Place) -> Place:
     The manifest stops naming it first: a crash between the two leaves a file too many, never one
     too few, and the note of `plan_to_lighten` for `lighten_the_rest`. Doing it twice changes nothing.
     """
-    files = [row for row in place.manifest["files"] if row["role"] != "source"]
-    changed = cast("Manifest", {**place.manifest, "files": files})
-    if changed != place.manifest:
-        manifest.write(place.path, changed)
+    # Published already: a command may be linking it to a project.
+    with manifest.held(place.path) as before:
+        files = [row for row in before["files"] if row["role"] != "source"]
+        changed = manifest.evolve(before, files=files)
+        if changed != before:
+            manifest.write(place.path, changed)
     reached("source.given_up")
     kept = {row["path"] for row in files}
     for folder, _, found in durable.walk(place.path / "source"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cytowatch import aside
+from cytowatch import aside, durable
 from cytowatch.record import manifest, names
 from cytowatch.record.entries import Manifest
 from cytowatch.record.errors import RootError
@@ -177,7 +176,7 @@ def daemon_pid(spool: Spool) -> int | None:
     except OSError:
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        durable.lock(descriptor, shared=True, wait=False)
     except BlockingIOError:
         text = os.pread(descriptor, 64, 0).decode("ascii", "replace").strip()
         return int(text) if text.isdigit() else 0

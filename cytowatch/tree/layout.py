@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import grp
 import os
 import time
@@ -24,7 +23,7 @@ LAYOUT = "cytowatch 1\n"
 _PROBE_BLOCKS = 4
 #: What we write beside its place, or only to try something, in ``state/``: a kill leaves it there.
 _YOUNG_S = 60.0
-_TEMPORARIES = (".lease-*", ".live.json", ".paused.json")
+_TEMPORARIES = (".lease-*", ".*.partial")
 
 
 class Layout:
@@ -264,7 +263,7 @@ def _locked(descriptor: int, patience_s: float) -> bool:
     end = time.monotonic() + patience_s
     while True:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            durable.lock(descriptor, wait=False)
         except BlockingIOError:
             if time.monotonic() >= end:
                 return False

@@ -67,10 +67,7 @@ def _checked(found: dict[str, Any]) -> Pauses:
 def _write(spool: Spool, pauses: Pauses) -> None:
     path = _path(spool)
     if pauses:
-        temporary = path.with_name(".paused.json")
-        durable.write_fresh(temporary, json.dumps(pauses.document))
-        durable.fsync_file(temporary)
-        durable.move_over(temporary, path)
+        durable.replace_durably(path, json.dumps(pauses.document), name=False)
     elif path.is_dir():
         # What nobody paused by: nothing lies in its place from now on.
         spool.discard(path)

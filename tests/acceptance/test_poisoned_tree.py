@@ -61,7 +61,7 @@ def poison(tree: Path) -> dict[str, Path]:
     damage.FILES["deep"](state / "paused.json")
     (state / "live.json").unlink()
     damage.FILES["fifo"](state / "live.json")
-    damage.FILES["fifo"](state / ".live.json")
+    damage.FILES["fifo"](state / ".live.json.partial")
     damage.FILES["fifo"](state / "verify.json")
     (tree / "status" / USER).mkdir(exist_ok=True)
     damage.FILES["fifo"](tree / "status" / USER / ".note")

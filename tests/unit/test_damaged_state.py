@@ -107,7 +107,7 @@ def test_an_answer_is_written_whatever_lies_in_its_place(
     kind: str, spool: Spool, index: Index
 ) -> None:
     """Not through a link, and not into a FIFO."""
-    damage.FILES[kind](spool.requests / "a.partial")
+    damage.FILES[kind](spool.requests / ".a.answer.partial")
     damage.FILES[kind](spool.requests / "a.answer")
     (spool.requests / "a.json").write_text(json.dumps({"do": "reindex"}))
     [done] = requests.answer_all(spool, index, now=NOW)
@@ -159,7 +159,7 @@ def test_what_killed_commands_have_left_goes_after_a_while(spool: Spool) -> None
 def test_a_damaged_list_of_pauses_holds_back_nobody(kind: str, spool: Spool) -> None:
     """And is replaced by the next pause or resume."""
     damage.FILES[kind](spool.state / "paused.json")
-    damage.FILES[kind](spool.state / ".paused.json")
+    damage.FILES[kind](spool.state / ".paused.json.partial")
     assert not pauses.read(spool)
     assert pauses.pause(spool, "ann").covers("ann")
     assert pauses.read(spool).covers("ann")

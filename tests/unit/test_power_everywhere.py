@@ -851,6 +851,9 @@ def test_every_place_that_syncs_has_a_case(folder: Path, monkeypatch: pytest.Mon
         if isinstance(function, ast.FunctionDef)
         for call in ast.walk(function)
         if isinstance(call, ast.Attribute)
-        and (call.attr.startswith("fsync") or call.attr in ("make_directory", "write_note"))
+        and (
+            call.attr.startswith("fsync")
+            or call.attr in ("make_directory", "write_note", "replace_durably")
+        )
     }
     assert there == tried

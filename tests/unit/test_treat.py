@@ -181,7 +181,7 @@ def test_a_name_as_long_as_it_can_be_is_thrown_away(tmp_path: Path) -> None:
 def test_what_a_kill_left_in_state_goes_at_a_start(tmp_path: Path) -> None:
     """What is young may be a command's that is at work now."""
     spool = Spool.create(tmp_path / "root")
-    for name in (".lease-12", ".paused.json", ".lease-13", "paused.json", "lock"):
+    for name in (".lease-12", ".paused.json.partial", ".lease-13", "paused.json", "lock"):
         (spool.state / name).touch()
         if name != ".lease-13":
             os.utime(spool.state / name, (1, 1))

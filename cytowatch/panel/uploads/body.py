@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import errno
 import hashlib
 import hmac
 import os
@@ -15,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
+from cytowatch import durable
 from cytowatch.panel.uploads.store import Found, Store
 
 __all__ = ["HASHES", "VERSION", "Body", "no_room", "refusal"]
@@ -29,9 +29,8 @@ _PART_BYTES = 1 << 20
 
 def no_room(error: OSError) -> HTTPException:
     """An error of the disk, in words."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     said = error.strerror or str(error)
-    return refusal(507 if full else 500, f"The disk refuses it: {said}.")
+    return refusal(507 if durable.is_full(error) else 500, f"The disk refuses it: {said}.")
 
 
 def refusal(code: int, why: str, *, offset: int | None = None) -> HTTPException:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cytowatch import durable
+from cytowatch import durable, outside
 from cytowatch.durable import owner
-from cytowatch.panel.uploads.store import Found, sha256_of
+from cytowatch.panel.uploads.store import Found
 from cytowatch.record import names
 
 __all__ = ["NoInboxError", "WrongHashError", "check_inbox", "settle"]
@@ -55,14 +54,18 @@ def settle(found: Found, inbox: Path) -> str | None:
 
 def _compare(found: Found) -> None:
     wanted = found.announced.sha256
-    if wanted and os.path.lexists(found.bytes_at) and sha256_of(found.bytes_at) != wanted:
+    if wanted and os.path.lexists(found.bytes_at) and _sha256(found.bytes_at) != wanted:
         durable.empty(found.bytes_at)
         raise WrongHashError
 
 
+def _sha256(path: Path) -> str:
+    with outside.regular_file(path) as file:
+        return durable.sha256(file.read)
+
+
 def _publish(found: Found, inbox: Path) -> str | None:
-    with durable.directory(found.home) as home:
-        fcntl.flock(home, fcntl.LOCK_EX)
+    with durable.locked(found.home):
         # Another request may have been first.
         if (found.home / "published").exists():
             return None

@@ -13,7 +13,6 @@ that is gone while its note is there was published: nothing else takes it away.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -286,18 +285,9 @@ def _newest(home: Path) -> float:
 def _locked(path: Path) -> Iterator[None]:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        durable.lock(descriptor, wait=False)
         yield
     except BlockingIOError:
         raise BusyError from None
     finally:
         os.close(descriptor)
-
-
-def sha256_of(path: Path) -> str:
-    """The hash of a file."""
-    hasher = hashlib.sha256()
-    with outside.regular_file(path) as file:
-        while data := file.read(_CHUNK_BYTES):
-            hasher.update(data)
-    return hasher.hexdigest()
