@@ -135,7 +135,7 @@ def measure(folder: Path, rounds: int, side: int) -> dict[str, object]:
             for id_ in daemon.stored():
                 if not id_.endswith("warm"):
                     shutil.rmtree(daemon.root / "storage" / "ann" / id_)
-        # A child's time counts when the zygote has heard of its end, so this is of all rounds at once.
+        # The time of a decoder counts when the zygote has heard of its end, so this is of all rounds at once.
         cpu["cytowatch"] = daemon.cpu_s(children=True) - before
     return {
         "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, "

@@ -23,7 +23,7 @@ from PIL import Image
 
 from cytowatch.config import Config
 from cytowatch.decoder import sandbox, seccomp
-from cytowatch.decoder.child import Zygote
+from cytowatch.decoder.process import Zygote
 from cytowatch.inbox.claim import prepare_process
 from cytowatch.record import manifest
 from cytowatch.record.entries import Manifest

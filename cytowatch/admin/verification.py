@@ -1,6 +1,6 @@
 """Looking again at what was published: every byte hashed, every level of every pyramid opened.
 
-Hashing is done here, opening in a sandboxed child, by the code that verified it before it was
+Hashing is done here, opening in a sandboxed process, by the code that verified it before it was
 published. Nothing is changed.
 """
 
@@ -14,9 +14,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 from cytowatch import durable, outside
-from cytowatch.decoder.ends import ChildCrashed, Stopped
+from cytowatch.decoder.ends import DecoderCrashed, Stopped
 from cytowatch.decoder.forks import Zygote
-from cytowatch.decoder.pace import ChildTimedOut
+from cytowatch.decoder.pace import DecoderTimedOut
 from cytowatch.model import Outcome, UploadedFile
 from cytowatch.outside import OutsideError
 from cytowatch.record.entries import Manifest
@@ -140,15 +140,15 @@ def _reopen(
     path: Path, found: Manifest, zygote: Zygote, findings: Findings, stop: threading.Event
 ) -> None:
     try:
-        with zygote.fork(path, "/dev/null") as child:
-            child.run(
+        with zygote.fork(path, "/dev/null") as decoder:
+            decoder.run(
                 Status.DEPLOYING, found, out=Path("/dev/null"), progress=lambda _: None, stop=stop
             )
     except IngestError as error:
         findings.problems.append(error.detail)
-    except ChildCrashed as crash:
+    except DecoderCrashed as crash:
         findings.problems.append(f"the decoder crashed on it ({crash})")
-    except ChildTimedOut as late:
+    except DecoderTimedOut as late:
         findings.problems.append(f"opening it took more than {late.limit_s:g} s")
     except TransientError as error:
         findings.problems.append(f"it could not be opened: {error.detail}")

@@ -1,8 +1,8 @@
-"""``engine.kind = "dask"``: the same stage in the same sandboxed child, on any machine that is free.
+"""``engine.kind = "dask"``: the same stage in the same sandboxed process, on any machine that is free.
 
 The daemon stays the only one that renames, counts and publishes. A worker of the cluster mounts the
-same root, runs one stage of one uploaded file in a child of its own, and sends back what the
-child said. It leaves a mark before it begins, so that a stage which the scheduler gives to a second
+same root, runs one stage of one uploaded file in a decoder process of its own, and sends back what
+it said. It leaves a mark before it begins, so that a stage which the scheduler gives to a second
 worker, because the first was lost, is refused there: the daemon counts the attempt and begins
 again in another ``out.<attempt>/``. What a lost worker still writes goes where nobody looks.
 
@@ -24,9 +24,9 @@ from typing import Any
 from cytowatch import outside
 from cytowatch.config import Config
 from cytowatch.decoder import answers, remote
-from cytowatch.decoder.ends import ChildCrashed, Stopped
+from cytowatch.decoder.ends import DecoderCrashed, Stopped
 from cytowatch.decoder.forks import settings_of
-from cytowatch.decoder.pace import ChildTimedOut
+from cytowatch.decoder.pace import DecoderTimedOut
 from cytowatch.model import CheckRoom, Outcome, Progress
 from cytowatch.record.entries import Manifest
 from cytowatch.record.errors import RootError, TransientError
@@ -61,7 +61,7 @@ class Cluster:
         self._connecting = threading.Thread()
         self._tried_at = float("-inf")
         self._closed = threading.Event()
-        #: Whether the children that answered last were held by Landlock, where they ran.
+        #: Whether the decoders that answered last were held by Landlock, where they ran.
         self.sandboxed = True
 
     @property
@@ -116,15 +116,15 @@ class Cluster:
         if self._client is not None:
             self._drop(self._client)
 
-    def fork(self, directory: Path, out: str) -> RemoteChild:
-        """A child for the uploaded file at `directory`, wherever there is room.
+    def fork(self, directory: Path, out: str) -> RemoteDecoder:
+        """A decoder for the uploaded file at `directory`, wherever there is room.
 
         Raises
         ------
         TransientError
             The scheduler is not to be reached.
         """
-        return RemoteChild(self, os.path.relpath(directory, self._root), directory, out)
+        return RemoteDecoder(self, os.path.relpath(directory, self._root), directory, out)
 
     def submit(self, request: dict[str, Any]) -> tuple[Any, Any]:
         """(client, future) of a stage that is given to the cluster.
@@ -166,7 +166,7 @@ def _nothing() -> None:
     """What a scheduler that is there does at once."""
 
 
-class RemoteChild:
+class RemoteDecoder:
     """Where an uploaded file's stages are done elsewhere; each is given to the cluster by itself."""
 
     pid = 0
@@ -179,14 +179,14 @@ class RemoteChild:
         self._out = out
         self._future: Any = None
 
-    def __enter__(self) -> RemoteChild:
+    def __enter__(self) -> RemoteDecoder:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.end()
 
     def end(self) -> int:
-        """Let go of what runs elsewhere: a stage that has answered is over, and its child is gone."""
+        """Let go of what runs elsewhere: a stage that has answered is over, and its process is gone."""
         future, self._future = self._future, None
         if future is not None:
             with suppress(Exception):
@@ -204,12 +204,12 @@ class RemoteChild:
         check_disk: Callable[[], None] = lambda: None,
         stop: threading.Event | None = None,
     ) -> Outcome:
-        """As `Child.run`; room on the disk is looked for by the worker itself.
+        """As `Decoder.run`; room on the disk is looked for by the worker itself.
 
         Raises
         ------
-        IngestError, TransientError, ChildCrashed, ChildTimedOut, Stopped
-            As `Child.run` does; `TransientError` as well when the scheduler is gone.
+        IngestError, TransientError, DecoderCrashed, DecoderTimedOut, Stopped
+            As `Decoder.run` does; `TransientError` as well when the scheduler is gone.
         """
         # The directory moves with the status, and the worker finds it by its last name.
         name = self._directory.name
@@ -250,7 +250,7 @@ class RemoteChild:
                     "scheduler", "the scheduler is gone; it waits for it"
                 ) from error
             # The worker is gone, or a second one was refused what a first one has begun.
-            crash = ChildCrashed(0)
+            crash = DecoderCrashed(0)
             crash.exit_code = None
             raise crash from error
         return answer
@@ -260,7 +260,7 @@ class RemoteChild:
             self._cluster.sandboxed = held
         match answer:
             case {"crashed": int(wait_status)}:
-                raise ChildCrashed(wait_status)
+                raise DecoderCrashed(wait_status)
             case {"timed_out": [("timed_out" | "no_progress") as reason, int() | float() as limit]}:
-                raise ChildTimedOut(reason, limit)
+                raise DecoderTimedOut(reason, limit)
         return answers.understood(status, answer, of_worker=True)

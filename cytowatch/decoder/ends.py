@@ -7,11 +7,11 @@ import signal
 
 from cytowatch.record.errors import CytowatchError
 
-__all__ = ["ChildCrashed", "Stopped", "signal_name"]
+__all__ = ["DecoderCrashed", "Stopped", "signal_name"]
 
 
-class ChildCrashed(CytowatchError):
-    """The child ended without an answer; `signal` names what killed it, if anything did."""
+class DecoderCrashed(CytowatchError):
+    """The decoder process ended without an answer; `signal` names what killed it, if anything did."""
 
     def __init__(self, status: int) -> None:
         self.wait_status = status

@@ -15,8 +15,8 @@ from typing import Any
 
 from cytowatch.config import Config, to_mapping
 from cytowatch.decoder import sandbox
-from cytowatch.decoder.child import Child
 from cytowatch.decoder.ends import signal_name
+from cytowatch.decoder.process import Decoder
 from cytowatch.record.errors import CytowatchError, TransientError
 
 __all__ = ["Zygote", "settings_of"]
@@ -61,7 +61,7 @@ class Zygote:
         return self._process.pid if self._process else None
 
     def reconfigure(self, config: Config) -> None:
-        """Children that are forked from now on get `config`."""
+        """Decoders that are forked from now on get `config`."""
         self._config = config
         self._settings = json.dumps(settings_of(config))
 
@@ -134,8 +134,8 @@ class Zygote:
             self._process.wait()
             self._process = None
 
-    def fork(self, directory: Path, out: str) -> Child:
-        """A child that stands in `directory` and may write below `out` only. For any thread.
+    def fork(self, directory: Path, out: str) -> Decoder:
+        """A decoder process that stands in `directory` and may write below `out` only. For any thread.
 
         Raises
         ------
@@ -143,12 +143,12 @@ class Zygote:
             The zygote is gone, or the kernel has no process left.
         """
         channel, pid, started = self.process(directory, out)
-        return Child(self, channel, pid, started, self._config)
+        return Decoder(self, channel, pid, started, self._config)
 
     def process(
         self, directory: Path, out: str, *, nice: int = sandbox.NICE
     ) -> tuple[socket.socket, int, int]:
-        """The same, for anything that the zygote's module does: the child's channel, its pid, when it started.
+        """The same, for anything that the zygote's module does: its channel, its pid, when it started.
 
         Nothing can be written where `out` is empty. `reap` or `bury` it at the end.
         """
@@ -165,7 +165,9 @@ class Zygote:
             )
         if "pid" not in answer:
             ours.close()
-            raise TransientError("zygote", f"no child could be forked: {answer.get('error')}")
+            raise TransientError(
+                "zygote", f"no decoder process could be forked: {answer.get('error')}"
+            )
         return ours, answer["pid"], answer["start_time"]
 
     def reap(self, pid: int) -> int:

@@ -1,6 +1,6 @@
 """Landlock: a process gives up every file and every connection but those it names.
 
-A small module of our own, because it must run in a forked child before anything else does.
+A small module of our own, because it must run in a forked process before anything else does.
 
 Source: https://docs.kernel.org/userspace-api/landlock.html; linux/landlock.h.
 """

@@ -7,7 +7,7 @@ import time
 from cytowatch.decoder.wire import ProtocolError
 from cytowatch.record.errors import CytowatchError
 
-__all__ = ["ChildTimedOut", "Pace"]
+__all__ = ["DecoderTimedOut", "Pace"]
 
 #: Less than this is not a move. Anyone who moves by that much in each `no_progress_s` of half an hour would take
 #: months, and `stage_timeout_s` comes first.
@@ -21,7 +21,7 @@ _BYTES_PER_S = 10_000.0
 _BYTES_PER_MESSAGE = 100
 
 
-class ChildTimedOut(CytowatchError):
+class DecoderTimedOut(CytowatchError):
     """The stage took longer than it may, or said nothing of its progress for too long.
 
     `reason` is ``timed_out`` or ``no_progress``, `limit_s` the limit in seconds that it passed.
@@ -76,8 +76,8 @@ class Pace:
             self._returns += 1
             self._moved_at, self._most = now, share
 
-    def passed(self) -> ChildTimedOut:
+    def passed(self) -> DecoderTimedOut:
         """The limit that was passed."""
         if time.monotonic() >= self._began + self._whole_s:
-            return ChildTimedOut("timed_out", self._whole_s)
-        return ChildTimedOut("no_progress", self._silent_s)
+            return DecoderTimedOut("timed_out", self._whole_s)
+        return DecoderTimedOut("no_progress", self._silent_s)

@@ -28,12 +28,12 @@ class Named(Protocol):
     start_time: int
 
 
-def record(directory: Path, child: Named) -> None:
+def record(directory: Path, process: Named) -> None:
     """Note in ``<id>/`` who works on it, for a start after the daemon was killed."""
-    if not child.pid:
+    if not process.pid:
         # It is on another machine, and goes with the worker there.
         return
-    text = json.dumps({"pid": child.pid, "start_time": child.start_time})
+    text = json.dumps({"pid": process.pid, "start_time": process.start_time})
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     descriptor = os.open(directory / _RECORD, flags, 0o640)
     with open(descriptor, "w", encoding="ascii") as file:
@@ -41,7 +41,7 @@ def record(directory: Path, child: Named) -> None:
 
 
 def kill_recorded(directory: Path) -> bool:
-    """End the child noted in ``<id>/`` if it still runs; gives whether it did.
+    """End the process noted in ``<id>/`` if it still runs; gives whether it did.
 
     A note that is damaged, or is not a file, names nobody, and goes.
     """

@@ -1,4 +1,4 @@
-"""On a worker of a cluster: one stage of one uploaded file, in the same sandboxed child as anywhere.
+"""On a worker of a cluster: one stage of one uploaded file, in the same sandboxed process as anywhere.
 
 The worker mounts the root that the daemon has; ``$CYTOWATCH_ROOT`` says where, and the daemon's
 own path is taken where it says nothing. Nothing is renamed here, and no manifest is written.
@@ -18,9 +18,9 @@ from typing import Any
 
 from cytowatch.config import Config, from_mapping
 from cytowatch.decoder import answers
-from cytowatch.decoder.ends import ChildCrashed
+from cytowatch.decoder.ends import DecoderCrashed
 from cytowatch.decoder.forks import Zygote
-from cytowatch.decoder.pace import ChildTimedOut
+from cytowatch.decoder.pace import DecoderTimedOut
 from cytowatch.record.errors import IngestError, TransientError
 from cytowatch.record.status import Status
 from cytowatch.tree import room
@@ -78,7 +78,7 @@ _keeper = _Keeper()
 
 
 def run_stage(request: dict[str, Any]) -> dict[str, Any]:
-    """What came of one stage: an outcome, an error, a fault of the machine, or the child's end.
+    """What came of one stage: an outcome, an error, a fault of the machine, or the end of the process.
 
     Raises
     ------
@@ -92,9 +92,9 @@ def run_stage(request: dict[str, Any]) -> dict[str, Any]:
     try:
         _mark(directory, request["token"])
         zygote = _keeper.zygote(config, request["stages"])
-        with zygote.fork(directory, out) as child:
+        with zygote.fork(directory, out) as decoder:
             told = _Told(directory / progress_name(out))
-            outcome = child.run(
+            outcome = decoder.run(
                 status,
                 request["manifest"],
                 out=directory / out,
@@ -103,9 +103,9 @@ def run_stage(request: dict[str, Any]) -> dict[str, Any]:
                     directory, status, need_bytes, need_inodes, config
                 ),
             )
-    except ChildCrashed as crash:
+    except DecoderCrashed as crash:
         return {"crashed": crash.wait_status}
-    except ChildTimedOut as late:
+    except DecoderTimedOut as late:
         return {"timed_out": [late.reason, late.limit_s]}
     except TransientError as fault:
         return answers.of_fault(fault.why, f"on {os.uname().nodename}: {fault.detail}")

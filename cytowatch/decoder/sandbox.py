@@ -1,4 +1,4 @@
-"""What a child does before it sees a byte of a slide: it gives up what a decoder does not need."""
+"""What a decoder process does before it sees a byte of a slide: it gives up what a decoder does not need."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def enter(config: Config, out: str, *, parent: int, nice: int = NICE) -> bool:
     Raises
     ------
     OSError
-        Something that this kernel has was refused: the child must not go on.
+        Something that this kernel has was refused: the process must not go on.
     """
     os.setpgid(0, 0)
     die_with_parent(parent)
@@ -139,8 +139,8 @@ def _without_calls() -> None:
 
 def _tried(forbidden: Callable[[], None]) -> bool:
     """Whether a restricted process is really denied what it could do before."""
-    child = os.fork()
-    if child == 0:
+    forked = os.fork()
+    if forked == 0:
         try:
             forbidden()
         except PermissionError:
@@ -148,4 +148,4 @@ def _tried(forbidden: Callable[[], None]) -> bool:
         except BaseException:  # noqa: BLE001 - the probe may end in no other way
             os._exit(2)
         os._exit(1)
-    return os.waitpid(child, 0)[1] == 0
+    return os.waitpid(forked, 0)[1] == 0

@@ -1,4 +1,4 @@
-"""In the child: run the stages that the daemon asks for, and say what came of each."""
+"""In the decoder process: run the stages that the daemon asks for, and say what came of each."""
 
 from __future__ import annotations
 

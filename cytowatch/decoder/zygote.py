@@ -1,9 +1,9 @@
-"""The zygote: a small process that has the decoders loaded and forks one child per uploaded file.
+"""The zygote: a small process that has the decoders loaded and forks one decoder process per uploaded file.
 
-It has one thread and never runs an image operation: children of a zygote that did, hung. It is
+It has one thread and never runs an image operation: processes forked from one that did, hung. It is
 started by the daemon's main thread as ``python -m cytowatch.decoder.zygote DESCRIPTOR MODULE`` and
 answers three requests: ``fork``, ``reap`` and ``bury``. The module has the table ``STAGES``, or a
-``serve`` of its own for children that do something else than stages.
+``serve`` of its own for processes that do something else than stages.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from cytowatch.decoder import sandbox, seccomp, stagehand
 
 __all__ = ["main", "start_time"]
 
-#: What a child does: answers at a socket, may write below a name, knows the configuration.
+#: What a decoder process does: answers at a socket, may write below a name, knows the configuration.
 Serve = Callable[[socket.socket, str, Config], None]
 
 _LARGEST_REQUEST = 1 << 16
 _ROUNDS = 1000
 _LONGEST_REASON = 300
-#: imagecodecs loads its codecs when they are used first, which would be in every child again.
+#: imagecodecs loads its codecs when they are used first, which would be in every decoder process again.
 _PRELOADED = ("numpy", "pyvips", "tifffile", "openslide", "imagecodecs._jpeg8", "PIL.Image")
 
 
@@ -42,8 +42,8 @@ def start_time(pid: int) -> int:
         return int(file.read().rpartition(b")")[2].split()[19])
 
 
-#: The children that were forked and not reaped yet: no other process is ever killed.
-_children: set[int] = set()
+#: The processes that were forked and not reaped yet: no other process is ever killed.
+_forked: set[int] = set()
 #: Those that were killed, and whose memory the kernel is still taking back.
 _dying: set[int] = set()
 
@@ -72,7 +72,7 @@ def main(descriptor: int, module: str) -> None:
         said = outside.text(f"{type(error).__name__}: {error}", most=_LONGEST_REASON)
         requests.send(json.dumps({"failed": said}).encode())
         raise
-    # What is loaded stays: a collection in a child would touch, and so copy, all of its pages.
+    # What is loaded stays: a collection in a forked process would touch, and so copy, all of its pages.
     gc.freeze()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -116,7 +116,7 @@ def _fork(
     config = _configuration(request["config"])
     pid = os.fork()
     if pid:
-        _children.add(pid)
+        _forked.add(pid)
         return {"pid": pid, "start_time": _started(pid)}
     status = 70
     try:
@@ -136,25 +136,25 @@ def _fork(
 
 @functools.lru_cache(maxsize=1)
 def _configuration(text: str) -> Config:
-    """The configuration in `text`, which is the same for one child after another."""
+    """The configuration in `text`, which is the same for one decoder after another."""
     return from_mapping(json.loads(text))
 
 
 def _reap(pid: int) -> dict[str, Any]:
     if not _kill(pid):
-        return {"error": f"{pid} is not a child of this process"}
+        return {"error": f"{pid} was not forked by this process"}
     _, status = os.waitpid(pid, 0)
     _end_orphans()
     return {"status": status}
 
 
 def _end_orphans() -> None:
-    """End anything that is our child and was not forked by us: a decoder that has ended had started it.
+    """End anything that the kernel gave us and was not forked by us: a decoder that has ended had started it.
 
     One that forks all the while is outrun: each round leaves nobody who was there when it began.
     """
     for _ in range(_ROUNDS):
-        strangers = _our_children() - _children - _dying
+        strangers = _ours() - _forked - _dying
         if not strangers:
             return
         for pid in strangers:
@@ -165,7 +165,7 @@ def _end_orphans() -> None:
                 os.waitpid(pid, 0)
 
 
-def _our_children() -> set[int]:
+def _ours() -> set[int]:
     """The processes whose parent this one is. Source: proc(5), ``/proc/[pid]/task/[tid]/children``."""
     try:
         with open(f"/proc/self/task/{os.getpid()}/children", "rb") as file:
@@ -182,9 +182,9 @@ def _bury(pid: int) -> dict[str, Any]:
 
 
 def _kill(pid: int) -> bool:
-    if pid not in _children:
+    if pid not in _forked:
         return False
-    _children.discard(pid)
+    _forked.discard(pid)
     with suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
     # Before it has made its own group, the group's kill finds nobody.

@@ -81,7 +81,7 @@ def keeps_renames(path: Path) -> bool | None:
 
 def leaves_holes(descriptor: int) -> bool:
     """Whether a hole in a file means that nothing was written there. ZFS makes holes of zeros, and what a server does is unknown."""
-    # Not by /proc, which a sandboxed child does not see.
+    # Not by /proc, which a sandboxed process does not see.
     found = ctypes.create_string_buffer(_STATFS_BYTES)
     if _libc.fstatfs(descriptor, found) != 0:
         code = ctypes.get_errno()

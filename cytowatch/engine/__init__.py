@@ -1,1 +1,1 @@
-"""Who does the work: scheduling, the way of one uploaded file, and the sandboxed child."""
+"""Who does the work: scheduling, the way of one uploaded file, and its decoder process."""

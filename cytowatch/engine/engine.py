@@ -148,7 +148,7 @@ class Engine:
         """Between two stages of a file: first one of a user who has none in work at all.
 
         So anyone who drops a single slide waits for one stage of one file at most, however many
-        another one has dropped. The file that gives way keeps its child, and is not given way in.
+        another one has dropped. The file that gives way keeps its decoder, and is not given way in.
         """
         with self._lock:
             self._spare.moved(self._mine.given, self._treatment.transitions.monotonic())

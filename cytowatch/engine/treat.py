@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cytowatch import durable
 from cytowatch.decoder.answers import ClaimedFaultError
-from cytowatch.decoder.ends import ChildCrashed, Stopped
+from cytowatch.decoder.ends import DecoderCrashed, Stopped
 from cytowatch.engine import duplicates
 from cytowatch.engine.doubts import is_real
 from cytowatch.engine.duplicates import Gone, Linked, Wait
@@ -212,7 +212,7 @@ def _decoded(with_: Treatment, place: Place) -> Place:
     walk.clear()
     try:
         walk.go()
-    except ChildCrashed as crash:
+    except DecoderCrashed as crash:
         return _crashed(with_, walk.on_disk(), crash)
     except ClaimedFaultError as fault:
         return _doubted(with_, walk.on_disk(), fault)
@@ -259,7 +259,7 @@ def _let_go(with_: Treatment, place: Place) -> None:
     enter.withdraw(place)
 
 
-def _crashed(with_: Treatment, place: Place, crash: ChildCrashed) -> Place:
+def _crashed(with_: Treatment, place: Place, crash: DecoderCrashed) -> Place:
     """The decoder process died: once more, or never again when it did so too often."""
     moves = with_.transitions
     cause = crash.signal or (

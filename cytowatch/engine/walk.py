@@ -6,7 +6,7 @@ from cytowatch.decoder import facts, unchanged
 from cytowatch.decoder.answers import ClaimedFaultError
 from cytowatch.decoder.decoding import Decoding
 from cytowatch.decoder.ends import Stopped
-from cytowatch.decoder.pace import ChildTimedOut
+from cytowatch.decoder.pace import DecoderTimedOut
 from cytowatch.decoder.recorded import record
 from cytowatch.engine import duplicates
 from cytowatch.engine.duplicates import Go
@@ -76,7 +76,7 @@ class Walk:
             elif notes := getattr(error, "__notes__", None):
                 self._moves.observer.said(place.manifest["id"], "\n".join(notes))
             return self._moves.fail(place, error, began=began)
-        except ChildTimedOut as late:
+        except DecoderTimedOut as late:
             said = "it was not done after" if late.reason == "timed_out" else "nothing moved for"
             wrong = stage_error(place.status)(
                 late.reason, f"{said} {late.limit_s:g} s, so it was ended", retryable=True

@@ -20,7 +20,7 @@ T = TypeVar("T")
 def safely(function: Callable[[Probe], T], probe: Probe, otherwise: Callable[[], T]) -> T:
     """What `function` returns for `probe`; if it fails on the bytes, what `otherwise` returns.
 
-    A stumble is a defect of our own and is reported as one, and the file goes on to a child of its own,
+    A stumble is a defect of our own and is reported as one, and the file goes on to a process of its own,
     where anything that is wrong with it costs one error.
 
     Raises

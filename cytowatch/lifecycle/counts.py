@@ -146,7 +146,7 @@ class Ledger:
         self.lately.progressed(place, share)
 
     def crashed(self, place: Place, signal: str) -> None:
-        """The child that treated `place` died of `signal`."""
+        """The decoder process that treated `place` died of `signal`."""
         self._metrics.crash(signal)
         self._log.warning(
             "decoder_crashed", id=place.manifest["id"], status=place.status.name, signal=signal

@@ -193,7 +193,7 @@ class Metrics:
         self.errors.labels(stage, reason if known else "other").inc()
 
     def crash(self, signal: str) -> None:
-        """Count a child that died of `signal`."""
+        """Count a decoder process that died of `signal`."""
         self.worker_crashes.labels(signal).inc()
 
     def set_files(self, counts: Mapping[Status, int]) -> None:

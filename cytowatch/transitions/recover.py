@@ -52,7 +52,7 @@ def _is_published(spool: Spool, path: Path) -> bool:
 def recover(spool: Spool, *, now: datetime) -> Iterator[tuple[str, UploadedFileId]]:
     """Tidy every uploaded file in work; gives the user and the id of each that goes on.
 
-    A child that outlived its daemon is ended before its files are touched. What goes wrong with one
+    A decoder process that outlived its daemon is ended before its files are touched. What goes wrong with one
     is met again by the engine, which tries it until the cause is gone.
     """
     for status in STAGE_STATUSES:

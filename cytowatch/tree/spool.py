@@ -96,7 +96,7 @@ class Spool(Layout):
         return path.removeprefix(f"{self.root}/")
 
     def users(self) -> list[str]:
-        """Those who have a folder in storage. A link there is nobody's, and is not followed."""
+        """Those who have a directory in storage. A link there is nobody's, and is not followed."""
         with os.scandir(self.storage) as entries:
             return sorted(entry.name for entry in entries if durable.is_directory(entry))
 

@@ -333,7 +333,7 @@ def _decoders(panel: Served) -> dict[int, str]:
     for zygote in zygotes:
         # What was there a moment ago may have ended since.
         with suppress(FileNotFoundError):
-            for child in Path(f"/proc/{zygote}/task/{zygote}/children").read_text().split():
+            for child in Path(f"/proc/{zygote}/task", str(zygote), "children").read_text().split():
                 with suppress(FileNotFoundError):
                     inside[int(child)] = os.readlink(f"/proc/{child}/cwd")
     return inside

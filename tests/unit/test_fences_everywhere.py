@@ -91,7 +91,7 @@ NEED_NONE = {
         admin._hashes admin._one admin._unnamed
     """,
     "one uploaded file in work: anything that is raised ends that one, in `Engine._run`": """
-        admin.unlink decoder.Child._answer decoder.RemoteChild._wait decoder._check_children decoder._digest decoder._same decoder.check_hashes decoder.check_sources decoder.same_bytes decoder.with_hashes engine.Walk._run engine._has_same_bytes transitions.fail
+        admin.unlink decoder.Decoder._answer decoder.RemoteDecoder._wait decoder._check_children decoder._same decoder.check_hashes decoder.check_sources decoder.same_bytes decoder.with_hashes engine.Walk._run engine._has_same_bytes transitions.fail
         decoder._check_files decoder._check_hash decoder._check_made decoder._check_tree decoder._differs
         decoder._error decoder._exactly decoder._import_path decoder._inside decoder._is_given decoder._outcome
         decoder._safe decoder.check decoder.check_child decoder.check_derived decoder.send durable.fsync_tree
@@ -109,7 +109,7 @@ NEED_NONE = {
         inbox.claim
     """,
     "one request, fenced in `requests.answer_all`": """
-        admin._give_back admin._hash admin._unlink_everywhere admin.by_daemon admin.published
+        admin._give_back admin._unlink_everywhere admin.by_daemon admin.published
         admin.remove admin.verify inbox.Unit.named inbox.Unit.is_set inbox._free inbox._inner inbox.give_back
         record.named_as record.originals
     """,
@@ -119,8 +119,11 @@ NEED_NONE = {
         observe.Drops.expire observe.Drops.folder observe.Drops.put observe._is_settled observe._is_told
         observe._lost_paths observe._of_user observe._of_folder observe.seen observe.Sum.bad observe._left observe._notes observe._says observe._table observe.text
     """,
+    "one file that is hashed: fenced, or reported about it only, where its hash is asked for": """
+        durable.sha256
+    """,
     "one published file that is hashed, fenced in `Hasher._serve`": """
-        engine.Hasher._digest engine.Hasher._hash
+        engine.Hasher._hash
     """,
     "one folder of an inbox: what cannot be read is passed over, and the scan says why": """
         durable._emptied durable._taken_apart durable.beneath durable.disk_use durable.remove_empty durable.walk

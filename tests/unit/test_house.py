@@ -92,7 +92,7 @@ def test_the_files_of_others_are_as_they_were_fetched() -> None:
 
 _RAISED = {
     "FormatError", "ExtractionError", "ConversionError", "DeploymentError", "stage_error",
-    "ChildTimedOut",
+    "DecoderTimedOut",
 }  # fmt: skip
 
 
@@ -254,6 +254,51 @@ def test_no_class_has_too_many_methods() -> None:
         and sum(isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef) for part in one.body) > 20
     }
     assert large == set()
+
+
+def test_decisions_have_one_style() -> None:
+    """Their number and a title, then what was decided."""
+    for path in sorted((HOUSE / "docs" / "decisions").glob("*.md")):
+        heading, empty, first = path.read_text().split("\n", 3)[:3]
+        assert re.fullmatch(rf"# {int(path.name[:3])}\. [A-Z].*[^.]", heading), path
+        assert empty == ""
+        assert first.startswith("**Decision.** "), path
+
+
+def test_each_fact_has_one_place() -> None:
+    """A hash of a file, a lock between processes: worked out in `durable` only."""
+    for word, homes in {
+        "hashlib.sha256()": {"durable/hashes.py", "cli/tus.py"},
+        "fcntl.flock": {"durable/locks.py"},
+        "hashlib.file_digest": set(),
+        'cast("Manifest", {': {"record/manifest.py", "transitions/accept.py"},
+    }.items():
+        found = {
+            str(path.relative_to(PACKAGE))
+            for path in PACKAGE.rglob("*.py")
+            if word in path.read_text()
+        }
+        assert found == homes, word
+
+
+def test_only_these_write_manifests() -> None:
+    """In work the thread that treats it (`engine`, `transitions`, a claim), afterwards anyone who holds it."""
+    found = {
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        if "manifest.write(" in path.read_text()
+    }
+    in_work = {
+        *("transitions/accept.py", "transitions/correct.py", "transitions/enter.py"),
+        *("transitions/recover.py", "inbox/claim/take.py", "inbox/folders.py"),
+    }
+    assert in_work <= found
+    finished = found - in_work
+    assert finished == {
+        "admin/projects.py", "admin/retry.py", "engine/hashing.py", "transitions/lighten.py",
+    }  # fmt: skip
+    for path in finished:
+        assert "manifest.held(" in (PACKAGE / path).read_text(), path
 
 
 def test_few_modules_are_loose() -> None:

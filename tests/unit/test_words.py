@@ -116,6 +116,20 @@ WORDS = (
         example="An uploaded file comes to its end.",
         instead="is finished, ends",
     ),
+    Words(
+        found=r"\b(?:sandboxed|forked|decoding|decoder) child(?:ren)?\b|\bchild process(?:es)?\b"
+        r"|\b(?:a|the|its|one|each) child (?:that decodes|dies|crashes|hangs|may write|reports|writes|of the zygote)\b"
+        r"|\b(?:zygote|decoders?|Landlock|seccomp|kernel)\b[^.\n|]{0,60}\bchild(?:ren)?\b"
+        r"|\bchild(?:ren)?\b[^.\n|]{0,60}\b(?:zygote|decod\w+|sandbox\w*|fork(?:s|ed)?|Landlock|seccomp)\b",
+        example="The zygote forks a child.",
+        instead="decoder, decoder process; a child is a member of an archive",
+    ),
+    Words(
+        found=r"\b(?:stage|state|storage|root|working|output) folders?\b|\bfolders? (?:in|of|below|under) `*(?:state|stages|storage)\b"
+        r"|\bdropped director(?:y|ies)\b",
+        example="The stage folder of a dropped directory.",
+        instead="a folder is what a user dropped; a directory is ours",
+    ),
     Words(found=r"\b(?:his|himself)\b", example="The user and his inbox.", instead="their, the user's"),
     Words(found=r"\bshall\b", example="It shall start.", instead="will, must"),
 )  # fmt: skip

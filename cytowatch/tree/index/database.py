@@ -46,7 +46,7 @@ CREATE TRIGGER other AFTER UPDATE OF status ON uploaded WHEN old.status <> new.s
     INSERT INTO count VALUES (new.status, 1)
         ON CONFLICT (status) DO UPDATE SET files = files + 1;
 END;
--- The folders of storage/, as they were when each of their rows was right.
+-- The directories of storage/, as they were when each of their rows was right.
 CREATE TABLE folder (user TEXT PRIMARY KEY, inode INTEGER, mtime_ns INTEGER) WITHOUT ROWID;
 -- Of these no manifest could be read: their rows say what else is known, and are looked at again.
 CREATE TABLE unread (id TEXT PRIMARY KEY) WITHOUT ROWID;

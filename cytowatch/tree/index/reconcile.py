@@ -34,7 +34,7 @@ class Reconciling(Database):
     def reconcile(self, *, anew: bool = False, tick: Callable[[int], None] = lambda _: None) -> int:
         """Make it agree with the tree; tells how many rows were not as they had to be.
 
-        Only what may differ is read: what is in work, and of the folders of ``storage/`` those
+        Only what may differ is read: what is in work, and of the directories of ``storage/`` those
         that have changed since each of their rows was right.
 
         Parameters
@@ -64,7 +64,7 @@ class Reconciling(Database):
         return wrong
 
     def due(self) -> list[str]:
-        """What could not be read or written and may be tried again: ids, and folders of ``storage/``."""
+        """What could not be read or written and may be tried again: ids, and directories of ``storage/``."""
         ids = [row[0] for row in self._ask("SELECT id FROM unread LIMIT ?", (TICK_EVERY,))]
         known = {*ids, *(one.which for one in aside.all_of("row"))}
         return sorted(one for one in known if aside.may_try("row", one))

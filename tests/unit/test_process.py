@@ -106,7 +106,7 @@ def test_what_a_decoder_started_ends_with_it(tmp_path: Path) -> None:
                 signal.pause()
             with open(reader, "rb") as file:
                 orphan = int(file.readline())
-            zygote._children.add(decoder)
+            zygote._forked.add(decoder)
             zygote._reap(decoder)
             try:
                 os.kill(orphan, 0)

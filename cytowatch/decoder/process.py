@@ -1,4 +1,4 @@
-"""The daemon's side of the sandboxed children: fork one, ask it for a stage, be rid of it."""
+"""The daemon's side of the sandboxed decoders: fork one, ask it for a stage, be rid of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from cytowatch.config import Config
 from cytowatch.decoder import answers, facts, unchanged, wire
-from cytowatch.decoder.ends import ChildCrashed, Stopped
+from cytowatch.decoder.ends import DecoderCrashed, Stopped
 from cytowatch.decoder.pace import Pace
 from cytowatch.model import CheckRoom, Outcome, Progress
 from cytowatch.outside import OutsideError
@@ -23,7 +23,7 @@ from cytowatch.record.entries import Manifest
 from cytowatch.record.errors import TransientError, stage_error
 from cytowatch.record.status import Status
 
-__all__ = ["Child", "Reaper"]
+__all__ = ["Decoder", "Reaper"]
 
 _LOOK_AT_STOP_S = 0.1
 _LOOK_AT_DISK_S = 1.0
@@ -40,8 +40,8 @@ class Reaper(Protocol):
         ...
 
 
-class Child:
-    """One sandboxed child, for one uploaded file's whole way; leaving it kills its group."""
+class Decoder:
+    """One sandboxed decoder process, for one uploaded file's whole way; leaving it kills its group."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Child:
         self.pid = pid
         self.start_time = started
 
-    def __enter__(self) -> Child:
+    def __enter__(self) -> Decoder:
         return self
 
     def __exit__(
@@ -92,7 +92,7 @@ class Child:
         check_disk: Callable[[], None] = lambda: None,
         stop: threading.Event | None = None,
     ) -> Outcome:
-        """Let the child do the stage of `status`; it may ask for room on the disk.
+        """Let it do the stage of `status`; it may ask for room on the disk.
 
         After the last stage, or an error, it is gone when this returns.
 
@@ -101,15 +101,15 @@ class Child:
         out
             Where its ``out.<attempt>`` is now.
         check_disk
-            Called every second meanwhile, no matter what the child says.
+            Called every second meanwhile, no matter what the decoder process says.
 
         Raises
         ------
         IngestError, TransientError
             What the stage raised, as `answers.understood` says; or what `check_room` or `check_disk` raised;
             or what was derived is not what the answer says.
-        ChildCrashed, ChildTimedOut
-            The child gave no answer; it is gone.
+        DecoderCrashed, DecoderTimedOut
+            It gave no answer, and is gone.
         Stopped
             `stop` was set meanwhile.
         """
@@ -151,7 +151,7 @@ class Child:
         progress: Progress,
         stop: threading.Event | None,
     ) -> Outcome:
-        """The outcome with the hashes of what was derived: until now a thread of the child could write to it."""
+        """The outcome with the hashes of what was derived: until now a thread of the decoder process could write to it."""
 
         def look() -> None:
             if stop is not None and stop.is_set():
@@ -189,14 +189,14 @@ class Child:
         def give_up() -> bool:
             return pace.left_s <= 0 or (stop is not None and stop.is_set())
 
-        # A child that stops in the middle of a message must not hold this thread.
+        # One that stops in the middle of a message must not hold this thread.
         self._channel.settimeout(_LOOK_AT_STOP_S)
         try:
             wire.send(self._channel, {"status": status.name, "manifest": manifest}, give_up=give_up)
         except TimeoutError:
             pass
         except OSError:
-            raise ChildCrashed(self.end()) from None
+            raise DecoderCrashed(self.end()) from None
         looked_at = time.monotonic()
         while True:
             left = pace.left_s
@@ -215,7 +215,7 @@ class Child:
             except TimeoutError:
                 continue
             if data is None:
-                raise ChildCrashed(self.end())
+                raise DecoderCrashed(self.end())
             pace.heard(len(data), time.monotonic())
             message = wire.parsed(data)
             if "progress" in message:
