@@ -175,7 +175,7 @@ WAITING: dict[str, Example] = {
         "Writes to the administrator, and leaves the file there."),
     "input_output": Example("scan.svs", "Input/output error",
         "Writes to the administrator, and leaves the file there."),
-    "disk": Example("scan.svs", "only the reserve is left: nothing new is begun; it is taken when there is room",
+    "disk": Example("scan.svs", "9,100,000,000 bytes are free, and 10,737,418,240 must stay free as the reserve: nothing new is begun; it is taken when there is room",
         "Does nothing; tells the administrator if the note is still there the next day."),
     "other": Example("scan.svs", "Stale file handle",
         "Looks again after lunch, and then writes to the administrator."),

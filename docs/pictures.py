@@ -70,12 +70,14 @@ def main() -> None:
         )
         try:
             looks = Looks()
-            end = time.monotonic() + 60
-            while time.monotonic() < end:
+            end = time.monotonic() + 600
+            while True:
                 page = frame(spool, looks, time.monotonic())
                 known = [row for row in page["in_work"] if row["left_s"]]
                 if len(known) == 2 and len(page["ended"]) >= 7:
                     break
+                if time.monotonic() > end:
+                    raise SystemExit("it did not come to what the picture shows")
                 time.sleep(0.3)
         finally:
             daemon.send_signal(signal.SIGTERM)

@@ -157,7 +157,7 @@ def waiting_lines(
     why = Column(title="WHY", texts=[printable(one["why"]) for one in drops])
     size = Column(title="SIZE", texts=[bytes_text(one["size_bytes"]) for one in drops], right=True)
     since = Column(title="SINCE", texts=[
-        one["since"] if whole else _when(one["since"], now, brief=True) for one in drops
+        _second(one["since"]) if whole else _when(one["since"], now, brief=True) for one in drops
     ])  # fmt: skip
     detail = Column(title="DETAIL", texts=said, least=40, prose=True)
     layouts = [

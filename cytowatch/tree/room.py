@@ -107,7 +107,7 @@ def too_little(there: Free, need: Amount, kept: Amount, others: Amount | None = 
         said = f"up to {wanted:,} {unit} are needed, {left:,} are free" if wanted else (
             f"{left:,} {unit} are free"
         )  # fmt: skip
-        return f"{said}, of which {spared:,} are kept in reserve{more}"
+        return f"{said}, and {spared:,} must stay free as the reserve{more}"
     return None
 
 

@@ -122,7 +122,7 @@ def test_inodes_are_kept_in_reserve_and_shown(small: Root, disk: Disk) -> None:
     builders.aperio_svs(inbox / "a.svs")
     made = use_up_inodes(disk.place, 15)
     port = begin(small)
-    assert "inodes are free, of which 20 are kept in reserve" in reason(small, port, "disk")
+    assert "inodes are free, and 20 must stay free as the reserve" in reason(small, port, "disk")
     assert metric(port, "cytowatch_inodes_free ") < 20
     assert metric(port, "cytowatch_inodes_reserved ") == 20
     told = subprocess.run(

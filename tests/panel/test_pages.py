@@ -27,7 +27,7 @@ def panel(serve: Callable[..., Served]) -> Served:
 def test_every_page_reads_without_a_script(panel: Served, ids: dict[str, str]) -> None:
     """All that a page says is in its HTML; nothing in it runs, and nothing comes from elsewhere."""
     pages = {
-        "/": ("In progress", "Lately deployed", "photo.jpg", "Needs attention"),
+        "/": ("In progress", "Recently deployed", "photo.jpg", "Needs attention"),
         "/files": ("photo.jpg", "bob.tif", "scans.zip"),
         "/projects": ("Trial 7", "1 image"),
         "/projects/Trial%207": ("shared.jpg",),

@@ -36,7 +36,7 @@ def test_inodes_are_reserved_as_bytes_are(tmp_path: Path) -> None:
     room.reserve("a", tmp_path / "a", Amount(inodes=600), settings=kept)
     with pytest.raises(
         TransientError,
-        match="up to 400 inodes are needed, 1,000 are free, of which 100 are kept in reserve, "
+        match="up to 400 inodes are needed, 1,000 are free, and 100 must stay free as the reserve, "
         "600 are reserved for what is in work",
     ):
         room.reserve("b", tmp_path / "b", Amount(inodes=400), settings=kept)
@@ -89,7 +89,7 @@ def test_what_was_written_no_longer_counts(tmp_path: Path) -> None:
 
 def test_the_reserve_stays_free(tmp_path: Path) -> None:
     """However little is asked for."""
-    with pytest.raises(TransientError, match="50 are kept in reserve"):
+    with pytest.raises(TransientError, match="50 must stay free as the reserve"):
         Room(lambda: Free(bytes=50)).reserve(
             "a", tmp_path, Amount(bytes=1), settings=Storage(reserve_bytes=50)
         )
