@@ -8,7 +8,7 @@ from __future__ import annotations
 import configparser
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from cytowatch.formats.base import Probe
@@ -150,14 +150,23 @@ def _of_data(path: str, tiles: list[tuple[int, int]]) -> Watch:
     finally:
         os.close(descriptor)
     packed = any(mark == b"\xff\xd8" for mark in marks)
-    packing = Packing.JPEG if packed else Packing.PLAIN
-    listed = [
-        Part(begin=at, end=at + length, what=f"the tile at {at:,}", packing=packing)
-        for at, length in tiles
-    ]
     begins = Starts()
     begins.add((at for at, length in tiles if length), any, "image", 0)
-    return watch(path, begins=begins, known=listed)
+    return watch(
+        path, begins=begins, known=_Tiles(tiles, Packing.JPEG if packed else Packing.PLAIN)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Tiles:
+    """The tiles of a data file as its parts: made when they are asked for, which is only where it has a gap."""
+
+    places: list[tuple[int, int]]
+    packing: Packing
+
+    def __iter__(self) -> Iterator[Part]:
+        for at, length in self.places:
+            yield Part(begin=at, end=at + length, what=f"the tile at {at:,}", packing=self.packing)
 
 
 def _opened(path: str) -> int:

@@ -20,8 +20,8 @@ __all__ = ["MIRAX_PART", "mirax"]
 
 MIRAX_PART = re.compile(r"(Slidedat\.ini|Index\.dat|Data\d{4}\.dat)", re.IGNORECASE)
 _DATA = re.compile(r"Data\d+\.dat", re.IGNORECASE)
-#: A million tiles; a larger index is not read here, where others wait.
-_LARGEST_INDEX = 16 << 20
+#: Four million tiles, in about a second; a larger index is not read here, where others wait.
+_LARGEST_INDEX = 64 << 20
 
 
 def mirax(name: str, folder: Folder, near: Near, look: Look) -> Group | None:

@@ -6,14 +6,18 @@ Source: https://openslide.org/formats/mirax/
 from __future__ import annotations
 
 import os
-import struct
+import sys
+from array import array
 from collections.abc import Iterator
 from configparser import ConfigParser
+from operator import add
 
 __all__ = ["data_files", "lengths", "tiles"]
 
 _VERSION_BYTES = 5
 _MOST_RECORDS = 10_000
+#: Of a page so many are read at once: a page may hold all tiles of a level.
+_ROWS = 16_384
 
 
 def data_files(ini: ConfigParser) -> list[str]:
@@ -40,14 +44,28 @@ def lengths(ini: ConfigParser, index: int) -> tuple[dict[int, int], dict[int, in
     What else there is are pictures beside the slide and notes of the scanner.
     """
     of_tiles: dict[int, int] = {}
-    for number, offset, length in tiles(ini, index):
-        of_tiles[number] = max(of_tiles.get(number, 0), offset + length)
+    for rows in _pages(ini, index, "HIER"):
+        _reach(of_tiles, rows[3::4], rows[1::4], rows[2::4])
     of_others: dict[int, int] = {}
     for rows in _pages(ini, index, "NONHIER", words=5):
-        for at in range(0, len(rows) - 4, 5):
-            _, _, offset, length, number = rows[at : at + 5]
-            of_others[number] = max(of_others.get(number, 0), offset + length)
+        _reach(of_others, rows[4::5], rows[2::5], rows[3::5])
     return of_tiles, of_others
+
+
+def _reach(
+    found: dict[int, int], numbers: array[int], offsets: array[int], lengths: array[int]
+) -> None:
+    """Note in `found` how far each data file is used; whole columns at once, for an index may have millions."""
+    if not numbers:
+        return
+    if min(numbers) == max(numbers):
+        number = numbers[0]
+        end = max(map(add, offsets, lengths))
+        found[number] = max(found.get(number, 0), end)
+        return
+    for number, end in zip(numbers, map(add, offsets, lengths), strict=True):
+        if end > found.get(number, 0):
+            found[number] = end
 
 
 def _count(ini: ConfigParser, kind: str) -> int:
@@ -58,10 +76,8 @@ def _count(ini: ConfigParser, kind: str) -> int:
     )
 
 
-def _pages(
-    ini: ConfigParser, index: int, kind: str, *, words: int = 4
-) -> Iterator[tuple[int, ...]]:
-    """The numbers of every page of the records of a kind; `words` of them stand for one thing."""
+def _pages(ini: ConfigParser, index: int, kind: str, *, words: int = 4) -> Iterator[array[int]]:
+    """The numbers of every page of the records of a kind, in pieces; `words` of them stand for one thing."""
     # A valid index lists nothing twice.
     left = os.fstat(index).st_size // (4 * words)
     identity = ini.get("GENERAL", "SLIDE_ID", fallback="")
@@ -76,13 +92,20 @@ def _pages(
             count, page_after = listed
             count = min(max(count, 0), left)
             left -= count + 1
-            yield _numbers(index, page + 8, words * count)
+            for row in range(0, count, _ROWS):
+                rows = _numbers(index, page + 8 + 4 * words * row, words * min(_ROWS, count - row))
+                if not rows:
+                    break
+                yield rows
             page = page_after
 
 
-def _numbers(descriptor: int, at: int, count: int) -> tuple[int, ...]:
+def _numbers(descriptor: int, at: int, count: int) -> array[int]:
     """`count` numbers at `at`; none if they are not all there."""
     if at < 0 or count <= 0:
-        return ()
+        return array("i")
     data = os.pread(descriptor, 4 * count, at)
-    return struct.unpack(f"<{count}i", data) if len(data) == 4 * count else ()
+    found = array("i", data if len(data) == 4 * count else b"")
+    if sys.byteorder == "big":
+        found.byteswap()
+    return found
