@@ -175,7 +175,7 @@ def _put(path: Path, data: bytes, begin: int, end: int, *, hole: bool) -> None:
         file.truncate(len(data))
 
 
-def _places(size: int) -> list[tuple[int, int]]:
+def places(size: int) -> list[tuple[int, int]]:
     """Where the gaps are: a tenth of the file, at least two blocks of the disk."""
     length = max(2 * BLOCK, size // 10 // BLOCK * BLOCK)
     begins = {BLOCK * (share * size // PLACES // BLOCK) for share in range(PLACES)}
@@ -194,7 +194,7 @@ def test_no_success_with_wrong_pixels(row: Row, place: Path) -> None:
     data = largest.read_bytes()
     incomplete = 0
     wrong = []
-    for begin, end in _places(len(data)):
+    for begin, end in places(len(data)):
         for hole in (True, False):
             _put(largest, data, begin, end, hole=hole)
             try:
