@@ -19,7 +19,9 @@ FORMAT = Format(
     reader="slideio",
     extension="vsi",
     oddities="The .vsi is a small TIFF with a preview; the slide is in the .ets files. File and folder "
-    "are renamed together. A .vsi that waits in vain for its .ets files counts as a TIFF. "
+    "are renamed together. The .vsi announces its stacks and their sizes: it waits for each of them, and without an "
+    "overview or a label it is deployed with a warning in the end. A stack that is larger than any it announces is kept "
+    "beside the slide. A .vsi that waits in vain for its .ets files counts as a TIFF. "
     "slideio has wheels only for x86_64; elsewhere the error is reader_missing.",
     source="https://bio-formats.readthedocs.io/en/latest/formats/cellsens-vsi.html",
     matches=marked("olympus-vsi"),

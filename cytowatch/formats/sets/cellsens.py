@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import re
 
+from cytowatch.formats.base import Probe
 from cytowatch.formats.sets.group import CELLSENS_FOLDER, Folder, Group, Look, Near, is_tiff
+from cytowatch.formats.structure import vsi
+from cytowatch.formats.structure.vsi import Stack
 
 __all__ = ["cellsens"]
 
@@ -35,11 +38,57 @@ def cellsens(name: str, folder: Folder, near: Near, look: Look) -> Group | None:
         head = next((path for _, path in beside if look(path, is_tiff)), None)
     missing = None if frames else f"{name}/stack1/frame_t.ets"
     missing = missing if head else f"{stem}.vsi"
-    members = sorted(inside.values())
+    lacking: list[Stack] = []
+    strays: list[str] = []
+    if head and frames:
+        announced = look(head, _stacks)
+        if announced:
+            lacking, strays = _compared(announced, sorted(frames), look)
+    if lacking:
+        there = len(announced) - len(lacking)
+        missing = f"a stack of it, an .ets file in {name} ({stem}.vsi announces {len(announced)}, and {there} came)"
+    members = sorted(path for path in inside.values() if path not in strays)
     return Group(
         kind="olympus-vsi",
         members=tuple([head, *members] if head else members),
+        sidecars=tuple(strays),
         missing=missing,
         headless=head is None,
         folder=folder.path,
+        is_spare=bool(lacking) and all(one.spare for one in lacking),
     )
+
+
+def _stacks(probe: Probe) -> list[Stack]:
+    return vsi.stacks(probe.descriptor)
+
+
+def _covered(probe: Probe) -> tuple[int, int, int, int] | None:
+    return vsi.tiles_of(probe.descriptor)
+
+
+def _compared(
+    announced: list[Stack], frames: list[str], look: Look
+) -> tuple[list[Stack], list[str]]:
+    """The stacks for which there is no file among `frames`, and the files that are of none of them.
+
+    A file may have fewer tiles than its stack is large, where nothing was scanned, but never more.
+    """
+    free = list(announced)
+    strays: list[str] = []
+    sizes = [(look(path, _covered), path) for path in frames]
+    # Large ones first, or a small one would take their place. What cannot be read fits anywhere, and comes last.
+    for covered, path in sorted(sizes, key=lambda one: one[0] or (), reverse=True):
+        fitting = [one for one in free if _fits(one, covered)]
+        if fitting:
+            free.remove(min(fitting, key=lambda one: one.width * one.height))
+        else:
+            strays.append(path)
+    return free, strays
+
+
+def _fits(stack: Stack, covered: tuple[int, int, int, int] | None) -> bool:
+    if covered is None or not stack.width or not stack.height:
+        return True
+    width, height, across, down = covered
+    return width < stack.width + across and height < stack.height + down
