@@ -28,7 +28,7 @@ from cytowatch.tree import find, pauses
 from cytowatch.tree.index.index import Index
 from cytowatch.tree.spool import Spool
 from tests.builders import damage
-from tests.unit.test_power_everywhere import make
+from tests.unit.power_cuts.cases import make
 
 NOW = datetime(2026, 11, 23, 14, 15, 2, tzinfo=UTC)
 ID = UploadedFileId("20261123-141502-1000-a")

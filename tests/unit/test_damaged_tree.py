@@ -33,7 +33,7 @@ from cytowatch.tree import find
 from cytowatch.tree.index.index import Index
 from cytowatch.tree.spool import Spool
 from tests.builders import damage
-from tests.unit.test_power_everywhere import make
+from tests.unit.power_cuts.cases import make
 
 NOW = datetime.now(UTC)
 SOUND = UploadedFileId("20261123-141502-1000-sound")
