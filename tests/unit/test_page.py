@@ -173,6 +173,7 @@ def test_csv_for_a_spreadsheet(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_where_nobody_looks_every_line_is_one_uploaded_file() -> None:
+    """In a pipe no name is shortened and no column is left out."""
     head, *rows = list_lines(
         [entry(LONG, "ann"), entry("b", "bob", Status.ERROR_FORMAT)], None, NOW
     )
@@ -187,6 +188,7 @@ def test_where_nobody_looks_every_line_is_one_uploaded_file() -> None:
 
 
 def test_a_user_of_wide_letters_moves_no_column() -> None:
+    """A letter that takes two columns counts as two."""
     _, wide, narrow = list_lines([entry("a", "検査室"), entry("b", "abcdef")], None, NOW)
     assert wide.index("DEPLOYED") + 3 == narrow.index("DEPLOYED")
 
@@ -197,6 +199,8 @@ def test_a_user_of_wide_letters_moves_no_column() -> None:
 def test_colours_are_for_who_wants_them(
     environment: dict[str, str], seen: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """On a terminal, unless `NO_COLOR` is set or it has none."""
+
     class Terminal:
         def isatty(self) -> bool:
             return True

@@ -79,6 +79,7 @@ def drawn(page: dict[str, Any], width: int, height: int) -> list[str]:
 
 @pytest.mark.parametrize(("width", "height"), [(50, 24), (80, 24), (140, 50)])
 def test_a_picture_fits_the_terminal_and_uses_all_of_it(width: int, height: int) -> None:
+    """No line is too wide, few are left free, and every fact is still in it."""
     lines = drawn(PAGE, width, height)
     assert max(map(cells, lines)) <= width
     assert height - 3 <= len(lines) <= height, "it leaves lines free"

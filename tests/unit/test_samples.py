@@ -35,6 +35,7 @@ from cytowatch.record.errors import ConversionError
 def test_only_what_is_called_transparency_is(
     photometric: int, stored: int, extra: tuple[int, ...], means: Meaning
 ) -> None:
+    """An extra sample that nothing names is left out, and not laid over white."""
     assert meaning(photometric, stored, extra) == means
 
 
@@ -78,11 +79,14 @@ def test_any_samples_as_16_bits(values: list[object], kind: object, found: list[
 
 
 def test_what_a_pyramid_holds_is_left_alone() -> None:
+    """Eight bits need no change: the scene itself comes back."""
     scene = Scene(region=Whole(np.zeros((2, 2, 4), np.uint8)))
     assert held(scene, lambda _: None) is scene
 
 
 def test_a_reader_that_fails_is_a_damaged_image() -> None:
+    """An error of the reader ends the conversion with its words."""
+
     class Broken(Whole):
         def rows(self, top: int, bottom: int) -> Pixels:
             raise IndexError("no such tile")
@@ -136,6 +140,7 @@ def test_shared_chroma() -> None:
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
 @pytest.mark.parametrize("icc", [False, True])
 def test_white_of_lab_is_white(kind: type, icc: bool) -> None:
+    """In both forms of Lab, of 8 and of 16 bits."""
     unit = 1 if kind is np.uint8 else 256
     light = 255 * unit if icc else np.iinfo(kind).max
     zero = 128 * unit if icc else 0

@@ -13,6 +13,7 @@ from cytowatch.inbox.turns import Turns
 
 
 def test_huge_files_of_one_user_leave_a_thread_to_the_others() -> None:
+    """One user has no more threads than `of_one`, however much he gave."""
     gate, done = threading.Event(), threading.Event()
     begun: Counter[str] = Counter()
 
@@ -34,6 +35,7 @@ def test_huge_files_of_one_user_leave_a_thread_to_the_others() -> None:
 
 
 def test_they_take_turns() -> None:
+    """With one thread each user has the next one."""
     gate, ready, finished = threading.Event(), threading.Event(), threading.Event()
     order: list[str] = []
 
@@ -60,6 +62,7 @@ def test_they_take_turns() -> None:
 @settings(deadline=None, max_examples=30)
 @given(lists(sampled_from(["ann", "bob", "cid"]), max_size=60))
 def test_all_of_them_are_done_once(users: list[str]) -> None:
+    """Whoever gave how many in which order."""
     done: Counter[int] = Counter()
     lock, finished = threading.Lock(), threading.Event()
 
@@ -78,6 +81,7 @@ def test_all_of_them_are_done_once(users: list[str]) -> None:
 
 
 def test_what_has_not_begun_when_it_is_stopped_never_does() -> None:
+    """What has begun is finished."""
     gate, ready = threading.Event(), threading.Event()
     done: list[int] = []
 

@@ -38,6 +38,7 @@ def picture(height: int, width: int, samples: int) -> Pixels:
 def test_all_rows_come_once_in_rows_of_tiles(
     height: int, width: int, samples: int, block_rows: int
 ) -> None:
+    """However high the blocks of the reader are."""
     pixels = picture(height, width, samples)
     virtual = VirtualTiff(Region(pixels, block_rows))
     bands = list(virtual.bands(256))
@@ -49,6 +50,7 @@ def test_all_rows_come_once_in_rows_of_tiles(
 
 
 def test_libvips_and_the_rows_themselves_say_the_same() -> None:
+    """The image that libvips opens has the pixels of the region."""
     pixels = picture(900, 700, 3)
     image, virtual = as_image(Scene(region=Region(pixels, 100)))
     assert np.array_equal(image.numpy(), pixels)
@@ -56,6 +58,7 @@ def test_libvips_and_the_rows_themselves_say_the_same() -> None:
 
 
 def test_what_the_reader_raised_is_kept() -> None:
+    """libvips has words of its own; the error of the reader is the one that counts."""
     virtual = VirtualTiff(Region(picture(5000, 4000, 3), 512, fails_at=3000))
     with pytest.raises(pyvips.Error, match="here it ends"):
         list(virtual.bands(256))
@@ -64,6 +67,7 @@ def test_what_the_reader_raised_is_kept() -> None:
 
 
 def test_only_what_a_pyramid_holds_as_it_is_goes_past_libvips() -> None:
+    """Grey and RGB of 8 bits, and nothing else."""
     plain = picture(4, 4, 3)
     assert is_plain(Scene(region=Region(plain, 1)))
     assert is_plain(Scene(region=Region(plain[:, :, :1], 1)))
