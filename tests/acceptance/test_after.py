@@ -268,9 +268,7 @@ def test_remove(root: Root, tmp_path: Path) -> None:
 
 def test_what_others_are_shown_by_is_not_removed(root: Root, tmp_path: Path) -> None:
     """A duplicate that is a link would lose its bytes."""
-    root.config.write_text(
-        root.config.read_text().replace("[storage]", '[storage]\nduplicates = "link"')
-    )
+    root.configure(storage={"duplicates": "link"})
     slide = builders.aperio_svs(tmp_path / "a.svs")
     for name in ("one.svs", "two.svs"):
         root.drop(slide, name)
@@ -286,9 +284,7 @@ def test_errors_are_kept_for_ever_unless_told_otherwise(root: Root, tmp_path: Pa
     """keep_errors_days counts from the error; nothing else is touched."""
     failed(root, tmp_path)
     root.drop(builders.aperio_svs(tmp_path / "a.svs"))
-    root.config.write_text(
-        root.config.read_text().replace("[storage]", "[storage]\nkeep_errors_days = 2")
-    )
+    root.configure(storage={"keep_errors_days": 2})
     assert root.run_until_idle() == 0
     assert len(root.manifests()) == 2
     [path] = root.path.glob("stages/error-conversion/*/manifest.json")

@@ -96,7 +96,7 @@ def test_the_same_result_on_a_cluster(root: Root, tmp_path: Path, machines: Mach
     with zipfile.ZipFile(tmp_path / "c.zip", "w") as archive:
         archive.write(tmp_path / "b.png", "inner.png")
     root.drop(tmp_path / "c.zip")
-    assert root.run_until_idle(150) == 1
+    assert root.run_until_idle() == 1
     told = {name: document["status"] for name, document in root.by_name().items()}
     assert told == {
         "a.svs": "DEPLOYED", "b.png": "CONVERTED", "letter.pdf": "ERROR_FORMAT", "c.zip": "EXTRACTED",
@@ -118,12 +118,12 @@ def test_a_worker_that_is_killed_costs_an_attempt_and_nothing_else(
     root.start()
     builders.png(tmp_path / "a.png")
     root.drop(tmp_path / "a.png", "slow-CONVERTING.png")
-    root.wait(lambda: list(root.path.glob("stages/converting/*/progress.out.1")), 90)
+    root.wait(lambda: list(root.path.glob("stages/converting/*/progress.out.1")))
     machines.start_worker()
     time.sleep(2)
     first.send_signal(signal.SIGKILL)
     first.wait(10)
-    root.wait(lambda: status_of(root, "slow-CONVERTING.png") == "CONVERTED", 120)
+    root.wait(lambda: status_of(root, "slow-CONVERTING.png") == "CONVERTED")
     crashed = [one for one in json_lines(root.log) if one["event"] == "decoder_crashed"]
     assert len(crashed) >= 1
     history = root.by_name()["slow-CONVERTING.png"]["history"]
@@ -143,17 +143,17 @@ def test_a_scheduler_that_is_away_is_waited_for(
     root.wait(lambda: [one for one in json_lines(root.log) if one.get("why") == "scheduler"])
     machines.start_scheduler()
     machines.start_worker()
-    root.wait(lambda: status_of(root, "one.png") == "CONVERTED", 120)
+    root.wait(lambda: status_of(root, "one.png") == "CONVERTED")
     assert machines.scheduler
     machines.scheduler.kill()
     machines.scheduler.wait(10)
     root.drop(tmp_path / "a.png", "two.png")
     held = lambda: [one for one in json_lines(root.log) if one.get("why") == "scheduler"]  # noqa: E731
     before = len(held())
-    root.wait(lambda: len(held()) > before, 90)
+    root.wait(lambda: len(held()) > before)
     machines.start_scheduler()
     machines.start_worker()
-    root.wait(lambda: status_of(root, "two.png") == "CONVERTED", 150)
+    root.wait(lambda: status_of(root, "two.png") == "CONVERTED")
     assert root.stop() == 0
     root.assert_clean()
 
@@ -178,7 +178,7 @@ def test_a_worker_that_mounts_the_root_elsewhere(
     configured(root, machines)
     builders.png(tmp_path / "a.png")
     root.drop(tmp_path / "a.png")
-    assert root.run_until_idle(150) == 0
+    assert root.run_until_idle() == 0
     assert status_of(root, "a.png") == "CONVERTED"
     assert list(hidden.iterdir()) == []
     root.assert_clean()

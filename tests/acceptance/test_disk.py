@@ -24,7 +24,7 @@ from tests.builders import vendors
 from tests.lab import stages
 from tests.lab.disks import MB, Disk, fill, needs_mounts, rooted
 from tests.lab.root import STAGES, Root
-from tests.lab.told import json_lines
+from tests.lab.told import free_port, json_lines
 
 pytestmark = needs_mounts
 
@@ -54,8 +54,10 @@ def test_a_full_disk_is_waited_out(root: Root, disk: Disk, tmp_path: Path, leave
     shutil.make_archive(str(tmp_path / "c"), "zip", root_dir=tmp_path / "z")
     shutil.copyfile(tmp_path / "c.zip", inbox / "c.zip")
     filler = fill(disk, leave)
+    root.configure(listen=f"127.0.0.1:{free_port()}")
     root.start()
-    time.sleep(4)
+    root.two_more_scans()
+    root.two_more_scans()
     assert root.process
     assert root.process.poll() is None
     wrong = {one["name"]: one["error"] for one in root.manifests().values() if one["error"]}
@@ -93,7 +95,7 @@ def test_what_fills_the_disk_gives_the_room_back_while_it_waits(root: Root, tmp_
     assert not [*root.path.glob("stages/*/*/out.*")]
     builders.png(tmp_path / "b.png")
     root.drop(tmp_path / "b.png", user="bob")
-    root.wait(lambda: root.by_name().get("b.png", {}).get("status") == "CONVERTED", 30)
+    root.wait(lambda: root.by_name().get("b.png", {}).get("status") == "CONVERTED")
     assert root.by_name()["a.tar.gz"]["error"] is None
     assert root.stop() == 0
 
@@ -109,20 +111,20 @@ def test_a_decoder_that_fills_the_disk_ends_in_an_error(
     bad = f"fill-{how}.png"
     root.drop(tmp_path / "a.png", bad)
     root.start()
-    root.wait(lambda: "error" in root.by_name().get(bad, {}).get("status", "").lower(), 90)
+    root.wait(lambda: "error" in root.by_name().get(bad, {}).get("status", "").lower())
     found = root.by_name()[bad]
     assert found["status"] == "ERROR_CONVERSION"
     wanted = "unreadable" if how == "nameless" else "output_too_large"
     assert found["error"]["reason"] == wanted, found["error"]
     root.drop(tmp_path / "a.png", "good.png", user="bob")
-    root.wait(lambda: root.by_name().get("good.png", {}).get("status") == "CONVERTED", 30)
+    root.wait(lambda: root.by_name().get("good.png", {}).get("status") == "CONVERTED")
     assert root.stop() == 0
     root.assert_clean()
 
 
 def test_what_would_not_fit_is_not_begun(root: Root, disk: Disk) -> None:
     """A pyramid that may need more than there is waits, and says how much; it is not an error."""
-    root.config.write_text(root.config.read_text() + '\n[convert]\ncompression = "lossless"\n')
+    root.configure_also(convert={"compression": "lossless"})
     inbox = root.path / "inbox" / "ann"
     inbox.mkdir()
     builders.jpeg(inbox / "b.jpg", width=3000, height=2000)
@@ -143,7 +145,7 @@ def test_what_would_not_fit_is_not_begun(root: Root, disk: Disk) -> None:
 
 def test_two_stages_do_not_count_on_the_same_room(root: Root, disk: Disk) -> None:
     """Each of two pyramids would fit, both would not: the second one waits for the first."""
-    root.config.write_text(root.config.read_text() + '\n[convert]\ncompression = "lossless"\n')
+    root.configure_also(convert={"compression": "lossless"})
     inbox = root.path / "inbox" / "ann"
     inbox.mkdir()
     # Up to 21 MB each as far as anybody can tell beforehand; of one colour they take far less.
@@ -167,13 +169,11 @@ def test_two_stages_do_not_count_on_the_same_room(root: Root, disk: Disk) -> Non
 
 def test_the_reserve_is_kept(root: Root, disk: Disk) -> None:
     """Below it nothing is claimed, and `/healthz` says why; above it work goes on."""
-    root.config.write_text(
-        root.config.read_text().replace("reserve_bytes = 0", "reserve_bytes = 20000000")
-    )
+    root.configure(listen=f"127.0.0.1:{free_port()}", storage={"reserve_bytes": 20_000_000})
     builders.aperio_svs((root.path / "inbox" / "ann").mkdir() or root.path / "inbox/ann/a.svs")
     filler = fill(disk, 10 * MB)
     root.start()
-    time.sleep(1.5)
+    root.two_more_scans()
     assert root.manifests() == {}
     filler.unlink()
     root.wait(lambda: [one for one in root.manifests().values() if one["status"] == "DEPLOYED"])
@@ -267,7 +267,7 @@ def test_a_log_on_the_full_disk_ends_nothing(root: Root, disk: Disk, tmp_path: P
     assert root.process.poll() is None, "it ended with its log"
     assert not [one for one in root.manifests().values() if one["error"]]
     filler.unlink()
-    root.wait(lambda: [o for o in root.manifests().values() if o["status"] == "CONVERTED"], 90)
+    root.wait(lambda: [o for o in root.manifests().values() if o["status"] == "CONVERTED"])
     assert root.stop() == 0
     root.assert_clean()
 

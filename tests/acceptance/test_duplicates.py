@@ -18,8 +18,7 @@ from tests.lab.root import STAGES, Root
 
 
 def policy(root: Root, name: str) -> None:
-    text = root.config.read_text().replace("[storage]", f'[storage]\nduplicates = "{name}"')
-    root.config.write_text(text)
+    root.configure_also(storage={"duplicates": name})
 
 
 def twice(root: Root, tmp_path: Path) -> None:
@@ -196,7 +195,7 @@ def test_linked_though_dropped_together(root: Root, tmp_path: Path, kind: str) -
 def test_a_first_one_that_fails_holds_up_nobody(root: Root, tmp_path: Path) -> None:
     """Copies of an image that is refused end as it does, each by itself."""
     policy(root, "link")
-    root.config.write_text(root.config.read_text() + "\n[limits]\nmax_pixels = 10000\n")
+    root.configure_also(limits={"max_pixels": 10_000})
     large = builders.jpeg(tmp_path / "large.jpg")
     for number in range(3):
         root.drop(large, f"{number}.jpg")

@@ -30,8 +30,7 @@ def prepare(root: Root, tmp_path: Path) -> list[str]:
         more='[extract]\nkeep_archive = false\n[feedback]\ndir = ""\n',
         engine="max_attempts = 100",
     )
-    text = root.config.read_text().replace("[storage]", '[storage]\nduplicates = "link"')
-    root.config.write_text(text)
+    root.configure_also(storage={"duplicates": "link"})
     slide = builders.aperio_svs(tmp_path / "a.svs", width=512, height=512)
     root.drop(slide, "first.svs")
     assert root.run_until_idle() == 0

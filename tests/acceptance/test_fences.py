@@ -78,9 +78,7 @@ def test_one_of_each_is_set_aside_and_goes_on(root: Root, tmp_path: Path, turn: 
     port = free_port()
     more = '[[hooks]]\nname = "lab"\non = ["DEPLOYED"]\ncommand = ["/bin/true"]\n'
     root.configure(listen=f"127.0.0.1:{port}", inbox="folder_quiet_s = 0.5", more=more)
-    root.config.write_text(
-        root.config.read_text().replace("[storage]", '[storage]\nhash = "after"')
-    )
+    root.configure_also(storage={"hash": "after"})
     cause = tmp_path / "cause"
     cause.touch()
     # In as many turns as there are kinds, each of them comes to each place.
@@ -106,7 +104,7 @@ def test_one_of_each_is_set_aside_and_goes_on(root: Root, tmp_path: Path, turn: 
     for name in ("first", "second"):
         (root.path / "state" / "requests" / f"{name}.json").write_text(retry)
     root.wait(lambda: deployed(root, "ann-0.svs", "bob-0.svs", "zoe-0.svs", "dans.svs"))
-    root.wait(lambda: not lacking(root), 60)
+    root.wait(lambda: not lacking(root))
     checked = command(root, "check")
     lines = [one for one in json_lines(root.log) if one["event"] == "set_aside"]
     for where, which in PLACES.values():
@@ -126,9 +124,9 @@ def test_one_of_each_is_set_aside_and_goes_on(root: Root, tmp_path: Path, turn: 
         root.drop(slide, f"{user}-1.svs", user=user)
     root.wait(lambda: deployed(root, "ann-1.svs", "bob-1.svs", "zoe-1.svs"))
     cause.unlink()
-    root.wait(lambda: deployed(root, *(f"{name}.svs" for name in (*SLIDES, "eves", "inside"))), 90)
-    root.wait(lambda: root.by_name()["case"]["status"] == "EXTRACTED", 60)
-    root.wait(lambda: told(root) == [], 60)
+    root.wait(lambda: deployed(root, *(f"{name}.svs" for name in (*SLIDES, "eves", "inside"))))
+    root.wait(lambda: root.by_name()["case"]["status"] == "EXTRACTED")
+    root.wait(lambda: told(root) == [])
     root.wait(lambda: root.by_name()["asked.png"]["status"] == "ERROR_FORMAT")
     root.wait(lambda: root.by_name()["hashed.svs"]["sha256"] is not None)
     root.process.send_signal(signal.SIGHUP)

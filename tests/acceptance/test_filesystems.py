@@ -28,9 +28,7 @@ def all_in(root: Root, count: int, *statuses: str) -> bool:
 
 def listening(root: Root) -> int:
     port = free_port()
-    root.config.write_text(
-        root.config.read_text().replace('listen = ""', f'listen = "127.0.0.1:{port}"')
-    )
+    root.configure_also(listen=f"127.0.0.1:{port}")
     return port
 
 
@@ -158,7 +156,7 @@ def test_a_quota_is_waited_out(tmp_path: Path) -> None:
             time.sleep(2)
             assert not [one for one in root.manifests().values() if one["error"]]
             subprocess.run(["btrfs", "-q", "qgroup", "limit", "none", volume], check=True)
-            root.wait(lambda: all_in(root, 1, "CONVERTED"), 90)
+            root.wait(lambda: all_in(root, 1, "CONVERTED"))
             assert root.stop() == 0
             root.assert_clean()
     finally:
@@ -193,12 +191,7 @@ def served(tmp_path: Path) -> Iterator[Root]:
 def test_where_leases_prove_nothing(served: Root, tmp_path: Path) -> None:
     """Others may write unseen there: it polls, and a drop must be quiet for `fallback_quiet_s`."""
     port = free_port()
-    served.configure(listen=f"127.0.0.1:{port}")
-    served.config.write_text(
-        served.config.read_text()
-        .replace("fallback_quiet_s = 0.5", "fallback_quiet_s = 3.0")
-        .replace("rescan_s = 1.0", "rescan_s = 600")
-    )
+    served.configure(listen=f"127.0.0.1:{port}", inbox={"fallback_quiet_s": 3.0, "rescan_s": 600})
     (served.path / "inbox" / "ann").mkdir()
     served.start()
     served.wait(lambda: metric(port, 'cytowatch_watcher_mode{mode="polling"}') == 1)
@@ -262,6 +255,7 @@ def test_a_tree_on_two_mounts_of_one_filesystem_is_refused(tmp_path: Path) -> No
 def test_check_says_where_a_power_cut_may_lose_a_slide(
     make: tuple[str, ...], said: str, tmp_path: Path
 ) -> None:
+    """Named in `check` for a filesystem without a journal; it is advice, and no fault."""
     disk = Disk(tmp_path, 128 * MB, *make)
     try:
         with rooted(disk) as root:

@@ -12,9 +12,7 @@ from tests.lab.root import Root, command
 def test_it_is_deployed_first_and_hashed_later(root: Root, tmp_path: Path) -> None:
     """A kill between the two forgets nothing; a duplicate is named when both hashes are known."""
     root.configure(more="[convert]\nquality = 90")
-    root.config.write_text(
-        root.config.read_text().replace("[storage]", '[storage]\nhash = "after"')
-    )
+    root.configure_also(storage={"hash": "after"})
     slide = builders.aperio_svs(tmp_path / "a.svs")
     # Large enough that its hash takes a while; a hole costs the disk nothing.
     with slide.open("r+b") as file:
@@ -32,7 +30,7 @@ def test_it_is_deployed_first_and_hashed_later(root: Root, tmp_path: Path) -> No
     with (document["_path"] / source["path"]).open("r+b") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     root.start()
-    root.wait(lambda: not note.exists(), 120)
+    root.wait(lambda: not note.exists())
     document = root.by_name()["a.svs"]
     assert document["sha256"] == digest
     [source] = [row for row in document["files"] if row["role"] == "source"]
@@ -43,9 +41,7 @@ def test_it_is_deployed_first_and_hashed_later(root: Root, tmp_path: Path) -> No
 
 def test_until_idle_waits_for_the_hash_and_duplicates_are_named(root: Root, tmp_path: Path) -> None:
     """Both have their hash at the end; one names the other."""
-    root.config.write_text(
-        root.config.read_text().replace("[storage]", '[storage]\nhash = "after"')
-    )
+    root.configure_also(storage={"hash": "after"})
     slide = builders.aperio_svs(tmp_path / "a.svs")
     root.drop(slide, "one.svs")
     assert root.run_until_idle() == 0

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +217,7 @@ def test_a_file_that_may_not_be_moved_does_not_keep_its_folder_open(
     root: Root, tmp_path: Path
 ) -> None:
     """The folder is finished and names it; it goes by itself when it may, and nothing is made twice."""
-    root.configure(inbox="folder_quiet_s = 0.5")
+    root.configure(listen=f"127.0.0.1:{free_port()}", inbox="folder_quiet_s = 0.5")
     case = root.path / "inbox" / "ann" / "case"
     kept = case / "kept"
     kept.mkdir(parents=True)
@@ -231,9 +230,8 @@ def test_a_file_that_may_not_be_moved_does_not_keep_its_folder_open(
     [skipped] = root.by_name()["case"]["skipped"]
     assert skipped["name"] == "kept/b.svs"
     assert skipped["reason"].startswith("not_permitted: ")
-    for _ in range(3):
-        assert waiting(root)["ann/case/kept/b.svs"]["why"] == "not_permitted"
-        time.sleep(0.5)
+    root.two_more_scans()
+    assert waiting(root)["ann/case/kept/b.svs"]["why"] == "not_permitted"
     assert len(root.manifests()) == 2
     os.chown(kept, os.geteuid(), os.getegid())
     kept.chmod(0o755)
@@ -295,7 +293,7 @@ def test_storage_that_may_not_be_written_is_waited_for(root: Root, tmp_path: Pat
     )
     os.chown(locked, 0, 0)
     file.unlink()
-    root.wait(lambda: deployed(root, "ann.svs", "carl.svs"), 120)
+    root.wait(lambda: deployed(root, "ann.svs", "carl.svs"))
     assert root.stop() == 0
     assert not [one for one in json_lines(root.log) if one["event"] == "unexpected"]
     root.assert_clean()

@@ -390,7 +390,7 @@ def test_what_a_child_sends_is_not_believed(root: Root, tmp_path: Path) -> None:
     for name in names:
         root.drop(tmp_path / "a.png", name)
     root.drop(tmp_path / "a.png", "good.png")
-    assert root.run_until_idle(180) == 1
+    assert root.run_until_idle() == 1
     found = root.by_name()
     assert len(found) == len(names) + 1
     for name in names:

@@ -61,8 +61,7 @@ def test_a_hole_is_filled_late(root: Root, tmp_path: Path) -> None:
 @pytest.mark.parametrize("hash_", ["before", "after"])
 def test_zeros_in_the_middle_are_an_error(hash_: str, root: Root, tmp_path: Path) -> None:
     """A tenth of a native slide, and of what is converted: before anything is published."""
-    text = root.config.read_text()
-    root.config.write_text(text.replace("[storage]", f'[storage]\nhash = "{hash_}"'))
+    root.configure(storage={"hash": hash_})
     slide = _large(tmp_path / "a.svs")
     (tmp_path / "b.svs").write_bytes(_zeroed(slide, len(slide) // 2, len(slide) // 10))
     root.drop(tmp_path / "b.svs")
@@ -83,8 +82,7 @@ def test_zeros_in_the_middle_are_an_error(hash_: str, root: Root, tmp_path: Path
 
 def test_what_a_late_hash_finds_is_told(root: Root, tmp_path: Path) -> None:
     """Zeros inside of one tile, whose first bytes are right: it is published, and says so itself."""
-    text = root.config.read_text()
-    root.config.write_text(text.replace("[storage]", '[storage]\nhash = "after"'))
+    root.configure(storage={"hash": "after"})
     slide = _large(tmp_path / "a.svs")
     with tifffile.TiffFile(tmp_path / "a.svs") as tiff:
         page = tiff.pages[0].aspage()

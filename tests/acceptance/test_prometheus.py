@@ -176,20 +176,26 @@ def test_the_restarts_are_on_the_dashboard(watched: tuple[Root, Prometheus, int]
 def test_a_folder_that_grows_alarms_nobody(root: Root, tmp_path: Path) -> None:
     """It is in its stage for as long as something comes: neither an age nor a duration of work."""
     port = free_port()
-    root.configure(listen=f"127.0.0.1:{port}", inbox="folder_quiet_s = 3")
+    listen = f"127.0.0.1:{port}"
+    # It stays open until this test says otherwise.
+    root.configure(listen=listen, inbox={"folder_quiet_s": 600})
     (root.path / "inbox" / "ann" / "day").mkdir(parents=True)
     root.start()
     slide = builders.aperio_svs(tmp_path / "a.svs").read_bytes()
+    began = time.monotonic()
     (root.path / "inbox" / "ann" / "day" / "1.svs").write_bytes(slide)
     root.wait(lambda: root.by_name().get("1.svs", {}).get("status") == "DEPLOYED")
     assert root.by_name()["day"]["status"] == "EXTRACTING_DATA"
     time.sleep(1.5)
     assert metric(port, 'cytowatch_oldest_file_age_seconds{status="EXTRACTING_DATA"}') == 0
+    root.configure(listen=listen, inbox={"folder_quiet_s": 0.5})
+    root.reload()
     root.wait(lambda: root.by_name()["day"]["status"] == "EXTRACTED")
     assert metric(port, 'cytowatch_stage_seconds_count{stage="EXTRACTING_DATA"}') == 0
     # The slide itself counts, from its last byte; the folder is not a slide.
     assert metric(port, "cytowatch_deployed_after_seconds_count") == 1
-    assert 0.3 < metric(port, "cytowatch_deployed_after_seconds_sum") < 20
+    # From its last byte to its end: less than all of this took, however slow this machine is.
+    assert 0.3 < metric(port, "cytowatch_deployed_after_seconds_sum") < time.monotonic() - began
     assert root.stop() == 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from tests.builders import vendors
 from tests.lab import samba
 from tests.lab.root import Root
 from tests.lab.samba import Samba
+from tests.lab.told import free_port
 from tests.needs import unless
 
 pytestmark = [
@@ -118,10 +118,12 @@ def test_a_temporary_name_and_then_the_real_one(root: Root, share: Samba, slide:
     """As copiers do; the temporary one is never taken."""
     import smbclient
 
+    root.configure(listen=f"127.0.0.1:{free_port()}")
     root.start()
     share.put("scan.svs.part", slide)
-    with pytest.raises(pytest.fail.Exception):
-        root.wait(lambda: root.manifests() or root.waiting(), 2)
+    root.two_more_scans()
+    assert root.waiting() == []
+    assert root.manifests() == {}
     smbclient.rename(share.path("scan.svs.part"), share.path("scan.svs"), **share.session)
     whole(root, slide)
 
@@ -226,13 +228,18 @@ def test_deleted_while_it_settles(root: Root, share: Samba, slide: bytes) -> Non
     """Nothing is claimed, and nothing waits any more."""
     import smbclient
 
-    root.configure(inbox="")
+    # So long that it settles for as long as this test takes.
+    root.configure(
+        listen=f"127.0.0.1:{free_port()}", inbox={"quiet_s": 600, "fallback_quiet_s": 600}
+    )
     root.start()
     share.put("scan.svs", slide)
-    with contextlib.suppress(OSError):
-        smbclient.remove(share.path("scan.svs"), **share.session)
-        root.wait(lambda: not root.waiting())
-        assert root.manifests() == {}
+    root.wait(lambda: [one for one in root.waiting() if one["why"] == "settling"])
+    smbclient.remove(share.path("scan.svs"), **share.session)
+    root.wait(lambda: not root.waiting())
+    root.two_more_scans()
+    assert root.waiting() == []
+    assert root.manifests() == {}
     assert root.stop() == 0
 
 

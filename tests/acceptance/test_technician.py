@@ -104,7 +104,7 @@ def shown(root: Root, share: Samba, work: Path, wanted: int) -> dict[str, str]:
         found = seen(share)
         return None if any(in_progress.search(name) for name in found) else found
 
-    root.wait(lambda: (found := at_rest()) and len(found) >= wanted, 90)
+    root.wait(lambda: (found := at_rest()) and len(found) >= wanted)
     for case in CASES:
         if case.then is not None:
             put(share, case.then(work))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ from cytowatch.config import Config, UserInbox, from_mapping, reloaded, render, 
 from cytowatch.record.errors import ConfigError
 from tests import builders
 from tests.lab.root import Root
+from tests.lab.told import free_port
 
 
 def test_each_user_has_his_own_times_and_marker(root: Root, tmp_path: Path) -> None:
@@ -19,7 +18,8 @@ def test_each_user_has_his_own_times_and_marker(root: Root, tmp_path: Path) -> N
     slow = "[inbox.users.Scanner2]\nquiet_s = 600.0\n"
     marked = '[inbox.users.marked]\ndone_marker = ".done"\n'
     short = "[inbox.users.short]\nincomplete_after_s = 1.0\n"
-    root.configure(more=slow + marked + short)
+    listen = f"127.0.0.1:{free_port()}"
+    root.configure(listen=listen, more=slow + marked + short)
     slide = builders.png(tmp_path / "a.png")
     for user in ("ann", "scanner2", "marked"):
         root.drop(slide, user=user)
@@ -31,17 +31,15 @@ def test_each_user_has_his_own_times_and_marker(root: Root, tmp_path: Path) -> N
     wanted = {("ann", "incomplete"), ("scanner2", "settling"), ("marked", "done_marker")}
     root.wait(lambda: {(one["user"], one["why"]) for one in root.waiting()} == wanted)
     # Names are compared casefolded, and the marker may go as well.
-    root.configure(more="[inbox.users.SCANNER2]\nquiet_s = 0.5\n")
-    assert root.process
-    root.process.send_signal(signal.SIGHUP)
+    root.configure(listen=listen, more="[inbox.users.SCANNER2]\nquiet_s = 0.5\n")
+    root.reload()
     (root.path / "inbox" / "scanner2" / "a.png").touch()
     root.wait(lambda: len(root.manifests()) == 4)
-    root.configure(more=marked)
-    root.process.send_signal(signal.SIGHUP)
-    root.wait(lambda: root.log.read_text().count('"reloaded"') == 2)
+    root.configure(listen=listen, more=marked)
+    root.reload()
     late = root.drop(slide, "late.png", user="marked")
     root.wait(lambda: "done_marker" in {one["why"] for one in root.waiting()})
-    time.sleep(1)
+    root.two_more_scans()
     assert late.exists()
     late.with_name("late.png.done").touch()
     root.wait(lambda: len(root.manifests()) == 5)

@@ -32,8 +32,7 @@ def deployed(root: Root, *names: str) -> bool:
 def test_a_queue_that_overflows_makes_a_scan(root: Root, tmp_path: Path) -> None:
     """More events than the kernel keeps: what came after them is found at once, and counted."""
     port = free_port()
-    root.configure(listen=f"127.0.0.1:{port}")
-    root.config.write_text(root.config.read_text().replace("rescan_s = 1.0", "rescan_s = 600"))
+    root.configure(listen=f"127.0.0.1:{port}", inbox={"rescan_s": 600})
     slide = builders.aperio_svs(tmp_path / "a.svs")
     for user in ("ann", "bob"):
         (root.path / "inbox" / user).mkdir()
@@ -85,8 +84,7 @@ def test_watches_that_run_out(root: Root, tmp_path: Path, watches: int, reason: 
 def test_an_observer_that_dies_is_replaced(root: Root, tmp_path: Path) -> None:
     """Its read of the kernel's queue fails: another one watches within a moment."""
     port = free_port()
-    root.configure(listen=f"127.0.0.1:{port}")
-    root.config.write_text(root.config.read_text().replace("rescan_s = 1.0", "rescan_s = 600"))
+    root.configure(listen=f"127.0.0.1:{port}", inbox={"rescan_s": 600})
     slide = builders.aperio_svs(tmp_path / "a.svs")
     (root.path / "inbox" / "ann").mkdir()
     root.start()
@@ -115,8 +113,7 @@ def test_an_observer_that_dies_is_replaced(root: Root, tmp_path: Path) -> None:
 
 def test_a_tree_that_is_moved_in_is_found_whole(root: Root, tmp_path: Path) -> None:
     """A rename into the inbox gives one event, no matter what lies below."""
-    root.configure(inbox="folder_quiet_s = 0.5")
-    root.config.write_text(root.config.read_text().replace("rescan_s = 1.0", "rescan_s = 600"))
+    root.configure(inbox={"folder_quiet_s": 0.5, "rescan_s": 600})
     (root.path / "inbox" / "ann").mkdir()
     # On the same filesystem, so that it is a rename.
     aside = root.path.parent / "aside"
@@ -145,7 +142,7 @@ def test_an_inbox_that_is_mounted_over(root: Root, tmp_path: Path) -> None:
     try:
         root.drop(slide, "elsewhere.svs")
         root.wait(lambda: [one for one in root.waiting() if one["why"] == "other_filesystem"])
-        time.sleep(1)
+        root.two_more_scans()
         assert root.manifests() == {}
         assert (inbox / "elsewhere.svs").exists()
     finally:
@@ -169,7 +166,7 @@ def test_an_inbox_that_is_mounted_over(root: Root, tmp_path: Path) -> None:
 @needs("strace")
 def test_a_reader_that_hangs_is_found_and_replaced(root: Root, tmp_path: Path) -> None:
     """Its thread is alive and reads for ever: nothing comes through, so there is a new one."""
-    root.config.write_text(root.config.read_text().replace("rescan_s = 1.0", "rescan_s = 600"))
+    root.configure(inbox={"rescan_s": 600})
     slide = builders.aperio_svs(tmp_path / "a.svs")
     (root.path / "inbox" / "ann").mkdir()
     root.start()

@@ -149,6 +149,7 @@ def test_show_names_the_duplicate_from_both_sides(filled: Root) -> None:
 
 @pytest.mark.parametrize("width", [50, 80, 140])
 def test_list_and_watch_fit_the_terminal(filled: Root, width: int) -> None:
+    """No line is wider than it, and the names are still there."""
     for words in (("list",), ("watch", "--once")):
         lines = on_a_terminal(filled, width, *words)
         assert max(map(cells, lines)) <= width, words
@@ -157,7 +158,7 @@ def test_list_and_watch_fit_the_terminal(filled: Root, width: int) -> None:
 
 def test_watch_sees_what_is_being_received(root: Root, tmp_path: Path) -> None:
     """Its size, how fast it grows, and when it will be taken in; beside a real daemon."""
-    root.config.write_text(root.config.read_text().replace("quiet_s = 0.3", "quiet_s = 30"))
+    root.configure(inbox={"quiet_s": 30})
     data = builders.aperio_svs(tmp_path / "a.svs").read_bytes()
     (root.path / "inbox" / "ann").mkdir()
     root.start()

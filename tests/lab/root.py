@@ -22,12 +22,15 @@ from cytowatch.admin import invariants
 from cytowatch.record import manifest
 from cytowatch.record.status import STAGE_STATUSES
 from cytowatch.tree.spool import Spool
-from tests.lab.told import json_lines
+from tests.lab.told import json_lines, metric
 
-__all__ = ["STAGES", "Root", "command", "root"]
+__all__ = ["HANGS_S", "STAGES", "Root", "command", "root"]
 
 #: The environment of a daemon whose stages misbehave as the names of the files tell them to.
 STAGES: Mapping[str, str] = MappingProxyType({"CYTOWATCH_TEST_STAGES": "tests.lab.stages"})
+
+#: So long is waited for what comes within moments: it ends what hangs, and no busy machine is that slow.
+HANGS_S = 300.0
 
 #: What every daemon of a test is given: it settles fast, looks often, keeps no room free and opens no port.
 _SETTINGS: Mapping[str, Mapping[str, Any]] = {
@@ -58,31 +61,41 @@ class Root:
         self.environment: dict[str, str] = {}
         #: A command that starts the daemon's own, such as `unshare`.
         self.prefix: list[str] = []
+        self._tables: dict[str, Any] = {}
         self.configure()
 
-    def configure(
-        self, *, more: str = "", listen: str = "", **tables: str | Mapping[str, Any]
-    ) -> None:
+    def configure(self, *, more: str = "", **tables: str | Mapping[str, Any]) -> None:
         """Write the configuration again: what every daemon of a test is given, and on top of it `tables`.
 
-        A table is a mapping, or its lines as they would stand in the file; ``None`` takes a key out. `more` is
-        tables as they stand in the file, `listen` the address of the metrics.
+        Parameters
+        ----------
+        more
+            Tables as they stand in a file.
+        tables
+            By name a mapping, or the lines as they stand in a file; a key that is None is taken out. `listen` is
+            the address of the metrics.
         """
-        said: dict[str, Any] = {key: dict(value) for key, value in _SETTINGS.items()}
-        said["metrics"]["listen"] = listen
-        for table, own in (*tomllib.loads(more).items(), *tables.items()):
-            keys = tomllib.loads(own) if isinstance(own, str) else own
-            if isinstance(keys, Mapping):
-                said[table] = {**said.get(table, {}), **keys}
-            else:
-                said[table] = keys
+        self._tables = {table: dict(keys) for table, keys in _SETTINGS.items()}
+        self.configure_also(more=more, **tables)
+
+    def configure_also(
+        self, *, more: str = "", listen: str | None = None, **tables: str | Mapping[str, Any]
+    ) -> None:
+        """Write the configuration as it was last told, and on top of it `tables`."""
+        if listen is not None:
+            self._tables["metrics"]["listen"] = listen
+        for table, said in (*tomllib.loads(more).items(), *tables.items()):
+            keys = tomllib.loads(said) if isinstance(said, str) else said
+            is_table = isinstance(keys, Mapping)
+            self._tables[table] = {**self._tables.get(table, {}), **keys} if is_table else keys
         lines: list[str] = []
-        for table, keys in said.items():
-            if not isinstance(keys, Mapping):
+        for table, keys in self._tables.items():
+            if isinstance(keys, Mapping):
+                given = [f"{key} = {_toml(one)}" for key, one in keys.items() if one is not None]
+                lines += [f"[{table}]", *given]
+            else:
+                # A list of tables; on one line it belongs before all tables.
                 lines.insert(0, f"{table} = {_toml(keys)}")
-                continue
-            lines.append(f"[{table}]")
-            lines += [f"{key} = {_toml(value)}" for key, value in keys.items() if value is not None]
         self.config.write_text("\n".join(lines) + "\n")
 
     def reload(self) -> None:
@@ -122,7 +135,7 @@ class Root:
         if not words:
             self.wait(lambda: self.log.read_text().count('"ready"') > before)
 
-    def run_until_idle(self, timeout_s: float = 120) -> int:
+    def run_until_idle(self, timeout_s: float = HANGS_S) -> int:
         self.start("--until-idle")
         assert self.process
         return self.process.wait(timeout_s)
@@ -130,19 +143,20 @@ class Root:
     def kill(self) -> None:
         assert self.process
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(HANGS_S)
 
     def stop(self) -> int:
         assert self.process
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(20)
+        return self.process.wait(HANGS_S)
 
     def end(self) -> None:
         """Kill the daemon if it runs: a test that failed left it so."""
         if self.process and self.process.poll() is None:
             self.kill()
 
-    def wait(self, true: Callable[[], Any], timeout_s: float = 60) -> Any:
+    def wait(self, true: Callable[[], Any], timeout_s: float = HANGS_S) -> Any:
+        """What `true` gives as soon as it is true; a daemon that has ended is a failure at once."""
         end = time.monotonic() + timeout_s
         while not (answer := true()):
             if self.process and self.process.poll() is not None:
@@ -151,6 +165,18 @@ class Root:
                 pytest.fail(f"it did not come about: {self.log.read_text()[-3000:]}")
             time.sleep(0.02)
         return answer
+
+    def two_more_scans(self) -> None:
+        """Wait until all inboxes were looked at twice: the second look began after this was asked.
+
+        It proves a negative where a sleep would only guess at it. The metrics must be served.
+        """
+        port = int(self._tables["metrics"]["listen"].rpartition(":")[2])
+        for _ in range(2):
+            before = metric(port, "cytowatch_last_scan_timestamp_seconds")
+            self.wait(
+                lambda last=before: metric(port, "cytowatch_last_scan_timestamp_seconds") > last
+            )
 
     def drop(self, source: Path, name: str | None = None, user: str = "ann") -> Path:
         inbox = self.path / "inbox" / user
@@ -229,9 +255,9 @@ class Root:
         assert list(invariants.broken(Spool.open(self.path), at_rest=True)) == []
         assert list(self.path.glob("st*/*/*/worker")) == []
 
-    def check_hashes(self) -> None:
+    def check_hashes(self, documents: Mapping[str, dict[str, Any]] | None = None) -> None:
         """Every file that a manifest names is there and has the hash that it names."""
-        for document in self.manifests().values():
+        for document in (documents or self.manifests()).values():
             for row in document["files"]:
                 data = (document["_path"] / row["path"]).read_bytes()
                 assert len(data) == row["size_bytes"]

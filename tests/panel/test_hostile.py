@@ -6,13 +6,12 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.lab.panel import Served, check_html
-from tests.lab.root import Root
+from tests.lab.root import HANGS_S, Root
 
 _TRAVERSALS = (
     "..", "../..", "../../etc/passwd", "..%2f..%2fetc%2fpasswd", "%2e%2e%2f%2e%2e", "....//", "/etc/passwd",
@@ -137,8 +136,11 @@ def test_methods_bodies_and_heads_beyond_measure(panel: Served, ids: dict[str, s
     with socket.create_connection(("127.0.0.1", panel.port)) as raw:
         raw.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 200_000)
         raw.settimeout(5)
-        with suppress(ConnectionResetError):
-            assert raw.recv(100) == b""
+        try:
+            answer = raw.recv(100)
+        except ConnectionResetError:
+            answer = b""
+        assert answer == b""
 
 
 def test_slow_clients_hold_up_nobody(panel: Served) -> None:
@@ -182,10 +184,11 @@ def test_a_thousand_connections_leave_it_serving(panel: Served) -> None:
         except OSError:
             break
     assert len(held) > 500
-    time.sleep(0.5)
     assert panel.descriptors() < before + 600
     for one in held:
         one.close()
-    time.sleep(1)
+    end = time.monotonic() + HANGS_S
+    while panel.descriptors() >= before + 60:
+        assert time.monotonic() < end, "its descriptors do not come back"
+        time.sleep(0.05)
     assert panel.ask("/").code == 200
-    assert panel.descriptors() < before + 60
