@@ -14,10 +14,11 @@ from cytowatch.durable import trees
 # What the lab asserts is said as well as what a test asserts.
 pytest.register_assert_rewrite("tests.lab")
 
+from tests.lab.pictures import pictures, treating  # noqa: E402
 from tests.lab.root import root  # noqa: E402
 from tests.needs import CI  # noqa: E402
 
-__all__ = ["root"]
+__all__ = ["pictures", "root", "treating"]
 
 # On a busy machine the same example takes ten times as long, and no test of our own is about time.
 settings.register_profile("cytowatch", deadline=None, suppress_health_check=[HealthCheck.too_slow])

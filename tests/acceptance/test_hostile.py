@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 from tests import builders
+from tests.lab.pictures import Pictures
 from tests.lab.root import Root, command
 from tests.lab.told import free_port, json_lines
 
@@ -199,7 +200,7 @@ def test_every_name_is_ingested_and_does_nothing(root: Root, tmp_path: Path) -> 
     assert json_lines(root.log)
 
 
-def test_what_comes_out_of_an_archive_has_our_own_modes(root: Root, tmp_path: Path) -> None:
+def test_what_comes_out_of_an_archive_has_our_own_modes(pictures: Pictures, tmp_path: Path) -> None:
     """No matter what the archive says: no setuid, no execute, nobody else may read; zip and tar alike."""
     png = builders.png(tmp_path / "a.png").read_bytes()
     with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
@@ -210,10 +211,10 @@ def test_what_comes_out_of_an_archive_has_our_own_modes(root: Root, tmp_path: Pa
         member = tarfile.TarInfo("two.png")
         member.size, member.mode, member.uid, member.gid = len(png), 0o6777, 0, 0
         packed.addfile(member, io.BytesIO(png))
-    root.drop(tmp_path / "z.zip")
-    root.drop(tmp_path / "t.tar")
-    assert root.run_until_idle() == 0
-    found = root.by_name()
+    pictures.drop(tmp_path / "z.zip")
+    pictures.drop(tmp_path / "t.tar")
+    assert pictures.treated() == 0
+    found = pictures.by_name()
     assert {found[name]["status"] for name in ("one.png", "two.png")} == {"CONVERTED"}
     for name in ("one.png", "two.png", "z.zip", "t.tar"):
         for path in found[name]["_path"].rglob("*"):

@@ -17,6 +17,7 @@ from PIL import Image
 
 from tests import builders
 from tests.builders import others, vendors
+from tests.lab.pictures import Pictures
 from tests.lab.root import Root
 
 FOLDER = "folder_quiet_s = 0.8\nincomplete_after_s = 2.0"
@@ -46,15 +47,15 @@ def packed(folder: Path, target: Path, *, under: str = "", junk: bool = False) -
 
 
 @pytest.mark.parametrize("ending", ["zip", "tar", "tar.gz"])
-def test_one_set_in_an_archive(root: Root, tmp_path: Path, ending: str) -> None:
+def test_one_set_in_an_archive(pictures: Pictures, tmp_path: Path, ending: str) -> None:
     """In its natural layout, in a wrapping folder, and with what a Mac leaves: one slide each."""
     vendors.mirax_mrxs(tmp_path / "m")
     plain = packed(tmp_path / "m", tmp_path / f"plain.{ending}")
     wrapped = packed(tmp_path / "m", tmp_path / f"wrapped.{ending}", under="case 7/", junk=True)
-    root.drop(plain)
-    root.drop(wrapped)
-    assert root.run_until_idle() == 0, root.log.read_text()[-3000:]
-    found = root.manifests().values()
+    pictures.drop(plain)
+    pictures.drop(wrapped)
+    assert pictures.treated() == 0, pictures.said()
+    found = pictures.manifests().values()
     slides = [one for one in found if one["format"]["id"] == "mirax-mrxs"]
     assert len(found) == 4
     assert [one["status"] for one in slides] == ["DEPLOYED"] * 2
@@ -64,11 +65,10 @@ def test_one_set_in_an_archive(root: Root, tmp_path: Path, ending: str) -> None:
             "source/CMU-1.mrxs", "source/CMU-1/Data0000.dat", "source/CMU-1/Data0001.dat",
             "source/CMU-1/Index.dat", "source/CMU-1/Slidedat.ini",
         ]  # fmt: skip
-    root.check_hashes()
-    root.assert_clean()
+    pictures.check_hashes()
 
 
-def test_a_batch_of_everything(root: Root, tmp_path: Path) -> None:
+def test_a_batch_of_everything(pictures: Pictures, tmp_path: Path) -> None:
     """Images and sets, nested folders, sidecars, a zip in a zip, junk and a damaged member."""
     batch = tmp_path / "batch"
     vendors.mirax_mrxs(batch / "one")
@@ -84,9 +84,9 @@ def test_a_batch_of_everything(root: Root, tmp_path: Path) -> None:
     inner.mkdir()
     shutil.copy(tmp_path / "x.jpg", inner / "name(1,2).jpg")
     packed(inner, batch / "inner.zip")
-    root.drop(packed(batch, tmp_path / "batch.zip"))
-    assert root.run_until_idle() == 1, root.log.read_text()[-3000:]
-    found = root.by_name()
+    pictures.drop(packed(batch, tmp_path / "batch.zip"))
+    assert pictures.treated() == 1, pictures.said()
+    found = pictures.by_name()
     top = found["batch.zip"]
     assert top["status"] == "EXTRACTED"
     told = {
@@ -112,17 +112,16 @@ def test_a_batch_of_everything(root: Root, tmp_path: Path) -> None:
     assert skipped["name"] == "letter.txt"
     assert skipped["reason"].startswith("not_an_image: a text file")
     assert len(top["children"]) == 6
-    root.check_hashes()
-    root.assert_clean()
+    pictures.check_hashes()
 
 
-def test_an_archive_without_an_image(root: Root, tmp_path: Path) -> None:
+def test_an_archive_without_an_image(pictures: Pictures, tmp_path: Path) -> None:
     """It is an error of the archive, which says what was found instead."""
     (tmp_path / "t").mkdir()
     (tmp_path / "t" / "a.txt").write_text("nothing")
-    root.drop(packed(tmp_path / "t", tmp_path / "t.tar.gz"))
-    assert root.run_until_idle() == 1
-    [document] = root.manifests().values()
+    pictures.drop(packed(tmp_path / "t", tmp_path / "t.tar.gz"))
+    assert pictures.treated() == 1
+    [document] = pictures.manifests().values()
     assert (document["status"], document["error"]["reason"]) == ("ERROR_EXTRACTION", "no_image")
     assert "a.txt" in document["error"]["detail"]
 
@@ -265,7 +264,8 @@ def test_a_scanner_at_work_is_waited_for(root: Root, tmp_path: Path) -> None:
 
 def test_a_folder_that_comes_piece_by_piece(root: Root, tmp_path: Path) -> None:
     """Its images are claimed one by one, as children; it ends when nothing more comes."""
-    root.configure(inbox=FOLDER)
+    # It stays open until this test says otherwise.
+    root.configure(inbox={"folder_quiet_s": 600, "incomplete_after_s": 2.0})
     case = root.path / "inbox" / "ann" / "case 12"
     (case / "more").mkdir(parents=True)
     root.start()
@@ -277,6 +277,10 @@ def test_a_folder_that_comes_piece_by_piece(root: Root, tmp_path: Path) -> None:
     shutil.copyfile(builders.jpeg(tmp_path / "b.jpg"), case / "more" / "b.jpg")
     vendors.mirax_mrxs(case / "more", "M")
     (case / "notes.txt").write_text("for whom it may concern")
+    root.wait(lambda: root.by_name().get("b.jpg", {}).get("status") == "CONVERTED")
+    root.wait(lambda: root.by_name().get("M.mrxs", {}).get("status") == "DEPLOYED")
+    root.configure(inbox=FOLDER)
+    root.reload()
     root.wait(lambda: root.by_name().get("case 12", {}).get("status") == "EXTRACTED")
     found = root.by_name()
     parent = found["case 12"]
@@ -366,42 +370,42 @@ def test_a_folder_waits_for_the_markers_of_its_images(root: Root, tmp_path: Path
     root.assert_clean()
 
 
-def test_the_same_name_twice_is_two(root: Root, tmp_path: Path) -> None:
+def test_the_same_name_twice_is_two(pictures: Pictures, tmp_path: Path) -> None:
     """Nothing is replaced."""
     made = builders.aperio_svs(tmp_path / "a.svs")
     for _ in range(2):
-        root.drop(made)
-        assert root.run_until_idle() == 0
-    assert [one["name"] for one in root.manifests().values()] == ["a.svs", "a.svs"]
+        pictures.drop(made)
+        assert pictures.treated() == 0
+    assert [one["name"] for one in pictures.manifests().values()] == ["a.svs", "a.svs"]
 
 
-def test_odd_names_of_sets(root: Root, tmp_path: Path) -> None:
+def test_odd_names_of_sets(pictures: Pictures, tmp_path: Path) -> None:
     """Head and folder get another name together; what an index names keeps its own."""
-    inbox = root.path / "inbox" / "ann"
+    inbox = pictures.inbox
     vendors.mirax_mrxs(inbox, "Fälle [page=3]")
     vendors.vms(inbox, "Größe %s")
-    assert root.run_until_idle() == 0, root.log.read_text()[-2000:]
-    found = root.by_name()
+    assert pictures.treated() == 0, pictures.said()
+    found = pictures.by_name()
     assert found["Fälle [page=3].mrxs"]["status"] == "DEPLOYED"
     assert found["Größe %s.vms"]["status"] == "DEPLOYED"
     assert found["Fälle [page=3].mrxs"]["images"][0]["file"] == "source/Falle-page-3.mrxs"
-    root.check_hashes()
+    pictures.check_hashes()
 
 
-def test_references_that_lead_out_are_refused(root: Root, tmp_path: Path) -> None:
+def test_references_that_lead_out_are_refused(pictures: Pictures, tmp_path: Path) -> None:
     """Before a decoder sees them."""
-    inbox = root.path / "inbox" / "ann"
+    inbox = pictures.inbox
     head = vendors.vms(inbox, "V")
     head.write_text(head.read_text().replace("V_macro.jpg", "../../../etc/passwd"))
     (inbox / "V_macro.jpg").unlink()
     vendors.mirax_mrxs(inbox, "M")
     ini = inbox / "M" / "Slidedat.ini"
     ini.write_text(ini.read_text().replace("Data0001.dat", "/etc/passwd"))
-    assert root.run_until_idle() == 1
-    for document in root.manifests().values():
+    assert pictures.treated() == 1
+    for document in pictures.manifests().values():
         assert document["error"]["reason"] == "unsafe_reference", document["error"]
         assert "passwd" in document["error"]["detail"]
-    assert len(root.manifests()) == 2
+    assert len(pictures.manifests()) == 2
 
 
 def test_a_link_that_a_folder_was_swapped_for(root: Root, tmp_path: Path) -> None:
@@ -434,12 +438,12 @@ def test_every_order_of_a_small_set(root: Root, tmp_path: Path) -> None:
     root.assert_clean()
 
 
-def test_scenes_of_a_czi(root: Root, tmp_path: Path) -> None:
+def test_scenes_of_a_czi(pictures: Pictures, tmp_path: Path) -> None:
     """Each is a pyramid of its own; 16 bits stay 16 bits; label and mpp are kept."""
-    root.drop(others.czi(tmp_path / "two.czi", scenes=2))
-    root.drop(others.czi(tmp_path / "grey.czi", channels=2, dtype=np.uint16))
-    assert root.run_until_idle() == 0, root.log.read_text()[-2000:]
-    found = root.by_name()
+    pictures.drop(others.czi(tmp_path / "two.czi", scenes=2))
+    pictures.drop(others.czi(tmp_path / "grey.czi", channels=2, dtype=np.uint16))
+    assert pictures.treated() == 0, pictures.said()
+    found = pictures.by_name()
     images = found["two.czi"]["images"]
     assert [(one["scene"], one["width"], one["height"]) for one in images] == [
         (0, 700, 500),
@@ -450,17 +454,17 @@ def test_scenes_of_a_czi(root: Root, tmp_path: Path) -> None:
     [grey] = found["grey.czi"]["images"]
     assert (grey["bits_per_sample"], grey["samples_per_pixel"], grey["mpp_x"]) == (16, 1, 0.5)
     assert any("2 channels" in one for one in found["grey.czi"]["warnings"])
-    root.check_hashes()
+    pictures.check_hashes()
 
 
-def test_label_and_macro_of_a_czi(root: Root, tmp_path: Path) -> None:
+def test_label_and_macro_of_a_czi(pictures: Pictures, tmp_path: Path) -> None:
     """They are kept as files, in their own colours."""
     made = others.czi(tmp_path / "slide.czi")
     label = others.czi(tmp_path / "label.czi", width=120, height=80)
     macro = others.czi(tmp_path / "macro.czi", width=200, height=90)
-    root.drop(others.attach(made, Label=label, SlidePreview=macro))
-    assert root.run_until_idle() == 0, root.log.read_text()[-2000:]
-    [document] = root.manifests().values()
+    pictures.drop(others.attach(made, Label=label, SlidePreview=macro))
+    assert pictures.treated() == 0, pictures.said()
+    [document] = pictures.manifests().values()
     assert document["images"][0]["associated"] == ["label", "macro"]
     rows = {row["role"]: row["path"] for row in document["files"]}
     shown = np.asarray(Image.open(document["_path"] / rows["label"]))
@@ -468,23 +472,21 @@ def test_label_and_macro_of_a_czi(root: Root, tmp_path: Path) -> None:
     with Image.open(document["_path"] / rows["macro"]) as picture:
         assert picture.size == (200, 90)
     assert document["format"]["openslide_vendor"] is None
-    root.check_hashes()
-    root.assert_clean()
+    pictures.check_hashes()
 
 
-def test_thousands_of_members(root: Root, tmp_path: Path) -> None:
+def test_thousands_of_members(pictures: Pictures, tmp_path: Path) -> None:
     """Unpacked once; what was skipped is named up to a hundred, and counted."""
     with zipfile.ZipFile(tmp_path / "many.zip", "w") as archive:
         for number in range(3000):
             archive.writestr(f"notes/{number}.txt", "nothing to see")
         archive.write(builders.jpeg(tmp_path / "x.jpg"), "deep/er/x.jpg")
-    root.drop(tmp_path / "many.zip")
-    assert root.run_until_idle() == 0
-    top = root.by_name()["many.zip"]
+    pictures.drop(tmp_path / "many.zip")
+    assert pictures.treated() == 0
+    top = pictures.by_name()["many.zip"]
     assert len(top["children"]) == 1
     assert len(top["skipped"]) == 101
     assert top["skipped"][-1]["count"] == 2900
-    root.assert_clean()
 
 
 @pytest.mark.parametrize("where", ["loose", "folder", "zip"])

@@ -19,6 +19,7 @@ import pyvips
 import tifffile
 
 from tests import builders
+from tests.lab.pictures import Pictures
 from tests.lab.root import Root
 from tests.lab.told import json_lines
 
@@ -28,14 +29,14 @@ def page(address: str) -> str:
         return answer.read().decode()
 
 
-def test_a_native_slide_is_renamed_and_never_copied(root: Root, tmp_path: Path) -> None:
+def test_a_native_slide_is_renamed_and_never_copied(pictures: Pictures, tmp_path: Path) -> None:
     """The inode in storage is the inode that was dropped, under a wrong name as well."""
     slide = builders.aperio_svs(tmp_path / "CMU-1.svs")
     inodes = {}
     for name in ("CMU-1.svs", "wrong.jpg", "no extension"):
-        inodes[name] = os.stat(root.drop(slide, name)).st_ino
-    assert root.run_until_idle() == 0
-    found = root.by_name()
+        inodes[name] = os.stat(pictures.drop(slide, name)).st_ino
+    assert pictures.treated() == 0
+    found = pictures.by_name()
     for name, inode in inodes.items():
         document = found[name]
         assert document["status"] == "DEPLOYED"
@@ -44,17 +45,16 @@ def test_a_native_slide_is_renamed_and_never_copied(root: Root, tmp_path: Path) 
         assert source["path"].endswith(".svs")
         assert os.stat(document["_path"] / source["path"]).st_ino == inode
         assert (document["_path"] / "derived" / "thumbnail.jpg").is_file()
-    root.check_hashes()
-    root.assert_clean()
+    pictures.check_hashes()
 
 
-def test_a_flat_image_becomes_a_pyramid_beside_it(root: Root, tmp_path: Path) -> None:
+def test_a_flat_image_becomes_a_pyramid_beside_it(pictures: Pictures, tmp_path: Path) -> None:
     """CONVERTED, with a DEPLOYED pyramid that OpenSlide opens, and the original beside it."""
     original = builders.planar_tiff(tmp_path / "flat.tif", width=1500, height=1100)
     before = original.read_bytes()
-    root.drop(original)
-    assert root.run_until_idle() == 0
-    document = root.by_name()["flat.tif"]
+    pictures.drop(original)
+    assert pictures.treated() == 0
+    document = pictures.by_name()["flat.tif"]
     assert document["status"] == "CONVERTED"
     rows = {row["role"]: row for row in document["files"]}
     assert rows["pyramid"]["status"] == "DEPLOYED"
@@ -69,28 +69,26 @@ def test_a_flat_image_becomes_a_pyramid_beside_it(root: Root, tmp_path: Path) ->
         "DEPLOYING",
         "CONVERTED",
     ]
-    root.check_hashes()
-    root.assert_clean()
+    pictures.check_hashes()
 
 
-def test_every_member_of_a_zip_becomes_an_uploaded_file(root: Root, tmp_path: Path) -> None:
+def test_every_member_of_a_zip_becomes_an_uploaded_file(pictures: Pictures, tmp_path: Path) -> None:
     """The zip ends EXTRACTED, its members where each of them belongs, with their parent named."""
     made = tmp_path / "batch.zip"
     with zipfile.ZipFile(made, "w") as archive:
         archive.write(builders.aperio_svs(tmp_path / "a.svs"), "case/a.svs")
         archive.write(builders.jpeg(tmp_path / "b.jpg"), "b.jpg")
         archive.writestr("notes.txt", "nothing to see")
-    root.drop(made)
-    assert root.run_until_idle() == 0
-    found = root.by_name()
+    pictures.drop(made)
+    assert pictures.treated() == 0
+    found = pictures.by_name()
     parent = found["batch.zip"]
     assert (parent["status"], parent["format"]["id"]) == ("EXTRACTED", "zip")
     assert sorted(parent["children"]) == sorted(found[name]["id"] for name in ("a.svs", "b.jpg"))
     assert {found["a.svs"]["parent_id"], found["b.jpg"]["root_id"]} == {parent["id"]}
     assert (found["a.svs"]["status"], found["b.jpg"]["status"]) == ("DEPLOYED", "CONVERTED")
     assert [entry["name"] for entry in parent["skipped"]] == ["notes.txt"]
-    root.check_hashes()
-    root.assert_clean()
+    pictures.check_hashes()
 
 
 @pytest.mark.parametrize(
@@ -218,8 +216,7 @@ def test_a_user_who_comes_later_and_an_inbox_that_is_replaced(
 
 def test_a_full_reserve_holds_everything_back_and_says_so(root: Root, tmp_path: Path) -> None:
     """Below `reserve_bytes` nothing new is claimed; /healthz says why."""
-    text = root.config.read_text().replace("reserve_bytes = 0", f"reserve_bytes = {1 << 60}")
-    root.config.write_text(text.replace('listen = ""', 'listen = "127.0.0.1:0"'))
+    root.configure(listen="127.0.0.1:0", storage={"reserve_bytes": 1 << 60})
     root.drop(builders.jpeg(tmp_path / "a.jpg"))
     root.start()
     address = next(line["address"] for line in json_lines(root.log) if line["event"] == "listening")
@@ -239,10 +236,7 @@ def test_a_full_reserve_holds_everything_back_and_says_so(root: Root, tmp_path: 
 
 def test_what_is_deployed_can_be_read_by_the_configured_group(root: Root, tmp_path: Path) -> None:
     """Its files and folders belong to the group, with the configured modes and no others."""
-    text = root.config.read_text().replace(
-        "reserve_bytes = 0", 'reserve_bytes = 0\ngroup = "daemon"\nfile_mode = "0440"'
-    )
-    root.config.write_text(text.replace("[inbox]", "[inbox]\nfolder_quiet_s = 0.2"))
+    root.configure(inbox={"folder_quiet_s": 0.2}, storage={"group": "daemon", "file_mode": "0440"})
     with zipfile.ZipFile(tmp_path / "c.zip", "w") as archive:
         archive.write(builders.png(tmp_path / "d.png", width=300), "d.png")
         archive.write(builders.aperio_svs(tmp_path / "e.svs", width=900), "e.svs")
@@ -337,15 +331,15 @@ def test_two_daemons_cannot_share_a_root(root: Root) -> None:
     assert root.stop() == 0
 
 
-def test_mpp_is_never_invented(root: Root, tmp_path: Path) -> None:
+def test_mpp_is_never_invented(pictures: Pictures, tmp_path: Path) -> None:
     """A camera's 72 dpi is not a pixel size: null in the manifest and absent from the pyramid."""
     pixels = (np.indices((300, 400)).sum(0) % 255).astype(np.uint8)
     pyvips.Image.new_from_array(pixels).copy(xres=72 / 25.4, yres=72 / 25.4).jpegsave(
         str(tmp_path / "camera.jpg")
     )
-    root.drop(tmp_path / "camera.jpg")
-    assert root.run_until_idle() == 0
-    document = root.by_name()["camera.jpg"]
+    pictures.drop(tmp_path / "camera.jpg")
+    assert pictures.treated() == 0
+    document = pictures.by_name()["camera.jpg"]
     assert document["images"][0]["mpp_x"] is None
     pyramid = next(row["path"] for row in document["files"] if row["role"] == "pyramid")
     with openslide.OpenSlide(document["_path"] / pyramid) as slide:
@@ -362,13 +356,10 @@ def test_sighup_takes_over_what_may_change(root: Root, tmp_path: Path) -> None:
     data = builders.aperio_svs(tmp_path / "a.svs").read_bytes()
     root.drop(builders.jpeg(tmp_path / "b.jpg"))
     root.wait(lambda: [one for one in root.manifests().values() if one["status"] == "CONVERTED"])
-    text = root.config.read_text()
-    root.config.write_text(text.replace("= 1000", '= "soon"'))
+    root.configure(inbox={"incomplete_after_s": "soon"})
     root.process.send_signal(signal.SIGHUP)
     root.wait(lambda: "reload_refused" in root.log.read_text())
-    root.config.write_text(
-        text.replace("= 1000", "= 0.5").replace("[engine]", "[engine]\nworkers = 7")
-    )
+    root.configure(inbox={"incomplete_after_s": 0.5}, engine={"workers": 7})
     root.process.send_signal(signal.SIGHUP)
     root.wait(lambda: '"reloaded"' in root.log.read_text())
     [line] = [one for one in json_lines(root.log) if one["event"] == "reloaded"]

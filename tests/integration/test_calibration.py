@@ -13,7 +13,7 @@ import tifffile
 
 from cytowatch.pyramid import resolution
 from tests.builders import picture
-from tests.lab.root import Root
+from tests.lab.pictures import Pictures
 
 PIXELS = picture(120, 90)
 UM = 0.2523
@@ -101,10 +101,9 @@ def test_each_writer_is_heeded(tmp_path: Path, name: str) -> None:
         assert (found.x, found.y) == pytest.approx(wanted, rel=1e-4)
 
 
-def test_it_reaches_manifest_and_pyramid(root: Root) -> None:
+def test_it_reaches_manifest_and_pyramid(pictures: Pictures) -> None:
     """By libvips, by tifffile and with 16 bits, and natively; nothing is made up where it says none."""
-    inbox = root.path / "inbox" / "ann"
-    inbox.mkdir()
+    inbox = pictures.inbox
     _imagej("um", UM)(inbox / "eight.tif")
     wide = {"unit": "micron", "axes": "YX"}
     tifffile.imwrite(inbox / "wide.tif", PIXELS[:, :, 1].astype(np.uint16) * 257, imagej=True, resolution=(1 / UM, 1 / UM), metadata=wide)  # fmt: skip
@@ -115,8 +114,8 @@ def test_it_reaches_manifest_and_pyramid(root: Root) -> None:
             part = np.ascontiguousarray(picture(512, 512)[::level, ::level])
             tiff.write(part, tile=(128, 128), photometric="rgb", subfiletype=level - 1, metadata=None, description=text, software="", **PLAIN)  # fmt: skip
     _imagej("pixel", 1.0)(inbox / "none.tif")
-    assert root.run_until_idle() == 0, root.log.read_text()[-3000:]
-    for name, document in root.by_name().items():
+    assert pictures.treated() == 0, pictures.said()
+    for name, document in pictures.by_name().items():
         [image] = document["images"]
         wanted = None if name == "none.tif" else pytest.approx(UM, rel=1e-4)
         assert image["mpp_x"] == wanted, name

@@ -29,6 +29,7 @@ from cytowatch.pyramid.readers.ome import open_ome
 from cytowatch.pyramid.virtual import VirtualTiff
 from tests.builders import picture
 from tests.builders.others import ome_jpeg as ome
+from tests.lab.pictures import Pictures
 from tests.lab.root import Root
 
 OME = (
@@ -136,13 +137,13 @@ SOURCES: dict[str, tuple[Callable[[Path], Path], int]] = {
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_tiles_are_copied(root: Root, tmp_path: Path, name: str) -> None:
+def test_tiles_are_copied(pictures: Pictures, tmp_path: Path, name: str) -> None:
     """The same bytes, the same pixels by three readers, and the levels below them made of the last."""
     make, levels = SOURCES[name]
     source = make(tmp_path / "slide.ome.tif")
-    root.drop(source)
-    assert root.run_until_idle() == 0, root.log.read_text()[-2000:]
-    [document] = root.manifests().values()
+    pictures.drop(source)
+    assert pictures.treated() == 0, pictures.said()
+    [document] = pictures.manifests().values()
     pyramid = document["_path"] / document["images"][0]["file"]
     with tifffile.TiffFile(source) as before, tifffile.TiffFile(pyramid) as after:
         wanted = before.series[0].levels
@@ -174,7 +175,6 @@ def test_tiles_are_copied(root: Root, tmp_path: Path, name: str) -> None:
     assert document["conversion"]["quality"] is None
     assert document["conversion"]["tile"] == 128
     assert document["images"][0]["mpp_x"] == pytest.approx(0.25)
-    root.assert_clean()
 
 
 def one_unlike(path: Path) -> Path:
@@ -249,7 +249,7 @@ def test_all_is_encoded_where_tiles_cannot_be_copied(
     root.assert_clean()
 
 
-def test_a_damaged_tile_is_no_pyramid(root: Root, tmp_path: Path) -> None:
+def test_a_damaged_tile_is_no_pyramid(pictures: Pictures, tmp_path: Path) -> None:
     """Of a level that need not be decoded for anything else: it is decoded all the same."""
     source = ome(tmp_path / "slide.ome.tif")
     with tifffile.TiffFile(source) as tiff:
@@ -260,9 +260,9 @@ def test_a_damaged_tile_is_no_pyramid(root: Root, tmp_path: Path) -> None:
     with source.open("r+b") as file:
         file.seek(at + tables + 5)
         file.write(b"\xff" * 16)
-    root.drop(source)
-    assert root.run_until_idle() == 1
-    [document] = root.manifests().values()
+    pictures.drop(source)
+    assert pictures.treated() == 1
+    [document] = pictures.manifests().values()
     assert document["error"]["reason"] == "damaged"
     assert source.read_bytes() == next((document["_path"] / "source").iterdir()).read_bytes()
 
@@ -272,26 +272,25 @@ def _cut(data: bytes) -> bytes:
     return data[: 2 * len(data) // 3] + b"\xff\xd9"
 
 
-def test_a_lower_level_that_viewers_refuse_is_made_anew(root: Root, tmp_path: Path) -> None:
+def test_a_lower_level_that_viewers_refuse_is_made_anew(pictures: Pictures, tmp_path: Path) -> None:
     """libjpeg itself only warns of it. What is above it is copied all the same; OpenSlide reads all."""
     source = rewritten(ome(tmp_path / "slide.ome.tif"), _cut, level=1, alone=5)
-    root.drop(source)
-    assert root.run_until_idle() == 0, root.log.read_text()[-2000:]
-    [document] = root.manifests().values()
+    pictures.drop(source)
+    assert pictures.treated() == 0, pictures.said()
+    [document] = pictures.manifests().values()
     [told] = [line for line in document["warnings"] if "own JPEG tiles" in line]
     assert "the first level is" in told
     with openslide.OpenSlide(document["_path"] / document["images"][0]["file"]) as slide:
         for number, size in enumerate(slide.level_dimensions):
             slide.read_region((0, 0), number, size)
-    root.assert_clean()
 
 
-def test_a_tile_that_ends_early_is_damage(root: Root, tmp_path: Path) -> None:
+def test_a_tile_that_ends_early_is_damage(pictures: Pictures, tmp_path: Path) -> None:
     """As it is in any other TIFF: what is lost is not shown as grey."""
     source = rewritten(ome(tmp_path / "slide.ome.tif"), _cut, alone=5)
-    root.drop(source)
-    assert root.run_until_idle() == 1
-    [document] = root.manifests().values()
+    pictures.drop(source)
+    assert pictures.treated() == 1
+    [document] = pictures.manifests().values()
     assert document["error"]["reason"] == "damaged"
     assert "premature end" in document["error"]["detail"]
 
@@ -310,7 +309,7 @@ def test_a_small_image_with_large_tiles(root: Root, tmp_path: Path, tile: int) -
         assert document["conversion"]["tile"] == 256
 
 
-def test_of_several_images_each_is_told(root: Root, tmp_path: Path) -> None:
+def test_of_several_images_each_is_told(pictures: Pictures, tmp_path: Path) -> None:
     """One is copied, the other is not: the manifest says which, and no quality that only holds for one."""
     pixels = picture(700, 500)
     options: dict[str, Any] = {"tile": (128, 128), "photometric": "ycbcr", "compression": "jpeg"}
@@ -318,9 +317,9 @@ def test_of_several_images_each_is_told(root: Root, tmp_path: Path) -> None:
         tiff.write(pixels, metadata={"axes": "YXS", "Name": "first"}, **options)
         plain = {"photometric": "rgb", "compression": "zlib", "tile": (128, 128)}
         tiff.write(pixels, metadata={"axes": "YXS", "Name": "second"}, **plain)
-    root.drop(tmp_path / "two.ome.tif")
-    assert root.run_until_idle() == 0, root.log.read_text()[-2000:]
-    [document] = root.manifests().values()
+    pictures.drop(tmp_path / "two.ome.tif")
+    assert pictures.treated() == 0, pictures.said()
+    [document] = pictures.manifests().values()
     [told] = [line for line in document["warnings"] if "own JPEG tiles" in line]
     assert told.startswith("the first level of first is")
     assert document["conversion"]["quality"] is None

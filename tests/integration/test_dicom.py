@@ -19,6 +19,7 @@ from cytowatch.pyramid.readers.dicom import is_ycbcr
 from tests.builders import bare_tiff, picture
 from tests.builders import jpeg as a_jpeg
 from tests.builders.dicom import dicom_wsi, frame, with_tiff
+from tests.lab.pictures import Pictures
 from tests.lab.root import Root
 
 PIXELS = picture(700, 500)
@@ -66,16 +67,13 @@ COLOURS = {
 
 
 @pytest.mark.parametrize("kind", COLOURS)
-def test_the_colours_are_those_of_the_frames(root: Root, kind: str) -> None:
+def test_the_colours_are_those_of_the_frames(pictures: Pictures, kind: str) -> None:
     """No matter what the header states: deployed natively where OpenSlide shows them, else as a pyramid."""
-    root.configure(inbox="folder_quiet_s = 1.0")
     encode, stated, native = COLOURS[kind]
     size = {"width": 700, "height": 500, "label": True}
-    dicom_wsi(
-        root.path / "inbox" / "ann" / "case", encode=encode, photometric=stated, pieces=2, **size
-    )
-    assert root.run_until_idle() == 0, root.log.read_text()[-3000:]
-    document = next(one for one in root.manifests().values() if one["format"]["id"] == "dicom")
+    dicom_wsi(pictures.inbox / "case", encode=encode, photometric=stated, pieces=2, **size)
+    assert pictures.treated() == 0, pictures.said()
+    document = next(one for one in pictures.manifests().values() if one["format"]["id"] == "dicom")
     assert document["status"] == ("DEPLOYED" if native else "CONVERTED")
     [image] = document["images"]
     assert (image["mpp_x"], image["objective_power"]) == (pytest.approx(0.5), 20)
@@ -85,17 +83,14 @@ def test_the_colours_are_those_of_the_frames(root: Root, kind: str) -> None:
     if not native:
         label = next(row["path"] for row in document["files"] if row["role"] == "label")
         assert _psnr(np.asarray(Image.open(document["_path"] / label)), picture(200, 100)) > 28
-    root.check_hashes()
+    pictures.check_hashes()
 
 
-def test_what_cannot_be_derived_has_a_warning(root: Root) -> None:
+def test_what_cannot_be_derived_has_a_warning(pictures: Pictures) -> None:
     """Frames that each say where they lie are left to OpenSlide, and the colours are reported."""
-    root.configure(inbox="folder_quiet_s = 1.0")
-    dicom_wsi(
-        root.path / "inbox" / "ann" / "case", encode=_subsampled, photometric="RGB", sparse=True
-    )
-    assert root.run_until_idle() == 0, root.log.read_text()[-3000:]
-    document = next(one for one in root.manifests().values() if one["format"]["id"] == "dicom")
+    dicom_wsi(pictures.inbox / "case", encode=_subsampled, photometric="RGB", sparse=True)
+    assert pictures.treated() == 0, pictures.said()
+    document = next(one for one in pictures.manifests().values() if one["format"]["id"] == "dicom")
     assert document["status"] == "DEPLOYED"
     assert document["warnings"] == [
         "its colours may be shown wrongly: its header states RGB of frames that are YCbCr"
@@ -154,42 +149,39 @@ def test_a_dicom_that_is_a_tiff_as_well_and_is_cut(tmp_path: Path) -> None:
             assert (missing(file.fileno(), len(data)) is not None) == lacks
 
 
-def test_tags_of_tiff_alone_do_not_make_dicom(root: Root) -> None:
+def test_tags_of_tiff_alone_do_not_make_dicom(pictures: Pictures) -> None:
     """The four letters at 128 are not enough: the class of the file must be that of whole slides."""
-    inbox = root.path / "inbox" / "ann"
-    inbox.mkdir()
+    inbox = pictures.inbox
     strip = bytearray(PIXELS[:20, :20, 0].tobytes())
     strip[120:124] = b"DICM"
     bare_tiff(inbox / "a.tif", bytes(strip), width=20, height=20, tag_258=(8,), tag_259=(1,), tag_262=(1,), tag_277=(1,))  # fmt: skip
-    assert root.run_until_idle() == 0
-    assert root.by_name()["a.tif"]["format"]["id"] == "planar-tiff"
+    assert pictures.treated() == 0
+    assert pictures.by_name()["a.tif"]["format"]["id"] == "planar-tiff"
 
 
-def test_a_level_that_is_there_twice(root: Root) -> None:
+def test_a_level_that_is_there_twice(pictures: Pictures) -> None:
     """The two files are named, and what to do; not two UIDs only."""
-    root.configure(inbox="folder_quiet_s = 1.0")
-    dicom_wsi(root.path / "inbox" / "ann" / "case", repeated=True)
-    assert root.run_until_idle() == 1
-    document = next(one for one in root.manifests().values() if one["error"])
+    dicom_wsi(pictures.inbox / "case", repeated=True)
+    assert pictures.treated() == 1
+    document = next(one for one in pictures.manifests().values() if one["error"])
     assert document["error"]["reason"] == "unreadable"
     assert document["error"]["detail"].startswith(
         "two of its files hold the same level of 512 x 512 pixels, level0.dcm and level0b.dcm: send"
     )
 
 
-def test_a_zip_behind_an_image(root: Root, tmp_path: Path) -> None:
+def test_a_zip_behind_an_image(pictures: Pictures, tmp_path: Path) -> None:
     """The image is taken, the zip stays in the original, and both are reported."""
-    inbox = root.path / "inbox" / "ann"
-    inbox.mkdir()
+    inbox = pictures.inbox
     (tmp_path / "packed").mkdir()
     (tmp_path / "packed" / "a.txt").write_text("hidden")
     archive = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "packed"))
     image = a_jpeg(tmp_path / "a.jpg").read_bytes()
     (inbox / "both.jpg").write_bytes(image + archive.read_bytes())
     (inbox / "one.jpg").write_bytes(image)
-    assert root.run_until_idle() == 0
+    assert pictures.treated() == 0
     said = "a zip archive is appended to it, which was not unpacked"
-    for name, document in root.by_name().items():
+    for name, document in pictures.by_name().items():
         assert document["status"] == "CONVERTED"
         assert (said in document["warnings"]) == (name == "both.jpg")
         assert np.asarray(Image.open(io.BytesIO(image))).shape == _shown(document).shape

@@ -20,7 +20,7 @@ from cytowatch.pyramid.readers import jp2_planes
 from cytowatch.pyramid.readers.jp2 import open_jp2
 from cytowatch.record.errors import ConversionError
 from tests.builders import others, picture
-from tests.lab.root import Root
+from tests.lab.pictures import Pictures
 from tests.needs import needs
 
 CONFIG = from_mapping({})
@@ -519,20 +519,19 @@ def test_one_component_with_a_profile_of_grey(tmp_path: Path, with_opacity: bool
     assert scene.icc_profile == profile
 
 
-def test_opacity_is_laid_over_white(root: Root) -> None:
+def test_opacity_is_laid_over_white(pictures: Pictures) -> None:
     """As of every other format: by Pillow's JP2, which says it, and by a bare codestream, which does not."""
-    inbox = root.path / "inbox" / "ann"
-    inbox.mkdir()
+    inbox = pictures.inbox
     colours = picture(300, 200)
     opacity = np.tile(np.linspace(0, 255, 300).astype(np.uint8), (200, 1))
     pixels = np.dstack([colours, opacity])
     Image.fromarray(pixels).save(inbox / "said.jp2")
     bare = imagecodecs.jpeg2k_encode(pixels, level=0, codecformat="j2k")
     (inbox / "bare.j2k").write_bytes(bare)
-    assert root.run_until_idle() == 0, root.log.read_text()[-2000:]
+    assert pictures.treated() == 0, pictures.said()
     share = opacity[:, :, np.newaxis] / 255
     wanted = colours * share + 255 * (1 - share)
-    for name, document in root.by_name().items():
+    for name, document in pictures.by_name().items():
         shown = tifffile.imread(document["_path"] / document["images"][0]["file"], key=0)
         assert np.abs(shown - wanted).mean() < 2, name
         assert "its transparency was laid over white" in document["warnings"]

@@ -19,6 +19,7 @@ import tifffile
 from cytowatch import formats
 from tests import builders
 from tests.builders import others, vendors
+from tests.lab.pictures import Pictures
 from tests.lab.root import Root
 
 VSI = Path(__file__).resolve().parents[2].parent / "shared/samples/vsi/vsi-ets-test-jpg2k"
@@ -101,87 +102,81 @@ def _check(document: dict, row: Row) -> None:
             assert far < row.far, (row.id, far)
 
 
-def test_single_files(root: Root, tmp_path: Path) -> None:
+def test_single_files(pictures: Pictures, tmp_path: Path) -> None:
     """Exactly one format claims each, no matter what it is called; levels, mpp and pixels are right."""
     for row in ROWS:
         made = row.make(tmp_path / f"made-{row.id}.czi")
         for name in _names(row):
-            root.drop(made, name)
-    assert root.run_until_idle() == 0, root.log.read_text()[-3000:]
-    found = root.by_name()
+            pictures.drop(made, name)
+    assert pictures.treated() == 0, pictures.said()
+    found = pictures.by_name()
     assert len(found) == 3 * len(ROWS)
     for row in ROWS:
         for name in _names(row):
             _check(found[name], row)
-    root.check_hashes()
-    root.assert_clean()
+    pictures.check_hashes()
 
 
-def test_sets(root: Root, tmp_path: Path) -> None:
+def test_sets(treating: Root, tmp_path: Path) -> None:
     """A set whose head has another extension, or none, is the same slide."""
     for row in SETS:
-        for user, ending in (("own", f".{row.extension}"), ("wrong", ".png"), ("none", "")):
-            folder = tmp_path / f"{row.id}-{user}"
+        for ending in (f".{row.extension}", ".png", ""):
+            folder = tmp_path / f"{row.id}-{ending}"
             head = row.make(folder)
             if row.id == "mirax-mrxs" and not ending:
                 # A file and a folder cannot have the same name, so this head has some extension.
                 ending = ".dat"  # noqa: PLW2901
             if ending != f".{row.extension}":
                 head.rename(head.with_name(head.stem + ending))
-            shutil.copytree(folder, root.path / "inbox" / user / "@p", dirs_exist_ok=True)
-            assert root.run_until_idle() == 0, root.log.read_text()[-3000:]
-    found = list(root.manifests().values())
-    assert len(found) == 3 * len(SETS)
-    for document in found:
-        [row] = [one for one in SETS if one.id == document["format"]["id"]]
-        _check(document, row)
-        assert document["sha256"] is None
-        assert document["projects"] == ["p"]
-    assert list(root.path.glob("inbox/*/@p/*")) == []
-    root.check_hashes()
-    root.assert_clean()
+            pictures = Pictures(treating)
+            shutil.copytree(folder, pictures.inbox / "@p")
+            assert pictures.treated() == 0, pictures.said()
+            [document] = pictures.manifests().values()
+            assert document["format"]["id"] == row.id
+            _check(document, row)
+            assert document["sha256"] is None
+            assert document["projects"] == ["p"]
+            assert list(pictures.inbox.glob("@p/*")) == []
+            pictures.check_hashes()
 
 
 @pytest.mark.skipif(not VSI.is_dir(), reason="the real VSI is beside the repository only")
-def test_cellsens(root: Root) -> None:
+def test_cellsens(treating: Root) -> None:
     """slideio reads it: 16 bits, the first of its channels and planes."""
-    for user, ending in (("own", ".vsi"), ("wrong", ".png"), ("none", "")):
-        inbox = root.path / "inbox" / user
-        shutil.copytree(VSI, inbox)
+    for ending in (".vsi", ".png", ""):
+        pictures = Pictures(treating)
+        inbox = pictures.inbox
+        shutil.copytree(VSI, inbox, dirs_exist_ok=True)
         for path in (inbox, *inbox.rglob("*")):
             path.chmod(0o755)
         (inbox / "vsi-ets-test-jpg2k.vsi").rename(inbox / f"vsi-ets-test-jpg2k{ending}")
-    assert root.run_until_idle() == 0, root.log.read_text()[-3000:]
-    found = list(root.manifests().values())
-    assert [one["format"]["id"] for one in found] == ["olympus-vsi"] * 3
-    for document in found:
+        assert pictures.treated() == 0, pictures.said()
+        [document] = pictures.manifests().values()
+        assert document["format"]["id"] == "olympus-vsi"
         [image] = document["images"]
         assert (image["width"], image["height"], image["bits_per_sample"]) == (1645, 1682, 16)
         assert image["mpp_x"] == pytest.approx(0.108333, rel=1e-4)
         assert image["objective_power"] == 60
         assert any("focal planes" in one for one in document["warnings"])
-    root.assert_clean()
 
 
-def test_dicom_folder(root: Root, tmp_path: Path) -> None:
+def test_dicom_folder(pictures: Pictures, tmp_path: Path) -> None:
     """The files of one series are one slide; the folder's uploaded file stands over it."""
-    root.configure(inbox="folder_quiet_s = 1.0")
-    vendors.dicom_wsi(root.path / "inbox" / "ann" / "case")
-    assert root.run_until_idle() == 0, root.log.read_text()[-3000:]
-    found = {one["format"]["id"]: one for one in root.manifests().values()}
+    vendors.dicom_wsi(pictures.inbox / "case")
+    assert pictures.treated() == 0, pictures.said()
+    found = {one["format"]["id"]: one for one in pictures.manifests().values()}
     assert found.keys() == {"dicom", "directory"}
     assert found["dicom"]["status"] == "DEPLOYED"
     assert found["dicom"]["format"]["openslide_vendor"] == "dicom"
     assert len(found["dicom"]["images"][0]["levels"]) == 2
     assert found["directory"]["status"] == "EXTRACTED"
     assert found["directory"]["children"] == [found["dicom"]["id"]]
-    assert not (root.path / "inbox" / "ann" / "case").exists()
+    assert not (pictures.inbox / "case").exists()
 
 
-def test_dicom_under_other_names(root: Root, tmp_path: Path) -> None:
+def test_dicom_under_other_names(pictures: Pictures, tmp_path: Path) -> None:
     """Named by UIDs, loose in a folder or in a zip it is one slide; only one level in a folder, too."""
-    root.configure(inbox="folder_quiet_s = 1.0")
-    inbox = root.path / "inbox" / "ann"
+    inbox = pictures.inbox
     case, alone = inbox / "case", inbox / "alone"
     vendors.dicom_wsi(case)
     for number in range(2):
@@ -190,14 +185,14 @@ def test_dicom_under_other_names(root: Root, tmp_path: Path) -> None:
     vendors.dicom_wsi(alone)
     (alone / "level1.dcm").unlink()
     (alone / "level0.dcm").rename(alone / "level0.tif")
-    assert root.run_until_idle() == 0, root.log.read_text()[-3000:]
+    assert pictures.treated() == 0, pictures.said()
     levels = [
         (len(one["files"]) - 1, len(one["images"][0]["levels"]))
-        for one in root.manifests().values()
+        for one in pictures.manifests().values()
         if one["format"]["id"] == "dicom"
     ]
     assert sorted(levels) == [(1, 1), (2, 2), (2, 2)]
-    assert list(inbox.iterdir()) == []
+    assert list(pictures.inbox.iterdir()) == []
 
 
 def test_the_eighteen_are_all_there() -> None:
@@ -209,7 +204,7 @@ def test_the_eighteen_are_all_there() -> None:
     ]  # fmt: skip
 
 
-def test_what_is_of_a_known_kind_and_not_supported(root: Root, tmp_path: Path) -> None:
+def test_what_is_of_a_known_kind_and_not_supported(pictures: Pictures, tmp_path: Path) -> None:
     """It says so in words: an OME-TIFF of several files, a DICOM that is not a slide, a database."""
     import sqlite3
 
@@ -225,26 +220,26 @@ def test_what_is_of_a_known_kind_and_not_supported(root: Root, tmp_path: Path) -
         text = tiff.pages[0].description.encode()
     text = text.replace(data[at:end], inside, 1)
     tifffile.tiffcomment(first, text)
-    root.drop(first)
+    pictures.drop(first)
     one = pydicom.Dataset()
     one.file_meta = pydicom.dataset.FileMetaDataset()
     one.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     one.file_meta.MediaStorageSOPClassUID = one.SOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
     one.file_meta.MediaStorageSOPInstanceUID = one.SOPInstanceUID = pydicom.uid.generate_uid()
     pydicom.dcmwrite(tmp_path / "ct.dcm", one, enforce_file_format=True)
-    root.drop(tmp_path / "ct.dcm")
+    pictures.drop(tmp_path / "ct.dcm")
     with sqlite3.connect(tmp_path / "some.db") as made:
         made.execute("CREATE TABLE a (b)")
     made.close()
-    root.drop(tmp_path / "some.db")
+    pictures.drop(tmp_path / "some.db")
     (tmp_path / "a.pdf").write_bytes(b"%PDF-1.7 ...")
-    root.drop(tmp_path / "a.pdf")
+    pictures.drop(tmp_path / "a.pdf")
     (tmp_path / "empty").touch()
-    root.drop(tmp_path / "empty")
-    assert root.run_until_idle() == 1
+    pictures.drop(tmp_path / "empty")
+    assert pictures.treated() == 1
     told = {
         name: (d["status"], d["error"]["reason"], d["error"]["detail"])
-        for name, d in root.by_name().items()
+        for name, d in pictures.by_name().items()
     }
     assert {status for status, _, _ in told.values()} == {"ERROR_FORMAT"}
     assert told["first.ome.tif"][1] == "unsupported_format"

@@ -12,7 +12,7 @@ import tifffile
 from cytowatch.formats import shown
 from cytowatch.formats.structure.tiff import Tiff
 from tests.builders import picture
-from tests.lab.root import Root
+from tests.lab.pictures import Pictures
 
 PIXELS = picture(512, 512)
 ABOUT = "Aperio Image Library v1\r\n512x512 (128x128) JPEG/RGB Q=90|AppMag = 20|MPP = 0.5"
@@ -48,17 +48,19 @@ def _damage(path: Path, page: int, segment: int) -> None:
         file.write(b"\1" * count)
 
 
-def test_what_is_damaged_beside_the_slide_does_not_cost_it(root: Root, tmp_path: Path) -> None:
+def test_what_is_damaged_beside_the_slide_does_not_cost_it(
+    pictures: Pictures, tmp_path: Path
+) -> None:
     """A label, macro or thumbnail is left out and named; the others are there, and so is a profile."""
     pages = {"thumbnail": 1, "label": 3, "macro": 4}
     for name, page in pages.items():
         _svs(tmp_path / f"{name}.svs")
         _damage(tmp_path / f"{name}.svs", page, 2)
-        root.drop(tmp_path / f"{name}.svs")
+        pictures.drop(tmp_path / f"{name}.svs")
     _svs(tmp_path / "profile.svs", icc=b"no profile that any library reads")
-    root.drop(tmp_path / "profile.svs")
-    assert root.run_until_idle() == 0, root.log.read_text()[-3000:]
-    found = root.by_name()
+    pictures.drop(tmp_path / "profile.svs")
+    assert pictures.treated() == 0, pictures.said()
+    found = pictures.by_name()
     for name in pages:
         document = found[f"{name}.svs"]
         assert document["warnings"] == [f"its {name} is damaged, and was left out"]
@@ -69,7 +71,9 @@ def test_what_is_damaged_beside_the_slide_does_not_cost_it(root: Root, tmp_path:
     assert found["profile.svs"]["images"][0]["icc_profile"]
 
 
-def test_a_slide_that_is_damaged_is_an_error_in_plain_words(root: Root, tmp_path: Path) -> None:
+def test_a_slide_that_is_damaged_is_an_error_in_plain_words(
+    pictures: Pictures, tmp_path: Path
+) -> None:
     """In a corner, or where only its thumbnail shows it: each tile's first bytes are looked at."""
     for name, tile in (("corner.tif", 0), ("inside.tif", 10)):
         with tifffile.TiffWriter(tmp_path / name) as tiff:
@@ -79,13 +83,13 @@ def test_a_slide_that_is_damaged_is_an_error_in_plain_words(root: Root, tmp_path
                     metadata=None, subfiletype=level - 1,
                 )  # fmt: skip
         _damage(tmp_path / name, 0, tile)
-        root.drop(tmp_path / name)
-    assert root.run_until_idle() == 1
-    for document in root.by_name().values():
+        pictures.drop(tmp_path / name)
+    assert pictures.treated() == 1
+    for document in pictures.by_name().values():
         assert document["status"] == "ERROR_FORMAT"
         assert document["error"]["reason"] == "damaged"
         assert "where its JPEG must begin, are something else" in document["error"]["detail"]
-    root.check_hashes()
+    pictures.check_hashes()
 
 
 def _pyramid(path: Path, pixels: np.ndarray, **options: Any) -> None:
@@ -102,7 +106,7 @@ RGB: dict[str, Any] = {"photometric": "rgb"}
 NONE = "samples beside its colours that are not transparency"
 
 
-def test_what_openslide_would_show_otherwise_is_derived(root: Root, tmp_path: Path) -> None:
+def test_what_openslide_would_show_otherwise_is_derived(pictures: Pictures, tmp_path: Path) -> None:
     """Of 16 bits it would show eight, and of those that are signed others; it turns nothing."""
     made: dict[str, tuple[np.ndarray, np.ndarray, dict[str, Any]]] = {
         "wide.tif": (GREY, GREY, {}),
@@ -111,9 +115,9 @@ def test_what_openslide_would_show_otherwise_is_derived(root: Root, tmp_path: Pa
     }
     for name, (pixels, _, options) in made.items():
         _pyramid(tmp_path / name, pixels, **options)
-        root.drop(tmp_path / name)
-    assert root.run_until_idle() == 0, root.log.read_text()[-3000:]
-    for name, document in root.by_name().items():
+        pictures.drop(tmp_path / name)
+    assert pictures.treated() == 0, pictures.said()
+    for name, document in pictures.by_name().items():
         assert not document["format"]["native"]
         assert "so a pyramid is derived: it has " in document["warnings"][0]
         pixels = tifffile.imread(document["_path"] / document["images"][0]["file"], key=0)
@@ -121,15 +125,15 @@ def test_what_openslide_would_show_otherwise_is_derived(root: Root, tmp_path: Pa
         assert np.abs(pixels.astype(int) - made[name][1].astype(int)).mean() < 1.5, name
 
 
-def test_a_vendors_slide_of_16_bits_is_refused(root: Root, tmp_path: Path) -> None:
+def test_a_vendors_slide_of_16_bits_is_refused(pictures: Pictures, tmp_path: Path) -> None:
     """Nothing else reads its vendor's levels, and OpenSlide shows only a part of each sample."""
     about = {"description": ABOUT, **RGB}
     _pyramid(tmp_path / "wide.svs", PIXELS.astype(np.uint16) * 257, **about)
     _pyramid(tmp_path / "turned.svs", PIXELS, **about, extratags=[(274, 3, 1, 6, True)])
-    root.drop(tmp_path / "wide.svs")
-    root.drop(tmp_path / "turned.svs")
-    assert root.run_until_idle() == 1
-    found = root.by_name()
+    pictures.drop(tmp_path / "wide.svs")
+    pictures.drop(tmp_path / "turned.svs")
+    assert pictures.treated() == 1
+    found = pictures.by_name()
     error = found["wide.svs"]["error"]
     assert (error["reason"], "samples of 16 bits" in error["detail"]) == (
         "unsupported_format",
@@ -178,13 +182,12 @@ def _ascending(path: Path) -> None:
         tiff.write(picture(90, 100), photometric="rgb", metadata=None, rowsperstrip=16, **label)
 
 
-def test_an_svs_whose_levels_do_not_descend(root: Root) -> None:
+def test_an_svs_whose_levels_do_not_descend(pictures: Pictures) -> None:
     """OpenSlide refuses it: a pyramid is derived of its first page, with size, power and label."""
-    inbox = root.path / "inbox" / "ann"
-    inbox.mkdir()
+    inbox = pictures.inbox
     _ascending(inbox / "a.svs")
-    assert root.run_until_idle() == 0, root.log.read_text()[-3000:]
-    [document] = root.manifests().values()
+    assert pictures.treated() == 0, pictures.said()
+    [document] = pictures.manifests().values()
     assert document["status"] == "CONVERTED"
     [image] = document["images"]
     assert (image["width"], image["mpp_x"], image["objective_power"]) == (512, 0.5, 20)
@@ -192,15 +195,14 @@ def test_an_svs_whose_levels_do_not_descend(root: Root) -> None:
     assert any("its level 2, 400 x 150, is not smaller" in line for line in document["warnings"])
     shown = tifffile.imread(document["_path"] / image["file"], key=0)
     assert np.abs(shown.astype(int) - PIXELS.astype(int)).mean() < 2
-    root.check_hashes()
+    pictures.check_hashes()
 
 
-def test_an_svs_that_is_refused_for_another_reason(root: Root) -> None:
+def test_an_svs_that_is_refused_for_another_reason(pictures: Pictures) -> None:
     """It stays an error in OpenSlide's words: its first page is not all that is wrong."""
-    inbox = root.path / "inbox" / "ann"
-    inbox.mkdir()
+    inbox = pictures.inbox
     with tifffile.TiffWriter(inbox / "a.svs") as tiff:
         tiff.write(PIXELS, description=ABOUT, photometric="rgb", metadata=None, rowsperstrip=64)
-    assert root.run_until_idle() == 1
-    [document] = root.manifests().values()
+    assert pictures.treated() == 1
+    [document] = pictures.manifests().values()
     assert document["error"]["reason"] == "unreadable"

@@ -16,7 +16,7 @@ import tifffile
 from PIL import Image, ImageCms
 
 from tests.builders import bare_tiff, others, picture
-from tests.lab.root import Root
+from tests.lab.pictures import Pictures
 
 PIXELS = picture(300, 200)
 GREY = PIXELS[:, :, 1]
@@ -237,14 +237,13 @@ def _shown(path: Path, bits: int) -> np.ndarray:
     return np.asarray(tifffile.imread(path, key=0))
 
 
-def test_each_is_handled_and_said(root: Root, tmp_path: Path) -> None:
+def test_each_is_handled_and_said(pictures: Pictures, tmp_path: Path) -> None:
     """One daemon; every pyramid opens, shows the pixels in place, and no pixel size is made up."""
-    inbox = root.path / "inbox" / "ann"
-    inbox.mkdir()
+    inbox = pictures.inbox
     for name, odd in ODD.items():
         odd.make(inbox / name)
-    code = root.run_until_idle()
-    found = root.by_name()
+    code = pictures.treated()
+    found = pictures.by_name()
     wrong = {n: d["error"] for n, d in found.items() if d["error"]}
     assert (code, wrong) == (0, {})
     assert found.keys() == ODD.keys()
@@ -265,18 +264,17 @@ def test_each_is_handled_and_said(root: Root, tmp_path: Path) -> None:
         assert shown.shape == made.shape, name
         far = np.abs(shown.astype(float) - made.astype(float)).mean()
         assert far <= odd.far, (name, far)
-    root.check_hashes()
+    pictures.check_hashes()
 
 
-def test_an_icc_profile_survives(root: Root, tmp_path: Path) -> None:
+def test_an_icc_profile_survives(pictures: Pictures, tmp_path: Path) -> None:
     """In the pyramid, byte for byte."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    inbox = root.path / "inbox" / "ann"
-    inbox.mkdir()
+    inbox = pictures.inbox
     for name, kind in (("a.jpg", "JPEG"), ("a.png", "PNG"), ("a.tif", "TIFF")):
         IMAGE.save(inbox / name, kind, icc_profile=profile)
-    assert root.run_until_idle() == 0
-    for document in root.manifests().values():
+    assert pictures.treated() == 0
+    for document in pictures.manifests().values():
         [image] = document["images"]
         assert image["icc_profile"], document["name"]
         with tifffile.TiffFile(document["_path"] / image["file"]) as tiff:
@@ -287,14 +285,13 @@ def test_an_icc_profile_survives(root: Root, tmp_path: Path) -> None:
     ("kind", "word"), [("cfa", "camera's colour filters"), ("separated", "CMYK colours")]
 )
 def test_colours_that_nothing_reads_are_named(
-    root: Root, tmp_path: Path, kind: str, word: str
+    pictures: Pictures, tmp_path: Path, kind: str, word: str
 ) -> None:
     """In words, and by the number in the file; they are not shown as grey or RGB."""
-    inbox = root.path / "inbox" / "ann"
-    inbox.mkdir()
+    inbox = pictures.inbox
     pixels = GREY if kind == "cfa" else np.asarray(CMYK).astype(np.float32)
     tifffile.imwrite(inbox / "a.tif", pixels, photometric=kind)
-    root.run_until_idle()
-    [document] = root.manifests().values()
+    pictures.treated()
+    [document] = pictures.manifests().values()
     assert document["error"]["reason"] == "unsupported_samples"
     assert word in document["error"]["detail"]

@@ -12,7 +12,7 @@ import tifffile
 from cytowatch.config import from_mapping
 from cytowatch.pyramid.readers.ome import open_ome
 from tests.builders import picture
-from tests.lab.root import Root
+from tests.lab.pictures import Pictures
 
 WIDTH, HEIGHT = 700, 500
 PIXELS = picture(WIDTH, HEIGHT)
@@ -90,14 +90,13 @@ def _psnr(one: np.ndarray, other: np.ndarray) -> float:
     return 99.0 if error == 0 else float(10 * np.log10(255**2 / error))
 
 
-def test_red_green_and_blue_are_one_picture(root: Root) -> None:
+def test_red_green_and_blue_are_one_picture(pictures: Pictures) -> None:
     """By colour, by name or by nothing else being said; in planes or with levels; in the stated order."""
-    inbox = root.path / "inbox" / "ann"
-    inbox.mkdir()
+    inbox = pictures.inbox
     for name, (planes, channels, options) in COLOURS.items():
         _write(inbox / name, planes, channels, **options)
-    assert root.run_until_idle() == 0, root.log.read_text()[-3000:]
-    found = root.by_name()
+    assert pictures.treated() == 0, pictures.said()
+    found = pictures.by_name()
     assert found.keys() == COLOURS.keys()
     for name, document in found.items():
         [image] = document["images"]

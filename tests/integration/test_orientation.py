@@ -15,7 +15,7 @@ from PIL import Image
 
 from cytowatch.pyramid.orientation import of_file
 from tests.builders import picture
-from tests.lab.root import Root
+from tests.lab.pictures import Pictures
 
 PIXELS = picture(300, 200)
 #: As Exif defines them, by numpy.
@@ -104,14 +104,13 @@ FILES: dict[str, tuple[bytes, int]] = {
 }  # fmt: skip
 
 
-def test_each_is_turned_as_it_says(root: Root) -> None:
+def test_each_is_turned_as_it_says(pictures: Pictures) -> None:
     """In all eight ways, of 8 bits; and the manifest states it."""
-    inbox = root.path / "inbox" / "ann"
-    inbox.mkdir()
+    inbox = pictures.inbox
     for name, (data, _) in FILES.items():
         (inbox / name).write_bytes(data)
-    assert root.run_until_idle() == 0, root.log.read_text()[-3000:]
-    found = root.by_name()
+    assert pictures.treated() == 0, pictures.said()
+    found = pictures.by_name()
     assert found.keys() == FILES.keys()
     for name, document in found.items():
         turn = FILES[name][1]

@@ -19,6 +19,7 @@ from cytowatch.pyramid.readers.jp2 import open_jp2
 from cytowatch.pyramid.readers.pages import open_page
 from cytowatch.record.errors import ConversionError
 from tests.builders import others, picture
+from tests.lab.pictures import Pictures
 from tests.lab.root import Root
 
 VSI = Path(__file__).resolve().parents[2].parent / "shared/samples/vsi/vsi-ets-test-jpg2k"
@@ -118,13 +119,13 @@ def test_tiles_of_a_large_block(
 
 
 @pytest.mark.skipif(not VSI.is_dir(), reason="the real VSI is beside the repository only")
-def test_cellsens_pixels(root: Root) -> None:
+def test_cellsens_pixels(pictures: Pictures) -> None:
     """Against imagecodecs, which decodes the JPEG 2000 codestream of each plane."""
     import imagecodecs
     import slideio
 
-    inbox = root.path / "inbox" / "ann"
-    shutil.copytree(VSI, inbox)
+    inbox = pictures.inbox
+    shutil.copytree(VSI, inbox, dirs_exist_ok=True)
     for path in (inbox, *inbox.rglob("*")):
         path.chmod(0o755)
     ets = next(VSI.rglob("*.ets")).read_bytes()
@@ -136,8 +137,8 @@ def test_cellsens_pixels(root: Root) -> None:
         place = struct.unpack_from(f"<{axes}I", ets, entry + 4)
         offset, length = struct.unpack_from("<QI", ets, entry + 4 + 4 * axes)
         planes[place] = imagecodecs.jpeg2k_decode(ets[offset : offset + length])
-    assert root.run_until_idle() == 0
-    [document] = root.manifests().values()
+    assert pictures.treated() == 0
+    [document] = pictures.manifests().values()
     shown = tifffile.imread(document["_path"] / document["images"][0]["file"], key=0)
     assert np.array_equal(shown, planes[(0,) * axes])
     # The first plane of this file is black, so another one shows that rows are where they belong.

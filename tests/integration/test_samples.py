@@ -15,6 +15,7 @@ import openslide
 import pytest
 
 from tests import builders
+from tests.lab.pictures import Pictures
 from tests.lab.root import Root
 
 SAMPLES = Path(__file__).resolve().parents[2].parent / "shared" / "samples"
@@ -61,23 +62,22 @@ with_samples = pytest.mark.skipif(
 
 
 @with_samples
-def test_each_ends_where_it_should_whatever_it_is_called(root: Root) -> None:
+def test_each_ends_where_it_should_whatever_it_is_called(pictures: Pictures) -> None:
     """Format id, size, levels, pixel size and objective power, three names each; one daemon."""
     for number, one in enumerate(EXPECTED):
         source = SAMPLES / one.path
         wrong = ".png" if source.suffix != ".png" else ".svs"
         for ending in (source.suffix, wrong, ""):
-            root.drop(source, f"{number:02}{ending or '-none'}")
-    assert root.run_until_idle() == 0, root.log.read_text()[-2000:]
-    found = root.by_name()
-    assert len(root.manifests()) == 3 * len(EXPECTED)
+            pictures.drop(source, f"{number:02}{ending or '-none'}")
+    assert pictures.treated() == 0, pictures.said()
+    found = pictures.by_name()
+    assert len(pictures.manifests()) == 3 * len(EXPECTED)
     for number, one in enumerate(EXPECTED):
         named = [name for name in found if name.startswith(f"{number:02}")]
         assert len(named) == 3
         for name in named:
             _check(found[name], one)
-    root.check_hashes()
-    root.assert_clean()
+    pictures.check_hashes()
 
 
 def _check(document: dict, one: Expected) -> None:
@@ -122,7 +122,7 @@ def test_every_sample_in_one_go(root: Root) -> None:
     root.start()
     assert root.process
     pid = root.process.pid
-    root.wait(lambda: len(root.manifests()) == len(lines), 120)
+    root.wait(lambda: len(root.manifests()) == len(lines))
     final = {"DEPLOYED", "CONVERTED"}
     root.wait(
         lambda: all(
@@ -149,16 +149,16 @@ def test_every_sample_in_one_go(root: Root) -> None:
     root.assert_clean()
 
 
-def test_slides_that_are_made_here_go_the_same_way(root: Root, tmp_path: Path) -> None:
+def test_slides_that_are_made_here_go_the_same_way(pictures: Pictures, tmp_path: Path) -> None:
     """Every format of the table by a builder, so that nothing depends on files from elsewhere."""
-    root.drop(builders.aperio_svs(tmp_path / "a.svs"), "a")
-    root.drop(builders.pyramidal_tiff(tmp_path / "b.tif"), "b.svs")
-    root.drop(builders.planar_tiff(tmp_path / "c.tif"), "c.png")
-    root.drop(builders.png(tmp_path / "d.png"), "d.jpg")
-    root.drop(builders.jpeg(tmp_path / "e.jpg"), "e.tif")
-    assert root.run_until_idle() == 0
+    pictures.drop(builders.aperio_svs(tmp_path / "a.svs"), "a")
+    pictures.drop(builders.pyramidal_tiff(tmp_path / "b.tif"), "b.svs")
+    pictures.drop(builders.planar_tiff(tmp_path / "c.tif"), "c.png")
+    pictures.drop(builders.png(tmp_path / "d.png"), "d.jpg")
+    pictures.drop(builders.jpeg(tmp_path / "e.jpg"), "e.tif")
+    assert pictures.treated() == 0
     told = {
-        name: (d["format"]["id"], d["images"][0]["mpp_x"]) for name, d in root.by_name().items()
+        name: (d["format"]["id"], d["images"][0]["mpp_x"]) for name, d in pictures.by_name().items()
     }
     assert told == {
         "a": ("aperio-svs", 0.499),

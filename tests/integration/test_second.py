@@ -17,7 +17,7 @@ from cytowatch.pyramid import complaints, jpeg
 from cytowatch.pyramid.readers.pages import open_page
 from cytowatch.record.errors import ConversionError
 from tests.builders import picture
-from tests.lab.root import Root
+from tests.lab.pictures import Pictures
 
 PIXELS = picture(300, 200)
 LARGE = picture(512, 512)
@@ -95,17 +95,16 @@ def _written(path: Path, kind: str, pixels: np.ndarray) -> Path:
     return path
 
 
-def test_what_is_lost_of_a_jpeg_in_a_tiff_is_damage(root: Root) -> None:
+def test_what_is_lost_of_a_jpeg_in_a_tiff_is_damage(pictures: Pictures) -> None:
     """libjpeg only warns of it, and shows grey: in tiles and strips, of colours and of grey only."""
-    inbox = root.path / "inbox" / "ann"
-    inbox.mkdir()
+    inbox = pictures.inbox
     for kind in KINDS:
         for pixels, colours in ((LARGE, "rgb"), (LARGE[:, :, 1], "grey")):
             for change in (_cut, _cut_and_ended, _zeros, _zeros_to_the_end):
                 path = inbox / f"{colours}{change.__name__}.{kind}"
                 _rewritten(_written(path, kind, pixels), change, 1)
-    assert root.run_until_idle() == 1
-    found = root.by_name()
+    assert pictures.treated() == 1
+    found = pictures.by_name()
     assert len(found) == 24
     for name, document in found.items():
         assert document["error"], name
@@ -117,28 +116,26 @@ def test_what_is_lost_of_a_jpeg_in_a_tiff_is_damage(root: Root) -> None:
         assert wanted[1] in document["error"]["detail"], name
 
 
-def test_an_end_marker_alone_is_no_loss(root: Root) -> None:
+def test_an_end_marker_alone_is_no_loss(pictures: Pictures) -> None:
     """Anyone who leaves it out has written all pixels; and what is whole is shown without a word."""
-    inbox = root.path / "inbox" / "ann"
-    inbox.mkdir()
+    inbox = pictures.inbox
     for kind in KINDS:
         _written(inbox / f"whole.{kind}", kind, LARGE)
         _rewritten(_written(inbox / f"open.{kind}", kind, LARGE), _without_end, None)
-    assert root.run_until_idle() == 0
-    for name, document in root.by_name().items():
+    assert pictures.treated() == 0
+    for name, document in pictures.by_name().items():
         assert np.abs(_shown(document) - LARGE.astype(float)).mean() < 2, name
         assert name.startswith("open") or "libvips" not in str(document["warnings"]), name
 
 
-def test_a_lost_restart_interval_is_damage(root: Root) -> None:
+def test_a_lost_restart_interval_is_damage(pictures: Pictures) -> None:
     """What is after it would be shown in a wrong place."""
     stream = _jpeg(Image.fromarray(PIXELS), restart_marker_blocks=4)
     marks = [at for at in range(len(stream) - 1) if stream[at] == 255 and 0xD0 <= stream[at + 1] < 0xD8]  # fmt: skip
-    inbox = root.path / "inbox" / "ann"
-    inbox.mkdir()
+    inbox = pictures.inbox
     (inbox / "a.jpg").write_bytes(stream[: marks[10]] + stream[marks[12] :])
-    assert root.run_until_idle() == 1
-    [document] = root.manifests().values()
+    assert pictures.treated() == 1
+    [document] = pictures.manifests().values()
     assert document["error"]["reason"] == "damaged"
     assert "RST" in document["error"]["detail"]
 
@@ -155,10 +152,9 @@ def _tiff(path: Path, turn: int, pixels: np.ndarray = PIXELS, **options: object)
     tifffile.imwrite(path, pixels, extratags=tags, **options)  # type: ignore[arg-type]
 
 
-def test_the_second_reader_turns_it_as_the_first_does(root: Root) -> None:
+def test_the_second_reader_turns_it_as_the_first_does(pictures: Pictures) -> None:
     """Axes and pixel size go along; tiles of what is turned are not copied."""
-    inbox = root.path / "inbox" / "ann"
-    inbox.mkdir()
+    inbox = pictures.inbox
     size = {"resolution": (40_000, 20_000), "resolutionunit": "CENTIMETER"}
     _tiff(inbox / "zstd.tif", 6, compression="zstd", **size)
     planes = np.moveaxis(PIXELS, -1, 0)
@@ -170,8 +166,8 @@ def test_the_second_reader_turns_it_as_the_first_does(root: Root) -> None:
     exif[274] = 6
     stream = _jpeg(Image.fromarray(PIXELS), exif=exif.tobytes(), icc_profile=PROFILE)
     (inbox / "exif.jpg").write_bytes(_with_stray_bytes(stream))
-    assert root.run_until_idle() == 0, root.log.read_text()[-2000:]
-    found = root.by_name()
+    assert pictures.treated() == 0, pictures.said()
+    found = pictures.by_name()
     assert len(found) == 5
     for name, document in found.items():
         shown = _shown(document)
@@ -212,10 +208,9 @@ def _places(path: Path, number: int | None, *, offset: int | None = None, count:
         page.tags[325 if page.is_tiled else 279].overwrite(counts)
 
 
-def test_a_strip_or_tile_that_is_not_there(root: Root) -> None:
+def test_a_strip_or_tile_that_is_not_there(pictures: Pictures) -> None:
     """It is never shown as black without a word, and never as other bytes of the file."""
-    inbox = root.path / "inbox" / "ann"
-    inbox.mkdir()
+    inbox = pictures.inbox
     plain = {"photometric": "rgb", "metadata": None}
     for name, options in (("tiles", {"tile": (128, 128)}), ("strips", {"rowsperstrip": 128})):
         for compression in ("none", "zlib"):
@@ -231,8 +226,8 @@ def test_a_strip_or_tile_that_is_not_there(root: Root) -> None:
     for name, more in (("left out.tif", {}), ("left out.ome.tif", {"ome": True, "metadata": about})):  # fmt: skip
         tifffile.imwrite(inbox / name, LARGE, tile=(128, 128), **{**plain, **more})
         _places(inbox / name, 2, offset=0, count=0)
-    assert root.run_until_idle() == 1
-    found = root.by_name()
+    assert pictures.treated() == 1
+    found = pictures.by_name()
     assert len(found) == 12
     for name, document in found.items():
         if not name.startswith("left out"):
@@ -274,10 +269,9 @@ def test_lengths_that_are_not_stated_at_all(tmp_path: Path, compression: str) ->
     opened.close()
 
 
-def test_a_reduced_page_is_not_the_image(root: Root) -> None:
+def test_a_reduced_page_is_not_the_image(pictures: Pictures) -> None:
     """What calls itself a reduced image is passed over, by both readers, and so is a mask."""
-    inbox = root.path / "inbox" / "ann"
-    inbox.mkdir()
+    inbox = pictures.inbox
     size = {"resolution": (40_000, 40_000), "resolutionunit": "CENTIMETER"}
     mask = {"photometric": "minisblack", "subfiletype": 4, "metadata": None}
     for compression in ("none", "zstd"):
@@ -289,23 +283,22 @@ def test_a_reduced_page_is_not_the_image(root: Root) -> None:
             tiff.write(LARGE[:, :, 0] > 128, **mask)
             tiff.write(LARGE, **options, **size)
         tifffile.imwrite(inbox / f"pages {compression}.tif", np.stack([LARGE, 255 - LARGE]), **options)  # fmt: skip
-    assert root.run_until_idle() == 0
-    for name, document in root.by_name().items():
+    assert pictures.treated() == 0
+    for name, document in pictures.by_name().items():
         assert np.abs(_shown(document) - LARGE.astype(float)).mean() < 2, name
         [told] = [line for line in document["warnings"] if "2 pages" in line]
         assert ("page 2" in told) != name.startswith("pages"), name
         assert document["images"][0]["mpp_x"] == (None if name.startswith("pages") else 0.25), name
 
 
-def test_inks_in_spite_of_a_warning(root: Root) -> None:
+def test_inks_in_spite_of_a_warning(pictures: Pictures) -> None:
     """As those of the same JPEG without one."""
     stream = _jpeg(Image.fromarray(PIXELS).convert("CMYK"))
-    inbox = root.path / "inbox" / "ann"
-    inbox.mkdir()
+    inbox = pictures.inbox
     (inbox / "a.jpg").write_bytes(stream)
     (inbox / "b.jpg").write_bytes(_with_stray_bytes(stream))
-    assert root.run_until_idle() == 0
-    found = root.by_name()
+    assert pictures.treated() == 0
+    found = pictures.by_name()
     assert np.array_equal(_shown(found["a.jpg"]), _shown(found["b.jpg"]))
     [told, colours] = found["b.jpg"]["warnings"]
     assert "and read the whole image" in told

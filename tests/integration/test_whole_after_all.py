@@ -13,6 +13,7 @@ import tifffile
 
 from tests import builders
 from tests.builders import others, picture
+from tests.lab.pictures import Pictures
 from tests.lab.root import Root
 
 PIXELS = picture(300, 200)
@@ -97,16 +98,15 @@ def test_what_is_cut_is_not_taken_late(root: Root, tmp_path: Path) -> None:
         assert document["error"]["reason"] in ("incomplete", "damaged"), name
 
 
-def test_the_last_box_of_a_jp2_may_state_too_much(root: Root, tmp_path: Path) -> None:
+def test_the_last_box_of_a_jp2_may_state_too_much(pictures: Pictures, tmp_path: Path) -> None:
     """Its codestream ends: nothing is waited for."""
     data = bytearray(others.jp2(tmp_path / "a.jp2").read_bytes())
     at = data.index(b"jp2c") - 4
     struct.pack_into(">I", data, at, len(data) - at + 70_000)
-    inbox = root.path / "inbox" / "ann"
-    inbox.mkdir(parents=True)
+    inbox = pictures.inbox
     (inbox / "a.jp2").write_bytes(data)
-    assert root.run_until_idle() == 0
-    [document] = root.manifests().values()
+    assert pictures.treated() == 0
+    [document] = pictures.manifests().values()
     assert document["status"] == "CONVERTED"
 
 

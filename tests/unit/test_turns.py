@@ -62,7 +62,7 @@ def test_they_take_turns() -> None:
 @settings(deadline=None, max_examples=30)
 @given(lists(sampled_from(["ann", "bob", "cid"]), max_size=60))
 def test_all_of_them_are_done_once(users: list[str]) -> None:
-    """Whoever gave how many in which order."""
+    """No matter who gave how many, and in which order."""
     done: Counter[int] = Counter()
     lock, finished = threading.Lock(), threading.Event()
 

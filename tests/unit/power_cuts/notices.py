@@ -1,4 +1,4 @@
-"""Hooks: each is told once it is true, and none is forgotten."""
+"""Hooks: each is delivered once it is true, and none is forgotten."""
 
 from __future__ import annotations
 
