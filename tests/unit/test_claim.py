@@ -16,6 +16,7 @@ from cytowatch import durable
 from cytowatch.config import Config
 from cytowatch.inbox import claim, scan
 from cytowatch.inbox.claim import hold
+from cytowatch.record import names
 from cytowatch.record.drop import Drop, Waiting
 from cytowatch.record.names import UploadedFileId
 from cytowatch.tree.spool import Spool
@@ -42,10 +43,17 @@ def seen(spool: Spool) -> Drop:
     return drop
 
 
+def single(drop: Drop) -> claim.Parcel:
+    """The parcel of a drop that is one file only."""
+    name = names.decode(os.fsencode(drop.name))[0]
+    member = claim.Member(drop=drop, to=f"source/{names.slug(name)}")
+    return claim.Parcel(members=(member,))
+
+
 def take(spool: Spool, drop: Drop, *, quiet_for_s: float = 10) -> UploadedFileId | Waiting:
     numbers = itertools.count(1000)
     return claim.claim(
-        spool, claim.single(drop), config=Config(), now=datetime.now(UTC), software={}, overdue=False,
+        spool, single(drop), config=Config(), now=datetime.now(UTC), software={}, overdue=False,
         make_id=lambda _now, _name: UploadedFileId(f"20261123-141502-{next(numbers)}-a"),
         quiet_for_s=quiet_for_s,
     )  # fmt: skip

@@ -17,7 +17,7 @@ import pytest
 from cytowatch import aside
 from cytowatch.config.keys import Config, Storage
 from cytowatch.durable import failpoints
-from cytowatch.inbox import bounded, claim, later, rooms, scan, watch
+from cytowatch.inbox import bounded, later, rooms, scan, watch
 from cytowatch.inbox.claim import hold, take
 from cytowatch.inbox.folders import Folders
 from cytowatch.record import drop as drop_module
@@ -26,6 +26,7 @@ from cytowatch.record.names import UploadedFileId
 from cytowatch.transitions.moves import Transitions
 from cytowatch.tree.index.index import Index
 from tests import builders
+from tests.unit.test_claim import single
 from tests.unit.test_damaged_tree import ledger
 from tests.unit.test_inbox import Inboxes
 
@@ -123,7 +124,7 @@ def left_half_done(inboxes: Inboxes, name: str) -> UploadedFileId:
     ]
     id_ = UploadedFileId(f"20261123-141502-1000-{name}")
     place = inboxes.spool.tmp / id_
-    parcel = claim.single(drop)
+    parcel = single(drop)
     with ExitStack() as opened:
         held = cast("Any", hold.open_all(inboxes.spool, parcel, opened))
         take.prepare(place, parcel, held, Config(), name, None, datetime.now(UTC), {})

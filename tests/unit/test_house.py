@@ -301,6 +301,16 @@ def test_only_these_write_manifests() -> None:
         assert "manifest.held(" in (PACKAGE / path).read_text(), path
 
 
+def test_the_files_of_the_guide_for_changes_are_there() -> None:
+    """Those that CONTRIBUTING names for a small change: a move takes its line along."""
+    text = (HOUSE / "CONTRIBUTING.md").read_text()
+    named = set(re.findall(r"`((?:\w+/)+\w+\.(?:py|md))`", text))
+    assert len(named) > 8
+    assert {
+        one for one in named if not ((HOUSE / one).exists() or (PACKAGE / one).exists())
+    } == set()
+
+
 def test_few_modules_are_loose() -> None:
     """Everything else is in a package whose name is a noun."""
     loose = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__", "daemon"}

@@ -24,6 +24,7 @@ from cytowatch.tree.spool import Spool
 from tests import builders
 from tests.lab.writer import UID, Writer
 from tests.needs import needs
+from tests.unit.test_claim import single
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def take(spool: Spool, *, quiet_for_s: float = 100) -> UploadedFileId | Waiting:
     [(drop, waiting)] = scan.scan(spool.inbox, "ann", [], device=device)
     assert waiting is None
     return claim.claim(
-        spool, claim.single(drop), config=Config(), now=datetime.now(UTC), software={}, overdue=False,
+        spool, single(drop), config=Config(), now=datetime.now(UTC), software={}, overdue=False,
         make_id=lambda _now, _name: UploadedFileId(f"20261123-141502-{next(numbers)}-a"),
         quiet_for_s=quiet_for_s,
     )  # fmt: skip

@@ -36,6 +36,7 @@ from cytowatch.record.errors import RootError
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
 from cytowatch.tree.spool import Spool
+from tests.unit.test_claim import single
 
 ID = UploadedFileId("20261123-141502-k3f9-a")
 NOW = datetime(2026, 11, 23, 14, 15, 2, tzinfo=UTC)
@@ -155,7 +156,7 @@ def drops(spool: Spool) -> dict[str, Drop]:
 
 def claimed(spool: Spool, *, durably: bool, seen: dict[str, Drop]) -> None:
     """A claim that the disk does not let finish, so that it is undone."""
-    parcel = claim.single(seen["a.jpg"])
+    parcel = single(seen["a.jpg"])
     if "a.jpg.done" in seen:
         parcel = claim.Parcel(members=parcel.members, marker=seen["a.jpg.done"])
 

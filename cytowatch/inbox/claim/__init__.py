@@ -16,8 +16,8 @@ new inode.
 from __future__ import annotations
 
 from cytowatch.inbox.claim.hold import lease, prepare_process
-from cytowatch.inbox.claim.parcel import JOURNAL, Member, Parcel, single
+from cytowatch.inbox.claim.parcel import JOURNAL, Member, Parcel
 from cytowatch.inbox.claim.recovery import recover
 from cytowatch.inbox.claim.take import claim
 
-__all__ = ["JOURNAL", "Member", "Parcel", "claim", "lease", "prepare_process", "recover", "single"]
+__all__ = ["JOURNAL", "Member", "Parcel", "claim", "lease", "prepare_process", "recover"]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 from cytowatch.durable import owner
-from cytowatch.record import names
 from cytowatch.record.drop import Drop
 from cytowatch.record.entries import Manifest
 
-__all__ = ["JOURNAL", "MARKER", "Held", "Member", "Parcel", "single"]
+__all__ = ["JOURNAL", "MARKER", "Held", "Member", "Parcel"]
 
 #: The list of what a claim moves, in ``state/tmp/<id>/`` until it is done.
 JOURNAL = "claim.json"
@@ -62,12 +60,6 @@ class Parcel:
     def size_bytes(self) -> int:
         """The bytes of all members."""
         return sum(member.drop.fingerprint.size_bytes for member in self.members)
-
-
-def single(drop: Drop) -> Parcel:
-    """A drop that is one file only."""
-    name = names.decode(os.fsencode(drop.name))[0]
-    return Parcel(members=(Member(drop=drop, to=f"source/{names.slug(name)}"),))
 
 
 @dataclass(slots=True, kw_only=True)
