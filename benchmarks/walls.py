@@ -3,7 +3,8 @@
 `python -m benchmarks.walls [ROUNDS]` forks a process for each small file, as the zygote does, and for a few
 large ones; each enters the sandbox, derives a pyramid and ends, with the filter and without, in turn. Prints the
 ratio of the medians, in time and in processor time; a busy machine disturbs the second far less. Then decoder
-processes of a real zygote convert the small file, and their end is waited for, or not.
+processes of a real zygote take the same files through all stages, and their end is waited for, or not.
+With `chrt -r 10` before it, it runs as on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
 
 from cytowatch.config import Config
 from cytowatch.decoder import sandbox, seccomp
-from cytowatch.decoder.process import Zygote
+from cytowatch.decoder.forks import Zygote
+from cytowatch.decoder.process import Decoder
 from cytowatch.inbox.claim import prepare_process
 from cytowatch.record import manifest
-from cytowatch.record.entries import Manifest
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
 
@@ -58,31 +59,85 @@ def derive(folder: Path, name: str, *, calls: bool) -> tuple[float, float]:
     return time.perf_counter() - began, used.ru_utime + used.ru_stime
 
 
-def ended(place: Path, zygote: Zygote, source: Path, *, waited_for: bool) -> tuple[float, float]:
-    """(seconds of a small file's conversion with the end of its process, only those of the end)."""
+class WaitedFor(Decoder):
+    """As the daemon has it; notes the seconds of each wait."""
+
+    waits: ClassVar[list[float]] = []
+
+    def _halt(self) -> None:
+        began = time.perf_counter()
+        super()._halt()
+        self.waits.append(time.perf_counter() - began)
+
+
+class NotWaitedFor(Decoder):
+    """A decoder process whose end nobody waits for: what it made is taken as it is."""
+
+    def _halt(self) -> None:
+        self._still = True
+
+    def __exit__(self, *_: object) -> None:
+        self._channel.close()
+        self._doomed.close()
+        self._reaper.bury(self.pid)
+
+
+def taken_through(
+    place: Path, zygote: Zygote, source: Path, kind: type[Decoder]
+) -> tuple[float, float]:
+    """(seconds of all three stages of a file until it could be published, and until that is written down)."""
     folder = place / "id"
     (folder / "source").mkdir(parents=True)
     (folder / "out.1").mkdir()
     shutil.copyfile(source, folder / "source" / "a.jpg")
-    size_bytes = source.stat().st_size
-    row = manifest.received(role="source", path="source/a.jpg", size_bytes=size_bytes)
-    form = {"id": "jpeg", "name": "JPEG", "native": False, "evidence": "", "openslide_vendor": None}
-    made = manifest.new(
+    row = manifest.received(role="source", path="source/a.jpg", size_bytes=source.stat().st_size)
+    found: Any = manifest.new(
         id=UploadedFileId("20261123-141502-k3f9-a"), user="ann", name="a.jpg", drop_path="ann/a.jpg",
         files=[row], now=datetime.now(UTC), software={},
     )  # fmt: skip
-    found = cast("Manifest", {**made, "format": form})
     began = time.perf_counter()
-    child = zygote.fork(folder, "out.1")
-    child.run(Status.CONVERTING, found, out=folder / "out.1", progress=lambda _share: None)
-    done = time.perf_counter()
-    if waited_for:
-        child.end()
-    else:
-        zygote.bury(child.pid)
+    channel, pid, started = zygote.process(folder, "out.1")
+    with kind(zygote, channel, pid, started, Config(root="/")) as child:
+        status = Status.DETECTING_FORMAT
+        while not status.is_final:
+            outcome = child.run(status, found, out=folder / "out.1", progress=lambda _share: None)
+            found |= outcome.changes
+            if status is Status.CONVERTING:
+                (folder / "out.1").rename(folder / "derived")
+            status = outcome.status
+        done = time.perf_counter()
+        manifest.write(folder, found)
     now = time.perf_counter()
     shutil.rmtree(folder)
-    return now - began, now - done
+    # What an end that nobody waited for still takes is not the next one's.
+    time.sleep(0.1)
+    return done - began, now - began
+
+
+def measure_ends(folder: Path, names: dict[str, int]) -> None:
+    prepare_process()
+    zygote = Zygote(Config(root="/"))
+    zygote.start()
+    for name, times in names.items():
+        WaitedFor.waits.clear()
+        took: dict[type[Decoder], list[tuple[float, float]]] = {WaitedFor: [], NotWaitedFor: []}
+        for turn in range(2 * times):
+            kind = (WaitedFor, NotWaitedFor)[turn % 2]
+            took[kind].append(taken_through(folder, zygote, folder / "source" / name, kind))
+        for number, what in enumerate(
+            ("until it can be published", "until its manifest is written and its process is gone")
+        ):
+            with_, without = (statistics.median(one[number] for one in took[kind]) for kind in took)
+            print(
+                f"{name}: {what} {with_ * 1000:.2f} ms where its end is waited for, "
+                f"{without * 1000:.2f} where not, ratio {with_ / without:.3f}"
+            )
+        waits = sorted(WaitedFor.waits)
+        print(
+            f"{name}: the wait until it can be published by itself: {statistics.median(waits) * 1000:.2f} ms, "
+            f"{waits[0] * 1000:.2f} to {waits[-1] * 1000:.2f}"
+        )
+    zygote.stop()
 
 
 def main(rounds: int) -> None:
@@ -112,19 +167,7 @@ def main(rounds: int) -> None:
                     f"{name}: {what} {with_ * 1000:.1f} ms with the filter, {without * 1000:.1f} without, "
                     f"ratio {with_ / without:.3f}"
                 )
-        prepare_process()
-        zygote = Zygote(Config(root="/"))
-        zygote.start()
-        ends: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
-        for turn in range(rounds):
-            waited_for = turn % 2 == 0
-            ends[waited_for].append(
-                ended(folder, zygote, folder / "source" / "small.jpg", waited_for=waited_for)
-            )
-        zygote.stop()
-        for waited_for, words in ((True, "waited for"), (False, "not waited for")):
-            whole, end = (statistics.median(one[n] for one in ends[waited_for]) for n in (0, 1))
-            print(f"small.jpg: {whole * 1000:.1f} ms in all, its end {words}: {end * 1000:.2f} ms")
+        measure_ends(folder, {"small.jpg": rounds, "large.jpg": max(5, rounds // 30)})
 
 
 if __name__ == "__main__":

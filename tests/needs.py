@@ -27,6 +27,7 @@ _PACKAGES = {
     "umount": "mount",
     "losetup": "mount",
     "findmnt": "util-linux",
+    "fsfreeze": "util-linux",
     "unshare": "util-linux",
     "setpriv": "util-linux",
     "useradd": "passwd",

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ __all__ = ["Zygote", "settings_of"]
 _START_TIMEOUT_S = 60.0
 #: A fork takes milliseconds; a zygote that is stopped must not hold up the end of the daemon.
 _ANSWER_TIMEOUT_S = 5.0
+_FIRST_PAUSE_S, _LAST_PAUSE_S = 0.001, 0.1
 
 
 def _why_not(said: bytes | None, process: subprocess.Popen[bytes]) -> str | None:
@@ -52,8 +54,11 @@ class Zygote:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
+        enforced = sandbox.enforced()
         #: Whether both walls hold the decoders: Landlock and seccomp.
-        self.sandboxed = bool(sandbox.enforced()["holds"])
+        self.sandboxed = bool(enforced["holds"])
+        #: Whether the second does, so that no decoder can start another process.
+        self.filtered = bool(enforced["calls"])
 
     @property
     def pid(self) -> int | None:
@@ -171,16 +176,26 @@ class Zygote:
         return ours, answer["pid"], answer["start_time"]
 
     def reap(self, pid: int) -> int:
-        """Kill `pid` with its whole group and give its wait status."""
-        try:
-            return int(self._ask({"reap": pid}, []).get("status", 0))
-        except TransientError:
-            return int(signal.SIGKILL)
+        """Kill `pid` with its whole group, and all that it started, and give its wait status."""
+        pause_s = _FIRST_PAUSE_S
+        # Ends when it is gone, or the zygote is.
+        while True:
+            try:
+                answer = self._ask({"reap": pid}, [])
+            except TransientError:
+                return int(signal.SIGKILL)
+            if answer:
+                return int(answer.get("status", 0))
+            # The zygote waits for nobody: others want to be forked meanwhile.
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LAST_PAUSE_S)
 
     def bury(self, pid: int) -> None:
         """Kill `pid` with its whole group, which has nothing left to do; its end is not waited for."""
-        with suppress(TransientError):
-            self._ask({"bury": pid}, [])
+        with self._lock, suppress(OSError):
+            if self._channel is not None:
+                self._channel.settimeout(_ANSWER_TIMEOUT_S)
+                self._channel.send(json.dumps({"bury": pid}).encode())
 
     def _ask(self, request: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
         with self._lock:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from cytowatch.config import Config
 from cytowatch.decoder import answers, facts, unchanged, wire
 from cytowatch.decoder.ends import DecoderCrashed, Stopped
+from cytowatch.decoder.gone import Doomed
 from cytowatch.decoder.pace import Pace
 from cytowatch.model import CheckRoom, Outcome, Progress
 from cytowatch.outside import OutsideError
@@ -33,10 +34,17 @@ _MOST_THREADS = max(128, 4 * (os.cpu_count() or 1))
 
 
 class Reaper(Protocol):
-    """What ends a decoder process and waits until it is gone."""
+    """The parent of a decoder process, which ends it and waits until it is gone."""
+
+    #: Whether the filter of system calls holds the decoders, so that none can start another process.
+    filtered: bool
 
     def reap(self, pid: int) -> int:
-        """Kill `pid` with its whole group and give its wait status."""
+        """Kill `pid` with its whole group, and all that it started, and give its wait status."""
+        ...
+
+    def bury(self, pid: int) -> None:
+        """The same for one that has nothing left to do; its end is not waited for."""
         ...
 
 
@@ -54,8 +62,11 @@ class Decoder:
         self._reaper = reaper
         self._channel = channel
         self._config = config
+        self._doomed = Doomed(pid)
+        self._still = False
         self._reaped = False
         self._refused = False
+        self._stop: threading.Event | None = None
         self.pid = pid
         self.start_time = started
 
@@ -68,18 +79,59 @@ class Decoder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.end()
+        if not self._still or self._reaped:
+            self.end()
+            return
+        # What it made is published: what is left to wait for is its memory, which the next one may need.
+        self._reaped = True
+        self._doomed.wait_gone(self._stops)
+        self._doomed.close()
+        self._reaper.bury(self.pid)
 
     def end(self) -> int:
         """Kill it with its group and wait until it is gone; gives its wait status.
 
         From then on nothing changes what it made. A second time does nothing.
+
+        Raises
+        ------
+        Stopped
+            It is not gone, and the daemon stops.
         """
         if self._reaped:
             return 0
         self._reaped = True
         self._channel.close()
+        self._doomed.kill()
+        gone = self._doomed.wait_gone(self._stops)
+        self._doomed.close()
+        if not gone and self._stops():
+            self._reaper.bury(self.pid)
+            raise Stopped("the daemon stops")
         return self._reaper.reap(self.pid)
+
+    def _halt(self) -> None:
+        """Kill it and wait until nothing can change any more what it made.
+
+        Raises
+        ------
+        Stopped
+            The daemon stops.
+        """
+        if self._reaped or self._still:
+            return
+        if not self._reaper.filtered:
+            # It may have started others.
+            self.end()
+            return
+        self._channel.close()
+        self._doomed.kill()
+        self._still = self._doomed.wait_still(self._stops)
+        if not self._still:
+            self.end()
+
+    def _stops(self) -> bool:
+        return self._stop is not None and self._stop.is_set()
 
     def run(
         self,
@@ -94,7 +146,7 @@ class Decoder:
     ) -> Outcome:
         """Let it do the stage of `status`; it may ask for room on the disk.
 
-        After the last stage, or an error, it is gone when this returns.
+        After the last stage it can do nothing any more when this returns, and after an error it is gone.
 
         Parameters
         ----------
@@ -114,6 +166,7 @@ class Decoder:
             `stop` was set meanwhile.
         """
         limits = self._config.engine
+        self._stop = stop
         pace = Pace(limits.stage_timeout_s, limits.no_progress_s, now=time.monotonic())
         self._refused = False
         try:
@@ -137,7 +190,7 @@ class Decoder:
             self.end()
             raise
         if outcome.status.is_final:
-            self.end()
+            self._halt()
             outcome = self._hashed(status, manifest, outcome, out, pace, progress, stop)
         return outcome
 

@@ -80,15 +80,14 @@ def enter(config: Config, out: str, *, parent: int, nice: int = NICE) -> bool:
     # The share, the daemon and anyone else who works here come first; the kernel takes the priority
     # of reading and writing from this one as well: ioprio_set(2).
     os.nice(nice)
-    # Other processes of the same user cannot look into it.
-    _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     cores = len(os.sched_getaffinity(0))
     seconds = int(config.engine.stage_timeout_s * cores) + 1
     for kind, limit in (
         (resource.RLIMIT_AS, config.sandbox.memory_bytes),
         (resource.RLIMIT_CPU, 4 * seconds),
         (resource.RLIMIT_FSIZE, config.limits.archive_max_bytes),
-        (resource.RLIMIT_CORE, 0),
+        # At 0, a core is still handed to the program that the system may have for it; at 1 it is not: fs/coredump.c.
+        (resource.RLIMIT_CORE, 1),
         (resource.RLIMIT_NOFILE, 1024),
     ):
         _, hard = resource.getrlimit(kind)
@@ -99,6 +98,10 @@ def enter(config: Config, out: str, *, parent: int, nice: int = NICE) -> bool:
     # What was written is never executed. A kernel before 6.3 does not know it; every decoder does.
     _libc.prctl(_PR_SET_MDWE, _REFUSE_EXEC_GAIN, 0, 0, 0)
     files, calls = landlock.abi() > 0, seccomp.can()
+    if not files:
+        # Other decoders cannot look into it, which Landlock sees to elsewhere. There the daemon still sees it in a
+        # /proc that hides what may not be traced (hidepid): it counts its threads, and sees when it has ended.
+        _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     if files:
         landlock.restrict(read=["source", "derived", *RUNTIME], write=[out, "/dev/null"])
     if calls:

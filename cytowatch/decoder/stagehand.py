@@ -40,7 +40,17 @@ def serve(
             progress=_throttled(channel),
             check_room=_asking(channel),
         )
-        wire.send(channel, _encoded(status, _answer(stages[status], status, file), out))
+        answer = _answer(stages[status], status, file)
+        wire.send(channel, _encoded(status, answer, out))
+        if _is_last(answer):
+            # The daemon waits until this process is gone: it has the processor now.
+            return
+
+
+def _is_last(answer: dict[str, Any]) -> bool:
+    """Whether the daemon asks for nothing more after `answer`."""
+    outcome = answer.get("outcome")
+    return outcome is None or Status[outcome["status"]].is_final
 
 
 def _encoded(status: Status, answer: dict[str, Any], out: str) -> bytes:

@@ -2,7 +2,7 @@
 
 It has one thread and never runs an image operation: processes forked from one that did, hung. It is
 started by the daemon's main thread as ``python -m cytowatch.decoder.zygote DESCRIPTOR MODULE`` and
-answers three requests: ``fork``, ``reap`` and ``bury``. The module has the table ``STAGES``, or a
+takes three requests: ``fork``, ``reap``, and ``bury``, which has no answer. The module has the table ``STAGES``, or a
 ``serve`` of its own for processes that do something else than stages.
 """
 
@@ -13,9 +13,11 @@ import gc
 import importlib
 import json
 import os
+import select
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -30,7 +32,11 @@ __all__ = ["main", "start_time"]
 Serve = Callable[[socket.socket, str, Config], None]
 
 _LARGEST_REQUEST = 1 << 16
-_ROUNDS = 1000
+#: A process that is being killed is looked for this many times before anyone who asked has to ask again.
+_ROUNDS = 200
+_ROUND_S = 0.001
+#: How often those that are buried are looked at, while there are any.
+_LOOK_AT_DYING_S = 0.05
 _LONGEST_REASON = 300
 #: imagecodecs loads its codecs when they are used first, which would be in every decoder process again.
 _PRELOADED = ("numpy", "pyvips", "tifffile", "openslide", "imagecodecs._jpeg8", "PIL.Image")
@@ -44,8 +50,10 @@ def start_time(pid: int) -> int:
 
 #: The processes that were forked and not reaped yet: no other process is ever killed.
 _forked: set[int] = set()
-#: Those that were killed, and whose memory the kernel is still taking back.
+#: Those that were killed, and whose end nobody waits for.
 _dying: set[int] = set()
+#: Those that were killed, and whose end is asked for; with their wait status once they have ended.
+_ending: dict[int, int | None] = {}
 
 
 def _started(pid: int) -> int:
@@ -79,6 +87,8 @@ def main(descriptor: int, module: str) -> None:
     threads = len(os.listdir("/proc/self/task"))
     requests.send(json.dumps({"ready": os.getpid(), "threads": threads}).encode())
     while True:
+        while _dying and not select.select([requests], [], [], _LOOK_AT_DYING_S)[0]:
+            _collect()
         message, descriptors, _, _ = socket.recv_fds(requests, _LARGEST_REQUEST, 1)
         if not message:
             return
@@ -87,7 +97,8 @@ def main(descriptor: int, module: str) -> None:
             if "fork" in request:
                 answer = _fork(request, descriptors[0], requests, serve)
             elif "bury" in request:
-                answer = _bury(request["bury"])
+                _bury(request["bury"])
+                answer = None
             else:
                 answer = _reap(request["reap"])
         except OSError as error:
@@ -95,11 +106,9 @@ def main(descriptor: int, module: str) -> None:
         finally:
             for received in descriptors:
                 os.close(received)
-        requests.send(json.dumps(answer).encode())
-        gone = [pid for pid in _dying if os.waitpid(pid, os.WNOHANG)[0]]
-        _dying.difference_update(gone)
-        if gone:
-            _end_orphans()
+        if answer is not None:
+            requests.send(json.dumps(answer).encode())
+        _collect()
 
 
 def _served_by(module: str) -> Serve:
@@ -141,28 +150,53 @@ def _configuration(text: str) -> Config:
 
 
 def _reap(pid: int) -> dict[str, Any]:
-    if not _kill(pid):
+    """Its wait status, or nothing while it, or anything that it started, is not gone: that is asked for again.
+
+    Nothing here waits for a process for long. One that is killed in the middle of an fsync lives as long as
+    that takes, and other decoders want to be forked.
+    """
+    if _kill(pid):
+        _ending[pid] = None
+    if pid not in _ending:
         return {"error": f"{pid} was not forked by this process"}
-    _, status = os.waitpid(pid, 0)
-    _end_orphans()
-    return {"status": status}
+    if _ending[pid] is None:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if not ended:
+            return {}
+        _ending[pid] = status
+    if not _end_orphans():
+        return {}
+    return {"status": _ending.pop(pid)}
 
 
-def _end_orphans() -> None:
+def _collect() -> None:
+    """Be rid of those that were buried and have ended, with all that they started."""
+    gone = [pid for pid in _dying if os.waitpid(pid, os.WNOHANG)[0]]
+    _dying.difference_update(gone)
+    if gone:
+        _end_orphans()
+
+
+def _end_orphans() -> bool:
     """End anything that the kernel gave us and was not forked by us: a decoder that has ended had started it.
 
-    One that forks all the while is outrun: each round leaves nobody who was there when it began.
+    One that forks all the while is outrun: each round leaves nobody who was there when it began. Gives
+    whether all are gone.
     """
     for _ in range(_ROUNDS):
-        strangers = _ours() - _forked - _dying
+        strangers = _ours() - _forked - _dying - _ending.keys()
         if not strangers:
-            return
+            return True
         for pid in strangers:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        ended = 0
         for pid in strangers:
             with suppress(ChildProcessError):
-                os.waitpid(pid, 0)
+                ended += os.waitpid(pid, os.WNOHANG)[0] != 0
+        if not ended:
+            time.sleep(_ROUND_S)
+    return False
 
 
 def _ours() -> set[int]:
@@ -175,10 +209,9 @@ def _ours() -> set[int]:
         return set()
 
 
-def _bury(pid: int) -> dict[str, Any]:
+def _bury(pid: int) -> None:
     if _kill(pid):
         _dying.add(pid)
-    return {}
 
 
 def _kill(pid: int) -> bool:

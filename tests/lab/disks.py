@@ -52,6 +52,15 @@ class Disk:
             time.sleep(0.1)
         raise AssertionError(f"{place or self.place} is still in use")
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Anyone who writes to it meanwhile waits, and cannot be killed: fsfreeze(8)."""
+        subprocess.run(["fsfreeze", "-f", self.place], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run(["fsfreeze", "-u", self.place], check=True)
+
 
 @contextmanager
 def rooted(disk: Disk) -> Iterator[Root]:

@@ -181,7 +181,8 @@ def main(unit_path: str, command: list[str]) -> None:
     user = pwd.getpwnam(unit["User"][0])
     hide_files(unit)
     os.umask(int(unit["UMask"][0], 8))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    core = int(unit["LimitCORE"][0])
+    resource.setrlimit(resource.RLIMIT_CORE, (core, core))
     for capability in range(41):
         _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
     os.initgroups(user.pw_name, user.pw_gid)

@@ -91,7 +91,7 @@ NEED_NONE = {
         admin._hashes admin._one admin._unnamed
     """,
     "one uploaded file in work: anything that is raised ends that one, in `Engine._run`": """
-        admin.unlink decoder.Decoder._answer decoder.RemoteDecoder._wait decoder._check_children decoder._same decoder.check_hashes decoder.check_sources decoder.same_bytes decoder.with_hashes engine.Walk._run engine._has_same_bytes transitions.fail
+        admin.unlink decoder.Decoder._answer decoder.Doomed._is_still decoder.Doomed._wait decoder.RemoteDecoder._wait decoder.Zygote.reap decoder._check_children decoder._same decoder.check_hashes decoder.check_sources decoder.same_bytes decoder.with_hashes engine.Walk._run engine._has_same_bytes transitions.fail
         decoder._check_files decoder._check_hash decoder._check_made decoder._check_tree decoder._differs
         decoder._error decoder._exactly decoder._import_path decoder._inside decoder._is_given decoder._outcome
         decoder._safe decoder.check decoder.check_child decoder.check_derived decoder.send durable.fsync_tree

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -107,7 +108,9 @@ def test_what_a_decoder_started_ends_with_it(tmp_path: Path) -> None:
             with open(reader, "rb") as file:
                 orphan = int(file.readline())
             zygote._forked.add(decoder)
-            zygote._reap(decoder)
+            while not (ended := zygote._reap(decoder)):
+                time.sleep(0.001)
+            assert ended == {"status": signal.SIGKILL}
             try:
                 os.kill(orphan, 0)
             except ProcessLookupError:
