@@ -6,6 +6,7 @@ import ctypes
 import os
 import resource
 import signal
+import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,13 +14,24 @@ from pathlib import Path
 from cytowatch.config import Config
 from cytowatch.decoder import landlock, seccomp
 
-__all__ = ["NICE", "RUNTIME", "adopt_orphans", "die_with_parent", "enforced", "enter"]
+__all__ = [
+    "NICE",
+    "RUNTIME",
+    "adopt_orphans",
+    "die_with_parent",
+    "drop_capabilities",
+    "enforced",
+    "enter",
+]
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 _PR_SET_CHILD_SUBREAPER = 36
 #: Of nineteen steps back: with all of them a decoder beside a busy machine would never end.
 NICE = 10
 _PR_SET_MDWE, _PR_GET_MDWE, _REFUSE_EXEC_GAIN = 65, 66, 1
+_CAPABILITY_VERSION_3 = 0x20080522
+#: CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH.
+_KEPT = 1 << 1 | 1 << 2
 _libc = ctypes.CDLL(None, use_errno=True)
 
 #: What Python and the decoders may still load while they run.
@@ -97,6 +109,7 @@ def enter(config: Config, out: str, *, parent: int, nice: int = NICE) -> bool:
         raise OSError(ctypes.get_errno(), "PR_SET_NO_NEW_PRIVS")
     # What was written is never executed. A kernel before 6.3 does not know it; every decoder does.
     _libc.prctl(_PR_SET_MDWE, _REFUSE_EXEC_GAIN, 0, 0, 0)
+    drop_capabilities()
     files, calls = landlock.abi() > 0, seccomp.can()
     if not files:
         # Other decoders cannot look into it, which Landlock sees to elsewhere. There the daemon still sees it in a
@@ -107,6 +120,24 @@ def enter(config: Config, out: str, *, parent: int, nice: int = NICE) -> bool:
     if calls:
         seccomp.restrict()
     return files and calls
+
+
+def drop_capabilities() -> None:
+    """Give up what root may, but for reading and writing files of any mode, which Landlock limits.
+
+    Raises
+    ------
+    OSError
+        The kernel refused.
+    """
+    header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
+    held = ctypes.create_string_buffer(24)
+    if _libc.capget(header, held) != 0:
+        raise OSError(ctypes.get_errno(), "capget")
+    effective, permitted, *_ = struct.unpack("6I", held.raw)
+    kept = struct.pack("6I", effective & _KEPT, permitted & _KEPT, 0, 0, 0, 0)
+    if _libc.capset(header, kept) != 0:
+        raise OSError(ctypes.get_errno(), "capset")
 
 
 def enforced() -> dict[str, bool | int]:

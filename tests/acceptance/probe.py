@@ -49,6 +49,7 @@ class Ground:
     udp_port: int
     unix: str
     abstract: str
+    channel: socket.socket
 
 
 def _checked(result: int) -> int:
@@ -148,6 +149,8 @@ ATTEMPTS: dict[str, Callable[[Ground], object]] = {
     "move": lambda _: durable.rename("source/slide", "out.1/slide"),
     "truncate": lambda _: os.truncate("source/slide", 0),
     "open_truncate": lambda _: os.open("source/slide", os.O_RDONLY | os.O_TRUNC),
+    "open_any": lambda _: os.open("../outside", 3),
+    "empty_any": lambda _: os.open("source/slide", 3 | os.O_TRUNC),
     "device": lambda _: os.mknod("out.1/disk", stat.S_IFBLK | 0o600, os.makedev(7, 255)),
     "nameless": lambda _: os.close(os.open("out.1", os.O_TMPFILE | os.O_WRONLY)),
     "unlinked": lambda _: os.unlink("out.1/made"),
@@ -169,6 +172,8 @@ ATTEMPTS: dict[str, Callable[[Ground], object]] = {
     "affinity": lambda on: os.sched_setaffinity(on.victim, os.sched_getaffinity(on.victim)),
     "trace": lambda on: _libc_call("ptrace", 0x4206, on.victim, 0, 0),  # PTRACE_SEIZE
     "memory": lambda on: _read_memory(on.victim),
+    "memory_by_file": lambda on: os.close(os.open(f"/proc/{on.victim}/mem", os.O_RDONLY)),
+    "descriptors": lambda on: socket.send_fds(on.channel, [b"x"], [0]),
     "tcp_connect": _tcp_connect,
     "tcp_listen": _tcp_listen,
     "udp": _udp,
@@ -220,6 +225,8 @@ def tried(word: str, on: Ground, *, files: int, calls: bool) -> str:
             os.chdir(on.folder)
             landlock.abi = lambda: files
             seccomp.can = lambda: calls
+            # What root may not do without them is not a wall's doing.
+            sandbox.drop_capabilities = lambda: None
             sandbox.enter(Config(root="/"), "out.1", parent=os.getppid())
             code = _DENIED
             ATTEMPTS[word](on)
@@ -243,6 +250,7 @@ def _lay_out(on: Ground) -> None:
     (on.folder / "source" / "slide").write_bytes(b"slide")
     for name in ("made", "other"):
         (on.folder / "out.1" / name).write_bytes(b"made")
+    (on.folder.parent / "outside").write_bytes(b"outside")
     on.signalled.unlink(missing_ok=True)
 
 
@@ -269,6 +277,9 @@ def ground(folder: Path) -> Iterator[Ground]:
         tcp.bind(("127.0.0.1", 0))
         udp.bind(("127.0.0.1", 0))
         unix.bind(str(folder / "socket"))
+        channel, other = socket.socketpair()
+        stack.enter_context(channel)
+        stack.enter_context(other)
         name = f"\0cytowatch-{os.getpid()}"
         abstract.bind(name)
         for one in (tcp, unix, abstract):
@@ -278,14 +289,16 @@ def ground(folder: Path) -> Iterator[Ground]:
         yield Ground(
             folder=id_, victim=victim.pid, signalled=signalled, tcp_port=tcp.getsockname()[1],
             udp_port=udp.getsockname()[1], unix=str(folder / "socket"), abstract=name,
+            channel=channel,
         )  # fmt: skip
 
 
 def main(folder: Path) -> None:
-    """What is denied: for no wall, for each version of Landlock, for the filter, and for both."""
+    """What is denied: for no wall, for each version of Landlock by itself and behind the filter, for the filter, for both."""
     newest = landlock.abi()
     sets = {"none": (0, False), "calls": (0, True), "both": (newest, True)}
-    sets |= {f"landlock {version}": (version, False) for version in range(1, newest + 1)}
+    for version in range(1, newest + 1):
+        sets |= {f"landlock {version}": (version, False), f"both {version}": (version, True)}
     with ground(folder) as on:
         found = {
             name: {word: tried(word, on, files=files, calls=calls) for word in ATTEMPTS}

@@ -87,6 +87,9 @@ def test_arguments_are_looked_at(machine: str) -> None:
         ("openat", (0, 0, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), _ALLOW),
         ("openat", (0, 0, os.O_RDONLY | os.O_TRUNC), denied),
         ("openat", (0, 0, os.O_TMPFILE | os.O_RDWR), denied),
+        ("openat", (0, 0, 3), denied),
+        ("openat", (0, 0, 3 | os.O_TRUNC), denied),
+        ("openat", (0, 0, 3 | os.O_CREAT | os.O_CLOEXEC), denied),
         ("renameat2", (0, 0, 0, 0, 1), _ALLOW),  # RENAME_NOREPLACE
         ("renameat2", (0, 0, 0, 0, 0), denied),
         ("renameat2", (0, 0, 0, 0, 4), denied),  # RENAME_WHITEOUT
