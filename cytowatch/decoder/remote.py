@@ -21,6 +21,7 @@ from cytowatch.decoder import answers
 from cytowatch.decoder.ends import DecoderCrashed
 from cytowatch.decoder.forks import Zygote
 from cytowatch.decoder.pace import DecoderTimedOut
+from cytowatch.record.entries import Manifest
 from cytowatch.record.errors import IngestError, TransientError
 from cytowatch.record.status import Status
 from cytowatch.tree import room
@@ -92,6 +93,7 @@ def run_stage(request: dict[str, Any]) -> dict[str, Any]:
     try:
         _mark(directory, request["token"])
         zygote = _keeper.zygote(config, request["stages"])
+        disk = _Disk(directory, out, status, request["manifest"], config)
         with zygote.fork(directory, out) as decoder:
             told = _Told(directory / progress_name(out))
             outcome = decoder.run(
@@ -99,9 +101,8 @@ def run_stage(request: dict[str, Any]) -> dict[str, Any]:
                 request["manifest"],
                 out=directory / out,
                 progress=told,
-                check_room=lambda need_bytes, need_inodes=0: _check_room(
-                    directory, status, need_bytes, need_inodes, config
-                ),
+                check_room=disk.check_room,
+                check_disk=disk.check,
             )
     except DecoderCrashed as crash:
         return {"crashed": crash.wait_status}
@@ -131,15 +132,42 @@ def _mark(directory: Path, token: str) -> None:
         raise BegunBefore(directory.name) from None
 
 
-def _check_room(
-    directory: Path, status: Status, need_bytes: int, need_inodes: int, config: Config
-) -> None:
-    there = room.free(directory)
-    need = Amount(bytes=need_bytes, inodes=max(room.FEW_INODES, need_inodes))
-    if room.can_never_fit(directory, need):
-        raise room.never_fits(status, need)
-    if lacks := room.too_little(there, need, room.spare(config.storage, there)):
-        raise TransientError("disk", lacks)
+class _Disk:
+    """Guards what one stage may write here, as the daemon does for a decoder process of its own machine."""
+
+    def __init__(
+        self, directory: Path, out: str, status: Status, manifest: Manifest, config: Config
+    ) -> None:
+        self._directory, self._out, self._status = directory, directory / out, status
+        self._settings = config.storage
+        self._room = room.Room(lambda: room.free(directory))
+        rows = manifest["files"]
+        self._accepted = sum(
+            row["size_bytes"] for row in rows if row["path"].startswith("derived/")
+        )
+
+    def check_room(self, need_bytes: int, need_inodes: int = 0) -> None:
+        """It asks for that much."""
+        need = Amount(bytes=need_bytes, inodes=max(room.FEW_INODES, need_inodes))
+        if room.can_never_fit(self._directory, need):
+            raise room.never_fits(self._status, need)
+        self._room.reserve(self._out.name, self._out, need, settings=self._settings)
+
+    def check(self) -> None:
+        """Break it off where it fills the disk with what it did not ask for, and where the daemon has given it up.
+
+        Raises
+        ------
+        FileNotFoundError
+            Its output is gone: the daemon has thrown it away, or this machine has lost the root.
+        """
+        os.stat(self._out)
+        self._room.check(
+            self._out.name,
+            [self._out, self._directory / "derived"],
+            settings=self._settings,
+            accepted_bytes=self._accepted,
+        )
 
 
 class _Told:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests import builders
+from tests.lab.disks import MB, Disk, needs_mounts, rooted
 from tests.lab.root import STAGES, Root
 from tests.lab.told import free_port, json_lines
 from tests.needs import needs
@@ -130,6 +132,41 @@ def test_a_worker_that_is_killed_costs_an_attempt_and_nothing_else(
     assert [row["status"] for row in history][-1] == "CONVERTED"
     assert root.stop() == 0
     root.assert_clean()
+
+
+@needs_mounts
+def test_a_decoder_is_bounded_on_a_cluster_as_anywhere(tmp_path: Path, machines: Machines) -> None:
+    """One fills the disk, one wants all the memory, one hangs: each costs one error, and none runs on."""
+    machines.start_scheduler()
+    machines.start_worker()
+    disk = Disk(tmp_path, 64 * MB)
+    try:
+        with rooted(disk) as root:
+            root.environment = dict(STAGES)
+            engine = f'kind = "dask"\nscheduler = "{machines.address}"\nmax_attempts = 2'
+            root.configure(
+                engine=f"{engine}\nno_progress_s = 8.0", sandbox="memory_bytes = 1_000_000_000"
+            )
+            builders.png(tmp_path / "a.png")
+            ends = {
+                "fill-named.png": "output_too_large",
+                "eat-CONVERTING.png": "out_of_memory",
+                "hang-CONVERTING.png": "no_progress",
+            }
+            root.start()
+            for name, reason in ends.items():
+                root.drop(tmp_path / "a.png", name)
+                root.wait(lambda name=name: root.by_name().get(name, {}).get("error"), 150)
+                assert root.by_name()[name]["error"]["reason"] == reason, name
+            root.drop(tmp_path / "a.png", "good.png", user="bob")
+            root.wait(lambda: status_of(root, "good.png") == "CONVERTED", 60)
+            assert root.stop() == 0
+            root.assert_clean()
+            # What fills the disk is not merely out of sight.
+            assert shutil.disk_usage(disk.place).free > 30 * MB
+    finally:
+        machines.stop()
+        disk.unmount()
 
 
 def test_a_scheduler_that_is_away_is_waited_for(

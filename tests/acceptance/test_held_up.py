@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -10,16 +13,19 @@ from pathlib import Path
 import pytest
 
 from cytowatch.config import Config
-from cytowatch.decoder.process import Decoder
+from cytowatch.decoder import landlock
 from cytowatch.decoder.forks import Zygote
+from cytowatch.decoder.process import Decoder
 from tests.lab.disks import MB, Disk, needs_mounts
 from tests.needs import needs
+
+HOUSE = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
 def zygote() -> Iterator[Zygote]:
     """One whose children write as soon as they run."""
-    made = Zygote(Config(root="/"), stages="tests.acceptance.writes_at_once")
+    made = Zygote(Config(root="/"), stages="tests.lab.writes_at_once")
     made.start()
     yield made
     made.stop()
@@ -37,6 +43,54 @@ def _write(child: Decoder) -> None:
     """Have it write, and return once it does."""
     child._channel.send(b"x")
     assert child._channel.recv(1) == b"x"
+
+
+#: As the daemon's user, in a /proc that hides what may not be traced: how many threads are seen, and whether it is still.
+_SEEN = """
+import os, sys, threading, time
+from cytowatch.config import Config
+from cytowatch.decoder import sandbox
+from cytowatch.decoder.gone import Doomed
+os.chdir(sys.argv[1])
+reader, writer = os.pipe()
+pid = os.fork()
+if pid == 0:
+    sandbox.enter(Config(root="/"), "out.1", parent=os.getppid())
+    held = bytearray(200 << 20)
+    held[::4096] = bytes([1]) * len(held[::4096])
+    for _ in range(4):
+        threading.Thread(target=time.sleep, args=(100,), daemon=True).start()
+    os.write(writer, b"x")
+    time.sleep(100)
+os.read(reader, 1)
+print(os.path.exists("/proc/1"), os.stat(f"/proc/{pid}/task").st_nlink - 2)
+doomed = Doomed(pid)
+doomed.kill()
+while not doomed._is_still():
+    if os.waitpid(pid, os.WNOHANG)[0]:
+        sys.exit("gone before it was still")
+"""
+
+
+@needs("unshare", "setpriv", "mount", root=True)
+@pytest.mark.skipif(landlock.abi() == 0, reason="without Landlock a decoder is hidden")
+def test_its_threads_are_seen_where_proc_is_hidden() -> None:
+    """As with the unit's ProtectProc=invisible: else nobody could bound them, or see that it has ended."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        place.chmod(0o755)
+        for name in ("source", "out.1"):
+            (place / name).mkdir()
+            (place / name).chmod(0o777)
+        mounted = "mount -t proc -o hidepid=invisible proc /proc"
+        user = "setpriv --reuid 65534 --regid 65534 --clear-groups"
+        done = subprocess.run(
+            ["unshare", "-m", "sh", "-c", f'{mounted} && exec {user} "$@"', "sh",
+             sys.executable, "-c", _SEEN, folder],
+            cwd=HOUSE, capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["False", "5"]
 
 
 @needs_mounts

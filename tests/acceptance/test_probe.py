@@ -23,7 +23,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]
     """By the set of walls, by the deed: whether it was denied."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.acceptance.probe", tmp_path_factory.mktemp("probe")],
-        cwd=HOUSE, capture_output=True, text=True, check=False, timeout=120,
+        cwd=HOUSE, capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     told: dict[str, dict[str, str]] = json.loads(done.stdout)

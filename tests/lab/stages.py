@@ -136,6 +136,15 @@ def _threads() -> None:
     time.sleep(1000)
 
 
+def _threads_at_once() -> None:
+    """As many as the kernel makes before anyone looks."""
+    threading.stack_size(1 << 16)
+    with suppress(RuntimeError):
+        while True:
+            threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
+    _still()
+
+
 def _lists() -> None:
     """A message of empty lists, which are large once parsed: 150 MB as it announces."""
     os.write(3, (150_000_000).to_bytes(4, "little"))
@@ -242,6 +251,7 @@ SAID: dict[str, Callable[[], None]] = {
     "drip": _drip,
     "still": _still,
     "threads": _threads,
+    "threadsatonce": _threads_at_once,
     "reason": _saying(
         '{"error": {"reason": "' + _BELL + '", "detail": "' + _BELL + '", "retryable": 1}}'
     ),
