@@ -1,6 +1,6 @@
 """Mixed drops over SMB while the daemon is killed every few seconds: nothing lost, nothing doubled.
 
-`python -m tests.acceptance.soak [SECONDS]` (600 by default) prints figures; one minute of it is a test.
+`python -m tests.acceptance.soak [SECONDS [PAUSE]]` (600 by default) prints figures; one minute of it is a test.
 With `--poison`, one thing of every kind in `poison.py` is dropped every ten seconds as well, and for the
 last third of the time nobody kills the daemon, so that its memory and descriptors can be measured.
 `--calm` does the same without the poison: compare the waiting times. With either, the scanners drop what two
@@ -113,7 +113,12 @@ def pool(folder: Path) -> dict[str, bytes]:
 
 
 def soak(
-    folder: Path, seconds: float, seed: int = 0, *, poisoned: bool | None = None
+    folder: Path,
+    seconds: float,
+    seed: int = 0,
+    *,
+    poisoned: bool | None = None,
+    pause_s: float = 8.0,
 ) -> dict[str, object]:
     """Run it; the figures, with a list of everything that is wrong.
 
@@ -121,6 +126,8 @@ def soak(
     ----------
     poisoned
         None: kills all the time. Else kills are rarer and end after two thirds, and whether there is poison.
+    pause_s
+        The longest pause of a scanner between two drops, where it says whether there is poison.
     """
     source = random.Random(seed)
     root = Root(folder / "root")
@@ -142,7 +149,7 @@ def soak(
                 share,
                 pool(folder / f"pool-{which}"),
                 until,
-                pause_s=0.6 if poisoned is None else 8.0,
+                pause_s=0.6 if poisoned is None else pause_s,
             )
             for which in range(3)
         ]
@@ -277,6 +284,7 @@ if __name__ == "__main__":
             Path(place),
             float(words[0]) if words else 600.0,
             poisoned={"--poison": True, "--calm": False}.get(sys.argv[-1]),
+            pause_s=float(words[1]) if len(words) > 1 else 8.0,
         )
     print(json.dumps(figures, indent=1))
     sys.exit(1 if figures["wrong"] else 0)

@@ -17,6 +17,9 @@ from cytowatch.record.lacking import amount
 __all__ = ["bmp", "czi", "ets", "jp2", "jpeg2000_codestream", "short", "tar", "tar_mark"]
 
 _MOST_PARTS = 1_000_000
+#: More members than this are refused when they are unpacked, unless an administrator allows them: to go from one
+#: to the next for a million of them held a thread of the daemon, and its end, for half a minute.
+_MOST_MEMBERS = 200_000
 _LARGEST_DIRECTORY = 512 << 20
 _OS2_HEADER_BYTES = 12
 #: Packings of a bitmap: none, by masks of bits, by masks with one for alpha.
@@ -256,7 +259,7 @@ def tar_mark(head: bytes) -> str | None:
 def tar(descriptor: int, size_bytes: int) -> str | None:
     """The members of a tar that is not compressed, and the block of zeros after them."""
     at = 0
-    for _ in range(_MOST_PARTS):
+    for _ in range(_MOST_MEMBERS):
         head = os.pread(descriptor, 512, at)
         if len(head) < 512:
             return "the end of the tar"
