@@ -55,6 +55,11 @@ def opened(file: BinaryIO) -> Iterator[tarfile.TarFile]:
             fileobj=stream, mode="r|", errorlevel=2, encoding="utf-8", errors="surrogateescape"
         ) as archive:
             yield archive
+    except RecursionError as error:
+        # Each header that describes the next one takes tarfile one call deeper.
+        raise ExtractionError(
+            "damaged_archive", "the tar cannot be read (too many headers describe one member)"
+        ) from error
     except _DAMAGE as error:
         raise ExtractionError(
             "damaged_archive", quoting("the tar cannot be read", error)
@@ -84,6 +89,8 @@ def members(archive: tarfile.TarFile, budget: Budget) -> Iterator[Member]:
             raise ExtractionError("link", f"the member {shown} is a symbolic link")
         if not (info.isreg() or info.isdir() or info.islnk()):
             raise ExtractionError("special_file", f"the member {shown} is not a regular file")
+        if info.size < 0:
+            raise ExtractionError("damaged_archive", f"the member {shown} has a size below 0")
         path = checked_path(info.name)
         names.add(path, is_folder=info.isdir())
         if info.isdir():

@@ -22,6 +22,8 @@ __all__ = ["Work"]
 
 #: How often errors are looked through for those that have been kept long enough.
 _PRUNE_EVERY_S = 60.0
+#: So long of each turn requests are answered, however many there are.
+_REQUESTS_S = 0.2
 
 
 class Work:
@@ -67,10 +69,14 @@ class Work:
 
     def do_requests(self, now: float) -> None:
         """Do what commands have asked for, and take up what they sent back to a stage."""
-        parts = self._parts
+        parts, until = self._parts, time.monotonic() + _REQUESTS_S
         for done in requests.answer_all(parts.spool, parts.index, now=clock.now()):
             parts.log.info("requested", **done.request, **done.answer)
             self._unfollowed.append(done)
+            if time.monotonic() >= until:
+                # The others have their answers with the next turn, which comes at once.
+                parts.outside.asked.wake()
+                break
         for done in list(self._unfollowed):
             about = str(done.request.get("id", done.name))
             if aside.may_try("uploaded_file", about):

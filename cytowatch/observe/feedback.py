@@ -57,7 +57,8 @@ class Notes:
     def __init__(self, root: Path, kind: str) -> None:
         self._root = root
         self._kind = kind
-        self._written: dict[str, dict[str, str]] = {}
+        #: By user the name of each note and the hash of its text; None of what another run has left.
+        self._written: dict[str, dict[str, int | None]] = {}
         #: The users whose notes are sorted by day.
         self._by_day: set[str] = set()
         self._wanted: dict[str, dict[str, str]] = {}
@@ -117,6 +118,9 @@ class Notes:
         if fault is not None:
             # It is tried again with what is shown next.
             self.is_behind = False
+        if not self.is_behind:
+            self._wanted = {}
+        if fault is not None:
             raise fault
 
     def _shown(self, user: str, until: float) -> tuple[OSError | None, bool]:
@@ -154,7 +158,7 @@ class Notes:
             folder = opened.enter_context(durable.directory(own, at=at))
             if user not in self._written:
                 # What another run left.
-                self._written[user] = dict.fromkeys(_there(folder), "")
+                self._written[user] = dict.fromkeys(_there(folder))
             before = self._written[user]
             fault: OSError | None = None
             for name in sorted(before.keys() - files.keys(), reverse=True):
@@ -165,17 +169,17 @@ class Notes:
                 del before[name]
                 aside.clear("note", f"{user}/{name}")
             for name, text in files.items():
-                if before.get(name) != text:
+                if before.get(name) != hash(text):
                     if time.monotonic() >= until and fault is None:
                         return False
                     met: OSError | None = None
                     with aside.fence("note", f"{user}/{name}") as fenced:
                         # A note of another run mostly says the same, and reading is cheaper than writing.
-                        if before.get(name) != "" or not _says(folder, name, text):
+                        if before.get(name, 0) is not None or not _says(folder, name, text):
                             met = _tried(folder, name, text)
                     fault = fault or met
                     if met is None and not fenced.failed:
-                        before[name] = text
+                        before[name] = hash(text)
             if fault is not None:
                 raise fault
             return True

@@ -408,6 +408,27 @@ def test_damage_and_size_of_a_gzip_of_several_parts() -> None:
     assert tar_refusal(io.BytesIO(b"".join(bomb))) == "too_large"
 
 
+def header(kind: bytes, record: bytes) -> bytes:
+    """A header of a tar that describes the one behind it."""
+    info = tarfile.TarInfo("x")
+    info.type, info.size = kind, len(record)
+    return info.tobuf(tarfile.GNU_FORMAT) + record.ljust(-(-len(record) // 512) * 512, b"\0")
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        pytest.param(header(b"x", b"12 path=a.p\n") * 5000, id="pax"),
+        pytest.param(header(b"L", b"n" * 512) * 5000, id="long names"),
+        pytest.param(header(b"x", b"11 size=-5\n"), id="below 0"),
+    ],
+)
+def test_headers_that_describe_no_member_are_damage(before: bytes) -> None:
+    """Neither a chain of them nor a size that is none is an unexpected error."""
+    data = before + tarred((_info("a.png"), b"x")).getvalue()
+    assert tar_refusal(io.BytesIO(data)) == "damaged_archive"
+
+
 def test_a_tar_of_before_posix(tmp_path: Path) -> None:
     """Without the word ustar its checksum tells it, packed or not; it is whole or not as any other."""
     data = bytearray(tarred((_info("a"), b"x" * 600)).getvalue())

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cytowatch import formats
+from cytowatch.formats.completeness import short
 from cytowatch.formats.completeness.whole import missing
 from cytowatch.formats.structure.tiff import Tiff
 from tests import builders
@@ -371,3 +372,11 @@ def test_a_tar_is_one_whatever_its_first_member_is_called(name: str, form: int) 
     data = out.getvalue()
     assert lacking(data) is None
     assert lacking(data[:3000]) == "the end of a member of the tar"
+
+
+def test_the_members_of_a_tar_are_counted_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To go on for as many as somebody makes would hold a thread of the daemon for as long."""
+    monkeypatch.setattr(short, "_MOST_MEMBERS", 100)
+    cut = tarfile.TarInfo("a").tobuf()
+    assert lacking(cut * 99) == "the end of the tar"
+    assert lacking(cut * 100) is None

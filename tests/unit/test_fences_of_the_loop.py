@@ -118,6 +118,26 @@ def test_what_was_asked_for(parts: Parts, poison: Callable[[str, str], None]) ->
     assert parts.engine.held == 2
 
 
+def test_many_requests_do_not_hold_up_the_loop(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each turn answers some of them, and asks for the next turn at once, until all are answered."""
+    monkeypatch.setattr("cytowatch.lifecycle.work._REQUESTS_S", 0.0)
+    put(parts.spool, SOUND, Status.ERROR_FORMAT)
+    for number in range(3):
+        request = json.dumps({"do": "verify", "id": SOUND})
+        (parts.spool.requests / f"{number}.json").write_text(request)
+    work = Work(parts, Presence(parts))
+    for answered in (1, 2, 3):
+        parts.outside.asked.forget_wakeups()
+        work.do_requests(time.monotonic())
+        assert len(list(parts.spool.requests.glob("*.answer"))) == answered
+        assert not parts.outside.asked.wakeups.empty()
+    parts.outside.asked.forget_wakeups()
+    work.do_requests(time.monotonic())
+    assert parts.outside.asked.wakeups.empty()
+
+
 def test_a_reload(parts: Parts, poison: Callable[[str, str], None]) -> None:
     """The configuration that holds goes on to hold, and the next reload is taken."""
     before = parts.config
