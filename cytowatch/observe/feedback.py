@@ -160,7 +160,7 @@ class Notes:
                 # What another run left.
                 self._written[user] = dict.fromkeys(_there(folder))
             before = self._written[user]
-            fault: OSError | None = None
+            fault, done = None, True
             for name in sorted(before.keys() - files.keys(), reverse=True):
                 if time.monotonic() >= until:
                     return False
@@ -170,8 +170,9 @@ class Notes:
                 aside.clear("note", f"{user}/{name}")
             for name, text in files.items():
                 if before.get(name) != hash(text):
-                    if time.monotonic() >= until and fault is None:
-                        return False
+                    if time.monotonic() >= until:
+                        done = False
+                        break
                     met: OSError | None = None
                     with aside.fence("note", f"{user}/{name}") as fenced:
                         # A note of another run mostly says the same, and reading is cheaper than writing.
@@ -182,7 +183,7 @@ class Notes:
                         before[name] = hash(text)
             if fault is not None:
                 raise fault
-            return True
+            return done
 
 
 def _there(folder: int) -> Iterator[str]:
