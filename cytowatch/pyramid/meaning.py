@@ -103,8 +103,8 @@ def _is_odd(page: Directory) -> bool:
     if _is_mislaid(photometric, stored, bits, page, means):
         return True
     if photometric == YCBCR:
-        # Where it is subsampled, libvips lets libtiff convert it.
-        return page.number(259) not in DECODED and page.numbers(530) == (1, 1)
+        # Where it is said to be subsampled, libvips lets libtiff convert it; where nothing is said it may be or not.
+        return page.number(259) not in DECODED and page.numbers(530) in ((), (1, 1))
     if photometric == CIELAB:
         # libvips reads no 8 bits of it, and takes the white of 16 bits for that of D65.
         return bits <= 16

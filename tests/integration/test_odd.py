@@ -54,6 +54,26 @@ def _spread() -> np.ndarray:
     return ((twelve * 65535 + 2047) // 4095).astype(np.uint16)
 
 
+def _unsaid_ycbcr(chroma: tuple[int, int], compression: str | None) -> Callable[[Path], object]:
+    """YCbCr that does not say whether its chroma is stored for each pixel: `chroma` pixels share it."""
+
+    def make(path: Path) -> None:
+        whole = np.asarray(IMAGE.convert("YCbCr"))
+        across, down = chroma
+        light = whole[:, :, 0].reshape(200 // down, down, 300 // across, across).swapaxes(1, 2)
+        shared = whole[::down, ::across, 1:]
+        units = np.concatenate([light.reshape(*shared.shape[:2], down * across), shared], axis=2)
+        data, code = units.tobytes(), 1
+        if compression == "lzw":
+            data, code = imagecodecs.lzw_encode(data), 5
+        bare_tiff(
+            path, data, width=300, height=200,
+            tag_258=(8, 8, 8), tag_259=(code,), tag_262=(6,), tag_277=(3,), tag_284=(1,),
+        )  # fmt: skip
+
+    return make
+
+
 IMAGE = Image.fromarray(PIXELS)
 RGBA = np.dstack([PIXELS, np.tile(np.linspace(0, 255, 300).astype(np.uint8), (200, 1))])
 WIDE = PIXELS.astype(np.uint16) * 257
@@ -150,6 +170,10 @@ HUGE = 10**18 + GREY.astype(np.uint64)
 EIGHTS = np.tile(np.arange(256, dtype=np.uint16), (3, 1))
 
 ODD = {
+    "ycbcr whole, unsaid.tif": Odd(_unsaid_ycbcr((1, 1), None), PIXELS, None, 3),
+    "ycbcr whole, unsaid, lzw.tif": Odd(_unsaid_ycbcr((1, 1), "lzw"), PIXELS, None, 3),
+    "ycbcr halved, unsaid.tif": Odd(_unsaid_ycbcr((2, 2), None), PIXELS, None, 3),
+    "ycbcr halved, unsaid, lzw.tif": Odd(_unsaid_ycbcr((2, 2), "lzw"), PIXELS, None, 3),
     "rgb16.png": Odd(lambda p: pyvips.Image.new_from_array(WIDE).copy(interpretation="rgb16").pngsave(str(p), bitdepth=16), WIDE, "16-bit"),
     "grey16.tif": Odd(_tiff(WIDE[:, :, 1]), WIDE[:, :, 1], "16-bit", 0),
     "float.tif": Odd(_tiff(FLOAT), np.rint((FLOAT - FLOAT.min()) * 65535 / np.ptp(FLOAT)).astype(np.uint16), "scaled", 2),

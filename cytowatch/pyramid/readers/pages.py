@@ -158,7 +158,10 @@ class Page:
         try:
             if self._page.compression != 1:
                 data = TIFF.DECOMPRESSORS[self._page.compression](data)
-            return ycbcr_of_units(data, rows, self._wide, self._chroma)
+            stored = self._tall if self._page.is_tiled else rows
+            # Of some the tag is absent, and means half then; but all of it is there.
+            whole = len(data) == 3 * stored * self._wide
+            return ycbcr_of_units(data, rows, self._wide, (1, 1) if whole else self._chroma)
         except Exception as error:
             raise damaged(error) from error
 
