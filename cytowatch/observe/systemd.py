@@ -8,6 +8,9 @@ from contextlib import suppress
 
 __all__ = ["notify"]
 
+#: The kernel keeps ten messages for systemd; if it reads none for so long, this one is lost and the work goes on.
+_PATIENCE_S = 1.0
+
 
 def notify(*lines: str) -> bool:
     """Send `lines`, such as ``READY=1``; returns whether systemd listens.
@@ -23,6 +26,7 @@ def notify(*lines: str) -> bool:
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out,
         suppress(OSError),
     ):
+        out.settimeout(_PATIENCE_S)
         out.connect(target)
         out.sendall("\n".join(lines).encode())
         return True

@@ -46,9 +46,12 @@ def _convert(file: UploadedFile) -> Outcome:
         hashing = beside.submit(_hashes, file)
         try:
             written, reader, done, pictures = write(file)
-        except ConversionError:
+        except ConversionError as error:
             # Bytes that never came are the cause, and not what the decoder makes of their lack.
-            _check_zeros(hashing.result()[1])
+            doubts = hashing.result()[1]
+            if error.reason == "damaged":
+                # What was refused before it was decoded must not be decoded here.
+                _check_zeros(doubts)
             raise
         digests, doubts = hashing.result()
     _check_zeros(doubts)

@@ -9,6 +9,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests import builders
 from tests.builders import vendors
 from tests.lab.root import HANGS_S, STAGES, Root
@@ -102,6 +104,26 @@ def test_detect_looks_at_a_set_as_a_claim_does(root: Root, tmp_path: Path) -> No
     (tmp_path / "V_map2.jpg").rename(tmp_path / "v_MAP2.JPG")
     [told] = json.loads(say(root, "detect", "--json", str(tmp_path / "V.VMS")))
     assert (told["format"], told["missing"]) == ("hamamatsu-vms", None)
+
+
+def test_a_systemd_that_reads_nothing_holds_nothing_up(root: Root, tmp_path: Path) -> None:
+    """The kernel keeps ten messages for it; those that no longer fit are lost, and slides go on."""
+    address = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as deaf:
+        deaf.bind(address)
+        with (
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as full,
+            pytest.raises(BlockingIOError),
+        ):
+            full.connect(address)
+            full.setblocking(False)
+            while True:
+                full.send(b"STATUS=full")
+        root.environment = {"NOTIFY_SOCKET": address}
+        builders.png(tmp_path / "flat.png")
+        root.drop(tmp_path / "flat.png")
+        assert root.run_until_idle() == 0
+    assert root.by_name()["flat.png"]["status"] == "CONVERTED"
 
 
 def test_systemd_is_told_when_it_is_ready(root: Root, tmp_path: Path) -> None:
