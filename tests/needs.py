@@ -36,6 +36,7 @@ _PACKAGES = {
     "opj_compress": "libopenjp2-tools",
     "opj_decompress": "libopenjp2-tools",
     "promtool": "prometheus",
+    "nginx": "nginx-light",
     "smbclient": "smbclient",
     "smbd": "samba",
     "testparm": "samba-common-bin",

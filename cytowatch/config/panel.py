@@ -89,6 +89,9 @@ class Panel:
     max_unfinished: int = key(
         200, "unfinished uploads per user", whole(1, 100_000), reloadable=True
     )
+    upload_bytes_per_s: int = key(
+        0, "bytes per second that one user may add; 0: no limit", whole(0), reloadable=True
+    )
     base_path: str = key(
         "",
         'the path below which a proxy shows the panel, such as "/slides"',

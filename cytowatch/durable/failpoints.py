@@ -19,7 +19,7 @@ import sys
 import threading
 from types import FrameType
 
-__all__ = ["NAMES", "POISON", "POISONS", "VARIABLE", "poisoned", "reached"]
+__all__ = ["NAMES", "POISON", "POISONS", "UPLOADS", "VARIABLE", "poisoned", "reached"]
 
 VARIABLE = "CYTOWATCH_FAILPOINTS"
 POISON = "CYTOWATCH_POISON"
@@ -62,6 +62,16 @@ NAMES = (
     "source.given_up",  # the manifest no longer names a source that is to go
     "trash.renamed",  # something of our own is in the trash and not deleted
 )
+#: Every place on the way of an upload in the panel, in its order.
+UPLOADS = (
+    "upload.noted",  # the note of an upload has its name, its folder is not synced
+    "upload.written",  # the bytes of a request are written and not synced
+    "upload.kept",  # they are on disk, and no client knows yet
+    "upload.compared",  # the last byte is here and the hash is right
+    "upload.whole",  # one file is marked as whole
+    "upload.renamed",  # the drop has its name, the inbox is not synced
+    "upload.durable",  # it is on disk, the upload does not know
+)
 
 
 def _armed(text: str) -> dict[str, tuple[str, int]]:
@@ -69,7 +79,7 @@ def _armed(text: str) -> dict[str, tuple[str, int]]:
     for part in filter(None, text.split(",")):
         name, _, what = part.partition("=")
         action, _, count = what.partition("@")
-        if name not in NAMES:
+        if name not in (*NAMES, *UPLOADS):
             raise ValueError(f"{VARIABLE}: there is no failpoint {name!r}")
         found[name] = (action, int(count or 1))
     return found

@@ -189,7 +189,9 @@ class Gate:
             case "proxy":
                 if len(named) > 1:
                     raise Refusal(code=400, why=f"{panel.user_header} is there more than once.")
-                if not trusted or not named or not is_name(named[0].strip()):
+                # Caddy passes on the name of a header that is missing, in braces, for its value.
+                absent = not named or named[0].strip().startswith("{")
+                if not trusted or absent or not is_name(named[0].strip()):
                     raise Refusal(
                         code=401,
                         why=f"The proxy does not say who asks: it must set {panel.user_header}.",

@@ -53,6 +53,25 @@ def check(panel: Panel) -> None:
         )
 
 
+class _Parts:
+    """Stands where uvicorn has a bytearray: parts of a body, joined when they are asked for, and one part not at all."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def __iadd__(self, part: bytes) -> _Parts:
+        self._parts.append(part)
+        self._size += len(part)
+        return self
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __bytes__(self) -> bytes:
+        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+
+
 class _Patient(HttpToolsProtocol):
     """Guards that the head of a request comes soon and is small: slow clients cost one timer each."""
 
@@ -101,6 +120,12 @@ class _Patient(HttpToolsProtocol):
         """The first bytes of a request came."""
         self._begin()
         super().on_message_begin()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of a body came; it is passed on as it is, where uvicorn would copy it twice."""
+        if not self.cycle.body:
+            self.cycle.body = _Parts()  # type: ignore[assignment]
+        super().on_body(body)
 
     def on_headers_complete(self) -> None:
         """The head is whole."""

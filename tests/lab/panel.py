@@ -45,7 +45,9 @@ class Answer:
 class Served:
     """One `cytowatch panel` in a process of its own."""
 
-    def __init__(self, root: Path, *, more: str = "", words: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, root: Path, *, more: str = "", words: tuple[str, ...] = (), start: bool = True
+    ) -> None:
         self.root = root
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
@@ -53,8 +55,10 @@ class Served:
         self.config.write_text(f'root = "{root}"\n[storage]\nreserve_bytes = 0\n[panel]\n{more}\n')
         self.log = root.parent / f"panel-{self.port}.log"
         self.words = words
+        self.environment: dict[str, str] = {}
         self.process: subprocess.Popen[bytes] | None = None
-        self.start()
+        if start:
+            self.start()
 
     def start(self) -> None:
         with self.log.open("ab") as log:
@@ -64,6 +68,7 @@ class Served:
                     "--listen", self.address, *self.words,
                 ],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                env={**os.environ, **self.environment},
             )  # fmt: skip
         end = time.monotonic() + 60
         while time.monotonic() < end:

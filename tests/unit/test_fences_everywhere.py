@@ -62,6 +62,7 @@ ELSEWHERE = {
     "hooks.deliver.Courier._serve": "tests/unit/test_damaged_state.py::test_a_delivery_that_raises_anything_ends_no_thread",
     "lifecycle.duties.Duties.do": "tests/unit/test_duties.py::test_whatever_a_part_raises_the_others_go_on",
     "observe.health.serve": "tests/unit/test_threads.py::test_a_page_that_fails_leaves_the_server_alive",
+    "panel.uploads.publish.publish_whole": "tests/unit/test_uploads_store.py::test_one_that_cannot_be_published_costs_only_itself",
     "panel.uploads.store.Store.expire": "tests/unit/test_uploads_store.py::test_one_that_cannot_be_removed_costs_only_itself",
     "threads.forever": "tests/unit/test_threads.py::test_work_that_raises_is_begun_again",
 }

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cytowatch import aside
 from cytowatch.durable import failpoints
+from cytowatch.panel.uploads import publish
+from cytowatch.panel.uploads.found import EXPIRES_S, Found
 from cytowatch.panel.uploads.rules import Announced
-from cytowatch.panel.uploads.store import EXPIRES_S, Store
+from cytowatch.panel.uploads.store import Store
 
 
 def begun(inbox: Path, name: str) -> tuple[Store, str]:
@@ -38,6 +46,26 @@ def test_one_that_cannot_be_removed_costs_only_itself(
     assert aside.all_of("request") == []
 
 
+@pytest.mark.parametrize("kind", failpoints.POISONS)
+def test_one_that_cannot_be_published_costs_only_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """The other one becomes a drop, and it does once the cause is gone."""
+    store, bad = begun(tmp_path, "a.svs")
+    _, good = begun(tmp_path, "b.svs")
+    for token in (bad, good):
+        found = store.find(token, "ann")
+        assert found is not None
+        found.bytes_at.write_bytes(bytes(10))
+    poison = ("cytowatch.panel.uploads.publish.publish_whole", bad, kind, "")
+    monkeypatch.setattr(failpoints, "_POISONED", [poison])
+    assert publish.publish_whole(store) == ["ann/b.svs"]
+    assert [one.which for one in aside.all_of("request")] == [f"upload {bad}"]
+    monkeypatch.setattr(failpoints, "_POISONED", [])
+    assert publish.publish_whole(store) == ["ann/a.svs"]
+    assert aside.all_of("request") == []
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -57,3 +85,95 @@ def test_a_note_that_nobody_here_wrote_is_no_upload(
     assert store.find(token, "ann") is None
     assert store.find(other, "ann") is not None
     assert store.count("ann") == 1
+
+
+def opened(do: Callable[[], object]) -> int:
+    """How many files and folders `do` opens or lists."""
+    _seen.clear()
+    _seen.append("on")
+    try:
+        do()
+    finally:
+        found = len(_seen) - 1
+        _seen.clear()
+    return found
+
+
+_seen: list[str] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def watched() -> None:
+    """What the interpreter itself reports; such a hook cannot be taken away, so it stays for the process."""
+
+    def look(event: str, _arguments: object) -> None:
+        if _seen and event in ("open", "os.listdir", "os.scandir"):
+            _seen.append(event)
+
+    sys.addaudithook(look)
+
+
+def test_a_new_upload_reads_no_other_one(tmp_path: Path) -> None:
+    """With two unfinished ones or with hundreds, it opens as many files, and the sums are right."""
+    store, _ = begun(tmp_path, "0.svs")
+
+    def one(name: str) -> None:
+        assert store.count("ann") >= 1
+        assert store.ledger.missing_bytes() >= 10
+        store.create(Announced(path=name, size=10, user="ann"), "ann")
+
+    one("1.svs")
+    few = opened(lambda: one("2.svs"))
+    for number in range(3, 300):
+        store.create(Announced(path=f"{number}.svs", size=10, user="bob"), "bob")
+    assert opened(lambda: one("300.svs")) == few
+    assert (store.count("ann"), store.count("bob")) == (4, 297)
+    assert store.ledger.missing_bytes() == 3010
+
+
+@given(st.lists(st.tuples(st.sampled_from("bgdek"), st.integers(0, 5), st.integers(0, 9))))
+def test_the_ledger_says_what_the_disk_says(steps: list[tuple[str, int, int]]) -> None:
+    """However uploads begin, grow, go and end: the sums are those of a store that reads all of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        inbox = Path(folder)
+        store = Store(inbox)
+        found: list[Found] = []
+        for step, which, more in steps:
+            one = found[which % len(found)] if found else None
+            if step == "b":
+                owner = "ann" if which % 2 else "bob"
+                found.append(
+                    store.create(Announced(path=f"{len(found)}.svs", size=10, user=owner), owner)
+                )
+            elif one is None or not one.bytes_at.exists():
+                continue
+            elif step == "g":
+                with store.writing(one) as descriptor:
+                    store.write(descriptor, [bytes(min(more, 10 - one.offset))])
+                store.ledger.left(one.token, 10 - one.offset)
+            elif step == "d":
+                store.remove(one)
+            elif step == "k":
+                store.ledger.read_again(most_often_s=0)
+            elif one.offset == 10:
+                publish.settle(one, inbox)
+                store.ledger.end(one.token)
+        fresh = Store(inbox)
+        for owner in ("ann", "bob"):
+            assert store.count(owner) == fresh.count(owner)
+        assert store.ledger.missing_bytes() == fresh.ledger.missing_bytes()
+
+
+def test_one_of_a_folder_goes_on_where_it_was(tmp_path: Path) -> None:
+    """The same file of the same group is the upload that is there, and counts once."""
+    store = Store(tmp_path)
+    wanted = Announced(path="case/a.svs", size=10, user="ann", group="case-2026", files=2)
+    made = store.create(wanted, "ann")
+    with store.writing(made) as descriptor:
+        store.write(descriptor, [b"abc", b"", b"de"])
+    assert store.known(wanted, "ann") == made
+    assert store.create(wanted, "ann").offset == 5
+    assert store.count("ann") == 1
+    assert store.known(replace(wanted, path="case/b.svs"), "ann") is None
+    with pytest.raises(FileExistsError):
+        store.known(replace(wanted, size=11), "ann")

@@ -14,12 +14,11 @@ from typing import Any
 from cytowatch.config import Config
 from cytowatch.decoder import wire
 from cytowatch.panel.pixels import drawing
+from cytowatch.panel.pixels.answers import ERROR, PICTURE, WINDOW
 from cytowatch.panel.pixels.drawing import Drawing, DrawingError, Facts, Window
 
-__all__ = ["ERROR", "LARGEST_QUESTION_BYTES", "PICTURE", "WINDOW", "serve"]
+__all__ = ["LARGEST_QUESTION_BYTES", "serve"]
 
-#: The first byte of an answer: what follows is a JPEG, the window as JSON, or words.
-PICTURE, WINDOW, ERROR = b"J", b"W", b"E"
 LARGEST_QUESTION_BYTES = 1 << 20
 _MOST_OPEN = 4
 

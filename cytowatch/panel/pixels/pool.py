@@ -24,7 +24,7 @@ from cytowatch import outside
 from cytowatch.config import Config
 from cytowatch.decoder import wire
 from cytowatch.decoder.forks import Zygote
-from cytowatch.panel.pixels import decoder, jpegs
+from cytowatch.panel.pixels import answers, jpegs
 from cytowatch.panel.pixels.crashes import Crashes
 from cytowatch.record.errors import TransientError
 
@@ -139,7 +139,7 @@ class Pool:
             one.asked = True
             one.turn.release()
             await self._tell()
-        if answer[:1] == decoder.ERROR:
+        if answer[:1] == answers.ERROR:
             raise DecoderError(outside.text(answer[1:].decode("utf-8", "replace"), most=300))
         return answer
 

@@ -7,7 +7,7 @@ import base64
 import hashlib
 import hmac
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -15,7 +15,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
 from cytowatch import durable
-from cytowatch.panel.uploads.store import Found, Store
+from cytowatch.panel.uploads.found import Found
+from cytowatch.panel.uploads.store import Store
 
 __all__ = ["HASHES", "VERSION", "Body", "no_room", "refusal"]
 
@@ -23,8 +24,9 @@ VERSION = "1.0.0"
 HASHES: dict[str, Callable[[], Any]] = {"sha256": hashlib.sha256, "sha1": hashlib.sha1}
 #: A client that sends nothing for so long is let go; what it sent stays.
 _PATIENCE_S = 60.0
-#: How much is collected before it is written.
-_PART_BYTES = 1 << 20
+#: How much is collected before it is written, in how many parts at most (IOV_MAX is 1024).
+_PIECE_BYTES = 1 << 20
+_MOST_PARTS = 512
 
 
 def no_room(error: OSError) -> HTTPException:
@@ -43,9 +45,18 @@ def refusal(code: int, why: str, *, offset: int | None = None) -> HTTPException:
 class Body:
     """Guards that nothing beyond the announced size is taken, and that a wrong checksum leaves nothing behind."""
 
-    def __init__(self, request: Request, found: Found, offset: int) -> None:
+    def __init__(
+        self,
+        request: Request,
+        found: Found,
+        offset: int,
+        pace: Callable[[int], Awaitable[None]] | None = None,
+    ) -> None:
         self._request = request
-        self._left = found.announced.size - offset
+        #: Waits as long as the user's rate asks after so many bytes.
+        self._pace = pace
+        self._token, self._size = found.token, found.announced.size
+        self._left = self._size - offset
         self._begin = offset
         kind, _, wanted = request.headers.get("upload-checksum", "").partition(" ")
         self._hasher: Any = None
@@ -59,24 +70,45 @@ class Body:
                 raise refusal(400, "The checksum is not base64.") from None
             self._hasher = HASHES[kind]()
         length = request.headers.get("content-length", "")
-        if length.isascii() and length.isdigit() and len(length) < 20 and int(length) > self._left:
+        #: So many bytes come at least, as far as that is known.
+        self.least_bytes = 0
+        if length.isascii() and length.isdigit() and len(length) < 20:
+            self.least_bytes = int(length)
+        if self.least_bytes > self._left:
             raise self._beyond()
 
     def _beyond(self) -> HTTPException:
         return refusal(413, f"Only {self._left:,} bytes are missing: nothing of more is kept.")
 
     async def into(self, store: Store, descriptor: int) -> int:
-        """Write the body; gives the offset behind it."""
+        """Write the body; gives the offset behind it.
+
+        While one piece is written the next one is received. Parts stay as they came, so none is copied.
+        """
         at, broken = self._begin, False
+        writing: asyncio.Task[None] | None = None
         try:
-            async for part in self._parts():
-                if len(part) > self._left - (at - self._begin):
+            async for piece in self._pieces():
+                size = sum(map(len, piece))
+                if writing is not None:
+                    await writing
+                    writing = None
+                if size > self._left - (at - self._begin):
                     await self._undo(descriptor)
                     raise self._beyond()
-                await run_in_threadpool(self._write, store, descriptor, part)
-                at += len(part)
+                writing = asyncio.create_task(
+                    run_in_threadpool(self._write, store, descriptor, piece)
+                )
+                at += size
+                store.ledger.left(self._token, self._size - at)
+                if self._pace is not None:
+                    await self._pace(size)
         except (ClientDisconnect, TimeoutError):
             broken = True
+        finally:
+            # Nobody closes the file while a thread still writes to it.
+            if writing is not None:
+                await _ended(writing)
         if self._hasher and (
             broken or not hmac.compare_digest(self._hasher.digest(), self._wanted)
         ):
@@ -84,32 +116,53 @@ class Body:
             if not broken:
                 raise refusal(460, "The bytes do not match their checksum: send them again.")
             at = self._begin
-        await run_in_threadpool(store.keep, descriptor)
+        try:
+            await run_in_threadpool(store.keep, descriptor)
+        except OSError:
+            # The next fsync would succeed without these bytes: they are sent again.
+            await self._undo(descriptor)
+            raise
         if broken:
             raise refusal(408, "The bytes stopped coming: go on from where they ended.")
         return at
 
-    def _write(self, store: Store, descriptor: int, part: bytes) -> None:
+    def _write(self, store: Store, descriptor: int, piece: list[bytes]) -> None:
         if self._hasher:
-            self._hasher.update(part)
-        store.write(descriptor, part)
+            for part in piece:
+                self._hasher.update(part)
+        store.write(descriptor, piece)
 
     async def _undo(self, descriptor: int) -> None:
         await run_in_threadpool(os.ftruncate, descriptor, self._begin)
 
-    async def _parts(self) -> AsyncIterator[bytes]:
-        """The body in parts of about a MiB; what came is given before a break is raised."""
-        held = bytearray()
+    async def _pieces(self) -> AsyncIterator[list[bytes]]:
+        """The body in pieces of about a MiB; what came is given before a break is raised."""
+        held: list[bytes] = []
+        size = 0
         stream = self._request.stream()
         try:
             while True:
                 async with asyncio.timeout(_PATIENCE_S):
-                    held += await anext(stream)
-                if len(held) >= _PART_BYTES:
-                    yield bytes(held)
-                    held.clear()
+                    part = await anext(stream)
+                if part:
+                    held.append(part)
+                    size += len(part)
+                if size >= _PIECE_BYTES or len(held) >= _MOST_PARTS:
+                    yield held
+                    held, size = [], 0
         except StopAsyncIteration:
-            yield bytes(held)
+            if held:
+                yield held
         except (ClientDisconnect, TimeoutError):
-            yield bytes(held)
+            if held:
+                yield held
             raise
+
+
+async def _ended(writing: asyncio.Task[None]) -> None:
+    """Wait for a write that has begun, also when the request itself is given up meanwhile."""
+    try:
+        await asyncio.shield(writing)
+    except asyncio.CancelledError:
+        await asyncio.wait([writing])
+        raise

@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cytowatch import durable, outside
-from cytowatch.durable import owner
-from cytowatch.panel.uploads.store import Found
+from cytowatch import aside, durable, outside
+from cytowatch.durable import failpoints, owner
+from cytowatch.panel.uploads.found import Found
+from cytowatch.panel.uploads.store import Store
 from cytowatch.record import names
 
-__all__ = ["NoInboxError", "WrongHashError", "check_inbox", "settle"]
+__all__ = ["NoInboxError", "WrongHashError", "check_inbox", "publish_whole", "settle"]
 
 _MOST_TRIES = 1000
 _EXTENSION = re.compile(r"(\.ome)?(\.tar)?\.[A-Za-z][A-Za-z0-9]{0,5}$", re.IGNORECASE)
@@ -40,16 +41,34 @@ def settle(found: Found, inbox: Path) -> str | None:
     NoInboxError
         It cannot be published, and may be later.
     """
+    if found.is_gone:
+        return None
     if not found.is_whole:
         if found.offset < found.announced.size:
             return None
+        _keep(found)
         _compare(found)
+        failpoints.reached("upload.compared")
         (found.home / "done" / found.member).touch()
+        failpoints.reached("upload.whole")
     if found.drop is not None:
+        _finish(found, inbox)
         return None
     if len(os.listdir(found.home / "done")) < found.announced.files:
         return None
     return _publish(found, inbox)
+
+
+def _keep(found: Found) -> None:
+    """Make the bytes durable: those of a request that was cut off were written and never synced."""
+    # A link in the place of the file leads nowhere.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with suppress(FileNotFoundError):
+        at = os.open(found.bytes_at, flags)
+        try:
+            os.fsync(at)
+        finally:
+            os.close(at)
 
 
 def _compare(found: Found) -> None:
@@ -73,21 +92,57 @@ def _publish(found: Found, inbox: Path) -> str | None:
         source = found.home / "tree" / wanted.top
         try:
             with _into(inbox, wanted.user, wanted.project) as (target, shown):
-                name = _renamed(source, target, wanted.top)
+                name = _renamed(source, target, wanted.top, found.home / "publishing", shown)
+                failpoints.reached("upload.renamed")
                 os.fsync(target)
+                failpoints.reached("upload.durable")
         except FileNotFoundError:
             return None
         except OSError as error:
             raise NoInboxError(_why(wanted.user, error)) from error
         with suppress(OSError):
-            (found.home / "published").write_text(f"{shown}/{name}")
+            os.replace(found.home / "publishing", found.home / "published")
         return f"{shown}/{name}"
 
 
-def _renamed(source: Path, target: int, top: str) -> str:
-    """Rename `source` into the directory `target`; gives the first name that was free."""
+def _finish(found: Found, inbox: Path) -> None:
+    """Make the rename durable that a kill or a fault has cut off, before a client learns of it."""
+    if (found.home / "published").exists():
+        return
+    try:
+        with durable.beneath(inbox, str(found.drop).rpartition("/")[0]) as target:
+            os.fsync(target)
+        failpoints.reached("upload.durable")
+    except FileNotFoundError:
+        # The daemon has taken the drop, and its folder is gone.
+        pass
+    except OSError as error:
+        raise NoInboxError(_why(found.announced.user, error)) from error
+    with suppress(OSError):
+        os.replace(found.home / "publishing", found.home / "published")
+
+
+def publish_whole(store: Store) -> list[str]:
+    """Publish what is whole and was cut off before that: its client may never ask again. Gives the drops."""
+    drops = []
+    for found in store.cut_off():
+        # One that cannot be published costs only itself, and is tried again at the next look.
+        with aside.fence("request", f"upload {found.token}"), suppress(WrongHashError):
+            if drop := settle(found, store.inbox):
+                drops.append(drop)
+    return drops
+
+
+def _renamed(source: Path, target: int, top: str, note: Path, shown: str) -> str:
+    """Rename `source` into the directory `target`, having noted where to; gives the first name that was free."""
     for number in range(_MOST_TRIES):
         name = _numbered(top, number)
+        with suppress(FileNotFoundError):
+            os.stat(name, dir_fd=target, follow_symlinks=False)
+            continue
+        # It matters after a kill only, and a full disk does not keep a drop back.
+        with suppress(OSError):
+            note.write_text(f"{shown}/{name}")
         try:
             durable.rename(source, name, target_fd=target)
         except FileExistsError:

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from cytowatch import durable
 from cytowatch.panel import listing
 from cytowatch.panel.context import Context
-from cytowatch.panel.uploads.store import EXPIRES_S, Found
+from cytowatch.panel.uploads.found import EXPIRES_S, Found
 from cytowatch.record import reasons
 from cytowatch.record.manifest import utc
 from cytowatch.tree import find

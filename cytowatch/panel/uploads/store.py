@@ -5,6 +5,7 @@
     .uploads/<token>/notes/<member>.json    what was announced of one file, written once
     .uploads/<token>/tree/<path>            its bytes: the offset is the size of this file
     .uploads/<token>/done/<member>          every byte of it is here
+    .uploads/<token>/publishing             the path of the drop that it is about to be
     .uploads/<token>/published              the path of the drop, once it is one
 
 A single file is a folder with one member. The bytes lie where they will be published from, so a file
@@ -21,19 +22,19 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from cytowatch import aside, durable, outside
-from cytowatch.durable import trees
+from cytowatch.durable import failpoints, trees
 from cytowatch.outside import OutsideError
+from cytowatch.panel.uploads.found import EXPIRES_S, Found, latest
+from cytowatch.panel.uploads.ledger import Ledger
 from cytowatch.panel.uploads.rules import Announced, noted
 from cytowatch.record.names import fold
 
-__all__ = ["EXPIRES_S", "TOKEN", "BusyError", "Found", "Store", "owner_key"]
+__all__ = ["TOKEN", "BusyError", "Store", "owner_key"]
 
-#: An upload to which nothing was added for so long is removed.
-EXPIRES_S = 86_400.0
 #: The token of an upload: whose it is, the folder that it belongs to, and the file in it.
 TOKEN = re.compile(r"([0-9a-f]{16}-[0-9a-f]{32})\.([0-9a-f]{16})")
 _CHUNK_BYTES = 1 << 20
@@ -48,51 +49,6 @@ def owner_key(owner: str) -> str:
     return hashlib.sha256(fold(owner).encode("utf-8", "replace")).hexdigest()[:16]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """One upload: where it lies and what was announced."""
-
-    token: str
-    home: Path
-    member: str
-    announced: Announced
-
-    @property
-    def bytes_at(self) -> Path:
-        """The file that grows."""
-        return self.home / "tree" / self.announced.path
-
-    @property
-    def offset(self) -> int:
-        """How many bytes are here: as large as the file is, and all of it once it was published."""
-        try:
-            return os.lstat(self.bytes_at).st_size
-        except (FileNotFoundError, NotADirectoryError):
-            return self.announced.size
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether every byte is here and was compared."""
-        return (self.home / "done" / self.member).exists()
-
-    @property
-    def drop(self) -> str | None:
-        """The path of the drop below ``inbox/``; None while it is not one."""
-        try:
-            return (self.home / "published").read_text() or self.announced.path
-        except OSError:
-            published = self.is_whole and not os.path.lexists(
-                self.home / "tree" / self.announced.top
-            )
-            return self.announced.path if published else None
-
-    @property
-    def ends_at(self) -> float:
-        """When it expires, in seconds since 1970."""
-        seen = [self.home / "notes" / f"{self.member}.json", self.bytes_at, self.home / "done"]
-        return _latest(seen) + EXPIRES_S
-
-
 def _listed(folder: Path) -> list[str]:
     try:
         return os.listdir(folder)
@@ -100,20 +56,15 @@ def _listed(folder: Path) -> list[str]:
         return []
 
 
-def _latest(paths: list[Path]) -> float:
-    found = [0.0]
-    for path in paths:
-        with suppress(OSError):
-            found.append(os.lstat(path).st_mtime)
-    return max(found)
-
-
 class Store:
-    """Guards ``inbox/.uploads``; safe from any thread and any process, because it keeps nothing in memory."""
+    """Guards ``inbox/.uploads``; safe from any thread and any process, because only sums are kept in memory."""
 
     def __init__(self, inbox: Path) -> None:
         self.inbox = inbox
         self.home = inbox / ".uploads"
+        self.ledger = Ledger(
+            lambda: ((one.token, one.announced.size - one.offset) for one in self.unfinished())
+        )
 
     # What there is
 
@@ -132,7 +83,8 @@ class Store:
             return None
         if announced is None:
             return None
-        return Found(token=f"{folder}.{member}", home=home, member=member, announced=announced)
+        found = Found(token=f"{folder}.{member}", home=home, member=member, announced=announced)
+        return None if found.is_gone else found
 
     def unfinished(self, owner: str | None = None) -> Iterator[Found]:
         """Uploads of `owner`, or of all, that are not whole."""
@@ -150,44 +102,60 @@ class Store:
                     if found is not None:
                         yield found
 
+    def cut_off(self) -> Iterator[Found]:
+        """Uploads that have all their bytes, in folders that are not published."""
+        for folder in _listed(self.home):
+            home = self.home / folder
+            if folder.startswith(".") or (home / "published").exists():
+                continue
+            for member in self._members(folder):
+                found = self._read(folder, member)
+                if found is not None and found.offset == found.announced.size:
+                    yield found
+
     def _members(self, folder: str) -> list[str]:
         notes = _listed(self.home / folder / "notes")
         return [name.removesuffix(".json") for name in notes if name.endswith(".json")]
 
     def count(self, owner: str) -> int:
         """How many uploads of `owner` are not whole."""
-        return sum(1 for _ in self.unfinished(owner))
-
-    def missing_bytes(self) -> int:
-        """What all unfinished uploads may still write."""
-        return sum(max(0, one.announced.size - one.offset) for one in self.unfinished())
+        return self.ledger.count(owner_key(owner))
 
     # What changes
 
-    def create(self, announced: Announced, owner: str) -> Found:
-        """Begin an upload; one of the same folder, path and size that is there already goes on.
+    def known(self, announced: Announced, owner: str) -> Found | None:
+        """The upload that was begun for the same file of the same folder; None if there is none.
 
         Raises
         ------
         FileExistsError
             The folder has this file with another size, is complete, or was announced otherwise.
         """
-        key = secrets.token_hex(16)
-        if announced.group:
-            same = "\0".join(
-                (announced.group, announced.top, announced.project, fold(announced.user))
-            )
-            key = hashlib.sha256(same.encode()).hexdigest()[:32]
-        folder = f"{owner_key(owner)}-{key}"
-        member = hashlib.sha256(announced.path.encode()).hexdigest()[:16]
-        home = self.home / folder
+        if not announced.group:
+            return None
+        folder, member = _place(announced, owner)
         found = self._read(folder, member)
-        if found is not None:
-            if found.announced != announced:
-                raise FileExistsError(f"{announced.path} is announced already, and otherwise")
-            return found
-        if len(self._members(folder)) >= announced.files or (home / "published").exists():
+        if found is not None and found.announced != announced:
+            raise FileExistsError(f"{announced.path} is announced already, and otherwise")
+        full = len(self._members(folder)) >= announced.files
+        if found is None and (full or (self.home / folder / "published").exists()):
             raise FileExistsError("this folder has all the files that were announced")
+        return found
+
+    def create(self, announced: Announced, owner: str) -> Found:
+        """Begin an upload; one that is `known` goes on.
+
+        Raises
+        ------
+        FileExistsError
+            As `known` says.
+        """
+        if (there := self.known(announced, owner)) is not None:
+            return there
+        folder, member = _place(announced, owner)
+        home = self.home / folder
+        # One that was being removed when the panel was killed, or that nobody here wrote.
+        (home / "notes" / f"{member}.json").unlink(missing_ok=True)
         durable.make_directory(home)
         # The names of these two become durable with that of the third one.
         for inside in ("notes", "done"):
@@ -195,12 +163,13 @@ class Store:
         durable.make_directory((home / "tree" / announced.path).parent)
         found = Found(token=f"{folder}.{member}", home=home, member=member, announced=announced)
         self._write_note(found)
+        self.ledger.begin(found.token, announced.size)
         return found
 
     def _write_note(self, found: Found) -> None:
         """The empty file first, then the note, which makes it an upload."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        os.close(os.open(found.bytes_at, flags, 0o640))
+        flags = os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        os.close(os.open(found.bytes_at, os.O_WRONLY | flags, 0o640))
         durable.fsync_directory(found.bytes_at.parent)
         notes = found.home / "notes"
         temporary = notes / f".{found.member}-{secrets.token_hex(4)}"
@@ -211,6 +180,7 @@ class Store:
         with suppress(FileExistsError):
             durable.rename(temporary, notes / f"{found.member}.json")
         temporary.unlink(missing_ok=True)
+        failpoints.reached("upload.noted")
         durable.fsync_directory(notes)
 
     @contextmanager
@@ -225,7 +195,8 @@ class Store:
             It was published or removed.
         """
         with _locked(found.home / "notes" / f"{found.member}.json"):
-            flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+            # It does not wait at a pipe that somebody has put there.
+            flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             descriptor = os.open(found.bytes_at, flags)
             try:
                 yield descriptor
@@ -233,23 +204,38 @@ class Store:
                 os.close(descriptor)
 
     @staticmethod
-    def write(descriptor: int, data: bytes) -> None:
-        """Append all of `data`."""
-        rest = memoryview(data)
+    def write(descriptor: int, parts: list[bytes]) -> None:
+        """Append all of `parts`."""
+        rest = [memoryview(part) for part in parts if part]
         while rest:
-            rest = rest[os.write(descriptor, rest) :]
+            written = os.writev(descriptor, rest)
+            while rest and written >= len(rest[0]):
+                written -= len(rest.pop(0))
+            if written:
+                rest[0] = rest[0][written:]
 
     @staticmethod
     def keep(descriptor: int) -> None:
         """Make what was written outlast a power cut; only then it is acknowledged."""
+        failpoints.reached("upload.written")
         os.fsync(descriptor)
+        failpoints.reached("upload.kept")
 
     def remove(self, found: Found) -> None:
-        """Give up one upload, and its folder with the last one."""
-        with suppress(OSError):
-            found.bytes_at.unlink()
-        (found.home / "done" / found.member).unlink(missing_ok=True)
-        (found.home / "notes" / f"{found.member}.json").unlink(missing_ok=True)
+        """Give up one upload, and its folder with the last one.
+
+        Raises
+        ------
+        BusyError
+            Somebody writes to it.
+        """
+        note = found.home / "notes" / f"{found.member}.json"
+        with suppress(FileNotFoundError), _locked(note):
+            (found.home / "done" / found.member).unlink(missing_ok=True)
+            with suppress(OSError):
+                found.bytes_at.unlink()
+            note.unlink(missing_ok=True)
+        self.ledger.end(found.token)
         if not self._members(found.home.name):
             self._remove_folder(found.home)
 
@@ -268,6 +254,7 @@ class Store:
             with aside.fence("request", f"upload {folder}"):
                 home = self.home / folder
                 if _newest(home) < before:
+                    self.ledger.end(*(f"{folder}.{member}" for member in self._members(folder)))
                     self._remove_folder(home)
                     removed += 1
         return removed
@@ -275,10 +262,19 @@ class Store:
 
 def _newest(home: Path) -> float:
     """When anything in a folder changed last."""
-    newest = _latest([home])
+    newest = latest([home])
     for at, folders, files in durable.walk(home):
-        newest = max(newest, _latest([Path(at, name) for name in (*folders, *files)]))
+        newest = max(newest, latest([Path(at, name) for name in (*folders, *files)]))
     return newest
+
+
+def _place(announced: Announced, owner: str) -> tuple[str, str]:
+    """The folder of an upload, and the file in it: the same ones for the same file of the same group."""
+    key = secrets.token_hex(16)
+    if announced.group:
+        same = "\0".join((announced.group, announced.top, announced.project, fold(announced.user)))
+        key = hashlib.sha256(same.encode()).hexdigest()[:32]
+    return f"{owner_key(owner)}-{key}", hashlib.sha256(announced.path.encode()).hexdigest()[:16]
 
 
 @contextmanager

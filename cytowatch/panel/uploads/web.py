@@ -6,6 +6,8 @@ Source: https://tus.io/protocols/resumable-upload
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from email.utils import formatdate
 
@@ -20,10 +22,12 @@ from cytowatch.panel.context import Context, person_of
 from cytowatch.panel.projects import allowed
 from cytowatch.panel.uploads import publish
 from cytowatch.panel.uploads.body import HASHES, VERSION, Body, no_room, refusal
+from cytowatch.panel.uploads.found import Found
+from cytowatch.panel.uploads.pace import Pace
 from cytowatch.panel.uploads.publish import NoInboxError, WrongHashError
 from cytowatch.panel.uploads.rules import Announced, announced
 from cytowatch.panel.uploads.seen import seen
-from cytowatch.panel.uploads.store import BusyError, Found, Store
+from cytowatch.panel.uploads.store import BusyError, Store
 from cytowatch.panel.who import Proof, is_name
 from cytowatch.record.names import printable
 from cytowatch.tree.room import Amount, free, spare, too_little
@@ -34,6 +38,8 @@ _EXTENSIONS = "creation,creation-with-upload,termination,expiration,checksum"
 _OFFSETS = "application/offset+octet-stream"
 _SWEEP_S = 1800.0
 _FEW_INODES = 4
+#: A writer that has gone is noticed within this time.
+_LETS_GO_S = 3.0
 
 
 class Uploads:
@@ -43,6 +49,7 @@ class Uploads:
         self._context = context
         self._store = Store(context.spool.inbox)
         self._creating = asyncio.Lock()
+        self._pace = Pace()
         self._log = logs.get()
 
     def routes(self) -> list[BaseRoute]:
@@ -56,12 +63,16 @@ class Uploads:
         ]  # fmt: skip
 
     async def sweep(self) -> None:
-        """Remove expired uploads, now and again and again."""
+        """Publish what was cut off and remove what has expired, now and again and again."""
         while True:
             try:
+                for drop in await run_in_threadpool(publish.publish_whole, self._store):
+                    self._log.info("upload_published", path=printable(drop))
                 removed = await run_in_threadpool(self._store.expire)
                 if removed:
                     self._log.info("uploads_expired", count=removed)
+                async with self._creating:
+                    await run_in_threadpool(self._store.ledger.read_again)
             except OSError as error:
                 self._log.warning("uploads_not_expired", detail=str(error))
             await asyncio.sleep(_SWEEP_S)
@@ -93,7 +104,10 @@ class Uploads:
 
     async def _one(self, request: Request) -> Response:
         self._check_on()
-        method = request.headers.get("x-http-method-override", request.method).upper()
+        method = request.method
+        if method == "POST":
+            # Only what may change something: the gate has looked where it comes from.
+            method = request.headers.get("x-http-method-override", method).upper()
         owner = person_of(request).name
         token = request.path_params["token"]
         found = await run_in_threadpool(self._store.find, token, owner)
@@ -136,7 +150,16 @@ class Uploads:
     async def _delete(self, found: Found) -> Response:
         if await run_in_threadpool(lambda: found.drop) is not None:
             raise refusal(409, "It is complete and on its way: nothing is left to cancel.")
-        await run_in_threadpool(self._store.remove, found)
+        end = time.monotonic() + _LETS_GO_S
+        while True:
+            try:
+                await run_in_threadpool(self._store.remove, found)
+                break
+            except BusyError:
+                # A client that has just broken off is noticed in a moment.
+                if time.monotonic() > end:
+                    raise refusal(423, "Another client adds to this upload.") from None
+                await asyncio.sleep(0.1)
         return _answer(204, {})
 
     # What they do
@@ -154,6 +177,8 @@ class Uploads:
         headers = request.headers
         if headers.get("upload-defer-length"):
             raise refusal(400, "The size must be announced: send Upload-Length.")
+        if headers.get("upload-concat"):
+            raise refusal(400, "Parts are not joined here: send the file in one upload.")
         wanted = announced(
             headers.get("upload-length"), headers.get("upload-metadata", ""),
             ignore=config.inbox.ignore, most_bytes=panel.max_upload_bytes,
@@ -181,21 +206,16 @@ class Uploads:
 
     def _make(self, wanted: Announced, owner: str) -> Found:
         """Check what there is room for, and make it; one at a time, so that no two count on the same room."""
-        panel, config = self._context.panel, self._context.config
-        if self._store.count(owner) >= panel.max_unfinished:
-            raise refusal(
-                429,
-                f"You have {panel.max_unfinished:,} unfinished uploads: complete or cancel some first.",
-            )
         try:
+            if (known := self._store.known(wanted, owner)) is not None:
+                return known
             publish.check_inbox(self._store.inbox, wanted.user)
-            there = free(self._store.inbox)
-            lacks = too_little(
-                there, Amount(bytes=wanted.size, inodes=_FEW_INODES), spare(config.storage, there),
-                Amount(bytes=self._store.missing_bytes()),
-            )  # fmt: skip
-            if lacks:
-                raise refusal(507, f"There is no room for it: {lacks}.")
+            why = self._lacks(wanted, owner)
+            # What was removed by somebody else counts no longer.
+            if why and self._store.ledger.read_again():
+                why = self._lacks(wanted, owner)
+            if why:
+                raise refusal(*why)
             return self._store.create(wanted, owner)
         except NoInboxError as error:
             raise refusal(409, str(error)) from error
@@ -205,6 +225,22 @@ class Uploads:
             raise refusal(409, "A file of this folder has the name of a folder in it.") from error
         except OSError as error:
             raise no_room(error) from error
+
+    def _lacks(self, wanted: Announced, owner: str) -> tuple[int, str] | None:
+        """Why there can be no other upload now."""
+        panel, ledger = self._context.panel, self._store.ledger
+        if self._store.count(owner) >= panel.max_unfinished:
+            return 429, (
+                f"You have {panel.max_unfinished:,} unfinished uploads: complete or cancel some first."
+            )
+        lacks = self._no_room(wanted.size, Amount(bytes=ledger.missing_bytes()))
+        return (507, lacks) if lacks else None
+
+    def _no_room(self, size: int, others: Amount) -> str | None:
+        there = free(self._store.inbox)
+        need = Amount(bytes=size, inodes=_FEW_INODES)
+        lacks = too_little(there, need, spare(self._context.config.storage, there), others)
+        return f"There is no room for it: {lacks}." if lacks else None
 
     async def _append(self, request: Request, found: Found, offset: int) -> int:
         """Add the body at `offset`; gives the new one, once it is on the disk."""
@@ -217,7 +253,10 @@ class Uploads:
                 if here != offset:
                     raise refusal(409, f"{here:,} bytes are here: go on from there.", offset=here)
                 if here < found.announced.size:
-                    body = Body(request, found, here)
+                    body = Body(request, found, here, self._pace_of(found))
+                    # The room was announced, and may have been filled by others since.
+                    if lacks := await run_in_threadpool(self._no_room, body.least_bytes, Amount()):
+                        raise refusal(507, lacks)
                     here = await body.into(self._store, descriptor)
         except BusyError:
             raise refusal(423, "Another client adds to this upload.") from None
@@ -232,9 +271,14 @@ class Uploads:
         await self._settle(found)
         return here
 
+    def _pace_of(self, found: Found) -> Callable[[int], Awaitable[None]] | None:
+        rate = self._context.panel.upload_bytes_per_s
+        user = found.token.partition("-")[0]
+        return (lambda size: self._pace.passed(user, size, rate)) if rate else None
+
     async def _settle(self, found: Found) -> None:
         try:
-            drop = await run_in_threadpool(publish.settle, found, self._store.inbox)
+            drop = await run_in_threadpool(self._settled, found)
         except WrongHashError:
             raise refusal(
                 460, "The bytes are not those announced by sha256: send them again."
@@ -245,6 +289,15 @@ class Uploads:
             raise no_room(error) from error
         if drop:
             self._log.info("upload_published", path=printable(drop))
+
+    def _settled(self, found: Found) -> str | None:
+        try:
+            return publish.settle(found, self._store.inbox)
+        finally:
+            if found.is_whole:
+                self._store.ledger.end(found.token)
+            else:
+                self._store.ledger.left(found.token, found.announced.size - found.offset)
 
 
 def _expires(found: Found) -> str:

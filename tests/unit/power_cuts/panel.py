@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
+import pytest
+
+from cytowatch.durable import failpoints
 from cytowatch.panel import sessions, tokens
 from cytowatch.panel.uploads import publish
 from cytowatch.panel.uploads.rules import Announced
@@ -52,7 +57,7 @@ def a_part_of_an_upload() -> Case:
     def do(spool: Spool) -> None:
         store = Store(spool.inbox)
         with store.writing(store.create(UPLOAD, "ann")) as descriptor:
-            store.write(descriptor, SLIDE[:100])
+            store.write(descriptor, [SLIDE[:60], SLIDE[60:100]])
             store.keep(descriptor)
 
     def holds(spool: Spool, end: bool) -> str | None:
@@ -75,7 +80,7 @@ def a_whole_upload() -> Case:
     def before(spool: Spool) -> None:
         store = Store(spool.inbox)
         with store.writing(store.create(UPLOAD, "ann")) as descriptor:
-            store.write(descriptor, SLIDE)
+            store.write(descriptor, [SLIDE])
 
     def do(spool: Spool) -> None:
         [found] = Store(spool.inbox).unfinished("ann")
@@ -90,4 +95,52 @@ def a_whole_upload() -> Case:
         there = list(spool.inbox.glob(".uploads/*/tree/case/a.jpg"))
         return None if there and there[0].read_bytes() == SLIDE else "the upload is gone"
 
-    return Case(before, do, holds)
+    return Case(before, do, holds, elsewhere=("publish._keep",))
+
+
+def dropped_or_there(spool: Spool, end: bool) -> str | None:
+    """It is a drop; or, before any client knows, still an upload."""
+    drop = spool.inbox / "ann/@Lung/case/a.jpg"
+    if drop.exists():
+        return None if drop.read_bytes() == SLIDE or not end else "the drop has other bytes"
+    return "what was acknowledged as whole is not a drop" if end else None
+
+
+@case
+def a_whole_upload_whose_request_was_cut_off() -> Case:
+    """Every byte was written and none was synced when the panel was killed; the next one publishes it."""
+
+    def do(spool: Spool) -> None:
+        store = Store(spool.inbox)
+        with store.writing(store.create(UPLOAD, "ann")) as descriptor:
+            store.write(descriptor, [SLIDE])
+        assert publish.publish_whole(store) == ["ann/@Lung/case"]
+
+    # That an upload is there at all is shown by `a_part_of_an_upload`.
+    return Case(
+        lambda _spool: None, do, dropped_or_there, elsewhere=("store.create", "store._write_note")
+    )
+
+
+@case
+def an_upload_that_was_cut_off_after_its_rename() -> Case:
+    """The rename was made and not synced when the panel was killed: no client learns of it before it is."""
+
+    def before(spool: Spool) -> None:
+        store = Store(spool.inbox)
+        (spool.inbox / "ann/@Lung").mkdir(parents=True)
+        with store.writing(store.create(UPLOAD, "ann")) as descriptor:
+            store.write(descriptor, [SLIDE])
+
+    def do(spool: Spool) -> None:
+        [found] = Store(spool.inbox).unfinished("ann")
+        armed = {"upload.renamed": ("EIO", 1)}
+        with (
+            mock.patch.object(failpoints, "_ARMED", armed),
+            mock.patch.object(failpoints, "_seen", {}),
+            pytest.raises(publish.NoInboxError),
+        ):
+            publish.settle(found, spool.inbox)
+        assert publish.settle(found, spool.inbox) is None
+
+    return Case(before, do, dropped_or_there, elsewhere=("publish._keep",))

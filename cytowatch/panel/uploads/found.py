@@ -1,0 +1,88 @@
+"""One upload as it lies on disk: how much of it is here, whether it is whole, and which drop it became."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from cytowatch.panel.uploads.rules import Announced
+
+__all__ = ["EXPIRES_S", "Found", "latest"]
+
+#: An upload to which nothing was added for so long is removed.
+EXPIRES_S = 86_400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """One upload: where it lies and what was announced."""
+
+    token: str
+    home: Path
+    member: str
+    announced: Announced
+
+    @property
+    def bytes_at(self) -> Path:
+        """The file that grows."""
+        return self.home / "tree" / self.announced.path
+
+    @property
+    def offset(self) -> int:
+        """How many bytes are here: as large as the file is, and all of it once it was published."""
+        try:
+            return os.lstat(self.bytes_at).st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return self.announced.size
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether its bytes were removed and its folder is not published, or something else lies in their place."""
+        try:
+            return not stat.S_ISREG(os.lstat(self.bytes_at).st_mode)
+        except FileNotFoundError:
+            inside = self.announced.path != self.announced.top
+            return inside and os.path.lexists(self.home / "tree" / self.announced.top)
+        except NotADirectoryError:
+            return True
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every byte is here and was compared."""
+        return (self.home / "done" / self.member).exists()
+
+    @property
+    def drop(self) -> str | None:
+        """The path of the drop below ``inbox/``; None while it is not one."""
+        for note in ("published", "publishing"):
+            # The second one says where the rename was to lead, if a kill came right after it.
+            if note == "publishing" and os.path.lexists(self.home / "tree" / self.announced.top):
+                return None
+            with suppress(OSError):
+                return (self.home / note).read_text() or self._meant
+        return self._meant if self.is_whole else None
+
+    @property
+    def _meant(self) -> str:
+        """The drop that it was to become, where no note says which it became."""
+        project = self.announced.project
+        parts = (self.announced.user, f"@{project}" if project else "", self.announced.top)
+        return "/".join(part for part in parts if part)
+
+    @property
+    def ends_at(self) -> float:
+        """When it expires, in seconds since 1970."""
+        seen = [self.home / "notes" / f"{self.member}.json", self.bytes_at, self.home / "done"]
+        return latest(seen) + EXPIRES_S
+
+
+def latest(paths: list[Path]) -> float:
+    """When the last one of them changed."""
+    found = [0.0]
+    for path in paths:
+        with suppress(OSError):
+            found.append(os.lstat(path).st_mtime)
+    return max(found)
