@@ -130,7 +130,7 @@ EXAMPLES: dict[str, Example] = {
         "Writes to the administrator and waits; does not send it again."),
     "output_too_large": Example("scan.czi", "it has written 9,000,000,000 bytes, of which it asked for 12,000,000, and 0 are free",
         "Writes to the administrator and waits; does not send it again."),
-    "faults_repeatedly": Example("scan.czi", "its decoder reported a fault of the machine 10 times, and none was found: Input/output error",
+    "faults_repeatedly": Example("scan.czi", "in the last of 9 attempts its decoder reported a fault of the machine, and none was found: Input/output error",
         "Writes to the administrator and waits; does not send it again."),
     "timed_out": Example("wall.tif", "it was not done after 14400 s, so it was ended",
         "Writes to the administrator and waits; does not send it again."),

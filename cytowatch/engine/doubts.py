@@ -1,13 +1,12 @@
-"""How often a decoder reported a fault of the machine, and whether the daemon finds that fault itself.
+"""What is doubted of an uploaded file: a hash that proves nothing, a fault that only its decoder reports.
 
-The counts are kept in memory only: after a restart, which may be an upgrade, each file has all its tries again.
+How often it reported one is in the manifest, as attempts: a restart gives it no further tries.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -22,25 +21,11 @@ _FEW_INODES = 16
 
 
 class Doubts:
-    """Guards the counts per uploaded file; safe from any thread."""
+    """Guards which hashes prove nothing; safe from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._claimed: Counter[str] = Counter()
-        self._overdrawn: Counter[str] = Counter()
         self._different: set[str] = set()
-
-    def claimed(self, id_: str) -> int:
-        """Its decoder has once more reported a fault that was not found; gives how often."""
-        with self._lock:
-            self._claimed[id_] += 1
-            return self._claimed[id_]
-
-    def overdrew(self, id_: str) -> int:
-        """Its decoder has once more written what it did not ask for, until the disk was full; gives how often."""
-        with self._lock:
-            self._overdrawn[id_] += 1
-            return self._overdrawn[id_]
 
     def differs(self, id_: str) -> None:
         """Its hash is that of another one, and its bytes are not."""
@@ -55,8 +40,6 @@ class Doubts:
     def forget(self, id_: str) -> None:
         """It is finished."""
         with self._lock:
-            self._claimed.pop(id_, None)
-            self._overdrawn.pop(id_, None)
             self._different.discard(id_)
 
 

@@ -23,6 +23,7 @@ from cytowatch.record.place import Place
 from cytowatch.record.quoting import quoting
 from cytowatch.record.status import Status
 from cytowatch.transitions import correct, enter
+from cytowatch.tree.room import OverdrawnError
 from cytowatch.tree.spool import Spool
 
 __all__ = ["Treatment", "give_up", "treat"]
@@ -30,7 +31,7 @@ __all__ = ["Treatment", "give_up", "treat"]
 
 #: So many times more often than a decoder may crash on it a file may be cut off by the daemon's end.
 _CUT_OFF_FACTOR = 10
-#: And so many times more often it may report a fault of the machine that cannot be found.
+#: And so many times more often it may be tried while it reports a fault of the machine that cannot be found.
 _CLAIMS_FACTOR = 3
 
 
@@ -219,6 +220,9 @@ def _decoded(with_: Treatment, place: Place) -> Place:
     except Stopped:
         enter.withdraw(walk.on_disk())
         raise
+    except OverdrawnError:
+        _give_back_room(with_, walk.on_disk())
+        raise
     except (TransientError, OSError):
         _let_go(with_, walk.on_disk())
         raise
@@ -235,28 +239,35 @@ def _doubted(with_: Treatment, place: Place, fault: ClaimedFaultError) -> Place:
     """
     settings = with_.transitions.config
     spare_bytes = settings.storage.reserve_bytes
-    if not is_real(fault.why, place.path, place.manifest["files"], spare_bytes=spare_bytes):
-        claims = with_.doubts.claimed(place.manifest["id"])
-        if claims >= _CLAIMS_FACTOR * settings.engine.max_attempts:
-            wrong = stage_error(place.status)(
-                "faults_repeatedly",
-                f"its decoder reported a fault of the machine {claims} times, and none was found: "
-                f"{fault.detail}",
-                retryable=True,
-            )
-            return with_.transitions.fail(place, wrong)
-    _let_go(with_, place)
+    if is_real(fault.why, place.path, place.manifest["files"], spare_bytes=spare_bytes):
+        _let_go(with_, place)
+        raise fault
+    attempts = place.manifest["attempts"]
+    if attempts >= _CLAIMS_FACTOR * settings.engine.max_attempts:
+        wrong = stage_error(place.status)(
+            "faults_repeatedly",
+            f"in the last of {attempts} attempts its decoder reported a fault of the machine, "
+            f"and none was found: {fault.detail}",
+            retryable=True,
+        )
+        return with_.transitions.fail(place, wrong)
+    _give_back_room(with_, place)
     raise fault
 
 
 def _let_go(with_: Treatment, place: Place) -> None:
-    """Take back the attempt, and the room that it took: while it waits, others need that.
+    """Take back the attempt, and the room that it took.
 
     In this order, as a full disk has none for the manifest.
     """
+    _give_back_room(with_, place)
+    enter.withdraw(place)
+
+
+def _give_back_room(with_: Treatment, place: Place) -> None:
+    """Remove what was made: while it waits, others need the room. The attempt stays counted, over restarts too."""
     with suppress(OSError):
         correct.clear(with_.transitions.spool, place)
-    enter.withdraw(place)
 
 
 def _crashed(with_: Treatment, place: Place, crash: DecoderCrashed) -> Place:

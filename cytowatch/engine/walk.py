@@ -105,7 +105,7 @@ class Walk:
             try:
                 room.check(id_, made, settings=settings.storage, accepted_bytes=accepted)
             except OverdrawnError as over:
-                if self._with.doubts.overdrew(id_) < settings.engine.max_attempts:
+                if place.manifest["attempts"] < settings.engine.max_attempts:
                     raise
                 raise stage_error(place.status)(
                     "output_too_large", over.detail, retryable=True

@@ -82,6 +82,31 @@ def test_what_a_decoder_says_costs_one_error(root: Root, tmp_path: Path) -> None
     assert "threads, of which" in root.by_name()["said-threads.png"]["error"]["detail"]
 
 
+def test_a_restart_gives_a_false_fault_no_further_tries(root: Root, tmp_path: Path) -> None:
+    """What a decoder reports and the daemon does not find is counted on disk, over kills as well."""
+    root.environment = MISBEHAVING
+    root.configure(engine="max_attempts = 2")
+    builders.png(tmp_path / "a.png")
+    root.drop(tmp_path / "a.png", "said-fault.png")
+    lives = 0
+    while not all_ended(root, ["said-fault.png"]):
+        lives += 1
+        told = root.log.read_text().count("held_up") if lives > 1 else 0
+        root.start()
+        root.wait(
+            lambda told=told: (
+                root.log.read_text().count("held_up") > told or all_ended(root, ["said-fault.png"])
+            )
+        )
+        root.kill()
+        # A life may see two of them.
+        assert lives <= 6
+    error = root.by_name()["said-fault.png"]["error"]
+    assert error["reason"] == "faults_repeatedly"
+    assert "the last of 6 attempts" in error["detail"]
+    root.assert_clean()
+
+
 @pytest.mark.slow
 def test_what_a_decoder_made_costs_one_error(root: Root, tmp_path: Path) -> None:
     """Pipes, links, folders, sockets, other names and sizes in the place of the pyramid that it names."""
