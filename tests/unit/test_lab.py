@@ -24,6 +24,7 @@ SLEEPS = {
     "acceptance/test_filesystems.py: test_a_filesystem_that_goes_read_only": "nothing is scanned while the tree cannot be written to",
     "acceptance/test_filesystems.py: test_a_tree_that_vanishes_is_offline_and_not_empty": "nothing is scanned while the tree is away",
     "acceptance/test_filesystems.py: test_a_quota_is_waited_out": "some attempts of a slide that waits; nothing can be written to say so",
+    "acceptance/test_held_up.py: test_a_decoder_that_cannot_be_killed_yet_holds_up_nobody_else": "the disk hangs for longer than the zygote may take for an answer",
     "acceptance/test_hooks.py: do_POST": "the server that is too slow",
     "acceptance/test_pause.py: test_one_user_is_paused": "the pause is taken over in the next turn of the loop",
     "acceptance/test_prometheus.py: test_a_folder_that_grows_alarms_nobody": "an age of more than a second would show",
