@@ -13,7 +13,7 @@ import tifffile
 from PIL import Image
 
 from cytowatch.config import from_mapping
-from cytowatch.pyramid import pixels
+from cytowatch.pyramid import pixels as of_pixels
 from cytowatch.pyramid.readers import vsi
 from cytowatch.pyramid.readers.jp2 import open_jp2
 from cytowatch.pyramid.readers.pages import open_page
@@ -96,7 +96,7 @@ def test_tiles_of_a_large_block(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads_from_bytes: int
 ) -> None:
     """Decoded in threads or one by one, each is where it belongs; one that is damaged is reported."""
-    monkeypatch.setattr(pixels, "_IN_THREADS_BYTES", threads_from_bytes)
+    monkeypatch.setattr(of_pixels, "_IN_THREADS_BYTES", threads_from_bytes)
     pixels = _noisy(1003, 700)
     others.jp2_tiled(tmp_path / "a.jp2", pixels=pixels)
     planes = {"photometric": "rgb", "planarconfig": "separate", "tile": (96, 80)}

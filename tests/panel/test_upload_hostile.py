@@ -212,9 +212,13 @@ def test_bodies_that_do_not_say_how_long_they_are(tree: Root, panel: Served) -> 
 def test_a_head_that_is_too_large(panel: Served) -> None:
     """It ends that connection only."""
     with socket.create_connection(("127.0.0.1", panel.port), timeout=30) as one:
-        one.sendall(b"POST /uploads HTTP/1.1\r\nHost: x\r\nUpload-Metadata: " + b"x" * (64 << 10))
-        with suppress(ConnectionResetError):
-            assert one.recv(100) == b""
+        told = b""
+        with suppress(ConnectionError):
+            one.sendall(
+                b"POST /uploads HTTP/1.1\r\nHost: x\r\nUpload-Metadata: " + b"x" * (64 << 10)
+            )
+            told = one.recv(100)
+        assert told == b""
     assert head(panel, begun(panel, 3, filename="a.svs")).code == 200
 
 
