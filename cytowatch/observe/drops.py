@@ -66,8 +66,8 @@ def _skipped(one: SkippedEntry) -> tuple[str, str, int, bool]:
 #: This many members of one drop that succeeded are known one by one, more than its note lists; the
 #: others are counted, or an archive of 100,000 would take a hundred megabytes for as long as notes stay.
 _MOST_DONE = 2_000
-#: At most this many drops are known; beyond that, those that ended first are forgotten, with their notes.
-_MOST_DROPS = 50_000
+#: At most this many drops are known, which take 50 MB; beyond that, those that ended first are forgotten, with their notes.
+_MOST_DROPS = 20_000
 
 
 @dataclass(slots=True)
