@@ -156,6 +156,7 @@ def started(tree: ast.AST) -> Iterator[str]:
 
 #: They are started by tests that say what they need, in other modules.
 _SAID_ELSEWHERE = {
+    "disks.py": "test_held_up.py",
     "machine.py": "test_docs.py",
     "test_prometheus.py": "prometheus.py",
     "systemctl.py": "test_docs.py",
