@@ -261,9 +261,13 @@ class Uploads:
         except BusyError:
             raise refusal(423, "Another client adds to this upload.") from None
         except FileNotFoundError:
-            # It was published: the answer to its last bytes was lost.
-            if found.drop is None or offset != found.announced.size:
+            # It was published: by this client, whose last answer was lost, or by another one meanwhile.
+            if await run_in_threadpool(lambda: found.drop) is None:
                 raise refusal(410, "This upload is no longer here.") from None
+            whole = found.announced.size
+            if offset != whole:
+                said = f"All {whole:,} bytes are here."
+                raise refusal(409, said, offset=whole) from None
             return found.announced.size
         except OSError as error:
             raise no_room(error) from error
