@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -23,6 +24,8 @@ __all__ = ["LAYOUT", "Spool"]
 _PATIENCE_S = 1.0
 #: Bytes of a name that are kept of it in the trash, where it gets an ending of its own.
 _LONGEST_IN_TRASH = 200
+#: How often a project that others empty at the same time is made again.
+_MOST_TRIES = 1000
 
 
 class Spool(Layout):
@@ -87,7 +90,7 @@ class Spool(Layout):
         """
         with suppress(FileExistsError, NotADirectoryError):
             durable.make_directory(path)
-        if path.is_symlink() or not path.is_dir():
+        if _is_in_the_way(path):
             said = f"{self.shown(os.fspath(path))} must be a folder, and is a link or a file: "
             raise TransientError("not_permitted", f"{said}take it away; then it goes on by itself")
 
@@ -120,10 +123,17 @@ class Spool(Layout):
         published: a crash between the two is mended by publishing, which a start goes on with.
         """
         folder = self.projects / project
-        self._ensure_folder(folder)
         place = folder / f"{name}~{id.split('-')[2]}"
-        with suppress(FileExistsError):
-            place.symlink_to(Path("..", "..", "storage", user, id))
+        for _ in range(_MOST_TRIES):
+            self._ensure_folder(folder)
+            try:
+                place.symlink_to(Path("..", "..", "storage", user, id))
+            except FileExistsError:
+                break
+            except FileNotFoundError:
+                # Another one's last link went just now, and the empty project with it.
+                continue
+            break
         # Published it is not linked again, so the link must be there by then.
         durable.fsync_directory(folder)
 
@@ -184,6 +194,17 @@ class Spool(Layout):
         end = time.monotonic() + patience_s
         for grave in self.trash.iterdir():
             trees.remove(grave, patience_s=max(0.0, end - time.monotonic()))
+
+
+def _is_in_the_way(path: Path) -> bool:
+    """Whether a file or a link is where a folder must be, or where one above it must be."""
+    try:
+        return not stat.S_ISDIR(path.lstat().st_mode)
+    except FileNotFoundError:
+        # An empty project was taken away again meanwhile.
+        return False
+    except NotADirectoryError:
+        return True
 
 
 def _tell_not_synced(path: Path, error: OSError) -> None:
