@@ -21,7 +21,7 @@ from cytowatch.durable import owner
 from cytowatch.formats.sets import groups
 from cytowatch.record import names
 
-__all__ = ["Unit", "give_back", "opened", "put"]
+__all__ = ["Unit", "begun", "forget", "give_back", "opened", "put"]
 
 #: The file in ``<id>/`` whose name says under which number its files go back: a second try goes on with it.
 _MARK = re.compile(r"back\.(\d+)")
@@ -156,7 +156,7 @@ def give_back(place: Path, unit: Unit, inbox: Path, folder: str, *, why: str = "
     """
     left = [one for one in unit.files if _is_file(place / one[0])]
     with opened(inbox, folder) as at:
-        number = _begun(place)
+        number = begun(place)
         if number is None:
             number = _free(unit, at)
             # For a second try. A power cut may take it: then the rest goes back under another number.
@@ -192,9 +192,17 @@ def _is_file(path: Path) -> bool:
     return True
 
 
-def _begun(place: Path) -> int | None:
+def begun(place: Path) -> int | None:
+    """The number under which files of the ``<id>/`` at `place` began to go back; None if none did."""
     found = (_MARK.fullmatch(name) for name in os.listdir(place))
     return next((int(one[1]) for one in found if one), None)
+
+
+def forget(place: Path) -> None:
+    """Let what stays after all begin again if it goes back later."""
+    number = begun(place)
+    if number is not None:
+        (place / f"back.{number}").unlink(missing_ok=True)
 
 
 def _free(unit: Unit, at: int) -> int:

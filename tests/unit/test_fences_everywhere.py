@@ -80,7 +80,7 @@ NEED_NONE = {
     """,
     "only names, of a folder of our own: nothing is opened": """
         admin._in_each admin._leftovers admin._place admin._places admin._storages admin._strangers
-        durable.keeps_renames hooks.count_dead inbox._begun inbox.users observe._there observe.keep
+        durable.keeps_renames hooks.count_dead inbox.users observe._there observe.keep
         transitions.out_directories transitions.place_of transitions.refuse transitions.without_temporaries
         tree.Layout.create tree.Spool.empty_trash tree.Spool.in_status tree.Layout.remove_temporaries
         tree.Spool.set_aside tree.Spool.unlink tree.Spool.stored tree.Spool.users tree._places tree.project_ids
@@ -105,9 +105,8 @@ NEED_NONE = {
     "one claim: anything that is raised puts its drop aside, in `Intake._take_up` and `Claims.collect`": """
         durable.of inbox.Bundle.arrived_in_parts inbox.Bundle.changed_at inbox.Bundle.places inbox.Folders._make inbox.Claims.begin
         inbox.Claims._ended_with inbox.Later.put_aside inbox.Later.put_off inbox.Packing.parcel inbox.Readiness.of
-        inbox.Readiness._came_before inbox.Readiness._is_as_seen inbox.Parcel.size_bytes inbox.broken inbox._fetched inbox._has_source inbox._put_back inbox._put_elsewhere inbox._make_durable inbox._move_all
-        inbox.no_image inbox.open_all inbox.prepare inbox._recover_one inbox.sync_names inbox._take inbox.undo
-        inbox.claim
+        inbox.Readiness._came_before inbox.Readiness._is_as_seen inbox.Parcel.size_bytes inbox.broken inbox.fetch inbox.is_crowded inbox.go_back inbox.begun inbox._has_source inbox._put inbox._put_back inbox._put_elsewhere inbox._finish inbox._make_durable inbox._move_all
+        inbox.no_image inbox.open_all inbox.prepare inbox._recover_one inbox.sync_names inbox._take inbox.claim
     """,
     "one request, fenced in `requests.answer_all`": """
         admin._give_back admin._unlink_everywhere admin.by_daemon admin.published

@@ -27,7 +27,8 @@ from cytowatch.inbox.claim.hold import (
     trouble_with,
 )
 from cytowatch.inbox.claim.parcel import JOURNAL, MARKER, Held, Parcel
-from cytowatch.inbox.claim.recovery import remove_empty, sync_names, undo
+from cytowatch.inbox.claim.recovery import remove_empty, sync_names
+from cytowatch.inbox.claim.undo import undo
 from cytowatch.record import manifest, names
 from cytowatch.record.drop import Waiting
 from cytowatch.record.names import UploadedFileId
@@ -126,10 +127,10 @@ def _take(
             trouble = broken(parcel, held)
     except Exception:
         # Back to where it was; what cannot be put back now is put back by `recover`.
-        undo(spool, place, moved)
+        undo(spool, place, moved=bool(moved))
         raise
     if trouble is not None:
-        undo(spool, place, moved)
+        undo(spool, place, moved=bool(moved))
         return trouble
     remove_empty(spool.inbox, parcel.folder)
     (place / MARKER).unlink(missing_ok=True)
