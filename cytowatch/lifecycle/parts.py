@@ -39,6 +39,7 @@ from cytowatch.observe.versions import software
 from cytowatch.record import names
 from cytowatch.record.names import UploadedFileId
 from cytowatch.transitions.moves import Transitions
+from cytowatch.tree import announced
 from cytowatch.tree.index.index import Index
 from cytowatch.tree.room import Room, free
 from cytowatch.tree.spool import Spool
@@ -135,7 +136,8 @@ def assemble(spool: Spool, config: Config, outside: Outside) -> Parts:
         spool, config, now=clock.now, make_id=new_id, software=made_by, folders=folders,
         wake=wake, images_of=index.images_of,
     )  # fmt: skip
-    decoders, room = _decoders(spool, config), Room(lambda: free(spool.root))
+    decoders = _decoders(spool, config)
+    room = Room(lambda: free(spool.root), lambda: announced.read(spool.inbox))
     treatment = Treatment(
         transitions=moves, decoders=decoders, contents=Contents(), room=room, stop=stop
     )

@@ -18,7 +18,7 @@ from cytowatch.lifecycle.work import Work
 from cytowatch.observe import reports, systemd
 from cytowatch.record import manifest
 from cytowatch.tree.live import FILE_NAME
-from cytowatch.tree.room import free, spare
+from cytowatch.tree.room import Amount, free, spare
 
 __all__ = ["Teller"]
 
@@ -41,6 +41,8 @@ class Teller:
         self._work = work
         self._tell_at = self._set_ages_at = float("-inf")
         self._told: dict[str, Any] = {}
+        #: What stages in work may still write.
+        self._reserved = Amount()
 
     def describe(self) -> None:
         """The gauges that stay."""
@@ -86,7 +88,9 @@ class Teller:
         metrics.workers_busy.set(parts.engine.busy)
         metrics.paused.set(bool(self._work.pauses))
         metrics.hooks_dead.set(count_dead(parts.spool))
-        kept = spare(parts.config.storage, free(parts.spool.root)) + parts.room.reserved()
+        self._reserved = parts.room.reserved()
+        kept = spare(parts.config.storage, free(parts.spool.root)) + self._reserved
+        kept += parts.room.announced()
         metrics.set_reserved(kept.bytes, kept.inodes)
         if now >= self._set_ages_at:
             parts.ledger.set_ages(clock.now())
@@ -122,6 +126,7 @@ class Teller:
             "paused": {**self._work.pauses.document, "held": parts.engine.held},
             "workers": {"busy": parts.engine.busy, "of": parts.engine.count},
             "watcher": {"mode": parts.watcher.mode, "alive": parts.watcher.alive},
+            "reserved": {"bytes": self._reserved.bytes, "inodes": self._reserved.inodes},
             "sandbox": parts.decoders.sandboxed,
             "health": parts.health.reasons(),
             "set_aside": reports.set_aside(),

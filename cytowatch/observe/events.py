@@ -129,6 +129,8 @@ EVENTS = (
           fields=("path",), admin="Nothing."),
     Event(word="uploads_expired", levels=("info",), tells="Uploads to which nothing was added for a day were removed.",
           fields=("count",), admin="Nothing."),
+    Event(word="uploads_not_announced", levels=("warning",), tells="The panel could not tell the daemon how much room uploads need; a stage may take it.",
+          fields=("detail",), admin="Check who owns `inbox/.uploads`."),
     Event(word="uploads_not_expired", levels=("warning",), tells="Expired uploads could not be removed. The panel tries again after half an hour.",
           fields=("detail",), admin="Check who owns `inbox/.uploads`."),
     Event(word="panel_unexpected", levels=("error",), tells="A request ended in an unexpected error. No other request is affected.",

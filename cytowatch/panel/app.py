@@ -84,11 +84,12 @@ def make_app(
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        sweeping = asyncio.create_task(uploads.sweep())
+        always = [asyncio.create_task(one) for one in (uploads.sweep(), uploads.announce())]
         yield
-        sweeping.cancel()
-        with suppress(asyncio.CancelledError):
-            await sweeping
+        for task in always:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
         await room.close()
 
     app = Starlette(

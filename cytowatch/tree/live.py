@@ -33,6 +33,7 @@ _LISTS: Mapping[str, Mapping[str, tuple[type, ...]]] = {
 }  # fmt: skip
 _PARTS: Mapping[str, Mapping[str, tuple[type, ...]]] = {
     "workers": {"busy": (int,), "of": (int,)},
+    "reserved": {"bytes": (int,), "inodes": (int,)},
     "watcher": {"mode": _TEXT, "alive": (bool,)},
     "paused": {"everyone": (bool,), "users": (list,)},
 }

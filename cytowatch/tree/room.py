@@ -103,7 +103,7 @@ def too_little(there: Free, need: Amount, kept: Amount, others: Amount | None = 
     ):
         if left is None or left - taken - wanted >= spared:
             continue
-        more = f", {taken:,} are reserved for what is in work" if taken else ""
+        more = f", {taken:,} are reserved for what is in work and for uploads" if taken else ""
         said = f"up to {wanted:,} {unit} are needed, {left:,} are free" if wanted else (
             f"{left:,} {unit} are free"
         )  # fmt: skip
@@ -150,11 +150,13 @@ class _Claim:
 class Room:
     """Guards that stages which run at the same time do not count on the same free room.
 
-    Safe from any thread. `free` gives what the disk has.
+    Safe from any thread. `free` gives what the disk has, `announced` what uploads through the panel may
+    still write of it.
     """
 
-    def __init__(self, free: Callable[[], Free]) -> None:
+    def __init__(self, free: Callable[[], Free], announced: Callable[[], int] = lambda: 0) -> None:
         self._free = free
+        self._announced = announced
         self._lock = threading.Lock()
         self._claims: dict[str, _Claim] = {}
 
@@ -168,7 +170,8 @@ class Room:
         """
         with self._lock:
             others = sum(
-                (claim.left() for key, claim in self._claims.items() if key != id_), Amount()
+                (claim.left() for key, claim in self._claims.items() if key != id_),
+                self.announced(),
             )
             there = self._free()
             if lacks := too_little(there, need, spare(settings, there), others):
@@ -232,3 +235,7 @@ class Room:
         """What all stages in work may still write."""
         with self._lock:
             return sum((claim.left() for claim in self._claims.values()), Amount())
+
+    def announced(self) -> Amount:
+        """What uploads through the panel may still write."""
+        return Amount(bytes=self._announced())

@@ -274,6 +274,8 @@ _DEEDS = {
     "wordy": _babble_json,
     "segfault": _segfault,
     "hang": _hang,
+    # Room for 8 GiB, and then nothing.
+    "ask": _saying('{"need_bytes": 8589934592}'),
     "eat": _eat,
     "escape": _escape,
 }

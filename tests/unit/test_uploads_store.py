@@ -17,8 +17,10 @@ from cytowatch import aside
 from cytowatch.durable import failpoints
 from cytowatch.panel.uploads import publish
 from cytowatch.panel.uploads.found import EXPIRES_S, Found
+from cytowatch.panel.uploads.ledger import Ledger
 from cytowatch.panel.uploads.rules import Announced
 from cytowatch.panel.uploads.store import Store
+from cytowatch.tree import announced
 
 
 def begun(inbox: Path, name: str) -> tuple[Store, str]:
@@ -162,6 +164,54 @@ def test_the_ledger_says_what_the_disk_says(steps: list[tuple[str, int, int]]) -
         for owner in ("ann", "bob"):
             assert store.count(owner) == fresh.count(owner)
         assert store.ledger.missing_bytes() == fresh.ledger.missing_bytes()
+
+
+def test_what_nobody_adds_to_holds_up_no_stage(tmp_path: Path) -> None:
+    """What an upload may still write counts for the daemon while bytes come, and again once they do."""
+    clock = [0.0]
+    left = {"ann-1": 10, "ann-2": 20}
+    ledger = Ledger(left.items, lambda: clock[0])
+    assert ledger.moving_bytes(3600) == 0, "nothing was read yet"
+    assert ledger.missing_bytes() == 30
+    assert ledger.moving_bytes(3600) == 30
+    clock[0] = 3000.0
+    ledger.left("ann-2", 15)
+    left["ann-2"] = 15
+    clock[0] = 4000.0
+    assert ledger.moving_bytes(3600) == 15
+    assert ledger.read_again()
+    assert ledger.moving_bytes(3600) == 15, "a look at the disk adds nothing"
+    assert ledger.missing_bytes() == 25
+
+
+@pytest.mark.parametrize(
+    ("text", "age_s", "found"),
+    [
+        ('{"bytes": 7}', 0, 7), ('{"bytes": 7}', 3600, 0), ('{"bytes": 7}', -3600, 0),
+        ('{"bytes": -7}', 0, 0), ('{"bytes": 1e999}', 0, 0), ('{"bytes": "7"}', 0, 0),
+        ("[7]", 0, 0), ("", 0, 0),
+    ],
+)  # fmt: skip
+def test_only_a_panel_that_runs_is_believed(
+    tmp_path: Path, text: str, age_s: float, found: int
+) -> None:
+    """What it stated long ago, or what somebody else wrote there, keeps no room."""
+    (tmp_path / ".uploads").mkdir()
+    path = tmp_path / ".uploads" / announced.FILE_NAME
+    path.write_text(text)
+    now = path.stat().st_mtime + age_s
+    assert announced.read(tmp_path, now) == found
+    path.unlink()
+    assert announced.read(tmp_path, now) == 0
+
+
+def test_what_is_announced_does_not_expire(tmp_path: Path) -> None:
+    """The panel writes it again when there is something to say."""
+    store, _ = begun(tmp_path, "a.svs")
+    announced.write(tmp_path, 10)
+    path = tmp_path / ".uploads" / announced.FILE_NAME
+    assert store.expire(path.stat().st_mtime + 2 * EXPIRES_S) == 1
+    assert [one.name for one in (tmp_path / ".uploads").iterdir()] == [announced.FILE_NAME]
 
 
 def test_one_of_a_folder_goes_on_where_it_was(tmp_path: Path) -> None:

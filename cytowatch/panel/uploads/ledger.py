@@ -29,6 +29,8 @@ class Ledger:
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._left: dict[str, int] | None = None
+        #: When each began or grew last, as far as this process has seen.
+        self._moved_at: dict[str, float] = {}
         self._owners: Counter[str] = Counter()
         self._sum = 0
         #: What ended while the disk was read, and may have been read before that.
@@ -45,6 +47,13 @@ class Ledger:
         """What all of them may still write."""
         self._load()
         return self._sum
+
+    def moving_bytes(self, idle_s: float) -> int:
+        """What those may still write that began or grew within `idle_s`; 0 before anything was read."""
+        since = self._monotonic() - idle_s
+        with self._lock:
+            left = self._left or {}
+            return sum(size for token, size in left.items() if self._moved_at[token] >= since)
 
     def begin(self, token: str, left: int) -> None:
         """There is a new one."""
@@ -86,10 +95,13 @@ class Ledger:
         return True
 
     def _replace(self, found: dict[str, int]) -> None:
-        self._left, self._sum = {}, 0
+        before, moved_at = self._left or {}, self._moved_at
+        self._left, self._moved_at, self._sum = {}, {}, 0
         self._owners.clear()
         for token, left in found.items():
             self._add(token, left)
+            if before.get(token) == left:
+                self._moved_at[token] = moved_at[token]
 
     def _load(self) -> None:
         if self._left is None:
@@ -98,12 +110,14 @@ class Ledger:
     def _add(self, token: str, left: int) -> None:
         if self._left is not None:
             self._left[token] = left
+            self._moved_at[token] = self._monotonic()
             self._sum += left
             self._owners[token.partition("-")[0]] += 1
 
     def _drop(self, token: str) -> None:
         if self._left is not None and token in self._left:
             self._sum -= self._left.pop(token)
+            del self._moved_at[token]
             owner = token.partition("-")[0]
             self._owners[owner] -= 1
             if not self._owners[owner]:

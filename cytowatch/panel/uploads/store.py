@@ -7,6 +7,7 @@
     .uploads/<token>/done/<member>          every byte of it is here
     .uploads/<token>/publishing             the path of the drop that it is about to be
     .uploads/<token>/published              the path of the drop, once it is one
+    .uploads/.room.json                     what all of them may still write (`cytowatch.tree.announced`)
 
 A single file is a folder with one member. The bytes lie where they will be published from, so a file
 that is gone while its note is there was published: nothing else takes it away.
@@ -32,6 +33,7 @@ from cytowatch.panel.uploads.found import EXPIRES_S, Found, latest
 from cytowatch.panel.uploads.ledger import Ledger
 from cytowatch.panel.uploads.rules import Announced, noted
 from cytowatch.record.names import fold
+from cytowatch.tree.announced import FILE_NAME
 
 __all__ = ["TOKEN", "BusyError", "Store", "owner_key"]
 
@@ -250,6 +252,8 @@ class Store:
         before = (time.time() if now is None else now) - EXPIRES_S
         removed = 0
         for folder in _listed(self.home):
+            if folder == FILE_NAME:
+                continue
             # One that cannot be looked at, or removed, costs only itself.
             with aside.fence("request", f"upload {folder}"):
                 home = self.home / folder

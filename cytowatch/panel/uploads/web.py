@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from email.utils import formatdate
 
 from starlette.concurrency import run_in_threadpool
@@ -25,19 +25,18 @@ from cytowatch.panel.uploads.body import HASHES, VERSION, Body, no_room, refusal
 from cytowatch.panel.uploads.found import Found
 from cytowatch.panel.uploads.pace import Pace
 from cytowatch.panel.uploads.publish import NoInboxError, WrongHashError
+from cytowatch.panel.uploads.reserve import Reserve
 from cytowatch.panel.uploads.rules import Announced, announced
 from cytowatch.panel.uploads.seen import seen
 from cytowatch.panel.uploads.store import BusyError, Store
 from cytowatch.panel.who import Proof, is_name
 from cytowatch.record.names import printable
-from cytowatch.tree.room import Amount, free, spare, too_little
 
 __all__ = ["Uploads"]
 
 _EXTENSIONS = "creation,creation-with-upload,termination,expiration,checksum"
 _OFFSETS = "application/offset+octet-stream"
 _SWEEP_S = 1800.0
-_FEW_INODES = 4
 #: A writer that has gone is noticed within this time.
 _LETS_GO_S = 3.0
 
@@ -49,8 +48,13 @@ class Uploads:
         self._context = context
         self._store = Store(context.spool.inbox)
         self._creating = asyncio.Lock()
+        self._reserve = Reserve(context, self._store)
         self._pace = Pace()
         self._log = logs.get()
+
+    async def announce(self) -> None:
+        """Tell the daemon again and again what uploads may still write."""
+        await self._reserve.announce_always()
 
     def routes(self) -> list[BaseRoute]:
         """The addresses of the protocol."""
@@ -216,7 +220,11 @@ class Uploads:
                 why = self._lacks(wanted, owner)
             if why:
                 raise refusal(*why)
-            return self._store.create(wanted, owner)
+            made = self._store.create(wanted, owner)
+            # The daemon counts on this room no longer once the client knows that it has it.
+            with suppress(OSError):
+                self._reserve.announce()
+            return made
         except NoInboxError as error:
             raise refusal(409, str(error)) from error
         except FileExistsError as error:
@@ -233,14 +241,8 @@ class Uploads:
             return 429, (
                 f"You have {panel.max_unfinished:,} unfinished uploads: complete or cancel some first."
             )
-        lacks = self._no_room(wanted.size, Amount(bytes=ledger.missing_bytes()))
+        lacks = self._reserve.lacks(wanted.size, beside_bytes=ledger.missing_bytes())
         return (507, lacks) if lacks else None
-
-    def _no_room(self, size: int, others: Amount) -> str | None:
-        there = free(self._store.inbox)
-        need = Amount(bytes=size, inodes=_FEW_INODES)
-        lacks = too_little(there, need, spare(self._context.config.storage, there), others)
-        return f"There is no room for it: {lacks}." if lacks else None
 
     async def _append(self, request: Request, found: Found, offset: int) -> int:
         """Add the body at `offset`; gives the new one, once it is on the disk."""
@@ -255,7 +257,7 @@ class Uploads:
                 if here < found.announced.size:
                     body = Body(request, found, here, self._pace_of(found))
                     # The room was announced, and may have been filled by others since.
-                    if lacks := await run_in_threadpool(self._no_room, body.least_bytes, Amount()):
+                    if lacks := await run_in_threadpool(self._reserve.lacks, body.least_bytes):
                         raise refusal(507, lacks)
                     here = await body.into(self._store, descriptor)
         except BusyError:
