@@ -1,9 +1,9 @@
-"""The few calls that everything rests on: renames that never replace, fsync, and ways through a tree.
+"""The few calls that everything else relies on: renames that never replace, fsync, and walks of a tree.
 
-Anyone who asks for an fsync has a case in ``tests/unit/test_power.py`` or ``test_power_everywhere.py`` that
-fails without it, and a test there finds anyone who has none.
+Every fsync has a case in ``tests/unit/test_power.py`` or ``test_power_everywhere.py`` that fails without it;
+a test there finds each fsync that has none.
 
-Source: rename(2), renameat2(2), fsync(2); what ext4 keeps after a power cut was tried.
+Source: rename(2), renameat2(2), fsync(2); what ext4 keeps after a power cut was tested.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ __all__ = [
     "write_note",
 ]
 
-#: No tree of our own is nested so deeply; one that is was made by somebody else.
+#: No tree of our own is nested this deeply; a deeper one was made by somebody else.
 _DEEPEST = 128
-#: How many folders of others are removed at a time at most.
+#: The most folders of other people that are removed at a time.
 _MOST_REMOVED = 10_000
 _RENAME_NOREPLACE = 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -69,7 +69,7 @@ def rename(
     Raises
     ------
     FileExistsError
-        Something is there already; nothing was changed.
+        Something is already there; nothing was changed.
     OSError
         As renameat2(2) says.
     """
@@ -87,9 +87,9 @@ def rename(
 
 
 def is_directory(entry: os.DirEntry[Any]) -> bool:
-    """Whether it is a directory, and no link to one; where that cannot be known, anyone who enters it learns why.
+    """Whether it is a directory, not a link to one. True if that is unknown: the attempt to enter it then shows why.
 
-    A disk that errs at one name must not end the look at all the others.
+    A disk fault at one name must not stop the walk through all the others.
     """
     try:
         return entry.is_dir(follow_symlinks=False)
@@ -112,8 +112,8 @@ def directory(path: str | bytes | Path, *, at: int | None = None) -> Iterator[in
 def beneath(top: Path, relative: str) -> Iterator[int]:
     """A descriptor of the directory `relative` below `top`, no part of which may be a link.
 
-    Each part is opened relative to the one before it, so that a folder that is swapped for a link
-    between two looks leads nowhere. However deep it is, two descriptors are open at a time.
+    Each part is opened relative to the one before it, so a folder that is swapped for a link
+    in the meantime leads nowhere. At any depth, at most two descriptors are open.
     """
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     found = os.open(top, flags)
@@ -128,10 +128,10 @@ def beneath(top: Path, relative: str) -> Iterator[int]:
 
 
 def walk(top: str | Path) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Folder, names of folders and names of files, of `top` and everything below, from the top.
+    """For `top` and each folder below it, from the top: the folder, the names of its folders, the names of its files.
 
-    As `os.walk`, whose recursion ends a program in a tree that is deep enough. Links are not
-    followed, and a folder that cannot be read is passed over.
+    Like `os.walk`, but without its recursion, which fails in a tree that is deep enough. Links are not
+    followed, and a folder that cannot be read is skipped.
 
     Raises
     ------
@@ -159,7 +159,7 @@ def walk(top: str | Path) -> Iterator[tuple[str, list[str], list[str]]]:
 def remove_empty(top: Path, relative: str) -> None:
     """Remove the folder `relative` below `top` with the folders in it, if none of them holds a file.
 
-    Of very many folders, and of those that are nested deeply, nothing is removed. No part of any path
+    If there are very many folders, or they are nested very deeply, nothing is removed. No part of any path
     is followed if it is a link.
 
     Raises
@@ -186,8 +186,8 @@ def remove_empty(top: Path, relative: str) -> None:
 
 
 def can_rename(folder: Path) -> bool:
-    """Whether the filesystem of `folder` can rename without replacing; tried with a file there."""
-    # Not the process's number: in a container that is always the same, and a crash leaves the file.
+    """Whether the filesystem of `folder` can rename without replacing; tested with a file there."""
+    # Not the process id: in a container that is always the same, and a crash leaves the file.
     probe = folder / f".rename-{os.urandom(4).hex()}"
     target = folder / f"{probe.name}-done"
     try:
@@ -204,15 +204,15 @@ def can_rename(folder: Path) -> bool:
 
 
 def fsync_directory(path: Path) -> None:
-    """Make the names in the directory at `path` outlast a power cut."""
+    """Make the names in the directory at `path` survive a power cut."""
     with directory(path) as descriptor:
         os.fsync(descriptor)
 
 
 def make_directory(path: Path, *, mode: int = 0o750) -> None:
-    """Make `path`, and what is missing above it, so that each new name outlasts a power cut.
+    """Make `path` and its missing parents, so that each new name survives a power cut.
 
-    What is moved into a directory is as safe as that directory's own name.
+    A file that is moved into a directory is only as safe as that directory's own name.
     """
     if path.is_dir():
         return
@@ -222,22 +222,21 @@ def make_directory(path: Path, *, mode: int = 0o750) -> None:
 
 
 def empty(path: str | Path) -> None:
-    """Give back the room of the file at `path`, if there is one, in a process that may not remove it."""
+    """Free the space of the file at `path`, if there is one, in a process that may not remove it."""
     with suppress(FileNotFoundError):
         os.close(os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC))
 
 
 def write_note(path: Path, text: str) -> None:
-    """Write a note whose name outlasts a power cut; its few words may not, and its reader must do without."""
+    """Write a note whose name survives a power cut. Its text may not, and its reader must manage without it."""
     _write_fresh(path, text)
     fsync_directory(path.parent)
 
 
 def _write_fresh(path: Path, text: str, *, mode: int = 0o666) -> None:
-    """Write a file of our own in the place of anything that lies at `path`.
+    """Write a file of our own in place of anything at `path`.
 
-    Nothing is written through a link or into a FIFO that somebody left there, and a folder goes to
-    another name.
+    Nothing is written through a link or into a FIFO that somebody left there. A folder there is renamed.
     """
     try:
         path.unlink(missing_ok=True)
@@ -249,9 +248,9 @@ def _write_fresh(path: Path, text: str, *, mode: int = 0o666) -> None:
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Write a small file of our own in the place of anything that lies at `path`: at no time half of it.
+    """Write a small file of our own in place of anything at `path`; a reader never sees half of it.
 
-    Not synced: for what is made again if a power cut takes it.
+    Not synced: for files that are made again after a power cut.
     """
     temporary = path.with_name(f".{path.name}.partial")
     _write_fresh(temporary, text)
@@ -259,14 +258,14 @@ def replace_file(path: Path, text: str) -> None:
 
 
 def replace_durably(path: Path, text: str, *, name: bool, mode: int = 0o666) -> None:
-    """The same for what must be whole after a power cut: it holds the old text then, or the new one.
+    """The same for files that must be whole after a power cut: they then hold the old text or the new one.
 
     Parameters
     ----------
     name
-        The new one for certain, because the caller promises something by it. Without, the old one does as well.
+        Whether it must be the new text, because the caller promises something by it. Otherwise the old one does as well.
     mode
-        Its permissions, less what the umask takes.
+        Its permissions, before the umask.
     """
     temporary = path.with_name(f".{path.name}.partial")
     _write_fresh(temporary, text, mode=mode)
@@ -277,7 +276,7 @@ def replace_durably(path: Path, text: str, *, name: bool, mode: int = 0o666) -> 
 
 
 def move_over(source: Path, target: Path) -> None:
-    """Rename a file of our own over anything that lies at `target`; a folder there goes to another name."""
+    """Rename a file of our own over anything at `target`; a folder there is renamed."""
     try:
         os.rename(source, target)
     except IsADirectoryError:
@@ -290,7 +289,7 @@ def _out_of_the_way(path: Path) -> None:
 
 
 def fsync_file(path: Path) -> None:
-    """Make the bytes of the file at `path` outlast a power cut."""
+    """Make the bytes of the file at `path` survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -299,9 +298,9 @@ def fsync_file(path: Path) -> None:
 
 
 def fsync_tree(path: Path) -> None:
-    """Make every file and directory below `path` outlast a power cut, and `path` itself.
+    """Make `path` and every file and directory below it survive a power cut.
 
-    A decoder process may still be at work in it: nothing is followed, and only regular files are waited for.
+    A decoder process may still write to it, so no link is followed and only regular files are opened.
     """
     # Not `os.walk`, which recurses: the deepest directory comes last, and is synced first.
     folders = [""]

@@ -1,7 +1,7 @@
-"""Named places in which a test can cut the daemon off or fail it; nothing at all in production.
+"""Named places where a test can kill the daemon or make a call fail; they do nothing in production.
 
 ``CYTOWATCH_FAILPOINTS="claim.renamed=kill@2,manifest.written=EIO"`` arms them when the process
-starts: the second time that ``claim.renamed`` is reached the process kills itself as a power cut
+starts: the second time that ``claim.renamed`` is reached the process kills itself, as a power cut
 would, and the first time that ``manifest.written`` is reached the call seems to fail with EIO.
 
 ``CYTOWATCH_POISON="drop:bad.svs=ValueError@/tmp/poison"`` poisons one thing of many: where something
@@ -24,7 +24,7 @@ __all__ = ["NAMES", "POISON", "POISONS", "UPLOADS", "VARIABLE", "poisoned", "rea
 VARIABLE = "CYTOWATCH_FAILPOINTS"
 POISON = "CYTOWATCH_POISON"
 
-#: What may be raised at a place where one thing enters a loop over many.
+#: The errors that can be raised where one thing enters a loop over many.
 POISONS: dict[str, type[Exception]] = {
     kind.__name__: kind
     for kind in (
@@ -40,24 +40,24 @@ POISONS: dict[str, type[Exception]] = {
     )
 }
 
-#: Every place, in the order of the way of an uploaded file.
+#: Every place, in the order in which an uploaded file meets it.
 NAMES = (
     "claim.prepared",  # <id>/ is in state/tmp with its journal, no file has moved
     "claim.renamed",  # one more file of the drop has moved
-    "claim.durable",  # all have, and are on disk
-    "claim.unjournaled",  # the journal is gone, the claim is in state/tmp still
+    "claim.durable",  # all files have moved, and are on disk
+    "claim.unjournaled",  # the journal is gone, the claim is still in state/tmp
     "manifest.synced",  # the new manifest lies beside the old one
-    "manifest.renamed",  # it has taken its place, the directory is not synced
+    "manifest.renamed",  # it has replaced the old one, the directory is not synced
     "stage.renamed",  # <id>/ has a new status, no directory is synced
     "attempt.counted",  # the attempt is on disk and has not begun
     "output.synced",  # the output of a stage is on disk and not accepted
-    "output.accepted",  # it is "derived", the manifest does not know
-    "source.named",  # the source has the extension of its format, the manifest does not know
+    "output.accepted",  # the output is "derived", the manifest does not say so yet
+    "source.named",  # the source has the extension of its format, the manifest does not say so yet
     "children.announced",  # the manifest of an archive names its members, none is handed out
     "child.published",  # one more member is handed out
     "folder.entered",  # the uploaded file of a dropped folder is made
-    "hook.noted",  # a delivery is on disk, what it reports has not come about
-    "project.linked",  # a project shows what is not in storage yet
+    "hook.noted",  # a delivery is on disk, what it reports has not happened yet
+    "project.linked",  # a project links to something that is not in storage yet
     "duplicate.linked",  # one directory of a duplicate is a link
     "source.given_up",  # the manifest no longer names a source that is to go
     "trash.renamed",  # something of our own is in the trash and not deleted
@@ -66,11 +66,11 @@ NAMES = (
 UPLOADS = (
     "upload.noted",  # the note of an upload has its name, its folder is not synced
     "upload.written",  # the bytes of a request are written and not synced
-    "upload.kept",  # they are on disk, and no client knows yet
+    "upload.kept",  # they are on disk, and no client knows it yet
     "upload.compared",  # the last byte is here and the hash is right
     "upload.whole",  # one file is marked as whole
     "upload.renamed",  # the drop has its name, the inbox is not synced
-    "upload.durable",  # it is on disk, the upload does not know
+    "upload.durable",  # it is on disk, the record of the upload does not say so yet
 )
 
 

@@ -1,4 +1,4 @@
-"""Faults of the machine: which pass by themselves, and what they are called."""
+"""Faults of the machine: which of them pass by themselves, and their names."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import errno
 
 __all__ = ["is_full", "is_transient", "says_full", "why_of"]
 
-#: Faults of the machine, not of the file: what met them waits and is tried again.
+#: Faults of the machine, not of the file: the work that met one waits and is tried again.
 _TRANSIENT_ERRNOS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS, errno.EMFILE, errno.ENFILE}
 )
 _FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
-#: The system's words for those, which libraries put into errors of their own.
+#: The system's words for a full disk, which libraries quote in errors of their own.
 _FULL_WORDS = ("no space left", "disk quota")
 
 
 def is_transient(error: OSError) -> bool:
-    """Whether it is a fault of the machine that may pass, and of no file."""
+    """Whether it is a fault of the machine that may pass, not a fault of the file."""
     return error.errno in _TRANSIENT_ERRNOS
 
 
 def is_full(error: OSError) -> bool:
-    """Whether the disk, or the part of it that is allowed, is full."""
+    """Whether the disk, or the quota on it, is full."""
     return error.errno in _FULL_ERRNOS
 
 
 def says_full(text: str) -> bool:
-    """Whether the error of a library says so.
+    """Whether the error of a library says that the disk is full.
 
     >>> says_full("write error: No space left on device"), says_full("no such file")
     (True, False)
@@ -35,7 +35,7 @@ def says_full(text: str) -> bool:
 
 
 def why_of(error: OSError) -> str:
-    """The word for what a fault of the machine makes wait.
+    """The word for the fault of the machine that makes something wait.
 
     >>> why_of(OSError(errno.EDQUOT, "")), why_of(OSError(errno.EIO, ""))
     ('disk', 'input_output')

@@ -1,4 +1,4 @@
-"""What a filesystem is and promises: local, copying on write, keeping renames, leaving holes."""
+"""What a filesystem is and promises: whether it is local, copies on write, keeps renames, leaves holes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cytowatch.durable.calls import _libc
 
 __all__ = ["copies_on_write", "is_local", "keeps_renames", "leaves_holes", "mount_of"]
 
-#: Filesystems on which others write unseen by this kernel, as ``mountinfo`` names them.
+#: Filesystems to which other machines write without this kernel seeing it, as ``mountinfo`` names them.
 _DEAF = frozenset({"cifs", "smb3", "smbfs", "nfs", "nfs4", "9p", "afs", "ceph", "virtiofs"})
 _COPYING = frozenset({"btrfs", "zfs", "bcachefs"})
 _WITHOUT_JOURNAL = frozenset({"ext2", "vfat", "exfat", "msdos", "tmpfs", "ramfs", "minix"})
@@ -23,22 +23,22 @@ _WITH_JOURNAL = frozenset({"xfs", "btrfs", "zfs", "f2fs", "bcachefs", "jfs"})
 
 
 def is_local(path: Path) -> bool:
-    """Whether this kernel sees all who write to the filesystem of `path`.
+    """Whether this kernel sees everyone who writes to the filesystem of `path`.
 
-    Where it does not, on cifs, nfs, 9p and anything that a program serves (fuse), events are missed and
-    a lease that is granted proves nothing of the writers on other machines.
+    If not (cifs, nfs, 9p and anything that a program serves, fuse), events are missed, and a lease that
+    is granted proves nothing about writers on other machines.
     """
     kind = _kind(path)
     return kind not in _DEAF and not kind.startswith("fuse")
 
 
 def copies_on_write(path: Path) -> bool:
-    """Whether the filesystem of `path` needs new room to write what is there already."""
+    """Whether the filesystem of `path` needs free space to overwrite existing bytes."""
     return _kind(path) in _COPYING
 
 
 def _kind(path: Path) -> str:
-    """The kind of the filesystem of `path`, as ``mountinfo`` names it; empty where it does not say."""
+    """The kind of the filesystem of `path`, as ``mountinfo`` names it; empty if it is not listed there."""
     try:
         return _filesystem(mount_of(path)[1])[0]
     except FileNotFoundError:
@@ -46,7 +46,7 @@ def _kind(path: Path) -> str:
 
 
 def mount_of(path: Path) -> tuple[int, int]:
-    """(device, mount) that `path` is on: between two mounts no rename is possible.
+    """(device, mount) of `path`: a rename between two mounts is impossible.
 
     Source: proc(5), ``/proc/[pid]/fdinfo``; statx(2) would show it too, but Python lacks it.
     """
@@ -63,7 +63,7 @@ def _mount(descriptor: int) -> int:
 
 
 def keeps_renames(path: Path) -> bool | None:
-    """Whether a rename on the filesystem of `path` is one step after a power cut as well; None: unknown.
+    """Whether a rename on the filesystem of `path` stays atomic through a power cut; None if unknown.
 
     Source: proc(5), ``mountinfo``; ext4 shows its journal in ``/proc/fs/jbd2/``.
     """
@@ -80,8 +80,8 @@ def keeps_renames(path: Path) -> bool | None:
 
 
 def leaves_holes(descriptor: int) -> bool:
-    """Whether a hole in a file means that nothing was written there. ZFS makes holes of zeros, and what a server does is unknown."""
-    # Not by /proc, which a sandboxed process does not see.
+    """Whether a hole in a file means that nothing was written there. ZFS turns zeros into holes; a server may do anything."""
+    # Not through /proc, which a sandboxed process does not see.
     found = ctypes.create_string_buffer(_STATFS_BYTES)
     if _libc.fstatfs(descriptor, found) != 0:
         code = ctypes.get_errno()

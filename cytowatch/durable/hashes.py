@@ -1,4 +1,4 @@
-"""SHA-256 of what a file holds: the one place where it is worked out."""
+"""The SHA-256 of a file's content: the only place that computes it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def sha256(
     *,
     chunk_bytes: int = _CHUNK_BYTES,
 ) -> str:
-    """The SHA-256, in hexadecimal, of everything that `read` gives until it gives nothing.
+    """The SHA-256, in hexadecimal, of everything that `read` returns until it returns nothing.
 
-    `seen` is shown each chunk, in order; anything that it raises ends the reading.
+    `seen` is called with each chunk, in order; anything that it raises ends the reading.
 
     >>> import io
     >>> sha256(io.BytesIO(b"abc").read)[:16]

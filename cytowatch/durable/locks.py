@@ -1,4 +1,4 @@
-"""Locks between processes: flock(2) on a descriptor, which the kernel lets go when its holder dies."""
+"""Locks between processes: flock(2) on a descriptor, which the kernel releases when its holder dies."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["lock", "locked"]
 
 
 def lock(descriptor: int, *, shared: bool = False, wait: bool = True) -> None:
-    """Lock what `descriptor` is open on, until it is closed.
+    """Lock the file or directory that `descriptor` is open on, until it is closed.
 
     Raises
     ------
     BlockingIOError
-        Another process holds it, and this one does not `wait`.
+        Another process holds the lock, and `wait` is false.
     """
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     fcntl.flock(descriptor, kind if wait else kind | fcntl.LOCK_NB)

@@ -1,12 +1,11 @@
-"""Whose file it is: at the claim it becomes the daemon's own, and nobody else can open it for writing again.
+"""The owner of a file: at the claim the daemon becomes it, so that nobody else can open the file for writing again.
 
-The owner of a file may open it for writing at any time, also one that was moved out of reach: a descriptor
-for reading is enough, by way of ``/proc/self/fd``. A lease does not show that beforehand. So owner and mode are
-taken by descriptor while the file is claimed, before the last lease proves that no writer is left. A daemon
-that may not take them (without CAP_CHOWN and CAP_FOWNER) leaves the file to its owner; then what is published is
-hashed once more, and compared.
+The owner of a file can open it for writing at any time, even one that was moved out of reach: a descriptor
+for reading is enough, through ``/proc/self/fd``. A lease does not show that beforehand. So the claim changes owner
+and mode by descriptor, before the last lease proves that no writer is left. A daemon that may not change them
+(without CAP_CHOWN and CAP_FOWNER) leaves the file to its owner; a published file is then hashed once more, and compared.
 
-Source: capabilities(7), fcntl(2), proc(5); tried with a second user.
+Source: capabilities(7), fcntl(2), proc(5); tested with a second user.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owner:
-    """Whose a file was, and its mode, in case it goes back."""
+    """The owner and mode that a file had, in case it goes back."""
 
     uid: int
     gid: int
@@ -37,7 +36,7 @@ class Owner:
 
 
 def of(noted: Mapping[str, Any]) -> Owner | None:
-    """What a journal says of it; None if it says nothing that can be used."""
+    """The owner and mode in a journal; None if it has none that can be used."""
     numbers = [noted.get(key) for key in ("uid", "gid", "mode")]
     if not all(isinstance(one, int) and 0 <= one < 1 << 32 for one in numbers):
         return None
@@ -46,9 +45,9 @@ def of(noted: Mapping[str, Any]) -> Owner | None:
 
 
 def take(descriptor: int, *, group: str, mode: int) -> Owner:
-    """Make the file the daemon's own where that is allowed, with `group` (if any) and `mode`; gives what it was."""
+    """Make the file the daemon's own where that is allowed, with `group` (if any) and `mode`; return what it had before."""
     found = os.fstat(descriptor)
-    # The owner first: the mode of another's file can be changed only with one more capability.
+    # The owner first: changing the mode of somebody else's file needs one more capability.
     with suppress(PermissionError):
         os.fchown(descriptor, os.geteuid(), -1)
     with suppress(PermissionError):
@@ -62,7 +61,7 @@ def restore(descriptor: int, before: Owner | None) -> None:
     """Give a file that goes back the owner, group and mode that it had."""
     if before is None:
         return
-    # The mode first: once it is another's again, only a capability could change that.
+    # The mode first: once the file belongs to somebody else again, only a capability could change it.
     with suppress(PermissionError):
         os.fchmod(descriptor, before.mode)
     with suppress(PermissionError):
@@ -83,12 +82,12 @@ def pass_on(descriptor: int, folder: int) -> None:
 
 
 def is_ours(found: os.stat_result) -> bool:
-    """Whether nobody but the daemon's own user can open such a file for writing."""
+    """Whether only the daemon's own user can open such a file for writing."""
     return found.st_uid == os.geteuid() and not found.st_mode & _OTHERS_WRITE
 
 
 def nobody_writes(descriptor: int) -> bool:
-    """Whether it is ours, and a lease proves that nobody has it open for writing.
+    """Whether it is the daemon's own, and a lease proves that nobody has it open for writing.
 
     On a filesystem to which other machines write as well, a lease proves nothing.
     """
@@ -103,7 +102,7 @@ def nobody_writes(descriptor: int) -> bool:
 
 
 def may_take(pid: int | None = None) -> bool:
-    """Whether the process `pid`, or this one, may take the files of other users.
+    """Whether the process `pid`, or this one, may take over the files of other users.
 
     Source: proc(5), ``CapEff`` in ``/proc/[pid]/status``.
     """

@@ -1,6 +1,6 @@
-"""Directory trees that others made: measured and removed without recursion, of any depth and with any modes.
+"""Directory trees that others made: measured and removed without recursion, at any depth and with any modes.
 
-A decoder process may nest directories 5,000 levels deep, take away their permissions, or make ten million
+A decoder process may nest directories 5,000 levels deep, remove their permissions, or make ten million
 files. Python's own `shutil.rmtree` and `os.walk` recurse (before 3.13 and 3.12), and follow paths by name.
 """
 
@@ -23,15 +23,15 @@ _SMALL_FOLDER_BYTES = 4096
 
 
 def remove(path: Path, *, patience_s: float | None = None) -> bool:
-    """Remove anything that is at `path`; give whether all of it is gone.
+    """Remove anything at `path`; return whether all of it is gone.
 
-    Nothing is followed. Directories are moved up to the top before they are emptied, so that neither depth
-    nor the length of a path matters, and one level's descriptors are enough.
+    No link is followed. Directories are moved to the top before they are emptied, so neither the depth
+    nor the length of a path matters, and the descriptors of one level are enough.
 
     Parameters
     ----------
     patience_s
-        Stop after so many seconds, with something left; None for no limit.
+        Stop after this many seconds, even if something is left; None for no limit.
     """
     end = None if patience_s is None else time.monotonic() + patience_s
     with suppress(OSError):
@@ -47,7 +47,7 @@ def remove(path: Path, *, patience_s: float | None = None) -> bool:
 
 
 def move_away(path: Path, target: Path) -> None:
-    """Rename the thing at `path`, also a directory whose permissions somebody took away.
+    """Rename anything at `path`, even a directory whose permissions somebody removed.
 
     Raises
     ------
@@ -65,10 +65,10 @@ def move_away(path: Path, target: Path) -> None:
 def disk_use(
     path: Path, *, deepest: int = 70, most_entries: int = 250_000
 ) -> tuple[int, int, bool]:
-    """(bytes, inodes, whether that is all) of what the tree at `path` takes of the disk; nothing if there is none.
+    """(bytes, inodes, whether that is all) that the tree at `path` takes on the disk; zeros if there is none.
 
-    What lies deeper than `deepest` or comes after `most_entries` is not counted: no stage makes such trees,
-    and a look at one must end.
+    Entries deeper than `deepest`, or after `most_entries`, are not counted: no stage makes such trees,
+    and counting must end.
     """
     size_bytes = inodes = 0
     whole = True
@@ -86,7 +86,7 @@ def disk_use(
                     if not stat.S_ISDIR(found.st_mode):
                         size_bytes += 512 * found.st_blocks
                     else:
-                        # Of very many names a folder takes room as well.
+                        # With very many names, a folder itself takes space as well.
                         size_bytes += max(0, 512 * found.st_blocks - _SMALL_FOLDER_BYTES)
                         inside = f"{folder}/{entry.name}" if folder else entry.name
                         if inside.count("/") < deepest:
@@ -97,7 +97,7 @@ def disk_use(
 
 
 def _emptied(top: int, end: float | None) -> bool:
-    """Empty the directory of that descriptor, round after round; whether it is empty."""
+    """Empty the directory of that descriptor, round after round; return whether it is empty."""
     seen = 0
     while True:
         moved = False
@@ -118,7 +118,7 @@ def _emptied(top: int, end: float | None) -> bool:
 
 
 def _taken_apart(top: int, name: str, end: float | None) -> bool:
-    """Remove the directory `name`, after its directories were moved to the top; whether anything moved."""
+    """Remove the directory `name`, after moving its directories to the top; return whether anything moved."""
     moved = False
     _make_accessible(name, at=top)
     with durable.directory(name, at=top) as folder, os.scandir(folder) as entries:
