@@ -1,9 +1,9 @@
-"""Telling others that an uploaded file is finished: pending deliveries, and who makes them.
+"""Notifying others that an uploaded file is finished: pending deliveries, and the threads that make them.
 
-A delivery is noted on disk before the rename that it reports, so that no crash can forget it;
-one that never came about is dropped at the next start.
+A delivery is written to disk before the rename that it reports, so no crash can lose it. If that rename
+never happened, the next start drops the delivery.
 
-Who delivers is `hooks.deliver`, which the commands do without: they start sooner by it.
+`hooks.deliver` makes the deliveries. The commands do not import it, so they start sooner.
 
 Source: docs/decisions/014-hooks.md
 """

@@ -1,6 +1,6 @@
-"""Making deliveries: a command with the manifest on its standard input, or a POST of a CloudEvent.
+"""Making deliveries: running a command with the manifest on its standard input, or POSTing a CloudEvent.
 
-Each hook has a thread of its own, so that a slow one holds up no other, and never a slide.
+Each hook has its own thread, so a slow hook never holds up another one, nor a slide.
 
 Source: cloudevents.io, version 1.0; standardwebhooks.com
 """
@@ -44,7 +44,7 @@ _MOST_SECRET_BYTES = 4096
 
 
 class DeliveryError(Exception):
-    """It did not arrive; the message says why in a few words."""
+    """A delivery did not arrive; the message says why in a few words."""
 
 
 def event(one: Pending, found: Manifest) -> bytes:
@@ -100,7 +100,7 @@ def _post(hook: Hook, one: Pending, found: Manifest) -> str:
     sent = headers(one, body, _secret(hook), now_s=int(time.time()))
     where = urlsplit(hook.url)
     try:
-        # The environment's proxies and redirects are not followed: a hook goes where it says.
+        # Proxies of the environment and redirects are ignored: a hook goes to the URL that it states.
         connection: http.client.HTTPConnection = (
             http.client.HTTPSConnection(
                 where.hostname or "", where.port, timeout=hook.timeout_s,
@@ -141,7 +141,7 @@ def _run(hook: Hook, one: Pending, path: Path, found: Manifest) -> str:
     except OSError as error:
         raise DeliveryError(f"{hook.command[0]}: {error.strerror}") from error
     except ValueError as error:
-        # A name in it that no environment can hold.
+        # It contains a name that an environment cannot hold.
         raise DeliveryError(f"{hook.command[0]}: {error}"[:200]) from error
     try:
         said, _ = process.communicate(json.dumps(found).encode(), timeout=hook.timeout_s)
@@ -150,7 +150,7 @@ def _run(hook: Hook, one: Pending, path: Path, found: Manifest) -> str:
     except OSError as error:
         raise DeliveryError(f"it closed its standard input: {error.strerror}") from error
     finally:
-        # Anything that it started and left behind goes with it.
+        # Anything that it started and left behind is ended with it.
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -161,7 +161,7 @@ def _run(hook: Hook, one: Pending, path: Path, found: Manifest) -> str:
 
 
 class Courier:
-    """Guards that every pending delivery is tried until it arrives or is given up.
+    """Ensures that every pending delivery is tried until it arrives or is given up.
 
     Parameters
     ----------
@@ -177,11 +177,11 @@ class Courier:
         self._told = told
         self._stops: dict[Hook, threading.Event] = {}
         self._due: dict[str, float] = {}
-        #: What had not come about when it was looked at.
+        #: Deliveries whose change of status had not happened yet when they were looked at.
         self._early: set[str] = set()
 
     def start(self) -> None:
-        """Begin to deliver."""
+        """Start delivering."""
         for hook in self._hooks:
             stop = self._stops[hook] = threading.Event()
             threading.Thread(
@@ -192,13 +192,13 @@ class Courier:
             ).start()  # fmt: skip
 
     def stop(self) -> None:
-        """Begin no delivery any more; one under way is done again at the next start."""
+        """Start no further delivery; one that is under way is repeated at the next start."""
         for stop in self._stops.values():
             stop.set()
         self._stops.clear()
 
     def reconfigure(self, hooks: tuple[Hook, ...]) -> None:
-        """Deliver by `hooks` from now on; what waits for one that is gone waits for its return."""
+        """Deliver by `hooks` from now on; deliveries of a hook that is gone wait until it is configured again."""
         if hooks != self._hooks:
             self.stop()
             self._hooks = hooks
@@ -211,7 +211,7 @@ class Courier:
         waiting = [one for one in pending(self._spool) if one.hook in names]
         return all(
             (self._due.get(one.file_name, now) > now or not aside.may_try("hook", one.file_name))
-            # What was looked at a moment too early is put off, and not to be forgotten for that.
+            # A delivery that was looked at a moment too early is postponed, not forgotten.
             and (one.file_name not in self._early or place_of(self._spool, one) is None)
             for one in waiting
         )
@@ -237,7 +237,7 @@ class Courier:
     def _try(self, hook: Hook, one: Pending) -> None:
         found = place_of(self._spool, one)
         if found is None:
-            # Noted a moment before the rename; or removed since, and then it need not be delivered.
+            # It was noted a moment before the rename; or the file was removed since, and nothing need be delivered.
             self._due[one.file_name] = time.monotonic() + _FIRST_PAUSE_S
             self._early.add(one.file_name)
             if (

@@ -1,4 +1,4 @@
-"""What is still to be delivered, one small file each: ``state/hooks/<hook>~<id>.<STATUS>.json``."""
+"""Pending deliveries, one small file each: ``state/hooks/<hook>~<id>.<STATUS>.json``."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _QUEUE = "hooks"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pending:
-    """One delivery; `noted_at` is in ISO 8601, `said` what the last try came to."""
+    """One delivery; `noted_at` is in ISO 8601, `said` is the result of the last try."""
 
     hook: str
     id: str
@@ -54,7 +54,7 @@ class Pending:
 
     @property
     def key(self) -> str:
-        """What both sides know it by, the same at every try: ``<id>.<STATUS>``."""
+        """The id by which both sides know it, the same at every try: ``<id>.<STATUS>``."""
         return f"{self.id}.{self.status}"
 
     @property
@@ -74,12 +74,12 @@ def _dead(spool: Spool) -> Path:
 def note(
     spool: Spool, hooks: Iterable[Hook], found: Manifest, status: Status, *, now: datetime
 ) -> None:
-    """Note, before it is so, that `found` is finished in `status`.
+    """Note that `found` is finished in `status`, before that becomes true.
 
     Raises
     ------
     OSError
-        It cannot be written: the step is done again.
+        The note cannot be written; the step is repeated.
     """
     wanted = [hook for hook in hooks if status.name in hook.on]
     if not wanted:
@@ -92,12 +92,12 @@ def note(
             noted_at=manifest.utc(now),
         )  # fmt: skip
         save(spool, one)
-    # Before it is published: at least once is a promise that a power cut may not break.
+    # Before it is published: a power cut must not break the promise "at least once".
     durable.fsync_directory(folder)
 
 
 def save(spool: Spool, one: Pending) -> None:
-    """Write down how far a delivery is."""
+    """Write down how far a delivery has got."""
     _write(_folder(spool), one)
 
 
@@ -106,7 +106,7 @@ def _write(folder: Path, one: Pending) -> None:
 
 
 def bury(spool: Spool, one: Pending) -> None:
-    """Give it up: it stays as a dead letter until an admin has seen it."""
+    """Give it up: it stays as a dead letter until an administrator has seen it."""
     save(spool, one)
     durable.make_directory(_dead(spool))
     durable.move_over(_folder(spool) / one.file_name, _dead(spool) / one.file_name)
@@ -116,7 +116,7 @@ def revive(spool: Spool, one: Pending) -> None:
     """Let a dead letter be tried again, from the beginning."""
     _folder(spool).mkdir(exist_ok=True, mode=0o750)
     _write(_dead(spool), replace(one, tries=0))
-    # One rename, for of two steps a power cut may keep the second only.
+    # One rename, because a power cut could keep only the second of two steps.
     durable.move_over(_dead(spool) / one.file_name, _folder(spool) / one.file_name)
 
 
@@ -127,13 +127,13 @@ def _read(folder: Path) -> list[Pending]:
     except FileNotFoundError:
         return []
     for one in aside.all_of("hook"):
-        # What is delivered goes by the name of its file only.
+        # A delivered one is removed by the name of its file only.
         place, _, name = one.which.rpartition("/")
         if name not in names and (place or _QUEUE) == folder.name:
             aside.clear("hook", one.which)
     for name in names:
         which = f"{folder.name}/{name}"
-        # One that was delivered at this moment is gone; one that is damaged is read again after a pause.
+        # One that was delivered just now is gone; a damaged one is read again after a pause.
         with suppress(FileNotFoundError):
             if aside.may_try("hook", which):
                 with aside.fence("hook", which, but=(FileNotFoundError,)):
@@ -142,7 +142,7 @@ def _read(folder: Path) -> list[Pending]:
 
 
 def _checked(document: dict[str, Any], name: str) -> Pending:
-    """The delivery that `document` is, if it is the one that its file's `name` says.
+    """The delivery in `document`, if it is the one that the `name` of its file states.
 
     Raises
     ------
@@ -156,9 +156,9 @@ def _checked(document: dict[str, Any], name: str) -> Pending:
         raise OutsideError("not a delivery: a key is missing, or of another type")
     one = Pending(tries=max(0, tries), **known)
     if not ID_PATTERN.fullmatch(one.id) or one.status not in Status.__members__:
-        raise OutsideError("not a delivery: its id or its status is none")
+        raise OutsideError("not a delivery: its id or its status is not valid")
     if "/" in one.user or one.file_name != name:
-        raise OutsideError("not a delivery: its file is called otherwise")
+        raise OutsideError("not a delivery: the name of its file does not match")
     try:
         if datetime.fromisoformat(one.noted_at).tzinfo is None:
             raise ValueError("no time zone")
@@ -168,17 +168,17 @@ def _checked(document: dict[str, Any], name: str) -> Pending:
 
 
 def pending(spool: Spool) -> list[Pending]:
-    """All that is still to be delivered, the oldest first."""
+    """All pending deliveries, the oldest first."""
     return _read(_folder(spool))
 
 
 def dead(spool: Spool) -> list[Pending]:
-    """All that was given up."""
+    """All deliveries that were given up."""
     return _read(_dead(spool))
 
 
 def count_dead(spool: Spool) -> int:
-    """How many were given up."""
+    """How many deliveries were given up."""
     try:
         return sum(name.endswith(".json") for name in os.listdir(_dead(spool)))
     except FileNotFoundError:
@@ -186,7 +186,7 @@ def count_dead(spool: Spool) -> int:
 
 
 def place_of(spool: Spool, one: Pending) -> tuple[Path, Manifest] | None:
-    """Where the uploaded file is, if it is what the delivery says of it."""
+    """Where the uploaded file is, if its status is the one that the delivery reports."""
     status = Status[one.status]
     path = (
         spool.storage / one.user / one.id
@@ -201,9 +201,9 @@ def place_of(spool: Spool, one: Pending) -> tuple[Path, Manifest] | None:
 
 
 def drop_untrue(spool: Spool) -> Iterator[Pending]:
-    """At a start: drop what was noted and did not come about; nothing is in work yet.
+    """At a start, drop every delivery that was noted and did not happen; nothing is in work yet.
 
-    It is noted again when it does. What was removed since is dropped as well.
+    It is noted again when it happens. Deliveries of files that were removed since are dropped as well.
     """
     for one in pending(spool):
         untrue = False
