@@ -1,4 +1,4 @@
-"""Accepting what a stage returned: checked, made durable, and only then named in the manifest."""
+"""Accepting the outcome of a stage: it is checked, made durable, and only then named in the manifest."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ def accept(
     duplicate_of: str | None = None,
     hooks: Sequence[Hook] = (),
 ) -> Place:
-    """Check what a stage returned, make it durable, and move the uploaded file on.
+    """Check the outcome of a stage, make it durable, and move the uploaded file on.
 
     `duplicate_of` is the id of an uploaded file with the same content, if there is one.
 
     Raises
     ------
     IngestError
-        The output is not what a stage may make; nothing was moved.
+        The output is not what this stage may make; nothing was moved.
     OSError
-        A fault of the machine; the step can be done again.
+        A fault of the machine; the step can be repeated.
     """
     changed = _checked(place, outcome, duplicate_of)
     if place.status is Status.EXTRACTING_DATA:
@@ -70,7 +70,7 @@ def hand_out_the_rest(
     limits: Limits,
     hooks: Sequence[Hook] = (),
 ) -> Place:
-    """Publish the members of an archive that were not yet, after a crash between them."""
+    """Publish the remaining members of an archive, after a crash between them."""
     most_files = limits.archive_max_entries
     changed = _hand_out(spool, place, place.manifest, "", settings, most_files)
     return enter(spool, place, changed, Status.EXTRACTED, now=now, attempts=0, hooks=hooks)
@@ -85,7 +85,7 @@ def reject(
     now: datetime,
     hooks: Sequence[Hook] = (),
 ) -> Place:
-    """End ERROR_FORMAT `duplicate`, with all that was detected: `first` has the same content."""
+    """End as ERROR_FORMAT `duplicate`, and keep everything that was detected: `first` has the same content."""
     changed = _name_source(place.path, _checked(place, outcome, first))
     wrong = FormatError("duplicate", f"the same content is there already, as {first}")
     known = Place(status=place.status, path=place.path, manifest=changed)
@@ -93,7 +93,7 @@ def reject(
 
 
 def _checked(place: Place, outcome: Outcome, duplicate_of: str | None) -> Manifest:
-    """The manifest as a stage wants it, whose answer was checked by itself in `answers`."""
+    """The manifest as a stage wants it; `answers` has already checked the answer by itself."""
     if outcome.status not in FOLLOWERS[place.status] or outcome.status.is_error:
         raise refused(place.status, f"{outcome.status.name} cannot follow {place.status.name}")
     changed = cast("Manifest", {**place.manifest, **outcome.changes})
@@ -109,7 +109,7 @@ def _keep_output(
 ) -> Manifest:
     """Make ``out.<attempt>`` the ``derived`` of the uploaded file, if the stage names anything in it.
 
-    What was accepted of an earlier stage is looked at again: its decoder process could still change it.
+    The accepted output of an earlier stage is checked again, because its decoder process could still change it.
     """
     made, derived = place.path / out, place.path / "derived"
     names_any = any(row["path"].startswith("derived/") for row in changed["files"])
@@ -125,11 +125,11 @@ def _keep_output(
     if names_any:
         check_derived(place.status, made_check, changed["files"], settings, discard=spool.discard)
     if names_any and made_check is made:
-        # A pyramid that is published must have its bytes: a power cut would leave zeros under its name
+        # The bytes of a published pyramid must be on disk: a power cut would leave zeros under its name
         # (test_power.py fails without any of these).
         durable.fsync_tree(made)
         reached("output.synced")
-        # The manifest, which names it, is written into the same directory, and synced with it.
+        # The manifest that names it is written into the same directory, and synced with it.
         durable.rename(made, derived)
         reached("output.accepted")
     for path in _paths(changed["files"]):
@@ -154,7 +154,7 @@ def _name_source(path: Path, changed: Manifest) -> Manifest:
     if rows[0]["path"] != named:
         durable.rename(path / rows[0]["path"], path / named)
         reached("source.named")
-        # The manifest will name it so in storage, where nothing looks for it under another name.
+        # In storage the manifest uses this name, and nothing looks for it under another one.
         durable.fsync_directory(path / "source")
     files = [
         FileEntry(**{**file, "path": named}) if file is rows[0] else file
@@ -170,7 +170,7 @@ def _slug(changed: Manifest) -> str:
 def _hand_out(
     spool: Spool, place: Place, changed: Manifest, out: str, settings: Storage, most_files: int
 ) -> Manifest:
-    """Publish the members of an archive, each once: what is still in ``out.<n>`` was not yet."""
+    """Publish the members of an archive, each once: those still in ``out.<n>`` are not published yet."""
     made = place.path / out / "children"
     if place.manifest["phase"] != "publishing":
         for child in changed["children"]:
@@ -179,7 +179,7 @@ def _hand_out(
             )
             if spool.taken(UploadedFileId(child), place.manifest["user"]):
                 raise refused(place.status, f"there is an uploaded file {child} already")
-        # Once `publishing` is said, nothing of it is unpacked again.
+        # Once the manifest says `publishing`, nothing is unpacked again.
         for child in changed["children"]:
             durable.fsync_tree(made / child)
         durable.fsync_directory(made)
@@ -191,7 +191,7 @@ def _hand_out(
             if (left / "children" / child).is_dir():
                 spool.move(left / "children" / child, Status.UPLOADED, durably=False)
                 reached("child.published")
-    # All of them at once, before the folder that they were in goes.
+    # All of them at once, before the folder that held them is removed.
     durable.fsync_directory(spool.stage(Status.UPLOADED))
     if not place.manifest["format"]:
         raise refused(place.status, "an archive without a format")

@@ -1,4 +1,4 @@
-"""What a crash or a fault left: the manifest is made to agree with the directory, what was never accepted goes."""
+"""Tidying up after a crash or a fault: the manifest is corrected by the directory, unaccepted output is removed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def out_directories(path: Path) -> list[Path]:
 
 
 def is_linked(place: Place) -> bool:
-    """Whether it has begun to be shown by links to another one of the same content."""
+    """Whether its replacement by links to a file with the same content has begun."""
     source = place.path / "source"
     return place.manifest["duplicate_of"] is not None and (
         source.is_symlink() or not source.is_dir()
@@ -43,9 +43,9 @@ def is_linked(place: Place) -> bool:
 
 
 def corrected(found: Manifest, status: Status, *, now: datetime) -> Manifest:
-    """`found` as it must read in the directory of `status`: the directory is the truth.
+    """The manifest `found`, corrected for the directory of `status`: the directory is the truth.
 
-    What a stage wrote down that never took effect is taken back, the step is done again.
+    Anything a stage wrote down that never took effect is undone; the step is repeated.
     """
     keeps_output = status is Status.DEPLOYING and found["conversion"] is not None
     changed = dict(found)
@@ -54,7 +54,7 @@ def corrected(found: Manifest, status: Status, *, now: datetime) -> Manifest:
     if not status.is_error:
         changed["error"] = None
     if status is Status.EXTRACTING_DATA and found["status"] == Status.EXTRACTED.name:
-        # All its members were handed out already; unpacking again would make them twice.
+        # All its members are already handed out; unpacking again would make them twice.
         changed["phase"] = "publishing"
     if found["status"] != status.name:
         history = list(found["history"])
@@ -74,10 +74,10 @@ def corrected(found: Manifest, status: Status, *, now: datetime) -> Manifest:
 
 
 def tidy(spool: Spool, place: Place, *, now: datetime) -> Place:
-    """Take up an uploaded file where a crash, or a fault of the machine, left it.
+    """Continue an uploaded file where a crash, or a fault of the machine, left it.
 
-    The manifest is made to agree with the directory, output that was never accepted goes, and a
-    source that had been renamed already is found again. Doing it twice changes nothing.
+    The manifest is corrected by the directory, output that was never accepted is removed, and a
+    source that was already renamed is found again. Doing it twice changes nothing.
     """
     if is_linked(place):
         return place
@@ -95,27 +95,27 @@ def tidy(spool: Spool, place: Place, *, now: datetime) -> Place:
 
 
 def clear(spool: Spool, place: Place) -> None:
-    """Let go what an attempt wrote that was not accepted, and the room that it takes."""
+    """Remove the unaccepted output of an attempt, and the disk space that it holds."""
     if place.manifest["phase"] != "publishing" and not is_linked(place):
         for leftover in out_directories(place.path):
             spool.discard(leftover)
 
 
 def without_temporaries(path: Path) -> None:
-    """Remove what a crash left of a manifest that was being written, and the marks of a cluster."""
+    """Remove a half-written manifest that a crash left, and the marks of a cluster."""
     for name in os.listdir(path):
         if name.startswith((f".{manifest.FILE_NAME}.", "begun.", "progress.", ".progress.")):
             (path / name).unlink(missing_ok=True)
 
 
 def _found_again(path: Path, right: Manifest) -> Manifest:
-    """A kill between naming a single source and its manifest: the name that it has by now."""
+    """The name that a single source now has, after a kill between its rename and the manifest."""
     rows = [file for file in right["files"] if file["role"] == "source"]
     sidecars = {file["path"] for file in right["files"] if file["role"] == "sidecar"}
     there = [name for name in os.listdir(path / "source") if f"source/{name}" not in sidecars]
     if len(rows) != 1 or len(there) != 1 or rows[0]["path"] == f"source/{there[0]}":
         return right
-    # What lies in a folder of its own is of a set, and never named again; the folder is not the file.
+    # A file in a folder of its own belongs to a set, and is never renamed; the folder is not the file.
     if os.path.dirname(rows[0]["path"]) != "source" or not _is_file(path / "source" / there[0]):
         return right
     found = {**rows[0], "path": f"source/{there[0]}"}
@@ -132,7 +132,7 @@ def without_output(files: list[FileEntry]) -> list[FileEntry]:
 
 
 def rebuilt(path: Path, id_: UploadedFileId, damaged: str, *, now: datetime) -> Manifest:
-    """A manifest for an ``<id>/`` whose own cannot be read any more; the old one is kept beside it."""
+    """A new manifest for an ``<id>/`` whose own can no longer be read; the old one is kept beside it."""
     broken = path / manifest.FILE_NAME
     if os.path.lexists(broken):
         shutil.move(broken, path / f"{manifest.FILE_NAME}.damaged")

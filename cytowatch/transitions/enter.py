@@ -28,12 +28,12 @@ __all__ = ["attempt", "begin", "enter", "extracted", "fail", "is_folder", "parte
 
 
 def begin(spool: Spool, place: Place, status: Status, *, now: datetime) -> Place:
-    """Enter the working `status` from UPLOADED; one that a power cut takes back is begun again."""
+    """Enter the working `status` from UPLOADED; if a power cut undoes that, it begins again."""
     return enter(spool, place, place.manifest, status, now=now, attempts=1, durably=False)
 
 
 def attempt(place: Place) -> Place:
-    """Count one more attempt at the stage, on disk before it begins."""
+    """Count one more attempt at the stage; the count is on disk before the attempt begins."""
     counted = manifest.evolve(place.manifest, attempts=place.manifest["attempts"] + 1)
     manifest.write(place.path, counted)
     reached("attempt.counted")
@@ -41,14 +41,14 @@ def attempt(place: Place) -> Place:
 
 
 def parted(place: Place) -> Place:
-    """`place`, which is not a duplicate after all: from now on it goes its own way."""
+    """`place`, which is not a duplicate after all: it is treated by itself from now on."""
     changed = manifest.evolve(place.manifest, duplicate_of=None)
     manifest.write(place.path, changed)
     return Place(status=place.status, path=place.path, manifest=changed)
 
 
 def withdraw(place: Place) -> None:
-    """Take back the attempt that was counted: it was not the file's fault that it ended."""
+    """Undo the count of an attempt that did not end through a fault of the file."""
     counted = place.manifest["attempts"]
     manifest.write(place.path, manifest.evolve(place.manifest, attempts=max(0, counted - 1)))
 
@@ -73,7 +73,7 @@ def fail(
     now: datetime,
     hooks: Sequence[Hook] = (),
 ) -> Place:
-    """End in the error of the stage: the original stays, everything half-made goes."""
+    """End in the error of the stage: the original stays, everything half-made is removed."""
     status = ERROR_OF.get(place.status, Status.ERROR_DEPLOYMENT)
     for leftover in [*out_directories(place.path), place.path / "derived"]:
         if leftover.exists():
@@ -95,7 +95,7 @@ def fail(
         },
     )
     if error.reason == "changed":
-        # Its hash is of bytes that nobody has any more.
+        # Its hash describes bytes that no longer exist.
         changed["sha256"] = None
         changed["files"] = [cast("FileEntry", {**row, "sha256": None}) for row in changed["files"]]
     return enter(spool, place, changed, status, now=now, attempts=0, error=entry, hooks=hooks)
@@ -135,8 +135,8 @@ def enter(
         notes.note_hash(spool, written)
         path = spool.publish(place.path, written["user"])
     else:
-        # From one working status to the next a power cut may take the rename back: the manifest is
-        # then ahead of the directory, as after a kill between the two, and the step is done again
-        # (test_disk.py::test_power_that_is_cut). That saves two fsyncs a step.
+        # A power cut may undo the rename from one working status to the next. The manifest is then ahead
+        # of the directory, as after a kill between the two, and the step is repeated
+        # (test_disk.py::test_power_that_is_cut). That saves two fsyncs per step.
         path = spool.move(place.path, status, durably=status.is_final)
     return Place(status=status, path=path, manifest=written)

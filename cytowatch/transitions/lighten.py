@@ -1,4 +1,4 @@
-"""Sources that the configuration does not keep: given up once their uploaded file is published."""
+"""Sources that the configuration does not keep: removed once their uploaded file is published."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def _note_of(spool: Spool, id_: str) -> Path:
 
 
 def plan_to_lighten(spool: Spool, place: Place) -> None:
-    """Note, before it is published, that its source is to be given up afterwards."""
-    # Without it a power cut would leave a source that nobody gives up any more.
+    """Note, before it is published, that its source is to be removed afterwards."""
+    # Without it a power cut would leave a source that nothing removes later.
     durable.write_note(_note_of(spool, place.manifest["id"]), place.manifest["user"])
 
 
 def lighten(spool: Spool, place: Place) -> Place:
-    """Give up the source of a published upload, which the configuration does not keep.
+    """Remove the source of a published uploaded file, which the configuration does not keep.
 
-    The manifest stops naming it first: a crash between the two leaves a file too many, never one
-    too few, and the note of `plan_to_lighten` for `lighten_the_rest`. Doing it twice changes nothing.
+    The manifest stops naming it first, so a crash between the two leaves a file too many, never one
+    too few, and leaves the note of `plan_to_lighten` for `lighten_the_rest`. Doing it twice changes nothing.
     """
-    # Published already: a command may be linking it to a project.
+    # It is published, so a command may be linking it to a project.
     with manifest.held(place.path) as before:
         files = [row for row in before["files"] if row["role"] != "source"]
         changed = manifest.evolve(before, files=files)
@@ -46,16 +46,16 @@ def lighten(spool: Spool, place: Place) -> Place:
             path = Path(folder, name)
             if str(path.relative_to(place.path)) not in kept:
                 path.unlink()
-        # Before the note goes, which is what remembers that something may be left here.
+        # Before the note is removed: only the note records that something may be left here.
         durable.fsync_directory(Path(folder))
     spool.discard(_note_of(spool, place.manifest["id"]))
     return Place(status=place.status, path=place.path, manifest=changed)
 
 
 def lighten_the_rest(spool: Spool) -> Iterator[str]:
-    """Give up the sources that a crash or a fault has left, by the notes of `plan_to_lighten`.
+    """Remove the sources that a crash or a fault left, by the notes of `plan_to_lighten`.
 
-    Gives the ids of those whose manifest may have changed. Nothing may be in work meanwhile.
+    Returns the ids whose manifest may have changed. Nothing may be in work meanwhile.
     """
     for note, id_ in notes.there(spool, _LIGHTEN):
         with aside.fence("request", note.name) as fenced:
@@ -64,7 +64,7 @@ def lighten_the_rest(spool: Spool) -> Iterator[str]:
                 found = manifest.read(path)
                 lighten(spool, Place(status=manifest.status_of(found), path=path, manifest=found))
             else:
-                # It ended in an error, was removed, or is taken up again and noted again at its end.
+                # It ended in an error, was removed, or is still in work and is noted again at its end.
                 spool.discard(note)
         if not fenced.failed and path is not None:
             yield id_

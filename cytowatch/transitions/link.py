@@ -24,7 +24,7 @@ def link(
 ) -> Place:
     """Publish it as relative links to `first`, which is in the storage of the same user.
 
-    Its own copy of the same bytes goes. Doing it twice changes nothing.
+    Its own copy of the same bytes is removed. Doing it twice changes nothing.
     """
     first_id = first.path.name
     graves = []
@@ -36,7 +36,7 @@ def link(
             graves.append(spool.bury(own))
         own.symlink_to(Path("..", first_id, name))
         reached("duplicate.linked")
-    # Before its bytes go, or a power cut might bring back a source without them.
+    # Before its bytes are removed, or a power cut might bring back a source without them.
     durable.fsync_directory(place.path)
     for grave in graves:
         spool.discard(grave)

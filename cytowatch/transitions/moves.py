@@ -1,7 +1,7 @@
-"""Every change of status: it moves the uploaded file, writes its row of the index, and reports it.
+"""Every change of status: it moves the uploaded file, writes its row in the index, and reports the change.
 
-All code that moves an uploaded file does it through `Transitions`, so that the index, the metrics and the
-notes never lag behind the tree (docs/decisions/013). Observers are only told.
+All code that moves an uploaded file does it through `Transitions`, so the index, the metrics and the
+notes never lag behind the tree (docs/decisions/013). Observers are only informed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Observer(Protocol):
         """`before` became `after`; the stage took `seconds`."""
 
     def progressed(self, place: Place, share: float) -> None:
-        """The stage of `place` is done to `share`, 0.0 to 1.0."""
+        """The stage of `place` has reached `share`, 0.0 to 1.0."""
 
     def crashed(self, place: Place, signal: str) -> None:
         """The decoder process that treated `place` died of `signal`."""
@@ -44,21 +44,21 @@ class Observer(Protocol):
         """The stage of `place` begins again."""
 
     def said(self, id_: str, words: str) -> None:
-        """All that a library said of `id_`, of which the detail quotes a line."""
+        """Everything that a library said about `id_`; the detail quotes a line of it."""
 
     def unforeseen(self, id_: str, error: BaseException) -> None:
-        """A defect, ours or a library's, was met while `id_` was in work."""
+        """A defect, ours or a library's, appeared while `id_` was in work."""
 
     def held_up(self, id_: UploadedFileId, why: str, detail: str) -> None:
-        """A fault of the machine makes `id_` wait; it goes on by itself."""
+        """A fault of the machine makes `id_` wait; it continues by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transitions:
-    """What a change of status needs: the tree, the index, the configuration, clocks, and who is informed.
+    """Everything a change of status needs: the tree, the index, the configuration, clocks, and observers.
 
-    Each method gives where the uploaded file is afterwards. `began` is when its stage began, on the
-    monotonic clock; without it the change itself is all that took time.
+    Each method returns where the uploaded file is afterwards. `began` is when its stage began, on the
+    monotonic clock; without it only the change itself took time.
     """
 
     spool: Spool
@@ -77,14 +77,14 @@ class Transitions:
     def accept(
         self, place: Place, outcome: Outcome, out: str, *, duplicate_of: str | None, began: float
     ) -> Place:
-        """What a stage returned takes effect; a source that is not kept goes once it is published.
+        """Apply the outcome of a stage; a source that is not kept is removed after publishing.
 
         Raises
         ------
         IngestError
-            The output is not what a stage may make; nothing was moved.
+            The output is not what this stage may make; nothing was moved.
         OSError
-            A fault of the machine; the step can be done again.
+            A fault of the machine; the step can be repeated.
         """
         heavy = self._plan_to_lighten(place, outcome.status)
         after = accept.accept(
@@ -115,7 +115,7 @@ class Transitions:
         return self._moved(place, self._lightened(after) if heavy else after, began)
 
     def pass_over_conversion(self, place: Place) -> Place:
-        """CONVERTING becomes DEPLOYING with nothing derived: it is to be shown by links."""
+        """CONVERTING becomes DEPLOYING with nothing derived: links to the first one will show it."""
         began = self.monotonic()
         after = enter.enter(
             self.spool, place, place.manifest, Status.DEPLOYING, now=self.now(), attempts=1
@@ -123,7 +123,7 @@ class Transitions:
         return self._moved(place, after, began)
 
     def reject(self, place: Place, outcome: Outcome, first: str, *, began: float) -> Place:
-        """End ERROR_FORMAT `duplicate`: `first` has the same content."""
+        """End as ERROR_FORMAT `duplicate`: `first` has the same content."""
         after = accept.reject(
             self.spool, place, outcome, first, now=self.now(), hooks=self.config.hooks
         )
@@ -142,7 +142,7 @@ class Transitions:
         return self._moved(place, after, began)
 
     def open_folder(self, before: Place, after: Place) -> None:
-        """A dropped folder has got the uploaded file `after`, which was put where it is already."""
+        """A dropped folder has the new uploaded file `after`, which is already in its place."""
         self._moved(before, after, self.monotonic())
 
     def extracted(self, place: Place, changed: Manifest, *, began: float) -> Place:
@@ -151,7 +151,7 @@ class Transitions:
         return self._moved(place, after, began)
 
     def _plan_to_lighten(self, place: Place, status: Status) -> bool:
-        """Whether the source goes when an uploaded file is published as `status`; if so, it is noted."""
+        """Whether the source is removed when an uploaded file is published as `status`; if so, note that."""
         match status:
             case Status.EXTRACTED:
                 heavy = not self.config.extract.keep_archive
@@ -167,7 +167,7 @@ class Transitions:
         try:
             return lighten.lighten(self.spool, after)
         except OSError as fault:
-            # It is published all the same; its source goes when the daemon ends or starts.
+            # It is published all the same; its source is removed when the daemon ends or starts.
             structlog.get_logger().warning(
                 "source_kept", path=str(after.path), error=fault.strerror
             )
@@ -179,7 +179,7 @@ class Transitions:
             if after.status is Status.EXTRACTED and not enter.is_folder(after.manifest):
                 # The images of a dropped folder came into it one by one, as they were claimed.
                 self.index.look(after.manifest["children"])
-        # It has moved: an observer that fails must not make it look as if it had not.
+        # It has moved, and a failing observer must not make it look as if it had not.
         with aside.fence("uploaded_file", after.manifest["id"], clears=False):
             self.observer.entered(before, after, self.monotonic() - began)
         return after

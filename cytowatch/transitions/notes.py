@@ -1,8 +1,8 @@
-"""What lies in ``state/requests/``: notes of what is still to be done, and what cannot be used there.
+"""The notes in ``state/requests/``: work that is still to be done, and files there that cannot be used.
 
 A note, ``<id>.hash`` or ``<id>.lighten``, is written before its uploaded file is published; it holds the
-user whose it is. What is not what its name says is moved to ``state/requests/refused/``, so that it is
-looked at once, and an admin can look at it as well.
+name of its user. A file that does not match its name is moved to ``state/requests/refused/``, so the daemon
+reads it once, and an administrator can look at it.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from cytowatch.tree.spool import Spool
 
 __all__ = ["HASH", "REFUSED", "note_hash", "place_of", "refuse", "refused", "there"]
 
-#: The ending of a note: a hash of what it names is still to be computed.
+#: The ending of a note: the hash of the uploaded file that it names is still to be computed.
 HASH = ".hash"
 
 REFUSED = "refused"
-#: The oldest ones go: anything that writes them may go on for ever.
+#: The oldest ones are removed, because the program that writes them may never stop.
 _MOST_REFUSED = 100
 _LONGEST_NAME = 200
 
 
 def there(spool: Spool, ending: str) -> Iterator[tuple[Path, UploadedFileId]]:
-    """Every note with `ending`, and the id that it is about; what cannot be one is refused."""
-    # Not `glob`: this is asked at rest as well, and a list is a third of its work.
+    """Every note with `ending`, and the id that it is about; anything else is refused."""
+    # Not `glob`: this also runs while the daemon is idle, and a list takes a third of the time.
     for name in sorted(name for name in os.listdir(spool.requests) if name.endswith(ending)):
         id_ = name.removesuffix(ending)
         if ID_PATTERN.fullmatch(id_):
@@ -41,22 +41,22 @@ def there(spool: Spool, ending: str) -> Iterator[tuple[Path, UploadedFileId]]:
 
 
 def note_hash(spool: Spool, found: Manifest) -> None:
-    """Note, before `found` is published, that a hash of it is still to be computed, if one is.
+    """Note, before `found` is published, that its hash is still to be computed, if so.
 
     Raises
     ------
     OSError
-        It cannot be written: the step is done again.
+        The note cannot be written; the step is repeated.
     """
     if any(row["sha256"] is None for row in found["files"]):
-        # Or after a power cut it would be in storage without a hash for ever.
+        # Otherwise, after a power cut, it would stay in storage without a hash.
         durable.write_note(spool.requests / f"{found['id']}{HASH}", found["user"])
 
 
 def place_of(spool: Spool, note: Path, id_: UploadedFileId) -> Path | None:
     """Where in storage the uploaded file of `note` is; None if it is not there.
 
-    A note that is damaged is about it all the same: the folders of all users are looked into.
+    If the note is damaged, it is still found: the folders of all users are searched.
     """
     said = ""
     try:
@@ -72,10 +72,10 @@ def place_of(spool: Spool, note: Path, id_: UploadedFileId) -> Path | None:
 
 
 def refuse(spool: Spool, path: Path) -> Path:
-    """Take `path`, no matter what it is, out of ``state/requests/``; gives its new place."""
+    """Move `path`, no matter what it is, out of ``state/requests/``; return its new place."""
     folder = spool.requests / REFUSED
     folder.mkdir(mode=0o750, exist_ok=True)
-    # Its bytes, not its letters: a name may have 255 of them, and no letters at all.
+    # Its bytes, not its characters: a name can have 255 bytes, and need not be text at all.
     name = os.fsdecode(os.fsencode(path.name)[:_LONGEST_NAME])
     target = folder / f"{name}.{os.urandom(4).hex()}"
     durable.rename(path, target)
@@ -86,7 +86,7 @@ def refuse(spool: Spool, path: Path) -> Path:
 
 
 def refused(spool: Spool) -> int:
-    """How many lie there, for an admin to look at."""
+    """How many files lie there for an administrator to look at."""
     try:
         return len(os.listdir(spool.requests / REFUSED))
     except (FileNotFoundError, NotADirectoryError):

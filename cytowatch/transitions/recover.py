@@ -1,4 +1,4 @@
-"""What a start does before anything else: nothing is left half-done, nothing is done twice."""
+"""The first thing that a start does: it leaves nothing half-done, and does nothing twice."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ __all__ = ["finish", "recover", "set_doubles_aside"]
 
 
 def set_doubles_aside(spool: Spool) -> Iterator[tuple[UploadedFileId, Status, Path]]:
-    """Of an uploaded file that is there twice keep the one that is further on where it is.
+    """If an uploaded file is there twice, leave the one that is further on where it is.
 
-    A rename cannot make two of one; a backup that was taken while slides moved on can. The other
-    one goes to ``state/aside/``, because nothing is deleted unasked. Gives its id, its status and
+    A rename cannot make two of one; restoring a backup that was taken while slides moved can. The other
+    one is moved to ``state/aside/``, because nothing is deleted unasked. Returns its id, its status and
     its new place.
     """
     seen: set[UploadedFileId] = set()
@@ -50,10 +50,10 @@ def _is_published(spool: Spool, path: Path) -> bool:
 
 
 def recover(spool: Spool, *, now: datetime) -> Iterator[tuple[str, UploadedFileId]]:
-    """Tidy every uploaded file in work; gives the user and the id of each that goes on.
+    """Tidy every uploaded file in work; return the user and the id of each that continues.
 
-    A decoder process that outlived its daemon is ended before its files are touched. What goes wrong with one
-    is met again by the engine, which tries it until the cause is gone.
+    A decoder process that outlived its daemon is ended before its files are touched. If something fails
+    for one file, the engine meets it again, and tries until the cause is gone.
     """
     for status in STAGE_STATUSES:
         for id_ in spool.in_status(status):
@@ -65,12 +65,12 @@ def recover(spool: Spool, *, now: datetime) -> Iterator[tuple[str, UploadedFileI
 
 
 def _taken_up(spool: Spool, path: Path, status: Status, *, now: datetime) -> str | None:
-    """Tidy the uploaded file at `path`; gives its user if it goes on."""
+    """Tidy the uploaded file at `path`; return its user if it continues."""
     kill_recorded(path)
     try:
         found = manifest.read(path)
     except (ManifestError, FileNotFoundError):
-        # The engine gives it a new manifest and ends it; nothing of it is lost.
+        # The engine gives it a new manifest and ends it in an error; nothing of it is lost.
         return "unknown"
     if enter.is_folder(found) and status is Status.EXTRACTING_DATA:
         correct.without_temporaries(path)
@@ -85,9 +85,9 @@ def _taken_up(spool: Spool, path: Path, status: Status, *, now: datetime) -> str
 
 
 def finish(spool: Spool) -> Iterator[str]:
-    """What was to be removed and could not be: now, while nothing is in work, or the next time.
+    """Remove what was to be removed and could not be: now, while nothing is in work, or at the next start.
 
-    Gives the ids of the uploaded files whose manifest has changed by it.
+    Returns the ids of the uploaded files whose manifest this has changed.
     """
     spool.empty_trash()
     with suppress(OSError):
