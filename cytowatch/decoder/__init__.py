@@ -1,1 +1,1 @@
-"""The process that decodes: forked, walled in, and never believed."""
+"""The process that decodes: forked, sandboxed, and never trusted."""

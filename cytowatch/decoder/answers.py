@@ -1,8 +1,8 @@
-"""What crosses the wall between the daemon and a decoder process, encoded and decoded here in both directions.
+"""Messages between the daemon and a decoder process, encoded and decoded here in both directions.
 
 A decoder process may have been taken over by the file that it reads. So nothing that it says is used before
-it was checked: here its size before it is parsed, its shape, its numbers, its texts and its words, and in `facts`
-what it says of the uploaded file against what the daemon knows of it. The same holds for the answers of a cluster.
+it is checked. This module checks the size before parsing, then shape, numbers, texts and words; `facts` compares what it
+says about the uploaded file with what the daemon knows. The same holds for the answers of a cluster.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _BYTES_PER_ROW = 512
 _VALUES_PER_ROW = 32
 _VALUES = 1 << 20
 
-#: What each stage may say of an uploaded file; a decoder that was taken over cannot say more.
+#: The keys that each stage may set; a decoder that was taken over cannot set any other.
 _MAY_CHANGE = {
     Status.DETECTING_FORMAT: {"format", "sha256", "files", "warnings", "images"},
     Status.EXTRACTING_DATA: {"children", "skipped", "files", "warnings"},
@@ -55,20 +55,20 @@ _MAY_CHANGE = {
     Status.DEPLOYING: {"images", "files", "verification", "warnings"},
 }
 
-#: The faults that a decoder process can meet; what it calls otherwise is `other`.
+#: The faults that a decoder process can meet; any other word becomes `other`.
 _FAULTS = {"disk", "input_output"}
-#: Those that a worker of a cluster meets outside of the decoder process.
+#: Faults that a worker of a cluster meets outside the decoder process.
 _FAULTS_OF_A_WORKER = {"root", "zygote"}
 
 _LONGEST_DETAIL = 2000
 _LONGEST_TEXT = 4000
 _LONGEST_TRACE = 8000
-#: The room that anything can ask for, in bytes or inodes: more than any filesystem has.
+#: The most space that anything can ask for, in bytes or inodes: more than any filesystem has.
 _MOST_ROOM = 1 << 60
 
 
 class ClaimedFaultError(TransientError):
-    """A decoder process says that the machine has a fault; whether it has is not known yet."""
+    """A decoder process reports a fault of the machine, which is not confirmed yet."""
 
 
 def of_outcome(outcome: Outcome) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def of_fault(why: str, detail: str) -> dict[str, Any]:
 
 
 def share(said: object) -> float:
-    """How much of a stage is done, 0.0 to 1.0.
+    """The share of a stage that is done, 0.0 to 1.0.
 
     Raises
     ------
@@ -125,14 +125,14 @@ def understood(status: Status, message: Mapping[str, Any], *, of_worker: bool = 
     Parameters
     ----------
     of_worker
-        A worker of a cluster answers, which knows of more faults than a decoder process does.
+        A worker of a cluster answers; it knows more faults than a decoder process does.
 
     Raises
     ------
     IngestError
-        The stage's own error; or `output_refused`, or `unexpected` where the answer makes no sense.
+        The stage's own error; or `output_refused`, or `unexpected` if the answer makes no sense.
     ClaimedFaultError
-        A fault of the machine, as the decoder process says.
+        A fault of the machine that the decoder process reports.
     TransientError
         A fault that the worker itself met.
     """
@@ -179,7 +179,7 @@ def _outcome(status: Status, name: str, changes: dict[str, Any]) -> Outcome:
 
 
 def _safe(value: object, depth: int = outside.DEPTH) -> object:
-    """`value` with every text cut, and everything escaped in it that a terminal would act on.
+    """`value` with every text shortened, and everything escaped that a terminal would act on.
 
     Raises
     ------
@@ -190,7 +190,7 @@ def _safe(value: object, depth: int = outside.DEPTH) -> object:
         raise OutsideError("its answer is nested too deeply")
     match value:
         case str():
-            # By far the most are short and plain, and a set has hundreds of thousands.
+            # Most texts are short and plain, and a set has hundreds of thousands of them.
             plain = len(value) <= _LONGEST_TEXT and value.isprintable()
             return value if plain else outside.text(value, most=_LONGEST_TEXT)
         case None | bool():
@@ -208,7 +208,7 @@ def _safe(value: object, depth: int = outside.DEPTH) -> object:
 
 
 def most_bytes_in_file(status: Status, known: Manifest, *, most_children: int) -> int:
-    """How large an answer in a file may be, by what is known of the uploaded file."""
+    """The most bytes that an answer in a file may have, by what is known about the uploaded file."""
     return _IN_FILE_BYTES + _BYTES_PER_ROW * _rows(status, known, most_children)
 
 
@@ -247,5 +247,5 @@ def read_in_file(
 
 
 def refused(status: Status, detail: str) -> IngestError:
-    """The error of a stage whose output is not what it may make."""
+    """The error of a stage that made something it may not make."""
     return stage_error(status)("output_refused", f"the stage's output was refused: {detail}")

@@ -1,10 +1,10 @@
-"""``engine.kind = "dask"``: the same stage in the same sandboxed process, on any machine that is free.
+"""``engine.kind = "dask"``: the same stage in the same sandboxed process, on any free machine.
 
-The daemon stays the only one that renames, counts and publishes. A worker of the cluster mounts the
-same root, runs one stage of one uploaded file in a decoder process of its own, and sends back what
-it said. It leaves a mark before it begins, so that a stage which the scheduler gives to a second
-worker, because the first was lost, is refused there: the daemon counts the attempt and begins
-again in another ``out.<attempt>/``. What a lost worker still writes goes where nobody looks.
+Only the daemon renames, counts and publishes. A worker of the cluster mounts the same root, runs one
+stage of one uploaded file in a decoder process of its own, and sends back the answer. It leaves a mark
+before it begins. If the first worker is lost and the scheduler gives the stage to a second one, the
+second finds the mark and refuses: the daemon counts the attempt and begins again in another
+``out.<attempt>/``. Anything that a lost worker still writes goes to a directory that is no longer read.
 
 Source: distributed.dask.org (worker resources, resilience)
 """
@@ -40,7 +40,7 @@ _CONNECT_EVERY_S = 5.0
 
 
 class Cluster:
-    """Guards one connection to a scheduler; stands where a `Zygote` stands for local work.
+    """Guards one connection to a scheduler; it takes the place that a `Zygote` has for local work.
 
     Raises
     ------
@@ -61,7 +61,7 @@ class Cluster:
         self._connecting = threading.Thread()
         self._tried_at = float("-inf")
         self._closed = threading.Event()
-        #: Whether the decoders that answered last were held by Landlock, where they ran.
+        #: Whether Landlock held the decoders that answered last, on the machines where they ran.
         self.sandboxed = True
 
     @property
@@ -74,7 +74,7 @@ class Cluster:
         self._config = config
 
     def start(self) -> None:
-        """Begin to connect; the daemon goes on meanwhile, and what needs the cluster waits."""
+        """Begin to connect. Meanwhile the daemon continues, and work that needs the cluster waits."""
         self.ensure_alive()
         self._connecting.join(_CONNECT_TIMEOUT_S + 1.0)
 
@@ -103,7 +103,7 @@ class Cluster:
                 self._drop(client)
 
     def _drop(self, client: Any) -> None:
-        """Forget a connection that is of no use any more."""
+        """Forget a connection that no longer works."""
         with self._lock:
             if self._client is client:
                 self._client = None
@@ -111,13 +111,13 @@ class Cluster:
             client.close(timeout=1.0)
 
     def stop(self) -> None:
-        """Close the connection; what runs on the cluster is of no interest any more."""
+        """Close the connection; results of what still runs on the cluster are ignored."""
         self._closed.set()
         if self._client is not None:
             self._drop(self._client)
 
     def fork(self, directory: Path, out: str) -> RemoteDecoder:
-        """A decoder for the uploaded file at `directory`, wherever there is room.
+        """A decoder for the uploaded file at `directory`, on any machine that has room.
 
         Raises
         ------
@@ -152,8 +152,8 @@ class Cluster:
         return client, future
 
     def lost(self, client: Any) -> bool:
-        """Whether the scheduler of `client` does not answer any more; then it is dropped."""
-        # After any exception, the connection is of no use any more.
+        """Whether the scheduler of `client` no longer answers; if so, the connection is dropped."""
+        # After any exception, the connection can no longer be used.
         with suppress(Exception):
             if client.status == "running":
                 client.run_on_scheduler(_nothing)
@@ -163,11 +163,11 @@ class Cluster:
 
 
 def _nothing() -> None:
-    """What a scheduler that is there does at once."""
+    """A call that a working scheduler answers at once."""
 
 
 class RemoteDecoder:
-    """Where an uploaded file's stages are done elsewhere; each is given to the cluster by itself."""
+    """Runs the stages of one uploaded file on other machines; each stage is given to the cluster by itself."""
 
     pid = 0
     start_time = 0
@@ -204,14 +204,14 @@ class RemoteDecoder:
         check_disk: Callable[[], None] = lambda: None,
         stop: threading.Event | None = None,
     ) -> Outcome:
-        """As `Decoder.run`; room on the disk is looked for by the worker itself.
+        """As `Decoder.run`, except that the worker itself looks for room on the disk.
 
         Raises
         ------
         IngestError, TransientError, DecoderCrashed, DecoderTimedOut, Stopped
             As `Decoder.run` does; `TransientError` as well when the scheduler is gone.
         """
-        # The directory moves with the status, and the worker finds it by its last name.
+        # The directory moves with the status; the worker finds it by its last name.
         name = self._directory.name
         request = {
             "token": secrets.token_hex(8), "inside": f"stages/{status.directory}/{name}", "out": self._out, "status": status.name,
@@ -249,7 +249,7 @@ class RemoteDecoder:
                 raise TransientError(
                     "scheduler", "the scheduler is gone; it waits for it"
                 ) from error
-            # The worker is gone, or a second one was refused what a first one has begun.
+            # The worker is gone, or a second worker refused a stage that the first had begun.
             crash = DecoderCrashed(0)
             crash.exit_code = None
             raise crash from error

@@ -1,4 +1,4 @@
-"""What the engine needs of those that decode: the same for a process here and for a cluster elsewhere."""
+"""The interface of anything that decodes: the same for a process here and for a cluster elsewhere."""
 
 from __future__ import annotations
 
@@ -43,31 +43,31 @@ class Decoding(Protocol):
         check_disk: Callable[[], None],
         stop: threading.Event | None,
     ) -> Outcome:
-        """Let it do the stage of `status`; it may ask for room on the disk."""
+        """Run the stage of `status`, which may ask for room on the disk."""
         ...
 
     def end(self) -> int:
-        """End it; from then on nothing changes what it made."""
+        """End it; after that, nothing changes its output."""
         ...
 
 
 class Decoders(Protocol):
     """Where decoder processes come from. `start` and `ensure_alive` are for the main thread only."""
 
-    #: Whether both walls, Landlock and seccomp, hold them.
+    #: Whether both Landlock and seccomp confine them.
     sandboxed: bool
 
     def start(self) -> None:
         """Get ready to fork."""
 
     def ensure_alive(self) -> None:
-        """Get ready again, if what forks has died."""
+        """Get ready again, if the process that forks has died."""
 
     def reconfigure(self, config: Config) -> None:
-        """Those that begin from now on get `config`."""
+        """Give `config` to decoders that begin from now on."""
 
     def fork(self, directory: Path, out: str) -> Decoding:
-        """One that stands in `directory` and may only write below `out`. For any thread."""
+        """A decoder that works in `directory` and may only write below `out`. For any thread."""
         ...
 
     def stop(self) -> None:

@@ -30,4 +30,4 @@ def signal_name(number: int) -> str:
 
 
 class Stopped(CytowatchError):
-    """The daemon stops; the stage was broken off."""
+    """The daemon stops; the stage was interrupted."""

@@ -1,6 +1,6 @@
-"""What a stage says of an uploaded file, held against what the daemon knows of it.
+"""The claims of a stage about an uploaded file, compared with what the daemon knows.
 
-The answer was decoded by `answers`; what is made on disk is looked at by `made`.
+`answers` has decoded the answer; `made` checks the output on disk.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["check"]
 
 _MADE = {"pyramid", "thumbnail", "label", "macro"}
 _GIVEN = {"source", "sidecar"}
-#: What a row of these says of the file that was received.
+#: Rows with these roles describe the file that was received.
 _OF_THE_DROP = ("size_bytes", *sorted(FileEntry.__optional_keys__))
 _MOST_WARNINGS = 1000
 #: ext4 holds no larger file.
@@ -26,14 +26,14 @@ _LARGEST_FILE_BYTES = 1 << 44
 
 
 def check(status: Status, known: Manifest, outcome: Outcome, *, most_children: int) -> None:
-    """Hold what the stage of `status` says against what is known of the uploaded file.
+    """Compare the claims of the stage of `status` with what is known about the uploaded file.
 
-    The shape of each entry is the schema's, which is checked with the whole manifest.
+    The schema gives the shape of each entry; it is checked with the whole manifest.
 
     Raises
     ------
     IngestError
-        `output_refused`: it says what cannot be.
+        `output_refused`: a claim cannot be true.
     """
     changes = outcome.changes
     if not all(isinstance(one, str) for one in _listed(status, changes, "warnings")):
@@ -80,7 +80,7 @@ def _listed(status: Status, changes: Mapping[str, Any], key: str) -> list[Any]:
 
 
 def _check_files(status: Status, known: Iterable[FileEntry], said: list[Any]) -> set[str]:
-    """Every file that was given is there still, what is new was made; gives all paths."""
+    """Check that every given file is still there and every new one was made; return all paths."""
     given = {row["path"]: row for row in known}
     seen: set[str] = set()
     for row in said:
@@ -119,7 +119,7 @@ def _check_made(status: Status, path: str, row: dict[str, Any]) -> None:
 
 
 def _check_hash(status: Status, changes: Mapping[str, Any], files: list[Any]) -> None:
-    """The hash of the whole is that of its one source, if it has one only."""
+    """Check that the hash of the whole is that of its source, if it has only one."""
     stated = changes.get("sha256")
     sources = [row.get("sha256") for row in files if row.get("role") == "source"]
     if stated is not None and sources != [stated]:

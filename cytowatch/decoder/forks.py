@@ -1,4 +1,4 @@
-"""Where decoder processes come from: one zygote, which has loaded the decoders, forks each of them."""
+"""The source of decoder processes: one zygote, which has loaded the decoders, forks each of them."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from cytowatch.record.errors import CytowatchError, TransientError
 __all__ = ["Zygote", "settings_of"]
 
 _START_TIMEOUT_S = 60.0
-#: A fork takes milliseconds; a zygote that is stopped must not hold up the end of the daemon.
+#: A fork takes milliseconds; a zygote that is stopped must not delay the end of the daemon.
 _ANSWER_TIMEOUT_S = 5.0
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.001, 0.1
 
 
 def _why_not(said: bytes | None, process: subprocess.Popen[bytes]) -> str | None:
-    """Why it did not come up, if it did not, from what it `said` last: None for nothing in all its time."""
+    """Why it did not start, if it did not. `said` is its last message; None if it said nothing in the time allowed."""
     if said is None:
         return f"it said nothing for {_START_TIMEOUT_S:g} s"
     if said:
@@ -55,9 +55,9 @@ class Zygote:
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         enforced = sandbox.enforced()
-        #: Whether both walls hold the decoders: Landlock and seccomp.
+        #: Whether both Landlock and seccomp confine the decoders.
         self.sandboxed = bool(enforced["holds"])
-        #: Whether the second does, so that no decoder can start another process.
+        #: Whether seccomp does, so that no decoder can start another process.
         self.filtered = bool(enforced["calls"])
 
     @property
@@ -76,7 +76,7 @@ class Zygote:
         Raises
         ------
         TransientError
-            It does not come up.
+            It does not start.
         CytowatchError
             This kernel cannot sandbox, and the configuration demands it.
         """
@@ -89,7 +89,7 @@ class Zygote:
             self._process = subprocess.Popen(
                 [
                     sys.executable,
-                    # Nothing is imported from wherever the daemon was started.
+                    # Nothing is imported from the directory in which the daemon was started.
                     "-P",
                     "-m",
                     "cytowatch.decoder.zygote",
@@ -140,12 +140,12 @@ class Zygote:
             self._process = None
 
     def fork(self, directory: Path, out: str) -> Decoder:
-        """A decoder process that stands in `directory` and may write below `out` only. For any thread.
+        """A decoder process that works in `directory` and may only write below `out`. For any thread.
 
         Raises
         ------
         TransientError
-            The zygote is gone, or the kernel has no process left.
+            The zygote is gone, or the kernel cannot start another process.
         """
         channel, pid, started = self.process(directory, out)
         return Decoder(self, channel, pid, started, self._config)
@@ -153,9 +153,9 @@ class Zygote:
     def process(
         self, directory: Path, out: str, *, nice: int = sandbox.NICE
     ) -> tuple[socket.socket, int, int]:
-        """The same, for anything that the zygote's module does: its channel, its pid, when it started.
+        """The same, for any kind of process that the zygote's module serves: its channel, its pid, when it started.
 
-        Nothing can be written where `out` is empty. `reap` or `bury` it at the end.
+        If `out` is empty, it cannot write anything. `reap` or `bury` it at the end.
         """
         ours, theirs = socket.socketpair()
         with theirs:
@@ -176,9 +176,9 @@ class Zygote:
         return ours, answer["pid"], answer["start_time"]
 
     def reap(self, pid: int) -> int:
-        """Kill `pid` with its whole group, and all that it started, and give its wait status."""
+        """Kill `pid` with its whole group and everything it started; return its wait status."""
         pause_s = _FIRST_PAUSE_S
-        # Ends when it is gone, or the zygote is.
+        # Ends when the process or the zygote is gone.
         while True:
             try:
                 answer = self._ask({"reap": pid}, [])
@@ -186,12 +186,12 @@ class Zygote:
                 return int(signal.SIGKILL)
             if answer:
                 return int(answer.get("status", 0))
-            # The zygote waits for nobody: others want to be forked meanwhile.
+            # The zygote does not wait, because other processes must be forked meanwhile.
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, _LAST_PAUSE_S)
 
     def bury(self, pid: int) -> None:
-        """Kill `pid` with its whole group, which has nothing left to do; its end is not waited for."""
+        """Kill `pid` with its whole group, which has nothing left to do, without waiting for its end."""
         with self._lock, suppress(OSError):
             if self._channel is not None:
                 self._channel.settimeout(_ANSWER_TIMEOUT_S)
@@ -206,7 +206,7 @@ class Zygote:
                 socket.send_fds(self._channel, [json.dumps(request).encode()], descriptors)
                 answer = self._channel.recv(1 << 16)
             except TimeoutError as error:
-                # A late answer would be taken for the next one's, so it is another one from now on.
+                # A late answer would be taken for the next one, so a new zygote is used from now on.
                 if self._process is not None:
                     self._process.kill()
                 raise TransientError(
@@ -221,7 +221,7 @@ class Zygote:
 
 
 def settings_of(config: Config) -> dict[str, Any]:
-    """A decoder does not learn what it need not know: where the hooks deliver to."""
+    """The configuration for a decoder, without what it need not know: the addresses of the hooks."""
     return {**to_mapping(config), "hooks": []}
 
 
@@ -234,8 +234,8 @@ def _environment(config: Config) -> dict[str, str]:
         "VIPS_BLOCK_UNTRUSTED": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",
-        # Rows of a wide image are tens of megabytes: what is freed is kept for the next ones, or the
-        # kernel would have to zero each page of them again.
+        # Rows of a wide image are tens of megabytes. Freed memory is kept for the next rows; otherwise the
+        # kernel would have to zero each page again.
         "MALLOC_MMAP_THRESHOLD_": str(256 << 20),
         "MALLOC_TRIM_THRESHOLD_": str(512 << 20),
         "PYTHONPATH": os.pathsep.join(_import_path()),
@@ -246,7 +246,7 @@ def _environment(config: Config) -> dict[str, str]:
 
 
 def _import_path() -> list[str]:
-    """Where this process imports from, without the folder that it happens to stand in."""
+    """The import path of this process, without its current directory."""
     own = os.fspath(Path(__file__).resolve().parents[2])
     others = (path for path in sys.path if os.path.isabs(path) and path != os.getcwd())
     return [own, *others]

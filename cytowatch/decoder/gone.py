@@ -1,4 +1,4 @@
-"""When a decoder process that is killed can do nothing any more, and when it is gone."""
+"""When a killed decoder process can no longer do anything, and when it is gone."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from contextlib import suppress
 
 __all__ = ["Doomed"]
 
-#: How often its threads are looked at: at first at once, as they are ready within a fraction of a millisecond.
+#: How often its threads are checked: at first without a pause, because they end within a fraction of a millisecond.
 _FIRST_LOOK_S, _LAST_LOOK_S = 0.0001, 0.02
 _LEAST_POLL_S = 0.002
-#: It is waited for this long even when we are asked to give up.
+#: The wait lasts at least this long, even when we are asked to give up.
 _LEAST_WAIT_S = 5.0
 #: PF_EXITING of linux/sched.h, in field 9 of ``/proc/[pid]/stat``.
 _EXITING = 0x4
 
 
 class Doomed:
-    """Guards the end of one process: it is named by a descriptor, which no later process can have.
+    """Guards the end of one process: a descriptor names it, which no later process can have.
 
-    Its number stays its own until its parent has waited for it, which only happens when we ask for that.
+    Its process id stays its own until its parent has waited for it, which only happens when we ask for it.
     """
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
         self._descriptor: int | None = None
-        # A kernel before 5.3 does not have it; then the parent waits.
+        # Kernels before 5.3 lack it; then the parent waits.
         with suppress(OSError):
             self._descriptor = os.pidfd_open(pid)
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the descriptor."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -43,21 +43,21 @@ class Doomed:
         """Kill it with its group."""
         if self._descriptor is None:
             return
-        # Before it has made its own group, the group's kill finds nobody.
+        # Until it has made its own group, killing the group reaches nothing.
         with suppress(OSError):
             os.killpg(self._pid, signal.SIGKILL)
         with suppress(OSError):
             signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
 
     def wait_still(self, give_up: Callable[[], bool]) -> bool:
-        """Whether it can do nothing any more, once it is killed: waits for that, until `give_up`.
+        """Wait until a killed process can no longer do anything, or until `give_up`; return whether it is so.
 
-        A process whose memory the kernel is taking back, which takes some milliseconds, is as good as gone.
+        A process whose memory the kernel is freeing, which takes some milliseconds, is as good as gone.
         """
         return self._wait(self._is_still, give_up, first_s=_FIRST_LOOK_S)
 
     def wait_gone(self, give_up: Callable[[], bool]) -> bool:
-        """Whether it is gone, once it is killed: waits for that, until `give_up`."""
+        """Wait until a killed process is gone, or until `give_up`; return whether it is."""
         return self._wait(lambda: False, give_up, first_s=_LAST_LOOK_S)
 
     def _wait(
@@ -68,13 +68,13 @@ class Doomed:
         poll = select.poll()
         poll.register(self._descriptor, select.POLLIN)
         pause_s, began = first_s, time.monotonic()
-        # Ends when the kernel has killed it, which nothing but a fault of the disk can hold up.
+        # Ends when the kernel has killed it; only a fault of the disk can delay that.
         while not poll.poll(0):
             if found():
                 return True
             if time.monotonic() - began > _LEAST_WAIT_S and give_up():
                 return False
-            # A poll waits for a whole millisecond at least.
+            # A poll waits for at least a whole millisecond.
             if pause_s < _LEAST_POLL_S:
                 time.sleep(pause_s)
             else:
@@ -83,17 +83,17 @@ class Doomed:
         return True
 
     def _is_still(self) -> bool:
-        """Whether each of its threads has given back its memory, on its way out.
+        """Whether each of its threads is ending and has released its memory.
 
-        From then on none runs a program or a system call, and none writes to memory, as the kernel does for a
-        thread that ends (robust futexes, CLONE_CHILD_CLEARTID). Source: kernel/exit.c, do_exit and exit_mm;
+        After that, no thread runs code or system calls, and the kernel no longer writes to memory on its behalf
+        (robust futexes, CLONE_CHILD_CLEARTID). Source: kernel/exit.c, do_exit and exit_mm;
         proc(5): fields 9 (flags) and 23 (vsize), which is 0 without memory.
         """
         folder = f"/proc/{self._pid}/task"
         seen = 0
         try:
-            # None can be added to a process that is killed; one that ends meanwhile may hide another one from the
-            # list, so they are counted before it is read.
+            # A killed process gets no new threads. One that ends meanwhile may hide another one from the
+            # list, so they are counted before the list is read.
             count = os.stat(folder).st_nlink - 2
             for thread in os.listdir(folder):
                 with open(f"{folder}/{thread}/stat", "rb") as file:
@@ -102,6 +102,6 @@ class Doomed:
                     return False
                 seen += 1
         except OSError:
-            # It is gone, or /proc is hidden from us: the next look at its descriptor says which.
+            # It is gone, or /proc is hidden from us; its descriptor shows which at the next check.
             return False
         return seen == count

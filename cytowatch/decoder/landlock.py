@@ -1,4 +1,4 @@
-"""Landlock: a process gives up every file and every connection but those it names.
+"""Landlock: a process gives up access to every file and every connection except those it names.
 
 A small module of our own, because it must run in a forked process before anything else does.
 
@@ -39,7 +39,7 @@ def _call(number: int, *arguments: object) -> int:
 
 
 def abi() -> int:
-    """The version of Landlock that this kernel speaks; 0 where it has none."""
+    """The version of Landlock in this kernel; 0 if it has none."""
     try:
         return _call(_CREATE, None, 0, 1)
     except OSError:
@@ -47,10 +47,10 @@ def abi() -> int:
 
 
 def restrict(read: Iterable[str], write: Iterable[str]) -> None:
-    """Give up, for good, all files but those below `read` and `write`, all programs, and the network.
+    """Give up for good: all files except those below `read` and `write`, running programs, and the network.
 
-    What is below `write` may be read as well. Paths that do not exist are passed over. The rules
-    are tied to the directories themselves, so they outlast a rename.
+    Files below `write` may be read as well. Paths that do not exist are skipped. The rules
+    belong to the directories themselves, so they survive a rename.
 
     Raises
     ------
@@ -65,7 +65,7 @@ def restrict(read: Iterable[str], write: Iterable[str]) -> None:
     network = _NET_ALL if version >= 4 else 0
     scope = _SCOPE_ALL if version >= 6 else 0
     attributes = struct.pack("QQQ", handled, network, scope)
-    # Older kernels know a shorter structure.
+    # Older kernels have a shorter structure.
     length = 8 if version < 4 else 16 if version < 6 else 24
     rules = _call(_CREATE, attributes, length, 0)
     try:

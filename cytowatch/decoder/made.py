@@ -1,7 +1,7 @@
-"""What a decoder process made: opened by descriptors, held against what its outcome names, the rest removed.
+"""The output of a decoder process: opened by descriptors, compared with what its outcome names; the rest is removed.
 
-Nothing is followed and nothing is waited for: what is named must be a regular file with one name, of the
-size that was said. What nobody names is not published.
+No link is followed, and no pipe is opened: each named file must be a regular file with one name and
+the stated size. A file that the outcome does not name is not published.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from cytowatch.record.status import Status
 
 __all__ = ["check_child", "check_derived"]
 
-#: A decoder leaves a temporary file now and then; more than this no decoder does by mistake.
+#: A decoder leaves a temporary file now and then, but none leaves more than this by mistake.
 _MOST_UNNAMED = 100
-#: Folders below the top, of what a stage derives and of a member of an archive.
+#: The most folders below the top, in derived output and in a member of an archive.
 _DEEPEST_DERIVED = 1
 _DEEPEST_MEMBER = 66
 _AS_DROPPED = FileEntry.__optional_keys__
 _LONGEST_NAME = 1000
 _LONGEST_PATH = 8192
-#: What the manifest of a member may say by itself; everything else follows from its archive.
+#: The keys that the manifest of a member may state by itself; all others follow from its archive.
 _OF_THE_MEMBER = frozenset(
     {"name", "name_base64", "drop_path", "received_at", "files", "warnings", "history"}
 )
@@ -49,14 +49,14 @@ def check_derived(
     *,
     discard: Callable[[Path], None],
 ) -> None:
-    """Hold what was derived into `top` against those of `files` that lie below ``derived/``.
+    """Compare the derived output in `top` with the rows of `files` below ``derived/``.
 
-    What no row names is given to `discard` and logged; what is named gets the configured mode.
+    Files that no row names are given to `discard` and logged; named files get the configured mode.
 
     Raises
     ------
     IngestError
-        `output_refused`: something that is named is not there, or is not a plain file of that size.
+        `output_refused`: a named file is missing, or is not a plain file of that size.
     """
     named = {
         row["path"].removeprefix("derived/"): row["size_bytes"]
@@ -64,7 +64,7 @@ def check_derived(
         if row["path"].startswith("derived/")
     }
     with suppress(OSError):
-        # Nearly always it is empty; what is not goes with all else that is not named.
+        # Nearly always it is empty; if not, it is discarded with everything else that is not named.
         os.rmdir(top / SCRATCH)
     unnamed = _check_tree(status, top, named, settings, deepest=_DEEPEST_DERIVED)
     for path in unnamed:
@@ -90,10 +90,10 @@ def check_child(
     *,
     most_files: int,
 ) -> None:
-    """Hold the member `child` of the archive `parent`, made in `folder`, against what it may be.
+    """Check the member `child` of the archive `parent`, made in `folder`.
 
-    Its manifest is what the daemon itself would write: only its name, where it lay, when it was unpacked and
-    its files are its own.
+    Its manifest must be what the daemon itself would write: only its name, where it lay, when it was unpacked
+    and its files are its own.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def check_child(
     if wrong is None:
         wrong = next(iter(manifest.problems(cast("Manifest", found))), None)
     if wrong is not None:
-        raise refused(status, f"the member {child} has another's manifest: {wrong}")
+        raise refused(status, f"the member {child} has the manifest of another one: {wrong}")
     named = {row["path"]: row["size_bytes"] for row in found["files"]}
     named[manifest.FILE_NAME] = size_bytes
     if unnamed := _check_tree(status, folder, named, settings, deepest=_DEEPEST_MEMBER):
@@ -125,7 +125,7 @@ def check_child(
 
 
 def _differs(parent: Manifest, child: str, found: dict[str, Any]) -> str | None:
-    """In which key the manifest of a member is not what follows from its archive."""
+    """The key in which the manifest of a member differs from what follows from its archive."""
     files = found.get("files")
     if not isinstance(files, list) or not files or not all(map(_is_given, files)):
         return "files"
@@ -196,7 +196,7 @@ def _is_given(row: object) -> bool:
 def _check_tree(
     status: Status, top: Path, named: Mapping[str, int], settings: Storage, *, deepest: int
 ) -> list[str]:
-    """Look at everything in `top`; gives the paths that are there without being `named`."""
+    """Check everything in `top`; return the paths that are there without being `named`."""
     folders = {""}
     for path in named:
         parts = path.split("/")[:-1]
@@ -211,14 +211,14 @@ def _check_tree(
     for folder in sorted(folders):
         try:
             with durable.beneath(top, folder) as at:
-                # What is made in it later has its group, as `storage.group` wants.
+                # Files that are made in it later inherit its group, as `storage.group` wants.
                 mode = int(settings.dir_mode, 8) | os.fstat(at).st_mode & stat.S_ISGID
                 os.fchmod(at, mode)
                 for inside in _inside(at, folder):
                     if inside not in named and inside not in folders:
                         unnamed.append(inside)
                     if len(unnamed) > _MOST_UNNAMED:
-                        said = f"there are more than {_MOST_UNNAMED} files that it names nowhere"
+                        said = f"there are more than {_MOST_UNNAMED} files that it does not name"
                         raise refused(status, said)
                 for name in in_folder[folder]:
                     inside = f"{folder}/{name}" if folder else name
@@ -240,7 +240,7 @@ def _inside(at: int, folder: str) -> Iterator[str]:
 def _check_file(
     status: Status, at: int, name: str, inside: str, size_bytes: int, settings: Storage
 ) -> None:
-    """It is a regular file with one name and of that size; it gets its mode."""
+    """Check that it is a regular file with one name and of that size; set its mode."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
     said = outside.text(inside, most=200)
     try:

@@ -1,4 +1,4 @@
-"""How fast a stage has to move: in all, between two signs of progress, and how much it may say meanwhile."""
+"""The limits of a stage: its time in all, the time between two signs of progress, and the size of its messages."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from cytowatch.record.errors import CytowatchError
 
 __all__ = ["DecoderTimedOut", "Pace"]
 
-#: Less than this is not a move. Anyone who moves by that much in each `no_progress_s` of half an hour would take
-#: months, and `stage_timeout_s` comes first.
+#: Less than this is not progress. A stage that moves by this much in each `no_progress_s` of half an hour would take
+#: months, so `stage_timeout_s` ends it first.
 _LEAST_MOVE = 1e-4
-#: A second reader, and the next of several passes, begin again at 0.
+#: A second reader, and each further pass, begins again at 0.
 _MOST_RETURNS = 16
 #: A stage reports its progress ten times a second, and asks for room once per scene: some 30 bytes each time.
 _BYTES_AT_ONCE = 4 << 20
 _BYTES_PER_S = 10_000.0
-#: What reading a message costs besides its bytes, in bytes.
+#: The cost of reading a message besides its bytes, in bytes.
 _BYTES_PER_MESSAGE = 100
 
 
 class DecoderTimedOut(CytowatchError):
-    """The stage took longer than it may, or said nothing of its progress for too long.
+    """The stage took longer than allowed, or showed no progress for too long.
 
     `reason` is ``timed_out`` or ``no_progress``, `limit_s` the limit in seconds that it passed.
     """
@@ -47,13 +47,13 @@ class Pace:
 
     @property
     def left_s(self) -> float:
-        """How long it may still take until it has moved, or has ended."""
+        """The seconds in which it must move or end."""
         end = min(self._began + self._whole_s, self._moved_at + self._silent_s)
         return end - time.monotonic()
 
     @property
     def whole_left_s(self) -> float:
-        """How long the stage may still take in all."""
+        """The seconds that the stage may still take in all."""
         return self._began + self._whole_s - time.monotonic()
 
     def heard(self, size_bytes: int, now: float) -> None:
@@ -62,14 +62,14 @@ class Pace:
         Raises
         ------
         ProtocolError
-            They are more than any stage sends.
+            There are more than any stage sends.
         """
         self._bytes += size_bytes + _BYTES_PER_MESSAGE
         if self._bytes > _BYTES_AT_ONCE + _BYTES_PER_S * (now - self._began):
             raise ProtocolError(f"messages of {self._bytes:,} bytes")
 
     def moved(self, share: float, now: float) -> None:
-        """The stage says that it is done to `share`; it counts where that is further than before."""
+        """The stage reports the `share` that is done; it counts only if it is more than before."""
         if share >= self._most + _LEAST_MOVE:
             self._moved_at, self._most = now, share
         elif share < self._most - 2 * _LEAST_MOVE and self._returns < _MOST_RETURNS:

@@ -1,4 +1,4 @@
-"""The daemon's side of the sandboxed decoders: fork one, ask it for a stage, be rid of it."""
+"""The daemon's side of the sandboxed decoders: fork one, ask it for a stage, end it."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ __all__ = ["Decoder", "Reaper"]
 
 _LOOK_AT_STOP_S = 0.1
 _LOOK_AT_DISK_S = 1.0
-#: More threads than any decoder needs. The kernel, and TasksMax of the unit, count them with all others', and
-#: no limit of a process bounds its own: RLIMIT_NPROC counts a user's.
+#: More threads than any decoder needs. The kernel and the unit's TasksMax count them together with all others, and
+#: no limit of a single process bounds them: RLIMIT_NPROC counts all those of a user.
 _MOST_THREADS = max(128, 4 * (os.cpu_count() or 1))
 
 
 class Reaper(Protocol):
     """The parent of a decoder process, which ends it and waits until it is gone."""
 
-    #: Whether the filter of system calls holds the decoders, so that none can start another process.
+    #: Whether the filter of system calls confines the decoders, so that none can start another process.
     filtered: bool
 
     def reap(self, pid: int) -> int:
-        """Kill `pid` with its whole group, and all that it started, and give its wait status."""
+        """Kill `pid` with its whole group and everything it started; return its wait status."""
         ...
 
     def bury(self, pid: int) -> None:
-        """The same for one that has nothing left to do; its end is not waited for."""
+        """The same for a process that has nothing left to do, without waiting for its end."""
         ...
 
 
 class Decoder:
-    """One sandboxed decoder process, for one uploaded file's whole way; leaving it kills its group."""
+    """One sandboxed decoder process for all stages of one uploaded file; leaving the context kills its group."""
 
     def __init__(
         self,
@@ -82,16 +82,16 @@ class Decoder:
         if not self._still or self._reaped:
             self.end()
             return
-        # What it made is published: what is left to wait for is its memory, which the next one may need.
+        # Its output is published; this only waits for its memory, which the next one may need.
         self._reaped = True
         self._doomed.wait_gone(self._stops)
         self._doomed.close()
         self._reaper.bury(self.pid)
 
     def end(self) -> int:
-        """Kill it with its group and wait until it is gone; gives its wait status.
+        """Kill it with its group and wait until it is gone; return its wait status.
 
-        From then on nothing changes what it made. A second time does nothing.
+        After that, nothing changes its output. A second call does nothing.
 
         Raises
         ------
@@ -111,7 +111,7 @@ class Decoder:
         return self._reaper.reap(self.pid)
 
     def _halt(self) -> None:
-        """Kill it and wait until nothing can change any more what it made.
+        """Kill it and wait until nothing can change its output any more.
 
         Raises
         ------
@@ -121,7 +121,7 @@ class Decoder:
         if self._reaped or self._still:
             return
         if not self._reaper.filtered:
-            # It may have started others.
+            # It may have started other processes.
             self.end()
             return
         self._channel.close()
@@ -144,24 +144,24 @@ class Decoder:
         check_disk: Callable[[], None] = lambda: None,
         stop: threading.Event | None = None,
     ) -> Outcome:
-        """Let it do the stage of `status`; it may ask for room on the disk.
+        """Run the stage of `status`, which may ask for room on the disk.
 
-        After the last stage it can do nothing any more when this returns, and after an error it is gone.
+        When this returns after the last stage, the process can no longer do anything; after an error it is gone.
 
         Parameters
         ----------
         out
             Where its ``out.<attempt>`` is now.
         check_disk
-            Called every second meanwhile, no matter what the decoder process says.
+            Called every second during the stage, no matter what the decoder process says.
 
         Raises
         ------
         IngestError, TransientError
-            What the stage raised, as `answers.understood` says; or what `check_room` or `check_disk` raised;
-            or what was derived is not what the answer says.
+            The stage raised it, as `answers.understood` says; or `check_room` or `check_disk` did;
+            or the derived output does not match the answer.
         DecoderCrashed, DecoderTimedOut
-            It gave no answer, and is gone.
+            It did not answer, and is gone.
         Stopped
             `stop` was set meanwhile.
         """
@@ -183,7 +183,7 @@ class Decoder:
         except answers.ClaimedFaultError as fault:
             self.end()
             if self._refused:
-                # It was refused the room that it asked for, by us.
+                # We refused it the room that it asked for.
                 raise TransientError(fault.why, fault.detail) from None
             raise
         except BaseException:
@@ -204,7 +204,7 @@ class Decoder:
         progress: Progress,
         stop: threading.Event | None,
     ) -> Outcome:
-        """The outcome with the hashes of what was derived: until now a thread of the decoder process could write to it."""
+        """The outcome with the hashes of the derived output; until now a thread of the decoder process could write to it."""
 
         def look() -> None:
             if stop is not None and stop.is_set():
@@ -213,7 +213,7 @@ class Decoder:
                 raise pace.passed()
 
         if "files" not in outcome.changes:
-            # Nothing was made: what is published already is verified.
+            # Nothing was made; the stage verified what is already published.
             return outcome
         most = self._config.limits.archive_max_entries
         facts.check(status, manifest, outcome, most_children=most)
@@ -237,12 +237,12 @@ class Decoder:
         check_disk: Callable[[], None],
         stop: threading.Event | None,
     ) -> dict[str, Any]:
-        """The message that ends the stage; what comes before it is dealt with."""
+        """The message that ends the stage; all messages before it are handled here."""
 
         def give_up() -> bool:
             return pace.left_s <= 0 or (stop is not None and stop.is_set())
 
-        # One that stops in the middle of a message must not hold this thread.
+        # A process that stops in the middle of a message must not block this thread.
         self._channel.settimeout(_LOOK_AT_STOP_S)
         try:
             wire.send(self._channel, {"status": status.name, "manifest": manifest}, give_up=give_up)
@@ -282,9 +282,9 @@ class Decoder:
                 return message
 
     def _check_threads(self, status: Status) -> None:
-        """One decoder must not take the threads that everybody else needs."""
+        """End the stage if its decoder takes threads that everything else needs."""
         try:
-            # Its number of links is two more than there are threads: fs/proc/base.c, proc_task_getattr.
+            # Its link count is the number of threads plus two: fs/proc/base.c, proc_task_getattr.
             count = os.stat(f"/proc/{self.pid}/task").st_nlink - 2
         except OSError:
             # It has ended, or /proc is hidden from us.
@@ -292,7 +292,7 @@ class Decoder:
         if count > _MOST_THREADS:
             raise stage_error(status)(
                 "unexpected",
-                f"its decoder made {count:,} threads, of which {_MOST_THREADS:,} are allowed",
+                f"its decoder made {count:,} threads, more than the {_MOST_THREADS:,} allowed",
             )
 
     def _say_of_room(

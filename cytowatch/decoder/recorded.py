@@ -1,4 +1,4 @@
-"""Who works on an uploaded file, noted in ``<id>/worker`` for a start after the daemon was killed."""
+"""The process that works on an uploaded file, noted in ``<id>/worker`` for a start after the daemon was killed."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ __all__ = ["Named", "forget", "kill_recorded", "record"]
 
 _RECORD = "worker"
 _LARGEST_BYTES = 4096
-#: No process of Linux has a larger number (PID_MAX_LIMIT).
+#: The largest process id of Linux (PID_MAX_LIMIT).
 _LARGEST_PID = 1 << 22
 
 
 class Named(Protocol):
-    """A process by its number and its start; the number is 0 for one on another machine."""
+    """A process by its id and its start time; the id is 0 for one on another machine."""
 
     pid: int
     start_time: int
 
 
 def record(directory: Path, process: Named) -> None:
-    """Note in ``<id>/`` who works on it, for a start after the daemon was killed."""
+    """Note in ``<id>/`` which process works on it, for a start after the daemon was killed."""
     if not process.pid:
-        # It is on another machine, and goes with the worker there.
+        # It is on another machine, and ends with the worker there.
         return
     text = json.dumps({"pid": process.pid, "start_time": process.start_time})
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -41,9 +41,9 @@ def record(directory: Path, process: Named) -> None:
 
 
 def kill_recorded(directory: Path) -> bool:
-    """End the process noted in ``<id>/`` if it still runs; gives whether it did.
+    """End the process noted in ``<id>/`` if it still runs; return whether it did.
 
-    A note that is damaged, or is not a file, names nobody, and goes.
+    A note that is damaged, or is not a file, names no process, and is removed.
     """
     path = directory / _RECORD
     alive, pid = False, 0

@@ -1,7 +1,7 @@
 """On a worker of a cluster: one stage of one uploaded file, in the same sandboxed process as anywhere.
 
-The worker mounts the root that the daemon has; ``$CYTOWATCH_ROOT`` says where, and the daemon's
-own path is taken where it says nothing. Nothing is renamed here, and no manifest is written.
+The worker mounts the root that the daemon has; ``$CYTOWATCH_ROOT`` says where; without it,
+the path is the same as the daemon's. Nothing is renamed here, and no manifest is written.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _TELL_EVERY_S = 0.5
 
 
 class BegunBefore(Exception):
-    """Another worker has begun this very attempt; it was lost, or is not."""
+    """Another worker has begun this very attempt, and was or was not lost."""
 
 
 def progress_name(out: str) -> str:
@@ -42,7 +42,7 @@ def progress_name(out: str) -> str:
 
 
 class _Keeper:
-    """Guards the zygote of this process: a thread that never ends starts it, because it ends with that."""
+    """Guards the zygote of this process. A thread that never ends starts it, because a zygote ends with its thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -50,7 +50,7 @@ class _Keeper:
         self._thread: threading.Thread | None = None
 
     def zygote(self, config: Config, stages: str) -> Zygote:
-        """One that is alive."""
+        """A zygote that is alive."""
         with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._keep, name="zygote", daemon=True)
@@ -79,7 +79,7 @@ _keeper = _Keeper()
 
 
 def run_stage(request: dict[str, Any]) -> dict[str, Any]:
-    """What came of one stage: an outcome, an error, a fault of the machine, or the end of the process.
+    """The result of one stage: an outcome, an error, a fault of the machine, or the end of the process.
 
     Raises
     ------
@@ -119,7 +119,7 @@ def run_stage(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _mark(directory: Path, token: str) -> None:
-    """Say that what `token` stands for has begun, which can be said once."""
+    """Mark that the attempt of `token` has begun, which can be done only once."""
     try:
         os.close(
             os.open(
@@ -133,7 +133,7 @@ def _mark(directory: Path, token: str) -> None:
 
 
 class _Disk:
-    """Guards what one stage may write here, as the daemon does for a decoder process of its own machine."""
+    """Limits what one stage may write here, as the daemon does for a decoder process on its own machine."""
 
     def __init__(
         self, directory: Path, out: str, status: Status, manifest: Manifest, config: Config
@@ -147,14 +147,14 @@ class _Disk:
         )
 
     def check_room(self, need_bytes: int, need_inodes: int = 0) -> None:
-        """It asks for that much."""
+        """Reserve the room that the stage asks for."""
         need = Amount(bytes=need_bytes, inodes=max(room.FEW_INODES, need_inodes))
         if room.can_never_fit(self._directory, need):
             raise room.never_fits(self._status, need)
         self._room.reserve(self._out.name, self._out, need, settings=self._settings)
 
     def check(self) -> None:
-        """Break it off where it fills the disk with what it did not ask for, and where the daemon has given it up.
+        """Stop the stage if it fills the disk beyond what it asked for, or if the daemon has given it up.
 
         Raises
         ------
@@ -171,7 +171,7 @@ class _Disk:
 
 
 class _Told:
-    """How much is done, in a file that the daemon sees, now and then."""
+    """Write the share that is done, now and then, to a file that the daemon sees."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

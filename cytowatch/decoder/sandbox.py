@@ -1,4 +1,4 @@
-"""What a decoder process does before it sees a byte of a slide: it gives up what a decoder does not need."""
+"""The first thing a decoder process does, before it sees a byte of a slide: give up all rights it does not need."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 _PR_SET_CHILD_SUBREAPER = 36
-#: Of nineteen steps back: with all of them a decoder beside a busy machine would never end.
+#: Of nineteen levels of niceness: with all of them, a decoder on a busy machine would never end.
 NICE = 10
 _PR_SET_MDWE, _PR_GET_MDWE, _REFUSE_EXEC_GAIN = 65, 66, 1
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -34,7 +34,7 @@ _CAPABILITY_VERSION_3 = 0x20080522
 _KEPT = 1 << 1 | 1 << 2
 _libc = ctypes.CDLL(None, use_errno=True)
 
-#: What Python and the decoders may still load while they run.
+#: Files that Python and the decoders may still load while they run.
 RUNTIME = (
     sys.prefix,
     sys.base_prefix,
@@ -51,7 +51,7 @@ RUNTIME = (
 
 
 def die_with_parent(parent: int) -> None:
-    """Be killed when the thread that forked us ends; at once if it has ended already.
+    """Let the kernel kill us when the thread that forked us ends; at once if it has already ended.
 
     Raises
     ------
@@ -77,20 +77,20 @@ def adopt_orphans() -> None:
 
 
 def enter(config: Config, out: str, *, parent: int, nice: int = NICE) -> bool:
-    """Restrict this process, which stands in ``<id>/``; returns whether both walls hold it.
+    """Restrict this process, which works in ``<id>/``; return whether both walls hold it.
 
-    Landlock limits the files, seccomp the system calls. Where this kernel or this processor lacks one, the
-    other is put up all the same.
+    Landlock limits the files, seccomp the system calls. If this kernel or this processor lacks one, the
+    other is still used.
 
     Raises
     ------
     OSError
-        Something that this kernel has was refused: the process must not go on.
+        The kernel refused something that it supports: the process must not continue.
     """
     os.setpgid(0, 0)
     die_with_parent(parent)
-    # The share, the daemon and anyone else who works here come first; the kernel takes the priority
-    # of reading and writing from this one as well: ioprio_set(2).
+    # The share, the daemon and everyone else who works here come first. The kernel derives the I/O
+    # priority from this one as well: ioprio_set(2).
     os.nice(nice)
     cores = len(os.sched_getaffinity(0))
     seconds = int(config.engine.stage_timeout_s * cores) + 1
@@ -98,7 +98,7 @@ def enter(config: Config, out: str, *, parent: int, nice: int = NICE) -> bool:
         (resource.RLIMIT_AS, config.sandbox.memory_bytes),
         (resource.RLIMIT_CPU, 4 * seconds),
         (resource.RLIMIT_FSIZE, config.limits.archive_max_bytes),
-        # At 0, a core is still handed to the program that the system may have for it; at 1 it is not: fs/coredump.c.
+        # At 0, a core dump still goes to a program that the system may have for it; at 1 it does not: fs/coredump.c.
         (resource.RLIMIT_CORE, 1),
         (resource.RLIMIT_NOFILE, 1024),
     ):
@@ -107,13 +107,13 @@ def enter(config: Config, out: str, *, parent: int, nice: int = NICE) -> bool:
         resource.setrlimit(kind, (least, least))
     if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "PR_SET_NO_NEW_PRIVS")
-    # What was written is never executed. A kernel before 6.3 does not know it; every decoder does.
+    # Written memory is never executed. Kernels before 6.3 lack this; every decoder works with it.
     _libc.prctl(_PR_SET_MDWE, _REFUSE_EXEC_GAIN, 0, 0, 0)
     drop_capabilities()
     files, calls = landlock.abi() > 0, seccomp.can()
     if not files:
-        # Other decoders cannot look into it, which Landlock sees to elsewhere. There the daemon still sees it in a
-        # /proc that hides what may not be traced (hidepid): it counts its threads, and sees when it has ended.
+        # This keeps other decoders from looking into it, where Landlock does not. With Landlock it is left out, so that the
+        # daemon can count its threads and see its end in a /proc that hides what may not be traced (hidepid).
         _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     if files:
         landlock.restrict(read=["source", "derived", *RUNTIME], write=[out, "/dev/null"])
@@ -123,7 +123,7 @@ def enter(config: Config, out: str, *, parent: int, nice: int = NICE) -> bool:
 
 
 def drop_capabilities() -> None:
-    """Give up what root may, but for reading and writing files of any mode, which Landlock limits.
+    """Give up the rights of root, except reading and writing files of any mode, which Landlock limits.
 
     Raises
     ------
@@ -144,7 +144,7 @@ def drop_capabilities() -> None:
 
 
 def enforced() -> dict[str, bool | int]:
-    """What this kernel really enforces, tried in a process of its own.
+    """What this kernel really enforces, tested in a process of its own.
 
     `files` is Landlock's wall, `calls` is seccomp's; `holds` says that both stand.
     """
@@ -175,7 +175,7 @@ def _without_calls() -> None:
 
 
 def _tried(forbidden: Callable[[], None]) -> bool:
-    """Whether a restricted process is really denied what it could do before."""
+    """Whether a restricted process can really no longer do what it could before."""
     forked = os.fork()
     if forked == 0:
         try:

@@ -1,9 +1,9 @@
 """Seccomp: a decoder process may make the system calls that decoders make, and no others.
 
-A filter of our own in some hundred instructions, because it must be installed in a forked process before
-anything else runs there, with nothing but what is loaded already. A call that is not on the list answers
-ENOSYS, as on a kernel that does not have it, and libraries do without; one of the list whose arguments
-would reach beyond this process answers EPERM.
+Our own filter of some hundred instructions, because it must be installed in a forked process before anything
+else runs there, using only what is already loaded. A call that is not on the list returns ENOSYS, as on a
+kernel that lacks it, and libraries work without it. A call on the list whose arguments would reach beyond
+this process returns EPERM.
 
 Source: seccomp(2), linux/seccomp.h, linux/bpf_common.h; the numbers stand in the kernel's unistd.h and
 are compared with it by a test.
@@ -79,7 +79,7 @@ _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16
 _SET_MODE_FILTER, _FLAG_SPEC_ALLOW, _GET_ACTION_AVAIL = 1, 1 << 2, 2
 _SECCOMP = {"x86_64": 317, "aarch64": 277}
 
-#: Stands for the process's own number, which no other number in the filter is.
+#: Stands for the process's own id; no other number in the filter is equal to it.
 _ANYBODY = 0x70696421
 #: A new file without a name. The same on both processors (include/uapi/asm-generic/fcntl.h).
 _O_TMPFILE = 0o20000000
@@ -134,13 +134,13 @@ def can() -> bool:
 
 
 def prepare() -> None:
-    """Make the filter in the process that forks, so that those that are forked need not."""
+    """Make the filter in the process that forks, so that forked processes need not."""
     if can():
         program(platform.machine(), 0)
 
 
 def restrict() -> None:
-    """Give up, for good and for all threads that come, every system call but those of the list.
+    """Give up, for good and for all later threads, every system call except those on the list.
 
     The process has one thread, and no_new_privs is set.
 
@@ -173,7 +173,7 @@ def program(machine: str, pid: int) -> bytes:
 
 @functools.cache
 def _template(machine: str) -> bytes:
-    """The filter for any process: to make it costs half a millisecond in one that was just forked."""
+    """The filter for any process: making it costs half a millisecond in a process that was just forked."""
     architecture, column = _ARCHITECTURES[machine]
     code = [
         _one(_LOAD, _ARCHITECTURE),
@@ -188,7 +188,7 @@ def _template(machine: str) -> bytes:
 
 
 def _answers(column: int) -> list[tuple[int, list[bytes]]]:
-    """What is answered, by the number from which on it is, in order."""
+    """The answers in order, each with the number of the first call that it applies to."""
     looks = _looks()
     known = {n: [_YES] for one in ALLOWED.values() if (n := one[column]) is not None}
     known |= {n: looks[name] for name, one in CHECKED.items() if (n := one[column]) is not None}
@@ -201,7 +201,7 @@ def _answers(column: int) -> list[tuple[int, list[bytes]]]:
 
 
 def _bisected(answers: list[tuple[int, list[bytes]]]) -> list[bytes]:
-    """A search by halves: the kernel goes through all of it for each number when it is installed."""
+    """A binary search; the kernel evaluates all of it for each number when it is installed."""
     if len(answers) == 1:
         return answers[0][1]
     half = len(answers) // 2
@@ -215,7 +215,7 @@ def _bisected(answers: list[tuple[int, list[bytes]]]) -> list[bytes]:
 
 
 def _looks() -> dict[str, list[bytes]]:
-    """For each call what is looked at; every way through it ends in an answer."""
+    """The checks for each call; every path through them ends in an answer."""
     return {
         "open": _opens(1),
         "openat": _opens(2),
@@ -233,7 +233,7 @@ def _looks() -> dict[str, list[bytes]]:
         "tgkill": _one_of(0, (_ANYBODY,)),
         "mknod": _makes(1),
         "mknodat": _makes(2),
-        # A replaced file would have no name any longer, and take room that cannot be seen.
+        # A replaced file would no longer have a name, and take space that cannot be seen.
         "renameat2": _one_of(4, (_RENAME_NOREPLACE,)),
     }
 
@@ -244,7 +244,7 @@ def _low(argument: int) -> bytes:
 
 
 def _opens(argument: int) -> list[bytes]:
-    """Any way to open but three, against which Landlock does not help.
+    """Allow any way to open a file except three, against which Landlock does not help.
 
     One makes a file without a name. One is for neither reading nor writing (an access mode of 3, open(2)), so
     that Landlock, which asks for the right to read or to write, lets it open anything. And one empties a file that it may only
@@ -292,7 +292,7 @@ def _one_of(argument: int, values: tuple[int, ...]) -> list[bytes]:
 
 
 def _is_zero(argument: int) -> list[bytes]:
-    """Go on if both halves of an argument are zero."""
+    """Continue if both halves of an argument are zero."""
     place = _ARGUMENTS + 8 * argument
     return [
         _one(_LOAD, place),

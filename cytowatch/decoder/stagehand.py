@@ -1,4 +1,4 @@
-"""In the decoder process: run the stages that the daemon asks for, and say what came of each."""
+"""In the decoder process: run the stages that the daemon asks for, and report the result of each."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def serve(
         answer = _answer(stages[status], status, file)
         wire.send(channel, _encoded(status, answer, out))
         if _is_last(answer):
-            # The daemon waits until this process is gone: it has the processor now.
+            # The daemon waits until this process is gone, so leave the processor to it.
             return
 
 
@@ -54,7 +54,7 @@ def _is_last(answer: dict[str, Any]) -> bool:
 
 
 def _encoded(status: Status, answer: dict[str, Any], out: str) -> bytes:
-    """The answer as a message; one that is too large for that is written to a file, which is named."""
+    """The answer as a message; if it is too large, it is written to a file and the message names that."""
     try:
         data = wire.encoded(answer)
     except (TypeError, ValueError, RecursionError) as error:
@@ -83,7 +83,7 @@ def _throttled(channel: socket.socket) -> Callable[[float], None]:
 
 
 def _asking(channel: socket.socket) -> CheckRoom:
-    """The daemon knows what else is in work on the same disk."""
+    """Ask the daemon for room: it knows what else is in work on the same disk."""
 
     def check_room(need_bytes: int, need_inodes: int = 0) -> None:
         wire.send(channel, {"need_bytes": need_bytes, "need_inodes": need_inodes})
@@ -131,7 +131,7 @@ def _out_of_memory(status: Status, config: Config) -> IngestError:
 
 
 def _note_what_was_said(error: IngestError) -> None:
-    """For the log: all that a library said, of which the detail quotes a line."""
+    """For the log: everything a library said; the detail quotes a line of it."""
     cause = error.__cause__
     for _ in range(_MOST_CAUSES):
         if cause is None:

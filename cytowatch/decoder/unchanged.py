@@ -1,4 +1,4 @@
-"""Whether what is published is what was hashed, looked at once no decoder process is left.
+"""Checks that the published bytes are the hashed ones, made when no decoder process is left.
 
 A thread of a decoder that was taken over may write to a pyramid while the process ends, so the output is hashed
 by the daemon, after that. A source that is not the daemon's own can be written to by its owner at any time, so
@@ -42,7 +42,7 @@ def with_hashes(
     Raises
     ------
     IngestError
-        `output_refused`: one is not a regular file of the size that was said.
+        `output_refused`: one is not a regular file of the stated size.
     """
     rows = list(files)
     derived = [row for row in rows if row["path"].startswith("derived/")]
@@ -111,9 +111,9 @@ def _digest(descriptor: int, size_bytes: int, progress: Progress) -> str:
 def check_sources(
     status: Status, place: Path, files: Iterable[FileEntry], *, progress: Progress
 ) -> list[FileEntry]:
-    """Hold what was received against its hash, where somebody else could have written to it; gives all rows.
+    """Compare the received files with their hashes, if somebody else could have written to them; return all rows.
 
-    What is the daemon's own, and is open for writing nowhere, cannot have changed since the claim.
+    A file that is the daemon's own, and not open for writing, cannot have changed since the claim.
 
     Raises
     ------
@@ -140,14 +140,14 @@ def check_sources(
         if row["sha256"] is None:
             rows[-1] = cast("FileEntry", {**row, "sha256": digest})
         elif digest != row["sha256"]:
-            raise _changed(status, row, "its bytes are others now than those that were hashed")
+            raise _changed(status, row, "its bytes have changed since it was hashed")
     return rows
 
 
 def check_hashes(
     status: Status, place: Path, files: Iterable[FileEntry], *, look: Callable[[], None]
 ) -> None:
-    """Hold the sources against the hashes that a decoder states.
+    """Compare the sources with the hashes that a decoder states.
 
     Raises
     ------
@@ -176,7 +176,7 @@ def _is_local_root(root: Path) -> bool:
 
 
 def _is_local(place: Path) -> bool:
-    """Whether a lease says anything there; ``<id>/`` lies two levels below a directory of the root."""
+    """Whether a lease proves anything there; ``<id>/`` lies two levels below a directory of the root."""
     return _is_local_root(place.parents[2])
 
 

@@ -1,7 +1,7 @@
-"""What a decoder that was taken over might do, and which wall denies it: for `check` and docs/security.md.
+"""What a decoder that was taken over might try, and which wall prevents it: for `check` and docs/security.md.
 
-Each deed is tried from inside by a test, with each wall by itself and with every version of Landlock, so that
-nothing here is claimed without a proof.
+A test tries each of them from inside, with each wall by itself and with every version of Landlock, so
+every claim here is proved.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def open_deeds(held: Mapping[str, bool | int]) -> list[Deed]:
 
 
 def table() -> str:
-    """The table of docs/security.md: a deed on each line, and what denies it."""
+    """The table of docs/security.md: one attempt per line, and which wall prevents it."""
     lines = [
         "| a decoder that was taken over cannot | filter of system calls | Landlock |",
         "|---|---|---|",

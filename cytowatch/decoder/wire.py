@@ -1,7 +1,7 @@
 """Messages between the daemon and a decoder process: JSON with its length before it, never a pickle.
 
-The daemon's requests hold a whole manifest, and may be large; what a decoder process sends is small, or
-`answers` reads it from a file.
+The daemon's requests hold a whole manifest, and may be large. The messages of a decoder process are small;
+`answers` reads larger answers from a file.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LARGEST_REQUEST_BYTES = 256 << 20
 
 
 class ProtocolError(Exception):
-    """What came is not a message of our own."""
+    """The received bytes are not a valid message."""
 
 
 def encoded(message: dict[str, Any]) -> bytes:
@@ -53,12 +53,12 @@ def send(
     Parameters
     ----------
     give_up
-        Asked whenever the channel's own time-out has passed and the other side has read nothing.
+        Called whenever the channel's own time-out has passed and the other side has read nothing.
 
     Raises
     ------
     TimeoutError
-        `give_up` said so.
+        `give_up` returned true.
     OSError
         The other side is gone.
     TypeError, ValueError, RecursionError
@@ -75,7 +75,7 @@ def send(
 
 
 def _plain(value: object) -> Any:
-    """A number or an array of numpy as what JSON knows."""
+    """A number or an array of numpy as a type that JSON has."""
     plain = getattr(value, "tolist", None)
     if plain is None:
         raise TypeError(f"{type(value).__name__} is not JSON")
@@ -99,12 +99,12 @@ def frame(
     Parameters
     ----------
     give_up
-        Asked after each part of a message, and when the channel's own time-out has passed without one.
+        Called after each part of a message, and when the channel's own time-out has passed without one.
 
     Raises
     ------
     TimeoutError
-        `give_up` said so in the middle of a message.
+        `give_up` returned true in the middle of a message.
     ProtocolError
         It has more than `most_bytes`.
     """
@@ -136,7 +136,7 @@ def parsed(data: bytes) -> dict[str, Any]:
 
 def _exactly(channel: socket.socket, count: int, give_up: Callable[[], bool]) -> bytes | None:
     parts = bytearray()
-    # Anyone who sends a byte now and then never lets the channel's own time-out pass.
+    # A sender of a byte now and then never lets the channel's own time-out pass.
     waits = channel.gettimeout() is not None
     while len(parts) < count:
         try:

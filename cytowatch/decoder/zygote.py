@@ -1,9 +1,9 @@
 """The zygote: a small process that has the decoders loaded and forks one decoder process per uploaded file.
 
-It has one thread and never runs an image operation: processes forked from one that did, hung. It is
+It has one thread and never runs an image operation, because processes forked after one hung. It is
 started by the daemon's main thread as ``python -m cytowatch.decoder.zygote DESCRIPTOR MODULE`` and
-takes three requests: ``fork``, ``reap``, and ``bury``, which has no answer. The module has the table ``STAGES``, or a
-``serve`` of its own for processes that do something else than stages.
+takes three requests: ``fork``, ``reap``, and ``bury``, which has no answer. The module has the table ``STAGES``, or its
+own ``serve`` for processes that do something other than stages.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ from cytowatch.decoder import sandbox, seccomp, stagehand
 
 __all__ = ["main", "start_time"]
 
-#: What a decoder process does: answers at a socket, may write below a name, knows the configuration.
+#: The work of a decoder process: it answers at a socket, may write below a name, and has the configuration.
 Serve = Callable[[socket.socket, str, Config], None]
 
 _LARGEST_REQUEST = 1 << 16
-#: A process that is being killed is looked for this many times before anyone who asked has to ask again.
+#: The number of checks for the end of a killed process before the daemon has to ask again.
 _ROUNDS = 200
 _ROUND_S = 0.001
-#: How often those that are buried are looked at, while there are any.
+#: How often buried processes are checked, while there are any.
 _LOOK_AT_DYING_S = 0.05
 _LONGEST_REASON = 300
-#: imagecodecs loads its codecs when they are used first, which would be in every decoder process again.
+#: imagecodecs loads a codec at its first use, which would otherwise happen again in every decoder process.
 _PRELOADED = ("numpy", "pyvips", "tifffile", "openslide", "imagecodecs._jpeg8", "PIL.Image")
 
 
 def start_time(pid: int) -> int:
-    """When `pid` was started, in clock ticks since boot: with the pid it names a process for good."""
+    """When `pid` was started, in clock ticks since boot: together, the two identify a process for good."""
     with open(f"/proc/{pid}/stat", "rb") as file:
         return int(file.read().rpartition(b")")[2].split()[19])
 
 
-#: The processes that were forked and not reaped yet: no other process is ever killed.
+#: The processes that were forked and not reaped yet; no other process is ever killed.
 _forked: set[int] = set()
-#: Those that were killed, and whose end nobody waits for.
+#: Killed processes whose end nobody waits for.
 _dying: set[int] = set()
-#: Those that were killed, and whose end is asked for; with their wait status once they have ended.
+#: Killed processes whose end somebody asks for; with their wait status once they have ended.
 _ending: dict[int, int | None] = {}
 
 
@@ -67,7 +67,7 @@ def _started(pid: int) -> int:
 def main(descriptor: int, module: str) -> None:
     """Serve requests until the daemon closes its end."""
     sandbox.die_with_parent(int(os.environ.pop("CYTOWATCH_PARENT")))
-    # A process that a decoder started, where no filter forbids that, comes to us when the decoder ends.
+    # A process that a decoder started, where no filter forbids it, is passed to us when the decoder ends.
     sandbox.adopt_orphans()
     requests = socket.socket(fileno=descriptor)
     try:
@@ -76,11 +76,11 @@ def main(descriptor: int, module: str) -> None:
         serve = _served_by(module)
         seccomp.prepare()
     except Exception as error:
-        # Anyone who waits for it learns why it does not come.
+        # So that the daemon, which waits for it, learns why it does not start.
         said = outside.text(f"{type(error).__name__}: {error}", most=_LONGEST_REASON)
         requests.send(json.dumps({"failed": said}).encode())
         raise
-    # What is loaded stays: a collection in a forked process would touch, and so copy, all of its pages.
+    # Loaded objects stay: a garbage collection in a forked process would touch, and so copy, all their pages.
     gc.freeze()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -150,10 +150,10 @@ def _configuration(text: str) -> Config:
 
 
 def _reap(pid: int) -> dict[str, Any]:
-    """Its wait status, or nothing while it, or anything that it started, is not gone: that is asked for again.
+    """Its wait status; nothing while it, or anything that it started, is not gone: then the daemon asks again.
 
-    Nothing here waits for a process for long. One that is killed in the middle of an fsync lives as long as
-    that takes, and other decoders want to be forked.
+    Nothing here waits long for a process. One that is killed in the middle of an fsync lives as long as
+    that takes, and other decoders must be forked meanwhile.
     """
     if _kill(pid):
         _ending[pid] = None
@@ -170,7 +170,7 @@ def _reap(pid: int) -> dict[str, Any]:
 
 
 def _collect() -> None:
-    """Be rid of those that were buried and have ended, with all that they started."""
+    """Reap the buried processes that have ended, with everything that they started."""
     gone = [pid for pid in _dying if os.waitpid(pid, os.WNOHANG)[0]]
     _dying.difference_update(gone)
     if gone:
@@ -178,9 +178,9 @@ def _collect() -> None:
 
 
 def _end_orphans() -> bool:
-    """End anything that the kernel gave us and was not forked by us: a decoder that has ended had started it.
+    """End every process that the kernel passed to us: a decoder that has ended had started it.
 
-    One that forks all the while is outrun: each round leaves nobody who was there when it began. Gives
+    Even one that keeps forking is ended: each round kills everything that was there when it began. Returns
     whether all are gone.
     """
     for _ in range(_ROUNDS):
@@ -200,12 +200,12 @@ def _end_orphans() -> bool:
 
 
 def _ours() -> set[int]:
-    """The processes whose parent this one is. Source: proc(5), ``/proc/[pid]/task/[tid]/children``."""
+    """The processes whose parent is this one. Source: proc(5), ``/proc/[pid]/task/[tid]/children``."""
     try:
         with open(f"/proc/self/task/{os.getpid()}/children", "rb") as file:
             return {int(one) for one in file.read().split()}
     except OSError:
-        # Where /proc is hidden, only the filter of system calls keeps a decoder from starting any.
+        # If /proc is hidden, only the filter of system calls keeps a decoder from starting any.
         return set()
 
 
