@@ -21,11 +21,11 @@ from cytowatch.record.status import Status
 
 __all__ = ["draw"]
 
-#: Below these widths columns are left out, so that a name keeps its room.
+#: Below these widths columns are left out, so that names stay readable.
 _NARROW, _MIDDLE = 66, 100
-#: With fewer the disk is full before its bytes are.
+#: With fewer inodes left than this, they run out before the bytes do.
 _FEW_INODES = 100_000
-#: Why a drop waits that is only being received.
+#: The words of drops that are only being received.
 _RECEIVING = frozenset({"settling", "open_for_writing", "no_lease"})
 
 
@@ -140,10 +140,15 @@ def _name(text: str, width: int) -> str:
     return escape(cut(printable(text), width))
 
 
+def _user(width: int) -> int:
+    """The columns of a user's name: "scanner-12" fits into 80 columns, "pathology-scanner" into 100."""
+    return 0 if width < _NARROW else 10 if width < _MIDDLE else 18
+
+
 def _working(rows: Sequence[dict[str, Any]], width: int) -> RenderableType:
     from rich.progress_bar import ProgressBar
 
-    user, left = (0, 0) if width < _NARROW else (8 if width < _MIDDLE else 14, 8)
+    user, left = _user(width), 0 if width < _NARROW else 8
     bar = max(12, min(60, width // 4))
     name = width - bar - 16 - user - left - 2 - 2 * bool(user)
     columns = [
@@ -168,7 +173,9 @@ def _working(rows: Sequence[dict[str, Any]], width: int) -> RenderableType:
 
 
 def _waiting(rows: Sequence[dict[str, Any]], width: int, now: datetime) -> RenderableType:
-    rate = 0 if width < _NARROW else 11
+    narrow = width < _NARROW
+    # A column in which no row has anything would cut the sentences beside it.
+    rate = 11 if not narrow and any(row["bytes_per_s"] for row in rows) else 0
     rest = width - 9 - rate - 2 - bool(rate)
     # A sentence needs more room than a name, and both all that there is.
     name = max(20, rest * 2 // 5)
@@ -186,7 +193,7 @@ def _waiting(rows: Sequence[dict[str, Any]], width: int, now: datetime) -> Rende
         shown = [_name(row["path"], name), bytes_text(row["size_bytes"])]
         shown += [f"{bytes_text(grows)}/s" if grows else ""] if rate else []
         style = "green" if grows else ("dim" if row["why"] in _RECEIVING else "")
-        said = escape(printable(_why(row, now, brief=not rate)))
+        said = escape(printable(_why(row, now, brief=narrow)))
         table.add_row(*shown, f"[{style}]{said}[/]" if style else said)
     return table
 
@@ -214,7 +221,7 @@ def _seconds_until(text: str | None, now: datetime) -> float | None:
 
 
 def _ended(rows: Sequence[dict[str, Any]], width: int, now: datetime) -> RenderableType:
-    user = 0 if width < _NARROW else (8 if width < _MIDDLE else 14)
+    user = _user(width)
     reason = 0 if width < _NARROW else 19
     name = width - 8 - 16 - user - reason - 2 - 2 * bool(user)
     columns = [("LAST", 8, ""), ("", name, ""), ("USER", user, ""), ("", 16, ""), ("", reason, "")]

@@ -134,3 +134,16 @@ def test_a_time_that_is_none_costs_no_picture(time: str | None) -> None:
     page = {**PAGE, "waiting": [drop("a/b.svs", "settling", 1, due_at=time, until=time)]}
     page["ended"] = [{**PAGE["ended"][0], "at": time or ""}]
     assert "a/b.svs" in "\n".join(drawn(page, 80, 24))
+
+
+def test_a_sentence_has_the_room_that_no_rate_needs() -> None:
+    """At 80 columns, where nothing grows, what is missing can be read; and so can a scanner's name."""
+    rows = [
+        drop("scanner-2/CMU-7.jpg", "incomplete", 245_800, detail="missing the end of the image",
+             until="2026-11-27T10:00:00Z"),
+    ]  # fmt: skip
+    page = {**PAGE, "waiting": rows, "in_work": [work("B.tif", "scanner-12", "CONVERTING", 0, 1.0)]}
+    lines = drawn(page, 80, 24)
+    assert any("20.0 h left: missing the end of the image" in line for line in lines)
+    assert not any("RATE" in line for line in lines)
+    assert any("scanner-12" in line for line in lines)
