@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import shlex
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ import typer
 
 from cytowatch import __version__
 from cytowatch.cli import python
+from cytowatch.outside import printable
 from cytowatch.record.errors import RootError
 from cytowatch.tree import find
 from cytowatch.tree.spool import Spool
@@ -184,7 +186,10 @@ def one(spool: Spool, wanted: str) -> find.Entry:
             f"`cytowatch remove {gone[0].id}`"
         )
     if not found:
-        raise RootError(f"nothing is called {wanted!r}: `cytowatch list` shows the ids")
+        raise RootError(
+            f"no uploaded file has the id or the name {wanted!r}: `cytowatch list` shows all, and "
+            f"`cytowatch list --name {shlex.quote(printable(wanted))}` those with this in their name"
+        )
     if len(found) > 1:
         ids = ", ".join(entry.manifest["id"] for entry in found[:_MOST_NAMED])
         more = ", …" if len(found) > _MOST_NAMED else ""

@@ -98,8 +98,9 @@ def retry(
 ) -> None:
     """Send what ended in an error back to the stage that failed, or an incomplete drop to its inbox.
 
-    Of an archive or a folder, all that came out of it and failed. An incomplete part of an archive or a
-    folder does not go back by itself: that must be sent again.
+    For an archive or a folder: everything that came out of it and failed.
+
+    An incomplete part of an archive or a folder does not go back by itself: send it again.
     """
     spool = spool_of(root, config)
     entries = [entry for name in wanted or [] for entry in _failed(spool, name)]
@@ -114,7 +115,7 @@ def retry(
 def return_(wanted: IdArguments, root: RootOption = None, config: ConfigOption = None) -> None:
     """Hand the original of an error back to its user, into inbox/<user>/_returned/.
 
-    Of an archive or a folder, all that came out of it and failed.
+    For an archive or a folder: everything that came out of it and failed.
     """
     spool = spool_of(root, config)
     entries = [entry for name in wanted for entry in _failed(spool, name)]

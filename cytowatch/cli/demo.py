@@ -67,7 +67,7 @@ def run(directory: Path) -> int:
     config.write_text(_CONFIG.format(root=f'"{root}"'))
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="slides-", dir=directory) as made:
-        console.print("[bold]Slides are being made[/], such as a scanner would write ...")
+        console.print("[bold]Making slides[/] like those of a scanner ...")
         slides = list(_slides(Path(made)))
         total = sum(path.stat().st_size for path, _ in slides)
         console.print(

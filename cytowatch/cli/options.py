@@ -22,12 +22,18 @@ __all__ = [
     "UserOption",
 ]
 
-IdArgument = Annotated[str, typer.Argument(metavar="ID", autocompletion=complete.ids)]
-IdArguments = Annotated[list[str], typer.Argument(metavar="ID...", autocompletion=complete.ids)]
-IdsOrNone = Annotated[
-    list[str] | None, typer.Argument(metavar="[ID...]", autocompletion=complete.ids)
+_AN_ID = "An id, its four characters, or the name as dropped."
+
+IdArgument = Annotated[str, typer.Argument(metavar="ID", help=_AN_ID, autocompletion=complete.ids)]
+IdArguments = Annotated[
+    list[str], typer.Argument(metavar="ID...", help=_AN_ID, autocompletion=complete.ids)
 ]
-IdToExport = Annotated[str | None, typer.Argument(metavar="[ID]", autocompletion=complete.ids)]
+IdsOrNone = Annotated[
+    list[str] | None, typer.Argument(metavar="[ID...]", help=_AN_ID, autocompletion=complete.ids)
+]
+IdToExport = Annotated[
+    str | None, typer.Argument(metavar="[ID]", help=_AN_ID, autocompletion=complete.ids)
+]
 UserOption = Annotated[
     str | None,
     typer.Option(

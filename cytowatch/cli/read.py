@@ -110,8 +110,7 @@ def list_(
 ) -> None:
     """List all uploaded files, in progress, in storage or in error, newest first.
 
-    On a terminal the table fits its width: an ID of four characters is enough for every command, and times
-    are local. In a pipe nothing is cut, and times are UTC.
+    On a terminal the table fits its width, and times are local. In a pipe nothing is cut, and times are UTC.
     """
     if as_csv and as_json:
         raise RootError("give --csv or --json, not both")

@@ -62,7 +62,7 @@ def _become_owner_or_end(config: Config) -> None:
 
 @app.command()
 def init(
-    directory: Path,
+    directory: Annotated[Path, typer.Argument(help="An empty directory, or a new one.")],
     config: Annotated[
         Path | None,
         typer.Option("--config", help="Write a configuration that explains itself to this file."),

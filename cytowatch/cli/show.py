@@ -48,10 +48,17 @@ class _Branch:
     width: int | None
     folders: dict[tuple[str, ...], _Branch] = field(default_factory=dict)
 
-    def add(self, name: str, *more: tuple[str, str], style: str = "") -> _Branch:
-        """A branch called `name`; what there is no room for behind it, (text, style) each, is left out."""
+    def add(
+        self, name: str, *more: tuple[str, str], style: str = "", prose: bool = False
+    ) -> _Branch:
+        """A branch called `name`; each (text, style) behind it that does not fit is left out.
+
+        With `prose` the end of `name` is cut if it does not fit, not its middle.
+        """
         depth = self.depth + 1
         room = None if self.width is None else self.width - _INDENT * depth
+        if prose and room is not None:
+            name = cut(name, max(room, 8), prose=True)
         return _Branch(self.node.add(_label(name, more, room, style)), depth, self.width)
 
     def folder(self, parts: Sequence[str]) -> _Branch:
@@ -135,7 +142,7 @@ def tree(entry: Entry, everything: Sequence[Entry], width: int | None) -> Tree:
 def _describe(branch: _Branch, entry: Entry) -> None:
     about = entry.manifest
     for image in about["images"]:
-        branch.add(_image_text(image), style="dim")
+        branch.add(_image_text(image), style="dim", prose=True)
     by_folder: dict[str, list[FileEntry]] = {}
     for file in about["files"]:
         folder = file["path"].rpartition("/")[0]

@@ -42,6 +42,9 @@ def test_show_tells_the_tree_the_history_and_the_reason(root: Root, tmp_path: Pa
         assert "derived/flat.tiff" in text
         assert "DETECTING FORMAT" in text
     assert json.loads(say(root, "show", "--json", "flat.tif", *at)) == good
+    near = say(root, "show", "let", *at, code=2)
+    assert "no uploaded file has the id or the name 'let'" in near
+    assert "cytowatch list --name let" in near
     bad = say(root, "show", "letter.pdf", *at)
     assert "unsupported_format" in bad
     assert "PDF" in bad

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import Any, cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from cytowatch.cli.columns import cells, cut
 from cytowatch.cli.lists import list_lines, waiting_lines, write_csv
 from cytowatch.cli.page import styled
-from cytowatch.cli.show import facts
+from cytowatch.cli.show import facts, tree
 from cytowatch.record.entries import ErrorEntry, FormatEntry, Manifest
 from cytowatch.record.status import Status
 from cytowatch.tree.find import Entry
@@ -221,3 +223,21 @@ def test_an_error_says_what_an_admin_can_do() -> None:
     assert [text.partition(" puts")[0] for text in told] == [
         "cytowatch retry 20261126-120000-abcd-a"
     ]
+
+
+@pytest.mark.parametrize("width", [40, 50, 80])
+def test_a_narrow_tree_keeps_the_size_of_an_image(width: int) -> None:
+    """What `show` says of an image is cut at its end, where the least important fact is."""
+    one = entry("20261126-120000-abcd-CMU-1", "ann")
+    image = {
+        "width": 101_600,
+        "height": 91_600,
+        "levels": [1, 2, 3, 4],
+        "mpp_x": None,
+        "objective_power": None,
+    }
+    about = {**one.manifest, "parent_id": None, "images": [image], "files": []}
+    shown = Entry(path=one.path, manifest=cast("Manifest", about), status=one.status)
+    out = io.StringIO()
+    Console(file=out, width=width, no_color=True).print(tree(shown, [shown], width))
+    assert "101,600 x 91,600 px, 4 lev" in out.getvalue()
