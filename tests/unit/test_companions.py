@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import struct
 import tempfile
+from array import array
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -140,8 +141,9 @@ def test_no_index_holds_up_what_waits(tmp_path: Path) -> None:
     ini = configparser.ConfigParser()
     ini.read_string(whole["S/Slidedat.ini"].decode("utf-8-sig"))
     with path.open("rb") as file:
-        listed = sum(1 for _ in mirax.tiles(ini, file.fileno()))
-    assert 0 < listed <= path.stat().st_size // 16
+        listed = mirax.places(ini, file.fileno())
+    # Each is listed once, however often the index leads to it.
+    assert listed == {0: array("Q", [0])}
 
 
 def test_a_data_file_that_no_index_names_is_no_part_of_the_slide(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import configparser
 import os
 import stat
+from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -127,45 +128,52 @@ def _of_mirax(folder: str) -> dict[str, Watch]:
         names = mirax.data_files(ini)
         index = _opened(f"{folder}/{ini.get('HIERARCHICAL', 'INDEXFILE', fallback='Index.dat')}")
         try:
-            placed = sorted(set(mirax.tiles(ini, index)))
+            placed = mirax.places(ini, index)
         finally:
             os.close(index)
     except (OutsideError, configparser.Error, AttributeError, ValueError, OSError):
         # OpenSlide reports what is wrong with it.
         return {}
+    if placed is None:
+        return {}
     return {
-        f"{folder}/{name}": _of_data(
-            f"{folder}/{name}", [row[1:] for row in placed if row[0] == number]
-        )
+        f"{folder}/{name}": _of_data(f"{folder}/{name}", placed.pop(number, array("Q")))
         for number, name in enumerate(names)
         if name and os.path.isfile(f"{folder}/{name}")
     }
 
 
-def _of_data(path: str, tiles: list[tuple[int, int]]) -> Watch:
+def _of_data(path: str, places: array[int]) -> Watch:
     """A watch over a data file, whose tiles are all of one kind."""
+    tiles = _Tiles(places)
     descriptor = _opened(path)
     try:
-        marks = [os.pread(descriptor, 2, offset) for offset, _ in tiles]
+        if any(os.pread(descriptor, 2, offset) == b"\xff\xd8" for offset, _ in tiles.rows()):
+            tiles.packing = Packing.JPEG
     finally:
         os.close(descriptor)
-    packed = any(mark == b"\xff\xd8" for mark in marks)
     begins = Starts()
-    begins.add((at for at, length in tiles if length), any, "image", 0)
-    return watch(
-        path, begins=begins, known=_Tiles(tiles, Packing.JPEG if packed else Packing.PLAIN)
-    )
+    begins.add((at for at, length in tiles.rows() if length), any, "image", 0)
+    return watch(path, begins=begins, known=tiles)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Tiles:
-    """The tiles of a data file as its parts: made when they are asked for, which is only where it has a gap."""
+    """The tiles of a data file as its parts: made when they are asked for, which is only where it has a gap.
 
-    places: list[tuple[int, int]]
-    packing: Packing
+    Memory bound: eight bytes per tile, of which `mirax.places` gives `mirax.MOST_TILES` at most.
+    """
+
+    places: array[int]
+    packing: Packing = Packing.PLAIN
+
+    def rows(self) -> Iterator[tuple[int, int]]:
+        """Offset and length of each."""
+        for place in self.places:
+            yield place >> 32, place & 0xFFFFFFFF
 
     def __iter__(self) -> Iterator[Part]:
-        for at, length in self.places:
+        for at, length in self.rows():
             yield Part(begin=at, end=at + length, what=f"the tile at {at:,}", packing=self.packing)
 
 

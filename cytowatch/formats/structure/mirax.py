@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from configparser import ConfigParser
 from operator import add
 
-__all__ = ["data_files", "lengths", "tiles"]
+__all__ = ["MOST_TILES", "data_files", "lengths", "places"]
 
 _VERSION_BYTES = 5
 _MOST_RECORDS = 10_000
 #: Of a page so many are read at once: a page may hold all tiles of a level.
 _ROWS = 16_384
+#: An index of 64 MiB. The largest known slides have half as many tiles.
+MOST_TILES = 4 << 20
 
 
 def data_files(ini: ConfigParser) -> list[str]:
@@ -26,16 +28,30 @@ def data_files(ini: ConfigParser) -> list[str]:
     return [ini.get("DATAFILE", f"FILE_{n}", fallback="") for n in range(min(count, 10_000))]
 
 
-def tiles(ini: ConfigParser, index: int) -> Iterator[tuple[int, int, int]]:
-    """(number of the data file, offset, length) of every tile that the index behind `index` places.
+def places(ini: ConfigParser, index: int) -> dict[int, array[int]] | None:
+    """Where the tiles lie in each data file, by its number: offset << 32 | length, ascending, each once.
 
-    It ends early where the index leads beyond its own end, or in a circle.
+    None if there are more than `MOST_TILES`: then there is no memory for them. What lies at no place in a file is
+    left out. It ends early where the index leads beyond its own end, or in a circle.
     """
-    # A record begins with a zero, and then says where its first page is.
+    found: dict[int, array[int]] = {}
+    count = 0
     for rows in _pages(ini, index, "HIER"):
-        for at in range(0, len(rows) - 3, 4):
-            _, offset, length, number = rows[at : at + 4]
-            yield number, offset, length
+        count += len(rows) // 4
+        if count > MOST_TILES:
+            return None
+        for number, offset, length in zip(rows[3::4], rows[1::4], rows[2::4], strict=True):
+            if offset >= 0 <= length:
+                found.setdefault(number, array("Q")).append(offset << 32 | length)
+    return {number: array("Q", _ascending(found.pop(number))) for number in list(found)}
+
+
+def _ascending(values: array[int]) -> Iterator[int]:
+    before = -1
+    for value in sorted(values):
+        if value != before:
+            yield value
+        before = value
 
 
 def lengths(ini: ConfigParser, index: int) -> tuple[dict[int, int], dict[int, int]]:
