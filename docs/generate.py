@@ -79,7 +79,7 @@ cytowatch cannot detect the following before a file is decoded or unpacked:
 - runs of fewer than 512 zeros, and missing bytes that other bytes replace;
 - a truncated tar.gz whose last four bytes happen to be a multiple of 512, and damage in it;
 - truncated plain numbers (P2, P3) above 64 MiB, run-length codes of a BMP without their length, uncompressed DICOM pixels,
-  data files of an MRXS whose Index.dat is larger than 64 MiB, anything after the TIFF in a .vsi (holes are detected), a stack of a VSI
+  data files of an MRXS whose Index.dat lists more than 4,194,304 tiles or is larger than 64 MiB, anything after the TIFF in a .vsi (holes are detected), a stack of a VSI
   where its .vsi does not announce how many it has, and zeros in a Sakura database.
 
 A file in which a program deliberately made holes of black pixels (`cp --sparse=always`, `rsync --sparse`) counts as incomplete: copy it with
