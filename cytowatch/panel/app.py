@@ -110,7 +110,7 @@ def _routes(
 ) -> list[BaseRoute]:
     """Every address; each module adds its own."""
     return [
-        *storage.routes(context),
+        *storage.routes(context, uploads.moving),
         *files.routes(context),
         *downloads.routes(context),
         # Before the details: a longer address is not another id.

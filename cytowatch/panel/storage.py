@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,14 +46,18 @@ class Notice:
     href: str = ""
 
 
-def routes(context: Context) -> list[Route]:
+#: What is being uploaded, of what the person who asks may see, and how many more there are.
+Uploading = Callable[[Request, int], tuple[Sequence[Any], int]]
+
+
+def routes(context: Context, uploading: Uploading) -> list[Route]:
     """The first page, and its part that is asked for again and again."""
 
     def show(request: Request) -> Response:
-        return page(context, request, "storage.html", **overview(context, request))
+        return page(context, request, "storage.html", **overview(context, request, uploading))
 
     def live(request: Request) -> Response:
-        return page(context, request, "storage_live.html", **overview(context, request))
+        return page(context, request, "storage_live.html", **overview(context, request, uploading))
 
     return [
         Route("/", show, name="storage"),
@@ -68,7 +73,7 @@ def live_of(context: Context) -> dict[str, Any]:
     return found
 
 
-def overview(context: Context, request: Request) -> dict[str, Any]:
+def overview(context: Context, request: Request, uploading: Uploading) -> dict[str, Any]:
     """All that the page shows, of what the person who asks may see."""
     seen = context.may_see(request)
     pid = find.daemon_pid(context.spool)
@@ -86,6 +91,7 @@ def overview(context: Context, request: Request) -> dict[str, Any]:
         )
         failed, why = _failed(context, index, seen, counts)
         missing = len(index.missing()) if seen.everything else 0
+    arriving_now, more_arriving = uploading(request, _MOST_SHOWN)
     waiting = [one for one in live.get("waiting", []) if _is_of(seen, one["user"])]
     return {
         "notices": _notices(context, request, live, pid, missing)
@@ -94,6 +100,8 @@ def overview(context: Context, request: Request) -> dict[str, Any]:
         "counts": {
             name: sum(counts[one] for one in members) for name, members in listing.GROUPS.items()
         },
+        "uploading": arriving_now,
+        "more_uploading": more_arriving,
         "moving": moving,
         "more_moving": more_moving,
         "waiting": [_told(one) for one in waiting[:_MOST_SHOWN]],
@@ -104,7 +112,7 @@ def overview(context: Context, request: Request) -> dict[str, Any]:
         "machine": _machine(context, live, pid) if seen.everything else None,
         "acts": person_of(request).acts,
         "done": request.query_params.get("done", ""),
-        "every_s": _MOVING_S if moving or waiting else _STILL_S,
+        "every_s": _MOVING_S if moving or waiting or arriving_now else _STILL_S,
     }
 
 

@@ -53,7 +53,7 @@ def data(tmp_path: Path) -> bytes:
 
 @needs("rsync")
 def test_restored(tree: Root, tmp_path: Path, data: bytes) -> None:
-    """One is deployed, one was complete and of a folder that is not, one is half: the first is there once, the others are told as gone."""
+    """One is deployed, one was complete and of a folder that is not, one is half: the first is there once, the others are gone, and their clients learn it."""
     (tmp_path / "backups/cytowatch/tree").mkdir(parents=True)
     more = {"group": "case-7-2026", "groupFiles": "2"}
     with served(tree) as panel:

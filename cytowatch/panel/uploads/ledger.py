@@ -55,6 +55,15 @@ class Ledger:
             left = self._left or {}
             return sum(size for token, size in left.items() if self._moved_at[token] >= since)
 
+    def newest(self, begins: str) -> dict[str, list[str]]:
+        """The unfinished tokens that begin so, by their folders: what grew last is first; none before anything was read."""
+        with self._lock:
+            times = [(at, one) for one, at in self._moved_at.items() if one.startswith(begins)]
+        found: dict[str, list[str]] = {}
+        for _, token in sorted(times, reverse=True):
+            found.setdefault(token.partition(".")[0], []).append(token)
+        return found
+
     def begin(self, token: str, left: int) -> None:
         """There is a new one."""
         self._load()

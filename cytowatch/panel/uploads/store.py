@@ -72,10 +72,12 @@ class Store:
 
     def find(self, token: str, owner: str) -> Found | None:
         """The upload `token` of `owner`; None if there is none, or it is somebody else's."""
+        return self.at(token) if token.startswith(owner_key(owner)) else None
+
+    def at(self, token: str) -> Found | None:
+        """The upload `token`, no matter who owns it; None if there is none."""
         matched = TOKEN.fullmatch(token)
-        if not matched or not token.startswith(owner_key(owner)):
-            return None
-        return self._read(matched[1], matched[2])
+        return self._read(matched[1], matched[2]) if matched else None
 
     def _read(self, folder: str, member: str) -> Found | None:
         home = self.home / folder

@@ -23,6 +23,7 @@ from cytowatch.panel.projects import allowed
 from cytowatch.panel.uploads import publish
 from cytowatch.panel.uploads.body import HASHES, VERSION, Body, no_room, refusal
 from cytowatch.panel.uploads.found import Found
+from cytowatch.panel.uploads.moving import Moving, moving
 from cytowatch.panel.uploads.pace import Pace
 from cytowatch.panel.uploads.publish import NoInboxError, WrongHashError
 from cytowatch.panel.uploads.reserve import Reserve
@@ -37,6 +38,7 @@ __all__ = ["Uploads"]
 _EXTENSIONS = "creation,creation-with-upload,termination,expiration,checksum"
 _OFFSETS = "application/offset+octet-stream"
 _SWEEP_S = 1800.0
+_LIVE_FOR_S = 0.25
 #: A writer that has gone is noticed within this time.
 _LETS_GO_S = 3.0
 
@@ -51,6 +53,18 @@ class Uploads:
         self._reserve = Reserve(context, self._store)
         self._pace = Pace()
         self._log = logs.get()
+
+    def moving(self, request: Request, most: int) -> tuple[list[Moving], int]:
+        """What is being uploaded, of what the person who asks may see, and how many more there are."""
+        who = person_of(request)
+        owner = None if who.sees_all else who.name
+        found: tuple[list[Moving], int] = self._context.kept(
+            f"uploading {owner!r} {most}",
+            _LIVE_FOR_S,
+            lambda: moving(self._store, owner, most),
+            times=20,
+        )
+        return found
 
     async def announce(self) -> None:
         """Tell the daemon again and again what uploads may still write."""

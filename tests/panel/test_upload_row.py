@@ -1,0 +1,87 @@
+"""The row of an upload on the first page, which grows from *uploading 43 %* to *deployed*."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import builders
+from tests.lab.panel import EVIL, Served, check_html
+from tests.lab.root import Root
+from tests.panel.tus import add, begun, create
+
+
+@pytest.fixture
+def panel(tree: Root) -> Iterator[Served]:
+    """A panel whose admin is zoe."""
+    served = Served(tree.path, more='auth = "proxy"\nadmins = ["zoe"]\n')
+    yield served
+    served.stop()
+
+
+def rows(panel: Served, user: str) -> list[str]:
+    """The words of each row that is in progress, as `user` reads them."""
+    # What was read of the disk is kept for a moment.
+    time.sleep(0.3)
+    text = panel.as_user(user, "/live/storage").text
+    check_html(text)
+    moving = text.partition('id="h-moving"')[2].partition("</section>")[0]
+    found = re.findall(r"<li>(.*?)</li>", moving, re.DOTALL)
+    return [" ".join(re.sub(r"<[^>]*>", " ", one).split()) for one in found]
+
+
+def test_a_row_grows_until_it_is_deployed(tree: Root, panel: Served, tmp_path: Path) -> None:
+    """For its user and for an admin, and not for anyone else; it is there again after a restart of the panel."""
+    data = builders.jpeg(tmp_path / "a.jpg").read_bytes()
+    at = begun(panel, len(data), filename="slide.jpg")
+    assert rows(panel, "ann") == ["slide.jpg ann Uploading 0 % 0 %"]
+    part = len(data) * 43 // 100 + 1
+    assert add(panel, at, 0, data[:part]).code == 204
+    for user in ("ann", "zoe"):
+        assert rows(panel, user) == ["slide.jpg ann Uploading 43 % 43 %"]
+    assert rows(panel, "bob") == []
+    panel.stop()
+    panel.start()
+    end = time.monotonic() + 30
+    while rows(panel, "ann") != ["slide.jpg ann Uploading 43 % 43 %"]:
+        assert time.monotonic() < end
+    assert add(panel, at, part, data[part:]).code == 204
+    assert rows(panel, "ann") == []
+    tree.start()
+    tree.wait(lambda: tree.by_name().get("slide.jpg", {}).get("status") == "CONVERTED")
+    assert "slide.jpg" in panel.as_user("ann", "/").text
+    assert tree.stop() == 0
+
+
+def test_a_folder_is_one_row_and_a_silent_sender_is_named(tree: Root, panel: Served) -> None:
+    """With the number of files that are here; a name is text; what is cancelled is gone from the page."""
+    more = {"group": "case-7-2026", "groupFiles": "4"}
+    name = EVIL.replace("/", "_")
+    first = begun(panel, 4, relativePath=f"{name}/a.dat", **more)
+    assert add(panel, first, 0, b"abcd").code == 204
+    second = begun(panel, 4, relativePath=f"{name}/b.dat", **more)
+    assert add(panel, second, 0, b"ab").code == 204
+    [row] = rows(panel, "ann")
+    assert "&lt;script&gt;" in row
+    assert row.endswith("ann Uploading 38 % 38 % 1 of 4 files")
+    for path in (tree.path / "inbox/.uploads").glob("*/tree/*/b.dat"):
+        os.utime(path, (time.time() - 600,) * 2)
+    [row] = rows(panel, "ann")
+    assert row.endswith("nothing came for 10 min")
+    assert panel.as_user("ann", second, "DELETE", Tus_Resumable="1.0.0").code == 204
+    assert rows(panel, "ann") == []
+
+
+def test_of_many_a_few_are_shown(tree: Root, panel: Served) -> None:
+    """The newest, and how many more there are."""
+    for number in range(30):
+        create(panel, 4, filename=f"{number}.svs")
+    found = rows(panel, "zoe")
+    assert len(found) == 25
+    assert found[0].startswith("29.svs")
+    assert "and 5 more are being uploaded" in panel.as_user("zoe", "/").text
