@@ -36,7 +36,7 @@ ALLOWED: Mapping[str, tuple[int | None, int | None]] = {
     "faccessat": (269, 48), "faccessat2": (439, 439), "readlink": (89, None),
     "readlinkat": (267, 78), "getdents": (78, None), "getdents64": (217, 61), "getcwd": (79, 17),
     "chdir": (80, 49), "fchdir": (81, 50), "statfs": (137, 43), "fstatfs": (138, 44),
-    "umask": (95, 166), "ftruncate": (77, 46), "fallocate": (285, 47), "fsync": (74, 82),
+    "umask": (95, 166), "ftruncate": (77, 46), "fsync": (74, 82),
     "fdatasync": (75, 83), "sync_file_range": (277, 84), "fadvise64": (221, 223),
     "sendfile": (40, 71), "copy_file_range": (326, 285), "mkdir": (83, None),
     "mkdirat": (258, 34), "link": (86, None), "linkat": (265, 37), "symlink": (88, None), "symlinkat": (266, 36), "poll": (7, None), "ppoll": (271, 73), "select": (23, None),

@@ -44,6 +44,9 @@ DEEDS = (
     Deed(
         word="replaced", says="fill the disk by a file that it replaced", calls=True, landlock=None
     ),
+    Deed(
+        word="reserved", says="fill the disk by room that no size shows", calls=True, landlock=None
+    ),
     Deed(word="mode", says="change the mode of a file", calls=True, landlock=None),
     Deed(word="times", says="change the times of a file", calls=True, landlock=None),
     Deed(word="attributes", says="change the attributes of a file", calls=True, landlock=None),

@@ -129,6 +129,12 @@ def _own_limits(_: Ground) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft - 1, hard))
 
 
+def _reserved(_: Ground) -> None:
+    """Behind the end of a file: FALLOC_FL_KEEP_SIZE."""
+    descriptor = os.open("out.1/made", os.O_WRONLY)
+    _call(285, 47, descriptor, 1, ctypes.c_long(1 << 20), ctypes.c_long(1 << 20))
+
+
 def _perf(_: Ground) -> None:
     attributes = bytearray(128)
     attributes[0], attributes[4] = 1, 128  # PERF_TYPE_SOFTWARE, and the size
@@ -155,6 +161,7 @@ ATTEMPTS: dict[str, Callable[[Ground], object]] = {
     "nameless": lambda _: os.close(os.open("out.1", os.O_TMPFILE | os.O_WRONLY)),
     "unlinked": lambda _: os.unlink("out.1/made"),
     "replaced": lambda _: os.rename("out.1/other", "out.1/made"),
+    "reserved": _reserved,
     "mode": lambda _: os.chmod("source/slide", 0o666),
     "times": lambda _: os.utime("source/slide", (1, 1)),
     "attributes": lambda _: os.setxattr("source/slide", "user.x", b"y"),

@@ -202,7 +202,7 @@ def _fill_and_complain(out: str) -> None:
 
 
 def _fill_nameless(out: str) -> None:
-    """In a file that no look at its output shows, by every way to make one."""
+    """By room that no look at its output shows, by every way to have some."""
 
     def unlinked() -> int:
         descriptor = os.open(f"{out}/a", os.O_WRONLY | os.O_CREAT)
@@ -215,7 +215,19 @@ def _fill_nameless(out: str) -> None:
         os.rename(f"{out}/c", f"{out}/b")
         return descriptor
 
-    for make in (lambda: os.open(out, os.O_TMPFILE | os.O_WRONLY), unlinked, replaced):
+    def reserved() -> int:
+        """Behind the end of a file, where its size does not show it: FALLOC_FL_KEEP_SIZE."""
+        descriptor = os.open(f"{out}/d", os.O_WRONLY | os.O_CREAT)
+        libc = ctypes.CDLL(None, use_errno=True)
+        free = os.fstatvfs(descriptor)
+        size = ctypes.c_long(free.f_bavail * free.f_frsize)
+        if libc.fallocate(descriptor, 1, ctypes.c_long(0), size) != 0:
+            raise OSError(ctypes.get_errno(), "fallocate")
+        _still()
+        return descriptor
+
+    made = (lambda: os.open(out, os.O_TMPFILE | os.O_WRONLY), unlinked, replaced, reserved)
+    for make in made:
         with suppress(OSError):
             _fill(make())
     raise ConversionError("unreadable", "every way was denied")
