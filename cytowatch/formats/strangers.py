@@ -16,6 +16,10 @@ _AS_IMAGE = "export it as TIFF, PNG or JPEG"
 _AS_SLIDE = "export it as TIFF or SVS from the scanner's software"
 _AS_OME = "export it as OME-TIFF from the microscope's software"
 _PICTURES = "save the pictures in it as TIFF, PNG or JPEG"
+#: For pictures that lie in archives and folders of reports: nobody meant them as slides.
+_SAVE_AS = "save it as TIFF, PNG or JPEG"
+_STILLS = "save single pictures of it as TIFF, PNG or JPEG"
+_NOT_THE_LINK = "copy the file itself, not the shortcut to it"
 #: From the software of one maker.
 _BY_NAME = ("export it as TIFF from Philips' software", "export it as TIFF or SVS from K-Viewer")
 _AS_ZIP = "pack the slides again as a zip"
@@ -27,6 +31,26 @@ _ZIP_ENTRY = b"PK\x03\x04"
 _OF_OFFICE = (
     b"[Content_Types].xml", b"_rels/.rels", b"docProps/app.xml", b"docProps/core.xml",
     b"word/document.xml", b"xl/workbook.xml", b"ppt/presentation.xml",
+)  # fmt: skip
+_VIDEO = frozenset(
+    {
+        b"isom",
+        b"iso2",
+        b"iso4",
+        b"iso5",
+        b"iso6",
+        b"avc1",
+        b"mp41",
+        b"mp42",
+        b"M4V ",
+        b"qt  ",
+        b"3gp4",
+        b"3gp5",
+        b"MSNV",
+    }
+)
+_SHORTCUTS = (
+    bytes.fromhex("4C0000000114020000000000C000000000000046"), b"[InternetShortcut]", b"book\0\0\0\0mark",
 )  # fmt: skip
 _OF_DOCUMENTS = (b"application/vnd.oasis.opendocument", b"application/epub+zip")
 _ISYNTAX = re.compile(
@@ -104,6 +128,10 @@ def _is_avif(head: bytes) -> bool:
     )
 
 
+def _riff(kind: bytes) -> Callable[[bytes], bool]:
+    return lambda head: head.startswith(b"RIFF") and head[8:12] == kind
+
+
 def _is_binary(magic: bytes, head: bytes) -> bool:
     """These letters and then numbers: a text may begin with the letters as well."""
     return head.startswith(magic) and b"\0" in head[len(magic) : 64]
@@ -124,6 +152,15 @@ _KINDS: tuple[tuple[Callable[[bytes], bool], str, str], ...] = (
     (_begins(_OLE), "a Microsoft Office document of the old kind, or a Motic slide (MDS)", "save the pictures of a document, or export the slide, as TIFF"),
     (office_document, "an Office document", _PICTURES),
     (_begins(b"%PDF"), "a PDF document", _PICTURES),
+    (_begins(b"GIF87a", b"GIF89a"), "a GIF image", _SAVE_AS),
+    (_riff(b"WEBP"), "a WebP image", _SAVE_AS),
+    (_begins(b"\0\0\0\x0cJXL \r\n\x87\n"), "a JPEG XL image", _SAVE_AS),
+    (_begins(b"II\xbc\x01"), "a JPEG XR image", _SAVE_AS),
+    (_begins(b"8BPS\0"), "a Photoshop document (PSD)", _SAVE_AS),
+    (_brand(_VIDEO), "a video", _STILLS),
+    (_riff(b"AVI "), "a video", _STILLS),
+    (_begins(b"\x1a\x45\xdf\xa3"), "a video", _STILLS),
+    (_begins(*_SHORTCUTS), "a shortcut to a file", _NOT_THE_LINK),
     (_begins(b"Rar!\x1a\x07"), "a RAR archive", _AS_ZIP),
     (_begins(b"7z\xbc\xaf\x27\x1c"), "a 7-Zip archive", _AS_ZIP),
 )  # fmt: skip

@@ -115,6 +115,12 @@ def story(row: Mapping[str, Any]) -> tuple[str, str]:
         return wording.BROKE_OFF, "Copy it again under the same name, or delete it."
     if row["why"] != "incomplete":
         return wait.means, wait.technician
+    if lacking.is_part_of_archive(row["path"]):
+        what, how = lacking.PART_OF_ARCHIVE
+        return (
+            f"It is {what}, which cannot be taken as it is.",
+            f"{wording.sentence_of(how)}. Delete all parts.",
+        )
     size = lacking.size(row["size_bytes"])
     stopped = f"The copy stopped after {size}, before the end of the file."
     if not row["size_bytes"]:

@@ -23,6 +23,7 @@ __all__ = [
     "local",
     "of_many",
     "of_one",
+    "sentence_of",
     "text",
     "what_to_do",
 ]
@@ -244,7 +245,7 @@ def _lost(reason: str, count: int) -> str:
     said = said or reason
     if word == "unsupported_format":
         what, _, how = said.partition("; ")
-        return f"{what}, which cannot be taken as it is" + (f". {_sentence_of(how)}" if how else "")
+        return f"{what}, which cannot be taken as it is" + (f". {sentence_of(how)}" if how else "")
     if word == "nested_too_deep":
         return f"{said}. Pack the slides themselves into one zip, and drop it"
     number = f"{count:,} files could not be unpacked" if count > 1 else "could not be unpacked"
@@ -305,7 +306,7 @@ def what_to_do(one: Seen, root: Seen | None = None) -> str:
     if found := lacking.of_kind(one.detail):
         if found[0] == EMPTY:
             return "Copy it again."
-        return f"{_sentence_of(found[1])}." if found[1] else to_do
+        return f"{sentence_of(found[1])}." if found[1] else to_do
     parts = lacking.of_layout(one.detail)
     in_archive = root is not None and not root.is_folder
     if parts and (in_archive or one.reason == "no_image"):
@@ -315,8 +316,11 @@ def what_to_do(one: Seen, root: Seen | None = None) -> str:
     return to_do
 
 
-def _sentence_of(how: str) -> str:
-    return f"{how[0].upper()}{how[1:]}, and drop that"
+def sentence_of(how: str) -> str:
+    """What to do with a file of that kind, as a sentence without its full stop."""
+    # Where it says already what is to be dropped, "that" would be something else.
+    end = "" if how.startswith(("drop", "copy")) else ", and drop that"
+    return f"{how[0].upper()}{how[1:]}{end}"
 
 
 def incomplete(detail: str) -> str | None:

@@ -8,11 +8,31 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["amount", "kind", "layout", "of_kind", "of_layout", "size", "stopped"]
+__all__ = [
+    "PART_OF_ARCHIVE",
+    "amount",
+    "is_part_of_archive",
+    "kind",
+    "layout",
+    "of_kind",
+    "of_layout",
+    "size",
+    "stopped",
+]
+
+#: What a part of a split archive is, and what to do with it: no part is whole, however often it is copied.
+PART_OF_ARCHIVE = (
+    "a part of a split archive",
+    "pack the slides again as one zip that is not split",
+)
 
 _AMOUNT = re.compile(r"it has ([\d,]{1,25}) of at least ([\d,]{1,25}) bytes")
 _LAYOUT = re.compile(r"; a whole slide is (.{1,400}?)(?:;|$)")
 _KIND = re.compile(r"it is (.{1,120}?), which is not supported(?:: (.{1,300}))?$")
+#: The names that 7-Zip, WinZip, WinRAR and `split` give to the parts of an archive.
+_PART = re.compile(
+    r"\.(?:(?:zip|7z|rar|tar|tgz|gz)\.(?:\d{3}|[a-z]{2})|z\d\d|r\d\d|part\d+\.rar)$", re.IGNORECASE
+)
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -64,6 +84,15 @@ def of_layout(detail: str) -> str | None:
     """
     found = _LAYOUT.search(detail)
     return found[1] if found else None
+
+
+def is_part_of_archive(name: str) -> bool:
+    """Whether a file is called like a part of an archive that was split when it was packed.
+
+    >>> [is_part_of_archive(one) for one in ("a.zip.001", "A.Z01", "a.part2.rar", "a.zip", "a.tar.gz")]
+    [True, True, True, False, False]
+    """
+    return _PART.search(name) is not None
 
 
 def kind(what: str, how: str = "") -> str:

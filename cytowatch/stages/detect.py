@@ -59,8 +59,12 @@ def detect(file: UploadedFile) -> Outcome:
     """
     path = file.source
     with probed(path, beside(file)) as probe:
-        promised, late = check_whole(file)
-        found, evidence = identify(probe)
+        try:
+            promised, late = check_whole(file)
+            found, evidence = identify(probe)
+        except FormatError as error:
+            _check_part(error, file.manifest["name"])
+            raise
         _check_structure(probe, file.config.limits)
         _check_supported(found, probe)
         seen = _seen(found, probe)
@@ -177,6 +181,19 @@ def identify(probe: Probe) -> tuple[Format, str]:
         case several:
             named = ", ".join(one.name for one, _ in several)
             raise FormatError("ambiguous_format", f"it could be any of {named}")
+
+
+def _check_part(error: FormatError, name: str) -> None:
+    """Say what a part of a split archive is: it is never whole, so to copy it again is no help.
+
+    Raises
+    ------
+    FormatError
+        `unsupported_format`, in place of `error`.
+    """
+    if error.reason in ("incomplete", "unknown_format") and lacking.is_part_of_archive(name):
+        said = lacking.kind(*lacking.PART_OF_ARCHIVE)
+        raise FormatError("unsupported_format", said) from error
 
 
 def _check_structure(probe: Probe, allowed: Limits) -> None:

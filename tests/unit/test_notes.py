@@ -182,3 +182,20 @@ def test_what_waits_for_a_hand_is_sorted_first(word: str) -> None:
     }  # fmt: skip
     [note] = arriving.notes([row], Drops(keep_for=timedelta())).values()
     assert note.first == (reasons.WAITING[word].by_hand and word != "not_an_image")
+
+
+def test_a_part_of_a_split_archive_is_not_to_be_copied_again() -> None:
+    """Neither while it waits for its end, which never comes, nor when its time is up."""
+    from datetime import timedelta
+
+    from cytowatch.observe import arriving
+    from cytowatch.observe.drops import Drops
+
+    row = {
+        "user": "ann", "path": "ann/week.zip.001", "why": "incomplete", "size_bytes": 50_000,
+        "detail": "missing the central directory of the zip", "until": "2026-11-30T14:44:02Z",
+    }  # fmt: skip
+    [note] = arriving.notes([row], Drops(keep_for=timedelta())).values()
+    assert "It is a part of a split archive" in note.text
+    assert "Pack the slides again as one zip that is not split" in note.text
+    assert "Copy" not in note.text

@@ -41,6 +41,17 @@ STRANGERS = {
     "docx of another program": (_zip(("_rels/.rels", b"<a/>"), ("word/document.xml", b"<b/>")), "an Office document"),
     "odt": (_zip(("mimetype", b"application/vnd.oasis.opendocument.text")), "an Office document"),
     "pdf": (b"%PDF-1.7\n1 0 obj", "a PDF document"),
+    "gif": (b"GIF89a" + bytes(range(256)), "a GIF image"),
+    "webp": (b"RIFF\0\x10\0\0WEBPVP8 " + bytes(range(256)), "a WebP image"),
+    "jpeg xl": (bytes.fromhex("0000000C4A584C200D0A870A") + bytes(range(256)), "a JPEG XL image"),
+    "jpeg xr": (b"II\xbc\x01" + bytes(range(256)), "a JPEG XR image"),
+    "psd": (b"8BPS\0\1" + bytes(range(256)), "a Photoshop document"),
+    "mp4": (_box(b"isom", b"isom", b"avc1"), "a video"),
+    "mov": (_box(b"qt  "), "a video"),
+    "avi": (b"RIFF\0\x10\0\0AVI LIST" + bytes(range(256)), "a video"),
+    "mkv": (bytes.fromhex("1A45DFA3") + bytes(range(256)), "a video"),
+    "shortcut of Windows": (bytes.fromhex("4C0000000114020000000000C000000000000046") + bytes(60), "a shortcut to a file"),
+    "shortcut to a page": (b"[InternetShortcut]\r\nURL=file:///C:/slide.svs\r\n", "a shortcut to a file"),
 }  # fmt: skip
 
 
@@ -57,7 +68,7 @@ def test_each_is_named_with_what_to_do(tmp_path: Path, name: str) -> None:
             identify(probe)
     assert caught.value.reason == "unsupported_format"
     assert words in caught.value.detail
-    assert any(word in caught.value.detail for word in ("export", "save"))
+    assert any(word in caught.value.detail for word in ("export", "save", "copy the file itself"))
 
 
 @pytest.mark.parametrize(
