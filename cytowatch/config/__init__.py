@@ -1,7 +1,7 @@
 """Configuration: every key with its default, unit, rule and comment.
 
-`keys` and `panel` hold the keys, `rules` what their values may be, `load` reads a file, `reload` says what
-a running daemon takes over, `render` writes ``config/cytowatch.toml``.
+`keys`, `inbox` and `panel` hold the keys, `rules` checks their values, `load` reads a file, `reload` decides
+what a running daemon takes over, `render` writes ``config/cytowatch.toml``.
 """
 
 from __future__ import annotations

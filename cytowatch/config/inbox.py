@@ -1,4 +1,4 @@
-"""When a drop is taken: the keys of [inbox], and what may differ for one user."""
+"""When a drop is taken: the keys of [inbox], and the keys that can differ for one user."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Inbox:
     )
 
     def of(self, user: str) -> Inbox:
-        """What holds for `user`, whose name is compared casefolded and in NFC.
+        """The settings for `user`, whose name is compared casefolded and in NFC.
 
         >>> Inbox(users={"Scanner2": UserInbox(quiet_s=120.0)}).of("scanner2").quiet_s
         120.0

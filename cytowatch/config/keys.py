@@ -1,4 +1,4 @@
-"""Every key of the daemon's configuration, section by section; those of [inbox] stand in `inbox`."""
+"""Every key of the daemon's configuration, section by section; those of [inbox] are in `inbox`."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class Limits:
         1_099_511_627_776, "unpacked bytes of an archive", whole(1), reloadable=True
     )
     archive_max_entries: int = key(100_000, "members of an archive", whole(1), reloadable=True)
-    # The Finder's deflate packs a picture of one grey 229 times, so 200 refused a slide of a Mac.
+    # The Finder packs a picture of one grey by a factor of 229, so a limit of 200 refused a slide from a Mac.
     archive_max_ratio: int = key(
         250,
         "unpacked bytes per packed byte, for archives above 64 MiB unpacked",

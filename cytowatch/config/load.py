@@ -1,4 +1,4 @@
-"""A configuration read from a file, with everything that is wrong in it said at once."""
+"""Reading a configuration from a file; all its problems are reported at once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def load(path: Path | None) -> Config:
     Raises
     ------
     ConfigError
-        The file cannot be read, is not TOML, or has problems: each is named.
+        The file cannot be read, is not TOML, or has problems; each is named.
     """
     if path is None:
         return Config()
@@ -49,12 +49,12 @@ def load(path: Path | None) -> Config:
 
 
 def from_mapping(document: dict[str, Any]) -> Config:
-    """A `Config` from nested dictionaries, as TOML and JSON give them.
+    """A `Config` from nested dictionaries, as read from TOML or JSON.
 
     Raises
     ------
     ConfigError
-        Unknown keys, wrong types, values out of range: all of them at once.
+        There are unknown keys, wrong types or values out of range; all are named at once.
 
     Examples
     --------
@@ -75,7 +75,7 @@ def from_mapping(document: dict[str, Any]) -> Config:
 
 
 def _unusable(document: dict[str, Any]) -> list[str]:
-    """What of `document` could not even be shown or passed on: values nested deeply, texts with a NUL."""
+    """The problems of `document` that could not even be shown or passed on: deep nesting, texts with a NUL."""
     level: list[tuple[str, Any]] = list(document.items())
     for _ in range(DEPTH):
         below: list[tuple[str, Any]] = []
@@ -95,7 +95,7 @@ def _unusable(document: dict[str, Any]) -> list[str]:
 
 
 def _shown(value: object) -> str:
-    """`value` in words that fit into a line of a log; texts as they are written in TOML."""
+    """`value` as text that fits into a line of a log; strings as they are written in TOML."""
     said = str(value) if isinstance(value, Exception) else repr(value)
     return outside.text(said, most=_LONGEST_SHOWN)
 
@@ -107,7 +107,7 @@ def _of_hooks(hooks: tuple[Hook, ...]) -> Iterator[str]:
         if not hook.name:
             yield f"{where}: it needs a name"
         elif called.count(hook.name) > 1:
-            yield f"{where}.name = {hook.name!r}: another hook is called so too"
+            yield f"{where}.name = {hook.name!r}: another hook has this name as well"
         if bool(hook.command) == bool(hook.url):
             yield f"{where}: expected either a command or a url"
         if hook.command and not hook.command[0].startswith("/"):
@@ -142,7 +142,7 @@ def _section(cls: Any, document: dict[str, Any], prefix: str, problems: list[str
             line = f"{prefix}{outside.text(name, most=80)} = {_shown(value)}"
             problems.append(f"{line}: unknown key, expected one of {known}")
         elif value is None and fields[name].default is None:
-            # Not stated, as `to_mapping` writes it.
+            # The key is not set, as `to_mapping` writes it.
             continue
         elif "rule" in fields[name].metadata:
             given = tuple(value) if isinstance(value, list) else value

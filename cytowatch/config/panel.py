@@ -13,7 +13,7 @@ __all__ = ["Panel"]
 _LISTEN = r"(unix:/.+|.*:[0-9]{1,5})"
 
 
-#: Of these a proxy on this machine connects; "unix" is anyone who may open the socket.
+#: The addresses of a proxy on this machine; "unix" means any process that can open the socket.
 _LOOPBACK = ("127.0.0.1", "::1", "unix")
 
 

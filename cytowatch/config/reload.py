@@ -1,4 +1,4 @@
-"""What a running daemon takes over from a changed configuration."""
+"""The part of a changed configuration that a running daemon takes over."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["RELOADABLE", "reloaded"]
 
 
 def _reloadable() -> Iterator[str]:
-    """Every key that is marked so, as ``section.key``; a key of no section by its name only."""
+    """Every key that is marked as reloadable, as ``section.key``; a key outside all sections by its name only."""
     for section in fields(Config):
         if section.metadata.get("reloadable"):
             yield section.name
@@ -22,12 +22,12 @@ def _reloadable() -> Iterator[str]:
             yield from (f"{section.name}.{key.name}" for key in marked)
 
 
-#: What SIGHUP may change while the daemon, or the panel, runs; the rest is decided at a start.
+#: The keys that SIGHUP can change while the daemon or the panel runs; all others need a restart.
 RELOADABLE = frozenset(_reloadable())
 
 
 def reloaded(old: Config, new: Config) -> tuple[Config, list[str], list[str]]:
-    """(`old` with what of `new` may change, the keys that did, the keys that may not)."""
+    """(`old` with the reloadable keys of `new`, the keys that changed, the changed keys that need a restart)."""
     before, after = to_mapping(old), to_mapping(new)
     changed: list[str] = []
     refused: list[str] = []

@@ -30,7 +30,7 @@ def _toml(value: Any) -> str:
 
 
 def _rendered(name: str, cls: Any) -> Iterator[str]:
-    """The keys of a section that has a name of its own, as comments."""
+    """The keys of a section for one name, as comments."""
     yield ""
     yield f"# {cls.__doc__}"
     yield f"# As many [{name}.NAME] as you like:"
@@ -41,7 +41,7 @@ def _rendered(name: str, cls: Any) -> Iterator[str]:
 
 
 def _stated(name: str, sections: dict[str, Any]) -> Iterator[str]:
-    """The sections that are there, with what each states."""
+    """The sections that exist, with the keys that each sets."""
     for one, section in sections.items():
         yield f"[{name}.{json.dumps(one, ensure_ascii=False)}]"
         for key in dataclasses.fields(section):

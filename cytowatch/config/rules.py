@@ -1,4 +1,4 @@
-"""What a value of a key may be: each rule gives None, or what is wrong in words."""
+"""Rules for the values of keys: each returns None, or what was expected, in words."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ __all__ = [
     "whole",
 ]
 
-#: Answers what was expected, or None when the value is fine.
+#: Returns what was expected, or None if the value is valid.
 Rule = Callable[[Any], str | None]
 
 
-#: No value of a configuration is nested more deeply than a list in a section in a list of sections.
+#: The deepest value is a list in a section in a list of sections.
 DEPTH = 8
-#: The largest whole number: all that is counted or measured here fits into 64 bits.
+#: The largest whole number: everything that is counted or measured here fits into 64 bits.
 LARGEST = (1 << 63) - 1
 
 
 def key(default: Any, doc: str, rule: Rule, *, reloadable: bool = False) -> Any:
-    """A field of a section: its default, its comment, what it may be, and whether SIGHUP may change it."""
+    """A field of a section: its default, its comment, its rule, and whether SIGHUP can change it."""
     metadata = {"doc": doc, "rule": rule, "reloadable": reloadable}
     if isinstance(default, tuple):
         return field(default_factory=lambda: default, metadata=metadata)
@@ -101,12 +101,12 @@ def auto(value: Any) -> str | None:
     return None if value == "auto" or good else '"auto" or a whole number from 1 to 1024'
 
 
-#: Encodings of ASCII that spell other characters with it.
+#: Encodings that write other characters with ASCII bytes.
 _SPELLED = frozenset(("hz", "idna", "punycode", "raw-unicode-escape", "unicode-escape", "utf-7"))
 
 
 def encoding(value: Any) -> str | None:
-    """Whether in an encoding every character of ASCII is itself."""
+    """Whether an encoding leaves every ASCII character as it is."""
     ascii_ = bytes(range(32, 127))
     try:
         good = value == "auto" or (
@@ -117,7 +117,7 @@ def encoding(value: Any) -> str | None:
     return None if good else '"auto", or an encoding such as "cp932", "gbk" or "cp850"'
 
 
-# What the daemon itself could not read or enter would hold up every drop, and each try leave a claim.
+# A file or directory that the daemon itself could not read or enter would block every drop, and each try would leave a claim.
 FILE_MODE = text(
     "0[4-7][0-7]{2}", 'an octal mode in quotes, which lets its owner read, such as "0640"'
 )
