@@ -1,1 +1,1 @@
-"""The root on disk: where an uploaded file lies, and the index that finds it fast."""
+"""The root on disk: where each uploaded file is, and the index that finds it fast."""

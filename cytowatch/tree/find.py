@@ -24,17 +24,17 @@ __all__ = ["Entry", "daemon_pid", "entries", "entry", "indexed", "live", "projec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One uploaded file: where it is, its status by the rule, its manifest."""
+    """One uploaded file: where it is, its status (by the rule of the contract), and its manifest."""
 
     status: Status
     path: Path
     manifest: Manifest
-    #: Why its manifest cannot be read, if it cannot: what stands in its place is all else that is known.
+    #: Why its manifest cannot be read, if so; `manifest` then holds everything else that is known.
     damaged: str | None = None
 
     @property
     def document(self) -> dict[str, Any]:
-        """The manifest for JSON, with the status by the rule and where it lies."""
+        """The manifest for JSON, with the status by the rule, and the path."""
         return {
             **self.manifest,
             "status": self.status.name,
@@ -46,10 +46,10 @@ class Entry:
 
 @contextmanager
 def indexed(spool: Spool) -> Iterator[Index]:
-    """The index of the tree, as right as it can be.
+    """The index of the tree, as up to date as possible.
 
-    A running daemon keeps it right. Where none runs it is compared with the tree first, for
-    anything may have been done to that by hand; a process that may not write it gets one of its own.
+    A running daemon keeps it up to date. If none runs, it is compared with the tree first, because
+    somebody may have changed the tree by hand. A process that may not write it gets one of its own.
     """
     found = _right(spool) or Index.read(spool)
     if found is None:
@@ -64,7 +64,7 @@ def indexed(spool: Spool) -> Iterator[Index]:
 def _right(spool: Spool) -> Index | None:
     usable = Index.read(spool)
     if usable is None or daemon_pid(spool) is not None:
-        # To make one takes its time, in which no daemon could start.
+        # Making one takes time, and no daemon could start meanwhile.
         return None
     usable.close()
     try:
@@ -79,7 +79,7 @@ def _right(spool: Spool) -> Index | None:
 def entry(spool: Spool, row: Row) -> Entry | None:
     """The uploaded file of `row` as it is now; None if it is gone.
 
-    Where its manifest cannot be read, what the index knows stands in its place.
+    If its manifest cannot be read, what the index knows takes its place.
     """
     unread: Entry | None = None
     for _ in range(2):
@@ -113,7 +113,7 @@ def _unread(path: Path, row: Row, status: Status | None, why: str) -> Entry:
 
 
 def _places(spool: Spool, row: Row) -> Iterator[tuple[Status | None, Path]]:
-    """Where it was when the row was written, and where it may have moved since."""
+    """Where it was when the row was written, and the places that it may have moved to since."""
     if row.status.directory is not None:
         yield row.status, spool.stage(row.status) / row.id
     yield None, spool.storage / row.user / row.id
@@ -123,10 +123,10 @@ def _places(spool: Spool, row: Row) -> Iterator[tuple[Status | None, Path]]:
 
 
 def project_ids(spool: Spool, project: str) -> list[str]:
-    """The ids of all that a project shows, by its links, however it is spelled."""
+    """The ids of everything that a project shows, by its links, no matter how its name is spelled."""
     found: list[str] = []
     for folder in names.alike(os.listdir(spool.projects), project):
-        # What an admin put there that is not a project shows nothing, and a link may go at this moment.
+        # Other files that an administrator put there show nothing, and a link may be removed just now.
         with suppress(OSError):
             for link in (spool.projects / folder).iterdir():
                 with suppress(OSError):
@@ -135,7 +135,7 @@ def project_ids(spool: Spool, project: str) -> list[str]:
 
 
 def spellings(spool: Spool, user: str) -> list[str]:
-    """How the folders of a user are spelled, which differ by case or accents only."""
+    """The spellings of a user's folders, which differ only by case or accents."""
     folders = [*os.listdir(spool.inbox), *os.listdir(spool.storage)]
     return sorted({user, *names.alike(folders, user)})
 
@@ -143,8 +143,8 @@ def spellings(spool: Spool, user: str) -> list[str]:
 def entries(spool: Spool) -> Iterator[Entry]:
     """Every uploaded file of the tree, in no order, each read from its manifest.
 
-    Under ``stages/`` the directory decides the status, under ``storage/`` the manifest. What moves
-    while it is looked at may be seen in either place, and is given once.
+    Under ``stages/`` the directory decides the status, under ``storage/`` the manifest. A file that moves
+    meanwhile may be seen in either place, and is returned once.
     """
     seen: set[str] = set()
     for status in STAGE_STATUSES:
@@ -170,7 +170,7 @@ def _entry(path: Path, status: Status | None, seen: set[str]) -> Iterator[Entry]
 
 
 def daemon_pid(spool: Spool) -> int | None:
-    """The process of the daemon that holds this root, if one does."""
+    """The process id of the daemon that holds this root, if there is one."""
     try:
         descriptor = os.open(spool.state / "lock", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:

@@ -19,15 +19,15 @@ __all__ = ["LAYOUT", "Layout"]
 
 #: The version of the layout on disk, written to ``FORMAT``.
 LAYOUT = "cytowatch 1\n"
-#: How much, in blocks of 4 KiB, a start writes before it comes to anything that can wait.
+#: How much, in blocks of 4 KiB, a start writes before it reaches anything that can wait.
 _PROBE_BLOCKS = 4
-#: What we write beside its place, or only to try something, in ``state/``: a kill leaves it there.
+#: Names of temporary and trial files in ``state/``, which a kill leaves behind.
 _YOUNG_S = 60.0
 _TEMPORARIES = (".lease-*", ".*.partial")
 
 
 class Layout:
-    """Guards that a root is one tree on one filesystem, and that one daemon holds it."""
+    """Ensures that a root is one tree on one filesystem, held by one daemon."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -44,18 +44,18 @@ class Layout:
 
     @classmethod
     def create(cls, root: Path) -> Self:
-        """Make the whole tree at `root`, or what of it is missing.
+        """Make the whole tree at `root`, or the missing parts of it.
 
         Raises
         ------
         RootError
-            There is another layout, or other people's files, or it cannot be made.
+            There is another layout or other people's files, or it cannot be made.
         """
         spool = cls(root)
         try:
             if root.exists() and not root.is_dir():
                 raise RootError(f"{root} is not a directory: name the one that holds the tree")
-            # A link to a disk that is not mounted yet leads nowhere, and is waited for.
+            # A link to a disk that is not mounted yet leads nowhere; the daemon waits for it.
             root.mkdir(parents=True, exist_ok=True)
             marker = root / "FORMAT"
             if not marker.exists():
@@ -94,24 +94,24 @@ class Layout:
 
     @classmethod
     def open(cls, root: Path) -> Self:
-        """The tree at `root`, which must be one of our layout.
+        """The tree at `root`, which must have this layout.
 
         Raises
         ------
         RootError
-            It is not there, or of another layout.
+            It is not there, or has another layout.
         """
         spool = cls(root)
         spool._check_layout(missing_is_fine=False)
         return spool
 
     def share_with(self, group: str) -> None:
-        """Let `group` read what is deployed: all that is made below inherits it.
+        """Let `group` read deployed files; everything that is made below inherits it.
 
         Raises
         ------
         RootError
-            There is no such group, or this process may not give files to it.
+            There is no such group, or this process may not assign files to it.
         """
         try:
             number = grp.getgrnam(group).gr_gid
@@ -129,7 +129,7 @@ class Layout:
         Raises
         ------
         ValueError
-            A success has none: it ends in ``storage/``.
+            A success has none; it ends in ``storage/``.
         """
         if status.directory is None:
             raise ValueError(f"{status.name} has no stage directory")
@@ -141,7 +141,7 @@ class Layout:
         yield from (self.stage(status) for status in STAGE_STATUSES)
 
     def _make_directories(self) -> None:
-        """Make what is missing, so that it outlasts a power cut once there is a FORMAT."""
+        """Make the missing parts, so that they survive a power cut once there is a FORMAT."""
         made = [path for path in self._directories() if not path.is_dir()]
         for path in made:
             path.mkdir(exist_ok=True, mode=0o750)
@@ -166,12 +166,12 @@ class Layout:
             )
 
     def check_filesystem(self) -> None:
-        """Refuse a tree that is spread over several filesystems, or mounts of one.
+        """Refuse a tree that is spread over several filesystems or mounts.
 
         Raises
         ------
         RootError
-            It names the directory that is elsewhere.
+            A directory is elsewhere; the message names it.
         """
         device, mount = durable.mount_of(self.root)
         for path in self._directories():
@@ -185,12 +185,12 @@ class Layout:
 
     @contextmanager
     def lock(self, *, patience_s: float = 0.0) -> Iterator[None]:
-        """Hold the root for one daemon; a command that holds it for a moment is waited for.
+        """Hold the root for one daemon, and wait for a command that holds it for a moment.
 
         Raises
         ------
         RootError
-            Another process holds it; it is named.
+            Another process holds it; the message names it.
         """
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
@@ -213,9 +213,9 @@ class Layout:
             os.close(descriptor)
 
     def remove_temporaries(self) -> None:
-        """Remove what a kill left in ``state/`` of what was only written for a moment.
+        """Remove temporary files that a kill left in ``state/``.
 
-        A command may be writing it at this very moment: what is young stays.
+        A command may be writing one at this very moment, so young ones stay.
         """
         for pattern in _TEMPORARIES:
             for path in self.state.glob(pattern):
@@ -229,17 +229,17 @@ class Layout:
         Raises
         ------
         OSError
-            The filesystem takes no writes now: it is full, read-only, or fails.
+            The filesystem cannot be written now: it is full, read-only, or faulty.
         """
-        # A crash may leave it; the name is not that of an <id>/, so nothing takes it for a claim.
+        # A crash may leave it; its name is not that of an <id>/, so it is not mistaken for a claim.
         probe = self.tmp / f".writing-{os.urandom(4).hex()}"
         try:
             probe.mkdir(mode=0o750)
-            # Some filesystems report only here that they are full; nothing of it has to last.
+            # Some filesystems only report here that they are full; the file need not last.
             flags = os.O_WRONLY | os.O_CREAT | os.O_DSYNC | os.O_CLOEXEC
             descriptor = os.open(probe / "written", flags, 0o640)
             try:
-                # The last blocks of a full disk are written before it says that it is full.
+                # A full disk still takes its last blocks before it reports that it is full.
                 for _ in range(_PROBE_BLOCKS):
                     os.write(descriptor, b"x" * 4096)
             finally:
@@ -248,7 +248,7 @@ class Layout:
             trees.remove(probe)
 
     def is_there(self) -> bool:
-        """Whether what lies at the root is still the tree that `lock` holds."""
+        """Whether the directory at the root is still the tree that `lock` holds."""
         if self._lock is None:
             return True
         held = os.fstat(self._lock)

@@ -13,13 +13,13 @@ from cytowatch.tree.spool import Spool
 __all__ = ["FILE_NAME", "read"]
 
 FILE_NAME = "live.json"
-#: Half a million drops that wait.
+#: Enough for half a million waiting drops.
 _MOST_BYTES = 128 << 20
 
 _TEXT = (str,)
 _NUMBER = (int, float)
 _MAYBE_TEXT = (str, type(None))
-#: By key, the types that each value of an object, or each row of a list, has.
+#: By key, the types of each value of an object, or of each row of a list.
 _OBJECTS: Mapping[str, Mapping[str, tuple[type, ...]]] = {
     "progress": {"status": _TEXT, "share": _NUMBER, "since": _TEXT},
     "held_up": {"why": _TEXT, "detail": _TEXT},
@@ -40,9 +40,9 @@ _PARTS: Mapping[str, Mapping[str, tuple[type, ...]]] = {
 
 
 def read(spool: Spool) -> dict[str, Any] | None:
-    """What the daemon last said: progress, and what waits in the inboxes and why.
+    """The daemon's last report: progress, and which drops wait in the inboxes and why.
 
-    None if it said nothing, or what lies there cannot be what it said: that is replaced soon.
+    None if there is no report, or the file cannot be one; the daemon replaces it soon.
     """
     try:
         found = outside.read_json(spool.state / FILE_NAME, most_bytes=_MOST_BYTES)

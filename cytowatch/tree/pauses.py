@@ -1,4 +1,4 @@
-"""What an admin holds back for a while: all, or some users; kept in one file over restarts."""
+"""The users, or everyone, whom an administrator holds back; kept in one file across restarts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Pauses", "pause", "read", "resume"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pauses:
-    """Whose drops stay in their inboxes, and whose uploaded files are not begun.
+    """The users whose drops stay in their inboxes, and whose uploaded files are not started.
 
     Examples
     --------
@@ -31,7 +31,7 @@ class Pauses:
     users: frozenset[str] = frozenset()
 
     def covers(self, user: str) -> bool:
-        """Whether `user` is held back, however it is spelled."""
+        """Whether `user` is held back, no matter how the name is spelled."""
         return self.everyone or bool(self.users and names.alike(self.users, user))
 
     def __bool__(self) -> bool:
@@ -48,7 +48,7 @@ def _path(spool: Spool) -> Path:
 
 
 def read(spool: Spool) -> Pauses:
-    """What is held back now; a file that cannot be understood holds back nobody."""
+    """The current pauses; a file that cannot be read holds back nobody."""
     try:
         return _checked(outside.read_json(_path(spool)))
     except (OSError, OutsideError):
@@ -69,19 +69,19 @@ def _write(spool: Spool, pauses: Pauses) -> None:
     if pauses:
         durable.replace_durably(path, json.dumps(pauses.document), name=False)
     elif path.is_dir():
-        # What nobody paused by: nothing lies in its place from now on.
+        # A folder in its place is not a pause, so it is moved away.
         spool.discard(path)
     else:
         path.unlink(missing_ok=True)
-    # Anyone who paused it, to move a disk perhaps, or let it go on relies on that after a power cut too.
+    # An administrator who paused or resumed it, perhaps to move a disk, relies on that after a power cut too.
     durable.fsync_directory(spool.state)
 
 
 def pause(spool: Spool, user: str | None) -> Pauses:
-    """Hold back `user`, or everyone for None; gives what is held back now."""
+    """Hold back `user`, or everyone for None; return the pauses that now hold."""
     before = read(spool)
     if user is not None:
-        # As the daemon spells a folder whose name is not UTF-8.
+        # In the daemon's spelling of a folder whose name is not UTF-8.
         user = names.decode(os.fsencode(user))[0]
     after = Pauses(
         everyone=before.everyone or user is None,
@@ -92,12 +92,12 @@ def pause(spool: Spool, user: str | None) -> Pauses:
 
 
 def resume(spool: Spool, user: str | None) -> Pauses:
-    """Let `user` go on, or everyone for None; gives what is still held back.
+    """Let `user` continue, or everyone for None; return the pauses that still hold.
 
     Raises
     ------
     RootError
-        It is everyone who is held back, so no single user can go on.
+        Everyone is held back, so no single user can continue.
     """
     before = read(spool)
     if user is not None and before.everyone:

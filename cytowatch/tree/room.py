@@ -1,7 +1,7 @@
-"""Room on the disk, in bytes and in inodes: what stages in work may still write is kept for them.
+"""Room on the disk, in bytes and in inodes, which is reserved for what stages in work may still write.
 
-Each stage says how much it may write at most before it begins; what it has written since no longer
-counts, because the disk's own free room has gone down by it.
+Before it begins, each stage states how much it may write at most. Bytes that it has written since no
+longer count, because the disk's free room has already shrunk by them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cytowatch.record.errors import IngestError, TransientError, stage_error
 from cytowatch.record.status import Status
 
 if TYPE_CHECKING:
-    # The commands start faster without it.
+    # Commands start faster without this import.
     from cytowatch.config.keys import Storage
 
 __all__ = [
@@ -35,14 +35,14 @@ __all__ = [
     "written",
 ]
 
-#: What a stage makes at most that is not an archive's: directories, a pyramid, pictures, a manifest.
+#: The most inodes that a stage uses for anything but an archive: directories, a pyramid, pictures, a manifest.
 FEW_INODES = 16
-#: A small filesystem has few inodes: no more than this part of them is kept in reserve.
+#: A small filesystem has few inodes, so at most this share of them is kept in reserve.
 _PART_IN_RESERVE = 10
-#: A stage's pictures, logs and a wrong estimate: more than that beyond its demand is somebody else's room.
+#: Tolerance for a stage's pictures, logs and a wrong estimate; anything more beyond its demand is room of others.
 _MARGIN_BYTES = 256 << 20
 _MARGIN_INODES = 1000
-#: With no reserve at all, a disk with less than this is full.
+#: If no reserve is configured, a disk with less than this is full.
 _FULL_BYTES = 16 << 20
 
 
@@ -57,7 +57,7 @@ class Amount:
         return Amount(bytes=self.bytes + other.bytes, inodes=self.inodes + other.inodes)
 
     def __sub__(self, other: Amount) -> Amount:
-        """What is left of it; nothing is less than nothing."""
+        """The difference, but never less than zero."""
         return Amount(
             bytes=max(0, self.bytes - other.bytes), inodes=max(0, self.inodes - other.inodes)
         )
@@ -65,7 +65,7 @@ class Amount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Free:
-    """What may still be written; `inodes` and `all_inodes` are None where a filesystem has no limit."""
+    """The free room; `inodes` and `all_inodes` are None if the filesystem has no limit."""
 
     bytes: int
     inodes: int | None = None
@@ -73,7 +73,7 @@ class Free:
 
 
 def free(path: Path) -> Free:
-    """What anybody may still write to the filesystem of `path`.
+    """The free room on the filesystem of `path`.
 
     btrfs and some network filesystems count no inodes and state 0 of 0.
 
@@ -87,7 +87,7 @@ def free(path: Path) -> Free:
 
 
 def spare(settings: Storage, there: Free) -> Amount:
-    """What is kept free in any case."""
+    """The reserve that is always kept free."""
     inodes = 0
     if there.all_inodes is not None:
         inodes = min(settings.reserve_inodes, there.all_inodes // _PART_IN_RESERVE)
@@ -112,7 +112,7 @@ def too_little(there: Free, need: Amount, kept: Amount, others: Amount | None = 
 
 
 def can_never_fit(path: Path, need: Amount) -> bool:
-    """Whether the whole filesystem of `path`, emptied, would be too small for `need`."""
+    """Whether the filesystem of `path` would be too small for `need` even if it were empty."""
     found = os.statvfs(path)
     too_many = bool(found.f_files) and need.inodes > found.f_files
     return too_many or need.bytes > found.f_blocks * found.f_frsize
@@ -129,13 +129,13 @@ def never_fits(status: Status, need: Amount) -> IngestError:
 
 
 def written(path: Path) -> Amount:
-    """What the tree at `path` takes of the disk; nothing if there is none."""
+    """The room that the tree at `path` takes on the disk; zero if there is none."""
     size_bytes, count, _ = trees.disk_use(path)
     return Amount(bytes=size_bytes, inodes=count)
 
 
 class OverdrawnError(TransientError):
-    """A stage has written more than it asked for, and the disk has begun its reserve."""
+    """A stage has written more than it asked for, and the disk is down to its reserve."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,10 +148,10 @@ class _Claim:
 
 
 class Room:
-    """Guards that stages which run at the same time do not count on the same free room.
+    """Ensures that stages which run at the same time do not count on the same free room.
 
-    Safe from any thread. `free` gives what the disk has, `announced` what uploads through the panel may
-    still write of it.
+    Safe from any thread. `free` returns the free room of the disk, `announced` the bytes of it that uploads
+    through the panel may still write.
     """
 
     def __init__(self, free: Callable[[], Free], announced: Callable[[], int] = lambda: 0) -> None:
@@ -161,12 +161,12 @@ class Room:
         self._claims: dict[str, _Claim] = {}
 
     def reserve(self, id_: str, out: Path, need: Amount, *, settings: Storage) -> None:
-        """Keep `need` more for what `id_` writes into `out`; the reserve of `settings` stays free.
+        """Reserve `need` for what `id_` writes into `out`, beside the reserve of `settings`.
 
         Raises
         ------
         TransientError
-            There is too little: it waits until there is room, or until another one is done.
+            There is too little; it waits until there is room, or until another one is done.
         """
         with self._lock:
             others = sum(
@@ -181,17 +181,17 @@ class Room:
     def check(
         self, id_: str, made: Sequence[Path], *, settings: Storage, accepted_bytes: int = 0
     ) -> None:
-        """Refuse that `id_` has written more into `made` than it asked for, now that the reserve is begun.
+        """Stop `id_` if it has written more into `made` than it asked for and the disk is down to its reserve.
 
         Parameters
         ----------
         accepted_bytes
-            What of it is of an earlier stage, and was accepted.
+            The bytes that an earlier stage made, and that were accepted.
 
         Raises
         ------
         OverdrawnError
-            It is broken off, what it wrote goes, and it waits: nobody else could begin anything.
+            It is stopped, its output is removed, and it waits; otherwise no other stage could begin.
         """
         there = self._free()
         kept = spare(settings, there)
@@ -207,7 +207,7 @@ class Room:
             bytes=max(0, sum(one[0] for one in found) - accepted_bytes),
             inodes=sum(one[1] for one in found),
         )
-        # What little a small disk has is shared as well.
+        # On a small disk, the few inodes are shared as well.
         margin = min(_MARGIN_BYTES, max(_FULL_BYTES, there.bytes))
         if no_bytes and took.bytes > asked.bytes + margin:
             raise OverdrawnError(
@@ -227,12 +227,12 @@ class Room:
             )
 
     def release(self, id_: str) -> None:
-        """The stage of `id_` is over."""
+        """Release the reservation of `id_`, whose stage is over."""
         with self._lock:
             self._claims.pop(id_, None)
 
     def reserved(self) -> Amount:
-        """What all stages in work may still write."""
+        """The room that all stages in work may still use."""
         with self._lock:
             return sum((claim.left() for claim in self._claims.values()), Amount())
 

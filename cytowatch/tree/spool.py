@@ -20,45 +20,45 @@ from cytowatch.tree.layout import LAYOUT, Layout
 
 __all__ = ["LAYOUT", "Spool"]
 
-#: What cannot be removed in this time waits in the trash: the one who removes it has other things to do.
+#: Anything that takes longer to remove waits in the trash, because the caller has other work.
 _PATIENCE_S = 1.0
-#: Bytes of a name that are kept of it in the trash, where it gets an ending of its own.
+#: The bytes of a name that are kept in the trash, where it gets a new ending.
 _LONGEST_IN_TRASH = 200
-#: How often a project that others empty at the same time is made again.
+#: How often to make a project again that others empty at the same time.
 _MOST_TRIES = 1000
 
 
 class Spool(Layout):
-    """The directories below one root; guards that nothing is moved but by its own renames."""
+    """The directories below one root; only its own methods move anything in them."""
 
     def find(self, id: UploadedFileId) -> tuple[Status, Path] | None:  # noqa: A002
         """Where under ``stages/`` an uploaded file is: its status and its directory."""
         for status in STAGE_STATUSES:
             path = self.stage(status) / id
-            # Through a link a manifest would be written, and renamed, in what is not ours.
+            # Through a link, a manifest would be written and renamed in a directory that is not ours.
             if path.is_dir() and not path.is_symlink():
                 return status, path
         return None
 
     def set_aside(self, path: Path, status: Status) -> Path:
-        """Take the directory at `path` out of `status`, to where nothing of it is treated."""
+        """Move the directory at `path` out of `status`, to a place where nothing in it is treated."""
         aside = self.state / "aside"
         durable.make_directory(aside)
         target = aside / f"{path.name}.{status.name}"
         while target.exists():
             target = target.with_name(f"{target.name}.{os.urandom(2).hex()}")
-        # If a power cut takes it back, the next start does it again.
+        # If a power cut undoes it, the next start repeats it.
         durable.rename(path, target)
         return target
 
     def in_status(self, status: Status) -> list[UploadedFileId]:
-        """The uploaded files in `status`, oldest first; what has no id is somebody else's."""
+        """The uploaded files in `status`, oldest first; anything without an id belongs to somebody else."""
         entries = os.scandir(self.stage(status))
         found = (entry.name for entry in entries if durable.is_directory(entry))
         return sorted(UploadedFileId(one) for one in found if names.ID_PATTERN.fullmatch(one))
 
     def taken(self, id: UploadedFileId, user: str) -> bool:  # noqa: A002
-        """Whether `id` is used already by any uploaded file of `user` or by one in work."""
+        """Whether any uploaded file of `user`, or one in work, already has this `id`."""
         return (
             self.find(id) is not None
             or (self.tmp / id).exists()
@@ -66,12 +66,12 @@ class Spool(Layout):
         )
 
     def move(self, path: Path, status: Status, *, durably: bool = True) -> Path:
-        """Rename the directory at `path` into `status`; gives its new place.
+        """Rename the directory at `path` into `status`; return its new place.
 
-        Not `durably` where a power cut may take it back: the step before is done again then.
+        Without `durably`, a power cut may undo it; the step before it is then repeated.
         """
         target = self.stage(status)
-        # What lay in its error without a manifest has got one, and is where it belongs.
+        # An error that had no manifest has one now, and is already where it belongs.
         return path if path.parent == target else self._move(path, target, durably=durably)
 
     def publish(self, path: Path, user: str) -> Path:
@@ -86,7 +86,7 @@ class Spool(Layout):
         Raises
         ------
         TransientError
-            A file or a link lies in its place: somebody must take that away.
+            A file or a link is in its place, and somebody must remove it.
         """
         with suppress(FileExistsError, NotADirectoryError):
             durable.make_directory(path)
@@ -95,16 +95,16 @@ class Spool(Layout):
             raise TransientError("not_permitted", f"{said}take it away; then it goes on by itself")
 
     def shown(self, path: str) -> str:
-        """`path` as it is called in words: below the root without the root."""
+        """`path` as it is shown to people: relative to the root if it is below it."""
         return path.removeprefix(f"{self.root}/")
 
     def users(self) -> list[str]:
-        """Those who have a directory in storage. A link there is nobody's, and is not followed."""
+        """The users who have a directory in storage. A link there belongs to no user, and is not followed."""
         with os.scandir(self.storage) as entries:
             return sorted(entry.name for entry in entries if durable.is_directory(entry))
 
     def stored(self) -> Iterator[Path]:
-        """What lies in storage, user by user; what cannot be read is passed over."""
+        """The uploaded files in storage, user by user; directories that cannot be read are skipped."""
         for user in self.users():
             found: list[Path] = []
             with suppress(OSError):
@@ -112,15 +112,15 @@ class Spool(Layout):
             yield from found
 
     def spelled(self, project: str) -> str:
-        """The project as its folder is spelled already: names are compared casefolded and in NFC."""
+        """The project in the spelling of its existing folder; names are compared casefolded and in NFC."""
         known = sorted(os.listdir(self.projects))
         return project if project in known else next(iter(names.alike(known, project)), project)
 
     def link(self, project: str, name: str, user: str, id: UploadedFileId) -> None:  # noqa: A002
         """Show an uploaded file of `user` in `project`; a second time changes nothing.
 
-        The link is relative, so the tree can be moved. It is made before the uploaded file is
-        published: a crash between the two is mended by publishing, which a start goes on with.
+        The link is relative, so the tree can be moved. It is made before the uploaded file is published.
+        After a crash between the two, the next start continues by publishing it.
         """
         folder = self.projects / project
         place = folder / f"{name}~{id.split('-')[2]}"
@@ -131,18 +131,18 @@ class Spool(Layout):
             except FileExistsError:
                 break
             except FileNotFoundError:
-                # Another one's last link went just now, and the empty project with it.
+                # The last other link was removed just now, and the empty project with it.
                 continue
             break
-        # Published it is not linked again, so the link must be there by then.
+        # Once published it is not linked again, so the link must exist before that.
         durable.fsync_directory(folder)
 
     def unlink(self, project: str, name: str, id: UploadedFileId) -> None:  # noqa: A002
-        """Take back what `link` did; an empty project goes as well."""
+        """Undo `link`; a project that becomes empty is removed as well."""
         folder = self.projects / project
         tail = f"~{id.split('-')[2]}"
         place = folder / f"{name}{tail}"
-        # Another version may have called it otherwise; what it leads to says which one it is.
+        # Another version may have named the link differently; its target shows which one it is.
         there = [place] if place.is_symlink() else folder.glob(f"*{tail}")
         for link in there:
             if link.is_symlink() and os.path.basename(os.readlink(link)) == id:
@@ -157,17 +157,17 @@ class Spool(Layout):
             reached("stage.renamed")
             if not durably:
                 return moved
-            # With the new name the old one is gone as well: a rename is one step (decision 018).
+            # Once the new name exists, the old one is gone: a rename is one step (decision 018).
             durable.fsync_directory(target)
         except OSError as error:
-            # It has moved, and everyone sees it there. A power cut now may take the rename back:
-            # then the step is done again, as after any other cut.
+            # It has moved, and everyone sees it there. A power cut now may undo the rename;
+            # the step is then repeated, as after any other power cut.
             _tell_not_synced(moved, error)
         return moved
 
     def bury(self, path: Path) -> Path:
-        """Rename something of our own into the trash; gives its new place."""
-        # What a decoder made may have a name as long as names can be.
+        """Rename something of our own into the trash; return its new place."""
+        # A decoder may have given it the longest name possible.
         called = os.fsdecode(os.fsencode(path.name)[:_LONGEST_IN_TRASH])
         grave = self.trash / f"{called}.{os.urandom(4).hex()}"
         trees.move_away(path, grave)
@@ -176,7 +176,7 @@ class Spool(Layout):
     def discard(self, path: Path) -> None:
         """Remove something of our own: first out of the way by a rename, then for good.
 
-        What cannot be removed now, or not soon, stays in the trash, and is removed with it.
+        If it cannot be removed now, or not soon, it stays in the trash, and is removed later.
         """
         try:
             grave = self.bury(path)
@@ -187,9 +187,9 @@ class Spool(Layout):
             trees.remove(grave, patience_s=_PATIENCE_S)
 
     def empty_trash(self, *, patience_s: float = 3 * _PATIENCE_S) -> None:
-        """Remove what `discard` could not; another thread may be about the same at that moment.
+        """Remove what `discard` could not; another thread may do the same at that moment.
 
-        What is left after `patience_s` seconds is left for the next time.
+        Anything left after `patience_s` seconds waits for the next time.
         """
         end = time.monotonic() + patience_s
         for grave in self.trash.iterdir():
@@ -197,18 +197,18 @@ class Spool(Layout):
 
 
 def _is_in_the_way(path: Path) -> bool:
-    """Whether a file or a link is where a folder must be, or where one above it must be."""
+    """Whether a file or a link is in the place of this folder or of one above it."""
     try:
         return not stat.S_ISDIR(path.lstat().st_mode)
     except FileNotFoundError:
-        # An empty project was taken away again meanwhile.
+        # An empty project was removed again meanwhile.
         return False
     except NotADirectoryError:
         return True
 
 
 def _tell_not_synced(path: Path, error: OSError) -> None:
-    # Imported here: the commands start faster without it.
+    # Imported here, because commands start faster without it.
     import structlog
 
     structlog.get_logger().warning("not_synced", path=os.fspath(path), error=error.strerror)

@@ -1,1 +1,1 @@
-"""The index: a cache of the tree that can be rebuilt at any time."""
+"""The index: a cache of the tree, which can be rebuilt at any time."""

@@ -1,4 +1,4 @@
-"""What is asked of the index: counts, pages of a list, what came out of what."""
+"""The questions to the index: counts, pages of a list, the children of an archive."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from cytowatch.tree.index.rows import COLUMNS, OF_ROW, SORTS, Row, marks
 __all__ = ["Questions"]
 
 
-#: Formats of a file that could have been a part of a set.
+#: Formats of files that could be a part of a set.
 _LONE = ("jpeg", "planar-tiff", "pyramidal-tiff")
 
 
 def _id_at(moment: str, *, days: int, otherwise: str) -> str:
-    """How the ids of a moment in ISO 8601 begin, some days off.
+    """The beginning of the ids of a moment in ISO 8601, shifted by some days.
 
     >>> _id_at("2026-11-23T14:15:02.000Z", days=-1, otherwise="")
     '20261122-141502'
@@ -34,14 +34,14 @@ def _id_at(moment: str, *, days: int, otherwise: str) -> str:
 
 
 class Questions(ABC):
-    """Every question, put by `_ask`: what cannot be asked is answered as if nothing were there."""
+    """All questions, each sent by `_ask`; one that cannot be answered returns nothing."""
 
     @abstractmethod
     def _ask(self, question: str, values: Sequence[Any] = ()) -> list[Any]:
         """The rows that answer `question`."""
 
     def counts(self) -> dict[Status, int]:
-        """How many uploaded files there are in each status."""
+        """The number of uploaded files in each status."""
         rows = dict(self._ask("SELECT status, files FROM count"))
         return {status: int(rows.get(status.name, 0)) for status in Status}
 
@@ -109,7 +109,7 @@ class Questions(ABC):
             holds, letters = named.condition(self._ask, name_has)
             tests.append(holds)
             values += letters
-        # Ids sort by time, so with a day to spare they narrow a search that received_at decides.
+        # Ids sort by time: with a day to spare they narrow the search, and received_at decides.
         if since is not None:
             tests.append("received_at >= ? AND id >= ?")
             values += [since, _id_at(since, days=-1, otherwise="")]
@@ -130,7 +130,7 @@ class Questions(ABC):
         way = "ASC" if ascending else "DESC"
         order = f"{SORTS[sort]} {way}" + ("" if sort == "received" else f", id {way}")
         condition = f"WHERE {' AND '.join(tests)}" if tests else ""
-        # SQLite would rather walk along the order, through a million rows, for a few of them.
+        # SQLite would otherwise walk a million rows in order to find a few.
         by = "INDEXED BY by_status " if few else ""
         return self._rows(
             f"{by}{condition} ORDER BY {order} LIMIT ? OFFSET ?",
@@ -168,7 +168,7 @@ class Questions(ABC):
         )
 
     def below(self, id_: str) -> list[Row]:
-        """The uploaded file `id_` and all that came out of it, by their ids."""
+        """The uploaded file `id_` and everything that came out of it, by id."""
         return self._rows(
             "WHERE id IN (WITH RECURSIVE inside (id) AS (SELECT ? UNION SELECT uploaded.id "
             "FROM uploaded JOIN inside ON uploaded.parent_id = inside.id) SELECT id FROM inside) "
@@ -181,12 +181,12 @@ class Questions(ABC):
         return self._rows("WHERE duplicate_of = ? ORDER BY id", (id_,))
 
     def ended_since(self, at: str) -> list[Row]:
-        """What is finished since `at`, in ISO 8601."""
+        """The uploaded files that finished since `at`, in ISO 8601."""
         rows = self._rows("WHERE changed_at >= ? ORDER BY changed_at", (at,))
         return [row for row in rows if row.status.is_final]
 
     def tally(self, column: str, where: Mapping[str, Sequence[str]]) -> dict[str, int]:
-        """How many rows there are for each value of `column`, of those that `where` describes."""
+        """The number of rows for each value of `column`, among those that `where` describes."""
         tests = [f"{one} IN ({marks(values)})" for one, values in where.items()]
         condition = f"WHERE {' AND '.join(tests)}" if tests else ""
         wanted = [value for values in where.values() for value in values]
@@ -198,7 +198,7 @@ class Questions(ABC):
     def oldest(self, *, folders: bool = True) -> dict[Status, str]:
         """When the oldest uploaded file in each stage was received, in ISO 8601.
 
-        Without `folders` those are left out that stand for a dropped folder, which is there as long as it grows.
+        Without `folders`, uploaded files that stand for a dropped folder are left out: they stay as long as it grows.
         """
         found = {}
         but = "" if folders else "AND format IS NOT 'directory' "
@@ -213,7 +213,7 @@ class Questions(ABC):
         return found
 
     def size_bytes(self, id: str) -> int:  # noqa: A002
-        """How large an uploaded file is; 0 if nothing is known of it."""
+        """The size of an uploaded file in bytes; 0 if it is unknown."""
         rows = self._ask("SELECT size_bytes FROM uploaded WHERE id = ?", (id,))
         return int(rows[0][0] or 0) if rows else 0
 
@@ -238,6 +238,6 @@ class Questions(ABC):
         return [row[0] for row in rows]
 
     def every(self) -> Iterator[tuple[Any, ...]]:
-        """All that it says, to be compared with another one."""
+        """Everything in it, to be compared with another index."""
         yield from self._ask(f"SELECT {', '.join(COLUMNS)} FROM uploaded ORDER BY id")
         yield from self._ask("SELECT status, files FROM count WHERE files <> 0 ORDER BY status")

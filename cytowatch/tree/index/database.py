@@ -1,4 +1,4 @@
-"""The one SQLite file: opened, made, locked, and what is wrong with it."""
+"""The one SQLite file: opening it, making it, locking it, and its faults."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cytowatch.tree.spool import Spool
 
 __all__ = ["Database"]
 
-#: Another version is deleted and made again.
+#: An index of another version is deleted and made again.
 _VERSION = 5
 _SCHEMA = """
 CREATE TABLE uploaded (
@@ -58,8 +58,8 @@ _ENDINGS = ("", "-wal", "-shm")
 class Database:
     """Guards the one SQLite file; safe from any thread.
 
-    What goes wrong with it goes wrong for nobody else: it is noted in `fault`, and questions are
-    answered as if nothing were there.
+    A fault of it affects nothing else: it is noted in `fault`, and questions are answered as if the
+    index were empty.
     """
 
     def __init__(self, spool: Spool, *, readonly: bool = False, memory: bool = False) -> None:
@@ -68,11 +68,11 @@ class Database:
         self._readonly = readonly
         self._lock = threading.RLock()
         self._database: sqlite3.Connection | None = None
-        #: Why it cannot be relied on at the moment, in words.
+        #: Why it cannot be relied on now, in words.
         self.fault: str | None = None
-        #: Whether rows may be missing that no folder's time shows.
+        #: Whether rows may be missing without a change in the time of a folder.
         self._doubted = True
-        #: Whether the file itself is of no use any more, so that it must be made again.
+        #: Whether the file itself is no longer usable and must be made again.
         self.damaged = False
         with self._guarded():
             self._open()
@@ -86,7 +86,7 @@ class Database:
         if self._readonly:
             self._database = sqlite3.connect(f"file:{self._path}?mode=ro", uri=True, timeout=5.0)
             if self._version() != _VERSION:
-                raise sqlite3.DatabaseError("it is of another version")
+                raise sqlite3.DatabaseError("it has another version")
             return
         fresh = not self._path.exists()
         if not fresh:
@@ -135,7 +135,7 @@ class Database:
             self._database.execute(f"PRAGMA user_version = {_VERSION}")
 
     def _keep_what_was(self) -> None:
-        """Keep an index that is made again beside the new one, which takes over what is missing."""
+        """Keep the old index beside the new one, which takes over the list of missing files."""
         usable = self._path is not None and self._path.is_file() and not self._path.is_symlink()
         if usable and self._path is not None and not os.path.lexists(self._before):
             self._path.rename(self._before)
@@ -148,7 +148,7 @@ class Database:
         return [Path(f"{self._path}{ending}") for ending in _ENDINGS] if self._path else []
 
     def _odd(self) -> Path | None:
-        """What lies in the place of one of its files and is none: SQLite would wait at a FIFO for ever."""
+        """Anything in the place of one of its files that is not a file: SQLite would wait at a FIFO for ever."""
         for path in self._files():
             with suppress(FileNotFoundError):
                 if not stat.S_ISREG(os.lstat(path).st_mode):
@@ -181,7 +181,7 @@ class Database:
 
 
 def _statements(script: str) -> Iterator[str]:
-    """The statements of `script` one by one: SQLite's own way to run one ends the transaction first."""
+    """The statements of `script` one by one, because `executescript` ends the transaction first."""
     begun = ""
     for line in script.splitlines(keepends=True):
         begun += line
@@ -191,7 +191,7 @@ def _statements(script: str) -> Iterator[str]:
 
 
 class _Guard:
-    """Turns what SQLite or the disk refuses into `Database.fault`."""
+    """Turns errors of SQLite or the disk into `Database.fault`."""
 
     def __init__(self, database: Database) -> None:
         self._of = database
@@ -212,7 +212,7 @@ class _Guard:
 
 
 class _Transaction:
-    """One transaction, or none of it."""
+    """One transaction: all of it or nothing."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database

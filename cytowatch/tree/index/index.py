@@ -1,7 +1,7 @@
-"""A row per uploaded file, in one SQLite file beside the tree: a cache that is made again from it.
+"""A row per uploaded file, in one SQLite file beside the tree: a cache that can be rebuilt from it.
 
-The tree is the truth. The index answers what would mean reading every manifest: how many there are
-in each status, a page of a list, the children of an archive, whether some content is there already.
+The tree is the truth. The index answers questions that would mean reading every manifest: the number
+in each status, a page of a list, the children of an archive, whether some content is already there.
 It may be deleted at any time.
 
 Source: docs/decisions/013-the-index.md
@@ -27,7 +27,7 @@ __all__ = ["SORTS", "Index", "Row", "content_key"]
 
 
 class Index(Reconciling, Questions):
-    """The index as others see it: questions, and what they let it take note of. Safe from any thread."""
+    """The index as others use it: questions, and updates. Safe from any thread."""
 
     @classmethod
     def read(cls, spool: Spool) -> Index | None:
@@ -38,7 +38,7 @@ class Index(Reconciling, Questions):
         return found if found.fault is None else None
 
     def put(self, found: Manifest, status: Status) -> None:
-        """Take note of an uploaded file as it is now; of one in storage, of its folder as well."""
+        """Record an uploaded file as it is now; for one in storage, record its folder as well."""
         with self._guarded():
             if self._database is None:
                 return
@@ -49,13 +49,13 @@ class Index(Reconciling, Questions):
                     self._note_folder(found["user"])
 
     def missing(self) -> list[Missing]:
-        """What was in storage and is not there, though no command removed it."""
+        """Uploaded files that were in storage and are gone, although no command removed them."""
         with self._guarded():
             return list(missing.rows(self._database)) if self._database is not None else []
         return []
 
     def held(self) -> Iterator[Row]:
-        """Every row of what is in storage, by id, a page at a time."""
+        """Every row of a file in storage, by id, a page at a time."""
         after: str | None = None
         while page := self.select(
             where={"status": HELD}, after=after, ascending=True, limit=TICK_EVERY
@@ -64,13 +64,13 @@ class Index(Reconciling, Questions):
             after = page[-1].id
 
     def expect_removal(self, id_: str) -> None:
-        """A command is about to remove `id_`, so its absence is meant."""
+        """Record that a command is about to remove `id_`, so that it does not count as missing."""
         with self._guarded():
             if self._database is not None:
                 missing.expect(self._database, id_)
 
     def forget(self, id_: str) -> bool:
-        """Miss `id_` no longer; gives whether it was missing."""
+        """Forget the missing `id_`; return whether it was missing."""
         with self._guarded():
             return self._database is not None and missing.forget(self._database, id_)
         return False

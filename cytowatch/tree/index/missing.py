@@ -1,8 +1,8 @@
-"""What the index knows to be in storage and storage no longer has, until an admin has seen to it.
+"""Uploaded files that the index knows and storage no longer has, until an administrator deals with them.
 
 A row that leaves the index is moved here by SQLite itself, unless a command removes the uploaded
-file. It goes when the uploaded file is back, or when `cytowatch remove` is said to it. The tree does
-not know what it has lost, so this is the one thing in the index that cannot be made from the tree.
+file. It is removed when the uploaded file is back, or by `cytowatch remove`. The tree does not know what
+it has lost, so this is the only part of the index that cannot be rebuilt from the tree.
 
 Source: docs/decisions/022-what-vanished.md
 """
@@ -36,7 +36,7 @@ END;
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Missing:
-    """An uploaded file that was in storage, and is not there."""
+    """An uploaded file that was in storage and is gone."""
 
     id: str
     user: str
@@ -45,30 +45,30 @@ class Missing:
 
     @property
     def document(self) -> dict[str, str]:
-        """It for JSON."""
+        """The same for JSON."""
         return {"id": self.id, "user": self.user, "name": self.name, "status": self.status}
 
 
 def rows(database: sqlite3.Connection) -> Iterator[Missing]:
-    """All that is missing, by id."""
+    """All missing uploaded files, by id."""
     for found in database.execute("SELECT id, user, name, status FROM missing ORDER BY id"):
         yield Missing(id=found[0], user=found[1], name=found[2], status=found[3])
 
 
 def expect(database: sqlite3.Connection, id_: str) -> None:
-    """Take note that `id_` is about to be removed by a command."""
+    """Record that a command is about to remove `id_`."""
     database.execute("INSERT OR IGNORE INTO going SELECT id FROM uploaded WHERE id = ?", (id_,))
 
 
 def forget(database: sqlite3.Connection, id_: str) -> bool:
-    """An admin knows that `id_` is gone; gives whether it was missing."""
+    """Forget that `id_` is missing; return whether it was."""
     return database.execute("DELETE FROM missing WHERE id = ?", (id_,)).rowcount > 0
 
 
 def recall(database: sqlite3.Connection, before: Path) -> None:
-    """Take over from the index at `before`, in whose place `database` was made, what is missing.
+    """Take over the missing files from the index at `before`, which `database` replaces.
 
-    One of a version that had no such tables still has its rows.
+    An old version without these tables still has its rows.
     """
     database.execute("ATTACH ? AS before", (str(before),))
     try:

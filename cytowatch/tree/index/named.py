@@ -1,4 +1,4 @@
-"""Names that hold some letters in their middle: found by their groups of three, not by reading every row.
+"""Names that contain some letters: found by their groups of three letters, without reading every row.
 
 Source: https://www.sqlite.org/fts5.html, "The Trigram Tokenizer" and "External Content Tables"
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 __all__ = ["condition", "create"]
 
-#: The rows of `uploaded` are its content, so that a name is stored once.
+#: The rows of `uploaded` are its content, so each name is stored only once.
 _SCHEMA = (
     "CREATE VIRTUAL TABLE named USING fts5 "
     "(name, content = uploaded, content_rowid = rowid, tokenize = 'trigram')",
@@ -25,12 +25,12 @@ _SCHEMA = (
 )
 #: Letters that are found at once; fewer of them stand in so many names that a walk along the list meets some.
 _SHORTEST = 3
-#: If more names than these hold the letters, the first page is found sooner by walking along the list.
+#: If more names than this contain the letters, walking along the list finds the first page sooner.
 _MANY = 5000
 
 
 def create(database: sqlite3.Connection) -> None:
-    """Make it, in the transaction that makes the index; an SQLite without trigrams does without.
+    """Make it, in the transaction that makes the index; an SQLite without trigrams works without it.
 
     Raises
     ------
@@ -52,17 +52,17 @@ def create(database: sqlite3.Connection) -> None:
 def condition(
     ask: Callable[[str, Sequence[Any]], list[Any]], letters: str
 ) -> tuple[str, list[str]]:
-    """What holds in SQL of the rows whose names contain `letters`, in any case, and its values."""
+    """The SQL condition for rows whose names contain `letters`, in upper or lower case, and its values."""
     holds, values = "instr(lower(name), lower(?)) > 0", [letters]
     if len(letters) < _SHORTEST or "\0" in letters:
         return holds, values
     if not ask("SELECT 1 FROM sqlite_master WHERE name = ?", ["named"]):
         return holds, values
-    # In double quotes everything is a letter, and two of them are one.
+    # In double quotes every character is literal, and two double quotes stand for one.
     phrase = '"' + letters.replace('"', '""') + '"'
     some = "SELECT rowid FROM named WHERE named MATCH ?"
     [(many,)] = ask(f"SELECT COUNT(*) FROM ({some} LIMIT {_MANY})", [phrase]) or [(_MANY,)]
     if many == _MANY:
         return holds, values
-    # Trigrams fold the case of all letters, lower() that of ASCII only.
+    # Trigrams fold the case of all letters, lower() only that of ASCII.
     return f"rowid IN ({some}) AND {holds}", [phrase, *values]

@@ -1,4 +1,4 @@
-"""Making the index agree with the tree: what may differ is looked at, one uploaded file at a time."""
+"""Making the index agree with the tree: everything that may differ is checked, one uploaded file at a time."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ __all__ = ["HELD", "TICK_EVERY", "Reconciling"]
 
 HELD = (Status.DEPLOYED.name, Status.CONVERTED.name, Status.EXTRACTED.name)
 TICK_EVERY = 500
-#: What SQLite says of a value that it cannot hold; with the text or the number made so that it can, it does.
+#: SQLite's errors for a value that it cannot store; it can after the text or the number was adapted.
 _UNFIT = (UnicodeEncodeError, OverflowError, sqlite3.ProgrammingError, sqlite3.InterfaceError)
 
 
 class Reconciling(Database):
-    """Guards whether the rows are doubted; `reconcile` makes them right again."""
+    """Guards whether the rows are in doubt; `reconcile` corrects them."""
 
     def reconcile(self, *, anew: bool = False, tick: Callable[[int], None] = lambda _: None) -> int:
-        """Make it agree with the tree; tells how many rows were not as they had to be.
+        """Make it agree with the tree; return how many rows were wrong.
 
-        Only what may differ is read: what is in work, and of the directories of ``storage/`` those
-        that have changed since each of their rows was right.
+        Only files that may differ are read: those in work, and the directories of ``storage/`` that
+        have changed since each of their rows was right.
 
         Parameters
         ----------
         again
-            Anything that it says is thrown away first.
+            Discard its content first.
         tick
-            Told now and then how many uploaded files were looked at.
+            Called now and then with the number of uploaded files checked.
         """
         wrong = 0
-        # Not one lock for all of it: rows are written meanwhile by those who move uploaded files.
+        # Not one lock for all of it: threads that move uploaded files write rows meanwhile.
         with self._guarded():
             self._doubted = self._doubted or anew or self.fault is not None
             self.fault, self.damaged = None, False
@@ -56,7 +56,7 @@ class Reconciling(Database):
                 if self.fault is None:
                     wrong += look(tick)
         except OSError as error:
-            # The tree itself cannot be looked through now.
+            # The tree itself cannot be read now.
             self.fault = f"{error}"
         if self.fault is None:
             self._doubted = False
@@ -64,23 +64,23 @@ class Reconciling(Database):
         return wrong
 
     def due(self) -> list[str]:
-        """What could not be read or written and may be tried again: ids, and directories of ``storage/``."""
+        """Ids and directories of ``storage/`` that could not be read or written and may be tried again."""
         ids = [row[0] for row in self._ask("SELECT id FROM unread LIMIT ?", (TICK_EVERY,))]
         known = {*ids, *(one.which for one in aside.all_of("row"))}
         return sorted(one for one in known if aside.may_try("row", one))
 
     def again(self, due: Sequence[str]) -> None:
-        """Look once more at what is `due`."""
+        """Check those that are `due` once more."""
         self.look([one for one in due if "/" not in one])
         if any("/" in one for one in due):
-            # Of the folders only those are looked at whose rows were not found to be right.
+            # Only those folders are checked whose rows were not found right.
             self.reconcile()
 
     def look_for_vanished(self, *, thoroughly: bool) -> None:
-        """Take note of what is no longer in storage, where a folder has changed without a put.
+        """Record files that are no longer in storage, if a folder has changed without a put.
 
-        Every `put` notes the time of its folder, and hides with it what vanished just before; only a
-        `thorough` look, which reads the names in every folder, finds that.
+        Every `put` notes the time of its folder, which hides a file that vanished just before; only a
+        `thorough` check, which reads the names in every folder, finds that.
         """
         if not (self._spool.is_there() and self._spool.storage.is_dir()):
             return
@@ -100,28 +100,28 @@ class Reconciling(Database):
         if self._path is None or not self._before.is_file():
             return
         with self._guarded():
-            # Of one that is damaged, or older than this, as much as can be read.
+            # If the old index is damaged or older, take as much as can be read.
             with suppress(sqlite3.Error):
                 assert self._database is not None
                 missing.recall(self._database, self._before)
             self._before.unlink()
 
     def look(self, ids: Iterable[str]) -> None:
-        """Take note of `ids` as the tree has them now, wherever they are or if they are gone."""
+        """Record `ids` as the tree has them now, no matter where they are or whether they are gone."""
         with self._guarded():
             if self._database is not None:
                 self._look_at([UploadedFileId(id_) for id_ in ids], lambda _: None)
 
     def _note_folder(self, user: str) -> None:
         if self._doubted:
-            # A row of it may be missing: only `reconcile` can say that the folder is right.
+            # One of its rows may be missing: only `reconcile` can confirm the folder.
             return
         with suppress(FileNotFoundError):
             self._remember_folder(user, self._folder(user))
 
     def _folder(self, user: str) -> tuple[int, int]:
         found = os.stat(self._spool.storage / user)
-        # Numbers of 64 bits without a sign, or of a clock far ahead, SQLite does not take.
+        # SQLite does not take unsigned 64-bit numbers, nor those of a clock far ahead.
         return found.st_ino & LARGEST, found.st_mtime_ns & LARGEST
 
     def _remember_folder(self, user: str, seen: tuple[int, int]) -> None:
@@ -129,12 +129,12 @@ class Reconciling(Database):
         self._database.execute("INSERT OR REPLACE INTO folder VALUES (?, ?, ?)", (user, *seen))
 
     def _unread(self, tick: Callable[[int], None]) -> int:
-        """A manifest may have been mended in its place, which no folder's time shows."""
+        """Check unreadable manifests again: a repair in place does not change the time of a folder."""
         ids = [UploadedFileId(row[0]) for row in self._ask("SELECT id FROM unread")]
         return self._look_at(ids, tick)
 
     def _stages(self, tick: Callable[[int], None]) -> int:
-        """Every row of what is in a stage directory, and of what was."""
+        """Every row of an uploaded file that is, or was, in a stage directory."""
         names = [status.name for status in STAGE_STATUSES]
         known = dict(
             self._ask(f"SELECT id, status FROM uploaded WHERE status IN ({marks(names)})", names)
@@ -142,7 +142,7 @@ class Reconciling(Database):
         doubtful: list[UploadedFileId] = []
         for status in STAGE_STATUSES:
             for id_ in self._spool.in_status(status):
-                # One in work is written again at each step: its row may be that of the step before.
+                # The row of a file in work is written at each step, so it may be one step behind.
                 if known.pop(id_, None) != status.name:
                     doubtful.append(id_)
         doubtful += [UploadedFileId(id_) for id_ in known]
@@ -157,7 +157,7 @@ class Reconciling(Database):
 
     def _storage(self, folder: Path, tick: Callable[[int], None]) -> int:
         """Every row of one user's storage, if its folder has changed."""
-        # Before its names are read: what comes later makes it differ again.
+        # Before its names are read, so that later changes make it differ again.
         seen = self._folder(folder.name)
         noted = self._ask("SELECT inode, mtime_ns FROM folder WHERE user = ?", (folder.name,))
         if noted == [seen] and not self._doubted:
@@ -196,9 +196,9 @@ class Reconciling(Database):
         tick: Callable[[int], None],
         folder: Path | None = None,
     ) -> int:
-        """Write the rows of `doubtful` as the tree says, some hundreds in one transaction.
+        """Write the rows of `doubtful` from the tree, some hundreds in one transaction.
 
-        Most of them are in `folder`, if one is given.
+        If `folder` is given, most of them are in it.
         """
         for start in range(0, len(doubtful), TICK_EVERY):
             with self._guarded(), self._transaction():
@@ -223,7 +223,7 @@ class Reconciling(Database):
                         raise ManifestError(f"{path} holds the manifest of {found['id']}")
                     self._write(found, status or manifest.status_of(found))
             except FileNotFoundError:
-                # It moves on at this moment, and who moves it writes its row; or it has no manifest.
+                # It is just moving on, and the thread that moves it writes its row; or it has no manifest.
                 lost = place if path.is_dir() else None
                 continue
             if fenced.failed:
@@ -248,10 +248,10 @@ class Reconciling(Database):
         self._database.execute("DELETE FROM unread WHERE id = ?", (found["id"],))
 
     def _write_unread(self, id_: str, status: Status | None, path: Path, why: str) -> None:
-        """A row for what cannot be read: its id, where it is, and that it is damaged."""
+        """A row for a file whose manifest cannot be read: its id, where it is, and that it is damaged."""
         assert self._database is not None
         user = path.parent.name if status is None else "unknown"
-        # In storage only the manifest would say more; that it was published is sure.
+        # In storage only the manifest would say more, but it was certainly published.
         known = manifest.unreadable(id_, user=user, status=status or Status.DEPLOYED, why=why)
         self._database.execute(
             PUT, [fitting(value) for value in values_of(known, status or Status.DEPLOYED)]
@@ -261,7 +261,7 @@ class Reconciling(Database):
     def _places(
         self, id_: UploadedFileId, folder: Path | None
     ) -> Iterator[tuple[Status | None, Path]]:
-        # What is in storage stays there, so this look needs no other before it.
+        # A file in storage stays there, so no other place need be checked first.
         if folder is not None and (folder / id_).is_dir():
             yield None, folder / id_
         yield from _places(self._spool, id_, self._user(id_))
@@ -275,7 +275,7 @@ class Reconciling(Database):
 def _places(
     spool: Spool, id_: UploadedFileId, user: str | None
 ) -> Iterator[tuple[Status | None, Path]]:
-    """Where an uploaded file may be, the stage directories first, because that is where it comes from."""
+    """The places where an uploaded file may be; the stage directories first, because it comes from there."""
     for _ in range(2):
         staged = spool.find(id_)
         if staged is not None:

@@ -1,4 +1,4 @@
-"""One row of the index: what it says of an uploaded file, and how SQLite can hold that."""
+"""One row of the index: its facts about an uploaded file, in a form that SQLite can store."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ __all__ = [
     "values_of",
 ]
 
-#: Of the table `uploaded`, in its order.
+#: The columns of the table `uploaded`, in order.
 COLUMNS = (
     "id", "parent_id", "user", "name", "status", "format", "size_bytes", "received_at",
     "changed_at", "reason", "content", "duplicate_of", "short",
 )  # fmt: skip
-#: What `Row` is made of.
+#: The columns that make a `Row`.
 OF_ROW = "id, parent_id, user, name, status, received_at, changed_at, reason, format, size_bytes"
-#: Writes a whole row, in the place of the one before.
+#: Writes a whole row, in place of an older one.
 PUT = (
     f"INSERT INTO uploaded VALUES ({', '.join('?' * len(COLUMNS))}) ON CONFLICT (id) DO UPDATE SET "
     + ", ".join(f"{name} = excluded.{name}" for name in COLUMNS[1:])
 )
-#: What a list may be sorted by, and the column that it means.
+#: The words by which a list can be sorted, and their columns.
 SORTS: Mapping[str, str] = {
     "received": "id",
     "name": "name",
@@ -48,7 +48,7 @@ SORTS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """What the index knows of one uploaded file; `changed_at` is when it entered its status."""
+    """The facts that the index has about one uploaded file; `changed_at` is when it entered its status."""
 
     id: UploadedFileId
     parent_id: str | None
@@ -63,9 +63,9 @@ class Row:
 
 
 def content_key(files: Iterable[FileEntry]) -> str | None:
-    """What is equal for equal files that were dropped: the hash of one, or of all the hashes of a set.
+    """A key that is equal for equal drops: the hash of a file, or a hash of all the hashes of a set.
 
-    Sidecars count: of an image with new annotations nothing may be given up. None while a hash is not known.
+    Sidecars count, because an image with new annotations must not be dropped as a duplicate. None while a hash is unknown.
     """
     hashes = [file["sha256"] for file in files if file["role"] in ("source", "sidecar")]
     if not hashes or None in hashes:
@@ -78,7 +78,7 @@ def content_key(files: Iterable[FileEntry]) -> str | None:
 def values_of(found: Manifest, status: Status) -> tuple[Any, ...]:
     """The row of an uploaded file in `status`, in the order of `COLUMNS`."""
     history = found["history"]
-    # Only what is in storage counts as content that is there already.
+    # Only files in storage count as content that is already there.
     content = content_key(found["files"]) or found["sha256"] if status.is_success else None
     return (
         found["id"],
