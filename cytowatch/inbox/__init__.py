@@ -1,1 +1,1 @@
-"""From a dropped file to an uploaded one: watch, settle, claim."""
+"""From a dropped file to an uploaded file: watch, settle, claim."""

@@ -1,9 +1,9 @@
 """The way back into an inbox, as guarded as the way in.
 
-Others write to an inbox, and may put a link, a pipe or a folder in the place of any name at any moment. So
-what goes back goes relative to descriptors of folders, none of which was reached by a link, and never over
-anything. The files of one slide go back together: under their own names if all of those are free, else under
-one other stem that is.
+Others can write to an inbox, and can put a link, a pipe or a folder in the place of any name at any moment. So
+files go back relative to descriptors of folders, none of which was reached through a link, and never replace
+anything. The files of one slide go back together: under their own names if all of them are free, else under
+another stem that is free.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from cytowatch.record import names
 
 __all__ = ["Unit", "begun", "forget", "give_back", "opened", "put"]
 
-#: The file in ``<id>/`` whose name says under which number its files go back: a second try goes on with it.
+#: The file in ``<id>/`` whose name states the number under which its files go back; a second try continues with it.
 _MARK = re.compile(r"back\.(\d+)")
 _MOST_TRIES = 1000
-#: The ending of a text that says why something was handed back, and the mark that it was written.
+#: The ending of the text that says why something was handed back, and the mark that it was written.
 _WHY = ".why.txt"
 _TOLD = "back.told"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
-    """What goes back as one: each file by its path below ``<id>/``, and its path as it was dropped."""
+    """The files that go back as one slide: each by its path below ``<id>/``, and its path as it was dropped."""
 
     stem: str
     files: Sequence[tuple[str, str]]
 
     @property
     def is_set(self) -> bool:
-        """Whether other files could be taken for parts of it: it is several, or is called like a part."""
+        """Whether other files could be taken for parts of it: it has several files, or a name like a part."""
         tops = {path.partition("/")[0] for _, path in self.files}
         return (
             len(self.files) > 1
@@ -49,10 +49,10 @@ class Unit:
         )
 
     def named(self, number: int) -> list[tuple[str, str]]:
-        """The files with the paths that they get at the try of this `number`.
+        """The files with the paths that they get under this `number`.
 
-        A head and its folder change their stem together, as decoders find one by the other. What is named by
-        an index file keeps its name, and goes into a folder of its own.
+        A head and its folder change their stem together, because decoders find one by the other. Files that an
+        index file names keep their names, and go into a folder of their own.
         """
         if number == 0:
             return list(self.files)
@@ -74,12 +74,12 @@ class Unit:
 
 @contextmanager
 def opened(inbox: Path, relative: str) -> Iterator[int]:
-    """A descriptor of the folder `relative` below `inbox`; what is missing of it is made.
+    """A descriptor of the folder `relative` below `inbox`; its missing parts are made.
 
     Raises
     ------
     OSError
-        A part of it is a link, a file or a pipe; nothing was followed.
+        A part of it is a link, a file or a pipe; no link was followed.
     """
     with ExitStack() as stack:
         at = stack.enter_context(durable.directory(inbox))
@@ -96,24 +96,24 @@ def _inner(stack: ExitStack, at: int, relative: str) -> int:
 
 
 def _made(name: str, at: int) -> bool:
-    """Make the folder `name` unless there is something; whether it was made."""
+    """Make the folder `name` if nothing is there; return whether it was made."""
     try:
         os.mkdir(name, 0o777, dir_fd=at)
     except FileExistsError:
         return False
-    # What is moved into it is as safe as its name.
+    # A file that is moved into it is only as safe as its name.
     os.fsync(at)
     return True
 
 
 def _pass_on_folder(folder: int, above: int) -> None:
-    """A new folder belongs to the owner of the one above; anything else that took its place stays whose it is."""
+    """Give a new folder to the owner of the one above; anything else that took its place keeps its owner."""
     if os.fstat(folder).st_uid == os.geteuid() and not os.listdir(folder):
         owner.pass_on(folder, above)
 
 
 def _pass_on(path: Path, folder: int) -> None:
-    """Its user can use it again: at the claim it became the daemon's own."""
+    """Give it back to its user, because at the claim it became the daemon's own."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         owner.pass_on(descriptor, folder)
@@ -122,12 +122,12 @@ def _pass_on(path: Path, folder: int) -> None:
 
 
 def put(source: Path, name: str, at: int) -> str:
-    """Rename the file `source` to `name` in the folder `at`, or beside what has that name; gives its name.
+    """Rename the file `source` to `name` in the folder `at`, or to a free name beside it; return its name.
 
     Raises
     ------
     OSError
-        It cannot be; it is where it was.
+        It cannot be renamed; it is where it was.
     """
     stem, dot, ending = name.rpartition(".")
     for number in range(_MOST_TRIES):
@@ -142,24 +142,24 @@ def put(source: Path, name: str, at: int) -> str:
 def give_back(place: Path, unit: Unit, inbox: Path, folder: str, *, why: str = "") -> None:
     """Rename the files of `unit` from the ``<id>/`` at `place` into `folder` of the inboxes.
 
-    After a crash it goes on where it was if it is called again.
+    After a crash, a second call continues where the first one stopped.
 
     Parameters
     ----------
     why
-        A text that is put beside them, as ``NAME.why.txt``; none if it is empty.
+        A text to put beside them, as ``NAME.why.txt``; no file if it is empty.
 
     Raises
     ------
     OSError
-        A folder on the way is not one, or the machine has a fault; what has not moved is where it was.
+        A folder on the way is not a folder, or the machine has a fault; files that have not moved are where they were.
     """
     left = [one for one in unit.files if _is_file(place / one[0])]
     with opened(inbox, folder) as at:
         number = begun(place)
         if number is None:
             number = _free(unit, at)
-            # For a second try. A power cut may take it: then the rest goes back under another number.
+            # For a second try. If a power cut loses it, the rest goes back under another number.
             (place / f"back.{number}").touch()
         paths = dict(unit.named(number))
         for source, _ in left:
@@ -168,7 +168,7 @@ def give_back(place: Path, unit: Unit, inbox: Path, folder: str, *, why: str = "
                 inner = _inner(stack, at, above)
                 _pass_on(place / source, inner)
                 put(place / source, name, inner)
-                # Its old name goes with its directory.
+                # Its old name is removed with its directory.
                 os.fsync(inner)
         if why and paths and not _is_file(place / _TOLD):
             top = next(iter(paths.values())).partition("/")[0]
@@ -180,7 +180,7 @@ def give_back(place: Path, unit: Unit, inbox: Path, folder: str, *, why: str = "
 
 
 def _beside(name: str) -> str:
-    """The name of the text beside `name`, cut where it would be too long for a file system."""
+    """The name of the text beside `name`, shortened if it would be too long for a file system."""
     return os.fsdecode(os.fsencode(name)[: 255 - len(_WHY)]) + _WHY
 
 
@@ -206,9 +206,9 @@ def forget(place: Path) -> None:
 
 
 def _free(unit: Unit, at: int) -> int:
-    """The first number under which no name of the unit is taken; its folder is made at once.
+    """The first number under which all names of the unit are free; its folder is made at once.
 
-    Nor may anything lie there that could be taken for a part of the same set: it is of another drop.
+    Nothing may lie there that could be taken for a part of the same set, because it is of another drop.
     """
     own_tops = [path.partition("/")[0] for _, path in unit.files]
     begins = {names.fold(unit.stem), *(stem for top in own_tops for stem in groups.stems(top))}
@@ -220,7 +220,7 @@ def _free(unit: Unit, at: int) -> int:
             for entry in entries
             if names.fold(entry.name).startswith(likely)
         }
-    # A lone image could only be taken for the head of a folder.
+    # A single image could only be taken for the head of a folder.
     stems = {
         stem
         for name, is_folder in there.items()
@@ -244,7 +244,7 @@ def _free(unit: Unit, at: int) -> int:
                 with durable.directory(name, at=at) as folder:
                     _pass_on_folder(folder, at)
         except FileExistsError:
-            # Somebody was faster: another one's folder is not a place for these.
+            # Somebody was faster; these files do not go into another drop's folder.
             for name in made:
                 with suppress(OSError):
                     os.rmdir(name, dir_fd=at)

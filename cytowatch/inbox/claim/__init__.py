@@ -1,15 +1,14 @@
-"""Taking what has settled out of its inbox, so that a crash or a late writer costs nothing.
+"""Taking settled drops out of their inbox, so that a crash or a late writer does no harm.
 
-The order is what counts: a lease on every file proves that nobody writes; the manifest and the
-list of what will be moved are on disk before anything moves; a rename never replaces; the inodes
-are compared; a lease that was broken meanwhile undoes it all; one more lease, on a path that is
-gone from the share, proves that no writer is left; only then does ``<id>/`` appear in
-``stages/uploaded``.
+The order matters. A lease on every file proves that nobody writes. The manifest and the list of
+files to move are on disk before anything moves. A rename never replaces. The inodes are compared. A
+lease that was broken meanwhile undoes everything. One more lease, on a path that is gone from the
+share, proves that no writer is left. Only then does ``<id>/`` appear in ``stages/uploaded``.
 
-Each fsync of it is needed: left out, some state that a power cut may leave is a loss
+Each fsync is needed: without it, a power cut could lose something
 (test_power.py::test_every_fsync_of_a_claim_is_needed).
 
-Source: fcntl(2) "Leases"; tried against Samba, whose clients wait for the lease and then write a
+Source: fcntl(2) "Leases"; tested with Samba, whose clients wait for the lease and then write a
 new inode.
 """
 

@@ -1,6 +1,6 @@
-"""Holding the files of a parcel: opened without following a link, leased, and looked at.
+"""Holding the files of a parcel: opened without following a link, leased, and checked.
 
-Source: fcntl(2) "Leases"; tried against Samba, whose clients wait for the lease and then write a
+Source: fcntl(2) "Leases"; tested with Samba, whose clients wait for the lease and then write a
 new inode.
 """
 
@@ -40,9 +40,9 @@ __all__ = [
 
 
 def prepare_process() -> None:
-    """Ignore the signal that says a lease is being broken: by default it kills the process.
+    """Ignore the signal for a lease that is being broken; by default it kills the process.
 
-    A set is held open whole, so as many files as the system allows may be open.
+    All files of a set are open at once, so allow as many open files as the system does.
     """
     signal.signal(signal.SIGIO, lambda _number, _frame: None)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -52,8 +52,8 @@ def prepare_process() -> None:
 def lease(descriptor: int) -> str:
     """Ask for a read lease: ``granted``, ``writer`` (somebody has it open for writing) or ``none``.
 
-    ``none`` is said where leases are not available: a filesystem without them, a file that is
-    another user's.
+    ``none`` means that leases are not available: the filesystem has none, or the file belongs to
+    another user.
     """
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
@@ -83,7 +83,7 @@ def notes_beside(one: Held) -> str | None:
 
 
 def of(parcel: Parcel, one: Held, waiting: Waiting) -> Waiting:
-    """`waiting`, and of a set for which of its files it holds."""
+    """`waiting`; for a set, with the name of the file that it is about."""
     if len(parcel.members) == 1:
         return waiting
     return Waiting(why=waiting.why, detail=f"{one.member.drop.name}: {waiting.detail}")
@@ -136,7 +136,7 @@ def no_image(head: Held, parcel: Parcel) -> str | None:
     beside = frozenset(member.to.removeprefix("source/") for member in parcel.members)
     name = os.path.basename(parcel.members[0].to)
     probe = Probe(head.descriptor, name=name, beside=beside)
-    # Whether it is a slide only OpenSlide knows, and no decoder runs in this process.
+    # Only OpenSlide knows whether it is a slide, and no decoder runs in this process.
     if len(parcel.members) > 1 or probe.head.startswith(b"SQLite format 3\0"):
         return None
     return look.safely(
@@ -147,12 +147,12 @@ def no_image(head: Held, parcel: Parcel) -> str | None:
 
 
 def trouble_with(one: Held, moved: Path, settings: Storage) -> Waiting | None:
-    """Why the file must wait after all, because someone came between; None when it is ours only."""
+    """Why the file must wait after all, because somebody interfered; None if it is ours only."""
     there = os.stat(moved, follow_symlinks=False)
     seen = one.member.drop.fingerprint
     if (there.st_dev, there.st_ino) != (seen.device, seen.inode):
         return Waiting(why="settling", detail="another file was put in its place meanwhile")
-    # Anyone who breaks it waits in its open until we let go: by then the file must be back.
+    # A program that breaks it waits in its open(2) until we release the lease; by then the file must be back.
     if is_broken(one):
         return Waiting(why="open_for_writing", detail="somebody opened it for writing meanwhile")
     one.before = owner.take(one.descriptor, group=settings.group, mode=int(settings.file_mode, 8))
@@ -165,7 +165,7 @@ def trouble_with(one: Held, moved: Path, settings: Storage) -> Waiting | None:
     if answer == "writer":
         return Waiting(why="open_for_writing", detail="somebody opened it for writing meanwhile")
     found = os.fstat(one.descriptor)
-    # The rename itself sets the ctime, so that is not compared.
+    # The rename itself sets the ctime, so it is not compared.
     if (found.st_size, found.st_mtime_ns) != (seen.size_bytes, seen.mtime_ns):
         return Waiting(why="settling", detail="it changed while it was taken")
     if found.st_nlink != 1:
@@ -178,7 +178,7 @@ def is_broken(one: Held) -> bool:
 
 
 def broken(parcel: Parcel, held: list[Held]) -> Waiting | None:
-    """Which member somebody is opening for writing at the last moment, if any."""
+    """The member that somebody opens for writing at the last moment, if any."""
     for one in held:
         if is_broken(one):
             what = Waiting(

@@ -1,4 +1,4 @@
-"""What is claimed as one: a file, or the files of a set."""
+"""A parcel: the files that are claimed as one uploaded file, a single file or a set."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MARKER = "done-marker"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """One file to be claimed, and where it goes below ``<id>/``; role is source or sidecar.
+    """One file to be claimed, and its place below ``<id>/``; its role is source or sidecar.
 
     `dropped_as` is the path of a file of a set, from the folder of its head.
     """
@@ -30,10 +30,10 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parcel:
-    """What becomes one uploaded file; the first member is its head.
+    """The files that become one uploaded file; the first member is its head.
 
-    `folder` is a folder that is removed if nothing is left in it,
-    `marker` the ``done_marker`` file that goes with it, `parent` the uploaded file of the dropped
+    `folder` is removed if nothing is left in it,
+    `marker` is its ``done_marker`` file, `parent` is the uploaded file of the dropped
     folder; with `images_only` a file that no format claims stays where it is. `warnings` are the manifest's first.
     """
 
@@ -51,7 +51,7 @@ class Parcel:
 
     @property
     def path(self) -> str:
-        """What it is called by: its head, or of a set that has none the folder of the set."""
+        """The source of its name: its head, or for a set without a head the folder of the set."""
         if self.folder is not None and self.head.path.startswith(f"{self.folder}/"):
             return self.folder
         return self.head.path
@@ -64,11 +64,11 @@ class Parcel:
 
 @dataclass(slots=True, kw_only=True)
 class Held:
-    """A member that is open: its own descriptor and that of its folder."""
+    """An open member: its own descriptor and that of its folder."""
 
     member: Member
     folder_fd: int
     descriptor: int
     leased: bool = False
-    #: Whose it was, once it was taken.
+    #: Its former owner, once it is taken.
     before: owner.Owner | None = None

@@ -1,4 +1,4 @@
-"""Claims that were left half done: finished where they are whole, undone where they are not."""
+"""Claims that were left half-done: finished if they are whole, else undone."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ __all__ = ["recover", "remove_empty", "sync_names"]
 
 
 def sync_names(place: Path, *, marked: bool) -> None:
-    # With the new name the old one is gone as well, because a rename is one step; where it is two, a cut
-    # leaves both. The inbox, in which others write, need not be synced for that.
+    # Once the new name exists, the old one is gone, because a rename is one step; where it is two, a power cut
+    # leaves both. So the inbox, in which others write, need not be synced.
     for folder, _, _ in durable.walk(place / "source"):
         durable.fsync_directory(Path(folder))
     if marked:
@@ -47,12 +47,12 @@ def remove_empty(inbox: Path, folder: str | None) -> None:
 
 
 def recover(spool: Spool, settings: Storage | None = None) -> dict[str, str]:
-    """Finish or undo what a crash or a fault left in ``state/tmp``: what became of each id.
+    """Finish or undo the claims that a crash or a fault left in ``state/tmp``; return the result for each id.
 
-    A claim is finished when all its members had moved already, else undone. If a new drop has taken its
-    names meanwhile, it is finished too where the rest is there, else it goes back as one beside that drop. What is
-    neither is kept where it is, and said so. No claim may be under way. `settings` gives what is finished its
-    group and mode.
+    A claim is finished if all its members had already moved, else undone. If a new drop has taken its
+    names meanwhile, it is finished too if the rest is there; else it goes back as one slide beside that drop. If
+    neither works, it is kept where it is, and that is reported. No claim may be under way. `settings` gives the
+    group and mode of finished ones.
     """
     outcome: dict[str, str] = {}
     for place in sorted(spool.tmp.iterdir()):
@@ -75,7 +75,7 @@ def _recover_one(spool: Spool, place: Path, settings: Storage) -> str:
             return "undone"
         journal = {"members": []}
     except ValueError:
-        # It was torn before it was synced, so nothing had been moved yet.
+        # A power cut tore it before it was synced, so nothing had moved yet.
         if _has_source(place):
             return "kept: its journal is damaged but it holds files"
         spool.discard(place)
@@ -105,7 +105,7 @@ def _finish(spool: Spool, place: Path, journal: dict[str, Any]) -> None:
         durable.fsync_file(place / member["to"])
     sync_names(place, marked=os.path.lexists(place / MARKER))
     remove_empty(spool.inbox, journal.get("folder"))
-    # A kill may have come before it was found that another thing lay in its place: that is not ours to remove.
+    # A kill may have come before we found that something else was in its place, which is not ours to remove.
     if is_foreign_marker(place):
         with back.opened(spool.inbox, os.path.dirname(journal["marker"])) as inbox_fd:
             back.put(place / MARKER, os.path.basename(journal["marker"]), inbox_fd)
@@ -120,7 +120,7 @@ def _has_source(place: Path) -> bool:
 
 
 def _untouched(path: Path, member: dict[str, Any], settings: Storage) -> bool:
-    """Whether no one writes to what was moved, and no one did since; it is ours from now on."""
+    """Whether nobody writes to the moved files, and nobody has since; from now on they are ours."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         owner.take(descriptor, group=settings.group, mode=int(settings.file_mode, 8))

@@ -1,4 +1,4 @@
-"""Taking what is held: into state/tmp with a journal, made durable, handed on."""
+"""Taking the held files: they move into state/tmp with a journal, are made durable, and are handed on."""
 
 from __future__ import annotations
 
@@ -50,18 +50,18 @@ def claim(
     overdue: bool,
     leases: bool = True,
 ) -> UploadedFileId | Waiting:
-    """Claim `parcel`: its id in ``stages/uploaded``, or why it stays where it is.
+    """Claim `parcel`; return its id in ``stages/uploaded``, or why it stays where it is.
 
     Parameters
     ----------
     make_id
         Makes an id from the time and a name.
     quiet_for_s
-        How long it has been quiet; where leases are not available it must be `fallback_quiet_s`.
+        How long it has been quiet; without leases this must be `fallback_quiet_s`.
     overdue
-        It has waited long enough for what is missing: claim it although it is incomplete.
+        Whether it has waited long enough for what is missing, so that it is claimed although incomplete.
     leases
-        Whether a lease that is granted proves anything: not where other machines write as well.
+        Whether a granted lease proves anything; it does not if other machines write as well.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def claim(
             return held
         lacking = None
         for one in held:
-            # Where the copier says itself when it is done, its notes say nothing.
+            # If the copier itself reports when it is done, its own notes mean nothing.
             if parcel.marker is None and (notes := notes_beside(one)) is not None:
                 why = f"its copy program is still at work on it: {names.printable(notes)} lies beside it"
                 return of(parcel, one, Waiting(why="still_copied", detail=why))
@@ -117,7 +117,7 @@ def _take(
     moved: list[Held] = []
     try:
         prepare(place, parcel, held, config, name, name_base64, now, software)
-        # Or the power that goes after the next rename leaves files in a folder that has no name.
+        # Otherwise a power cut after the next rename leaves files in a folder without a name.
         durable.fsync_directory(spool.tmp)
         reached("claim.prepared")
         trouble = _move_all(spool, parcel, held, place, moved, config.storage)
@@ -126,7 +126,7 @@ def _take(
             reached("claim.durable")
             trouble = broken(parcel, held)
     except Exception:
-        # Back to where it was; what cannot be put back now is put back by `recover`.
+        # Back to where it was; `recover` puts back what cannot be put back now.
         undo(spool, place, moved=bool(moved))
         raise
     if trouble is not None:
@@ -136,7 +136,7 @@ def _take(
     (place / MARKER).unlink(missing_ok=True)
     (place / JOURNAL).unlink()
     reached("claim.unjournaled")
-    # All of it is durable in state/tmp: if a power cut takes this rename back, `recover` does it again.
+    # Everything is durable in state/tmp: if a power cut undoes this rename, `recover` repeats it.
     spool.move(place, Status.UPLOADED, durably=False)
     return id_
 
@@ -149,13 +149,13 @@ def _move_all(
     moved: list[Held],
     settings: Storage,
 ) -> Waiting | None:
-    """Rename every member, noting in `moved` which; why it must be undone, if somebody came between."""
+    """Rename every member and add it to `moved`; return why this must be undone, if somebody interfered."""
     for one in held:
         durable.rename(one.member.drop.name, place / one.member.to, source_fd=one.folder_fd)
         moved.append(one)
         reached("claim.renamed")
     if parcel.marker is not None:
-        # The marker goes with what it marks: left behind, it would mark the next of that name.
+        # The marker moves with its file: left behind, it would mark the next file of that name.
         markers.withdraw(spool.inbox, parcel.marker, place / MARKER)
     for one in held:
         trouble = trouble_with(one, place / one.member.to, settings)
@@ -166,7 +166,7 @@ def _move_all(
 
 def _make_durable(place: Path, held: list[Held], *, marked: bool) -> None:
     for one in held:
-        # 40 GB of it may still be dirty: this is why claims do not run in the scan loop.
+        # 40 GB may still have to be written: this is why claims do not run in the scan loop.
         os.fsync(one.descriptor)
     sync_names(place, marked=marked)
 
@@ -181,7 +181,7 @@ def prepare(
     now: datetime,
     software: dict[str, str],
 ) -> None:
-    """Make ``<id>/`` with its manifest and the list of what will be moved, durably."""
+    """Make ``<id>/`` with its manifest and the list of files to move, durably."""
     mode = int(config.storage.dir_mode, 8)
     place.mkdir(mode=mode)
     (place / "source").mkdir(mode=mode)
@@ -208,10 +208,10 @@ def prepare(
         "marker": parcel.marker.path if parcel.marker else None,
     }
     (place / JOURNAL).write_text(json.dumps(journal))
-    # One that a power cut tore could not put back what was moved.
+    # A journal that a power cut tore could not put back the moved files.
     durable.fsync_file(place / JOURNAL)
     for below, folders, _ in durable.walk(place / "source"):
-        # The names of folders that files of a set are moved into; that of source comes below.
+        # The names of folders that files of a set are moved into; the name of source/ is synced below.
         if folders:
             durable.fsync_directory(Path(below))
     files = [
