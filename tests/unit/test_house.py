@@ -219,6 +219,28 @@ def test_every_test_that_a_page_names_is_there(page: str) -> None:
     assert named <= defined | files
 
 
+def test_every_module_that_a_page_names_is_there() -> None:
+    """A module that has moved is named by its new place: no page sends a reader to a file that is gone."""
+    lost = []
+    ours = [
+        str(path.relative_to(HOUSE))
+        for top in ("cytowatch", "docs", "tests", "benchmarks")
+        for path in (HOUSE / top).rglob("*.py")
+    ]
+    for page in (*HOUSE.glob("*.md"), *(HOUSE / "docs").rglob("*.md")):
+        for named in re.findall(r"`([\w./-]+\.py)`", page.read_text()):
+            if not any(f"/{path}".endswith(f"/{named}") for path in ours):
+                lost.append(f"{page.name}: {named}")
+    # What each package holds, in the table of the architecture.
+    for package, holds in re.findall(
+        r"(?m)^\| `(\w+)/` \| (.*) \|$", (HOUSE / "docs" / "architecture.md").read_text()
+    ):
+        for named in re.findall(r"`(\w+)/?`", holds):
+            if not any((HOUSE / "cytowatch" / package).glob(f"**/{named}*")):
+                lost.append(f"architecture.md: {package}/{named}")
+    assert not lost
+
+
 def test_no_stage_names_a_format() -> None:
     """What is special to a format stands in its own row: a new one touches its module, a builder and a row."""
     ids = {one.id for one in formats.FORMATS}
