@@ -1,12 +1,12 @@
-"""watchdog's observers, so that no depth, no folder and no event in the inboxes ends one of their threads.
+"""watchdog's observers, adapted so that no depth, folder or event in the inboxes ends one of their threads.
 
 watchdog walks folders with `os.walk`, whose recursion ends the thread that reads the kernel's queue at some
-990 levels, makes events of everything below a folder that came, and compares each folder that was moved with
-all that it watches. Here a folder is watched as deep as the scan looks, one event names the inbox in which
-something happened, and anything that one event raises is set aside.
+990 levels. It makes events for everything below a new folder, and compares each moved folder with all that it
+watches. Here a folder is watched as deep as the scan looks, one event names the inbox in which something
+happened, and an error that one event raises is set aside.
 
-Source: watchdog 7, ``observers/inotify.py`` and ``observers/polling.py``, of which some that is not public is
-overridden; the version is pinned below 8.
+Source: watchdog 7, ``observers/inotify.py`` and ``observers/polling.py``. Some private parts of them are
+overridden, so the version is pinned below 8.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ __all__ = ["folders", "inotify", "most_watches", "polling"]
 #: come together. With its own half second every claim would hold up the events behind it.
 _PAIRING_S = 0.02
 _MAX_WATCHES = Path("/proc/sys/fs/inotify/max_user_watches")
-#: Into how many parts the kernel's watches are divided, of which one user may use one; a few in any case.
+#: The kernel's watches are divided into so many shares, of which one user may use one; a few in any case.
 _SHARES = 4
 _FEW_WATCHES = 64
 
 
 def folders(top: str) -> Iterator[str]:
-    """`top` and the folders below it that can be looked into, as deep as the scan looks."""
+    """`top` and the readable folders below it, as deep as the scan looks."""
     waiting = [(top, -1)]
     while waiting:
         path, depth = waiting.pop()
@@ -51,7 +51,7 @@ def folders(top: str) -> Iterator[str]:
             with os.scandir(path) as entries:
                 below = [entry.path for entry in entries if durable.is_directory(entry)]
         except OSError:
-            # The scan says of it why.
+            # The scan reports why.
             continue
         yield path
         if depth < DEEPEST:
@@ -59,7 +59,7 @@ def folders(top: str) -> Iterator[str]:
 
 
 def most_watches() -> int:
-    """How many folders of one user are watched at most: the kernel's watches are for all of them."""
+    """The most folders of one user that are watched, because all users share the kernel's watches."""
     try:
         there = int(_MAX_WATCHES.read_text())
     except (OSError, ValueError):
@@ -68,9 +68,9 @@ def most_watches() -> int:
 
 
 class _Group(InotifyWatchGroup):
-    """The watches of ``inbox/`` and of what lies below it; no user has more than a share of them.
+    """The watches of ``inbox/`` and the folders below it; no user has more than a share of them.
 
-    What is beyond that share is found by the scan only.
+    Only the scan finds what is in folders beyond that share.
     """
 
     def __init__(self, *arguments: Any, most: int, **more: Any) -> None:
@@ -105,7 +105,7 @@ class _Group(InotifyWatchGroup):
         self._move_event_grouper._queue.put(PathedInotifyEvent(event, path))
 
     def _lost(self) -> None:
-        """Let all of it be scanned: what was missed is not known."""
+        """Let everything be scanned, because it is unknown what was missed."""
         self._put(InotifyEvent(WatchDescriptor(0), Mask(0), 0, b""), self.path)
 
     def _whose(self, path: bytes) -> str:
@@ -121,7 +121,7 @@ class _Group(InotifyWatchGroup):
     def _add_all_callbacks(self, path: bytes) -> None:
         depth = path.count(b"/") - self.path.count(b"/")
         if path == self.path:
-            # Where it cannot be watched at all its OSError says why.
+            # If it cannot be watched at all, its OSError says why.
             self._add_callback(path)
         waiting = [(path, depth)]
         while waiting:
@@ -136,7 +136,7 @@ class _Group(InotifyWatchGroup):
             waiting += [(inner, depth + 1) for inner in below]
 
     def _watched(self, folder: bytes) -> bool:
-        """Watch `folder`, no matter what it was called before; returns whether that was possible."""
+        """Watch `folder`, no matter what its name was before; return whether that was possible."""
         user = self._whose(folder)
         theirs = self._of_user.setdefault(user, set())
         if len(theirs) >= self._most and folder not in self._active_callbacks_by_path:
@@ -159,7 +159,7 @@ class _Group(InotifyWatchGroup):
 
 
 class _Emitter(InotifyEmitter):
-    """Makes of each event of the inboxes one that names where; those of other watches stay as they are."""
+    """Turns each event of the inboxes into one that names the inbox; events of other watches stay as they are."""
 
     def on_thread_start(self) -> None:
         if not self.watch.is_recursive:
@@ -197,11 +197,11 @@ def inotify() -> BaseObserver:
 
 
 def polling(top: str, interval_s: float) -> BaseObserver:
-    """An observer that compares what lies below `top` with what lay there, every `interval_s` seconds."""
+    """An observer that compares the files below `top` with those seen before, every `interval_s` seconds."""
     slashes = top.count("/")
 
     def listed(path: str | None) -> Iterator[os.DirEntry[str]]:
-        """What lies in a folder; nothing where that is unknown, or where the scan does not look."""
+        """The entries of a folder; none if it cannot be read, or if the scan does not look there."""
         path = path or "."
         if path.count("/") - slashes > DEEPEST + 1:
             return iter(())

@@ -1,6 +1,6 @@
-"""The claims that are under way, what has come of them, and what a fault has left of them.
+"""The claims that are under way, their outcomes, and what a fault left of them.
 
-They are made in threads of their own, since an fsync of 40 GB takes its time.
+They run in threads of their own, because an fsync of 40 GB takes a while.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ __all__ = ["Claimed", "Claims"]
 
 _CLAIMS_AT_A_TIME = 5
 _CLAIMS_OF_ONE = 4
-#: How many claims are taken up in one turn of the main loop.
+#: The most claims whose outcomes are taken up in one turn of the main loop.
 _ENDED_AT_A_TIME = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claimed:
-    """Something that has become an uploaded file."""
+    """A drop that has become an uploaded file."""
 
     id: UploadedFileId
     user: str
@@ -56,7 +56,7 @@ class _Running:
 
 
 class Claims:
-    """Guards that every claim that begins is counted until its outcome is taken up; for the main thread only.
+    """Ensures that every claim is counted until its outcome is taken up; for the main thread only.
 
     Parameters
     ----------
@@ -99,28 +99,28 @@ class Claims:
         self._turns = Turns(
             self._claim, failed=self._not_claimed, threads=_CLAIMS_AT_A_TIME, of_one=_CLAIMS_OF_ONE
         )
-        #: How many claims are under way, by user; those that have ended.
+        #: The number of claims under way, by user; and those that have ended.
         self._under_way: Counter[str] = Counter()
         self._ended: deque[_Running] = deque()
-        #: Those that could not be taken up, and children that their folders do not know of yet.
+        #: Outcomes that could not be taken up, and children that are not yet in the manifest of their folder.
         self._again: list[_Running] = []
         self._children: dict[str, list[str]] = {}
-        #: Whether a fault may have left something half-done. Nothing new begins before it is put right.
+        #: Whether a fault may have left something half-done. Nothing new begins before that is repaired.
         self.to_mend = False
         #: What a fault left in ``state/tmp`` and could not be put right yet, by id: why.
         self.kept: dict[str, str] = {}
 
     def reconfigure(self, config: Config) -> None:
-        """Claim by other settings from now on."""
+        """Use other settings for claims from now on."""
         self._config = config
 
     def of(self, user: str) -> int:
-        """How many are under way for `user`."""
+        """The number of claims under way for `user`."""
         return self._under_way[user]
 
     @property
     def busy(self) -> bool:
-        """Whether something is under way, or waits to be put right or noted."""
+        """Whether something is under way, or waits to be repaired or noted."""
         return bool(self._under_way.total() or self.to_mend or self._again or self._children)
 
     @property
@@ -164,13 +164,13 @@ class Claims:
         self._wake()
 
     def _not_claimed(self, running: _Running, why: str) -> None:
-        """In a thread of `Turns`: its claim did not even begin, or could not say how it ended."""
+        """In a thread of `Turns`: the claim did not even begin, or could not report how it ended."""
         running.outcome = RuntimeError(why)
         self._ended.append(running)
         self._wake()
 
     def collect(self, now: float) -> list[Claimed]:
-        """What the claims that ended since have brought."""
+        """The outcomes of the claims that have ended since the last call."""
         claimed: list[Claimed] = []
         again, self._again = self._again, []
         for running in again:
@@ -189,7 +189,7 @@ class Claims:
                         self._children.setdefault(bundle.folder, []).append(done.id)
                         self._dropped.happened(bundle.folder, now)
             if fenced.failed and isinstance(running.outcome, str):
-                # It has left its inbox, and is only to be taken up.
+                # It has left its inbox, and only has to be taken up.
                 self._again.append(running)
             elif fenced.failed:
                 # What it left half-done is put right, and then it is tried again.
@@ -199,7 +199,7 @@ class Claims:
         return claimed
 
     def _name_children(self) -> None:
-        """Let each dropped folder know what was claimed out of it."""
+        """Note in each dropped folder what was claimed out of it."""
         for folder in list(self._children):
             if aside.may_try("folder", f"{folder}/"):
                 with aside.fence("folder", f"{folder}/"):
@@ -207,12 +207,12 @@ class Claims:
                     del self._children[folder]
 
     def keep_folders_open(self, now: float) -> None:
-        """Let no dropped folder end before it knows of everything that was claimed out of it."""
+        """Let no dropped folder end before everything that was claimed out of it is noted."""
         for folder in self._children:
             self._dropped.happened(folder, now)
 
     def _ended_with(self, running: _Running, now: float) -> Claimed | None:
-        """What a claim has brought; None where the drop stays where it is."""
+        """The result of a claim; None if the drop stays where it is."""
         bundle, result = running.ready.bundle, running.outcome
         if isinstance(result, OSError):
             self.to_mend = True
@@ -233,11 +233,11 @@ class Claims:
         )
 
     def mend_kept(self) -> None:
-        """Let what could not be put right be tried once more."""
+        """Try once more to repair what could not be repaired."""
         self.to_mend |= bool(self.kept)
 
     def mend(self) -> list[Claimed]:
-        """Finish or undo what a fault of the machine has left of claims; gives the finished ones."""
+        """Finish or undo the claims that a fault of the machine left half-done; return the finished ones."""
         if not self.to_mend or self._under_way.total():
             return []
         self.to_mend = False
@@ -262,5 +262,5 @@ class Claims:
         return finished
 
     def stop(self) -> None:
-        """Finish the claims that run; no new one starts."""
+        """Finish the running claims, and start no new one."""
         self._turns.stop()

@@ -1,4 +1,4 @@
-"""When a dropped folder is at its end: nothing has come into it, and nothing waits in it, for a while."""
+"""When a dropped folder is finished: for a while nothing has arrived in it, and nothing waits in it."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ from cytowatch.record.entries import Manifest, SkippedEntry
 
 __all__ = ["Dropped", "DroppedFolders"]
 
-#: How long folders are finished in one turn of the main loop, in seconds.
+#: How long one turn of the main loop may spend on finishing folders, in seconds.
 _TURN_S = 0.1
 #: The least time between two looks at all folders, as a multiple of what the last one took.
 _SHARE = 20.0
 
 
 class DroppedFolders(Protocol):
-    """Who keeps the uploaded files that stand for dropped folders."""
+    """The keeper of the uploaded files that stand for dropped folders."""
 
     @property
     def open(self) -> list[str]:
         """The folders that are open."""
 
     def is_open(self, folder: str) -> bool:
-        """Whether `folder` is."""
+        """Whether `folder` is open."""
 
     def parent(self, folder: str, user: str, project: str | None) -> Manifest:
-        """The manifest of the one of `folder`."""
+        """The manifest of the uploaded file of `folder`."""
 
     def claimed(self, folder: str, children: list[str]) -> None:
         """Note what was claimed out of `folder`."""
 
     def adopt(self, child: Manifest) -> None:
-        """Note what came out of a folder, and was taken up again after a fault."""
+        """Note what came out of a folder and was taken up again after a fault."""
 
     def note(self) -> None:
         """Write down what was claimed, where it is time."""
 
     def finish(self, folder: str, skipped: list[SkippedEntry]) -> None:
-        """Nothing more comes."""
+        """Finish the folder: nothing more comes."""
 
 
 class Dropped:
-    """Guards since when nothing has happened in each folder that is open; for the main thread only.
+    """Keeps the time since when nothing has happened in each open folder; for the main thread only.
 
     Parameters
     ----------
@@ -77,9 +77,9 @@ class Dropped:
         self._markers = markers
         self._folders = folders
         self._is_an_image = is_an_image
-        #: When something happened last in a folder that is open.
+        #: When something last happened in an open folder.
         self._active: dict[str, float] = {}
-        #: When each may be finished, as it was found last, and when that is looked at again.
+        #: When each may be finished, by the last check, and when that is checked again.
         self._times: dict[str, float] = {}
         self._look_at = float("-inf")
         #: What somebody must mend, and was left behind by a folder that is done with: their paths.
@@ -90,12 +90,12 @@ class Dropped:
         return track.drop.path in self._left and _is_hopeless(track)
 
     def happened(self, folder: str, now: float) -> None:
-        """Something was claimed out of `folder`, or is about to be."""
+        """Note that something was claimed out of `folder`, or is about to be."""
         self._active[folder] = now
         self._times.pop(folder, None)
 
     def finish_some(self, now: float, quiet_s: Callable[[str], float]) -> None:
-        """Close folders in which nothing comes any more: as many as there is time for in one turn."""
+        """Close folders in which nothing arrives any more, as many as one turn has time for."""
         self._folders.note()
         if now >= self._look_at:
             began = time.monotonic()
@@ -129,7 +129,7 @@ class Dropped:
             trees.remove(grave)
 
     def times(self, now: float, quiet_s: Callable[[str], float]) -> dict[str, float]:
-        """When each folder that is open may be finished, save those in which something can be claimed."""
+        """When each open folder may be finished, except those in which something can be claimed."""
         newest = {folder: self._active.setdefault(folder, now) for folder in self._folders.open}
         busy: set[str] = set()
         # All in one pass: a folder may hold a hundred thousand files.
@@ -148,16 +148,16 @@ class Dropped:
         }
 
     def any_to_finish(self, now: float, quiet_s: Callable[[str], float]) -> bool:
-        """Whether some folder will be finished without anything new."""
+        """Whether some folder will be finished without a new file."""
         return any(aside.may_try("folder", folder) for folder in self.times(now, quiet_s))
 
     def next_at(self) -> float | None:
-        """When a folder may be finished next, as far as it is known."""
+        """When a folder may be finished next, as far as known."""
         known = [at for folder, at in self._times.items() if aside.may_try("folder", folder)]
         return max(min(known), self._look_at) if known else None
 
     def _is_awaited(self, track: Track) -> bool:
-        """Whether it is claimed by itself before long: not what somebody must mend first."""
+        """Whether it is claimed soon by itself, without anybody having to mend something first."""
         return track.due_at is not None and not _is_hopeless(track)
 
     def _lacks_marker(self, track: Track) -> bool:
@@ -170,7 +170,7 @@ class Dropped:
         return True
 
     def _left_in(self, folders: set[str]) -> dict[str, list[Track]]:
-        """What lies in `folders` still."""
+        """The drops that are still in `folders`."""
         left: dict[str, list[Track]] = {}
         for user in {folder.split("/", 1)[0] for folder in folders}:
             for track in self._settler.of_user(user):

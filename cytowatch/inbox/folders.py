@@ -1,6 +1,6 @@
 """Dropped folders: an uploaded file stands for each while its images are claimed one by one.
 
-A folder has no end that anyone can see, so it is never renamed away; what is complete in it is
+The end of a folder cannot be seen, so it is never renamed away; each complete image in it is
 claimed as a child. Its uploaded file is EXTRACTING_DATA from the first claim on, and EXTRACTED
 when nothing has come for ``folder_quiet_s``.
 """
@@ -32,9 +32,9 @@ from cytowatch.transitions.moves import Transitions
 
 __all__ = ["Folders"]
 
-#: A manifest that names thousands is written at most in this part of the time.
+#: Writing a manifest that names thousands may take at most this share of the time.
 _NOTING_SHARE = 20.0
-#: At most this many files that became nothing are named; the rest is counted.
+#: At most this many skipped files are named; the rest are counted.
 _MOST_SKIPPED = 100
 _NOTHING = ExtractionError("no_image", "its images were taken away again before they were claimed")
 
@@ -72,7 +72,7 @@ class Folders:
         self._untaken: list[UploadedFileId] = []
 
     def reconfigure(self, config: Config) -> None:
-        """What is finished from now on is reported to the hooks of `config`."""
+        """Report folders that finish from now on to the hooks of `config`."""
         self._moves = replace(self._moves, config=config)
 
     @property
@@ -81,20 +81,20 @@ class Folders:
         return list(self._open)
 
     def is_open(self, folder: str) -> bool:
-        """Whether there is an uploaded file for `folder` already."""
+        """Whether there already is an uploaded file for `folder`."""
         return folder in self._open
 
     def recover(self) -> None:
-        """Take up the folders that were open; their children are found by what they say."""
+        """Take up the folders that were open; their children are found by their manifests."""
         self._untaken = list(self._spool.in_status(Status.EXTRACTING_DATA))
         self._take_up_some()
 
     def _take_up_some(self) -> None:
-        """Take up those that are left; one that cannot be taken up is tried again, and holds up no other."""
+        """Take up those that are left; one that cannot be taken up is tried again, and delays no other."""
         for id_ in list(self._untaken):
             if not aside.may_try("folder", id_):
                 continue
-            # One without a manifest that can be read ends as such in its turn.
+            # One without a readable manifest ends in its error when it is its turn.
             with aside.fence("folder", id_) as fenced:
                 self._take_up(id_)
             if not fenced.failed:
@@ -112,7 +112,7 @@ class Folders:
             self._add(self._open[_folder_of(found)], self._children_of(found))
 
     def _children_of(self, parent: Manifest) -> list[str]:
-        """Every uploaded file that names `parent`, as the index knows."""
+        """Every uploaded file that names `parent`, by the index."""
         rows = self._index.select(where={"parent_id": parent["id"]}, ascending=True)
         return [row.id for row in rows]
 
@@ -178,7 +178,7 @@ class Folders:
         if not found.unnoted or began < found.note_at:
             return
         changed = _with_children(found)
-        # What cannot be written now is written with the next one, or with the last manifest.
+        # If it cannot be written now, it is written with the next one, or with the last manifest.
         with suppress(OSError):
             manifest.write(found.place.path, changed, durably=False)
             found.place = Place(status=found.place.status, path=found.place.path, manifest=changed)
@@ -195,7 +195,7 @@ class Folders:
                     self._add(found, [])
 
     def finish(self, folder: str, skipped: list[SkippedEntry]) -> None:
-        """Nothing more comes: `folder` is EXTRACTED, and goes if it is empty."""
+        """Nothing more comes: `folder` is EXTRACTED, and is removed if it is empty."""
         place = self._open[folder].place
         named = skipped[:_MOST_SKIPPED]
         if len(skipped) > _MOST_SKIPPED:
@@ -214,7 +214,7 @@ class Folders:
         aside.clear("folder", f"{folder}/")
 
     def _remove_empty(self, folder: str) -> None:
-        """Remove the folder and those in it, if no file is left: a technician sees that it is done."""
+        """Remove the folder and the folders in it if no file is left, so that a technician sees that it is done."""
         with suppress(OSError):
             durable.remove_empty(self._spool.inbox, folder)
 

@@ -1,7 +1,7 @@
-"""What lies in one room of the inboxes, put together: which files are one slide, and is it ready.
+"""Grouping the files in one room of the inboxes: which of them are one slide.
 
-Nothing is moved and no lease is taken here; files are only looked at, through descriptors, and
-what was seen is remembered as long as a file does not change.
+Nothing is moved and no lease is taken here. Files are only read, through descriptors, and the findings
+are remembered as long as a file does not change.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ __all__ = ["Bundle", "Gatherer", "Stopped"]
 
 T = TypeVar("T")
 
-#: Files that arrived so much later are of another drop: no copy of one slide stands still for so long.
+#: Files that arrived this much later belong to another drop: no copy of one slide pauses for so long.
 _ANOTHER_TIME_NS = 3600 * 10**9
 
 
 class Stopped(Exception):
-    """The daemon ends, and looks into nothing more."""
+    """The daemon is ending, and reads no more files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,19 +46,19 @@ class Bundle:
 
     @property
     def head(self) -> Track:
-        """The track that stands for it."""
+        """The track that stands for the bundle."""
         return self.tracks[0]
 
     @property
     def changed_at(self) -> float:
-        """When anything of it changed last."""
+        """When any of its files last changed."""
         return max(track.changed_at for track in self.tracks)
 
     @property
     def arrived_in_parts(self) -> str | None:
-        """What there is to say about a slide whose files arrived at different times; None for any other.
+        """The warning for a slide whose files arrived at different times; None for any other.
 
-        Users cannot set the time that counts, which is when each file was last written or put there.
+        The time that counts is when each file was last written or put there, which users cannot set.
         """
         if self.group.kind is None:
             return None
@@ -83,9 +83,9 @@ class Bundle:
 
 
 class Gatherer:
-    """Guards what was seen inside of files, each look made once while the file stays the same.
+    """Keeps what was seen inside files, so that each is read only once while it stays the same.
 
-    Any thread may look, each into the files of one user.
+    For any thread, each for the files of one user.
     """
 
     def __init__(self, inbox: Path) -> None:
@@ -95,13 +95,13 @@ class Gatherer:
         self._stopped = False
 
     def stop(self) -> None:
-        """Let anyone who looks now raise `Stopped` at the next file."""
+        """Let threads that read now raise `Stopped` at the next file."""
         self._stopped = True
 
     def bundles(
         self, room: str, tracks: Iterable[Track]
     ) -> tuple[Iterator[Bundle], dict[str, str]]:
-        """Everything in `room`, each file in exactly one bundle; and what could not be looked into, why.
+        """Everything in `room`, each file in exactly one bundle; and why some files could not be read.
 
         Each bundle is made when it is asked for: of very many only a part is.
 
@@ -136,9 +136,9 @@ class Gatherer:
         return (_bundle(room, group, here) for group in groups), faults
 
     def forget(self, user: str, present: set[str]) -> None:
-        """Drop what was seen of files of `user` that are not there any more."""
+        """Forget what was seen of files of `user` that are no longer there."""
         seen = self._seen.get(user, {})
-        # A thread may look meanwhile.
+        # Another thread may be reading meanwhile.
         for path in [path for path in list(seen) if path not in present]:
             seen.pop(path, None)
         if not seen:
@@ -187,6 +187,6 @@ def _bundle(room: str, group: Group, here: Mapping[str, Track]) -> Bundle:
 
 
 def _looks_like_an_image(probe: Probe) -> bool:
-    """Whether a format claims it, or would if it were whole."""
+    """Whether a format claims it, or would claim it if it were whole."""
     absent = completeness.missing(probe.descriptor, probe.size_bytes)
     return absent is not None or formats.is_an_image(probe)

@@ -1,7 +1,7 @@
 """The inboxes as the daemon sees them: scan, settle and claim, put together.
 
-The main loop only looks, a moment at a time for each user; which files belong together is found out, and
-claims are made, in threads of their own, since an fsync of 40 GB takes its time.
+The main loop only looks, for a moment per user. Finding out which files belong together, and claiming them,
+happens in threads of their own, because an fsync of 40 GB takes a while.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _COUNT_SHARE = 20.0
 
 
 class Intake:
-    """Guards what is known of the inboxes; used by the main thread only, save `hint`.
+    """Keeps what is known of the inboxes; for the main thread only, except `hint`.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ class Intake:
         self._count_at = float("-inf")
 
     def reconfigure(self, config: Config) -> None:
-        """Go on with other times, names and markers."""
+        """Use other times, names and markers from now on."""
         self._config = config
         self._own.reconfigure(config)
         self._claims.reconfigure(config)
@@ -114,17 +114,17 @@ class Intake:
             waiting = track.waiting is not None and track.waiting.why == "done_marker"
             if waiting and not self._own.of(track.drop.user).done_marker:
                 self._settler.unmarked(track, now)
-        # Where a marker is wanted now, the next look finds what has none.
+        # If a marker is now required, the next look finds drops without one.
         for user in self._settler.users - {""}:
             self._sweep.hint(user)
 
     def hint(self, user: str) -> None:
-        """Something happened in the inbox of `user`. Any thread may say so."""
+        """Note that something happened in the inbox of `user`. For any thread."""
         self._sweep.hint(user)
         self._wake()
 
     def scan_all(self, now: float, *, events_lost: bool = False, whole: bool = False) -> None:
-        """Begin to look at every inbox; `scan_some` goes on with it. With `whole` all is looked at now.
+        """Begin a look at every inbox, which `scan_some` continues. With `whole`, look at everything now.
 
         Raises
         ------
@@ -139,11 +139,11 @@ class Intake:
             aside.keep_only(where, [*there, *self._claims.kept])
 
     def scan_some(self, now: float) -> float | None:
-        """Look on, also at what events named; gives when there is more to look at."""
+        """Continue the look, also at inboxes that events named; return when there is more to look at."""
         return self._sweep.go_on(now)
 
     def seen(self) -> tuple[int, bool]:
-        """How many drops no event announced, and whether all inboxes were looked at, since asked last."""
+        """Since the last call: the number of drops that no event announced, and whether all inboxes were looked at."""
         return self._sweep.seen()
 
     def claim_due(self, now: float, pauses: Pauses) -> None:
@@ -158,7 +158,7 @@ class Intake:
                 self._later.paused(track, now)
             elif track.drop.user:
                 due.append(track)
-        # Half of what belongs together may be in the part of an inbox that has not been looked at.
+        # Half of a set may be in the part of an inbox that has not been looked at.
         self._rooms.begin(now, due, skip=self._sweep.looks_at)
         self._rooms.take_up(
             lambda room, bundle: self._take_up(room, bundle, now),
@@ -168,11 +168,11 @@ class Intake:
         self._dropped.finish_some(now, self._own.folder_quiet_s)
 
     def hold(self, now: float, lacks: str) -> None:
-        """Begin nothing, because the disk `lacks` something: what is quiet waits for that."""
+        """Start nothing, because the disk `lacks` something; quiet drops wait for that."""
         self._later.hold(now, lacks)
 
     def _take_up(self, room: Room, bundle: Bundle, now: float) -> bool:
-        """Claim `bundle`, if it is ready; says whether more may be claimed for its user."""
+        """Claim `bundle` if it is ready; return whether more may be claimed for its user."""
         # Of very many only a part, because each takes memory.
         if self._claims.of(room.user) >= room.most:
             return False
@@ -191,11 +191,11 @@ class Intake:
         return True
 
     def collect(self, now: float) -> list[Claimed]:
-        """What the claims that ended since have brought."""
+        """The results of the claims that have ended since the last call."""
         return self._claims.collect(now)
 
     def mend(self) -> list[Claimed]:
-        """Finish or undo what a fault of the machine has left of claims; gives the finished ones."""
+        """Finish or undo the claims that a fault of the machine left half-done; return the finished ones."""
         return self._claims.mend()
 
     @property
@@ -204,20 +204,20 @@ class Intake:
         return self._claims.kept
 
     def next_due(self) -> float | None:
-        """When a drop has been quiet long enough next, or a folder may be finished."""
+        """When the next drop will have been quiet long enough, or the next folder may be finished."""
         more = time.monotonic() if self._rooms.has_more or self._claims.has_more else None
         times = [self._settler.next_due(), self._dropped.next_at(), more]
         return min((one for one in times if one is not None), default=None)
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing lies in the inboxes."""
+        """Whether the inboxes are empty."""
         return next(iter(self._settler.tracks), None) is None
 
     def idle(self, now: float, *, patience_s: float) -> bool:
         """Whether nothing here can still be claimed without a new write.
 
-        What lacks something counts as hopeless unless its time is up within `patience_s`.
+        An incomplete drop counts as hopeless unless its time is up within `patience_s`.
         """
         return (
             not self._claims.busy
@@ -242,16 +242,16 @@ class Intake:
         return self._counts
 
     def waiting(self, now: float) -> list[dict[str, Any]]:
-        """What lies in the inboxes longest, why, and since when, ready for JSON."""
+        """The drops that have waited longest, why, and since when, ready for JSON."""
         return waits.listed(self._settler, now, self._now(), self._folders.is_open)
 
     def left(self, now: float) -> list[dict[str, Any]]:
-        """What people left lately in folders of which nothing more is taken, in rows like those."""
+        """Files that people recently left in finished folders, in the same kind of rows."""
         wall = self._now()
         since = wall - timedelta(days=self._config.feedback.status_days)
         return waits.left(self._settler, now, wall, self._folders.is_open, since=since)
 
     def stop(self) -> None:
-        """Finish the claims that run; no new one starts."""
+        """Finish the running claims, and start no new one."""
         self._rooms.stop()
         self._claims.stop()

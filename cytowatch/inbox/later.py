@@ -1,4 +1,4 @@
-"""When something that cannot be claimed now is tried again, by the reason why it cannot."""
+"""When something that cannot be claimed now is tried again, depending on the reason."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from cytowatch.record.drop import Waiting
 
 __all__ = ["LOOK_AGAIN_S", "PAUSED", "Later"]
 
-#: What cannot be claimed because of how the machine is set up is tried again so much later.
+#: Seconds until the next try of a drop that cannot be claimed because of how the machine is set up.
 LOOK_AGAIN_S = 60.0
 PAUSED = Waiting(why="paused", detail="the administrator has paused it; it is taken later")
 _LOOK_FOR_RESUME_S = 0.5
 _LOOK_FOR_ROOM_S = 1.0
-#: What was set aside is tried again after this time at the earliest.
+#: The least time until a drop that was set aside is tried again.
 _SOON_S = 1.0
 
 
 class Later:
-    """Guards that everything that is put off has a time at which it is tried again, or a change to wait for."""
+    """Ensures that everything that is put off has a time for the next try, or a change to wait for."""
 
     def __init__(self, settler: Settler, own: Own) -> None:
         self._settler = settler
         self._own = own
 
     def paused(self, track: Track, now: float) -> None:
-        """Let `track` wait until the administrator lets its user go on."""
+        """Let `track` wait until the administrator lets its user continue."""
         self._settler.busy(track, PAUSED, now, quiet_s=_LOOK_FOR_RESUME_S)
 
     def hold(self, now: float, lacks: str) -> None:
-        """Begin nothing, because the disk `lacks` something: what is quiet waits for that."""
+        """Start nothing, because the disk `lacks` something; quiet drops wait for that."""
         said = f"{lacks}: nothing new is begun; it is taken when there is room"
         waiting = Waiting(why="disk", detail=said)
         for track in self._settler.due(now):
@@ -52,7 +52,7 @@ class Later:
         self.put_aside(tuple(tracks), room.why or "", now, room.retry_at)
 
     def put_off(self, bundle: Bundle, waiting: Waiting, now: float) -> None:
-        """Let `bundle` wait, as long as it takes until the reason may be gone."""
+        """Let `bundle` wait until the reason may be gone."""
         for track in bundle.tracks:
             match waiting.why:
                 case "incomplete":

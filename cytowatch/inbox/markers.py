@@ -1,4 +1,4 @@
-"""What copiers say is done: the files that ``done_marker`` names, by the user in whose inbox they lie."""
+"""The files that copy programs have marked as done (``done_marker``), by the user in whose inbox they are."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["Markers", "withdraw"]
 
 
 def withdraw(inbox: Path, marker: Drop, to: Path) -> None:
-    """Rename `marker` to `to`, outside of the inbox, if it is there still and is the file that was seen.
+    """Rename `marker` to `to`, outside the inbox, if it is still there and still the file that was seen.
 
-    Anything that was put in its place by then, a slide or a folder, goes back under its name.
+    Anything that was put in its place meanwhile, a slide or a folder, goes back under its name.
 
     Raises
     ------
@@ -43,13 +43,13 @@ def _is(found: os.stat_result, marker: Drop) -> bool:
 
 
 class Markers:
-    """Guards the markers that lie in the inboxes, each known by the path of what it marks."""
+    """Keeps the markers in the inboxes, each by the path of the drop that it marks."""
 
     def __init__(self) -> None:
         self._of_user: dict[str, dict[str, Drop]] = {}
 
     def put(self, user: str, found: dict[str, Drop]) -> None:
-        """Let exactly `found` be those in the inbox of `user`."""
+        """Replace the markers in the inbox of `user` by `found`."""
         self._of_user[user] = found
         if not found:
             del self._of_user[user]
@@ -58,7 +58,7 @@ class Markers:
         return path in self._of_user.get(path.split("/", 1)[0], {})
 
     def of(self, path: str) -> Drop | None:
-        """The marker of the file at `path`, or of a folder that it lies in."""
+        """The marker of the file at `path`, or of a folder that contains it."""
         found = self._of_user.get(path.split("/", 1)[0])
         while found and "/" in path:
             if path in found:
@@ -67,5 +67,5 @@ class Markers:
         return None
 
     def take(self, path: str) -> Drop | None:
-        """The marker of what lies at `path` itself, which is not known any longer."""
+        """Forget and return the marker of the drop at `path` itself."""
         return self._of_user.get(path.split("/", 1)[0], {}).pop(path, None)

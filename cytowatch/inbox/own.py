@@ -1,4 +1,4 @@
-"""What holds for each user: the times, names and markers of an inbox, as the configuration gives them."""
+"""The settings of each user: the times, names and markers of an inbox, from the configuration."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ __all__ = ["Own"]
 
 
 class Own:
-    """Guards that the settings of a user are worked out once for each configuration."""
+    """Works out the settings of a user once per configuration."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._known: dict[str, Inbox] = {}
 
     def reconfigure(self, config: Config) -> None:
-        """Go on with other settings."""
+        """Use other settings from now on."""
         self._config = config
         self._known.clear()
 
     def of(self, user: str) -> Inbox:
-        """What holds for `user`."""
+        """The settings of `user`."""
         if user not in self._known:
             self._known[user] = self._config.inbox.of(user)
         return self._known[user]
@@ -31,5 +31,5 @@ class Own:
         return own.quiet_s, own.incomplete_after_s
 
     def folder_quiet_s(self, folder: str) -> float:
-        """For how long nothing may come into the dropped `folder` before it is at its end."""
+        """The seconds without a new file after which the dropped `folder` is finished."""
         return self.of(folder.split("/", 1)[0]).folder_quiet_s

@@ -1,4 +1,4 @@
-"""What is claimed as one uploaded file: the files of a bundle, their places, and the folder they were dropped in."""
+"""Making a parcel: the files of a bundle, their places, and the folder they were dropped in."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["Packing", "Unmovable"]
 
 
 class Unmovable(PermissionError):
-    """Nothing can be taken out of the folder in which it lies; nothing was begun."""
+    """Nothing can be taken out of its folder; nothing was begun."""
 
 
 class Packing:
-    """Guards that an uploaded file stands for a dropped folder before anything is claimed out of it."""
+    """Ensures that an uploaded file stands for a dropped folder before anything is claimed out of it."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Packing:
         self._dropped = dropped
 
     def parcel(self, ready: Ready, now: float) -> Parcel:
-        """The parcel of what is ready.
+        """The parcel for a bundle that is ready.
 
         Raises
         ------
@@ -77,7 +77,7 @@ class Packing:
             return None
         head = bundle.head.drop
         if not os.access(self._inbox / os.path.dirname(head.path), os.W_OK | os.X_OK):
-            # Or an uploaded file would stand for a folder out of which nothing can be taken.
+            # Otherwise an uploaded file would stand for a folder out of which nothing can be taken.
             raise Unmovable(errno.EACCES, os.strerror(errno.EACCES))
         parent = self._folders.parent(bundle.folder, head.user, head.project)
         self._dropped.happened(bundle.folder, now)

@@ -21,7 +21,7 @@ __all__ = ["Readiness", "Ready"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """A bundle that may be claimed: its marker, whether it has waited long enough, and what its manifest warns of."""
+    """A bundle that may be claimed: its marker, whether it has waited long enough, and the warnings of its manifest."""
 
     bundle: Bundle
     marker: Drop | None
@@ -30,7 +30,7 @@ class Ready:
 
 
 class Readiness:
-    """Guards that nothing is claimed before it is ready.
+    """Ensures that nothing is claimed before it is ready.
 
     Parameters
     ----------
@@ -54,14 +54,14 @@ class Readiness:
         self._images_of = images_of
 
     def of(self, bundle: Bundle, now: float) -> Ready | None:
-        """What may be claimed of `bundle` now; None where it waits, which its tracks then know."""
+        """What may be claimed of `bundle` now; None if it waits, which its tracks then state."""
         for track in bundle.tracks:
             track.part_of = bundle.head.drop.path if track is not bundle.head else None
         marker = self._marker_for(bundle)
         own = self._own.of(bundle.head.drop.user)
         if own.done_marker and marker is None:
             return None
-        # Nothing says that all files of such a set are there: only time shows it.
+        # Nothing states that all files of such a set are there; only time shows it.
         quiet_s = own.folder_quiet_s if bundle.group.is_open_ended else 0.0
         ready_at = max(self._settler.ready_at(track, quiet_s=quiet_s) for track in bundle.tracks)
         if ready_at > now and marker is None:
@@ -92,7 +92,7 @@ class Readiness:
         )
 
     def _came_before(self, bundle: Bundle) -> tuple[str, ...]:
-        """What there is to say about a missing file that arrived without the others, and was taken for an image of its own."""
+        """The warning about a missing file that arrived without the others, and was taken for an image of its own."""
         name = bundle.group.missing
         before = self._images_of(bundle.head.drop.user, name) if name and "/" not in name else []
         return tuple(
@@ -102,7 +102,7 @@ class Readiness:
         )
 
     def _is_as_seen(self, bundle: Bundle, now: float) -> bool:
-        """One more look: whether nothing has changed since the scan."""
+        """Check once more that nothing has changed since the scan."""
         same = True
         for track in bundle.tracks:
             try:

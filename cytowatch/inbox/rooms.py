@@ -1,7 +1,7 @@
-"""What is due, room by room: put together in threads, and taken up in the main loop a part at a time.
+"""Due drops, room by room: grouped in threads, and taken up in the main loop a part at a time.
 
-Which files of a room are one slide takes a look into many of them, and time that grows with their number.
-So one thread does it for one user while the main loop serves the others.
+To find out which files of a room are one slide, many of them must be read, and the time grows with their
+number. So one thread does it for one user while the main loop serves the others.
 """
 
 from __future__ import annotations

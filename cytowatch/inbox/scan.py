@@ -1,4 +1,4 @@
-"""What lies in the inboxes now: one look by ``stat`` only, never following a link."""
+"""The current content of the inboxes: read with ``stat`` only, never following a link."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from cytowatch.record.drop import Drop, Fingerprint, Waiting, fingerprint
 
 __all__ = ["DEEPEST", "inbox_itself", "is_user", "scan", "set_aside", "steps", "stray", "users"]
 
-#: Folders in folders are looked into down to this depth.
+#: The deepest level of nested folders that is read.
 DEEPEST = 32
 #: The longest path below ``inbox/``, in bytes: with the root before it, and in the place where it is
 #: claimed, it must stay below the 4,096 bytes that the kernel takes.
 _LONGEST_BYTES = 3_000
-#: How many files are looked at before others may have their turn.
+#: The number of files that are looked at before others have their turn.
 _AT_A_TIME = 256
 _NOTHING = Fingerprint(device=0, inode=0, size_bytes=0, mtime_ns=0, ctime_ns=0, blocks=0)
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
@@ -43,7 +43,7 @@ def users(inbox: Path) -> list[str]:
 
 
 def stray(inbox: Path, ignore: Sequence[str]) -> Iterator[tuple[Drop, Waiting]]:
-    """Files in ``inbox/`` itself, and folders there whose name no user can have: they belong to no user."""
+    """Files in ``inbox/`` itself, and folders there whose name no user can have; they belong to no user."""
     with os.scandir(inbox) as entries:
         for entry in entries:
             drop = Drop(user="", path=entry.name, project=None, fingerprint=_NOTHING)
@@ -59,7 +59,7 @@ def stray(inbox: Path, ignore: Sequence[str]) -> Iterator[tuple[Drop, Waiting]]:
 def _beside(
     entry: os.DirEntry[str], drop: Drop, ignore: Sequence[str]
 ) -> tuple[Drop, Waiting] | None:
-    """Why what lies beside the inboxes waits; None for an inbox, and for names that are ignored."""
+    """Why something beside the inboxes waits; None for an inbox, and for ignored names."""
     waiting = Waiting(why="no_user", detail="it lies in no user's inbox folder")
     if durable.is_directory(entry):
         if is_user(entry.name) or _is_a_servers(entry):
@@ -79,12 +79,12 @@ _ODD_INBOX = Waiting(
     why="no_user",
     detail="nothing is taken from a folder here whose name begins with a dot or @: rename it",
 )
-#: What servers, and the panel, keep beside the inboxes.
+#: Folders that servers and the panel keep beside the inboxes.
 _SERVERS = frozenset({".uploads", ".snapshot", ".snapshots", ".zfs", ".recycle", "@eadir"})
 
 
 def _is_a_servers(entry: os.DirEntry[str]) -> bool:
-    """Whether nobody waits for what is in a folder of that name: it is a server's, or holds nothing."""
+    """Whether nobody waits for the content of a folder of that name, because it is a server's or is empty."""
     if entry.name.lower() in _SERVERS or entry.name.lower().startswith(".trash"):
         return True
     try:
@@ -102,13 +102,13 @@ def _stat(path: str, at: int | None) -> os.stat_result | OSError:
 
 
 def inbox_itself(user: str, waiting: Waiting) -> tuple[Drop, Waiting]:
-    """The whole inbox of `user` as something that waits."""
+    """The whole inbox of `user` as a drop that waits."""
     return Drop(user=user, path=user, project=None, fingerprint=_NOTHING), waiting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Folder:
-    """A folder that is to be looked into; `found` is what was seen of it from outside."""
+    """A folder that is to be read; `found` is its ``stat`` from outside."""
 
     path: str
     user: str
@@ -117,7 +117,7 @@ class _Folder:
     found: os.stat_result
 
     def waits(self, waiting: Waiting) -> tuple[Drop, Waiting]:
-        """The folder as something that waits."""
+        """The folder as a drop that waits."""
         found = fingerprint(self.found)
         drop = Drop(user=self.user, path=self.path, project=self.project, fingerprint=found)
         return drop, waiting
@@ -128,12 +128,12 @@ def scan(
 ) -> Iterator[tuple[Drop, Waiting | None]]:
     """Every drop in the inbox of `user`, each with the reason why it can never be claimed as it is.
 
-    A folder that cannot be looked into is given as a drop of its own.
+    A folder that cannot be read is returned as a drop of its own.
 
     Parameters
     ----------
     device
-        The filesystem of the root: an inbox on another one cannot be renamed from.
+        The filesystem of the root; files cannot be renamed out of an inbox on another one.
 
     Raises
     ------
@@ -146,7 +146,7 @@ def scan(
 def steps(
     inbox: Path, user: str, ignore: Sequence[str], *, device: int
 ) -> Iterator[tuple[Drop, Waiting | None] | None]:
-    """As `scan`, with None now and then: a good moment to let others have their turn.
+    """As `scan`, but yields None now and then, a good moment to give others their turn.
 
     No descriptor is open then.
     """
@@ -178,7 +178,7 @@ def steps(
 def _inside(
     inbox: Path, folder: _Folder, ignore: Sequence[str], device: int, below: list[_Folder]
 ) -> Iterator[tuple[Drop, Waiting | None] | None]:
-    """The drops of one folder; those in which more may lie are put into `below`."""
+    """The drops of one folder; its subfolders are added to `below`."""
     with durable.beneath(inbox, folder.path) as descriptor, os.scandir(descriptor) as entries:
         listed = [entry.name for entry in entries]
     for first in range(0, len(listed), _AT_A_TIME):
@@ -199,7 +199,7 @@ def _inside(
 def _look(
     descriptor: int, folder: _Folder, name: str, device: int
 ) -> tuple[Drop, Waiting | None] | _Folder | None:
-    """What `name` in `folder` is; None if it is gone."""
+    """The entry `name` in `folder`; None if it is gone."""
     path = f"{folder.path}/{name}"
     found: os.stat_result | OSError | None = None
     drop = Drop(user=folder.user, path=path, project=folder.project, fingerprint=_NOTHING)
@@ -237,7 +237,7 @@ def _name_of(uid: int) -> str:
 
 
 def _project(name: str) -> str | None:
-    """The project that what is dropped into a folder of that name belongs to, in NFC."""
+    """The project of files that are dropped into a folder of that name, in NFC."""
     project = unicodedata.normalize("NFC", name[1:])
     return project if name[0] == "@" and project == names.file_name(project) else None
 
@@ -266,13 +266,13 @@ def _unreadable(folder: _Folder | None, error: OSError) -> Waiting:
 
 
 def set_aside(why: str) -> Waiting:
-    """What is said of something that raised what it should not have."""
+    """The detail for something that raised an unexpected error."""
     detail = f"it was set aside after an unexpected error, and is tried again ({why})"
     return Waiting(why="set_aside", detail=detail)
 
 
 def _never(found: os.stat_result, device: int, path: str, depth: int) -> Waiting | None:
-    """Why what was `found` can never be claimed, or looked into, as it is."""
+    """Why the `found` entry can never be claimed, or read, as it is."""
     if found.st_dev != device:
         return Waiting(why="other_filesystem", detail="it is on another filesystem than the root")
     if len(os.fsencode(path)) > _LONGEST_BYTES:

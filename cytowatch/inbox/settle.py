@@ -1,4 +1,4 @@
-"""When a drop is quiet: a class that is given what was seen and when, and does nothing else.
+"""When a drop is quiet: a class that receives what was seen and when, and does nothing else.
 
 A drop is *settled*, and may be claimed, when all of these hold:
 
@@ -26,15 +26,15 @@ Times = Callable[[str], tuple[float, float]]
 _SETTLING = Waiting(why="settling", detail="waiting until nothing about it changes any more")
 
 
-#: Up to so many drops of one user are all compared whenever what is due is asked for; of more, the
-#: next time is so much later for each of them.
+#: Up to this many drops of one user, all are compared at each call of `due`; beyond it, each further
+#: drop delays the next comparison by so much.
 _FEW = 2_000
 _PAUSE_FOR_EACH_S = 1e-5
 
 
 @dataclass(slots=True, kw_only=True)
 class Track:
-    """What is known of one drop; times are seconds of our monotonic clock."""
+    """The facts about one drop; times are seconds of our monotonic clock."""
 
     drop: Drop
     first_seen: float
@@ -42,17 +42,17 @@ class Track:
     due_at: float | None
     waiting: Waiting | None
     claiming: bool = False
-    #: False of what can never be claimed as it is: a link, a device.
+    #: False for drops that can never be claimed as they are: a link, a device.
     claimable: bool = True
     incomplete: bool = False
-    #: Not before this, anything that has been quiet: somebody had it open.
+    #: Not claimed before this time even if quiet, because somebody had it open.
     not_before: float = 0.0
     #: The path of the head of the set that it belongs to, if it is not the head itself.
     part_of: str | None = None
 
 
 class Settler:
-    """Guards that a drop is offered for a claim only after `quiet_s` without any change."""
+    """Ensures that a drop is offered for a claim only after `quiet_s` without any change."""
 
     def __init__(
         self, *, quiet_s: float, incomplete_after_s: float, own: Times | None = None
@@ -66,7 +66,7 @@ class Settler:
     def reconfigure(
         self, *, quiet_s: float, incomplete_after_s: float, own: Times | None = None
     ) -> None:
-        """Go on with other times; what is due already stays so.
+        """Use other times from now on; drops that are already due stay so.
 
         `own` gives (`quiet_s`, `incomplete_after_s`) of a user, where they differ.
         """
@@ -77,28 +77,28 @@ class Settler:
 
     @property
     def tracks(self) -> Iterable[Track]:
-        """Everything that lies in the inboxes, as it was seen last."""
+        """Every drop in the inboxes, as last seen."""
         return (track for tracks in self._tracks.values() for track in tracks.values())
 
     @property
     def users(self) -> set[str]:
-        """Those in whose inboxes something lies."""
+        """The users whose inboxes are not empty."""
         return set(self._tracks)
 
     def knows(self, path: str) -> bool:
-        """Whether something lies at `path`."""
+        """Whether there is a drop at `path`."""
         return path in self._tracks.get(path.split("/", 1)[0], self._tracks.get("", {}))
 
     def has_any(self, user: str) -> bool:
-        """Whether something lies in the inbox of `user`."""
+        """Whether there is a drop in the inbox of `user`."""
         return bool(self._tracks.get(user))
 
     def of_user(self, user: str) -> list[Track]:
-        """What lies in the inbox of `user`; with "" what lies beside the inboxes."""
+        """The drops in the inbox of `user`; with "" those beside the inboxes."""
         return list(self._tracks.get(user, {}).values())
 
     def see(self, drop: Drop, never: Waiting | None, now: float) -> bool:
-        """Take note of `drop` as it is at `now`; returns whether it was unknown.
+        """Note `drop` as it is at `now`; return whether it was unknown.
 
         `never` is the reason why it can never be claimed as it is.
         """
@@ -124,7 +124,7 @@ class Settler:
         return False
 
     def forget_missing(self, user: str, present: set[str]) -> None:
-        """Drop what lay in the inbox of `user` and is not among `present` any more."""
+        """Forget the drops of `user` that are no longer among `present`."""
         tracks = self._tracks.get(user, {})
         for path in [p for p, t in tracks.items() if p not in present and not t.claiming]:
             del tracks[path]
@@ -133,7 +133,7 @@ class Settler:
             self._again_at.pop(user, None)
 
     def due(self, now: float) -> list[Track]:
-        """What has been quiet long enough, oldest first; each is to be looked at again now."""
+        """The drops that have been quiet long enough, oldest first; each must be checked again now."""
         found: list[Track] = []
         for user, tracks in self._tracks.items():
             if len(tracks) > _FEW:
@@ -149,7 +149,7 @@ class Settler:
         return sorted(found, key=lambda track: track.due_at or 0.0)
 
     def next_due(self) -> float | None:
-        """When `due` gives something next, or is to be asked again."""
+        """When `due` will next return something, or should be called again."""
         times = [
             track.due_at
             for tracks in self._tracks.values()
@@ -165,22 +165,22 @@ class Settler:
         return min(times, default=None)
 
     def is_late(self, changed_at: float, now: float, user: str) -> bool:
-        """Whether what `user` changed last at `changed_at` has waited as long as it may."""
+        """Whether a drop of `user` that last changed at `changed_at` has waited as long as it may."""
         return now >= changed_at + self._times(user)[1]
 
     def busy(
         self, track: Track, waiting: Waiting, now: float, *, quiet_s: float | None = None
     ) -> None:
-        """Somebody still writes it (or it must be quiet for longer): the quiet time begins again."""
+        """Restart the quiet time, because somebody still writes it (or it must be quiet for longer)."""
         track.claiming = False
         track.waiting = waiting
         track.not_before = now + (self._quiet_s(track) if quiet_s is None else quiet_s)
         track.due_at = track.not_before
 
     def lacking(self, track: Track, waiting: Waiting, *, changed_at: float | None = None) -> None:
-        """It is incomplete: it is looked at again on a change, or when its time is up.
+        """Mark it as incomplete: it is checked again on a change, or when its time is up.
 
-        `changed_at` is when anything of its set changed last.
+        `changed_at` is when any file of its set last changed.
         """
         track.claiming = False
         track.incomplete = True
@@ -189,27 +189,27 @@ class Settler:
         track.due_at = since + self._times(track.drop.user)[1]
 
     def ready_at(self, track: Track, *, quiet_s: float = 0.0) -> float:
-        """When it may be claimed at the earliest, as far as its own quiet goes."""
+        """The earliest time at which it may be claimed, by its own quiet time."""
         return max(track.changed_at + max(self._quiet_s(track), quiet_s), track.not_before)
 
     def until(self, track: Track, when: float) -> None:
-        """It waits for others of its set: it is looked at again at `when`."""
+        """Let it wait for others of its set; it is checked again at `when`."""
         track.due_at = when
         track.waiting = _SETTLING
 
     def stuck(self, track: Track, waiting: Waiting) -> None:
-        """It cannot be claimed as it is: it is looked at again when something about it changes."""
+        """Mark that it cannot be claimed as it is; it is checked again when something about it changes."""
         track.claiming = False
         track.waiting = waiting
         track.due_at = None
 
     def unmarked(self, track: Track, now: float) -> None:
-        """It needs no marker any more: its quiet decides."""
+        """It no longer needs a marker: its quiet time decides."""
         track.waiting = _SETTLING
         track.due_at = max(now, self.ready_at(track))
 
     def claimed(self, track: Track) -> None:
-        """It has left the inbox."""
+        """Forget it: it has left the inbox."""
         tracks = self._tracks.get(track.drop.user, {})
         if tracks.get(track.drop.path) is track:
             del tracks[track.drop.path]

@@ -1,7 +1,7 @@
-"""Looking through the inboxes: users take turns, and no look at one inbox holds up another's.
+"""Looking through the inboxes: users take turns, and a look at one inbox never delays another's.
 
-A look at an inbox is a generator that goes on in the next turn of the main loop when its share of this one
-is used up. Anything that is wrong with one inbox costs that inbox only.
+A look at an inbox is a generator that continues in the next turn of the main loop when its share of this one
+is used up. A fault of one inbox affects only that inbox.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ __all__ = ["Sweep"]
 
 #: The least time between two looks at one inbox, as a multiple of what the last one took.
 _SHARE = 5.0
-#: How long one inbox is looked at in a turn, and all of them together, in seconds.
+#: The time for one inbox in a turn, and for all of them together, in seconds.
 _SLICE_S = 0.05
 _TURN_S = 0.1
 #: An event comes within a moment, or not at all.
 _EVENT_LATENCY_NS = 250_000_000
-#: Two changes within a tick of the filesystem's clock have one time; the coarsest has two seconds.
+#: Two changes within a tick of the filesystem's clock have the same time; the coarsest tick is two seconds.
 _CLOCK_TICK_NS = 3_000_000_000
-#: What the log reports as well, once; `set_aside` has a line of its own.
+#: Reasons that the log reports as well, once; `set_aside` has its own line.
 _LOGGED = frozenset({"unreadable", "too_deep"})
 _MOST_LOGGED = 20
-#: What lies in ``inbox/`` itself belongs to a user of this name.
+#: The name of the user to whom files in ``inbox/`` itself belong.
 _NOBODY = ""
 
 
 class Sweep:
-    """Guards how far each inbox has been looked at; for the main thread only, save `hint`.
+    """Keeps how far each inbox has been looked at; for the main thread only, except `hint`.
 
     Parameters
     ----------
     device
         The filesystem of the root.
     local
-        Whether the times of folders can be believed: not where other machines write as well.
+        Whether the times of folders can be trusted; they cannot if other machines write as well.
     looked
         Called at the end of each look with the user and the paths of all that lies there.
     """
@@ -90,11 +90,11 @@ class Sweep:
         self._whole = False
 
     def hint(self, user: str) -> None:
-        """Something happened in the inbox of `user`. Any thread may say so."""
+        """Note that something happened in the inbox of `user`. For any thread."""
         self._hints.add(user)
 
     def looks_at(self, user: str) -> bool:
-        """Whether the look at this inbox has begun and is not at its end."""
+        """Whether the look at this inbox has begun and is not finished."""
         return self._queue.get(user) is not None
 
     @property
@@ -103,7 +103,7 @@ class Sweep:
         return bool(self._queue)
 
     def begin(self, now: float, *, events_lost: bool = False) -> None:
-        """Let every inbox be looked at; the event of what has only just come may be on its way.
+        """Let every inbox be looked at; the event of a new file may still be on its way.
 
         Raises
         ------
@@ -116,7 +116,7 @@ class Sweep:
         known = set(users)
         rooms = [one.which for one in aside.all_of("user") if one.which.split("/", 1)[0] in known]
         aside.keep_only("user", rooms)
-        # Of an event nothing is left to be tried: the scan sees what it announced.
+        # An event need not be tried again: the scan sees what it announced.
         aside.keep_only("event", ())
         for user in self._settler.users - {*users, _NOBODY}:
             self._settler.forget_missing(user, set())
@@ -129,7 +129,7 @@ class Sweep:
             self._whole, self._first = True, False
 
     def go_on(self, now: float, *, whole: bool = False) -> float | None:
-        """Look on for a moment; gives when there is more to look at. With `whole` all is looked at."""
+        """Continue for a moment; return when there is more to look at. With `whole`, look at everything."""
         self._now = now
         later = self._heed_hints(now)
         end = float("inf") if whole else time.monotonic() + _TURN_S
@@ -141,7 +141,7 @@ class Sweep:
         return now if self._queue else later
 
     def seen(self) -> tuple[int, bool]:
-        """How many drops no event announced, and whether all inboxes were looked at, since asked last."""
+        """Since the last call: the number of drops that no event announced, and whether all inboxes were looked at."""
         found, whole = self._found, self._whole
         self._found, self._whole = 0, False
         return found, whole
@@ -150,7 +150,7 @@ class Sweep:
         later: float | None = None
         for user in list(self._hints):
             if user in self._queue:
-                # What came during this look may lie where it has been already.
+                # A file that arrived during this look may be in a part that was already read.
                 continue
             if not scan.is_user(user):
                 self._hints.discard(user)
@@ -163,7 +163,7 @@ class Sweep:
         return later
 
     def _look_on(self, user: str) -> None:
-        """Go on with the look at one inbox until its share of this turn is used up."""
+        """Continue the look at one inbox until its share of this turn is used up."""
         look = self._queue[user]
         if look is None:
             look = self._queue[user] = self._fenced(user)
@@ -236,7 +236,7 @@ class Sweep:
         return scan.steps(self._inbox, user, self._settings(user).ignore, device=self._device)
 
     def _mark(self, user: str) -> Generator[None, None, None]:
-        """Let what its copier has called done be due at once, and nothing else ever."""
+        """Make drops due at once that their copy program has marked as done, and no others."""
         for number, track in enumerate(self._settler.of_user(user)):
             if number % 1000 == 0:
                 yield None
@@ -251,7 +251,7 @@ class Sweep:
                 track.due_at = self._now
 
     def _is_empty_still(self, user: str) -> bool:
-        """Whether nothing was in this inbox, and nothing was put into it since."""
+        """Whether this inbox was empty, and nothing has been put into it since."""
         noted = self._empty.get(user)
         try:
             return noted is not None and noted == _identity(f"{self._path}/{user}")
@@ -259,9 +259,9 @@ class Sweep:
             return False
 
     def _note_if_empty(self, user: str) -> None:
-        """Note the time of an inbox with nothing in it, if that time cannot come a second time."""
+        """Note the time of an empty inbox, if no later change can have the same time."""
         self._empty.pop(user, None)
-        # Where other machines write, the times of a folder are as late as their news.
+        # If other machines write, the times of a folder can be late.
         if not self._local or user == _NOBODY or self._settler.has_any(user):
             return
         path = self._inbox / user
@@ -273,7 +273,7 @@ class Sweep:
 
 
 def _log(drop: Drop, waiting: Waiting, count: int) -> None:
-    """Report what somebody has to mend: of very many in one inbox only the first ones."""
+    """Report drops that somebody has to mend; if there are very many in one inbox, only the first."""
     if count <= _MOST_LOGGED:
         structlog.get_logger().warning(
             "waits", path=names.printable(drop.path), why=waiting.why, detail=waiting.detail

@@ -1,4 +1,4 @@
-"""Whose claim is next: users take turns, and the huge files of one do not hold all threads."""
+"""Whose claim is next: users take turns, and the huge files of one user never occupy all threads."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ T = TypeVar("T")
 
 
 class Turns(Generic[T]):
-    """Guards that what is put in is done by a few threads, one of each user after the other.
+    """Lets a few threads do what is put in, with the users taking turns.
 
     Parameters
     ----------
     do
         Called in a thread with each.
     failed
-        Called in that thread with one of which `do` raised something all the same, and what.
+        Called in that thread with an item for which `do` raised an error, and the error.
     threads
-        So many are done at a time.
+        The number of items done at a time.
     of_one
-        So many of them of one user at most: a claim waits for the disk as long as it syncs a file.
+        The most of them for one user, because a claim waits for the disk while it syncs a file.
 
     Memory bound
     ------------
@@ -52,12 +52,12 @@ class Turns(Generic[T]):
         self._waiting: OrderedDict[str, deque[T]] = OrderedDict()
         self._begun: Counter[str] = Counter()
         self._threads = 0
-        # One task for each thread that has something to do, not one for each that waits: of a hundred
-        # thousand drops those would take more memory than all that is known of them.
+        # One task per busy thread, not one per waiting item: a hundred thousand tasks would take more
+        # memory than everything that is known of the drops.
         self._executor = pool(threads, "claim")
 
     def put(self, user: str, one: T) -> None:
-        """Let `one` be done when it is the turn of `user`."""
+        """Do `one` when it is the turn of `user`."""
         with self._lock:
             self._waiting.setdefault(user, deque()).append(one)
             if self._threads == self._most:
@@ -66,7 +66,7 @@ class Turns(Generic[T]):
         self._executor.submit(self._serve)
 
     def stop(self) -> None:
-        """Finish the ones that have started; no other starts."""
+        """Finish those that have started, and start no others."""
         with self._lock:
             self._waiting.clear()
         self._executor.shutdown(wait=True)

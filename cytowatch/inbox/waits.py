@@ -1,4 +1,4 @@
-"""What lies in the inboxes and waits, for those who ask: how many, how long, and why."""
+"""Reports about the drops that wait in the inboxes: how many, how long, and why."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["HOPELESS", "IsOpen", "counts", "fault", "left", "listed"]
 
 #: Whether the dropped folder at a path below ``inbox/`` is being taken.
 IsOpen = Callable[[str], bool]
-#: What somebody has to mend; it is tried again, and nothing else waits for it.
+#: Reasons that somebody has to mend; the drop is tried again, and nothing else waits for it.
 HOPELESS = frozenset(
     {"still_copied", "other_filesystem", "not_permitted", "unreadable", "set_aside"}
 )
@@ -47,10 +47,10 @@ def counts(
 
 
 def listed(settler: Settler, now: float, wall: datetime, is_open: IsOpen) -> list[dict[str, Any]]:
-    """What lies in the inboxes longest, why, since when, and until when it may, ready for JSON."""
+    """The drops that have waited longest, why, since when, and until when they may, ready for JSON."""
     longest: list[Track] = []
     users = settler.users
-    # Of each user some: the masses of one hide nothing of the others.
+    # Some of each user, so that very many of one hide none of the others.
     share = max(_LEAST_TOLD, _MOST_TOLD // max(1, len(users)))
     for user in users:
         heads = (
@@ -74,9 +74,9 @@ def listed(settler: Settler, now: float, wall: datetime, is_open: IsOpen) -> lis
 def left(
     settler: Settler, now: float, wall: datetime, is_open: IsOpen, *, since: datetime
 ) -> list[dict[str, Any]]:
-    """What is not an image, lies in a folder of which nothing more is taken, and changed after `since`.
+    """Files that are not images, in finished folders, and that changed after `since`.
 
-    It waits for nothing. Rows as those of `listed`.
+    They wait for nothing. The rows are like those of `listed`.
     """
     oldest_ns = since.timestamp() * 1e9
     some = (
@@ -115,14 +115,14 @@ def _row(track: Track, now: float, wall: datetime, *, more_bytes: int = 0) -> di
 
 
 def _rank(track: Track) -> tuple[bool, float]:
-    """What needs somebody's hand comes before what only settles, and each by its age."""
+    """Drops that somebody must mend come before those that only settle, each by age."""
     return track.waiting is None or track.waiting.why == "settling", track.first_seen
 
 
 def fault(error: OSError) -> Waiting:
-    """Why something waits that met a fault of the machine."""
+    """Why a drop waits that met a fault of the machine."""
     if error.errno == errno.EXDEV:
-        # The same filesystem, mounted once more: only the rename finds that out.
+        # The same filesystem, mounted a second time: only the rename shows that.
         said = "it is on another mount than the root, and a slide is renamed, never copied"
         return Waiting(why="other_filesystem", detail=said)
     if error.errno in (errno.EACCES, errno.EPERM):

@@ -1,7 +1,7 @@
 """Events from the inboxes: a hint that makes the next scan come sooner, never the truth.
 
-watchdog drops events on overflow and reports nothing of a replaced root, so the daemon scans
-all inboxes again every `rescan_s`, and compares what it watches with what is there.
+watchdog drops events on overflow and does not report a replaced root. So the daemon scans all
+inboxes again every `rescan_s`, and compares what it watches with what is there.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ _EVENTS: list[type[FileSystemEvent]] = [
 
 #: How long the threads of a watcher may take to end.
 _PATIENCE_S = 5.0
-#: How often is compared where the kernel reports nothing.
+#: Seconds between two comparisons if the kernel reports no events.
 _POLL_EVERY_S = 1.0
-#: Our own file in ``state/requests/``: what is done to it shows that events come through.
+#: Our own file in ``state/requests/``: changes to it show that events arrive.
 _BEAT = ".beat"
 
 
@@ -83,7 +83,7 @@ class _RequestsHandler(FileSystemEventHandler):
 
 
 class _Ear(logging.Handler):
-    """Hears that the kernel dropped events, which watchdog says in its log and nowhere else."""
+    """Notices that the kernel dropped events, which watchdog reports only in its log."""
 
     def __init__(self, overflowed: Callable[[], None]) -> None:
         super().__init__(logging.WARNING)
@@ -95,7 +95,7 @@ class _Ear(logging.Handler):
 
 
 class Watcher:
-    """Guards one observer thread on ``inbox/`` and ``state/requests/``; a dead or deaf one is replaced.
+    """Keeps one observer thread on ``inbox/`` and ``state/requests/``; a dead or deaf one is replaced.
 
     `told` is called, from the observer's thread, with the name of the user whose inbox changed,
     `overflowed` when events of unknown inboxes were lost, `asked` when a command has
@@ -127,7 +127,7 @@ class Watcher:
             self.mode = "inotify" if durable.is_local(inbox) else "polling"
 
     def start(self) -> None:
-        """Begin to watch.
+        """Start watching.
 
         Raises
         ------
@@ -161,7 +161,7 @@ class Watcher:
             observer.unschedule_all()
             raise
         self._observer = observer
-        # The one that reads the kernel's queue is known to nobody but watchdog.
+        # Only watchdog knows the thread that reads the kernel's queue.
         self._threads = [
             thread
             for thread in threading.enumerate()
@@ -170,7 +170,7 @@ class Watcher:
         self._identity = (found.st_dev, found.st_ino)
 
     def poke(self) -> None:
-        """Do to a file of our own what makes an event, and in inotify's case writes nothing to disk.
+        """Cause an event on a file of our own; with inotify, this writes nothing to disk.
 
         Raises
         ------
@@ -195,9 +195,9 @@ class Watcher:
         return self._identity == (found.st_dev, found.st_ino)
 
     def unwatched(self) -> tuple[int, list[str]]:
-        """In how many folders below ``inbox/`` events are missed; users with more than their share of them.
+        """The number of folders below ``inbox/`` whose events are missed; and the users with more folders than their share.
 
-        watchdog passes over a folder that it cannot watch, so the kernel itself is asked.
+        watchdog skips a folder that it cannot watch, so the kernel itself is asked.
         """
         if self.mode != "inotify" or self._observer is None:
             return 0, []
@@ -217,11 +217,11 @@ class Watcher:
         logging.getLogger("watchdog").removeHandler(self._ear)
         if self._observer is None:
             return
-        # Events that come in while it stops are logged as errors, and are none.
+        # Events that arrive while it stops are logged as errors, but are not errors.
         logger = logging.getLogger("watchdog")
         before = logger.level
         logger.setLevel(logging.CRITICAL)
-        # In a thread of its own: one that hangs would hold up anyone who wants to replace it.
+        # In a thread of its own, because one that hangs would block its replacement.
         ending = threading.Thread(target=_end, args=(self._observer,), name="unwatch", daemon=True)
         ending.start()
         ending.join(_PATIENCE_S)
@@ -236,7 +236,7 @@ def _end(observer: BaseObserver) -> None:
 
 
 def _watches() -> int:
-    """How many watches this process holds, by all its inotify descriptors together."""
+    """The number of watches that this process holds, over all its inotify descriptors."""
     count = 0
     for name in os.listdir("/proc/self/fd"):
         with suppress(OSError):
