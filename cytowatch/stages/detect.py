@@ -184,7 +184,7 @@ def identify(probe: Probe) -> tuple[Format, str]:
 
 
 def _check_part(error: FormatError, name: str) -> None:
-    """Say what a part of a split archive is: it is never whole, so to copy it again is no help.
+    """Say what a part of a split archive is: it is never whole, so copying it again does not help.
 
     Raises
     ------

@@ -98,7 +98,7 @@ def test_by_default_that_is_a_minute() -> None:
 
 
 def test_it_sees_only_its_own_slide(slides: tuple[Path, Path], tmp_path: Path) -> None:
-    """Whatever file it is asked for: neither the next slide's by any way, nor its own manifest, nor the machine's."""
+    """No matter what file it is asked for: neither the next slide's by any way, nor its own manifest, nor the machine's."""
     first, second = slides
     (first / "source" / "link.tif").symlink_to(second / "source" / "slide.tif")
     (first / "source" / "hosts").symlink_to("/etc/passwd")
