@@ -32,7 +32,7 @@ _ANOTHER_TIME_NS = 3600 * 10**9
 
 
 class Stopped(Exception):
-    """The daemon is ending, and reads no more files."""
+    """The daemon is ending, and does not read any further file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
