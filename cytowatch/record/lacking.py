@@ -31,7 +31,7 @@ _LAYOUT = re.compile(r"; a whole slide is (.{1,400}?)(?:;|$)")
 _KIND = re.compile(r"it is (.{1,120}?), which is not supported(?:: (.{1,300}))?$")
 #: The names that 7-Zip, WinZip, WinRAR and `split` give to the parts of an archive.
 _PART = re.compile(
-    r"\.(?:(?:zip|7z|rar|tar|tgz|gz)\.(?:\d{3}|[a-z]{2})|z\d\d|r\d\d|part\d+\.rar)$", re.IGNORECASE
+    r"\.(?:(?:zip|7z|rar|tar|tgz|gz)\.(?:\d{3}|a[a-z])|z\d\d|r\d\d|part\d+\.rar)$", re.IGNORECASE
 )
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
@@ -89,7 +89,7 @@ def of_layout(detail: str) -> str | None:
 def is_part_of_archive(name: str) -> bool:
     """Whether a file is called like a part of an archive that was split when it was packed.
 
-    >>> [is_part_of_archive(one) for one in ("a.zip.001", "A.Z01", "a.part2.rar", "a.zip", "a.tar.gz")]
+    >>> [is_part_of_archive(one) for one in ("a.zip.001", "A.Z01", "a.tar.ab", "a.zip", "a.tar.gz")]
     [True, True, True, False, False]
     """
     return _PART.search(name) is not None
