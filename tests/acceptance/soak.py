@@ -195,7 +195,8 @@ def soak(
         "seconds": seconds, "kills": len(lives), "slides": len(dropped), "exit_code": code,
         "rounds_of_poison": rounds if poisoned else 0,
         "most_resident_kib": max((kib for life in lives for kib, _ in life), default=0),
-        "waited_s": {"median": waits[len(waits) // 2], "p95": waits[len(waits) * 95 // 100]},
+        "waited_s": middle_and_p95(waits),
+        "waited_s_by_status": waited_by_status(root, dropped_at),
         "burden_of_lives": [grown(life) for life in lives if len(life) >= 6],
         "burden_of_the_longest_life": max(lives, key=len),
         "wrong": [*failures, *([] if code in (0, 1) else [f"at the end: {code}"]), *wrong(root, dropped)],
@@ -244,6 +245,26 @@ def waited(root: Root, dropped_at: dict[str, float]) -> list[float]:
             ended = datetime.fromisoformat(document["history"][-1]["at"]).timestamp()
             found.append(round(ended - at, 2))
     return sorted(found) or [0.0]
+
+
+def waited_by_status(root: Root, dropped_at: dict[str, float]) -> dict[str, dict[str, float]]:
+    """Where the time went: until it was claimed, and then in each status until the next one."""
+    found: dict[str, list[float]] = {}
+    for document in _manifests(root):
+        at = dropped_at.get(document["name"])
+        if at is None:
+            continue
+        before = "INBOX"
+        for entry in document["history"]:
+            entered = datetime.fromisoformat(entry["at"]).timestamp()
+            found.setdefault(before, []).append(round(entered - at, 2))
+            before, at = entry["status"], entered
+    return {status: middle_and_p95(sorted(waits)) for status, waits in found.items()}
+
+
+def middle_and_p95(waits: list[float]) -> dict[str, float]:
+    """Of what is in order."""
+    return {"median": waits[len(waits) // 2], "p95": waits[len(waits) * 95 // 100]}
 
 
 def _manifests(root: Root) -> list[dict[str, Any]]:
