@@ -132,7 +132,7 @@ class Intake:
             The folder of the inboxes cannot be read.
         """
         self._claims.mend_kept()
-        self._sweep.begin(now, events_lost=events_lost)
+        self._sweep.begin(now, events_lost=events_lost, whole=whole)
         self._sweep.go_on(now, whole=whole)
         for where in ("drop", "claim"):
             there = [one.which for one in aside.all_of(where) if self._settler.knows(one.which)]

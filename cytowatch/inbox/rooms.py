@@ -30,8 +30,8 @@ _FOR_EACH_S = 1e-4
 #: The least time between two times that one room is put together, as a multiple of what it took.
 _SHARE = 5.0
 #: How long the bundles of one room are taken up in a turn, and those of all rooms together, in seconds.
-_SLICE_S = 0.05
-_TURN_S = 0.1
+_SLICE_S = 0.02
+_TURN_S = 0.04
 
 
 @dataclass(slots=True, kw_only=True)

@@ -28,8 +28,8 @@ __all__ = ["Sweep"]
 #: The least time between two looks at one inbox, as a multiple of what the last one took.
 _SHARE = 5.0
 #: The time for one inbox in a turn, and for all of them together, in seconds.
-_SLICE_S = 0.05
-_TURN_S = 0.1
+_SLICE_S = 0.02
+_TURN_S = 0.04
 #: An event comes within a moment, or not at all.
 _EVENT_LATENCY_NS = 250_000_000
 #: Two changes within a tick of the filesystem's clock have the same time; the coarsest tick is two seconds.
@@ -75,6 +75,8 @@ class Sweep:
         self._looked = looked
         self._settings = settings
         self._hints: set[str] = set()
+        #: Whose inbox takes so long to look at that its part of the last scan comes later.
+        self._put_off: set[str] = set()
         #: Who is to be looked at in this turn and the next ones; None where it has not begun.
         self._queue: OrderedDict[str, Generator[None, None, None] | None] = OrderedDict()
         self._spent_s: dict[str, float] = {}
@@ -102,8 +104,11 @@ class Sweep:
         """Whether some inbox is still to be looked at."""
         return bool(self._queue)
 
-    def begin(self, now: float, *, events_lost: bool = False) -> None:
+    def begin(self, now: float, *, events_lost: bool = False, whole: bool = False) -> None:
         """Let every inbox be looked at; the event of a new file may still be on its way.
+
+        An inbox that takes long is looked at later, unless `whole`: it gets no more than its share of the main
+        thread, however often scans are wanted and however much lies in it.
 
         Raises
         ------
@@ -122,8 +127,12 @@ class Sweep:
             self._settler.forget_missing(user, set())
             self._looked(user, set())
         for user in (_NOBODY, *users):
-            if user not in self._queue and not self._is_empty_still(user):
-                self._queue[user] = None
+            if user in self._queue or self._is_empty_still(user):
+                continue
+            if whole or self._not_before.get(user, 0.0) <= now:
+                self._put(user)
+            else:
+                self._put_off.add(user)
         self._left |= set(self._queue)
         if not self._left:
             self._whole, self._first = True, False
@@ -131,7 +140,7 @@ class Sweep:
     def go_on(self, now: float, *, whole: bool = False) -> float | None:
         """Continue for a moment; return when there is more to look at. With `whole`, look at everything."""
         self._now = now
-        later = self._heed_hints(now)
+        later = self._heed(now)
         end = float("inf") if whole else time.monotonic() + _TURN_S
         while self._queue:
             # The one whose turn was longest ago is the first.
@@ -146,21 +155,27 @@ class Sweep:
         self._found, self._whole = 0, False
         return found, whole
 
-    def _heed_hints(self, now: float) -> float | None:
+    def _heed(self, now: float) -> float | None:
         later: float | None = None
-        for user in list(self._hints):
+        # Any thread may add a hint meanwhile.
+        for user in {*list(self._hints), *self._put_off}:
             if user in self._queue:
                 # A file that arrived during this look may be in a part that was already read.
                 continue
             if not scan.is_user(user):
                 self._hints.discard(user)
+                self._put_off.discard(user)
                 continue
             earliest = self._not_before.get(user, 0.0)
             if earliest > now:
                 later = earliest if later is None else min(later, earliest)
             else:
-                self._queue[user] = None
+                self._put(user)
         return later
+
+    def _put(self, user: str) -> None:
+        self._queue[user] = None
+        self._put_off.discard(user)
 
     def _look_on(self, user: str) -> None:
         """Continue the look at one inbox until its share of this turn is used up."""

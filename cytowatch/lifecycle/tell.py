@@ -29,7 +29,7 @@ _AT_REST_S = 2.0
 #: How often the ages of the oldest are asked of the index; they are in seconds, and read every 15.
 _AGES_EVERY_S = 5.0
 #: How long notes are written in each turn, no matter how many there are: a start may have thousands.
-_NOTES_S = 0.05
+_NOTES_S = 0.03
 
 
 class Teller:

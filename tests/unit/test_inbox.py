@@ -238,6 +238,35 @@ def test_a_look_at_one_inbox_does_not_hold_up_another(
     assert inboxes.intake.waiting_counts(time.monotonic())[0].total() == 5_001
 
 
+def test_an_inbox_that_takes_long_is_not_looked_at_in_each_scan(
+    inboxes: Inboxes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has its share of the main thread, however often scans are due; then its turn comes without an event."""
+    began = time.monotonic()
+    monkeypatch.setattr(sweep, "_SHARE", 1e6)
+    inboxes.drop("ann/1.txt")
+    inboxes.drop("zoe/1.txt")
+    inboxes.intake.scan_all(began, whole=True)
+    for user in ("", "zoe"):
+        monkeypatch.setitem(inboxes.intake._sweep._not_before, user, began)
+    for user in ("ann", "zoe"):
+        inboxes.drop(f"{user}/2.txt")
+    inboxes.intake.scan_all(began + 1)
+    inboxes.intake.scan_some(began + 2)
+    assert set(inboxes.waiting()) == {"ann/1.txt", "zoe/1.txt", "zoe/2.txt"}
+    # No scan begins again: it was put off until then.
+    later = inboxes.intake._sweep._not_before["ann"]
+    assert inboxes.intake.scan_some(began + 3) == later
+    inboxes.intake.scan_some(later)
+    assert "ann/2.txt" in inboxes.waiting()
+    # What must see all of it sees all of it.
+    inboxes.drop("ann/3.txt")
+    inboxes.intake.scan_all(later + 1)
+    assert "ann/3.txt" not in inboxes.waiting()
+    inboxes.intake.scan_all(later + 1, whole=True)
+    assert "ann/3.txt" in inboxes.waiting()
+
+
 def test_nothing_is_claimed_out_of_an_inbox_that_is_half_seen(
     inboxes: Inboxes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
