@@ -74,9 +74,9 @@ def main() -> None:
             while True:
                 page = frame(spool, looks, time.monotonic())
                 known = [row for row in page["in_work"] if row["left_s"]]
-                if len(known) == 2 and len(page["ended"]) >= 7:
+                if known and len(page["in_work"]) >= 2 and len(page["ended"]) >= 7:
                     break
-                if time.monotonic() > end:
+                if len(page["ended"]) >= 10 or time.monotonic() > end:
                     raise SystemExit("it did not come to what the picture shows")
                 time.sleep(0.3)
         finally:
