@@ -42,10 +42,20 @@ def routes(context: Context, measures: Measures) -> list[Route]:
         password = fields.get("password", "")
         wanted = forms.text(fields.get("next"), 2000)
         whom = (f"name {fold(user)}", f"address {_address(context, request)}")
-        if wait := slowed.wait_s(*whom):
-            _tell(measures, request, "slowed", user, "")
-            said = f"Too many wrong tries. Try again in {wait:.0f} s."
-            return _form(context, request, wanted, said, 429, {"Retry-After": f"{wait:.0f}"})
+        with slowed.trying(*whom) as free:
+            wait = slowed.wait_s(*whom)
+            if wait or not free:
+                _tell(measures, request, "slowed", user, "")
+                why = "Too many wrong tries." if wait else "Another try is under way."
+                wait = max(1.0, wait)
+                said = f"{why} Try again in {wait:.0f} s."
+                return _form(context, request, wanted, said, 429, {"Retry-After": f"{wait:.0f}"})
+            return await tried_now(request, user, password, wanted, whom)
+
+    async def tried_now(
+        request: Request, user: str, password: str, wanted: str, whom: tuple[str, str]
+    ) -> Response:
+        """Ask the server."""
         if not is_name(user) or not 0 < len(password) <= _MOST_PASSWORD:
             tried, detail = Tried.WRONG, "not a name or a password"
         else:

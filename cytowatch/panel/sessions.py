@@ -7,9 +7,9 @@ import os
 import secrets
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable
-from contextlib import suppress
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 
@@ -90,6 +90,27 @@ class Slowed:
         self._lock = threading.Lock()
         #: Wrong tries, and when the next one is answered.
         self._known: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        #: How many tries are with the server now.
+        self._under_way: Counter[str] = Counter()
+
+    @contextmanager
+    def trying(self, name: str, address: str) -> Iterator[bool]:
+        """Whether a try may be made now: one of a name at a time, and few of an address.
+
+        Those that are with the server at the same time are not known to be wrong, so each would be free.
+        """
+        whom = (names.fold(name), names.fold(address))
+        with self._lock:
+            free = not self._under_way[whom[0]] and self._under_way[whom[1]] < _TRIES
+            if free:
+                self._under_way.update(whom)
+        try:
+            yield free
+        finally:
+            if free:
+                with self._lock:
+                    self._under_way.subtract(whom)
+                    self._under_way += Counter()
 
     def wait_s(self, *whom: str) -> float:
         """Seconds until a try of all of `whom` is answered; 0 for at once."""

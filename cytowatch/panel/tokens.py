@@ -24,6 +24,8 @@ __all__ = ["Token", "add", "is_ours", "listed", "revoke", "user_of"]
 _FILE = "tokens.json"
 _BEGINNING = "cyt_"
 _MOST = 10_000
+#: So many of them, with long names.
+_MOST_BYTES = 16 << 20
 #: The last use is written down once in so many seconds.
 _USED_EVERY_S = 60.0
 
@@ -63,7 +65,7 @@ def listed(spool: Spool) -> list[Token]:
         The file cannot be read.
     """
     try:
-        found = outside.read_json(spool.state / _FILE)
+        found = outside.read_json(spool.state / _FILE, most_bytes=_MOST_BYTES)
         return [_token(row) for row in found["tokens"]]
     except FileNotFoundError:
         return []

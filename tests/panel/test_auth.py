@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from cytowatch.panel import tokens
 from cytowatch.panel.sessions import Slowed
+from cytowatch.tree.spool import Spool
 from tests.lab.panel import Served
 from tests.lab.root import Root
 from tests.lab.samba import PASSWORD, Samba, missing
@@ -201,6 +208,77 @@ def test_a_guesser_is_slowed_by_name_and_by_address() -> None:
     assert slowed.wait_s("name ann") == 600
     slowed.succeeded("name ann", "address a")
     assert slowed.wait_s("name ann", "address a") == 0
+
+
+def test_as_many_tokens_as_there_may_be(tree: Root) -> None:
+    """All of them open, and none more can be made."""
+    spool = Spool(tree.path)
+    rows = [
+        {
+            "name": f"a scanner with a long name {number}", "user": "ann", "sha256": f"{number:064x}",
+            "made_at": "2026-11-23T14:15:02.000Z", "ends_at": None, "used_at": None,
+        }
+        for number in range(9_999)
+    ]  # fmt: skip
+    (spool.state / "tokens.json").write_text(json.dumps({"tokens": rows}, indent=1))
+    panel = Served(tree.path, more='auth = "proxy"\n')
+    try:
+        secret = panel.token("the last one", "ann")
+        assert len(tokens.listed(spool)) == 10_000
+        assert panel.ask("/api/v1/status", Authorization=f"Bearer {secret}").code == 200
+    finally:
+        panel.stop()
+
+
+def test_tries_at_once_are_not_all_free(tree: Root) -> None:
+    """Forty passwords for one name at the same time: the file server is asked for one; of one address for five."""
+    asked: list[socket.socket] = []
+    begun, over = threading.Event(), threading.Event()
+    server = socket.create_server(("127.0.0.1", 0), backlog=100)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                one, _ = server.accept()
+                asked.append(one)
+                begun.set()
+                if over.is_set():
+                    one.close()
+
+    accepting = threading.Thread(target=accept)
+    accepting.start()
+    port = server.getsockname()[1]
+    panel = Served(tree.path, more=f'auth = "share"\nsmb_server = "127.0.0.1:{port}"\n')
+
+    def guess(name: str, password: int) -> int:
+        form = {"user": name, "password": f"p{password}"}
+        return panel.ask("/login", "POST", form=form, X_Forwarded_For=f"10.0.0.{password}").code
+
+    try:
+        with ThreadPoolExecutor(41) as pool:
+            first = pool.submit(guess, "ann", 0)
+            assert begun.wait(30)
+            others = list(pool.map(lambda number: guess("ann", number), range(1, 41)))
+            assert others == [429] * 40
+            assert len(asked) == 1
+            names = [pool.submit(guess, f"user{number}", 77) for number in range(20)]
+            end = time.monotonic() + 30
+            while sum(one.done() for one in names) < 15:
+                assert time.monotonic() < end
+                time.sleep(0.05)
+            assert len(asked) <= 6
+            over.set()
+            for one in asked:
+                one.close()
+            # The server does not answer: that is not a wrong password, and nobody is slowed for it.
+            assert first.result(60) == 503
+            assert sorted(one.result(60) for one in names) == [429] * 15 + [503] * 5
+        assert guess("ann", 0) == 503
+    finally:
+        panel.stop()
+        server.shutdown(socket.SHUT_RDWR)
+        server.close()
+        accepting.join(30)
 
 
 @unless(missing())
