@@ -88,7 +88,7 @@ def question(given: Mapping[str, str]) -> Question:
         **texts,
         sort=sort if sort in _SORTS else "received",
         order="up" if given.get("order") == "up" else "down",
-        page=min(int(number), _LAST_PAGE)
+        page=min(int(number[:9]), _LAST_PAGE)
         if number.isascii() and number.isdigit() and int(number[:9]) > 0
         else 1,
     )

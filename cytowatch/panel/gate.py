@@ -7,8 +7,10 @@ page behind it never sees a request that has no `person`.
 from __future__ import annotations
 
 import ipaddress
+import re
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
@@ -23,7 +25,7 @@ from cytowatch.panel.measures import Measures
 from cytowatch.panel.who import Person, Proof, is_name, person
 from cytowatch.record.names import printable
 
-__all__ = ["Gate", "Refusal", "is_loopback", "is_trusted"]
+__all__ = ["Gate", "Refusal", "host_of", "is_loopback", "is_trusted"]
 
 #: Nothing from elsewhere, no script and no style in a page, no frame around it.
 _POLICY = (
@@ -44,6 +46,7 @@ _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _OPEN = ("/static/", "/login", "/healthz", "/metrics")
 #: A proxy adds one of these, so such a request does not come from this machine itself.
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
+_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::[0-9]{1,5})?", re.ASCII)
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -83,15 +86,13 @@ def is_trusted(scope: Scope, trusted: tuple[str, ...]) -> bool:
 
 
 def host_of(value: str) -> str:
-    """The name in a Host header, without its port.
+    """The name in a Host header, without its port; nothing if there can be no such name.
 
-    >>> host_of("Panel.lab:9780"), host_of("[::1]:9780")
-    ('panel.lab', '::1')
+    >>> host_of("Panel.lab:9780"), host_of("[::1]:9780"), host_of("[::1"), host_of("a/b")
+    ('panel.lab', '::1', '', '')
     """
-    try:
-        return (urlsplit(f"//{value}").hostname or "").rstrip(".")
-    except ValueError:
-        return ""
+    found = _HOST.fullmatch(value)
+    return (found[1] or found[2]).lower().rstrip(".") if found else ""
 
 
 class Gate:
@@ -155,7 +156,12 @@ class Gate:
         """Refuse names of other hosts, which a page elsewhere may have pointed at this address."""
         panel = self._context.panel
         headers = Headers(scope=scope)
-        host = host_of(headers.get("host", ""))
+        given = headers.getlist("host")
+        if len(given) > 1:
+            raise Refusal(code=400, why="Host is there more than once.")
+        host = host_of(given[0]) if given else ""
+        if given and not host:
+            raise Refusal(code=400, why="Host cannot be the name of a machine.")
         if panel.hosts:
             good = host in {one.lower() for one in panel.hosts} | _LOOPBACK_NAMES
         else:
@@ -211,10 +217,10 @@ class Gate:
         here = {headers.get("host", "").lower()}
         if is_trusted(scope, self._context.panel.trusted_proxies):
             here.add(headers.get("x-forwarded-host", "").lower())
-        try:
-            from_ = urlsplit(origin or "").netloc.lower()
-        except ValueError:
-            from_ = ""
+        from_ = ""
+        with suppress(ValueError):
+            whole = urlsplit(origin or "")
+            from_ = whole.netloc.lower() if whole.scheme in ("http", "https") else ""
         site = headers.get("sec-fetch-site", "same-origin")
         if not from_ or from_ not in here or site != "same-origin":
             raise Refusal(code=403, why="This change does not come from a page of this panel.")

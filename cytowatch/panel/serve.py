@@ -78,6 +78,11 @@ class _Patient(HttpToolsProtocol):
     _head_timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _in_head = True
+    #: Whether a line is one of the head of a request, and no trailer behind its body.
+    _reads_head = False
+    #: Whether a part of a body has come with the bytes at hand, and how many came since the last one.
+    _got_body = False
+    _beside_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -111,7 +116,16 @@ class _Patient(HttpToolsProtocol):
                 self._stop()
                 self.transport.close()
                 return
+        self._got_body = False
         super().data_received(data)
+        if self._in_head or self._got_body or self.cycle is None or not self.cycle.more_body:
+            self._beside_bytes = 0
+        else:
+            # Trailers, or what extends the size of a chunk: the parser keeps all of it until it ends.
+            self._beside_bytes += len(data)
+            if self._beside_bytes > _MOST_HEAD_BYTES:
+                self.transport.close()
+                return
         # Empty lines between two requests begin none, and put off uvicorn's own time limit.
         if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
             self._begin()
@@ -119,16 +133,24 @@ class _Patient(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """The first bytes of a request came."""
         self._begin()
+        self._reads_head = True
         super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A line of a head came. A trailer is dropped: uvicorn would take it for a line that a proxy has set."""
+        if self._reads_head:
+            super().on_header(name, value)
 
     def on_body(self, body: bytes) -> None:
         """A part of a body came; it is passed on as it is, where uvicorn would copy it twice."""
+        self._got_body = True
         if not self.cycle.body:
             self.cycle.body = _Parts()  # type: ignore[assignment]
         super().on_body(body)
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
+        self._reads_head = False
         self._stop()
         super().on_headers_complete()
 

@@ -184,7 +184,11 @@ def test_a_thousand_connections_leave_it_serving(panel: Served) -> None:
         except OSError:
             break
     assert len(held) > 500
-    assert panel.descriptors() < before + 600
+    # They are taken many at a time, and those that are too many are closed right after that.
+    end = time.monotonic() + HANGS_S
+    while panel.descriptors() >= before + 600:
+        assert time.monotonic() < end, "all of them are held"
+        time.sleep(0.05)
     for one in held:
         one.close()
     end = time.monotonic() + HANGS_S

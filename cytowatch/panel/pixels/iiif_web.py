@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from cytowatch.panel.gate import is_trusted
+from cytowatch.panel.gate import host_of, is_trusted
 from cytowatch.panel.pixels import iiif, web
 from cytowatch.panel.pixels.pool import BusyError
 from cytowatch.panel.pixels.room import Room
@@ -121,9 +121,11 @@ def _address(room: Room, request: Request) -> str:
     if is_trusted(request.scope, room.context.panel.trusted_proxies):
         forwarded = request.headers
         scheme = forwarded.get("x-forwarded-proto", url.scheme)
+        # A proxy may pass on what a client has written there.
+        host = forwarded.get("x-forwarded-host", "")
         url = url.replace(
             scheme=scheme if scheme in ("http", "https") else url.scheme,
-            netloc=forwarded.get("x-forwarded-host", url.netloc),
+            netloc=host if host_of(host) else url.netloc,
         )
     name = request.path_params["name"]
     return f"{url.scheme}://{url.netloc}{room.context.panel.base_path}{_PREFIX}/{name}"
