@@ -19,6 +19,7 @@ import structlog
 from cytowatch import durable, outside
 from cytowatch.config.keys import Storage
 from cytowatch.decoder.answers import refused
+from cytowatch.formats.completeness import gaps
 from cytowatch.model import SCRATCH
 from cytowatch.record import manifest, names
 from cytowatch.record.entries import FileEntry, Manifest
@@ -257,6 +258,10 @@ def _check_file(
             raise refused(status, f"{said!r} has several names")
         if found.st_size != size_bytes:
             raise refused(status, f"{said!r} has {found.st_size:,} bytes, not {size_bytes:,}")
+        # It would count as more than the disk has, and its reader would read zeros for hours. All that stages
+        # make is written.
+        if 512 * found.st_blocks < found.st_size and gaps.holes(descriptor, found.st_size):
+            raise refused(status, f"{said!r} has parts that were never written")
         os.fchmod(descriptor, int(settings.file_mode, 8))
     finally:
         os.close(descriptor)

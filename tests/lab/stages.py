@@ -357,6 +357,17 @@ def _linked_pyramid(path: str) -> None:
     os.link(path, f"{path}.second")
 
 
+def _sparse(file: UploadedFile) -> Outcome:
+    """An honest pyramid, and then a terabyte that was never written, of which it tells."""
+    outcome = _pyramid(file)
+    rows = [dict(row) for row in outcome.changes["files"]]
+    [row] = [row for row in rows if row["role"] == "pyramid"]
+    row["size_bytes"] = 1 << 40
+    path = f"{file.out}/{row['path'].removeprefix('derived/')}"
+    os.ftruncate(os.open(path, os.O_WRONLY), 1 << 40)
+    return Outcome(status=outcome.status, changes={**outcome.changes, "files": rows})
+
+
 #: What it might make in the place of, or beside, what it says that it made.
 MADE: dict[str, Callable[[UploadedFile], Outcome]] = {
     "fifo": _in_place_of(os.mkfifo),
@@ -365,6 +376,7 @@ MADE: dict[str, Callable[[UploadedFile], Outcome]] = {
     "socket": _in_place_of(lambda path: os.mknod(path, 0o140644)),
     "hardlink": _made(_linked_pyramid),
     "longer": _made(lambda path: os.truncate(os.open(path, os.O_WRONLY), 1 << 40)),
+    "sparse": _sparse,
     "many": _made(_many_files),
     "inside": _made(lambda path: os.mkdir(f"{path}.d", 0)),
     "twoscores": lambda file: _pyramid(file, warnings=[{}]),
