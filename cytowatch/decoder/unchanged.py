@@ -77,17 +77,33 @@ def digest_at(top: Path, inside: str, size_bytes: int, progress: Progress) -> st
     Raises
     ------
     OutsideError
-        It is not a regular file, or has another size than `size_bytes`.
+        It is not a regular file, has another size than `size_bytes`, or is held by its owner.
+    OSError
+        It is not there, or cannot be read.
+    """
+    descriptor = _opened(top, inside)
+    try:
+        return _digest(descriptor, size_bytes, progress)
+    finally:
+        os.close(descriptor)
+
+
+def _opened(top: Path, inside: str) -> int:
+    """A descriptor of the file at `inside` below `top`, for reading; no part of it may be a link.
+
+    Raises
+    ------
+    OutsideError
+        Its owner, who kept a descriptor, has taken a lease on it: it would be waited for.
     OSError
         It is not there, or cannot be read.
     """
     folder, _, name = inside.rpartition("/")
     with durable.beneath(top, folder) as at:
-        descriptor = os.open(name, _FLAGS, dir_fd=at)
-    try:
-        return _digest(descriptor, size_bytes, progress)
-    finally:
-        os.close(descriptor)
+        try:
+            return os.open(name, _FLAGS, dir_fd=at)
+        except BlockingIOError as error:
+            raise outside.OutsideError("its owner holds it, and may write to it") from error
 
 
 def _digest(descriptor: int, size_bytes: int, progress: Progress) -> str:
@@ -126,9 +142,7 @@ def check_sources(
         if row["role"] not in _GIVEN or os.path.islink(place / "source"):
             continue
         try:
-            folder, _, name = row["path"].rpartition("/")
-            with durable.beneath(place, folder) as at:
-                descriptor = os.open(name, _FLAGS, dir_fd=at)
+            descriptor = _opened(place, row["path"])
             try:
                 if _is_local(place) and owner.nobody_writes(descriptor):
                     continue
@@ -196,11 +210,11 @@ def same_bytes(
         opened: list[int] = []
         try:
             for top, inside in zip((one, other), pair, strict=True):
-                folder, _, name = inside.rpartition("/")
-                with durable.beneath(top, folder) as at:
-                    opened.append(os.open(name, _FLAGS, dir_fd=at))
+                opened.append(_opened(top, inside))
             if not _same(opened[0], opened[1], look):
                 return False
+        except outside.OutsideError:
+            return False
         except OSError as error:
             if durable.is_transient(error) or isinstance(error, FileNotFoundError):
                 raise

@@ -114,7 +114,11 @@ def _pass_on_folder(folder: int, above: int) -> None:
 
 def _pass_on(path: Path, folder: int) -> None:
     """Give it back to its user, because at the claim it became the daemon's own."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except BlockingIOError:
+        # Its owner has a lease on it, so it was never taken from him.
+        return
     try:
         owner.pass_on(descriptor, folder)
     finally:

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import itertools
 import json
 import os
+import signal
 import stat
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cytowatch import durable
 from cytowatch.config import Config
+from cytowatch.decoder import unchanged
 from cytowatch.durable import owner
-from cytowatch.inbox import claim, scan
+from cytowatch.inbox import back, claim, scan
+from cytowatch.record import manifest
 from cytowatch.record.drop import Waiting
+from cytowatch.record.errors import IngestError
 from cytowatch.record.names import UploadedFileId
+from cytowatch.record.status import Status
 from cytowatch.tree.spool import Spool
 from tests import builders
 from tests.lab.writer import UID, Writer
@@ -214,3 +221,93 @@ def test_only_the_marker_that_was_seen_is_removed(spool: Spool, tmp_path: Path) 
         assert os.path.lexists(path) is (kind != "marker")
         assert os.path.lexists(tmp_path / "gone") is (kind == "marker")
         spool.discard(path if kind != "marker" else tmp_path / "gone")
+
+
+@contextlib.contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """Its owner keeps a descriptor for reading, and takes a lease for writing on it, again whenever it is broken."""
+    ready, told = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setresgid(UID, UID, UID)
+            os.setresuid(UID, UID, UID)
+            signal.signal(signal.SIGIO, lambda *_: None)
+            descriptor = os.open(path, os.O_RDONLY)
+            fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+            os.write(told, b"x")
+            while True:
+                signal.pause()
+        finally:
+            os._exit(1)
+    os.close(told)
+    try:
+        assert os.read(ready, 1) == b"x"
+        yield
+    finally:
+        os.close(ready)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+@needs(root=True)
+def test_a_lease_of_who_dropped_it_costs_his_own_slide(tmp_path: Path) -> None:
+    """Where the daemon may not take the file: nobody waits for him, and it is not an unexpected error."""
+    folder = tmp_path / "id" / "source"
+    folder.mkdir(parents=True)
+    path = folder / "a.jpg"
+    path.write_bytes(b"a slide")
+    os.chown(path, UID, UID)
+    for above in (folder, *list(folder.parents)[:4]):
+        with contextlib.suppress(OSError):
+            above.chmod(above.stat().st_mode | 0o111)
+    row = manifest.received(role="source", path="source/a.jpg", size_bytes=7)
+    with _held(path):
+        with pytest.raises(IngestError) as raised:
+            unchanged.check_sources(
+                Status.DEPLOYING, tmp_path / "id", [row], progress=lambda _share: None
+            )
+        assert raised.value.reason == "changed"
+        assert "its owner holds it" in raised.value.detail
+        same = [("source/a.jpg", "source/a.jpg")]
+        assert not unchanged.same_bytes(tmp_path / "id", tmp_path / "id", same, look=lambda: None)
+    [found] = unchanged.check_sources(
+        Status.DEPLOYING, tmp_path / "id", [row], progress=lambda _share: None
+    )
+    assert found["sha256"] == hashlib.sha256(b"a slide").hexdigest()
+
+
+@needs(root=True)
+@pytest.mark.parametrize("begun", [False, True])
+def test_what_its_owner_has_a_lease_on_goes_back(
+    spool: Spool, dropped: Path, monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    """A retry or a return, and a claim that was cut off: it was never the daemon's, and is the user's again."""
+    place = spool.tmp / "20261123-141502-1000-a"
+    monkeypatch.setattr(
+        owner, "take", lambda descriptor, **_: owner.Owner(uid=UID, gid=UID, mode=0o666)
+    )
+    if begun:
+        real = durable.rename
+
+        def cut(*arguments: Any, **options: Any) -> None:
+            real(*arguments, **options)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(durable, "rename", cut)
+            take(spool)
+    else:
+        (place / "source").mkdir(parents=True)
+        dropped.rename(place / "source" / "a.jpg")
+    [there] = place.glob("source/*")
+    for above in (there.parent, *list(there.parents)[:6]):
+        with contextlib.suppress(OSError):
+            above.chmod(above.stat().st_mode | 0o111)
+    with _held(there):
+        if begun:
+            assert claim.recover(spool) == {place.name: "undone"}
+        else:
+            unit = back.Unit(stem="a", files=[("source/a.jpg", "a.jpg")])
+            back.give_back(place, unit, spool.inbox, "ann")
+    assert dropped.stat().st_uid == UID

@@ -121,7 +121,11 @@ def _has_source(place: Path) -> bool:
 
 def _untouched(path: Path, member: dict[str, Any], settings: Storage) -> bool:
     """Whether nobody writes to the moved files, and nobody has since; from now on they are ours."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except BlockingIOError:
+        # Its owner has a lease on it.
+        return False
     try:
         owner.take(descriptor, group=settings.group, mode=int(settings.file_mode, 8))
         found = os.fstat(descriptor)

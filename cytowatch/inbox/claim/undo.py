@@ -175,7 +175,11 @@ def _put_elsewhere(
 
 
 def _restore(path: Path, member: Mapping[str, Any]) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except BlockingIOError:
+        # Its owner has a lease on it, so it was never taken from him.
+        return
     try:
         owner.restore(descriptor, owner.of(member))
     finally:
