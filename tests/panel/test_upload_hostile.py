@@ -81,6 +81,21 @@ def test_what_this_server_cannot_do_is_said(tree: Root, panel: Served) -> None:
     assert nothing_is_made(tree)
 
 
+def test_what_may_mean_two_things_is_refused(tree: Root, panel: Served) -> None:
+    """A key that is there twice, and a body that is packed: neither is guessed at, and nothing of it is kept."""
+    twice = panel.as_user(
+        "ann", "/uploads", "POST", Tus_Resumable="1.0.0", Upload_Length="3",
+        Upload_Metadata=f"{said(filename='a.svs')},{said(filename='b.svs')}",
+    )  # fmt: skip
+    assert twice.code == 400
+    assert "more than once" in twice.json["error"]
+    at = begun(panel, 3, filename="a.svs")
+    assert add(panel, at, 0, b"abc", Content_Encoding="gzip").code == 415
+    assert head(panel, at).headers["upload-offset"] == "0"
+    assert add(panel, at, 0, b"abc", Content_Encoding="identity").code == 204
+    assert (tree.path / "inbox/ann/a.svs").read_bytes() == b"abc"
+
+
 def test_a_method_in_disguise(panel: Served) -> None:
     """A question stays a question; a POST that stands for another method is looked at as every change is."""
     at = begun(panel, 3, filename="a.svs")

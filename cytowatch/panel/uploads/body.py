@@ -58,6 +58,8 @@ class Body:
         self._token, self._size = found.token, found.announced.size
         self._left = self._size - offset
         self._begin = offset
+        if request.headers.get("content-encoding", "identity") != "identity":
+            raise refusal(415, "The bytes must be sent as they are, and not packed.")
         kind, _, wanted = request.headers.get("upload-checksum", "").partition(" ")
         self._hasher: Any = None
         self._wanted = b""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -29,10 +29,15 @@ class NoInboxError(Exception):
     """The inbox cannot be written to; says why."""
 
 
-def settle(found: Found, inbox: Path) -> str | None:
+def settle(found: Found, inbox: Path, marker: str = "") -> str | None:
     """If `found` is whole, note so; if all of its folder are, publish them. Gives the path of a new drop.
 
     It may be called at any time and again: a power cut or a kill in the middle is mended by the next call.
+
+    Parameters
+    ----------
+    marker
+        Where a copier of this user says by such an ending that a drop is done, the panel says so as well.
 
     Raises
     ------
@@ -52,11 +57,11 @@ def settle(found: Found, inbox: Path) -> str | None:
         (found.home / "done" / found.member).touch()
         failpoints.reached("upload.whole")
     if found.drop is not None:
-        _finish(found, inbox)
+        _finish(found, inbox, marker)
         return None
     if len(os.listdir(found.home / "done")) < found.announced.files:
         return None
-    return _publish(found, inbox)
+    return _publish(found, inbox, marker)
 
 
 def _keep(found: Found) -> None:
@@ -83,7 +88,7 @@ def _sha256(path: Path) -> str:
         return durable.sha256(file.read)
 
 
-def _publish(found: Found, inbox: Path) -> str | None:
+def _publish(found: Found, inbox: Path, marker: str) -> str | None:
     with durable.locked(found.home):
         # Another request may have been first.
         if (found.home / "published").exists():
@@ -94,6 +99,7 @@ def _publish(found: Found, inbox: Path) -> str | None:
             with _into(inbox, wanted.user, wanted.project) as (target, shown):
                 name = _renamed(source, target, wanted.top, found.home / "publishing", shown)
                 failpoints.reached("upload.renamed")
+                _mark(target, name, marker)
                 os.fsync(target)
                 failpoints.reached("upload.durable")
         except FileNotFoundError:
@@ -105,12 +111,17 @@ def _publish(found: Found, inbox: Path) -> str | None:
         return f"{shown}/{name}"
 
 
-def _finish(found: Found, inbox: Path) -> None:
+def _finish(found: Found, inbox: Path, marker: str) -> None:
     """Make the rename durable that a kill or a fault has cut off, before a client learns of it."""
     if (found.home / "published").exists():
         return
     try:
-        with durable.beneath(inbox, str(found.drop).rpartition("/")[0]) as target:
+        folder, _, name = str(found.drop).rpartition("/")
+        with durable.beneath(inbox, folder) as target:
+            # Where the daemon has taken the drop nothing is left to be marked.
+            with suppress(FileNotFoundError):
+                os.stat(name, dir_fd=target, follow_symlinks=False)
+                _mark(target, name, marker)
             os.fsync(target)
         failpoints.reached("upload.durable")
     except FileNotFoundError:
@@ -122,13 +133,21 @@ def _finish(found: Found, inbox: Path) -> None:
         os.replace(found.home / "publishing", found.home / "published")
 
 
-def publish_whole(store: Store) -> list[str]:
+def _mark(target: int, name: str, marker: str) -> None:
+    """Say in the directory `target` that `name` is done, as the user's copier does (`inbox.done_marker`)."""
+    if marker:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with suppress(FileExistsError):
+            os.close(os.open(f"{name}{marker}", flags, 0o640, dir_fd=target))
+
+
+def publish_whole(store: Store, marker_of: Callable[[str], str] = lambda _user: "") -> list[str]:
     """Publish what is whole and was cut off before that: its client may never ask again. Gives the drops."""
     drops = []
     for found in store.cut_off():
         # One that cannot be published costs only itself, and is tried again at the next look.
         with aside.fence("request", f"upload {found.token}"), suppress(WrongHashError):
-            if drop := settle(found, store.inbox):
+            if drop := settle(found, store.inbox, marker_of(found.announced.user)):
                 drops.append(drop)
     return drops
 

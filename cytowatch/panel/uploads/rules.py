@@ -86,6 +86,9 @@ def metadata(header: str) -> dict[str, str]:
         raise HTTPException(400, "Upload-Metadata is too long.")
     for pair in header.split(",") if header.strip() else ():
         key, _, value = pair.strip().partition(" ")
+        if key in found:
+            shown = printable(key[:40])
+            raise HTTPException(400, f"{shown!r} is in Upload-Metadata more than once.")
         try:
             found[key] = base64.b64decode(value.strip(), validate=True).decode("utf-8")
         except ValueError:

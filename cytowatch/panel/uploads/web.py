@@ -84,7 +84,9 @@ class Uploads:
         """Publish what was cut off and remove what has expired, now and again and again."""
         while True:
             try:
-                for drop in await run_in_threadpool(publish.publish_whole, self._store):
+                for drop in await run_in_threadpool(
+                    publish.publish_whole, self._store, self._marker_of
+                ):
                     self._log.info("upload_published", path=printable(drop))
                 removed = await run_in_threadpool(self._store.expire)
                 if removed:
@@ -213,6 +215,12 @@ class Uploads:
                 raise refusal(400, "Name the inbox: send user in Upload-Metadata.")
         elif wanted.user and not self._context.same_user(wanted.user, user):
             raise refusal(403, "Files go into your own inbox: leave out user.")
+        marker = self._marker_of(user)
+        if marker and wanted.top.endswith(marker):
+            raise refusal(
+                400,
+                f"A name that ends in {marker} only says that another file is complete: leave it out.",
+            )
         if wanted.project:
             await run_in_threadpool(allowed, self._context, request, wanted.project)
         made = Announced(
@@ -310,9 +318,13 @@ class Uploads:
         if drop:
             self._log.info("upload_published", path=printable(drop))
 
+    def _marker_of(self, user: str) -> str:
+        return self._context.config.inbox.of(user).done_marker
+
     def _settled(self, found: Found) -> str | None:
         try:
-            return publish.settle(found, self._store.inbox)
+            marker = self._marker_of(found.announced.user)
+            return publish.settle(found, self._store.inbox, marker)
         finally:
             if found.is_whole:
                 self._store.ledger.end(found.token)
