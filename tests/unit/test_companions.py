@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cytowatch.formats import Probe
+from cytowatch.formats.completeness import arrival
 from cytowatch.formats.completeness import whole as completeness
 from cytowatch.formats.sets import groups
 from cytowatch.formats.sets.groups import Group
@@ -144,6 +145,26 @@ def test_no_index_holds_up_what_waits(tmp_path: Path) -> None:
         listed = mirax.places(ini, file.fileno())
     # Each is listed once, however often the index leads to it.
     assert listed == {0: array("Q", [0])}
+
+
+def test_a_slidedat_that_is_being_written_is_looked_at_at_any_moment(tmp_path: Path) -> None:
+    """Cut anywhere, without any of its sections, with lines that have no value: its own slide waits or is refused, and nothing raises."""
+    whole = built(tmp_path)
+    ini = whole["S/Slidedat.ini"]
+    lines = ini.splitlines(keepends=True)
+    changed = [ini[:at] for at in range(0, len(ini), 2)]
+    changed += [b"".join(lines[:at] + lines[at + 1 :]) for at in range(len(lines))]
+    changed += [
+        b"".join([*lines[:at], lines[at].partition(b"=")[0].rstrip() + b"\n", *lines[at + 1 :]])
+        for at in range(len(lines))
+    ]
+    for one in changed:
+        files = {**whole, "S/Slidedat.ini": one}
+        assert {path for group in grouped(files) for path in (*group.members, *group.sidecars)} == {
+            *files
+        }
+        (tmp_path / "S" / "Slidedat.ini").write_bytes(one)
+        arrival.of_sets([str(tmp_path / "S" / "Slidedat.ini")])
 
 
 def test_a_data_file_that_no_index_names_is_no_part_of_the_slide(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def _of_mirax(folder: str) -> dict[str, Watch]:
             placed = mirax.places(ini, index)
         finally:
             os.close(index)
-    except (OutsideError, configparser.Error, AttributeError, ValueError, OSError):
+    except (OutsideError, configparser.Error, AttributeError, TypeError, ValueError, OSError):
         # OpenSlide reports what is wrong with it.
         return {}
     if placed is None:

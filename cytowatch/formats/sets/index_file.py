@@ -56,4 +56,9 @@ def parsed(probe: Probe) -> configparser.ConfigParser | None:
     except (configparser.Error, AttributeError):
         # Of a value that goes on where none began, configparser knows no better than the latter.
         return None
+    for section in ini.sections():
+        for key, value in ini.items(section):
+            if value is None:
+                # A line that was cut before its value.
+                ini.set(section, key, "")
     return ini

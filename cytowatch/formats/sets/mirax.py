@@ -144,9 +144,9 @@ class _Lengths:
 
     def __init__(self, ini: ConfigParser) -> None:
         self._ini = ini
-        said = sorted(
-            (key, value or "") for key, value in ini.items("HIERARCHICAL") if "count" in key
-        )
+        # One that is being written may not have come so far.
+        there = ini.items("HIERARCHICAL") if ini.has_section("HIERARCHICAL") else ()
+        said = sorted((key, value or "") for key, value in there if "count" in key)
         identity = len(ini.get("GENERAL", "SLIDE_ID", fallback=""))
         self.__qualname__ = f"{type(self).__qualname__}({identity}, {said})"
 
