@@ -15,7 +15,7 @@ from typing import Any
 from cytowatch import durable
 from cytowatch.admin import invariants
 from cytowatch.cli import port, python, samba
-from cytowatch.cli.page import aside_text
+from cytowatch.cli.page import aside_text, bytes_text
 from cytowatch.config import Config
 from cytowatch.decoder import sandbox, walls
 from cytowatch.durable import owner
@@ -114,7 +114,7 @@ def _set_aside(spool: Spool) -> Iterator[Result]:
 def _disk(config: Config, spool: Spool) -> Result:
     there = room.free(spool.root)
     kept = room.spare(config.storage, there)
-    said = f"{there.bytes:,} bytes free, {kept.bytes:,} reserved"
+    said = f"{bytes_text(there.bytes)} free, {bytes_text(kept.bytes)} reserved"
     if there.inodes is not None:
         said += f"; {there.inodes:,} inodes free, {kept.inodes:,} reserved"
     return Result("disk", room.too_little(there, room.Amount(), kept) is None, said)

@@ -272,9 +272,10 @@ def _tell(state: dict[str, Any], broken_off: bool, *, as_json: bool) -> None:
         console.print(
             f"[red]missing[/]  {safe(gone['name'])}  {safe(gone['id'])}  of {safe(gone['user'])}"
         )
-    looked = f"{state['files']:,} uploaded files, {bytes_text(state['read_bytes'])} read"
+    some = "1 uploaded file" if state["files"] == 1 else f"{state['files']:,} uploaded files"
+    looked = f"{some}, {bytes_text(state['read_bytes'])} read"
     if broken_off:
-        console.print(f"{looked}; broken off: `cytowatch verify --resume` goes on")
+        console.print(f"{looked}; stopped early: `cytowatch verify --resume` continues")
     elif state["damaged"] or state["missing"]:
         counts = [f"{len(state[what])} {what}" for what in ("damaged", "missing") if state[what]]
         console.print(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import threading
@@ -42,6 +43,9 @@ def test_show_tells_the_tree_the_history_and_the_reason(root: Root, tmp_path: Pa
         assert "derived/flat.tiff" in text
         assert "DETECTING FORMAT" in text
     assert json.loads(say(root, "show", "--json", "flat.tif", *at)) == good
+    # Sizes have units, and one is one.
+    assert re.search(r"disk +[\d.]+ [kMGT]B free, 1.1 GB reserved", say(root, "check", *at))
+    assert "1 uploaded file, " in say(root, "verify", "flat.tif", *at)
     near = say(root, "show", "let", *at, code=2)
     assert "no uploaded file has the id or the name 'let'" in near
     assert "cytowatch list --name let" in near
