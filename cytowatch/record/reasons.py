@@ -285,7 +285,7 @@ WAITING = {
         technician="Nothing. It is taken a while after the copy has ended.",
         admin="Its filesystem has no leases, so it must be quiet for longer; `cytowatch check` explains it."),
     "incomplete": Wait(says="incomplete", means="Not all of it is there.",
-        technician="Send what is missing.",
+        technician="Copy what is missing, or copy all of it again; the note states until when.",
         admin="After `inbox.incomplete_after_s` it becomes an error.", by_hand=True),
     "done_marker": Wait(says="no marker", means="The copy program has not yet said that it is done.",
         technician="Let the copy program finish. If you copied by hand, ask the administrator what the marker file is called.",
