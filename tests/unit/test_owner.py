@@ -230,10 +230,11 @@ def _held(path: Path) -> Iterator[None]:
     child = os.fork()
     if child == 0:
         try:
+            signal.signal(signal.SIGIO, lambda *_: None)
+            # Before: no other user may enter the directories of a test.
+            descriptor = os.open(path, os.O_RDONLY)
             os.setresgid(UID, UID, UID)
             os.setresuid(UID, UID, UID)
-            signal.signal(signal.SIGIO, lambda *_: None)
-            descriptor = os.open(path, os.O_RDONLY)
             fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
             os.write(told, b"x")
             while True:
@@ -258,9 +259,6 @@ def test_a_lease_of_who_dropped_it_costs_his_own_slide(tmp_path: Path) -> None:
     path = folder / "a.jpg"
     path.write_bytes(b"a slide")
     os.chown(path, UID, UID)
-    for above in (folder, *list(folder.parents)[:4]):
-        with contextlib.suppress(OSError):
-            above.chmod(above.stat().st_mode | 0o111)
     row = manifest.received(role="source", path="source/a.jpg", size_bytes=7)
     with _held(path):
         with pytest.raises(IngestError) as raised:
@@ -301,9 +299,6 @@ def test_what_its_owner_has_a_lease_on_goes_back(
         (place / "source").mkdir(parents=True)
         dropped.rename(place / "source" / "a.jpg")
     [there] = place.glob("source/*")
-    for above in (there.parent, *list(there.parents)[:6]):
-        with contextlib.suppress(OSError):
-            above.chmod(above.stat().st_mode | 0o111)
     with _held(there):
         if begun:
             assert claim.recover(spool) == {place.name: "undone"}
