@@ -83,7 +83,8 @@ class Engine:
                 self._known.add(id_)
                 if size_bytes is None:
                     size_bytes = self._size_bytes(id_)
-                self._queue.put(user, id_, size_bytes)
+                now = self._treatment.transitions.monotonic()
+                self._queue.put(user, id_, size_bytes, now=now)
 
     @property
     def busy(self) -> int:
@@ -118,14 +119,14 @@ class Engine:
         """Give free threads their next uploaded file."""
         with self._lock:
             for user, id_ in self._held_up.due(now):
-                self._queue.put(user, id_, self._size_bytes(id_))
+                self._queue.put(user, id_, self._size_bytes(id_), now=now)
             covers = self._held_back.covers
             free = len(self._queue) - self._queue.waiting_for(covers)
             for _ in range(min(free, self.count - len(self._busy))):
-                self._start(*self._queue.take(covers), now)
+                self._start(*self._queue.take(covers, now=now), now)
             if self._spare.is_needed(now):
                 with suppress(IndexError):
-                    self._start(*self._take_for_the_unserved(), now)
+                    self._start(*self._take_for_the_unserved(now), now)
 
     def _start(self, user: str, id_: UploadedFileId, now: float) -> None:
         self._busy[id_] = user
@@ -136,8 +137,8 @@ class Engine:
         """Whether `user` has nothing in work, and is not held back."""
         return user not in self._busy.values() and not self._held_back.covers(user)
 
-    def _take_for_the_unserved(self) -> tuple[str, UploadedFileId]:
-        return self._queue.take(lambda user: not self._may_be_helped(user))
+    def _take_for_the_unserved(self, now: float) -> tuple[str, UploadedFileId]:
+        return self._queue.take(lambda user: not self._may_be_helped(user), now=now)
 
     def _serve(self, user: str, id_: UploadedFileId) -> None:
         """What a thread does with the uploaded file that it is given."""
@@ -150,20 +151,26 @@ class Engine:
         So anyone who drops a single slide waits for one stage of one file at most, however many
         another one has dropped. The file that gives way keeps its decoder, and is not given way in.
         """
+        monotonic = self._treatment.transitions.monotonic
+        given, now = self._mine.given, monotonic()
         with self._lock:
-            self._spare.moved(self._mine.given, self._treatment.transitions.monotonic())
+            self._spare.moved(given, now)
             if not self._mine.gives_way:
                 return
             try:
-                user, id_ = self._take_for_the_unserved()
+                user, id_ = self._take_for_the_unserved(now)
             except IndexError:
                 return
             self._busy[id_] = user
+            # It is the other one's time.
+            self._queue.ended(given, now=now)
         self._mine.gives_way = False
         try:
             self._run(user, id_)
         finally:
             self._mine.gives_way = True
+            with self._lock:
+                self._queue.began(self._busy[given], given, now=monotonic())
 
     def _run(self, user: str, id_: UploadedFileId) -> None:
         pause: TransientError | None = None
@@ -182,6 +189,7 @@ class Engine:
         with self._lock:
             self._busy.pop(id_, None)
             self._spare.ended(id_)
+            self._queue.ended(id_, now=self._treatment.transitions.monotonic())
             if pause is None or self._treatment.stop.is_set():
                 self._known.discard(id_)
                 self._defects.pop(id_, None)

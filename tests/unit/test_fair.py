@@ -29,13 +29,14 @@ def simulate(
         now, kind, number = heapq.heappop(events)
         if kind == 1:
             free += 1
+            queue.ended(id_at(drops[number][0], number), now=now)
         else:
             at, user, size, _ = drops[number]
             id_ = id_at(at, number)
             known[id_] = number
-            queue.put(user, id_, size)
+            queue.put(user, id_, size, now=now)
         while free and len(queue):
-            _, id_ = queue.take()
+            _, id_ = queue.take(now=now)
             started = known[id_]
             work = drops[started][3]
             told[started] = (now - drops[started][0], work)
@@ -58,6 +59,25 @@ def test_every_user_gets_a_like_share_however_much_one_drops() -> None:
     drops += [(float(n), f"user{n % 9}", 1_000_000, 1.0) for n in range(90)]
     told = simulate(drops, workers=1)
     assert max(told[1000 + n][0] for n in range(90)) <= 10.0 * 10
+
+
+def test_files_that_take_long_have_no_more_of_the_time() -> None:
+    """One user's hang for three seconds each, without end; another's take a moment, one each second."""
+    hang = [(float(n), "ann", 1_000_000, 3.0) for n in range(0, 3000, 1)]
+    quick = [(n + 0.5, "bob", 1_000_000, 0.2) for n in range(2000)]
+    told = simulate(hang + quick, workers=2)
+    waited = sorted(told[3000 + n][0] for n in range(2000))
+    # Never longer than until one of theirs ends, however long this goes on.
+    assert waited[-1] <= 3.0
+    assert waited[1000] < 1.5
+
+
+def test_what_was_not_used_is_not_saved() -> None:
+    """Whoever comes after hours of quiet does not hold up the others for hours."""
+    drops = [(float(n), "ann", 1_000_000, 1.0) for n in range(2000)]
+    drops += [(1000.0, "bob", 1_000_000, 1.0)] * 500
+    told = simulate(drops, workers=1)
+    assert told[1001][0] <= 4.0
 
 
 def test_small_overtakes_huge_and_huge_does_not_starve() -> None:
