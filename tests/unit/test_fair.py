@@ -67,13 +67,13 @@ def test_files_that_take_long_have_no_more_of_the_time() -> None:
     quick = [(n + 0.5, "bob", 1_000_000, 0.2) for n in range(2000)]
     told = simulate(hang + quick, workers=2)
     waited = sorted(told[3000 + n][0] for n in range(2000))
-    # Never longer than until one of theirs ends, however long this goes on.
+    # Never longer than until one of ann's ends, however long this goes on.
     assert waited[-1] <= 3.0
     assert waited[1000] < 1.5
 
 
 def test_what_was_not_used_is_not_saved() -> None:
-    """Whoever comes after hours of quiet does not hold up the others for hours."""
+    """Anyone who comes after hours of quiet does not hold up the others for hours."""
     drops = [(float(n), "ann", 1_000_000, 1.0) for n in range(2000)]
     drops += [(1000.0, "bob", 1_000_000, 1.0)] * 500
     told = simulate(drops, workers=1)
