@@ -202,7 +202,7 @@ def test_problems_of_hooks_are_told_by_their_number() -> None:
     with pytest.raises(ConfigError) as raised:
         from_mapping({"hooks": [{"name": "a", "command": ["mail"]}, {"name": "a"}]})
     told = " ".join(raised.value.problems)
-    for words in ("hooks[0].command: 'mail' is not an absolute path", "called so too", "hooks[1]: expected either"):  # fmt: skip
+    for words in ("hooks[0].command: 'mail' is not an absolute path", "has this name as well", "hooks[1]: expected either"):  # fmt: skip
         assert words in told
 
 

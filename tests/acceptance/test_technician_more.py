@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,9 +42,13 @@ def _without_its_head(work: Path) -> list[tuple[str, bytes]]:
 
 
 def _encrypted(work: Path) -> list[tuple[str, bytes]]:
-    (work / "liver.svs").write_bytes(svs(work, 640))
-    subprocess.run(["zip", "-q", "-P", "secret", "secret.zip", "liver.svs"], cwd=work, check=True)
-    return [("secret.zip", (work / "secret.zip").read_bytes())]
+    with zipfile.ZipFile(work / "secret.zip", "w") as archive:
+        archive.writestr("liver.svs", svs(work, 640))
+    data = bytearray((work / "secret.zip").read_bytes())
+    # As no library writes one: bit 0 of the flags, before the member and in the list, says "encrypted".
+    data[6] |= 1
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    return [("secret.zip", bytes(data))]
 
 
 _SHORTCUT = bytes.fromhex("4C0000000114020000000000C000000000000046")

@@ -79,7 +79,7 @@ def test_what_a_decoder_says_costs_one_error(root: Root, tmp_path: Path) -> None
     assert told["said-still.png"] == told["said-drip.png"] == "no_progress"
     assert told["said-reason.png"] == "unexpected"
     assert told["said-detail.png"] == "damaged"
-    assert "threads, of which" in root.by_name()["said-threads.png"]["error"]["detail"]
+    assert "threads, more than" in root.by_name()["said-threads.png"]["error"]["detail"]
 
 
 def test_a_restart_gives_a_false_fault_no_further_tries(root: Root, tmp_path: Path) -> None:

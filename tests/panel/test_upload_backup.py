@@ -51,7 +51,7 @@ def data(tmp_path: Path) -> bytes:
     return builders.jpeg(tmp_path / "a.jpg").read_bytes()
 
 
-@needs("rsync")
+@needs("bash", "rsync")
 def test_restored(tree: Root, tmp_path: Path, data: bytes) -> None:
     """One is deployed, one was complete and of a folder that is not, one is half: the first is there once, the others are gone, and their clients learn it."""
     (tmp_path / "backups/cytowatch/tree").mkdir(parents=True)
@@ -80,7 +80,7 @@ def test_restored(tree: Root, tmp_path: Path, data: bytes) -> None:
     tree.assert_clean()
 
 
-@needs("rsync")
+@needs("bash", "rsync")
 def test_moved(tree: Root, tmp_path: Path, data: bytes) -> None:
     """The whole tree at a new place: unfinished ones go on where they were, and the published one is not published again."""
     with served(tree) as panel:

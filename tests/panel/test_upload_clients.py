@@ -60,7 +60,7 @@ def killed(panel: Served) -> None:
     panel.start()
 
 
-@needs("curl")
+@needs("bash", "curl")
 def test_curl_as_documented(tree: Root, panel: Served, token: str, slide: Path) -> None:
     """The lines of docs/how-to/add-files.md, as they stand, but for the address."""
     text = (HOUSE / "docs/how-to/add-files.md").read_text()
