@@ -1,7 +1,9 @@
-"""Whose uploaded file is next: the user's who has had the least time; of each, small ones before huge ones, with ageing.
+"""Whose uploaded file is next: one of the user who has had the least time; of each user, small ones before huge ones.
 
-Time is counted and not files, because a file whose decoder hangs takes as long as a hundred others: one of
-another user for each of these would be a hundredth of the threads. An uploaded file is due when it came plus the time that its bytes may take. So a small one overtakes
+Time counts and not the number of files: a file whose decoder hangs can take as long as a hundred others, so
+with one file each in turn its user would get nearly all of the threads.
+
+An uploaded file is due when it came plus the time that its bytes may take. So a small one overtakes
 a huge one that came shortly before it, and none that has waited as long as it takes itself.
 """
 
@@ -38,8 +40,8 @@ def due_s(id: UploadedFileId, size_bytes: int) -> float:  # noqa: A002
 class FairQueue:
     """Guards that one user's batch does not keep another user's slide waiting, nor size anybody.
 
-    Users have a like share of the time of all threads while they have anything to treat. What one has not used
-    before that is not saved for later, but what one has used too much stays a debt until nobody waits.
+    While users wait, each of them gets the same share of the time of all threads. Only that time counts: what a
+    user takes while nobody waits costs nobody anything, and what a user does not take is not saved for later.
 
     Examples
     --------
@@ -57,23 +59,31 @@ class FairQueue:
     def __init__(self) -> None:
         self._by_user: OrderedDict[str, list[tuple[float, UploadedFileId]]] = OrderedDict()
         self._length = 0
-        #: Seconds that the files of a user have had, as far as others have not had as much.
+        #: Seconds that the files of a user have had since somebody began to wait, running ones not included.
         self._used_s: dict[str, float] = {}
-        #: What is being treated: its user, and since when.
+        #: The files in work: the user of each, and the time (s, monotonic) from which it counts.
         self._running: dict[UploadedFileId, tuple[str, float]] = {}
 
     def __len__(self) -> int:
         return self._length
 
     def put(self, user: str, id: UploadedFileId, size_bytes: int = 0, *, now: float) -> None:  # noqa: A002
-        """Add `id`, behind what of `user` is due before it."""
-        used_s = self._with_running(now)
-        if user not in used_s:
-            # As much as the one who has had least: not more than anybody who was there before.
-            least_s = min(used_s.values(), default=0.0)
-            self._used_s[user] = max(least_s, self._used_s.get(user, 0.0))
+        """Add `id`, behind what of `user` is due before it; `now` in seconds of the monotonic clock."""
+        if user not in self._by_user:
+            self._join(user, now)
         heapq.heappush(self._by_user.setdefault(user, []), (due_s(id, size_bytes), id))
         self._length += 1
+
+    def _join(self, user: str, now: float) -> None:
+        """Count the time of `user`, who begins to wait, from that of those who wait already."""
+        if not self._by_user:
+            self._used_s.clear()
+            self._running = {id_: (whose, now) for id_, (whose, _) in self._running.items()}
+            return
+        least_s = min(self._had_s(one, now) for one in self._by_user)
+        lacks_s = least_s - self._had_s(user, now)
+        if lacks_s > 0:
+            self._used_s[user] = self._used_s.get(user, 0.0) + lacks_s
 
     def waiting_for(self, held: Callable[[str], bool]) -> int:
         """How many are there of users that `held` names."""
@@ -89,12 +99,11 @@ class FairQueue:
         IndexError
             No such user has one.
         """
-        used_s = self._with_running(now)
         free = [user for user in self._by_user if not held(user)]
         if not free:
             raise IndexError("the queue is empty")
-        # Of those who have had as much, the one whose turn was longest ago.
-        user = min(free, key=lambda user: used_s[user])
+        # Among users with the same time, the one whose turn was longest ago.
+        user = min(free, key=lambda one: self._had_s(one, now))
         waiting = self._by_user[user]
         _, id_ = heapq.heappop(waiting)
         self._length -= 1
@@ -113,12 +122,8 @@ class FairQueue:
         """The time of `id` counts no longer."""
         user, began = self._running.pop(id)
         self._used_s[user] = self._used_s.get(user, 0.0) + now - began
-        if not self._running and not self._length:
-            self._used_s.clear()
 
-    def _with_running(self, now: float) -> dict[str, float]:
-        """What each user who waits or is served has had, with what is being treated."""
-        found = {user: self._used_s.get(user, 0.0) for user in self._by_user}
-        for user, began in self._running.values():
-            found[user] = found.get(user, self._used_s.get(user, 0.0)) + now - began
-        return found
+    def _had_s(self, user: str, now: float) -> float:
+        """The time (s) that counts for `user`, with that of the files in work."""
+        running_s = sum(now - began for whose, began in self._running.values() if whose == user)
+        return self._used_s.get(user, 0.0) + running_s

@@ -133,7 +133,7 @@ class Sweep:
                 self._put(user)
             else:
                 self._put_off.add(user)
-        self._left |= set(self._queue)
+        self._left |= {*self._queue, *self._put_off}
         if not self._left:
             self._whole, self._first = True, False
 

@@ -7,6 +7,7 @@ daemon lives as long as the tests of its process do, so what it was given before
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -63,7 +64,8 @@ class Pictures:
 
     def _is_in_work(self) -> bool:
         """In the order of its way, so that what moves on meanwhile is met further on."""
-        if any(path.is_file() for path in self.inbox.rglob("*")):
+        # A folder may be taken while it is looked through, which is not an error here.
+        if any(files for _, _, files in os.walk(self.inbox)):
             return True
         path = self.root.path
         working = [path / "stages" / one.directory for one in STAGE_STATUSES if not one.is_final]

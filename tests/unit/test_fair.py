@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import random
 from datetime import UTC, datetime, timedelta
 
@@ -78,6 +79,28 @@ def test_what_was_not_used_is_not_saved() -> None:
     drops += [(1000.0, "bob", 1_000_000, 1.0)] * 500
     told = simulate(drops, workers=1)
     assert told[1001][0] <= 4.0
+
+
+def test_one_long_file_earns_no_credit() -> None:
+    """Ten hours in one thread, while another user has the other seven: a batch of the first then shares them."""
+    drops = [(0.0, "ann", 1_000_000, 36_000.0)]
+    drops += [(float(n), "bob", 1_000_000, 7.0) for n in range(40_000)]
+    drops += [(30_000.0, "ann", 1_000_000, 7.0)] * 5000
+    told = simulate(drops, workers=8)
+    waits = [at + told[number][0] for number, (at, user, _, _) in enumerate(drops) if user == "bob"]
+    begun = sorted(at for at in waits if at >= 29_900)
+    # Bob goes on: no two files of the batch in a row are far apart.
+    assert max(b - a for a, b in itertools.pairwise(begun)) < 60
+
+
+def test_what_a_user_took_while_nobody_waited_is_no_debt() -> None:
+    """Ann has one long file all night, and Bob four threads that nobody else needs; in the morning they are equal."""
+    drops = [(0.0, "ann", 1_000_000, 40_000.0)]
+    drops += [(float(n), "bob", 1_000_000, 4.0) for n in range(36_000)]
+    drops += [(36_000.0, user, 1_000_000, 2.0) for user in ("ann", "bob") for _ in range(2000)]
+    told = simulate(drops, workers=8)
+    first_of_bob = 1 + 36_000 + 2000
+    assert told[first_of_bob][0] < 20
 
 
 def test_small_overtakes_huge_and_huge_does_not_starve() -> None:

@@ -135,7 +135,7 @@ NEED_NONE = {
     "records of this process: numbers, ids and paths that were checked when they were made": """
         daemon._Daemon._due_at lifecycle.Listening.feel_pulse lifecycle.Work.mend lifecycle.Teller._live
         engine.Contents.release engine.Spare.is_needed engine.HeldUp.due engine.HeldUp.hurry engine.Engine.next_due engine.Engine.start_some engine.FairQueue.take
-        engine.FairQueue._with_running engine.FairQueue.waiting_for hooks.Courier.start hooks.Courier.stop inbox.Dropped._left_in
+        engine.FairQueue._had_s engine.FairQueue._join engine.FairQueue.waiting_for hooks.Courier.start hooks.Courier.stop inbox.Dropped._left_in
         inbox.Dropped.any_to_finish inbox.Dropped.next_at inbox.Dropped.times inbox.Folders.adopt
         inbox.Gatherer.forget inbox.Later.put_room_aside inbox.Later.hold inbox.Claims.keep_folders_open inbox.Intake.idle
         inbox.Intake.next_due inbox.Intake.reconfigure inbox.Intake.scan_all inbox.Markers.of
