@@ -373,7 +373,7 @@ def test_inboxes_that_are_set_up_wrongly_say_how(others_root: Root, tmp_path: Pa
     }  # fmt: skip
     root.start()
     root.wait(lambda: {one["path"]: one["why"] for one in root.waiting()} == wanted)
-    # What waits is told before the last of the others is done.
+    # What waits is reported before the last of the others is done.
     root.wait(
         lambda: (
             {one["user"] for one in root.manifests().values() if one["status"] == "CONVERTED"}
