@@ -101,7 +101,7 @@ class Engine:
         """When what waits for the machine or for a thread may go on, on the monotonic clock."""
         with self._lock:
             times = [self._held_up.next_at()]
-            if self._queue.waiting_for(self._may_be_helped):
+            if len(self._queue) > self._queue.waiting_for(self._is_served):
                 times.append(self._spare.needed_at(self._treatment.transitions.monotonic()))
             return min((one for one in times if one is not None), default=None)
 
@@ -116,7 +116,7 @@ class Engine:
             return self._queue.waiting_for(self._held_back.covers)
 
     def start_some(self, now: float) -> None:
-        """Give free threads their next uploaded file."""
+        """Give free threads their next uploaded file; those that work take further ones by themselves."""
         with self._lock:
             for user, id_ in self._held_up.due(now):
                 self._queue.put(user, id_, self._size_bytes(id_), now=now)
@@ -126,24 +126,39 @@ class Engine:
                 self._start(*self._queue.take(covers, now=now), now)
             if self._spare.is_needed(now):
                 with suppress(IndexError):
-                    self._start(*self._take_for_the_unserved(now), now)
+                    self._start(*self._queue.take(self._is_served, now=now), now)
 
     def _start(self, user: str, id_: UploadedFileId, now: float) -> None:
         self._busy[id_] = user
         self._spare.moved(id_, now)
         self._executor.submit(self._serve, user, id_)
 
-    def _may_be_helped(self, user: str) -> bool:
-        """Whether `user` has nothing in work, and is not held back."""
-        return user not in self._busy.values() and not self._held_back.covers(user)
-
-    def _take_for_the_unserved(self, now: float) -> tuple[str, UploadedFileId]:
-        return self._queue.take(lambda user: not self._may_be_helped(user), now=now)
+    def _is_served(self, user: str) -> bool:
+        """Whether `user` has something in work, or is held back."""
+        return user in self._busy.values() or self._held_back.covers(user)
 
     def _serve(self, user: str, id_: UploadedFileId) -> None:
-        """What a thread does with the uploaded file that it is given."""
-        self._mine.given, self._mine.gives_way = id_, True
-        self._run(user, id_)
+        """What a thread does with the uploaded file that it is given, and then with the next ones."""
+        following: tuple[str, UploadedFileId] | None = (user, id_)
+        while following is not None:
+            user, id_ = following
+            self._mine.given, self._mine.gives_way = id_, True
+            self._run(user, id_)
+            following = self._following()
+
+    def _following(self) -> tuple[str, UploadedFileId] | None:
+        """What this thread goes on with at once, as the main loop may be at something else, or asleep."""
+        now = self._treatment.transitions.monotonic()
+        with self._lock:
+            if self._treatment.stop.is_set() or len(self._busy) >= self.count:
+                return None
+            try:
+                user, id_ = self._queue.take(self._held_back.covers, now=now)
+            except IndexError:
+                return None
+            self._busy[id_] = user
+            self._spare.moved(id_, now)
+            return user, id_
 
     def _give_way(self) -> None:
         """Between two stages of a file: first one of a user who has none in work at all.
@@ -158,7 +173,7 @@ class Engine:
             if not self._mine.gives_way:
                 return
             try:
-                user, id_ = self._take_for_the_unserved(now)
+                user, id_ = self._queue.take(self._is_served, now=now)
             except IndexError:
                 return
             self._busy[id_] = user

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cytowatch.lifecycle import clock
 from cytowatch.lifecycle.parts import Parts
 from cytowatch.transitions.recover import recover
+from cytowatch.tree.pauses import Pauses
 from cytowatch.tree.room import Amount, free, spare, too_little
 
 __all__ = ["Presence"]
@@ -24,6 +25,8 @@ class Presence:
             if not self.offline:
                 parts.log.error("root_offline", root=str(root))
             self.offline = True
+            # Each turn with a tree lifts this again.
+            parts.engine.hold(Pauses(everyone=True))
             said = f"{root} is gone, or another tree lies there: all waits until it is back"
             parts.health.fault("root", said)
             parts.metrics.watcher_alive.set(0)

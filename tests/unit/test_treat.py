@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import threading
 import time
@@ -29,6 +30,7 @@ from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
 from cytowatch.transitions.moves import Transitions
 from cytowatch.tree.index.index import Index
+from cytowatch.tree.pauses import Pauses
 from cytowatch.tree.room import Free, Room
 from cytowatch.tree.spool import Spool
 
@@ -105,6 +107,40 @@ def scheduled(root: Path, kind: Callable[[str], Exception]) -> tuple[Spool, Told
     scheduler = Scheduler(with_, count=1, wake=lambda: None)
     scheduler.submit("ann", ID)
     return spool, told, scheduler
+
+
+def test_a_thread_goes_on_without_the_main_loop(tmp_path: Path) -> None:
+    """With the next file in turn, until the queue is empty or everyone is held back."""
+    spool, told, scheduler = scheduled(tmp_path / "root", ValueError)
+    for number in range(4):
+        shutil.copytree(
+            spool.stage(Status.UPLOADED) / ID, spool.stage(Status.UPLOADED) / f"{ID}-{number}"
+        )
+
+    def submit(*numbers: int) -> None:
+        for number in numbers:
+            scheduler.submit("bob", UploadedFileId(f"{ID}-{number}"))
+
+    def until_tried(count: int) -> None:
+        end = time.monotonic() + 30
+        while len(told.unforeseen_ones) < count or scheduler.busy:
+            assert time.monotonic() < end
+            time.sleep(0.001)
+
+    submit(0, 1)
+    scheduler.start_some(time.monotonic())
+    until_tried(3)
+    submit(2)
+    scheduler.hold(Pauses(everyone=True))
+    scheduler.start_some(time.monotonic())
+    submit(3)
+    assert (scheduler.held, scheduler.busy, len(told.unforeseen_ones)) == (2, 0, 3)
+    scheduler.hold(Pauses(users=frozenset({"bob"})))
+    scheduler.start_some(time.monotonic())
+    assert (scheduler.held, scheduler.busy) == (2, 0)
+    scheduler.hold(Pauses())
+    scheduler.start_some(time.monotonic())
+    until_tried(5)
 
 
 @pytest.mark.parametrize("kind", [*POISONS.values(), SystemError, StopIteration])
