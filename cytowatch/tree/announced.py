@@ -1,45 +1,161 @@
-"""``inbox/.uploads/.room.json``: what uploads through the panel may still write, so that no stage takes their room.
+"""``inbox/.uploads/.room*.json``: what uploads through panels may still write, so that no stage takes their room.
 
-The panel writes it and goes on writing it while there is anything; the daemon believes one that is fresh.
-So a panel that is not running holds up nobody.
+Each panel of a tree has a file of its own, and goes on writing it while there is anything to state; the daemon
+believes those that are fresh, and counts their sum. So a panel that is not running holds up nobody.
 """
 
 from __future__ import annotations
 
+import os
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from cytowatch import durable, outside
 from cytowatch.outside import OutsideError
 
-__all__ = ["AGAIN_S", "FILE_NAME", "read", "write"]
+__all__ = ["AGAIN_S", "Part", "is_part", "path_of", "read"]
 
-FILE_NAME = ".room.json"
-#: The panel writes it again at least so often while anything is announced.
+#: A panel writes its part again at least so often while anything is announced.
 AGAIN_S = 60.0
 _FRESH_S = 5 * AGAIN_S
+#: Panels that may take uploads for one tree at the same time.
+_MOST = 16
+_BEGINS = ".room"
 
 
-def write(inbox: Path, size_bytes: int) -> None:
-    """State that uploads may still write `size_bytes`.
+def path_of(inbox: Path, number: int = 0) -> Path:
+    """Where the panel that came as the `number`-th states its part."""
+    return inbox / ".uploads" / f"{_name(number)}.json"
 
-    Raises
-    ------
-    OSError
-        It cannot be written.
-    """
-    durable.replace_file(inbox / ".uploads" / FILE_NAME, f'{{"bytes": {size_bytes}}}\n')
+
+def _name(number: int) -> str:
+    return f"{_BEGINS}-{number}" if number else _BEGINS
+
+
+def is_part(name: str) -> bool:
+    """Whether a name in ``inbox/.uploads`` is that of a part or of its lock."""
+    return name.startswith(_BEGINS)
 
 
 def read(inbox: Path, now: float | None = None) -> int:
-    """How many bytes uploads may still write; 0 where no panel states it now."""
-    path = inbox / ".uploads" / FILE_NAME
+    """How many bytes uploads may still write, by all panels together; 0 where no panel states it now."""
+    return sum(_stated(path_of(inbox, number), now) for number in range(_MOST))
+
+
+def _stated(path: Path, now: float | None = None) -> int:
     try:
         age_s = (time.time() if now is None else now) - path.lstat().st_mtime
         # A clock that was set back makes it seem to come from the future.
-        if abs(age_s) > _FRESH_S:
-            return 0
+        return 0 if abs(age_s) > _FRESH_S else _bytes_in(path)
+    except OSError:
+        return 0
+
+
+def _bytes_in(path: Path) -> int:
+    try:
         found = outside.read_json(path)
         return int(outside.number(found.get("bytes"), least=0, most=outside.LARGEST))
     except (OSError, OutsideError):
         return 0
+
+
+class Part:
+    """Guards that two panels of one tree never state their room in the same file; safe from any thread.
+
+    A panel takes the first place whose lock is free, so one that is started again after a kill takes the
+    place that it had, and what it stated before is replaced and not counted twice.
+    """
+
+    def __init__(self, inbox: Path) -> None:
+        self._inbox = inbox
+        self._guard = threading.Lock()
+        self._number = -1
+        self._lock: int | None = None
+        self._told = 0
+        self._told_at = float("-inf")
+
+    def state(self, size_bytes: int) -> None:
+        """Tell the daemon that uploads here may still write `size_bytes`, if it does not know.
+
+        Raises
+        ------
+        OSError
+            It cannot be written, or there are too many panels.
+        """
+        with self._guard:
+            due = size_bytes and time.monotonic() - self._told_at >= AGAIN_S
+            if size_bytes == self._told and not due:
+                return
+            # Before the first upload there is no folder, and nothing to state.
+            with suppress(FileNotFoundError):
+                self._take()
+                durable.replace_file(
+                    path_of(self._inbox, self._number), f'{{"bytes": {size_bytes}}}\n'
+                )
+            self._told, self._told_at = size_bytes, time.monotonic()
+
+    def others(self) -> int:
+        """What uploads through the other panels of this tree may still write."""
+        with self._guard:
+            # Where it has no place yet, what it stated before it was killed would be taken for another one's.
+            with suppress(OSError):
+                self._take()
+            return sum(
+                _stated(path_of(self._inbox, number))
+                for number in range(_MOST)
+                if number != self._number
+            )
+
+    def close(self) -> None:
+        """Leave its place to the next one; what it stated counts until it is no longer fresh."""
+        with self._guard:
+            self._leave()
+
+    def _leave(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+        self._lock, self._number = None, -1
+
+    def _take(self) -> None:
+        if self._lock is not None and _is_at(self._lock, self._lock_path(self._number)):
+            return
+        # Somebody has removed the lock by hand, or there was none.
+        self._leave()
+        for number in range(_MOST):
+            with suppress(PermissionError, BlockingIOError):
+                self._lock = _locked(self._lock_path(number))
+                self._number = number
+                self._told = _bytes_in(path_of(self._inbox, number))
+                return
+        raise BlockingIOError(f"{_MOST} panels take uploads for this tree already")
+
+    def _lock_path(self, number: int) -> Path:
+        return self._inbox / ".uploads" / f"{_name(number)}.lock"
+
+
+def _locked(path: Path) -> int:
+    """A descriptor of the lock at `path`, which nobody else holds.
+
+    Raises
+    ------
+    BlockingIOError
+        Somebody does.
+    """
+    found = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
+    try:
+        durable.lock(found, wait=False)
+        if not _is_at(found, path):
+            raise BlockingIOError
+    except BaseException:
+        os.close(found)
+        raise
+    return found
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except FileNotFoundError:
+        return False

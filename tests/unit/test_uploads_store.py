@@ -197,7 +197,7 @@ def test_only_a_panel_that_runs_is_believed(
 ) -> None:
     """What it stated long ago, or what somebody else wrote there, keeps no room."""
     (tmp_path / ".uploads").mkdir()
-    path = tmp_path / ".uploads" / announced.FILE_NAME
+    path = announced.path_of(tmp_path)
     path.write_text(text)
     now = path.stat().st_mtime + age_s
     assert announced.read(tmp_path, now) == found
@@ -208,10 +208,106 @@ def test_only_a_panel_that_runs_is_believed(
 def test_what_is_announced_does_not_expire(tmp_path: Path) -> None:
     """The panel writes it again when there is something to say."""
     store, _ = begun(tmp_path, "a.svs")
-    announced.write(tmp_path, 10)
-    path = tmp_path / ".uploads" / announced.FILE_NAME
+    part = announced.Part(tmp_path)
+    part.state(10)
+    path = announced.path_of(tmp_path)
     assert store.expire(path.stat().st_mtime + 2 * EXPIRES_S) == 1
-    assert [one.name for one in (tmp_path / ".uploads").iterdir()] == [announced.FILE_NAME]
+    left = sorted(one.name for one in (tmp_path / ".uploads").iterdir())
+    assert left == [".room.json", ".room.lock"]
+
+
+def test_each_panel_has_a_part_of_its_own(tmp_path: Path) -> None:
+    """The daemon counts their sum; one that ended leaves its place to the next one, whose words replace its own."""
+    (tmp_path / ".uploads").mkdir()
+    one, other = announced.Part(tmp_path), announced.Part(tmp_path)
+    one.state(10)
+    other.state(7)
+    assert announced.read(tmp_path) == 17
+    assert (one.others(), other.others()) == (7, 10)
+    other.state(3)
+    assert announced.read(tmp_path) == 13
+    # As the kernel does for one that was killed.
+    one.close()
+    again = announced.Part(tmp_path)
+    assert again.others() == 3
+    again.state(5)
+    assert announced.read(tmp_path) == 8
+    again.state(0)
+    assert announced.read(tmp_path) == 3
+
+
+def test_a_lock_that_was_removed_is_taken_again(tmp_path: Path) -> None:
+    """Somebody has emptied the folder: two panels still never write into one file."""
+    (tmp_path / ".uploads").mkdir()
+    one, other = announced.Part(tmp_path), announced.Part(tmp_path)
+    one.state(10)
+    for path in (tmp_path / ".uploads").iterdir():
+        path.unlink()
+    other.state(7)
+    one.state(11)
+    assert announced.read(tmp_path) == 18
+
+
+def test_more_panels_than_places_say_so(tmp_path: Path) -> None:
+    """The seventeenth cannot state its room, and overwrites nobody's."""
+    (tmp_path / ".uploads").mkdir()
+    parts = [announced.Part(tmp_path) for _ in range(17)]
+    for one in parts[:16]:
+        one.state(1)
+    with pytest.raises(BlockingIOError, match="16 panels"):
+        parts[16].state(1)
+    assert announced.read(tmp_path) == 16
+
+
+def test_beside_another_panel_each_announces_its_own(tmp_path: Path) -> None:
+    """An upload counts once, with the panel that it grows through."""
+    stated = {"a": 0, "b": 0}
+    clock = [0.0]
+
+    def panel(others: str) -> Store:
+        store = Store(tmp_path, others=lambda: stated[others])
+        store.ledger = Ledger(
+            lambda: ((one.token, one.announced.size - one.offset) for one in store.unfinished()),
+            lambda: clock[0],
+            others=lambda: stated[others],
+        )
+        return store
+
+    a, b = panel("b"), panel("a")
+    made = a.create(Announced(path="a.svs", size=10, user="ann"), "ann")
+    stated["a"] = a.ledger.moving_bytes(3600)
+    assert stated["a"] == 10
+    # The other one starts beside it: it knows of the upload, and does not announce it.
+    b.ledger.load()
+    assert b.ledger.missing_bytes() == 10
+    assert b.ledger.moving_bytes(3600) == 0
+    b.create(Announced(path="b.svs", size=5, user="bob"), "bob")
+    assert b.ledger.moving_bytes(3600) == 5
+    # What the other one has taken on since the disk was read is counted before it is read again.
+    stated["b"] = 5
+    assert a.ledger.missing_bytes() == 15
+    clock[0] += 60
+    a.ledger.follow()
+    assert (a.ledger.missing_bytes(), a.ledger.moving_bytes(3600)) == (15, 10)
+    assert a.count("bob") == 1
+    # Now it grows through the other panel, and changes over to it.
+    made.bytes_at.write_bytes(bytes(4))
+    b.ledger.left(made.token, 6)
+    assert b.ledger.moving_bytes(3600) == 11
+    clock[0] += 60
+    a.ledger.follow()
+    assert a.ledger.moving_bytes(3600) == 0
+    # That one was killed, and what it stated is no longer fresh: nobody adds to its uploads.
+    stated["b"] = 0
+    clock[0] += 60
+    a.ledger.follow()
+    assert a.ledger.moving_bytes(3600) == 0
+    assert a.ledger.missing_bytes() == 11
+    # Started again, and by itself now, it announces what it finds.
+    stated["a"] = 0
+    b = panel("a")
+    b.ledger.load()
+    assert b.ledger.moving_bytes(3600) == 11
 
 
 def test_one_of_a_folder_goes_on_where_it_was(tmp_path: Path) -> None:

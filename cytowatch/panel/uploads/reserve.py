@@ -1,15 +1,12 @@
 """Room for uploads, beside what the daemon's stages have asked for: the two know of each other.
 
 The daemon states in ``state/live.json`` what its stages may still write; the panel states in
-``inbox/.uploads/.room.json`` what uploads may (`cytowatch.tree.announced`).
+``inbox/.uploads/.room*.json`` what uploads may (`cytowatch.tree.announced`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
-import time
-from contextlib import suppress
 
 from starlette.concurrency import run_in_threadpool
 
@@ -31,12 +28,10 @@ _LOOK_S = 1.0
 class Reserve:
     """Guards that uploads and stages do not count on the same room; safe from any thread."""
 
-    def __init__(self, context: Context, store: Store) -> None:
+    def __init__(self, context: Context, store: Store, part: announced.Part) -> None:
         self._context = context
         self._store = store
-        self._lock = threading.Lock()
-        self._told = 0
-        self._told_at = float("-inf")
+        self._part = part
         self._log = logs.get()
 
     def lacks(self, size_bytes: int, *, beside_bytes: int = 0) -> str | None:
@@ -57,20 +52,15 @@ class Reserve:
 
     def announce(self) -> None:
         """Tell the daemon what uploads may still write, if it does not know."""
-        with self._lock:
-            moving = self._store.ledger.moving_bytes(_IDLE_S)
-            due = moving and time.monotonic() - self._told_at >= announced.AGAIN_S
-            if moving == self._told and not due:
-                return
-            # Without it a stage may begin that waits for the disk later.
-            with suppress(FileNotFoundError):
-                announced.write(self._store.inbox, moving)
-            self._told, self._told_at = moving, time.monotonic()
+        # Without it a stage may begin that waits for the disk later.
+        self._part.state(self._store.ledger.moving_bytes(_IDLE_S))
 
-    async def announce_always(self) -> None:
-        """Do so again and again."""
+    async def announce_always(self, creating: asyncio.Lock) -> None:
+        """Do so again and again, and see what other panels of this tree take on; `creating` is held while the disk is read."""
         while True:
             try:
+                async with creating:
+                    await run_in_threadpool(self._store.ledger.follow)
                 await run_in_threadpool(self.announce)
             except OSError as error:
                 self._log.warning("uploads_not_announced", detail=str(error))

@@ -7,7 +7,8 @@
     .uploads/<token>/done/<member>          every byte of it is here
     .uploads/<token>/publishing             the path of the drop that it is about to be
     .uploads/<token>/published              the path of the drop, once it is one
-    .uploads/.room.json                     what all of them may still write (`cytowatch.tree.announced`)
+    .uploads/.room*.json                    what they may still write, one for each panel (`cytowatch.tree.announced`)
+    .uploads/.room*.lock                    held by the panel that writes the file of the same name
 
 A single file is a folder with one member. The bytes lie where they will be published from, so a file
 that is gone while its note is there was published: nothing else takes it away.
@@ -21,7 +22,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -33,7 +34,7 @@ from cytowatch.panel.uploads.found import EXPIRES_S, Found, latest
 from cytowatch.panel.uploads.ledger import Ledger
 from cytowatch.panel.uploads.rules import Announced, noted
 from cytowatch.record.names import fold
-from cytowatch.tree.announced import FILE_NAME
+from cytowatch.tree import announced as room
 
 __all__ = ["TOKEN", "BusyError", "Store", "owner_key"]
 
@@ -61,11 +62,12 @@ def _listed(folder: Path) -> list[str]:
 class Store:
     """Guards ``inbox/.uploads``; safe from any thread and any process, because only sums are kept in memory."""
 
-    def __init__(self, inbox: Path) -> None:
+    def __init__(self, inbox: Path, *, others: Callable[[], int] = lambda: 0) -> None:
         self.inbox = inbox
         self.home = inbox / ".uploads"
         self.ledger = Ledger(
-            lambda: ((one.token, one.announced.size - one.offset) for one in self.unfinished())
+            lambda: ((one.token, one.announced.size - one.offset) for one in self.unfinished()),
+            others=others,
         )
 
     # What there is
@@ -254,7 +256,7 @@ class Store:
         before = (time.time() if now is None else now) - EXPIRES_S
         removed = 0
         for folder in _listed(self.home):
-            if folder == FILE_NAME:
+            if room.is_part(folder):
                 continue
             # One that cannot be looked at, or removed, costs only itself.
             with aside.fence("request", f"upload {folder}"):

@@ -32,6 +32,7 @@ from cytowatch.panel.uploads.seen import seen
 from cytowatch.panel.uploads.store import BusyError, Store
 from cytowatch.panel.who import Proof, is_name
 from cytowatch.record.names import printable
+from cytowatch.tree.announced import Part
 
 __all__ = ["Uploads"]
 
@@ -48,9 +49,10 @@ class Uploads:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._store = Store(context.spool.inbox)
+        self._part = Part(context.spool.inbox)
+        self._store = Store(context.spool.inbox, others=self._part.others)
         self._creating = asyncio.Lock()
-        self._reserve = Reserve(context, self._store)
+        self._reserve = Reserve(context, self._store, self._part)
         self._pace = Pace()
         self._log = logs.get()
 
@@ -68,7 +70,10 @@ class Uploads:
 
     async def announce(self) -> None:
         """Tell the daemon again and again what uploads may still write."""
-        await self._reserve.announce_always()
+        try:
+            await self._reserve.announce_always(self._creating)
+        finally:
+            self._part.close()
 
     def routes(self) -> list[BaseRoute]:
         """The addresses of the protocol."""
