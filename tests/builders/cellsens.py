@@ -1,13 +1,23 @@
-"""The files of a CellSens VSI by their structure: what it announces of its stacks, and lists of tiles without pixels."""
+"""The files of a CellSens VSI: what it announces of its stacks, and lists of tiles, with pixels or without."""
 
 from __future__ import annotations
 
+import io
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 
-__all__ = ["cellsens", "ets", "vsi"]
+import imagecodecs
+import numpy as np
+from PIL import Image
+
+from tests.builders import picture
+
+__all__ = ["cellsens", "ets", "olympus_vsi", "stack", "vsi"]
 
 _TILE = 512
+#: How the tiles of a stack are packed: the numbers of the format.
+RAW, JPEG, JPEG_2000 = 0, 2, 3
 
 
 def _tag(
@@ -32,8 +42,28 @@ def _volume(*tags: tuple[int, int, bytes | int, int | None]) -> bytes:
     return struct.pack("<hhiqII", 24, 21321, 0, 24, len(tags), 0) + body
 
 
-def vsi(stacks: Sequence[tuple[int, int, int]]) -> bytes:
-    """A TIFF whose tags announce a stack for each (width, height, type); 0 is an image, 1 an overview."""
+def vsi(
+    stacks: Sequence[tuple[int, int, int]], *, axes: str = "", channels: Sequence[str] = ()
+) -> bytes:
+    """A TIFF whose tags announce a stack for each (width, height, type); 0 is an image, 1 an overview.
+
+    Parameters
+    ----------
+    axes
+        What the numbers of a tile behind its place mean: of ``Z``, ``T`` and ``C``, in their order.
+    channels
+        The names of the channels.
+    """
+    described = []
+    for at, axis in enumerate(axes):
+        meaning = {"Z": 1, "T": 2, "C": 4}[axis]
+        names = channels if axis == "C" and channels else ("",)
+        parameters = []
+        for number, name in enumerate(names):
+            text = (name + "\0").encode("utf-16-le")
+            named = [(2419, 8192, text, None)] if name else []
+            parameters.append((2008, 0x10000001, _volume((2023, 5, meaning, None), *named), number))
+        described.append((2007, 0x10000000, _volume(*parameters), at))
     images = []
     for number, (width, height, kind) in enumerate(stacks):
         external = _volume(
@@ -41,7 +71,9 @@ def vsi(stacks: Sequence[tuple[int, int, int]]) -> bytes:
         )
         frame = _volume((2018, 0x10000001, external, None))
         properties = _volume((2074, 5, kind, None))
-        image = _volume((2005, 0x10000001, properties, None), (2002, 0x10000000, frame, 0))
+        image = _volume(
+            *described, (2005, 0x10000001, properties, None), (2002, 0x10000000, frame, 0)
+        )
         images.append((2001, 0x10000000, image, number))
     tags = _volume((2000, 0x10000000, _volume(*images), 0))
     at = 8 + len(tags) + len(tags) % 2
@@ -88,3 +120,65 @@ def cellsens(
             for number, (width, height) in enumerate(files, 1)
         },
     }
+
+
+def stack(
+    planes: Mapping[tuple[int, ...], np.ndarray], *, packing: int = JPEG_2000, tile: int = 256,
+    without: Collection[tuple[int, ...]] = (),
+) -> bytes:  # fmt: skip
+    """An .ets of several planes, each by its numbers: of a focal plane, a time, a channel.
+
+    Parameters
+    ----------
+    without
+        The numbers of tiles that are left out: column, row and those of their plane.
+    """
+    tiles = []
+    for numbers, pixels in planes.items():
+        height, width = pixels.shape[:2]
+        for y, x in np.ndindex(-(-height // tile), -(-width // tile)):
+            part = pixels[y * tile : (y + 1) * tile, x * tile : (x + 1) * tile]
+            whole = np.zeros((tile, tile, *pixels.shape[2:]), pixels.dtype)
+            whole[: part.shape[0], : part.shape[1]] = part
+            if (x, y, *numbers) not in without:
+                tiles.append(((x, y, *numbers, 0), _tile_as(whole, packing)))
+    first = next(iter(planes.values()))
+    samples = first.shape[2] if first.ndim == 3 else 1
+    kind = {1: 2, 2: 4}[first.dtype.itemsize]
+    inner = b"ETS\0" + struct.pack("<9I", 6, kind, samples, 1, packing, 90, tile, tile, 1)
+    # Whether its last number is a level stands behind the colour of its background.
+    inner = (inner.ljust(152, b"\0") + struct.pack("<I", 1)).ljust(228, b"\0")
+    listed, content, at = b"", b"", 64 + len(inner)
+    for place, data in tiles:
+        axes = len(place)
+        where = at + len(content)
+        listed += struct.pack(f"<I{axes}IQII", 0, *place, where, len(data), 0)
+        content += data
+    head = struct.pack(
+        "<4s7IQI", b"SIS\0", 64, 3, axes, 64, 0, len(inner), 0, at + len(content), len(tiles)
+    )
+    return head.ljust(64, b"\0") + inner + content + listed
+
+
+def _tile_as(pixels: np.ndarray, packing: int) -> bytes:
+    if packing == JPEG_2000:
+        return bytes(imagecodecs.jpeg2k_encode(pixels, level=0, codecformat="j2k"))
+    if packing == JPEG:
+        stream = io.BytesIO()
+        Image.fromarray(pixels).save(stream, "JPEG", quality=95)
+        return stream.getvalue()
+    return pixels.tobytes()
+
+
+def olympus_vsi(folder: Path, name: str = "A1", *, packing: int = JPEG, noise: int = 20) -> Path:
+    """A whole slide of one stack that slideio reads: 1000 x 700 pixels of colour."""
+    pixels = picture(1000, 700) // 2
+    pixels += np.random.default_rng(1).integers(0, noise, pixels.shape).astype(np.uint8)
+    files = {
+        f"{name}.vsi": vsi([(1000, 700, 0)]),
+        f"_{name}_/stack1/frame_t.ets": stack({(0,): pixels}, packing=packing),
+    }
+    for path, data in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(data)
+    return folder / f"{name}.vsi"

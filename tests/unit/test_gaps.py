@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -23,7 +24,7 @@ from cytowatch.formats.completeness import announced, arrival, whole
 from cytowatch.formats.completeness.gaps import LEAST_BYTES, ZeroRuns
 from cytowatch.formats.structure.tiff import Tiff
 from tests import builders
-from tests.builders import others, picture, vendors
+from tests.builders import cellsens, others, picture, vendors
 
 NOISE = np.random.default_rng(1).integers(0, 255, (600, 800, 3)).astype(np.uint8)
 FLAT = np.full((1800, 1800, 3), 255, np.uint8)
@@ -86,6 +87,33 @@ def _in_an_exif(path: Path) -> Path:
     return path
 
 
+def _before_a_palette(path: Path) -> Path:
+    """PackBits that end in a black pixel, and behind them a palette without red."""
+    grey = picture(403, 300)[:, :, 1].copy()
+    grey[-1, -1] = 0
+    strip = b"".join(imagecodecs.packbits_encode(np.ascontiguousarray(row)) for row in grey)
+    assert strip.endswith(b"\0")
+    palette = np.zeros((3, 256), "<u2")
+    palette[2] = np.arange(256) * 257
+    content = strip + palette.tobytes()
+    at = 8 + len(content) + len(content) % 2
+    tags = [
+        (256, 4, 1, 403), (257, 4, 1, 300), (258, 3, 1, 8), (259, 3, 1, 32773), (262, 3, 1, 3),
+        (273, 4, 1, 8), (277, 3, 1, 1), (278, 4, 1, 300), (279, 4, 1, len(strip)),
+        (320, 3, 768, 8 + len(strip)),
+    ]  # fmt: skip
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *one) for one in tags)
+    head = struct.pack("<2sHI", b"II", 42, at) + content
+    path.write_bytes(head.ljust(at, b"\0") + directory + bytes(4))
+    return path
+
+
+def _black_tile(path: Path) -> Path:
+    """An .ets that is not packed and ends in black; the list of its tiles, which begins at 0, 0, follows."""
+    path.write_bytes(cellsens.stack({(0,): NOISE[:300, :300, 0]}, packing=cellsens.RAW))
+    return path
+
+
 HONEST: dict[str, Callable[[Path], Path]] = {
     "white JPEG, its own tables": _jpeg(FLAT, optimize=True),
     "white JPEG, progressive": _jpeg(FLAT, progressive=True),
@@ -96,6 +124,8 @@ HONEST: dict[str, Callable[[Path], Path]] = {
         np.concatenate([NOISE, NOISE * 0]), "zlib", compressionargs={"level": 0}
     ),
     "flat LZW": _tiff(FLAT, "lzw"),
+    "PackBits before a palette": _before_a_palette,
+    "black tile of a VSI": _black_tile,
     "flat zstd": _tiff(FLAT, "zstd"),
     "PNG that only stores": _png(np.concatenate([NOISE, NOISE * 0]), compress_level=0),
     "flat PNG": _png(FLAT),

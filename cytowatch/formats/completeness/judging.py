@@ -29,6 +29,8 @@ _MOST_DOUBTS = 1000
 _LEAST_OF_JPEG_XR = 2048
 #: The reference encoder keeps a block as it is unless it saves a 64th of its 128 KiB.
 _LEAST_OF_ZSTD = 2304
+#: What packs to no longer runs may begin or end with a few zeros: PackBits, LZW and CCITT do.
+_MOST_AT_EDGE = 4
 _ZSTD = b"\x28\xb5\x2f\xfd"
 
 
@@ -154,11 +156,17 @@ def _never_came(descriptor: int, part: Part, gap: Gap) -> bool:
         case Packing.DEFLATE:
             return not _inflates(descriptor, part, -15)
         case Packing.ZSTD:
-            return gap.hole or length >= _LEAST_OF_ZSTD or not _in_raw_block(descriptor, part, gap)
+            at_edge = _at_edge(part, gap) or _in_raw_block(descriptor, part, gap)
+            return gap.hole or length >= _LEAST_OF_ZSTD or not at_edge
         case Packing.PNG_CHUNK:
             return not _has_checksum(descriptor, part)
         case _:
-            return True
+            return gap.hole or not _at_edge(part, gap)
+
+
+def _at_edge(part: Part, gap: Gap) -> bool:
+    """Whether a part may itself begin or end with these zeros, which go on outside of it as padding or as a palette."""
+    return gap.end - gap.begin <= _MOST_AT_EDGE and part.end - part.begin > LEAST_BYTES
 
 
 def _in_jpeg(descriptor: int, part: Part, gap: Gap) -> bool:

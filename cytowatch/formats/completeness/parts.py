@@ -216,7 +216,9 @@ def _ets(descriptor: int, size_bytes: int) -> Iterator[Part]:
     if not 0 < axes < 16 or where + count * entry > size_bytes:
         return
     what = "the list of its tiles"
-    yield Part(begin=where, end=where + count * entry, what=what, packing=Packing.NEVER)
+    # The first tile is at 0, 0, which black pixels before the list would go on into; four zeros end the last.
+    begin, end = where + 4 + 4 * axes, where + count * entry - 4
+    yield Part(begin=begin, end=end, what=what, packing=Packing.NEVER)
     for number in range(count):
         listed = os.pread(descriptor, entry, where + number * entry)
         offset, length = struct.unpack_from("<QI", listed, 4 + 4 * axes)
