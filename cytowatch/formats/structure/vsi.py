@@ -14,7 +14,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["Stack", "stacks", "tiles_of"]
+__all__ = ["Ets", "Stack", "ets", "stacks", "tiles_of"]
 
 _HEADER = struct.Struct("<hhiqII")
 _TAG = struct.Struct("<IiII")
@@ -39,6 +39,27 @@ class Stack:
     width: int = 0
     height: int = 0
     spare: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ets:
+    """The header of an .ets: `tiles` entries of `entry_bytes` from `where` on, each with `axes` numbers.
+
+    The first two numbers are column and row, and the last one is the level, if it `has_levels`.
+    """
+
+    axes: int
+    where: int
+    tiles: int
+    tile: tuple[int, int]
+    samples: int
+    packing: int
+    has_levels: bool
+
+    @property
+    def entry_bytes(self) -> int:
+        """The length of one entry: its numbers stand behind four bytes."""
+        return 20 + 4 * self.axes
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,21 +187,38 @@ def _end_of_volume(descriptor: int, at: int, head: bytes) -> int:
 
 def tiles_of(descriptor: int) -> tuple[int, int, int, int] | None:
     """How many pixels the tiles of an .ets cover, across and down, and the size of a tile; None if they cannot be read."""
+    head = ets(descriptor)
+    if head is None:
+        return None
+    listed = _read(descriptor, min(head.tiles * head.entry_bytes, _LONGEST_LIST), head.where)
+    columns = rows = 0
+    for at in range(0, len(listed) - head.entry_bytes + 1, head.entry_bytes):
+        place = struct.unpack_from(f"<{head.axes}I", listed, at + 4)
+        # The last number is the level, or a plane.
+        if place[-1] == 0:
+            columns, rows = max(columns, place[0] + 1), max(rows, place[1] + 1)
+    across, down = head.tile
+    return (columns * across, rows * down, across, down) if columns else None
+
+
+def ets(descriptor: int) -> Ets | None:
+    """What the header of an .ets states; None if it cannot be read."""
     head = os.pread(descriptor, 64, 0)
     if len(head) < 64 or not head.startswith(b"SIS\0"):
         return None
     axes, inner_at = struct.unpack_from("<II", head, 12)
     where, count = struct.unpack_from("<QI", head, 32)
-    inner = _read(descriptor, 40, inner_at)
+    inner = _read(descriptor, 156, inner_at)
     if len(inner) < 40 or not inner.startswith(b"ETS\0") or not 2 <= axes < 16:
         return None
-    across, down = struct.unpack_from("<II", inner, 28)
-    entry = 20 + 4 * axes
-    listed = _read(descriptor, min(count * entry, _LONGEST_LIST), where)
-    columns = rows = 0
-    for at in range(0, len(listed) - entry + 1, entry):
-        place = struct.unpack_from(f"<{axes}I", listed, at + 4)
-        # The last number is the level, or a plane.
-        if place[-1] == 0:
-            columns, rows = max(columns, place[0] + 1), max(rows, place[1] + 1)
-    return (columns * across, rows * down, across, down) if columns else None
+    samples, _, packing = struct.unpack_from("<III", inner, 12)
+    return Ets(
+        axes=axes,
+        where=where,
+        tiles=count,
+        tile=struct.unpack_from("<II", inner, 28),
+        samples=samples,
+        packing=packing,
+        # A file that ends before has no word on it.
+        has_levels=inner[152:156] not in (b"", bytes(4)),
+    )

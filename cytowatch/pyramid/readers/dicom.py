@@ -21,6 +21,7 @@ import openslide
 from cytowatch.config import Config
 from cytowatch.formats.doubles import is_whole_slide
 from cytowatch.pyramid import acquired, jpeg, resolution
+from cytowatch.pyramid.complaints import refuse_lost_of_jpeg
 from cytowatch.pyramid.pixels import Pixels, each
 from cytowatch.pyramid.refusals import check_size, damaged
 from cytowatch.pyramid.regions import Opened, Scene
@@ -294,6 +295,8 @@ def _rgb(frame: bytes, stated: str) -> Pixels:
         )
     except Exception as error:
         raise damaged(error) from error
+    # imagecodecs drops what libjpeg says of it.
+    refuse_lost_of_jpeg(frame)
     return pixels
 
 

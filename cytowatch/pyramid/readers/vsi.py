@@ -1,11 +1,15 @@
-"""CellSens VSI through slideio: every scene, the first of its planes.
+"""CellSens VSI through slideio: every scene, the first of its planes, never a mixture of them.
+
+slideio knows the scenes and what is said of them. Packed tiles are decoded here: see `vsi_tiles`.
 
 Source: https://www.slideio.com; wheels for x86_64 only.
 """
 
 from __future__ import annotations
 
+import os
 import threading
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -13,6 +17,9 @@ import numpy as np
 from cytowatch.config import Config
 from cytowatch.pyramid import resolution
 from cytowatch.pyramid.pixels import Pixels
+from cytowatch.pyramid.readers import vsi_tiles
+from cytowatch.pyramid.readers.ome_xml import Channel, as_rgb
+from cytowatch.pyramid.readers.vsi_tiles import Stack, Tiles
 from cytowatch.pyramid.refusals import check_size, damaged
 from cytowatch.pyramid.regions import Opened, Scene
 from cytowatch.record.errors import ConversionError
@@ -55,7 +62,7 @@ def open_vsi(path: str, config: Config) -> Opened:
     Raises
     ------
     ConversionError
-        It is damaged, or slideio is not available on this machine (`reader_missing`).
+        It is damaged, or slideio would show something else, or is not available on this machine (`reader_missing`).
     """
     try:
         import slideio
@@ -68,46 +75,72 @@ def open_vsi(path: str, config: Config) -> Opened:
         found = [slide.get_scene(number) for number in range(slide.num_scenes)]
     except Exception as error:
         raise damaged(error) from error
+    stacks = vsi_tiles.stacks(path)
     lock = threading.Lock()
     scenes: list[Scene] = []
     pictures = {name: pixels for name, pixels in _aux(slide) if pixels is not None}
     done: list[str] = []
-    for scene in found:
-        role = next((r for word, r in _PICTURES.items() if word in scene.name.lower()), None)
-        small = scene.rect[2] * scene.rect[3] <= _LARGEST_PICTURE
-        if role and small and len(found) > 1:
-            pictures.setdefault(role, _rgb(scene.read_block()))
-            continue
-        check_size(scene.rect[2], scene.rect[3], config)
-        channels = _channels(scene)
-        done += _planes(scene, channels)
-        x, y = scene.resolution
-        scenes.append(
-            Scene(
-                region=_Region(scene, lock, channels),
-                index=len(scenes),
-                name=scene.name,
-                mpp=resolution.plausible(x * 1e6, y * 1e6),
-                objective_power=scene.magnification if scene.magnification > 0 else None,
+    with ExitStack() as opened:
+        if hasattr(slide, "close"):
+            opened.callback(slide.close)
+        for scene in found:
+            own = vsi_tiles.fitting(stacks, (scene.rect[2], scene.rect[3]))
+            in_tiles = any(one.samples > 1 for one in own)
+            channels = _channels(scene, in_tiles=in_tiles)
+            region = _region(scene, lock, channels, own, opened)
+            role = next((r for word, r in _PICTURES.items() if word in scene.name.lower()), None)
+            if role and region.width * region.height <= _LARGEST_PICTURE and len(found) > 1:
+                pictures.setdefault(role, _rgb(region.rows(0, region.height)))
+                continue
+            check_size(region.width, region.height, config)
+            planes = scene.num_z_slices * scene.num_t_frames
+            done += vsi_tiles.check(own, planes * (1 if in_tiles else scene.num_channels))
+            done += _planes(scene, channels)
+            x, y = scene.resolution
+            scenes.append(
+                Scene(
+                    region=region,
+                    index=len(scenes),
+                    name=scene.name,
+                    mpp=resolution.plausible(x * 1e6, y * 1e6),
+                    objective_power=scene.magnification if scene.magnification > 0 else None,
+                )
             )
+        if not scenes:
+            raise damaged("it holds no scene")
+        return Opened(
+            scenes=scenes,
+            reader="slideio",
+            pictures={name: pixels for name, pixels in pictures.items() if pixels is not None},
+            done=tuple(dict.fromkeys(done)),
+            close=opened.pop_all().close,
         )
-    if not scenes:
-        raise damaged("it holds no scene")
-    return Opened(
-        scenes=scenes,
-        reader="slideio",
-        pictures=pictures,
-        done=tuple(dict.fromkeys(done)),
-        close=slide.close if hasattr(slide, "close") else lambda: None,
-    )
 
 
-def _channels(scene: Any) -> list[int]:
-    """All three of an RGB image, else the first."""
-    eight = all(
-        scene.get_channel_data_type(number) == np.uint8 for number in range(scene.num_channels)
-    )
-    return [0, 1, 2] if scene.num_channels == 3 and eight else [0]
+def _region(
+    scene: Any, lock: threading.Lock, channels: list[int], own: list[Stack], opened: ExitStack
+) -> _Region | Tiles:
+    """What gives the rows of a scene: its tiles, or slideio where it is not known which those are."""
+    by_slideio = _Region(scene, lock, channels)
+    if not Tiles.reads(own, by_slideio.dtype) or own[0].samples != len(channels):
+        return by_slideio
+    descriptor = os.open(own[0].path, os.O_RDONLY | os.O_CLOEXEC)
+    opened.callback(os.close, descriptor)
+    size = (by_slideio.width, by_slideio.height)
+    return Tiles(own[0], size, by_slideio.dtype, descriptor)
+
+
+def _channels(scene: Any, *, in_tiles: bool) -> list[int]:
+    """All three of an RGB image, else the first.
+
+    They are one if its tiles hold all three, or if planes are called so: DAPI, FITC and Cy3 are not colours.
+    """
+    count = scene.num_channels
+    if count != 3 or in_tiles:
+        return list(range(3)) if count == 3 else [0]
+    eight = all(scene.get_channel_data_type(number) == np.uint8 for number in range(count))
+    named = [Channel(name=scene.get_channel_name(number)) for number in range(count)]
+    return list(as_rgb(named, eight_bits=eight) or (0,))
 
 
 def _planes(scene: Any, channels: list[int]) -> list[str]:
