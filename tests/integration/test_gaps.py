@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from cytowatch.stages.convert import convert
 from cytowatch.stages.deploy import deploy
 from cytowatch.stages.detect import detect
 from tests import builders
-from tests.builders import others, picture, vendors
+from tests.builders import cellsens, others, picture, vendors
 
 PLACES = 20
 BLOCK = 4096
@@ -97,7 +98,9 @@ ROWS = [
     Row("philips-tiff", _one(vendors.philips_tiff)),
     Row("ventana-bif", _one(vendors.ventana_bif)),
     Row("huron-tiff", _one(vendors.huron_tiff)),
-    Row("olympus-vsi", _vsi),
+    Row("olympus-vsi", cellsens.olympus_vsi),
+    Row("olympus-vsi jpeg 2000", partial(cellsens.olympus_vsi, packing=cellsens.JPEG_2000)),
+    Row("olympus-vsi real", _vsi),
     Row("ome-tiff", _one(others.ome_jpeg)),
     Row("zeiss-czi", _one(others.czi, compression="zstd1:ExplicitLevel=2")),
     Row("zeiss-czi zstd0", _one(others.czi, compression="zstd0:ExplicitLevel=2")),
@@ -185,7 +188,7 @@ def places(size: int) -> list[tuple[int, int]]:
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
 def test_no_success_with_wrong_pixels(row: Row, place: Path) -> None:
     """Wherever the gap lies; and a good part of the gaps is called what it is."""
-    if row.id == "olympus-vsi" and not VSI.is_dir():
+    if row.id == "olympus-vsi real" and not VSI.is_dir():
         pytest.skip("the real VSI is beside the repository only")
     (place / "source").mkdir()
     row.make(place / "source")
