@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -14,7 +16,9 @@ from cytowatch.lifecycle.summary import status_page
 from cytowatch.panel import files, listing, projects
 from cytowatch.panel.context import Context, Visible
 from cytowatch.panel.openapi import document
+from cytowatch.panel.uploads.moving import Moving
 from cytowatch.record import reasons
+from cytowatch.record.manifest import utc
 from cytowatch.record.names import fold
 from cytowatch.record.status import Status
 from cytowatch.tree import find
@@ -74,7 +78,23 @@ def _only(
     }  # fmt: skip
 
 
-def routes(context: Context) -> list[Route]:
+def _upload(one: Moving) -> dict[str, Any]:
+    return {
+        "id": one.key,
+        "name": one.name,
+        "user": one.user,
+        "project": one.project or None,
+        "share": round(one.share, 4),
+        "received_bytes": one.received_bytes,
+        "size_bytes": one.size_bytes,
+        "files": one.files,
+        "whole_files": one.whole_files,
+        "since": utc(datetime.fromtimestamp(one.since, UTC)),
+        "last_at": utc(datetime.fromtimestamp(one.last_at, UTC)),
+    }
+
+
+def routes(context: Context, uploading: Callable[..., tuple[list[Moving], int]]) -> list[Route]:
     """Every question; the actions are in `actions`."""
 
     def status(request: Request) -> Response:
@@ -92,6 +112,12 @@ def routes(context: Context) -> list[Route]:
 
     def one(request: Request) -> Response:
         return JSONResponse(context.entry(request, request.path_params["id"]).document)
+
+    def every_upload(request: Request) -> Response:
+        limit = _whole(request, "limit", 50, _MOST)
+        offset = _whole(request, "offset", 0, _LAST)
+        found, _ = uploading(request, limit, offset, load=True)
+        return JSONResponse([_upload(one) for one in found])
 
     def every_project(request: Request) -> Response:
         found = projects.visible_projects(context, request)
@@ -117,6 +143,7 @@ def routes(context: Context) -> list[Route]:
         Route("/api/v1/status", status, name="api"),
         Route("/api/v1/files", every, name="api"),
         Route("/api/v1/files/{id}", one, name="api"),
+        Route("/api/v1/uploads", every_upload, name="api"),
         Route("/api/v1/projects", every_project, name="api"),
         Route("/api/v1/reasons", every_reason, name="api"),
     ]

@@ -118,7 +118,7 @@ def _routes(
         *details.routes(context),
         *projects.routes(context),
         *reasons_page.routes(context),
-        *api.routes(context),
+        *api.routes(context, uploads.moving),
         *actions_room.routes(context, measures),
         *uploads.routes(),
         *upload_page.routes(context),

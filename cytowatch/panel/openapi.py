@@ -33,6 +33,25 @@ _REASON = {
     "required": ["reason", "means", "technician", "admin"],
     "properties": {name: {"type": "string"} for name in ("reason", "means", "technician", "admin")},
 }
+_UPLOAD = {
+    "type": "object",
+    "required": [
+        "id", "name", "user", "project", "share", "received_bytes", "size_bytes", "files", "whole_files", "since", "last_at",
+    ],
+    "properties": {
+        "id": {"type": "string"},
+        "name": {"type": "string", "description": "Of the file, or of the folder."},
+        "user": {"type": "string", "description": "Whose inbox it goes into."},
+        "project": {"type": ["string", "null"]},
+        "share": {"type": "number", "minimum": 0, "maximum": 1, "description": "How much of it is here."},
+        "received_bytes": {"type": ["integer", "null"], "minimum": 0, "description": "Null for a folder."},
+        "size_bytes": {"type": ["integer", "null"], "minimum": 0, "description": "Null for a folder: its size is not announced."},
+        "files": {"type": "integer", "minimum": 1, "description": "Files in the folder; 1 for a file."},
+        "whole_files": {"type": "integer", "minimum": 0, "description": "How many of them are complete."},
+        "since": {"type": "string", "format": "date-time", "description": "When it began."},
+        "last_at": {"type": "string", "format": "date-time", "description": "When bytes came last."},
+    },
+}  # fmt: skip
 
 
 def _moved(value: Any, prefix: str) -> Any:
@@ -79,6 +98,7 @@ def _schemas() -> dict[str, Any]:
         "said": _SAID,
         "error": _ERROR,
         "projects": {"type": "array", "items": _PROJECT},
+        "uploads": {"type": "array", "items": _UPLOAD},
         "reasons": {"type": "array", "items": _REASON},
     }
 
@@ -122,6 +142,12 @@ def _filters() -> list[dict[str, Any]]:
         _parameter("parent", "Only what came out of this archive or folder."),
         _parameter("sort", "What it is sorted by.", type="string", enum=["received", "name", "status", "ended"]),
         _parameter("order", "`up` or `down`.", type="string", enum=["up", "down"]),
+        *_pages(),
+    ]  # fmt: skip
+
+
+def _pages() -> list[dict[str, Any]]:
+    return [
         _parameter("limit", "At most so many.", type="integer", minimum=0, maximum=500, default=50),
         _parameter("offset", "Leave out so many before.", type="integer", minimum=0, maximum=100_000),
     ]  # fmt: skip
@@ -189,6 +215,12 @@ def document(base: str, version: str) -> dict[str, Any]:
             ),
             "/resume": _acting(
                 "Let a user go on, or everyone.", fields={"user": False}, of_file=False
+            ),
+            "/uploads": _reading(
+                "What is being uploaded through the panel and is not complete, what grew last first.",
+                "uploads",
+                400,
+                parameters=_pages(),
             ),
             "/projects": _reading("Projects.", "projects"),
             "/reasons": _reading("Why an uploaded file can fail.", "reasons"),

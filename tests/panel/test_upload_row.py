@@ -6,8 +6,11 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
 
 from tests import builders
@@ -75,6 +78,55 @@ def test_a_folder_is_one_row_and_a_silent_sender_is_named(tree: Root, panel: Ser
     assert row.endswith("nothing came for 10 min")
     assert panel.as_user("ann", second, "DELETE", Tus_Resumable="1.0.0").code == 204
     assert rows(panel, "ann") == []
+
+
+def uploads(panel: Served, user: str, query: str = "") -> list[dict[str, Any]]:
+    """What the API lists, which is what its schema says."""
+    # What was read of the disk is kept for a moment.
+    time.sleep(0.3)
+    document = panel.as_user(user, "/api/v1/openapi.json").json
+    found: list[dict[str, Any]] = panel.as_user(user, f"/api/v1/uploads{query}").json
+    schema = {"$ref": "#/components/schemas/uploads", "components": document["components"]}
+    jsonschema.Draft202012Validator(schema).validate(found)
+    return found
+
+
+def test_the_same_as_json(tree: Root, panel: Served) -> None:
+    """What is receiving, by whom, how far and since when: one's own, for an admin everyone's; by a proxy's word or a token."""
+    before = datetime.now(UTC).replace(microsecond=0)
+    at = begun(panel, 200, filename="slide.jpg", project="Lung")
+    assert add(panel, at, 0, bytes(86)).code == 204
+    more = {"group": "case-7-2026", "groupFiles": "4"}
+    for name, size in (("a.dat", 4), ("b.dat", 2)):
+        part = create(panel, 4, user="bob", relativePath=f"case/{name}", **more)
+        assert add(panel, part.headers["location"], 0, bytes(size), user="bob").code == 204
+    [mine] = uploads(panel, "ann")
+    assert mine["name"] == "slide.jpg"
+    assert (mine["user"], mine["project"]) == ("ann", "Lung")
+    assert (mine["share"], mine["received_bytes"], mine["size_bytes"]) == (0.43, 86, 200)
+    assert (mine["files"], mine["whole_files"]) == (1, 0)
+    times = [datetime.fromisoformat(mine[one]) for one in ("since", "last_at")]
+    assert before <= times[0] <= times[1] <= datetime.now(UTC)
+    [folder] = uploads(panel, "BOB")
+    assert (folder["name"], folder["user"], folder["project"]) == ("case", "bob", None)
+    assert (folder["files"], folder["whole_files"], folder["share"]) == (4, 1, 0.375)
+    assert (folder["received_bytes"], folder["size_bytes"]) == (None, None)
+    assert uploads(panel, "eve") == []
+    # What grew last is first.
+    assert uploads(panel, "zoe") == [folder, mine]
+    assert uploads(panel, "zoe", "?limit=1&offset=1") == [mine]
+    assert uploads(panel, "zoe", "?limit=0") == []
+    for query in ("limit=501", "offset=-1", "limit=x"):
+        assert panel.as_user("ann", f"/api/v1/uploads?{query}").code == 400
+    bearer = f"Bearer {panel.token('list', 'ann')}"
+    assert panel.ask("/api/v1/uploads", Authorization=bearer).json == [mine]
+    assert panel.ask("/api/v1/uploads").code == 401
+    # Right after a start it waits until it knows.
+    panel.stop()
+    panel.start()
+    assert panel.as_user("ann", "/api/v1/uploads").json == [mine]
+    assert panel.as_user("ann", at, "DELETE", Tus_Resumable="1.0.0").code == 204
+    assert uploads(panel, "ann") == []
 
 
 def test_of_many_a_few_are_shown(tree: Root, panel: Served) -> None:

@@ -73,6 +73,15 @@ class Found:
         return "/".join(part for part in parts if part)
 
     @property
+    def began_at(self) -> float:
+        """When it began, in seconds since 1970: its note is written once, the folder that holds it as early."""
+        found = []
+        for path in (self.home / "notes" / f"{self.member}.json", self.home):
+            with suppress(OSError):
+                found.append(os.lstat(path).st_mtime)
+        return min(found, default=0.0)
+
+    @property
     def ends_at(self) -> float:
         """When it expires, in seconds since 1970."""
         seen = [self.home / "notes" / f"{self.member}.json", self.bytes_at, self.home / "done"]

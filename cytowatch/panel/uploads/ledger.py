@@ -45,6 +45,8 @@ class Ledger:
         #: What they announced when the disk was read.
         self._others_then = 0
         self._lock = threading.Lock()
+        #: Held by the one that reads the disk.
+        self._reader = threading.Lock()
         self._left: dict[str, int] | None = None
         #: When each began or grew last, as far as this process has seen.
         self._moved_at: dict[str, float] = {}
@@ -52,7 +54,8 @@ class Ledger:
         self._mine: set[str] = set()
         self._owners: Counter[str] = Counter()
         self._sum = 0
-        #: What ended while the disk was read, and may have been read before that.
+        #: What began and what ended while the disk was read: the reading may have missed it.
+        self._begun: set[str] = set()
         self._ended: set[str] = set()
         self._reading = False
         self._read_at = float("-inf")
@@ -88,6 +91,9 @@ class Ledger:
         """There is a new one."""
         self._load()
         with self._lock:
+            if self._reading:
+                self._begun.add(token)
+                self._ended.discard(token)
             self._drop(token)
             self._add(token, left)
             self._mine.add(token)
@@ -111,16 +117,20 @@ class Ledger:
                 self._drop(token)
 
     def load(self) -> None:
-        """Read the disk, if that was never done. Nothing may begin meanwhile."""
+        """Read the disk, if that was never done."""
         self._load()
 
     def follow(self) -> None:
-        """Where other panels take uploads, see what came and went through them. Nothing may begin meanwhile."""
+        """Where other panels take uploads, see what came and went through them."""
         if self._others() or self._others_then:
             self.read_again(most_often_s=max(_AGAIN_S, _TIMES_AS_LONG * self._took_s))
 
     def read_again(self, *, most_often_s: float = _AGAIN_S) -> bool:
-        """Read the disk, unless that was done a moment ago. Nothing may begin meanwhile. Gives whether it was done."""
+        """Read the disk, unless that was done a moment ago. Gives whether it was done."""
+        with self._reader:
+            return self._read_now(most_often_s)
+
+    def _read_now(self, most_often_s: float) -> bool:
         began = self._monotonic()
         if began - self._read_at < most_often_s:
             return False
@@ -133,17 +143,24 @@ class Ledger:
             found = dict(self._read())
         finally:
             with self._lock:
-                ended, self._ended, self._reading = self._ended, set(), False
                 first = self._left is None
                 if found is not None:
-                    self._replace({one: left for one, left in found.items() if one not in ended})
+                    self._replace(self._corrected(found))
                     if first and not others:
                         # This panel was started again, and its clients come back.
                         self._mine = set(self._left or ())
                     self._others_then = others
+                self._begun, self._ended, self._reading = set(), set(), False
         self._read_at = self._monotonic()
         self._took_s = self._read_at - began
         return True
+
+    def _corrected(self, found: dict[str, int]) -> dict[str, int]:
+        """What was found on the disk, after what began and ended meanwhile."""
+        begun = (
+            {one: self._left[one] for one in self._begun if one in self._left} if self._left else {}
+        )
+        return {one: left for one, left in {**found, **begun}.items() if one not in self._ended}
 
     def _replace(self, found: dict[str, int]) -> None:
         before, moved_at, mine = self._left or {}, self._moved_at, self._mine
@@ -158,7 +175,10 @@ class Ledger:
 
     def _load(self) -> None:
         if self._left is None:
-            self.read_again(most_often_s=0)
+            with self._reader:
+                # Somebody else may have been first.
+                if self._left is None:
+                    self._read_now(0)
 
     def _add(self, token: str, left: int) -> None:
         if self._left is not None:

@@ -55,12 +55,11 @@ class Reserve:
         # Without it a stage may begin that waits for the disk later.
         self._part.state(self._store.ledger.moving_bytes(_IDLE_S))
 
-    async def announce_always(self, creating: asyncio.Lock) -> None:
-        """Do so again and again, and see what other panels of this tree take on; `creating` is held while the disk is read."""
+    async def announce_always(self) -> None:
+        """Do so again and again, and see what other panels of this tree take on."""
         while True:
             try:
-                async with creating:
-                    await run_in_threadpool(self._store.ledger.follow)
+                await run_in_threadpool(self._store.ledger.follow)
                 await run_in_threadpool(self.announce)
             except OSError as error:
                 self._log.warning("uploads_not_announced", detail=str(error))

@@ -56,14 +56,18 @@ class Uploads:
         self._pace = Pace()
         self._log = logs.get()
 
-    def moving(self, request: Request, most: int) -> tuple[list[Moving], int]:
-        """What is being uploaded, of what the person who asks may see, and how many more there are."""
+    def moving(
+        self, request: Request, most: int, skip: int = 0, *, load: bool = False
+    ) -> tuple[list[Moving], int]:
+        """What is being uploaded and may be seen, and how many more there are; `load` waits until the disk was read."""
         who = person_of(request)
         owner = None if who.sees_all else who.name
+        if load:
+            self._store.ledger.load()
         found: tuple[list[Moving], int] = self._context.kept(
-            f"uploading {owner!r} {most}",
+            f"uploading {owner!r} {most} {skip}",
             _LIVE_FOR_S,
-            lambda: moving(self._store, owner, most),
+            lambda: moving(self._store, owner, most, skip),
             times=20,
         )
         return found
@@ -71,7 +75,7 @@ class Uploads:
     async def announce(self) -> None:
         """Tell the daemon again and again what uploads may still write."""
         try:
-            await self._reserve.announce_always(self._creating)
+            await self._reserve.announce_always()
         finally:
             self._part.close()
 
@@ -96,8 +100,7 @@ class Uploads:
                 removed = await run_in_threadpool(self._store.expire)
                 if removed:
                     self._log.info("uploads_expired", count=removed)
-                async with self._creating:
-                    await run_in_threadpool(self._store.ledger.read_again)
+                await run_in_threadpool(self._store.ledger.read_again)
             except OSError as error:
                 self._log.warning("uploads_not_expired", detail=str(error))
             await asyncio.sleep(_SWEEP_S)
