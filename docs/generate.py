@@ -326,7 +326,7 @@ def ignored_page() -> str:
     for one in leftovers.LEFTOVERS:
         patterns = ", ".join(f"`{pattern}`" for pattern in one.patterns)
         source = f"<{one.source}>" if one.source.startswith("http") else one.source
-        rows.append(f"| {one.by} | {patterns} | {source} |")
+        rows.append(f"| {one.by} | {patterns} | {source} | {'yes' if one.temporary else ''} |")
     return (
         f"# Ignored names\n\n{_MADE}\n"
         "cytowatch never takes a file or folder with one of these names: programs use them until a copy is done, or keep "
@@ -334,7 +334,12 @@ def ignored_page() -> str:
         "under the final name needs no pattern: the lease, the quiet time and the structure of the file show when it is "
         "done. A copier that adds random letters of its own, such as the AWS command line (`NAME.6eF5b5da`), cannot be "
         "recognised by name: set `inbox.done_marker`, for its user only if you like.\n\n"
-        "| made by | patterns | source |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+        "Where the last column says so, a file has such a name only until its copy is done. If nothing has changed about it "
+        "for `inbox.quiet_s`, it is shown as waiting (`temporary_name`) and gets a note, because its copy may have broken off. "
+        "A pattern of your own in `inbox.ignore`, such as `*_index.tmp`, prevents that.\n\n"
+        "| made by | patterns | source | only until the copy is done |\n|---|---|---|---|\n"
+        + "\n".join(rows)
+        + "\n"
     )
 
 

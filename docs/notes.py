@@ -150,6 +150,8 @@ WAITING: dict[str, Example] = {
         "Waits for the scanner; if the note is still there after lunch, closes the scanner's window."),
     "still_copied": Example("scan.svs", "its copy program is still at work on it: scan.svs.aria2 lies beside it",
         "Opens the copy program and lets it finish."),
+    "temporary_name": Example("scan.svs.part", "it has a name that says that it is still being copied",
+        "Opens the copy program, finds that it broke off, and starts it again."),
     "no_lease": Example("scan.svs", "", "Does nothing, and looks again in a few minutes."),
     "incomplete": Example("scan.svs", "missing its first directory (it has 970,000 of at least 1,275,952 bytes)",
         "Copies the slide from the scanner again, under the same name, before the next afternoon."),

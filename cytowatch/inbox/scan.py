@@ -185,9 +185,10 @@ def _inside(
         seen: list[tuple[Drop, Waiting | None]] = []
         with durable.beneath(inbox, folder.path) as descriptor:
             for name in listed[first : first + _AT_A_TIME]:
-                if names.ignored(name, ignore):
+                ignored = names.ignored(name, ignore)
+                if ignored and not names.is_temporary(name, ignore):
                     continue
-                one = _look(descriptor, folder, name, device)
+                one = _look(descriptor, folder, name, device, copied=ignored)
                 if isinstance(one, _Folder):
                     below.append(one)
                 elif one is not None:
@@ -197,15 +198,20 @@ def _inside(
 
 
 def _look(
-    descriptor: int, folder: _Folder, name: str, device: int
+    descriptor: int, folder: _Folder, name: str, device: int, *, copied: bool
 ) -> tuple[Drop, Waiting | None] | _Folder | None:
-    """The entry `name` in `folder`; None if it is gone."""
+    """The entry `name` in `folder`; None if it is gone.
+
+    By its name a file that is `copied` is not whole yet.
+    """
     path = f"{folder.path}/{name}"
     found: os.stat_result | OSError | None = None
     drop = Drop(user=folder.user, path=path, project=folder.project, fingerprint=_NOTHING)
     with aside.fence("drop", path) as fenced:
         found = _stat(name, descriptor)
         if isinstance(found, os.stat_result):
+            if copied:
+                return replace(drop, fingerprint=fingerprint(found)), _COPIED
             never = _never(found, device, path, folder.depth)
             if never is None and stat.S_ISDIR(found.st_mode):
                 return _Folder(
@@ -245,6 +251,13 @@ def _project(name: str) -> str | None:
 _LINKED_INBOX = Waiting(
     why="not_a_regular_file",
     detail="it is a link to a folder, and links are not followed: make it a folder of its own",
+)
+
+
+_COPIED = Waiting(
+    why="temporary_name",
+    detail="it has a name that says that it is still being copied",
+    once_quiet=True,
 )
 
 

@@ -26,6 +26,11 @@ Times = Callable[[str], tuple[float, float]]
 _SETTLING = Waiting(why="settling", detail="waiting until nothing about it changes any more")
 
 
+def _at_first(never: Waiting | None) -> Waiting:
+    """Why a drop waits that has just changed."""
+    return _SETTLING if never is None or never.once_quiet else never
+
+
 #: Up to this many drops of one user, all are compared at each call of `due`; beyond it, each further
 #: drop delays the next comparison by so much.
 _FEW = 2_000
@@ -111,7 +116,7 @@ class Settler:
                 first_seen=now,
                 changed_at=now,
                 due_at=None if never else now + quiet_s,
-                waiting=never or _SETTLING,
+                waiting=_at_first(never),
                 claimable=never is None,
             )
             return track is None
@@ -119,8 +124,10 @@ class Settler:
             track.drop, track.changed_at, track.incomplete = drop, now, False
             track.not_before = 0.0
             track.due_at = None if never else now + quiet_s
-            track.waiting = never or _SETTLING
+            track.waiting = _at_first(never)
             track.claimable = never is None
+        elif never is not None and never.once_quiet and now >= track.changed_at + quiet_s:
+            track.waiting = never
         return False
 
     def forget_missing(self, user: str, present: set[str]) -> None:

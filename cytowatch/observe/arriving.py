@@ -18,7 +18,7 @@ __all__ = ["notes", "story"]
 
 _RECEIVING = frozenset({"settling", "open_for_writing", "no_lease"})
 #: Their details add nothing to their sentences.
-_SAID = frozenset({"settling", "paused"})
+_SAID = frozenset({"settling", "paused", "temporary_name"})
 _MOST_LINES = 1000
 
 

@@ -24,6 +24,7 @@ WAITING = (
     "settling",
     "open_for_writing",
     "still_copied",
+    "temporary_name",
     "no_lease",
     "incomplete",
     "done_marker",

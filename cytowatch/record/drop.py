@@ -46,10 +46,14 @@ class Drop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """Why a drop stays where it is: a word for metrics, a sentence for people."""
+    """Why a drop stays where it is: a word for metrics, a sentence for people.
+
+    With `once_quiet` it counts only when nothing about the drop has changed for a while.
+    """
 
     why: str
     detail: str
+    once_quiet: bool = False
 
 
 def fingerprint(found: os.stat_result) -> Fingerprint:

@@ -172,6 +172,20 @@ def ignored(name: str, extra: Iterable[str]) -> bool:
     return _matching((*leftovers.PATTERNS, *extra)).fullmatch(name.lower()) is not None
 
 
+def is_temporary(name: str, extra: Iterable[str]) -> bool:
+    """Whether an ignored `name` is one that a copier uses until its copy is whole.
+
+    A pattern of `extra` that the built-in list does not have takes precedence: it keeps the file out of all notes.
+
+    >>> is_temporary("a.svs.FilePart", []), is_temporary("index.tmp", ["index.*"]), is_temporary("a.part", ["*.part"])
+    (True, False, True)
+    """
+    if _matching(leftovers.TEMPORARY).fullmatch(name.lower()) is None:
+        return False
+    own = tuple(pattern for pattern in extra if pattern not in leftovers.PATTERNS)
+    return not own or _matching(own).fullmatch(name.lower()) is None
+
+
 @functools.lru_cache(maxsize=64)
 def _matching(patterns: tuple[str, ...]) -> re.Pattern[str]:
     """All of them at once: every file of every scan is compared."""

@@ -115,6 +115,12 @@ MISTAKES = (
         says="list.txt: It is not an image. What to do: Nothing: delete it, or leave it there.\n",
     ),
     Mistake(
+        drops=lambda work: [("broken off.svs.filepart", svs(work, 740))],
+        name="! broken off.svs.filepart - WAITING, copy not finished.txt",
+        says="It has a name that says that it is still being copied.\n"
+        "What to do: Let the copy program finish, or start the copy again. If the slide has arrived under its own name, delete this file.\n",
+    ),
+    Mistake(
         drops=lambda work: [("wrong ending.jpg", svs(work, 760))],
         name="wrong ending.jpg - DEPLOYED.txt",
         says="It is done, and can be used (DEPLOYED).\n",

@@ -159,7 +159,7 @@ NEED_NONE = {
     "one document or one text, held against its types and bounds: what is wrong with it is raised about it only": """
         model.UploadedFile.source outside._depth outside.check outside.printable outside.read_file
         record._Table.__init__ record._Table._check_types record._Table.check record._identity record._image
-        record._matching record._texts record.alike record.as_dropped record.at_status record.check
+        record._matching record._texts record.alike record.as_dropped record.at_status record.check record.is_temporary
         record.file_name record.link_name record.losses record.named_as record.new record.originals record.problems record.shortened record.stage_error
         tree._check tree._checked tree._row
     """,

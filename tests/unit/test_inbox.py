@@ -23,7 +23,7 @@ from cytowatch.formats import Probe
 from cytowatch.formats.sets import groups
 from cytowatch.inbox import intake, rooms, scan, sweep
 from cytowatch.observe.metrics import WAITING
-from cytowatch.record import names
+from cytowatch.record import names, reasons
 from cytowatch.record.names import UploadedFileId
 from cytowatch.tree.pauses import Pauses
 from cytowatch.tree.spool import Spool
@@ -397,7 +397,7 @@ def test_the_index_of_a_set_is_compared_as_fast_as_it_is_read() -> None:
 
 def test_every_reason_to_wait_that_is_given_is_one_that_is_counted() -> None:
     """Or the metrics would call it ``other``."""
-    assert {"set_aside", "unreadable", "too_deep"} <= set(WAITING)
+    assert set(WAITING) == set(reasons.WAITING)
 
 
 def test_a_folder_whose_name_no_user_can_have_is_told(inboxes: Inboxes) -> None:
@@ -424,3 +424,23 @@ def test_below_the_reserve_each_drop_says_so(inboxes: Inboxes) -> None:
     assert told["detail"].startswith("7 bytes are free: nothing new is begun")
     assert not inboxes.intake.idle(time.monotonic(), patience_s=1)
     inboxes.until(lambda: inboxes.claimed == {"a"})
+
+
+def test_a_temporary_name_that_stays_is_told_and_never_claimed(inboxes: Inboxes) -> None:
+    """In a folder too; what programs keep beside it is not, nor what `inbox.ignore` names."""
+    for path in (
+        "ann/a.svs.part",
+        "ann/case/b.svs.filepart",
+        "ann/c",
+        "ann/c.aria2",
+        "ann/.d.svs.Ab3dE6",
+    ):
+        inboxes.drop(path)
+    inboxes.until(lambda: set(inboxes.waiting().values()) == {"temporary_name", "still_copied"})
+    told = {"ann/a.svs.part": "temporary_name", "ann/case/b.svs.filepart": "temporary_name"}
+    assert inboxes.waiting() == {**told, "ann/c": "still_copied"}
+    assert inboxes.intake.idle(time.monotonic(), patience_s=1)
+    inboxes.intake.reconfigure(from_mapping({"inbox": {"quiet_s": 0.05, "ignore": ["b.*"]}}))
+    (inboxes.spool.inbox / "ann/a.svs.part").rename(inboxes.spool.inbox / "ann/a.svs")
+    inboxes.until(lambda: inboxes.claimed == {"a.svs"})
+    assert inboxes.waiting() == {"ann/c": "still_copied"}

@@ -15,6 +15,21 @@ ON_THE_WAY = [
     ".a.svs.~1a2b", "a.svs.12ab.ffs_tmp", "a.svs_.gstmp", "~$a.svs", "._a.svs", "desktop.ini",
     "a.svs.sb-1a2b3c4d-AbCdEf", "A.SVS.PARTIAL", "a.svs.nextcloud",
 ]  # fmt: skip
+#: Files that hold a slide under another name until its copy is done: one that stays so is a copy that broke off.
+TOLD = [
+    "a.svs.partial", "a.svs.1a2b3c4d.partial", "a.svs.filepart", "~syncthing~a.svs.tmp", "a.svs.!ut", "a.svs.!sync",
+    "a.svs.crdownload", "a.svs.download", "a.svs.ocTransferId2042135.part", "a.svs.cyberduckpart", "a.svs.12ab.ffs_tmp",
+    "a.svs_.gstmp", "A.SVS.PARTIAL", "~word.tmp",
+]  # fmt: skip
+NOT_TOLD = [
+    "Thumbs.db",
+    ".a.svs.Ab3dE6",
+    "~$a.docx",
+    "a.svs.aria2",
+    "a.svs.ffs_lock",
+    "a.svs",
+    "_returned",
+]
 SLIDES = [
     "a.svs", "a.part.svs", "a.partial.tif", "tmp.svs", "a.ome.tif", "1.2.840.10008.20231201",
     "@case 7", "aspx", "download", "a~syncthing~.svs", "#1.svs", "a (1).ndpi", "~a.svs",
@@ -31,6 +46,14 @@ def test_what_is_on_its_way_is_not_taken(name: str) -> None:
 def test_a_slide_is_no_leftover(name: str) -> None:
     """Only the end of a name counts, or its very beginning."""
     assert not names.ignored(name, [])
+
+
+def test_a_copy_that_broke_off_is_told_and_notes_of_programs_are_not() -> None:
+    """Everything told is ignored as well, and a pattern of one's own keeps it quiet; the default patterns do not."""
+    assert all(names.is_temporary(name, ["*.part", "~$*"]) for name in TOLD)
+    assert all(names.ignored(name, []) for name in TOLD)
+    assert not any(names.is_temporary(name, []) for name in NOT_TOLD)
+    assert not names.is_temporary("index.tmp", ["*dex.tmp"])
 
 
 def test_each_pattern_stands_once_and_has_a_source() -> None:

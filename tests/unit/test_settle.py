@@ -82,6 +82,22 @@ def test_what_is_no_file_is_never_due() -> None:
     assert [track.waiting for track in watched.tracks] == [never]
 
 
+def test_what_is_still_copied_by_its_name_waits_for_that_only_once_it_is_quiet() -> None:
+    """While it grows it arrives as anything else does; it is never due, and each change begins again."""
+    watched = settler()
+    never = Waiting(why="temporary_name", detail="", once_quiet=True)
+
+    def why(size: int, now: float) -> list[str]:
+        watched.see(drop(size), never, now)
+        assert watched.due(1e9) == []
+        return [track.waiting.why for track in watched.tracks if track.waiting]
+
+    assert why(1, 0.0) == why(1, 9.9) == ["settling"]
+    assert why(1, 10.0) == ["temporary_name"]
+    assert why(2, 11.0) == why(2, 20.9) == ["settling"]
+    assert why(2, 21.0) == ["temporary_name"]
+
+
 def test_a_drop_that_is_taken_away_is_forgotten_but_not_while_it_is_claimed() -> None:
     """The claim itself takes it away."""
     watched = settler()
