@@ -66,9 +66,10 @@ def derived_instead(
     return instead(path, refusal, ascending) if instead is not None else None
 
 
-def why_derived(found: Format) -> str:
-    """What OpenSlide does to a slide of which a pyramid is derived."""
-    return "would show wrong colours" if found.id in _OWN_JUDGES else "does not read it"
+def why_derived(found: Format, refusal: str | None) -> str:
+    """What OpenSlide does to a slide of which a pyramid is derived, and which it refuses, or does not."""
+    shown = found.id in _OWN_JUDGES and refusal is None
+    return "would show wrong colours" if shown else "does not read it"
 
 
 def _judged(
@@ -134,14 +135,16 @@ def _ascending(_path: str, refusal: str | None, ascending: str | None) -> str | 
     return ascending if refusal is not None else None
 
 
-def _contradicted(path: str, refusal: str | None, _ascending: str | None) -> str | None:
-    parts = dicom.parts(path) if refusal is None else []
+def _not_shown(path: str, refusal: str | None, _ascending: str | None) -> str | None:
+    parts = dicom.parts(path)
+    if refusal is not None:
+        return refusal if dicom.is_foreign(parts) else None
     return dicom.contradiction(parts) if parts and dicom.is_placed(parts) else None
 
 
 #: Checks for the slides of one vendor, by the id of the format.
 _INSTEAD: dict[str, Callable[[str, str | None, str | None], str | None]] = {
     "aperio-svs": _ascending,
-    "dicom": _contradicted,
+    "dicom": _not_shown,
 }
 _OWN_JUDGES: dict[str, Callable[[Format, str, str | None], list[str]]] = {"dicom": _judged_dicom}

@@ -119,6 +119,7 @@ def _as_native(
     path, warnings = file.source, list[str]()
     vendor, refusal = native.opened(path, seen.levels, file.config.limits)
     derived = native.derived_instead(found, path, refusal, seen.ascending)
+    how = native.why_derived(found, refusal)
     if refusal is not None and derived is None and not found.else_derived:
         # Bytes that never came are the cause, and not what OpenSlide makes of their lack.
         watches = watches_of(file, native=True)
@@ -135,7 +136,6 @@ def _as_native(
     if refusal is None and late:
         _read_everything(file, late[0])
     if refusal is not None and not found.often_derived:
-        how = native.why_derived(found)
         warnings.append(f"OpenSlide {how}, so a pyramid is derived: {refusal}")
     return None if refusal is not None else vendor or "", warnings
 

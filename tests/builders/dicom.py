@@ -6,15 +6,18 @@ import io
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from tests.builders import picture
 
-__all__ = ["dicom_wsi", "frame", "with_tiff"]
+__all__ = ["UNPACKED", "dicom_wsi", "frame", "with_tiff"]
 
 _TILE = 256
+#: Implicit and explicit, little endian: frames one after the other.
+UNPACKED = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1")
 
 
 def frame(pixels: np.ndarray, *, subsampling: int = 0) -> bytes:
@@ -28,7 +31,8 @@ def dicom_wsi(
     folder: Path, *, width: int = 512, height: int = 512, levels: int = 2,
     encode: Callable[[np.ndarray], bytes] = frame, photometric: str = "YBR_FULL_422",
     names: str = "level{}.dcm", repeated: bool = False, pieces: int = 1, label: bool = False,
-    sparse: bool = False, **stated: str,
+    sparse: bool = False, syntax: str = "1.2.840.10008.1.2.4.50",
+    palette: np.ndarray | None = None, **stated: object,
 ) -> Path:  # fmt: skip
     """Each level as a file of JPEG tiles, of one series.
 
@@ -42,8 +46,12 @@ def dicom_wsi(
         Whether there is a label.
     sparse
         Whether each frame says where it lies.
+    syntax
+        The transfer syntax: how `encode` packs a tile, if it does.
+    palette
+        Colours of 8 or 16 bits, by the value of a pixel.
     stated
-        Further attributes of each file, such as ``AcquisitionDateTime``.
+        Further attributes of each file, such as ``AcquisitionDateTime``; None takes one away.
     """
     from pydicom.uid import generate_uid
 
@@ -66,17 +74,32 @@ def dicom_wsi(
                 one.InConcatenationNumber, one.InConcatenationTotalNumber = number + 1, split
                 one.ConcatenationFrameOffsetNumber = number * share
             name = names.format(level if split == 1 else f"{level}_{number}")
-            for key, value in stated.items():
-                setattr(one, key, value)
+            _state(one, syntax, palette, stated)
             _write(folder / name, one, tiles[number * share : (number + 1) * share])
         if repeated and level == 0:
-            _write(folder / names.format("0b"), _header(part, kind, 0, *settings), tiles)
+            other = _header(part, kind, 0, *settings)
+            _state(other, syntax, palette, stated)
+            _write(folder / names.format("0b"), other, tiles)
     if label:
         part = picture(200, 100)
         one = _header(part, ["ORIGINAL", "PRIMARY", "LABEL", "NONE"], 9, *settings)
+        _state(one, syntax, palette, stated)
         one.Rows, one.Columns = part.shape[:2]
         _write(folder / names.format("label"), one, [encode(part)])
     return folder / names.format(0 if pieces == 1 else "0_0")
+
+
+def _state(one: Any, syntax: str, palette: np.ndarray | None, stated: dict[str, object]) -> None:
+    one.file_meta.TransferSyntaxUID = syntax
+    for number, samples in enumerate(palette.T if palette is not None else ()):
+        bits = 8 * palette.dtype.itemsize
+        one.add_new(0x00281101 + number, "US", [len(samples) % 65536, 0, bits])
+        one.add_new(0x00281201 + number, "OW", samples.tobytes())
+    for key, value in stated.items():
+        if value is None:
+            delattr(one, key)
+        else:
+            setattr(one, key, value)
 
 
 def _tiles(part: np.ndarray) -> list[np.ndarray]:
@@ -93,7 +116,7 @@ def _tiles(part: np.ndarray) -> list[np.ndarray]:
 def _header(
     part: np.ndarray, kind: list[str], level: int, series: str, reference: str, photometric: str,
     sparse: bool,
-) -> object:  # fmt: skip
+) -> Any:  # fmt: skip
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.sequence import Sequence
     from pydicom.uid import JPEGBaseline8Bit, generate_uid
@@ -140,13 +163,15 @@ def _header(
     return one
 
 
-def _write(path: Path, one: object, tiles: list[bytes]) -> None:
+def _write(path: Path, one: Any, tiles: list[bytes]) -> None:
     import pydicom
     from pydicom.encaps import encapsulate
 
     one.NumberOfFrames = len(tiles)
-    one.PixelData = encapsulate(tiles)
-    one["PixelData"].is_undefined_length = True
+    packed = one.file_meta.TransferSyntaxUID not in UNPACKED
+    one.PixelData = encapsulate(tiles) if packed else b"".join(tiles)
+    one["PixelData"].VR = "OB" if one.BitsAllocated == 8 else "OW"
+    one["PixelData"].is_undefined_length = packed
     pydicom.dcmwrite(path, one, enforce_file_format=True)
 
 
