@@ -15,6 +15,7 @@ from cytowatch import formats
 from cytowatch.config import Config
 from cytowatch.inbox import claim
 from cytowatch.lifecycle import clock, start
+from cytowatch.lifecycle.heap import Heap
 from cytowatch.lifecycle.look import Looking
 from cytowatch.lifecycle.parts import Outside, Parts, assemble
 from cytowatch.lifecycle.port import Listener
@@ -143,6 +144,7 @@ class _Daemon:
         self._until_idle = until_idle
         self._reload = reload
         self._presence = Presence(parts)
+        self._heap = Heap()
         self._looking = Looking(parts)
         self._work = Work(parts, self._presence)
         self._teller = Teller(parts, self._presence, self._work)
@@ -152,6 +154,7 @@ class _Daemon:
     def run(self) -> int:
         parts = self._parts
         claim.prepare_process()
+        self._heap.prepare()
         sys.setswitchinterval(_SWITCH_S)
         threading.excepthook = self._thread_died
         with ExitStack() as stack:
@@ -211,6 +214,7 @@ class _Daemon:
             do("watching", partial(self._looking.listening.supervise, now), None)
             do("watchdog", partial(self._looking.listening.feel_pulse, now), None)
             do("telling", partial(self._teller.tell, now), None)
+            do("heap", partial(self._heap.give_back, now), None)
             if self._until_idle and do("idle", partial(self._idle, now), otherwise=False):
                 return
             self._sleep(now, put_off)

@@ -132,7 +132,9 @@ def soak(
     source = random.Random(seed)
     root = Root(folder / "root")
     attempts = "max_attempts = 3" if poisoned is None else "max_attempts = 2\nno_progress_s = 3.0"
-    root.configure(inbox="folder_quiet_s = 2.0", engine=attempts)
+    # A note takes memory until it is removed: here for four minutes, so that as many go as come.
+    days = "status_days = 7" if poisoned is None else "status_days = 0.003"
+    root.configure(inbox="folder_quiet_s = 2.0", engine=attempts, feedback=days)
     if poisoned is not None:
         root.environment = dict(poison.ENVIRONMENT)
         root.prefix = poison.PREFIX if os.geteuid() == 0 else []
