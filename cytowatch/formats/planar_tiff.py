@@ -32,7 +32,9 @@ FORMAT = Format(
     "16-bit and floating-point samples become a lossless 16-bit pyramid; samples of fewer "
     "bits are expanded; wide, signed and floating-point samples are scaled. tifffile also "
     "reads YCbCr, Lab, and samples that ExtraSamples does not call transparency. A sample "
-    "that is neither colour nor transparency is left out, with a warning. The pixel size "
+    "that is neither colour nor transparency is left out, with a warning. If the marks of a JPEG say that it is "
+    "RGB or YCbCr and PhotometricInterpretation states the other, the JPEG is right; a JPEG 2000 is YCbCr if that is "
+    "stated and its components were not transformed together. The pixel size "
     "comes from the standard tags, and from the notes of ImageJ, MetaMorph, NIS-Elements, "
     "Micro-Manager, LSM and GeoTIFF (in metres).",
     source="TIFF 6.0",

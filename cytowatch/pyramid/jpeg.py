@@ -15,6 +15,7 @@ __all__ = [
     "Head",
     "head",
     "height",
+    "is_ycbcr",
     "precision",
     "segments",
     "with_tables",
@@ -131,6 +132,27 @@ def head(data: bytes) -> Head | None:
         jfif=jfif,
         adobe=adobe,
     )
+
+
+def is_ycbcr(data: bytes, *, stated: bool) -> bool | None:
+    """Whether its colours are YCbCr, as its markers tell and libjpeg reads them; None if unknown.
+
+    Without any marker it is what is `stated` of it elsewhere, unless its chroma is subsampled: RGB never is.
+    """
+    try:
+        found = head(data)
+    except (ValueError, struct.error):
+        return None
+    if found is None or found.samples != 3:
+        return None
+    if found.jfif and found.adobe == 0:
+        # The two marks contradict each other.
+        return None
+    if found.jfif or found.adobe is not None:
+        return found.adobe != 0
+    if found.ids == b"RGB":
+        return False
+    return found.sampling != (1, 1) or stated
 
 
 def height(data: bytes) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cytowatch.formats.structure.tiff import Directory, Tiff, TiffError, main_page
+from cytowatch.pyramid import contradicted
 
 __all__ = [
     "CIELAB",
@@ -26,7 +27,7 @@ __all__ = [
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE = 0, 1, 2, 3
 SEPARATED, YCBCR, CIELAB, ICCLAB = 5, 6, 8, 9
-#: Compressions whose own decoder turns YCbCr into RGB: JPEG of both kinds, JPEG 2000 and others.
+#: Compressions whose own decoder turns YCbCr into RGB: JPEG of both kinds, and JPEG 2000 that was made of RGB.
 DECODED = frozenset({6, 7, 33003, 33004, 33005, 34712})
 #: Samples of a colour, or the one that is an index into a palette.
 _COLOURS = {
@@ -101,6 +102,8 @@ def _is_odd(page: Directory) -> bool:
         return True
     bits = page.number(258, 1)
     if _is_mislaid(photometric, stored, bits, page, means):
+        return True
+    if contradicted.actual(page) is not None:
         return True
     if photometric == YCBCR:
         # Where it is said to be subsampled, libvips lets libtiff convert it; where nothing is said it may be or not.

@@ -9,11 +9,13 @@ import openslide
 
 from cytowatch.config.keys import Limits
 from cytowatch.formats import Format, limits
+from cytowatch.formats.structure.tiff import Tiff, TiffError
+from cytowatch.pyramid import contradicted
 from cytowatch.pyramid.readers import dicom
 from cytowatch.record.errors import FormatError
 from cytowatch.record.quoting import quoting
 
-__all__ = ["derived_instead", "is_small", "judged", "opened", "why_derived"]
+__all__ = ["contradiction", "derived_instead", "is_small", "judged", "opened", "why_derived"]
 
 #: A flat image up to this many pixels per side stays as it is with ``convert.derive = "large"``.
 _SMALL_PX = 1024
@@ -68,7 +70,7 @@ def derived_instead(
 
 def why_derived(found: Format, refusal: str | None) -> str:
     """What OpenSlide does to a slide of which a pyramid is derived, and which it refuses, or does not."""
-    shown = found.id in _OWN_JUDGES and refusal is None
+    shown = found.id in _INSTEAD and refusal is None
     return "would show wrong colours" if shown else "does not read it"
 
 
@@ -131,8 +133,22 @@ def is_small(path: str) -> bool:
     return True
 
 
-def _ascending(_path: str, refusal: str | None, ascending: str | None) -> str | None:
-    return ascending if refusal is not None else None
+def contradiction(found: Format, tiff: Tiff) -> str | None:
+    """How the tiles of a slide have other colours than its tags state, as a phrase, if OpenSlide goes by the tags."""
+    return contradicted.said(tiff) if found.id not in _BY_LIBJPEG else None
+
+
+def _aperio(path: str, refusal: str | None, ascending: str | None) -> str | None:
+    if refusal is not None:
+        return ascending
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        said = contradicted.said(Tiff(descriptor, os.fstat(descriptor).st_size))
+    except TiffError:
+        return None
+    finally:
+        os.close(descriptor)
+    return f"it has {said}" if said is not None else None
 
 
 def _not_shown(path: str, refusal: str | None, _ascending: str | None) -> str | None:
@@ -142,9 +158,11 @@ def _not_shown(path: str, refusal: str | None, _ascending: str | None) -> str | 
     return dicom.contradiction(parts) if parts and dicom.is_placed(parts) else None
 
 
+#: Of these OpenSlide reads the JPEG by itself, and not as their tags say.
+_BY_LIBJPEG = frozenset({"hamamatsu-ndpi"})
 #: Checks for the slides of one vendor, by the id of the format.
 _INSTEAD: dict[str, Callable[[str, str | None, str | None], str | None]] = {
-    "aperio-svs": _ascending,
+    "aperio-svs": _aperio,
     "dicom": _not_shown,
 }
 _OWN_JUDGES: dict[str, Callable[[Format, str, str | None], list[str]]] = {"dicom": _judged_dicom}

@@ -96,10 +96,13 @@ def _seen(found: Format, probe: Probe) -> _Seen:
         warnings.append("its list of directories leads back into itself: it was read once round")
     if not found.extract and has_zip_behind(probe.descriptor, probe.size_bytes):
         warnings.append("a zip archive is appended to it, which was not unpacked")
+    unheeded = shown.unheeded(tiff) if tiff is not None else None
+    if unheeded is None and found.native and tiff is not None:
+        unheeded = native.contradiction(found, tiff)
     return _Seen(
         levels=_levels_in(probe),
         misread=shown.misread(tiff) if tiff is not None else None,
-        unheeded=shown.unheeded(tiff) if tiff is not None else None,
+        unheeded=unheeded,
         ascending=shown.ascending(tiff) if tiff is not None else None,
         is_first=tiff is None or main_page(tiff) == 0,
         warnings=tuple(warnings),

@@ -15,7 +15,7 @@ from PIL import Image
 
 from cytowatch.formats.completeness.whole import missing
 from cytowatch.formats.doubles import is_whole_slide
-from cytowatch.pyramid.readers.dicom_colours import is_ycbcr
+from cytowatch.pyramid.jpeg import is_ycbcr
 from tests.builders import bare_tiff, picture
 from tests.builders import jpeg as a_jpeg
 from tests.builders.dicom import dicom_wsi, frame, with_tiff
@@ -103,7 +103,7 @@ def test_frames_say_what_they_are(tmp_path: Path) -> None:
     bare = frame(pixels)
     bare = bare[:2] + bare[4 + int.from_bytes(bare[4:6]) :]
     told = [
-        [is_ycbcr(data, stated) for stated in ("RGB", "YBR_FULL_422")]
+        [is_ycbcr(data, stated=stated) for stated in (False, True)]
         for data in (frame(pixels), _bare_subsampled(pixels), _rgb(pixels), bare, b"no JPEG")
     ]
     assert told == [[True, True], [True, True], [False, False], [False, True], [None, None]]

@@ -20,9 +20,9 @@ import openslide
 
 from cytowatch.config import Config
 from cytowatch.model import Mpp
-from cytowatch.pyramid import acquired, resolution
+from cytowatch.pyramid import acquired, jpeg, resolution
 from cytowatch.pyramid.pixels import Pixels, each
-from cytowatch.pyramid.readers.dicom_colours import Colours, is_known, is_ycbcr
+from cytowatch.pyramid.readers.dicom_colours import Colours, is_known
 from cytowatch.pyramid.readers.dicom_parts import (
     Part,
     frames,
@@ -234,7 +234,9 @@ def _said(part: Part) -> str | None:
         found = pieces(descriptor, part)
         next(found, None)
         offset, length = next(found, (0, 0))
-        ycbcr = is_ycbcr(os.pread(descriptor, length, offset), part.photometric)
+        ycbcr = jpeg.is_ycbcr(
+            os.pread(descriptor, length, offset), stated=part.photometric != "RGB"
+        )
     finally:
         os.close(descriptor)
     if ycbcr is None or ycbcr == (part.photometric != "RGB"):

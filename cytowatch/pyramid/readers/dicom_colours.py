@@ -16,10 +16,11 @@ from cytowatch.pyramid import jpeg
 from cytowatch.pyramid.complaints import refuse_lost_of_jpeg
 from cytowatch.pyramid.pixels import Pixels
 from cytowatch.pyramid.readers.dicom_parts import Part
+from cytowatch.pyramid.readers.jp2_codestream import check_units, is_rgb_decoded
 from cytowatch.pyramid.refusals import damaged
 from cytowatch.record.errors import ConversionError
 
-__all__ = ["Colours", "is_known", "is_ycbcr"]
+__all__ = ["Colours", "is_known"]
 
 _RLE = "1.2.840.10008.1.2.5"
 #: The function of imagecodecs for each transfer syntax, behind the root of all of them.
@@ -32,8 +33,6 @@ _DECODERS: Mapping[str, str] = MappingProxyType({
 _GREY = frozenset({"MONOCHROME1", "MONOCHROME2"})
 _COLOURS = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"})
 _PALETTE = "PALETTE COLOR"
-#: Of a codestream the byte that says whether its components were transformed together.
-_COD, _TRANSFORMED = b"\xff\x52", 8
 
 
 def is_known(part: Part) -> bool:
@@ -93,36 +92,15 @@ class Colours:
             pixels, most = scaled.astype(self.dtype), full
         if part.photometric == "MONOCHROME1":
             return most - pixels
-        if part.photometric.startswith("YBR_FULL") and not _transformed(frame, part):
+        if part.photometric.startswith("YBR_FULL") and not (part.packed and is_rgb_decoded(frame)):
             return _rgb(pixels)
         return pixels
-
-
-def is_ycbcr(frame: bytes, stated: str) -> bool | None:
-    """Whether the colours of a JPEG are YCbCr, as its markers tell and libjpeg reads them; None if unknown.
-
-    Without any marker it is what the header states, unless its chroma is subsampled: RGB never is.
-    """
-    try:
-        head = jpeg.head(frame)
-    except ValueError:
-        return None
-    if head is None or head.samples != 3:
-        return None
-    if head.jfif and head.adobe == 0:
-        # The two marks contradict each other.
-        return None
-    if head.jfif or head.adobe is not None:
-        return head.adobe != 0
-    if head.ids == b"RGB":
-        return False
-    return head.sampling != (1, 1) or stated != "RGB"
 
 
 def _of_jpeg(frame: bytes, stated: str) -> Pixels:
     import imagecodecs
 
-    ycbcr = is_ycbcr(frame, stated)
+    ycbcr = jpeg.is_ycbcr(frame, stated=stated != "RGB")
     ycbcr = stated != "RGB" if ycbcr is None else ycbcr
     pixels: Pixels = imagecodecs.jpeg8_decode(
         frame, colorspace="YCBCR" if ycbcr else "RGB", outcolorspace="RGB"
@@ -152,17 +130,11 @@ def _unpacked(frame: bytes, part: Part) -> Pixels:
     decode: Callable[[bytes], Pixels] = getattr(
         imagecodecs, _DECODERS[part.syntax.removeprefix(_ROOT)]
     )
+    check_units(frame)
     pixels = decode(frame)
     if frame.startswith(b"\xff\xd8\xff") and pixels.dtype == np.uint8 and "8_" in decode.__name__:
         refuse_lost_of_jpeg(frame)
     return pixels.reshape(*pixels.shape[:2], -1)
-
-
-def _transformed(frame: bytes, part: Part) -> bool:
-    """Whether a JPEG 2000 says itself that its components were made of RGB: then its decoder makes RGB of them."""
-    at = frame.find(_COD, 2, 4096)
-    is_codestream = frame.startswith(b"\xff\x4f\xff\x51")
-    return part.packed and is_codestream and at > 0 and frame[at + _TRANSFORMED] == 1
 
 
 def _rgb(pixels: Pixels) -> Pixels:

@@ -11,10 +11,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from cytowatch.pyramid.readers.jp2_boxes import pread
+from cytowatch.record.errors import ConversionError
 
-__all__ = ["Codestream", "find_parts", "main_header", "on_its_own_grid"]
+__all__ = [
+    "Codestream",
+    "check_units",
+    "find_parts",
+    "is_rgb_decoded",
+    "main_header",
+    "on_its_own_grid",
+]
 
-_SOT, _SOD, _EOC, _SIZ = 0xFF90, 0xFF93, 0xFFD9, 0xFF51
+_SOT, _SOD, _EOC, _SIZ, _COD = 0xFF90, 0xFF93, 0xFFD9, 0xFF51, 0xFF52
+_BEGIN = b"\xff\x4f\xff\x51"
 #: Markers of the main header that speak of all tiles at once.
 _LENGTHS, _PACKED_HEADERS = frozenset({0xFF55, 0xFF57}), 0xFF60
 
@@ -211,3 +220,53 @@ def _walk(descriptor: int, at: int, end: int) -> Iterator[tuple[int, int, int]]:
             raise ValueError(f"a part of tile {number} ends beyond the file")
         yield number, at, length
         at += length
+
+
+def is_rgb_decoded(stream: bytes) -> bool | None:
+    """Whether imagecodecs makes RGB of a codestream, if it holds YCbCr; None if it is not one, or does not say it.
+
+    It does where the components were made of RGB together (A.6.1), and where some are subsampled.
+    """
+    if not stream.startswith(_BEGIN):
+        return None
+    if _steps(stream) != (1, 1):
+        return True
+    at = 2
+    while at + 9 <= len(stream):
+        marker, length = struct.unpack_from(">HH", stream, at)
+        if marker == _COD:
+            return stream[at + 8] == 1
+        if marker == _SOT or marker < 0xFF00:
+            return None
+        at += 2 if marker in _ALONE else 2 + length
+    return None
+
+
+def check_units(stream: bytes) -> None:
+    """Refuse a tile of a TIFF, or a frame, of which imagecodecs would put subsampled colours in wrong places.
+
+    It does so, without a word, where the size is not a multiple of the steps of a component.
+
+    Raises
+    ------
+    ConversionError
+        `unsupported_format`.
+    """
+    if not stream.startswith(_BEGIN):
+        return
+    across, down = _steps(stream)
+    wide, tall, left, top = struct.unpack_from(">4I", stream.ljust(24, b"\0"), 8)
+    if any(
+        side % step for side, step in ((wide, across), (left, across), (tall, down), (top, down))
+    ):
+        raise ConversionError(
+            "unsupported_format",
+            f"its JPEG 2000 has subsampled colours in {wide} x {tall} pixels, which nothing here reads",
+        )
+
+
+def _steps(stream: bytes) -> tuple[int, int]:
+    """The largest steps of a component, across and down (A.5.1)."""
+    [count] = struct.unpack_from(">H", stream.ljust(42, b"\0"), 40)
+    steps = stream[42 : 42 + 3 * count]
+    return max((1, *steps[1::3])), max((1, *steps[2::3]))

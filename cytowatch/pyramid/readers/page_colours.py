@@ -32,13 +32,15 @@ __all__ = ["Colours"]
 class Colours:
     """Guards that every sample of one page of tifffile is taken for what its tags say.
 
+    With `ycbcr` its decoder leaves YCbCr as it is.
+
     Raises
     ------
     ConversionError
         Nothing here reads such samples.
     """
 
-    def __init__(self, page: Any) -> None:
+    def __init__(self, page: Any, *, ycbcr: bool = False) -> None:
         self._page = page
         self._stored = int(page.samplesperpixel)
         kind = photometric(page)
@@ -46,7 +48,7 @@ class Colours:
         self._palette = page.colormap if kind == PALETTE else None
         self._inverted = kind == WHITE_IS_ZERO
         self._lab = kind in (CIELAB, ICCLAB)
-        self.ycbcr = kind == YCBCR and page.compression not in DECODED
+        self.ycbcr = ycbcr or (kind == YCBCR and page.compression not in DECODED)
         self.cmyk = kind == SEPARATED
         check_kind(page, kind, self._stored, self._means.colours)
         colours = 3 if self._palette is not None else self._means.colours

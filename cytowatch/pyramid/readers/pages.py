@@ -25,7 +25,9 @@ from cytowatch.pyramid.meaning import (
     ICCLAB,
 )
 from cytowatch.pyramid.pixels import Pixels, each
+from cytowatch.pyramid.readers.jp2_codestream import check_units
 from cytowatch.pyramid.readers.page_colours import Colours
+from cytowatch.pyramid.readers.page_streams import JPEGS_2000, own_colours
 from cytowatch.pyramid.refusals import check_memory, check_size, damaged
 from cytowatch.pyramid.regions import Opened, Scene
 from cytowatch.pyramid.samples import banded
@@ -46,15 +48,21 @@ class Page:
     def __init__(self, page: Any, descriptor: int, config: Config) -> None:
         self._page = page
         self._descriptor = descriptor
+        own = own_colours(page, descriptor)
+        if own.photometric is not None:
+            # tifffile tells its decoder of JPEG by this.
+            page.photometric = own.photometric
         self.width, self.height = int(page.imagewidth), int(page.imagelength)
         check_size(self.width, self.height, config, samples=int(page.samplesperpixel))
         self._planar = int(page.planarconfig or 1) == 2 and int(page.samplesperpixel) > 1
         self._stored = int(page.samplesperpixel)
-        self._colours = colours = Colours(page)
+        self._colours = colours = Colours(page, ycbcr=own.ycbcr)
         self._ycbcr = colours.ycbcr
-        self._chroma = tuple(page.subsampling or (2, 2)) if colours.ycbcr else (1, 1)
+        # A decoder of JPEG 2000 enlarges chroma by itself.
+        halved = colours.ycbcr and not own.ycbcr
+        self._chroma = tuple(page.subsampling or (2, 2)) if halved else (1, 1)
         self.cmyk, self.samples, self.dtype = colours.cmyk, colours.samples, colours.dtype
-        self.done = colours.done
+        self.done = (*own.done, *colours.done)
         self._tall = (
             int(page.tilelength) if page.is_tiled else int(page.rowsperstrip or self.height)
         )
@@ -136,6 +144,8 @@ class Page:
         page = self._page
         if page.compression in (_OLD_JPEG, _JPEG):
             refuse_lost_of_jpeg(jpeg.with_tables(data, page.jpegtables or b""))
+        if page.compression in JPEGS_2000:
+            check_units(data)
         if page.compression in _JPEGS_XR and jpeg.xr_is_cut(data):
             raise damaged(f"its tile or strip {index} is cut short")
         if self._chroma != (1, 1):

@@ -22,6 +22,7 @@ import numpy as np
 from cytowatch.formats.structure import vsi
 from cytowatch.pyramid.complaints import refuse_lost_of_jpeg
 from cytowatch.pyramid.pixels import Pixels, each
+from cytowatch.pyramid.readers.jp2_codestream import check_units
 from cytowatch.pyramid.refusals import damaged
 from cytowatch.record.errors import ConversionError
 
@@ -155,6 +156,7 @@ class Tiles:
         import imagecodecs
 
         data = os.pread(self._descriptor, min(length, _LARGEST_TILE), offset)
+        check_units(data)
         decode: Callable[[bytes], Pixels] = getattr(imagecodecs, self._decode)
         try:
             pixels = decode(data)
