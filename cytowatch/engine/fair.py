@@ -1,10 +1,10 @@
-"""Whose uploaded file is next: one of the user who has had the least time; of each user, small ones before huge ones.
+"""Whose uploaded file is next: that of the user who has had the least time; within one user, small before huge.
 
-Time counts and not the number of files: a file whose decoder hangs can take as long as a hundred others, so
-with one file each in turn its user would get nearly all of the threads.
+Time counts, not the number of files. A file whose decoder hangs can take as long as a hundred others, so if users
+simply took turns, its user would get nearly all of the time.
 
-An uploaded file is due when it came plus the time that its bytes may take. So a small one overtakes
-a huge one that came shortly before it, and none that has waited as long as it takes itself.
+An uploaded file is due when it arrived plus the time that its bytes may take. So a small one overtakes a huge one
+that arrived shortly before it, but a huge one that has waited as long as it takes itself is no longer overtaken.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from cytowatch.record.names import UploadedFileId
 
 __all__ = ["FairQueue", "due_s"]
 
-#: What a core reads while it converts, in bytes a second; only the order hangs on it.
+#: What a core reads while it converts, in bytes per second; only the order depends on it.
 _BYTES_A_SECOND = 50e6
 
 
 def due_s(id: UploadedFileId, size_bytes: int) -> float:  # noqa: A002
-    """When `id` is due, in seconds of the clock: when it came, and as much later as it is large.
+    """When `id` is due, in seconds of the clock: when it arrived, and the later the larger it is.
 
     >>> small = due_s(UploadedFileId("20261123-141502-k3f9-a"), 4_000)
     >>> huge = due_s(UploadedFileId("20261123-141002-k3f9-b"), 40_000_000_000)
@@ -38,10 +38,10 @@ def due_s(id: UploadedFileId, size_bytes: int) -> float:  # noqa: A002
 
 
 class FairQueue:
-    """Guards that one user's batch does not keep another user's slide waiting, nor size anybody.
+    """Guards that one user's batch does not keep another user's slide waiting, and a huge file not the small ones.
 
-    While users wait, each of them gets the same share of the time of all threads. Only that time counts: what a
-    user takes while nobody waits costs nobody anything, and what a user does not take is not saved for later.
+    While users wait, each of them gets the same share of the time of all threads. Only that time counts: time that
+    a user takes while nobody waits is not held against that user, and time that a user does not take is not saved.
 
     Examples
     --------
@@ -59,7 +59,7 @@ class FairQueue:
     def __init__(self) -> None:
         self._by_user: OrderedDict[str, list[tuple[float, UploadedFileId]]] = OrderedDict()
         self._length = 0
-        #: Seconds that the files of a user have had since somebody began to wait, running ones not included.
+        #: Seconds that the finished files of a user have had since somebody began to wait.
         self._used_s: dict[str, float] = {}
         #: The files in work: the user of each, and the time (s, monotonic) from which it counts.
         self._running: dict[UploadedFileId, tuple[str, float]] = {}
@@ -68,14 +68,14 @@ class FairQueue:
         return self._length
 
     def put(self, user: str, id: UploadedFileId, size_bytes: int = 0, *, now: float) -> None:  # noqa: A002
-        """Add `id`, behind what of `user` is due before it; `now` in seconds of the monotonic clock."""
+        """Add `id`, behind the files of `user` that are due before it; `now` in seconds of the monotonic clock."""
         if user not in self._by_user:
             self._join(user, now)
         heapq.heappush(self._by_user.setdefault(user, []), (due_s(id, size_bytes), id))
         self._length += 1
 
     def _join(self, user: str, now: float) -> None:
-        """Count the time of `user`, who begins to wait, from that of those who wait already."""
+        """Let `user`, who begins to wait, start with at least as much time as the least of those who wait already."""
         if not self._by_user:
             self._used_s.clear()
             self._running = {id_: (whose, now) for id_, (whose, _) in self._running.items()}
@@ -86,18 +86,18 @@ class FairQueue:
             self._used_s[user] = self._used_s.get(user, 0.0) + lacks_s
 
     def waiting_for(self, held: Callable[[str], bool]) -> int:
-        """How many are there of users that `held` names."""
+        """How many files are waiting of the users for whom `held` is true."""
         return sum(len(ids) for user, ids in self._by_user.items() if held(user))
 
     def take(
         self, held: Callable[[str], bool] = lambda _user: False, *, now: float
     ) -> tuple[str, UploadedFileId]:
-        """The next one of the users that `held` does not name; its time counts until it has `ended`.
+        """The next file, of a user for whom `held` is false; its time counts until it has `ended`.
 
         Raises
         ------
         IndexError
-            No such user has one.
+            No file of such a user waits.
         """
         free = [user for user in self._by_user if not held(user)]
         if not free:
@@ -124,6 +124,6 @@ class FairQueue:
         self._used_s[user] = self._used_s.get(user, 0.0) + now - began
 
     def _had_s(self, user: str, now: float) -> float:
-        """The time (s) that counts for `user`, with that of the files in work."""
+        """The time (s) that counts for `user`, including that of the files in work."""
         running_s = sum(now - began for whose, began in self._running.values() if whose == user)
         return self._used_s.get(user, 0.0) + running_s

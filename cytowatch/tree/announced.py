@@ -1,7 +1,7 @@
 """``inbox/.uploads/.room*.json``: what uploads through panels may still write, so that no stage takes their room.
 
-Each panel of a tree has a file of its own, and goes on writing it while there is anything to state; the daemon
-believes those that are fresh, and counts their sum. So a panel that is not running holds up nobody.
+Each panel of a tree has a file of its own, and renews it while its uploads need room. The daemon adds up the
+fresh ones and ignores the others, so a panel that is not running holds up nobody.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cytowatch.outside import OutsideError
 
 __all__ = ["AGAIN_S", "Part", "is_part", "path_of", "read"]
 
-#: A panel writes its part again at least so often while anything is announced.
+#: While anything is announced, a panel writes its part again at least this often.
 AGAIN_S = 60.0
 _FRESH_S = 5 * AGAIN_S
 #: Panels that may take uploads for one tree at the same time.
@@ -26,7 +26,7 @@ _BEGINS = ".room"
 
 
 def path_of(inbox: Path, number: int = 0) -> Path:
-    """Where the panel that came as the `number`-th states its part."""
+    """Where the panel with this number, by its place, states its part."""
     return inbox / ".uploads" / f"{_name(number)}.json"
 
 
@@ -40,14 +40,14 @@ def is_part(name: str) -> bool:
 
 
 def read(inbox: Path, now: float | None = None) -> int:
-    """How many bytes uploads may still write, by all panels together; 0 where no panel states it now."""
+    """How many bytes the uploads through all panels may still write; 0 if no panel has stated it lately."""
     return sum(_stated(path_of(inbox, number), now) for number in range(_MOST))
 
 
 def _stated(path: Path, now: float | None = None) -> int:
     try:
         age_s = (time.time() if now is None else now) - path.lstat().st_mtime
-        # A clock that was set back makes it seem to come from the future.
+        # After a clock was set back, the file seems to come from the future.
         return 0 if abs(age_s) > _FRESH_S else _bytes_in(path)
     except OSError:
         return 0
@@ -64,8 +64,8 @@ def _bytes_in(path: Path) -> int:
 class Part:
     """Guards that two panels of one tree never state their room in the same file; safe from any thread.
 
-    A panel takes the first place whose lock is free, so one that is started again after a kill takes the
-    place that it had, and what it stated before is replaced and not counted twice.
+    A panel takes the first place whose lock is free. So a panel that is started again after a kill takes its old
+    place, and replaces what it stated before, which would otherwise count twice.
     """
 
     def __init__(self, inbox: Path) -> None:
@@ -77,7 +77,7 @@ class Part:
         self._told_at = float("-inf")
 
     def state(self, size_bytes: int) -> None:
-        """Tell the daemon that uploads here may still write `size_bytes`, if it does not know.
+        """Tell the daemon that uploads here may still write `size_bytes`, unless it knows that already.
 
         Raises
         ------
@@ -99,7 +99,7 @@ class Part:
     def others(self) -> int:
         """What uploads through the other panels of this tree may still write."""
         with self._guard:
-            # Where it has no place yet, what it stated before it was killed would be taken for another one's.
+            # Without a place, what this panel stated before a kill would count as another panel's.
             with suppress(OSError):
                 self._take()
             return sum(
@@ -109,7 +109,7 @@ class Part:
             )
 
     def close(self) -> None:
-        """Leave its place to the next one; what it stated counts until it is no longer fresh."""
+        """Give up its place; what it stated counts until it is no longer fresh."""
         with self._guard:
             self._leave()
 
@@ -121,7 +121,7 @@ class Part:
     def _take(self) -> None:
         if self._lock is not None and _is_at(self._lock, self._lock_path(self._number)):
             return
-        # Somebody has removed the lock by hand, or there was none.
+        # There is no lock yet, or somebody has removed it by hand.
         self._leave()
         for number in range(_MOST):
             with suppress(PermissionError, BlockingIOError):
@@ -136,12 +136,12 @@ class Part:
 
 
 def _locked(path: Path) -> int:
-    """A descriptor of the lock at `path`, which nobody else holds.
+    """Take the lock at `path`; gives its descriptor.
 
     Raises
     ------
     BlockingIOError
-        Somebody does.
+        Somebody else holds it.
     """
     found = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
     try:

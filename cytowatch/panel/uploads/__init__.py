@@ -1,4 +1,4 @@
-"""Adding files: tus 1.0 at ``/uploads``, and what lies in ``inbox/.uploads`` until it is whole."""
+"""Adding files: tus 1.0 at ``/uploads``; the files lie in ``inbox/.uploads`` until they are whole."""
 
 from __future__ import annotations
 

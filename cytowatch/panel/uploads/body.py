@@ -1,4 +1,4 @@
-"""The body of a request: written as it comes, with its checksum, and never more than was announced."""
+"""The body of a request: written as it arrives, compared with its checksum, and never longer than announced."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ __all__ = ["HASHES", "VERSION", "Body", "no_room", "refusal"]
 
 VERSION = "1.0.0"
 HASHES: dict[str, Callable[[], Any]] = {"sha256": hashlib.sha256, "sha1": hashlib.sha1}
-#: A client that sends nothing for so long is let go; what it sent stays.
+#: The connection to a client that sends nothing for this long is closed; the bytes that it sent stay.
 _PATIENCE_S = 60.0
-#: How much is collected before it is written, in how many parts at most (IOV_MAX is 1024).
+#: How many bytes are collected before they are written, and in how many parts at most (IOV_MAX is 1024).
 _PIECE_BYTES = 1 << 20
 _MOST_PARTS = 512
 
@@ -43,7 +43,14 @@ def refusal(code: int, why: str, *, offset: int | None = None) -> HTTPException:
 
 
 class Body:
-    """Guards that nothing beyond the announced size is taken, and that a wrong checksum leaves nothing behind."""
+    """Guards that nothing beyond the announced size is taken, and that a wrong checksum leaves nothing behind.
+
+    Memory bound
+    ------------
+    At most two pieces of about a MiB per request: one is written while the next is received. `into` upholds it, by
+    awaiting the write before it begins the next one. Without that, a client that is faster than the disk would
+    fill the memory with its upload.
+    """
 
     def __init__(
         self,
@@ -53,13 +60,13 @@ class Body:
         pace: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
         self._request = request
-        #: Waits as long as the user's rate asks after so many bytes.
+        #: Waits as long as the user's rate demands after that number of bytes.
         self._pace = pace
         self._token, self._size = found.token, found.announced.size
         self._left = self._size - offset
         self._begin = offset
         if request.headers.get("content-encoding", "identity") != "identity":
-            raise refusal(415, "The bytes must be sent as they are, and not packed.")
+            raise refusal(415, "The bytes must be sent as they are, without Content-Encoding.")
         kind, _, wanted = request.headers.get("upload-checksum", "").partition(" ")
         self._hasher: Any = None
         self._wanted = b""
@@ -72,7 +79,7 @@ class Body:
                 raise refusal(400, "The checksum is not base64.") from None
             self._hasher = HASHES[kind]()
         length = request.headers.get("content-length", "")
-        #: So many bytes come at least, as far as that is known.
+        #: The bytes that the client announced for this request; 0 if it announced none.
         self.least_bytes = 0
         if length.isascii() and length.isdigit() and len(length) < 20:
             self.least_bytes = int(length)
@@ -80,12 +87,14 @@ class Body:
             raise self._beyond()
 
     def _beyond(self) -> HTTPException:
-        return refusal(413, f"Only {self._left:,} bytes are missing: nothing of more is kept.")
+        return refusal(
+            413, f"Only {self._left:,} bytes are missing, and more were sent: none of them is kept."
+        )
 
     async def into(self, store: Store, descriptor: int) -> int:
-        """Write the body; gives the offset behind it.
+        """Write the body; gives the offset after it.
 
-        While one piece is written the next one is received. Parts stay as they came, so none is copied.
+        While one piece is written, the next one is received. Parts stay as they arrived, so none is copied.
         """
         at, broken = self._begin, False
         writing: asyncio.Task[None] | None = None
@@ -108,7 +117,7 @@ class Body:
         except (ClientDisconnect, TimeoutError):
             broken = True
         finally:
-            # Nobody closes the file while a thread still writes to it.
+            # The caller closes the file, but not while a thread still writes to it.
             if writing is not None:
                 await _ended(writing)
         if self._hasher and (
@@ -121,7 +130,7 @@ class Body:
         try:
             await run_in_threadpool(store.keep, descriptor)
         except OSError:
-            # The next fsync would succeed without these bytes: they are sent again.
+            # The next fsync would succeed without these bytes, so they must be sent again.
             await self._undo(descriptor)
             raise
         if broken:
@@ -138,7 +147,7 @@ class Body:
         await run_in_threadpool(os.ftruncate, descriptor, self._begin)
 
     async def _pieces(self) -> AsyncIterator[list[bytes]]:
-        """The body in pieces of about a MiB; what came is given before a break is raised."""
+        """The body in pieces of about a MiB; bytes that arrived are yielded before an interruption is raised."""
         held: list[bytes] = []
         size = 0
         stream = self._request.stream()
@@ -162,7 +171,7 @@ class Body:
 
 
 async def _ended(writing: asyncio.Task[None]) -> None:
-    """Wait for a write that has begun, also when the request itself is given up meanwhile."""
+    """Wait for a write that has begun, even if the request itself is cancelled meanwhile."""
     try:
         await asyncio.shield(writing)
     except asyncio.CancelledError:

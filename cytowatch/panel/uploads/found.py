@@ -12,7 +12,7 @@ from cytowatch.panel.uploads.rules import Announced
 
 __all__ = ["EXPIRES_S", "Found", "latest"]
 
-#: An upload to which nothing was added for so long is removed.
+#: An upload that gets no new bytes for this long is removed.
 EXPIRES_S = 86_400.0
 
 
@@ -32,7 +32,7 @@ class Found:
 
     @property
     def offset(self) -> int:
-        """How many bytes are here: as large as the file is, and all of it once it was published."""
+        """How many bytes are here: the size of the file, or all of them once it is published."""
         try:
             return os.lstat(self.bytes_at).st_size
         except (FileNotFoundError, NotADirectoryError):
@@ -40,7 +40,7 @@ class Found:
 
     @property
     def is_gone(self) -> bool:
-        """Whether its bytes were removed and its folder is not published, or something else lies in their place."""
+        """Whether its file was removed from a folder that is not published, or something else is in its place."""
         try:
             return not stat.S_ISREG(os.lstat(self.bytes_at).st_mode)
         except FileNotFoundError:
@@ -56,9 +56,9 @@ class Found:
 
     @property
     def drop(self) -> str | None:
-        """The path of the drop below ``inbox/``; None while it is not one."""
+        """The path below ``inbox/`` of the drop that it became; None before that."""
         for note in ("published", "publishing"):
-            # The second one says where the rename was to lead, if a kill came right after it.
+            # If a kill came right after the rename, the second note says where it led.
             if note == "publishing" and os.path.lexists(self.home / "tree" / self.announced.top):
                 return None
             with suppress(OSError):
@@ -67,14 +67,14 @@ class Found:
 
     @property
     def _meant(self) -> str:
-        """The drop that it was to become, where no note says which it became."""
+        """The drop that it was to become; used if no note says which one it became."""
         project = self.announced.project
         parts = (self.announced.user, f"@{project}" if project else "", self.announced.top)
         return "/".join(part for part in parts if part)
 
     @property
     def began_at(self) -> float:
-        """When it began, in seconds since 1970: its note is written once, the folder that holds it as early."""
+        """When it began, in seconds since 1970: the older of its note and the folder that holds it."""
         found = []
         for path in (self.home / "notes" / f"{self.member}.json", self.home):
             with suppress(OSError):

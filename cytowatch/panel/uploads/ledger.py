@@ -1,9 +1,9 @@
-"""What all unfinished uploads may still write, and how many each user has: known without a look at the disk.
+"""What all unfinished uploads may still write, and how many each user has, without reading the disk each time.
 
-The truth is what lies in ``inbox/.uploads``. The ledger is read from there, follows what this process
-does, and is read again from time to time and before an upload is refused for what it says. Where other
-panels take uploads for the same tree, it is read again and again, and each panel announces what began or grew
-through it; the only panel announces all that it finds at its start.
+``inbox/.uploads`` is the truth. The ledger is read from it at first, then follows what this process
+does. It is read again from time to time, and before an upload is refused because of it. If other
+panels take uploads for the same tree, it is read more often, and each panel announces the uploads that began or grew
+through it. A panel without another one announces all uploads that it finds at its start.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterable
 
 __all__ = ["Ledger"]
 
-#: Refusals read the disk again, but not more often than this.
+#: A refusal reads the disk again, but at most this often.
 _AGAIN_S = 10.0
-#: Beside another panel so many times as long passes as the last reading took.
+#: Beside another panel, the time between two readings, as a multiple of what the last one took.
 _TIMES_AS_LONG = 20
 
 
 class Ledger:
-    """Guards the sums; safe from any thread. The tokens of one owner begin alike.
+    """Guards the sums; safe from any thread. All tokens of one owner begin with the same key.
 
     Parameters
     ----------
@@ -48,13 +48,13 @@ class Ledger:
         #: Held by the one that reads the disk.
         self._reader = threading.Lock()
         self._left: dict[str, int] | None = None
-        #: When each began or grew last, as far as this process has seen.
+        #: When this process last saw each of them begin or grow.
         self._moved_at: dict[str, float] = {}
-        #: Those that this process announces: no other one does.
+        #: Those that this process announces, and no other one.
         self._mine: set[str] = set()
         self._owners: Counter[str] = Counter()
         self._sum = 0
-        #: What began and what ended while the disk was read: the reading may have missed it.
+        #: Tokens that began or ended while the disk was being read: the reading may have missed them.
         self._begun: set[str] = set()
         self._ended: set[str] = set()
         self._reading = False
@@ -67,19 +67,19 @@ class Ledger:
         return self._owners[owner]
 
     def missing_bytes(self) -> int:
-        """What all of them may still write, and what other panels have taken on since the disk was read."""
+        """What all of them may still write, with what other panels have accepted since the disk was read."""
         self._load()
         return self._sum + max(0, self._others() - self._others_then)
 
     def moving_bytes(self, idle_s: float) -> int:
-        """What those of this process may still write that began or grew within `idle_s`; 0 before anything was read."""
+        """What this process's uploads that began or grew within `idle_s` may still write; 0 before the first reading."""
         since = self._monotonic() - idle_s
         with self._lock:
             left = self._left or {}
             return sum(left[token] for token in self._mine if self._moved_at[token] >= since)
 
     def newest(self, begins: str) -> dict[str, list[str]]:
-        """The unfinished tokens that begin so, by their folders: what grew last is first; none before anything was read."""
+        """By folder, the unfinished tokens that begin so, the latest to grow first; none before the first reading."""
         with self._lock:
             times = [(at, one) for one, at in self._moved_at.items() if one.startswith(begins)]
         found: dict[str, list[str]] = {}
@@ -88,7 +88,7 @@ class Ledger:
         return found
 
     def begin(self, token: str, left: int) -> None:
-        """There is a new one."""
+        """Add a new upload."""
         self._load()
         with self._lock:
             if self._reading:
@@ -99,7 +99,7 @@ class Ledger:
             self._mine.add(token)
 
     def left(self, token: str, left: int) -> None:
-        """One has grown."""
+        """Note that an upload has grown, and may still write `left` bytes."""
         with self._lock:
             if self._left is not None and token in self._left:
                 mine = token in self._mine or self._left[token] != left
@@ -109,7 +109,7 @@ class Ledger:
                     self._mine.add(token)
 
     def end(self, *tokens: str) -> None:
-        """These are whole or gone."""
+        """Forget uploads that are whole or gone."""
         with self._lock:
             if self._reading:
                 self._ended.update(tokens)
@@ -117,16 +117,16 @@ class Ledger:
                 self._drop(token)
 
     def load(self) -> None:
-        """Read the disk, if that was never done."""
+        """Read the disk, unless it was read before."""
         self._load()
 
     def follow(self) -> None:
-        """Where other panels take uploads, see what came and went through them."""
+        """If other panels take uploads, read the disk for what came and went through them."""
         if self._others() or self._others_then:
             self.read_again(most_often_s=max(_AGAIN_S, _TIMES_AS_LONG * self._took_s))
 
     def read_again(self, *, most_often_s: float = _AGAIN_S) -> bool:
-        """Read the disk, unless that was done a moment ago. Gives whether it was done."""
+        """Read the disk, unless it was read a moment ago; gives whether it was read now."""
         with self._reader:
             return self._read_now(most_often_s)
 
@@ -134,7 +134,7 @@ class Ledger:
         began = self._monotonic()
         if began - self._read_at < most_often_s:
             return False
-        # Before the disk is: what they begin meanwhile is counted twice rather than not at all.
+        # Asked before the disk is read, so that what they begin meanwhile counts twice rather than not at all.
         others = self._others()
         with self._lock:
             self._reading = True
@@ -147,7 +147,7 @@ class Ledger:
                 if found is not None:
                     self._replace(self._corrected(found))
                     if first and not others:
-                        # This panel was started again, and its clients come back.
+                        # This panel was restarted, and its clients will come back.
                         self._mine = set(self._left or ())
                     self._others_then = others
                 self._begun, self._ended, self._reading = set(), set(), False
@@ -156,7 +156,7 @@ class Ledger:
         return True
 
     def _corrected(self, found: dict[str, int]) -> dict[str, int]:
-        """What was found on the disk, after what began and ended meanwhile."""
+        """What was found on the disk, corrected by what began and ended meanwhile."""
         begun = (
             {one: self._left[one] for one in self._begun if one in self._left} if self._left else {}
         )
@@ -176,7 +176,7 @@ class Ledger:
     def _load(self) -> None:
         if self._left is None:
             with self._reader:
-                # Somebody else may have been first.
+                # Another thread may have been first.
                 if self._left is None:
                     self._read_now(0)
 

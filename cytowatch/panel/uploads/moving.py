@@ -12,9 +12,9 @@ from cytowatch.panel.uploads.store import Store, owner_key
 
 __all__ = ["Moving", "moving"]
 
-#: Of a folder so many files that are under way are looked at.
+#: At most this many unfinished files of one folder are looked at.
 _MOST_MEMBERS = 20
-#: A sender from which nothing came for so long has paused, or is gone.
+#: A sender from which nothing has come for this long has paused, or is gone.
 _QUIET_S = 60.0
 
 
@@ -22,7 +22,7 @@ _QUIET_S = 60.0
 class Moving:
     """One upload; `share` is the part of it that is here, `quiet_s` how long nothing came, None while bytes come.
 
-    `since` and `last_at` are seconds since 1970. Of a folder nobody announces how many bytes it has.
+    `since` and `last_at` are seconds since 1970. The bytes of a folder are None, because nobody announces their sum.
     """
 
     key: str

@@ -13,14 +13,14 @@ _MOST_KEPT = 1000
 class Pace:
     """Guards when each user may send the next byte; in one event loop.
 
-    A body that has to wait is not read meanwhile, so that its client waits as well.
+    While a body has to wait, it is not read, so its client has to wait as well.
     """
 
     def __init__(self) -> None:
         self._due: dict[str, float] = {}
 
     async def passed(self, user: str, size: int, bytes_per_s: int) -> None:
-        """Wait as long as `size` bytes of `user` take at this rate."""
+        """Wait for as long as `size` bytes of `user` take at this rate."""
         now = time.monotonic()
         due = max(now, self._due.get(user, now)) + size / bytes_per_s
         if len(self._due) >= _MOST_KEPT:

@@ -1,4 +1,4 @@
-"""The end of an upload: the hash is compared, and one rename makes the file or the folder a drop."""
+"""The end of an upload: its hash is compared, and one rename turns the file or folder into a drop."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ _EXTENSION = re.compile(r"(\.ome)?(\.tar)?\.[A-Za-z][A-Za-z0-9]{0,5}$", re.IGNOR
 
 
 class WrongHashError(Exception):
-    """All bytes are here, and they are not those that were announced."""
+    """All bytes are here, but their hash is not the announced one."""
 
 
 class NoInboxError(Exception):
-    """The inbox cannot be written to; says why."""
+    """The inbox cannot be written to; the message says why."""
 
 
 def settle(found: Found, inbox: Path, marker: str = "") -> str | None:
-    """If `found` is whole, note so; if all of its folder are, publish them. Gives the path of a new drop.
+    """If `found` is whole, note that; if all files of its folder are, publish them. Gives the path of a new drop.
 
-    It may be called at any time and again: a power cut or a kill in the middle is mended by the next call.
+    It may be called at any time, and repeatedly: the next call completes what a power cut or a kill interrupted.
 
     Parameters
     ----------
     marker
-        Where a copier of this user says by such an ending that a drop is done, the panel says so as well.
+        The ending of the files that say for this user that a drop is done (`inbox.done_marker`); the panel makes one.
 
     Raises
     ------
     WrongHashError
-        The bytes are not those announced; they were thrown away.
+        The hash is not the announced one; the bytes were thrown away.
     NoInboxError
-        It cannot be published, and may be later.
+        It cannot be published now.
     """
     if found.is_gone:
         return None
@@ -65,8 +65,8 @@ def settle(found: Found, inbox: Path, marker: str = "") -> str | None:
 
 
 def _keep(found: Found) -> None:
-    """Make the bytes durable: those of a request that was cut off were written and never synced."""
-    # A link in the place of the file leads nowhere.
+    """Make the bytes durable: a request that was cut off wrote its bytes but did not sync them."""
+    # A link in the place of the file is not followed.
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with suppress(FileNotFoundError):
         at = os.open(found.bytes_at, flags)
@@ -112,13 +112,13 @@ def _publish(found: Found, inbox: Path, marker: str) -> str | None:
 
 
 def _finish(found: Found, inbox: Path, marker: str) -> None:
-    """Make the rename durable that a kill or a fault has cut off, before a client learns of it."""
+    """After a kill or a fault right behind the rename, make it durable before a client learns of it."""
     if (found.home / "published").exists():
         return
     try:
         folder, _, name = str(found.drop).rpartition("/")
         with durable.beneath(inbox, folder) as target:
-            # Where the daemon has taken the drop nothing is left to be marked.
+            # If the daemon has taken the drop, nothing is left to be marked.
             with suppress(FileNotFoundError):
                 os.stat(name, dir_fd=target, follow_symlinks=False)
                 _mark(target, name, marker)
@@ -134,7 +134,7 @@ def _finish(found: Found, inbox: Path, marker: str) -> None:
 
 
 def _mark(target: int, name: str, marker: str) -> None:
-    """Say in the directory `target` that `name` is done, as the user's copier does (`inbox.done_marker`)."""
+    """Make the marker of `name` in the directory `target`, as the user's copier would (`inbox.done_marker`)."""
     if marker:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         with suppress(FileExistsError):
@@ -142,10 +142,10 @@ def _mark(target: int, name: str, marker: str) -> None:
 
 
 def publish_whole(store: Store, marker_of: Callable[[str], str] = lambda _user: "") -> list[str]:
-    """Publish what is whole and was cut off before that: its client may never ask again. Gives the drops."""
+    """Publish complete uploads that an interruption left unpublished, for their clients may never ask again; gives the drops."""
     drops = []
     for found in store.cut_off():
-        # One that cannot be published costs only itself, and is tried again at the next look.
+        # One that cannot be published costs only itself, and is tried again next time.
         with aside.fence("request", f"upload {found.token}"), suppress(WrongHashError):
             if drop := settle(found, store.inbox, marker_of(found.announced.user)):
                 drops.append(drop)
@@ -153,13 +153,13 @@ def publish_whole(store: Store, marker_of: Callable[[str], str] = lambda _user: 
 
 
 def _renamed(source: Path, target: int, top: str, note: Path, shown: str) -> str:
-    """Rename `source` into the directory `target`, having noted where to; gives the first name that was free."""
+    """Rename `source` into the directory `target` under the first free name, which is noted before; gives that name."""
     for number in range(_MOST_TRIES):
         name = _numbered(top, number)
         with suppress(FileNotFoundError):
             os.stat(name, dir_fd=target, follow_symlinks=False)
             continue
-        # It matters after a kill only, and a full disk does not keep a drop back.
+        # The note matters only after a kill, so a disk too full for it does not hold back the drop.
         with suppress(OSError):
             note.write_text(f"{shown}/{name}")
         try:
@@ -171,7 +171,7 @@ def _renamed(source: Path, target: int, top: str, note: Path, shown: str) -> str
 
 
 def _numbered(name: str, number: int) -> str:
-    """`name`, or with a number before its extension.
+    """`name`, with a number before its extension unless that is 0.
 
     >>> _numbered("a.svs", 0), _numbered("a.ome.tiff", 1), _numbered("case", 2)
     ('a.svs', 'a (1).ome.tiff', 'case (2)')
@@ -185,7 +185,7 @@ def _numbered(name: str, number: int) -> str:
 
 @contextmanager
 def _into(inbox: Path, user: str, project: str) -> Iterator[tuple[int, str]]:
-    """The directory of a drop, made where it is missing, and its path below ``inbox/``."""
+    """The directory for a drop, made if it is missing, and its path below ``inbox/``."""
     shown = ""
     for wanted in (user, f"@{project}" if project else ""):
         if not wanted:
@@ -209,7 +209,7 @@ def _folder(above: int, name: str) -> None:
 
 
 def check_inbox(inbox: Path, user: str) -> None:
-    """Refuse an inbox that nothing can be published into, before any byte is sent.
+    """Refuse an inbox into which nothing can be published, before any byte is sent.
 
     Raises
     ------

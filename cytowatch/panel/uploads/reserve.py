@@ -1,7 +1,7 @@
-"""Room for uploads, beside what the daemon's stages have asked for: the two know of each other.
+"""Room for uploads beside the daemon's stages: daemon and panel tell each other what they may still write.
 
-The daemon states in ``state/live.json`` what its stages may still write; the panel states in
-``inbox/.uploads/.room*.json`` what uploads may (`cytowatch.tree.announced`).
+The daemon states it in ``state/live.json``, the panel in ``inbox/.uploads/.room*.json``
+(`cytowatch.tree.announced`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cytowatch.tree.room import Amount, free, spare, too_little
 __all__ = ["Reserve"]
 
 _FEW_INODES = 4
-#: An upload to which nothing was added for so long holds up no stage: nobody may come back to it.
+#: An upload that gets no new bytes for this long no longer holds up a stage: its client may never come back.
 _IDLE_S = 3600.0
 _LOOK_S = 1.0
 
@@ -35,7 +35,7 @@ class Reserve:
         self._log = logs.get()
 
     def lacks(self, size_bytes: int, *, beside_bytes: int = 0) -> str | None:
-        """Why `size_bytes` do not fit beside `beside_bytes`, the reserve and the daemon's work; None if they do."""
+        """Why `size_bytes` do not fit beside `beside_bytes`, the reserve and the daemon's stages; None if they do."""
         there = free(self._store.inbox)
         need = Amount(bytes=size_bytes, inodes=_FEW_INODES)
         others = self._of_stages() + Amount(bytes=beside_bytes)
@@ -51,12 +51,12 @@ class Reserve:
         return Amount(bytes=max(0, said["bytes"]), inodes=max(0, said["inodes"]))
 
     def announce(self) -> None:
-        """Tell the daemon what uploads may still write, if it does not know."""
-        # Without it a stage may begin that waits for the disk later.
+        """Tell the daemon what uploads may still write, unless it knows already."""
+        # Otherwise a stage may begin for which there is no room later.
         self._part.state(self._store.ledger.moving_bytes(_IDLE_S))
 
     async def announce_always(self) -> None:
-        """Do so again and again, and see what other panels of this tree take on."""
+        """Announce again and again, and follow what other panels of this tree accept."""
         while True:
             try:
                 await run_in_threadpool(self._store.ledger.follow)

@@ -1,4 +1,4 @@
-"""What an upload announces, and what is refused of it, in words.
+"""What an upload announces, and which announcements are refused, with the reason in words.
 
 Source: https://tus.io/protocols/resumable-upload (``Upload-Metadata``)
 """
@@ -31,7 +31,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 class Announced:
     """What a client wants to send.
 
-    `path` is where it belongs below the inbox. Files of one `group` (a folder) are published at once,
+    `path` is its place below the inbox. The files of one `group` (a folder) are published together,
     when all `files` of them are whole.
     """
 
@@ -50,7 +50,7 @@ class Announced:
 
 
 def noted(note: object) -> Announced | None:
-    """What a note on disk announces; None if the panel did not write it.
+    """What a note on disk announces; None if it is not one that the panel writes.
 
     >>> noted({"path": "../a.svs", "size": 1}), noted({"path": "a.svs", "size": "1"}), noted([])
     (None, None, None)
@@ -100,7 +100,7 @@ def metadata(header: str) -> dict[str, str]:
 
 
 def place_of(given: str, ignore: Sequence[str]) -> str:
-    """`given` if it can be a path in an inbox: names as those of drops, and none that leads elsewhere.
+    """`given`, if it can be a path in an inbox: with names that a drop may have, and not leading elsewhere.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What became of an upload: how much is here, the drop that it is by now, and the uploaded files of that drop."""
+"""What became of an upload: how much of it is here, the drop that it became, and the uploaded files of that drop."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cytowatch.tree import find
 
 __all__ = ["seen"]
 
-#: Files of the user that came in since are looked through, newest first.
+#: At most this many of the user's later files are searched, newest first.
 _MOST = 300
 
 
@@ -37,7 +37,7 @@ def seen(context: Context, request: Request, found: Found) -> dict[str, Any]:
     if drop is None:
         return told
     told["files"] = list(_files(context, request, found, drop))
-    # A folder stays open for more after its slides are through: only they are listed.
+    # A folder stays open for more files after its slides are done, so only the slides are listed.
     told["taken"] = not _holds_files(context.spool.inbox / drop)
     if not told["taken"]:
         told["waits"] = _waits(context, drop)
@@ -74,14 +74,14 @@ def _files(context: Context, request: Request, found: Found, drop: str) -> list[
 
 
 def _holds_files(path: Path) -> bool:
-    """Whether the daemon has not taken all of a drop."""
+    """Whether the daemon has not yet taken all files of a drop."""
     if not path.is_dir():
         return path.is_file()
     return any(files for _, _, files in durable.walk(path))
 
 
 def _since(found: Found) -> str:
-
+    """A day before its last byte came; nothing of it was published earlier."""
     return utc(datetime.fromtimestamp(found.ends_at - 2 * EXPIRES_S, UTC))
 
 
@@ -90,7 +90,7 @@ def _is_of(path: object, drop: str) -> bool:
 
 
 def _waits(context: Context, drop: str) -> str | None:
-    """Why the daemon has not taken it yet, in its own words."""
+    """Why the daemon has not taken it yet, in the daemon's own words."""
     for one in (find.live(context.spool) or {}).get("waiting", []):
         if _is_of(one.get("path"), drop):
             return str(one.get("detail") or one.get("why"))

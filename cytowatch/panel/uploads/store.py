@@ -1,17 +1,17 @@
-"""Unfinished uploads on disk: ``inbox/.uploads/<token>/``, and the one rename that makes each a drop.
+"""Unfinished uploads on disk: ``inbox/.uploads/<token>/``, from which one rename makes each a drop.
 
 ::
 
-    .uploads/<token>/notes/<member>.json    what was announced of one file, written once
+    .uploads/<token>/notes/<member>.json    what was announced for one file, written once
     .uploads/<token>/tree/<path>            its bytes: the offset is the size of this file
     .uploads/<token>/done/<member>          every byte of it is here
     .uploads/<token>/publishing             the path of the drop that it is about to be
     .uploads/<token>/published              the path of the drop, once it is one
-    .uploads/.room*.json                    what they may still write, one for each panel (`cytowatch.tree.announced`)
+    .uploads/.room*.json                    what uploads may still write, one for each panel (`cytowatch.tree.announced`)
     .uploads/.room*.lock                    held by the panel that writes the file of the same name
 
-A single file is a folder with one member. The bytes lie where they will be published from, so a file
-that is gone while its note is there was published: nothing else takes it away.
+A single file is a folder with one member. The bytes lie where they are published from. So if a file
+is gone and its note is there, it was published: nothing else takes it away.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class BusyError(Exception):
 
 
 def owner_key(owner: str) -> str:
-    """How the uploads of `owner` begin: names of users stay out of addresses."""
+    """How the tokens of `owner` begin; a hash keeps names of users out of addresses."""
     return hashlib.sha256(fold(owner).encode("utf-8", "replace")).hexdigest()[:16]
 
 
@@ -99,7 +99,7 @@ class Store:
             for folder in sorted(os.listdir(self.home)):
                 if not folder.startswith(begins) or folder.startswith("."):
                     continue
-                # What is published or whole costs one look, and its note is not read.
+                # A published or whole one costs one look, and its note is not read.
                 if (self.home / folder / "published").exists():
                     continue
                 whole = set(_listed(self.home / folder / "done"))
@@ -130,40 +130,40 @@ class Store:
     # What changes
 
     def known(self, announced: Announced, owner: str) -> Found | None:
-        """The upload that was begun for the same file of the same folder; None if there is none.
+        """The upload already begun for the same file of the same folder; None if there is none.
 
         Raises
         ------
         FileExistsError
-            The folder has this file with another size, is complete, or was announced otherwise.
+            The folder is complete, or has this file with another announcement, such as another size.
         """
         if not announced.group:
             return None
         folder, member = _place(announced, owner)
         found = self._read(folder, member)
         if found is not None and found.announced != announced:
-            raise FileExistsError(f"{announced.path} is announced already, and otherwise")
+            raise FileExistsError(f"{announced.path} was announced before, with other values")
         full = len(self._members(folder)) >= announced.files
         if found is None and (full or (self.home / folder / "published").exists()):
             raise FileExistsError("this folder has all the files that were announced")
         return found
 
     def create(self, announced: Announced, owner: str) -> Found:
-        """Begin an upload; one that is `known` goes on.
+        """Begin an upload, or continue the one that is `known`.
 
         Raises
         ------
         FileExistsError
-            As `known` says.
+            As for `known`.
         """
         if (there := self.known(announced, owner)) is not None:
             return there
         folder, member = _place(announced, owner)
         home = self.home / folder
-        # One that was being removed when the panel was killed, or that nobody here wrote.
+        # A note may be left of an upload that was being removed when the panel was killed, or be somebody else's.
         (home / "notes" / f"{member}.json").unlink(missing_ok=True)
         durable.make_directory(home)
-        # The names of these two become durable with that of the third one.
+        # Making `tree` durable makes the names of these two durable as well.
         for inside in ("notes", "done"):
             (home / inside).mkdir(mode=0o750, exist_ok=True)
         durable.make_directory((home / "tree" / announced.path).parent)
@@ -173,7 +173,7 @@ class Store:
         return found
 
     def _write_note(self, found: Found) -> None:
-        """The empty file first, then the note, which makes it an upload."""
+        """Write the empty file first, then the note; with the note it is an upload."""
         flags = os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         os.close(os.open(found.bytes_at, os.O_WRONLY | flags, 0o640))
         durable.fsync_directory(found.bytes_at.parent)
@@ -201,7 +201,7 @@ class Store:
             It was published or removed.
         """
         with _locked(found.home / "notes" / f"{found.member}.json"):
-            # It does not wait at a pipe that somebody has put there.
+            # O_NONBLOCK: it must not wait at a pipe that somebody has put there.
             flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             descriptor = os.open(found.bytes_at, flags)
             try:
@@ -222,18 +222,18 @@ class Store:
 
     @staticmethod
     def keep(descriptor: int) -> None:
-        """Make what was written outlast a power cut; only then it is acknowledged."""
+        """Make the written bytes survive a power cut; only then are they acknowledged."""
         failpoints.reached("upload.written")
         os.fsync(descriptor)
         failpoints.reached("upload.kept")
 
     def remove(self, found: Found) -> None:
-        """Give up one upload, and its folder with the last one.
+        """Remove one upload, and with the last one its folder.
 
         Raises
         ------
         BusyError
-            Somebody writes to it.
+            A client is writing to it.
         """
         note = found.home / "notes" / f"{found.member}.json"
         with suppress(FileNotFoundError), _locked(note):
@@ -252,13 +252,13 @@ class Store:
         trees.remove(aside)
 
     def expire(self, now: float | None = None) -> int:
-        """Remove the folders to which nothing was added for a day; gives how many."""
+        """Remove the folders that got no new bytes for a day; gives how many."""
         before = (time.time() if now is None else now) - EXPIRES_S
         removed = 0
         for folder in _listed(self.home):
             if room.is_part(folder):
                 continue
-            # One that cannot be looked at, or removed, costs only itself.
+            # One that cannot be read or removed costs only itself.
             with aside.fence("request", f"upload {folder}"):
                 home = self.home / folder
                 if _newest(home) < before:
@@ -277,7 +277,7 @@ def _newest(home: Path) -> float:
 
 
 def _place(announced: Announced, owner: str) -> tuple[str, str]:
-    """The folder of an upload, and the file in it: the same ones for the same file of the same group."""
+    """The folder of an upload and the file in it; the same file of the same group always has the same ones."""
     key = secrets.token_hex(16)
     if announced.group:
         same = "\0".join((announced.group, announced.top, announced.project, fold(announced.user)))

@@ -59,7 +59,7 @@ class Uploads:
     def moving(
         self, request: Request, most: int, skip: int = 0, *, load: bool = False
     ) -> tuple[list[Moving], int]:
-        """What is being uploaded and may be seen, and how many more there are; `load` waits until the disk was read."""
+        """The uploads that the user may see, and how many more there are; `load` waits until the disk was read."""
         who = person_of(request)
         owner = None if who.sees_all else who.name
         if load:
@@ -90,7 +90,7 @@ class Uploads:
         ]  # fmt: skip
 
     async def sweep(self) -> None:
-        """Publish what was cut off and remove what has expired, now and again and again."""
+        """Publish interrupted uploads and remove expired ones, now and then periodically."""
         while True:
             try:
                 for drop in await run_in_threadpool(
@@ -134,7 +134,7 @@ class Uploads:
         self._check_on()
         method = request.method
         if method == "POST":
-            # Only what may change something: the gate has looked where it comes from.
+            # Only for a POST, because the gate has checked the origin of that.
             method = request.headers.get("x-http-method-override", method).upper()
         owner = person_of(request).name
         token = request.path_params["token"]
@@ -239,19 +239,19 @@ class Uploads:
             return await run_in_threadpool(self._make, made, who.name)
 
     def _make(self, wanted: Announced, owner: str) -> Found:
-        """Check what there is room for, and make it; one at a time, so that no two count on the same room."""
+        """Check the room and begin the upload; one at a time, so that no two count on the same room."""
         try:
             if (known := self._store.known(wanted, owner)) is not None:
                 return known
             publish.check_inbox(self._store.inbox, wanted.user)
             why = self._lacks(wanted, owner)
-            # What was removed by somebody else counts no longer.
+            # Uploads that somebody else removed no longer count.
             if why and self._store.ledger.read_again():
                 why = self._lacks(wanted, owner)
             if why:
                 raise refusal(*why)
             made = self._store.create(wanted, owner)
-            # The daemon counts on this room no longer once the client knows that it has it.
+            # Before the client is promised this room, the daemon learns that it is taken.
             with suppress(OSError):
                 self._reserve.announce()
             return made
@@ -265,7 +265,7 @@ class Uploads:
             raise no_room(error) from error
 
     def _lacks(self, wanted: Announced, owner: str) -> tuple[int, str] | None:
-        """Why there can be no other upload now."""
+        """Why no further upload can begin now; None if one can."""
         panel, ledger = self._context.panel, self._store.ledger
         if self._store.count(owner) >= panel.max_unfinished:
             return 429, (
@@ -275,7 +275,7 @@ class Uploads:
         return (507, lacks) if lacks else None
 
     async def _append(self, request: Request, found: Found, offset: int) -> int:
-        """Add the body at `offset`; gives the new one, once it is on the disk."""
+        """Add the body at `offset`; gives the new offset once the bytes are on the disk."""
         try:
             with ExitStack() as stack:
                 descriptor = await run_in_threadpool(
@@ -286,14 +286,14 @@ class Uploads:
                     raise refusal(409, f"{here:,} bytes are here: go on from there.", offset=here)
                 if here < found.announced.size:
                     body = Body(request, found, here, self._pace_of(found))
-                    # The room was announced, and may have been filled by others since.
+                    # The room was reserved, but others may have filled it since.
                     if lacks := await run_in_threadpool(self._reserve.lacks, body.least_bytes):
                         raise refusal(507, lacks)
                     here = await body.into(self._store, descriptor)
         except BusyError:
             raise refusal(423, "Another client adds to this upload.") from None
         except FileNotFoundError:
-            # It was published: by this client, whose last answer was lost, or by another one meanwhile.
+            # It was published, by this client, whose last answer was lost, or by another one.
             if await run_in_threadpool(lambda: found.drop) is None:
                 raise refusal(410, "This upload is no longer here.") from None
             whole = found.announced.size
@@ -303,7 +303,7 @@ class Uploads:
             return found.announced.size
         except OSError as error:
             raise no_room(error) from error
-        # The descriptor is closed: the daemon takes nothing that somebody could still write to.
+        # The descriptor is closed by now, so nobody can still write to what the daemon takes.
         await self._settle(found)
         return here
 
