@@ -9,7 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from cytowatch.observe import left
 from cytowatch.observe.feedback import Note
+from cytowatch.observe.left import EMPTY
 from cytowatch.record import lacking, reasons
 from cytowatch.record.names import printable
 from cytowatch.record.status import Status
@@ -32,8 +34,6 @@ __all__ = [
 _MOST_LINES = 1000
 _LONGEST_DETAIL = 2000
 _ASK = reasons.ASK
-#: How `formats.looks_like` calls a file without content.
-EMPTY = "an empty file"
 BROKE_OFF = "It is empty: the copy broke off before anything arrived."
 _KEPT = "The file that you sent is kept, unchanged."
 
@@ -157,7 +157,9 @@ def of_many(root: Seen, total: Sum) -> Note:
             "",
         ]
     lines += _table(root, total)
-    lines += _left(total)
+    lines += left.lines(
+        ((name, reason, count) for name, reason, count, _ in total.left), _MOST_LINES
+    )
     # Of lost members the lines above say all.
     lines += [] if total.lost else _notes(root)
     lines += ["", f"id: {root.id}"]
@@ -217,9 +219,9 @@ def _table(root: Seen, total: Sum) -> Iterator[str]:
         *(_line("DONE", inside(one), _remark(one)) for one in _sorted(total.done)),
     ]  # fmt: skip
     yield from lines[:_MOST_LINES]
-    left = max(0, len(lines) - _MOST_LINES) + total.more
-    if left:
-        yield f"… and {left:,} more"
+    others = max(0, len(lines) - _MOST_LINES) + total.more
+    if others:
+        yield f"… and {others:,} more"
 
 
 def _sorted(some: Iterable[Seen]) -> Sequence[Seen]:
@@ -250,27 +252,6 @@ def _lost(reason: str, count: int) -> str:
         return f"{said}. Pack the slides themselves into one zip, and drop it"
     number = f"{count:,} files could not be unpacked" if count > 1 else "could not be unpacked"
     return f"{number} ({said}). Pack it again and drop the new zip"
-
-
-def _left(total: Sum) -> Iterator[str]:
-    """What was dropped with the slides and is not taken: the copy of an empty file broke off."""
-    some = [entry for entry in total.left if entry[1] != "ignored"]
-    empty = [entry for entry in some if EMPTY in entry[1]]
-    others = [entry for entry in some if entry not in empty]
-    for title, entries in (
-        ("Empty, because the copy broke off. Copy again:", empty),
-        ("Not taken, because it is not a slide or an image. Nothing to do:", others),
-    ):
-        if entries:
-            yield from ("", title)
-            yield from (
-                _entry(name, reason, count) for name, reason, count, _ in entries[:_MOST_LINES]
-            )
-
-
-def _entry(name: str, reason: str, count: int) -> str:
-    said = reason.partition(": ")[2] or reason
-    return f"  {name}: {said}" if name else f"  {count:,} more"
 
 
 def of_error(one: Seen, root: Seen | None, *, kept: str = _KEPT) -> list[str]:

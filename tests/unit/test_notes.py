@@ -139,6 +139,12 @@ def test_a_technician_learns_what_to_do_about_each_member_of_an_archive() -> Non
         ("Thumbs.db", "ignored", 1, False),
         ("b.svs", "not_an_image: an empty file", 1, False),
         ("c.txt", "not_an_image: a text file", 1, False),
+        (
+            "d.svs.part",
+            "temporary_name: it has a name that says that it is still being copied",
+            1,
+            False,
+        ),
     )
     text = of_many(root, Sum(done=(), failed=(), in_work=(), lost=lost, left=left, total=2)).text
     assert (
@@ -147,6 +153,7 @@ def test_a_technician_learns_what_to_do_about_each_member_of_an_archive() -> Non
     ) in text
     assert "Copy again:\n  b.svs: an empty file\n" in text
     assert "Nothing to do:\n  c.txt: a text file\n" in text
+    assert "has a note that says what to do:\n  d.svs.part: it has a name" in text
     assert "Thumbs.db" not in text
 
 
