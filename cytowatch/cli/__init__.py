@@ -103,7 +103,7 @@ def _report(error: Exception) -> int:
         f"unexpected error ({type(error).__name__}: {error}). Please"
         f" report it at {_address()} and attach {file.name} "
         "(it holds names of files, so look through it first); say what you did, and if one slide "
-        "brings it on, name its scanner and software.",
+        "causes it, name its scanner and software.",
         1,
     )
 

@@ -179,6 +179,11 @@ def one(spool: Spool, wanted: str) -> find.Entry:
     """
     with find.indexed(spool) as index:
         found = [entry for row in index.find(wanted) if (entry := find.entry(spool, row))]
+        if not found and "/" in wanted:
+            # As `list` shows what lay in a folder or an archive.
+            named = index.find(wanted.rpartition("/")[2])
+            entries = (entry for row in named if (entry := find.entry(spool, row)))
+            found = [one for one in entries if wanted in _paths(one)]
         gone = [one for one in index.missing() if wanted in (one.id, one.name)]
     if gone and not found:
         raise RootError(
@@ -191,12 +196,24 @@ def one(spool: Spool, wanted: str) -> find.Entry:
             f"`cytowatch list --name {shlex.quote(printable(wanted))}` those with this in their name"
         )
     if len(found) > 1:
-        ids = ", ".join(entry.manifest["id"] for entry in found[:_MOST_NAMED])
+        ids = ", ".join(map(_called, found[:_MOST_NAMED]))
         more = ", …" if len(found) > _MOST_NAMED else ""
         raise RootError(
             f"{len(found)} uploaded files are called {wanted!r}: give one of {ids}{more}"
         )
     return found[0]
+
+
+def _paths(entry: find.Entry) -> tuple[str, str]:
+    """Where it was dropped, from the inboxes on and from the user's inbox on."""
+    path = entry.manifest["drop_path"]
+    return path, path.partition("/")[2]
+
+
+def _called(entry: find.Entry) -> str:
+    """Its id, and where it was dropped if that says more than its name."""
+    user, path, id_ = entry.manifest["user"], _paths(entry)[1], entry.manifest["id"]
+    return id_ if path in ("", entry.manifest["name"]) else f"{id_} ({printable(f'{user}/{path}')})"
 
 
 def readable(entry: find.Entry) -> find.Entry:

@@ -136,12 +136,14 @@ def _in_case(words: list[str], incomplete: str) -> list[str]:
     return [word for word in shown if word.startswith(incomplete)]
 
 
-def reason_words(incomplete: str) -> list[str]:
-    """The reasons of errors."""
+def reason_words(context: typer.Context, incomplete: str) -> list[str]:
+    """The reasons of errors; beside `--status waiting` those for which a drop waits."""
     # Imported here: only a shell asks for it, and every command would start later.
     from cytowatch.record import reasons
 
-    return sorted(one.word for one in reasons.REASONS if one.word.startswith(incomplete))
+    waiting = str(context.params.get("wanted")).strip().lower() == known.WAITING
+    words = list(reasons.WAITING) if waiting else [one.word for one in reasons.REASONS]
+    return sorted(word for word in words if word.startswith(incomplete))
 
 
 def formats(context: typer.Context, incomplete: str) -> list[str]:

@@ -162,14 +162,15 @@ def waiting_lines(
     detail = Column(title="DETAIL", texts=said, least=40, prose=True)
     layouts = [
         [name, user, why, since, size, detail],
-        [name, why, since, size, detail],
+        [name, user, why, since, size],
         [name, why, since, size],
+        [name, user, why],
         [name, why],
     ]
     number, widths = (
         (0, [c.widest for c in layouts[0]]) if width is None else fitted(layouts, width)
     )
-    folded = number > 1
+    folded = number > 0
     for at, row in enumerate(lines(layouts[number], widths), -1):
         yield "  ".join(row).rstrip()
         if folded and at >= 0 and said[at] and width is not None:

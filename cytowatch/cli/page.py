@@ -120,10 +120,11 @@ def status_lines(page: dict[str, Any]) -> Iterator[str]:
             oldest = page["oldest"].get(status.name)
             since = styled(f"  the oldest received {oldest[:19]}Z", dim=True) if oldest else ""
             yield f"{styled(f'{status.label:<18}', colour(status))} {count:>9,}{since}"
-    rows = [
-        f"in work  {id_}  {Status[at['status']].label} {at['share']:.0%}"
-        for id_, at in page["in_work"].items()
-    ]
+    rows = []
+    for id_, at in page["in_work"].items():
+        # A stage that cannot say how far it is says 0.
+        share = f" {at['share']:.0%}" if at["share"] else ""
+        rows.append(f"in work  {id_}  {Status[at['status']].label}{share}")
     held = [
         f"held up  {id_}  {why['why']}: {why['detail']}" for id_, why in page["held_up"].items()
     ]

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cytowatch.cli.columns import cut
+from cytowatch.cli.lists import where_dropped
 from cytowatch.cli.page import bytes_text, colour, free_text
 from cytowatch.cli.show import safe
 from cytowatch.lifecycle.summary import time_text
@@ -163,7 +164,7 @@ def _working(rows: Sequence[dict[str, Any]], width: int) -> RenderableType:
         table.add_row("[dim]nothing[/]")
     for row in rows:
         status = Status[row["status"]]
-        shown: list[RenderableType] = [_name(row["name"], name)]
+        shown: list[RenderableType] = [_name(where_dropped(row["drop_path"]), name)]
         shown += [safe(row["user"])] if user else []
         shown += [f"[{colour(status)}]{status.label}[/]"]
         shown += [ProgressBar(total=1.0, completed=row["share"], width=bar)]
@@ -230,7 +231,7 @@ def _ended(rows: Sequence[dict[str, Any]], width: int, now: datetime) -> Rendera
         table.add_row("[dim]nothing[/]")
     for row in rows:
         status = Status[row["status"]]
-        shown = [f"[dim]{_clock(row['at'], now)}[/]", _name(row["name"], name)]
+        shown = [f"[dim]{_clock(row['at'], now)}[/]", _name(where_dropped(row["drop_path"]), name)]
         shown += [safe(row["user"])] if user else []
         shown += [f"[{colour(status)}]{status.label}[/]"]
         shown += [f"[red]{safe(row['reason'] or '')}[/]"] if reason else []

@@ -235,15 +235,18 @@ def show(
 
 
 def _fact(word: str, shade: str, text: str, width: int | None) -> None:
-    """One line, or on a terminal several below each other: nothing of it is left out."""
+    """One line, or on a terminal several below each other: nothing of it is left out.
+
+    A path is never broken, so that it can be copied.
+    """
     from rich.padding import Padding
     from rich.text import Text
 
-    from cytowatch.cli.show import console
+    from cytowatch.cli.show import PLACES, console
     from cytowatch.outside import printable
 
     label = f"{word:<{_WORD}}"
-    if width is None:
+    if width is None or word in PLACES:
         print(f"{label}{printable(text)}".rstrip())
         return
     lines = Text(printable(text), overflow="fold").wrap(console, max(width - _WORD, 20))

@@ -12,6 +12,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from cytowatch.cli.columns import cells, cut
+from cytowatch.cli.lists import where_dropped
 from cytowatch.cli.page import bytes_text, colour, status_text
 from cytowatch.record import reasons
 from cytowatch.record.entries import FileEntry, ImageEntry, SkippedEntry
@@ -19,10 +20,12 @@ from cytowatch.record.names import printable
 from cytowatch.record.status import Status
 from cytowatch.tree.find import Entry
 
-__all__ = ["console", "facts", "history", "safe", "tree"]
+__all__ = ["PLACES", "console", "facts", "history", "safe", "tree"]
 
 console = Console(highlight=False)
 
+#: The words of `facts` whose text is a path.
+PLACES = ("lies in", "original")
 #: At most this many files of one folder are drawn on a terminal; a pipe gets all of them.
 _MOST_FILES = 40
 #: How many columns the lines of a tree take for each level.
@@ -196,7 +199,7 @@ def facts(
     yield "received", "", f"{about['received_at'][:19]}Z"
     if about["projects"]:
         yield "projects", "", ", ".join(about["projects"])
-    yield "lies in", "", str(entry.path)
+    yield PLACES[0], "", str(entry.path)
     if about["duplicate_of"] is not None:
         yield "duplicate", "yellow", f"the same content as {_called(first, about['duplicate_of'])}"
     for other in others:
@@ -209,17 +212,18 @@ def facts(
         yield "reason", "red", about["error"]["reason"]
         yield "", "", about["error"]["detail"]
         if known := reasons.of(about["error"]["reason"]):
-            yield "to do", "", known.admin.replace("`", "").replace(" ID", f" {about['id']}")
+            yield "technician", "", known.technician
+            yield "admin", "", known.admin.replace("`", "").replace(" ID", f" {about['id']}")
         for file in about["files"]:
             if file["role"] in ("source", "sidecar"):
-                yield "original", "", f"{entry.path / file['path']}, untouched"
+                yield PLACES[1], "", f"{entry.path / file['path']}"
 
 
 def _called(entry: Entry | None, id_: str) -> str:
     if entry is None:
         return f"{id_}, which is gone"
     about = entry.manifest
-    return f"{about['name']} of {about['received_at'][:10]} ({about['id']})"
+    return f"{where_dropped(about['drop_path'])} of {about['received_at'][:10]} ({about['id']})"
 
 
 def history(entry: Entry, width: int) -> RenderableType:

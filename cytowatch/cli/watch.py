@@ -15,12 +15,13 @@ from typing import Annotated, Any
 import typer
 
 from cytowatch.cli.app import ConfigOption, JsonOption, RootOption, app, print_json, spool_of
-from cytowatch.cli.lists import today
+from cytowatch.cli.lists import today, where_dropped
 from cytowatch.cli.picture import draw
 from cytowatch.cli.show import console, safe
 from cytowatch.lifecycle.summary import Estimates, Rates, status_page
 from cytowatch.record.manifest import utc
 from cytowatch.tree import find
+from cytowatch.tree.index.rows import Row
 from cytowatch.tree.spool import Spool
 
 __all__ = ["Looks", "frame"]
@@ -32,10 +33,12 @@ _ENDED, _ENDED_JSON = 100, 8
 
 @dataclass(slots=True)
 class Looks:
-    """What successive looks show: how much time is left, and how fast drops grow."""
+    """What successive looks know: how much time is left, how fast drops grow, and where each was dropped."""
 
     estimates: Estimates = field(default_factory=Estimates)
     rates: Rates = field(default_factory=Rates)
+    #: By id, what was shown last: a manifest is read once for it.
+    drop_paths: dict[str, str] = field(default_factory=dict)
 
 
 def frame(spool: Spool, looks: Looks, now: float, *, ended: int = _ENDED) -> dict[str, Any]:
@@ -45,12 +48,17 @@ def frame(spool: Spool, looks: Looks, now: float, *, ended: int = _ENDED) -> dic
         page = status_page(spool, index, find.daemon_pid(spool), live)
         finished = index.select(final=True, sort="ended", limit=ended)
         working = index.select(ids=list(page["in_work"]), ascending=True)
+    paths: dict[str, str] = {
+        row.id: looks.drop_paths.get(row.id) or _drop_path(spool, row)
+        for row in (*working, *finished)
+    }
+    looks.drop_paths = paths
     in_work = []
     for row in working:
         at = page["in_work"][row.id]
         left_s = looks.estimates.left_s(row.id, at["status"], at["share"], now)
         in_work.append(
-            {"id": row.id, "name": row.name, "user": row.user, **at, "left_s": left_s}
+            {"id": row.id, "name": row.name, "drop_path": paths[row.id], "user": row.user, **at, "left_s": left_s}
         )  # fmt: skip
     looks.estimates.forget_all_but({row.id for row in working})
     waiting = [
@@ -66,12 +74,20 @@ def frame(spool: Spool, looks: Looks, now: float, *, ended: int = _ENDED) -> dic
         "watcher": (live or {}).get("watcher", {}),
         "ended": [
             {
-                "id": row.id, "name": row.name, "user": row.user, "status": row.status.name,
-                "at": row.changed_at, "reason": row.reason,
+                "id": row.id, "name": row.name, "drop_path": paths[row.id], "user": row.user,
+                "status": row.status.name, "at": row.changed_at, "reason": row.reason,
             }
             for row in finished
         ],
     }  # fmt: skip
+
+
+def _drop_path(spool: Spool, row: Row) -> str:
+    """Where it was dropped, below ``inbox/``: two slides of one name differ by it."""
+    entry = find.entry(spool, row)
+    if entry is None or entry.damaged is not None:
+        return f"{row.user}/{row.name}"
+    return entry.manifest["drop_path"]
 
 
 @app.command()
@@ -125,7 +141,8 @@ def _lines(spool: Spool) -> None:
                 rows = index.ended_since(since)
             for row in rows:
                 if row.changed_at > since:
-                    print(row.changed_at, row.status.name, row.user, safe(row.name), row.reason or "", flush=True)  # fmt: skip
+                    path = safe(where_dropped(_drop_path(spool, row)))
+                    print(row.changed_at, row.status.name, row.user, path, row.reason or "", flush=True)  # fmt: skip
                     since = row.changed_at
 
 

@@ -291,6 +291,7 @@ def test_the_shell_completes(filled: Root, tmp_path: Path) -> None:
     assert "error_format" in complete(filled, "cytowatch list --status error")
     assert complete(filled, "cytowatch list --status DEPLOYE") == ["DEPLOYED"]
     assert complete(filled, "cytowatch retry --reason unknown_f") == ["unknown_format"]
+    assert complete(filled, "cytowatch list --status waiting --reason temp") == ["temporary_name"]
     assert complete(filled, "cytowatch list --format aper") == ["aperio-svs"]
     assert complete(filled, "cytowatch link a.svs --project ''") == []
     assert told(filled, "link", slide, "--project", "heart").returncode == 0

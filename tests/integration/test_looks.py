@@ -128,9 +128,11 @@ def test_show_draws_every_file(filled: Root) -> None:
 
 @pytest.mark.parametrize("width", [50, 80, 140])
 def test_show_fits_the_terminal(filled: Root, width: int) -> None:
-    """Names and statuses stay, sizes and formats go first; the history has bars."""
+    """Names and statuses stay, sizes and formats go first; the history has bars. Only a path is never broken."""
     lines = on_a_terminal(filled, width, "show", ARCHIVE)
-    assert max(map(cells, lines)) <= width
+    [lies_in] = [line for line in lines if line.startswith("lies in")]
+    assert Path(lies_in.split(maxsplit=2)[2]).is_dir()
+    assert max(cells(line) for line in lines if line != lies_in) <= width
     text = "\n".join(lines)
     for word in ("CMU-1.mrxs  DEPLOYED", "HE.jpg  CONVERTED", "broken.svs  ERROR FORMAT", "block A/",
                  "Slidedat.ini", "notes.txt  skipped", "derived/HE.tiff  DEPLOYED"):  # fmt: skip
@@ -143,8 +145,8 @@ def test_show_fits_the_terminal(filled: Root, width: int) -> None:
 
 
 def test_show_names_the_duplicate_from_both_sides(filled: Root) -> None:
-    """By its name, its day and its id."""
-    assert re.search(r"^duplicate +the same content as HE\.svs of \d{4}-\d\d-\d\d \(\d{8}-", in_a_pipe(filled, "show", "again.svs"), re.MULTILINE)  # fmt: skip
+    """By where it was dropped, its day and its id."""
+    assert re.search(r"^duplicate +the same content as batch 2026-11-29\.zip/case-102/block A/HE\.svs of \d{4}-\d\d-\d\d \(\d{8}-", in_a_pipe(filled, "show", "again.svs"), re.MULTILINE)  # fmt: skip
     assert re.search(r"^duplicate +again\.svs of .* has the same content$", in_a_pipe(filled, "show", "HE.svs"), re.MULTILINE)  # fmt: skip
 
 
@@ -155,6 +157,30 @@ def test_list_and_watch_fit_the_terminal(filled: Root, width: int) -> None:
         lines = on_a_terminal(filled, width, *words)
         assert max(map(cells, lines)) <= width, words
         assert any("again.svs" in line for line in lines)
+
+
+def test_what_a_list_shows_is_taken_for_a_name(filled: Root) -> None:
+    """The path in an archive, with the user's name or without."""
+    path = f"{ARCHIVE}/case-102/block A/HE.svs"
+    [user] = {one["user"] for one in filled.manifests().values()}
+    for wanted in (path, f"{user}/{path}"):
+        assert in_a_pipe(filled, "show", wanted).startswith("HE.svs  DEPLOYED")
+
+
+def test_names_that_several_have_are_told_apart_by_their_paths(root: Root, tmp_path: Path) -> None:
+    """The message gives an id to type for each, and where it was dropped; `watch` shows the paths as well."""
+    for case in ("case-101", "case-102"):
+        (root.path / "inbox" / "ann" / case).mkdir(parents=True)
+        builders.aperio_svs(root.path / "inbox" / "ann" / case / "HE.svs")
+    root.configure(inbox={"folder_quiet_s": 0.5})
+    assert root.run_until_idle() == 0
+    done = subprocess.run([*root.command("show", "HE.svs"), "--root", str(root.path)], capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode == 2
+    for case in ("case-101", "case-102"):
+        assert re.search(rf"\d-\w{{4}}-HE \(ann/{case}/HE\.svs\)", done.stderr), done.stderr
+    ended = "\n".join(on_a_terminal(root, 80, "watch", "--once"))
+    assert "case-101/HE.svs" in ended
+    assert "case-102/HE.svs" in ended
 
 
 def test_watch_sees_what_is_being_received(root: Root, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from cytowatch.cli.columns import cells, cut
 from cytowatch.cli.lists import list_lines, waiting_lines, write_csv
-from cytowatch.cli.page import styled
+from cytowatch.cli.page import status_lines, styled
 from cytowatch.cli.show import facts, tree
 from cytowatch.record.entries import ErrorEntry, FormatEntry, Manifest
 from cytowatch.record.status import Status
@@ -134,7 +134,7 @@ WAITS = [
 
 @pytest.mark.parametrize("width", [50, 80, 140])
 def test_what_waits_fits_the_terminal(width: int) -> None:
-    """Its path, why, since when and how large; the sentence beside it or below."""
+    """Its path, why, since when and how large; whose it is where there is room; the sentence beside it or below."""
     shown = list(waiting_lines(WAITS, width, NOW))
     assert max(map(cells, shown)) <= width
     text = "\n".join(shown)
@@ -146,7 +146,8 @@ def test_what_waits_fits_the_terminal(width: int) -> None:
         "The copy stopped after 0.97",
     ):
         assert word in text
-    assert ("USER" in shown[0]) is (width == 140)
+    assert ("USER" in shown[0]) is (width >= 80)
+    assert ("DETAIL" in shown[0]) is (width == 140)
 
 
 def test_csv_for_a_spreadsheet(capsys: pytest.CaptureFixture[str]) -> None:
@@ -215,13 +216,24 @@ def test_colours_are_for_who_wants_them(
     assert ("\x1b[" in styled("x", "red")) is seen
 
 
-def test_an_error_says_what_an_admin_can_do() -> None:
-    """With the command as it is typed, for this one."""
+def test_an_error_says_what_each_can_do() -> None:
+    """The words that the technician was given, and the command as an admin types it, for this one."""
     one = entry("20261126-120000-abcd-a", "ann", Status.ERROR_FORMAT, reason="incomplete")
     one.manifest.update(projects=[], duplicate_of=None, warnings=[], files=[])
-    told = [text for word, _, text in facts(one, None, []) if word == "to do"]
-    assert [text.partition(" puts")[0] for text in told] == [
-        "cytowatch retry 20261126-120000-abcd-a"
+    told = {word: text for word, _, text in facts(one, None, [])}
+    assert told["technician"] == "Send all of it again."
+    assert told["admin"].partition(" puts")[0] == "cytowatch retry 20261126-120000-abcd-a"
+
+
+def test_status_gives_a_share_only_where_a_stage_says_how_far_it_is() -> None:
+    """A dropped folder that is still open is not at 0 %."""
+    status = {"daemon": {"running": False, "pid": None}, "disk_free_bytes": 1, "inodes_free": None, "missing": 0,
+              "paused": {"everyone": False, "users": []}, "health": {}, "set_aside": [], "dead_letters": [],
+              "last_hour": {}, "files": dict.fromkeys(Status.__members__, 0), "oldest": {}, "held_up": {}, "waiting": [],
+              "in_work": {"a": {"status": "EXTRACTING_DATA", "share": 0.0}, "b": {"status": "CONVERTING", "share": 0.4}}}  # fmt: skip
+    assert [line for line in status_lines(status) if line.startswith("in work")] == [
+        "in work  a  EXTRACTING DATA",
+        "in work  b  CONVERTING 40%",
     ]
 
 

@@ -18,7 +18,8 @@ NOW = datetime(2026, 11, 26, 14, 0, tzinfo=UTC)
 def work(name: str, user: str, status: str, share: float, left_s: float | None) -> dict[str, Any]:
     return {
         "id": name,
-        "name": name,
+        "name": name.rpartition("/")[2],
+        "drop_path": f"{user}/{name}",
         "user": user,
         "status": status,
         "share": share,
@@ -61,7 +62,7 @@ PAGE: dict[str, Any] = {
     ],
     "ended": [
         {
-            "name": f"case-{n}.svs", "user": "ann", "at": f"2026-11-{26 - n // 10:02}T13:{59 - n % 60:02}:00Z",
+            "name": "HE.svs", "drop_path": f"ann/case-{n}/HE.svs", "user": "ann", "at": f"2026-11-{26 - n // 10:02}T13:{59 - n % 60:02}:00Z",
             "status": "DEPLOYED" if n % 4 else "ERROR_FORMAT", "reason": None if n % 4 else "unsupported_format",
         }
         for n in range(100)
@@ -85,7 +86,13 @@ def test_a_picture_fits_the_terminal_and_uses_all_of_it(width: int, height: int)
     assert height - 3 <= len(lines) <= height, "it leaves lines free"
     text = "\n".join(lines)
     # Names keep at least twenty columns; the short ones are whole.
-    for name in ("CMU-1.svs", "ann/case-102/x.svs", "bob/CMU-1.mrxs", "case-1.svs", "level 2.ndpi"):
+    for name in (
+        "CMU-1.svs",
+        "ann/case-102/x.svs",
+        "bob/CMU-1.mrxs",
+        "case-1/HE.svs",
+        "level 2.ndpi",
+    ):
         assert name in text, name
     for fact in (
         "1.2 GB",
