@@ -201,6 +201,8 @@ def _counted(root: Seen, total: Sum) -> str:
 def _sentence(root: Seen, total: Sum) -> str:
     of = f"{total.usable:,} of {total.total:,} slides and images can be used"
     failed = f", {total.bad:,} failed" if total.bad else ""
+    if not total.total and not root.status.is_final:
+        return "It is being processed: nothing of it is done yet."
     if total.pending or not root.status.is_final:
         return (
             f"It is being processed: {of} up to now{failed}.{'' if failed else ' Nothing to do.'}"

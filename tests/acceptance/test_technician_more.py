@@ -118,7 +118,7 @@ MISTAKES = (
         drops=lambda work: [("broken off.svs.filepart", svs(work, 740))],
         name="! broken off.svs.filepart - WAITING, copy not finished.txt",
         says="It has a name that says that it is still being copied.\n"
-        "What to do: Let the copy program finish, or start the copy again. If the slide has arrived under its own name, delete this file.\n",
+        "What to do: Let the copy program finish, or start the copy again. If it has arrived under its own name, delete this one. Give a folder another name.\n",
     ),
     Mistake(
         drops=lambda work: [("wrong ending.jpg", svs(work, 760))],

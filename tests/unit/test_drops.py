@@ -59,6 +59,16 @@ def test_memory_does_not_grow_with_the_members_of_an_archive() -> None:
     assert held_bytes(8_000) < 1.05 * held_bytes(4_000)
 
 
+def test_a_folder_of_which_nothing_is_done_yet_counts_nothing() -> None:
+    """A count of nothing says nothing."""
+    known = Drops(keep_for=timedelta(days=7))
+    what = {"id": "root", "parent_id": None, "path": "case", "is_folder": True}
+    known.put("root", member(0, Status.EXTRACTING_DATA, "root", **what))
+    text = known.notes()["root"].text
+    assert "It is being processed: nothing of it is done yet.\n" in text
+    assert "0 of 0" not in text
+
+
 def test_what_failed_among_very_many_is_told_still(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those in work and those that failed are known one by one; all are counted."""
     monkeypatch.setattr(drops, "_MOST_DONE", 10)
