@@ -171,7 +171,7 @@ REASONS = (
     Reason(word="damaged", stages=(*_DETECT, *_CONVERT, *_DEPLOY), says="damaged",
            means="Part of the image is damaged.",
            technician=_COPY,
-           admin="Nothing can be done here: a second reader failed as well. The detail ends with the decoder's own words."),
+           admin="Nothing can be done here. The detail ends with the decoder's own words; if there is a second reader, it was tried as well."),
     Reason(word="no_pixels", stages=_CONVERT, says="no image in it",
            means="It has a header, but no image.",
            technician=_COPY,
