@@ -24,7 +24,7 @@ from cytowatch.cli.options import (
     StatusOption,
 )
 from cytowatch.cli.page import bytes_text
-from cytowatch.cli.show import console, safe
+from cytowatch.cli.show import safe, say
 from cytowatch.record.errors import RootError
 from cytowatch.record.status import Status
 from cytowatch.tree import find
@@ -60,7 +60,7 @@ def ask_each(spool: Spool, what: str, entries: list[find.Entry], says: str, **mo
         except RootError as error:
             refused.append(str(error))
             continue
-        console.print(f"{name} {says} {safe(said)}".rstrip())
+        say(f"{name} {says} {safe(said)}".rstrip())
     if refused:
         raise RootError("\n".join(refused))
 
@@ -141,7 +141,7 @@ def remove(
         _ask_before_removing(there)
     for id_, vanished in gone.items():
         asked(spool, "remove", id_)
-        console.print(f"{safe(vanished.name)}, which vanished from storage, is forgotten")
+        say(f"{safe(vanished.name)}, which vanished from storage, is forgotten")
     ask_each(spool, "remove", there, "is", anyway=anyway)
 
 
@@ -159,15 +159,15 @@ def _ask_before_removing(entries: list[find.Entry]) -> None:
         raise RootError("nothing was removed: there is nobody to ask, so give --yes")
     for entry in entries[:_MOST_ASKED]:
         about = entry.manifest
-        console.print(
+        say(
             f"{safe(about['name'])}  {entry.status.label}  {bytes_text(about['size_bytes'])}  "
             f"of {safe(about['user'])}, received {safe(about['received_at'][:10])}  ({safe(about['id'])})"
         )
     if len(entries) > _MOST_ASKED:
-        console.print(f"and {len(entries) - _MOST_ASKED:,} more")
+        say(f"and {len(entries) - _MOST_ASKED:,} more")
     what = "this uploaded file" if len(entries) == 1 else f"these {len(entries):,} uploaded files"
     if not typer.confirm(f"Remove {what} with the original for good?"):
-        console.print("nothing was removed")
+        say("nothing was removed")
         raise typer.Exit(1)
 
 
@@ -176,4 +176,4 @@ def reindex(root: RootOption = None, config: ConfigOption = None) -> None:
     """Rebuild the index from the tree; while a daemon runs, in the background."""
     said = asked(spool_of(root, config), "reindex")
     words = {"done": "the index is made again", "begun": "the daemon is making the index again"}
-    console.print(words[said])
+    say(words[said])

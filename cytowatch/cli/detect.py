@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from cytowatch.cli.app import JsonOption, app, print_json
-from cytowatch.cli.show import console, safe
+from cytowatch.cli.show import console, safe, say
 
 __all__: list[str] = []
 
@@ -26,7 +26,7 @@ def detect(files: list[Path], as_json: JsonOption = False) -> None:
         for one in found:
             good = one["format"] is not None and one["missing"] is None
             mark = "green" if good else "red"
-            console.print(f"{safe(one['file'])}: [{mark}]{safe(one['says'])}[/]")
+            say(f"{safe(one['file'])}: [{mark}]{safe(one['says'])}[/]")
     wrong = any(one["format"] is None or one["missing"] is not None for one in found)
     raise typer.Exit(1 if wrong else 0)
 

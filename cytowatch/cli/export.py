@@ -25,7 +25,7 @@ from cytowatch.cli.options import (
     IdToExport,
 )
 from cytowatch.cli.page import bytes_text
-from cytowatch.cli.show import console, safe
+from cytowatch.cli.show import safe, say
 from cytowatch.outside import OutsideError
 from cytowatch.record.errors import RootError
 from cytowatch.record.originals import originals as originals_of
@@ -72,7 +72,7 @@ def _export_table(spool: Spool, table: Path) -> None:
     entries = (entry for row in found if (entry := find.entry(spool, row)) is not None)
     count = tables.write(table, tables.rows(entries))
     if str(table) != "-":
-        console.print(f"{safe(str(table))}, {count:,} rows")
+        say(f"{safe(str(table))}, {count:,} rows")
     if aside.all_of():
         raise typer.Exit(1)
 
@@ -99,7 +99,7 @@ def _export_original(spool: Spool, wanted: str, directory: Path) -> None:
             with open(target, "rb") as copy:
                 if durable.sha256(copy.read) != row["sha256"]:
                     raise RootError(f"{target} has other bytes than the original had")
-        console.print(f"{safe(str(target))}, {bytes_text(row['size_bytes'])}")
+        say(f"{safe(str(target))}, {bytes_text(row['size_bytes'])}")
     for folder in folders:
         # So that a disk that is pulled out now has their names; not every filesystem can promise that.
         with suppress(OSError):

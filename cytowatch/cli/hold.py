@@ -17,7 +17,7 @@ from cytowatch.cli.app import (
 from cytowatch.cli.options import (
     UserOption,
 )
-from cytowatch.cli.show import console, safe
+from cytowatch.cli.show import safe, say
 from cytowatch.record import names
 from cytowatch.tree import find, pauses
 from cytowatch.tree.spool import Spool
@@ -27,13 +27,11 @@ __all__ = ["tell_pauses"]
 
 def tell_pauses(held: pauses.Pauses) -> None:
     if held.everyone:
-        console.print(
-            "paused: everyone. Work in progress will be finished; nothing new is started."
-        )
+        say("paused: everyone. Work in progress will be finished; nothing new is started.")
     elif held.users:
-        console.print(f"paused: {safe(', '.join(sorted(held.users)))}. All others go on.")
+        say(f"paused: {safe(', '.join(sorted(held.users)))}. All others go on.")
     else:
-        console.print("nobody is paused")
+        say("nobody is paused")
 
 
 @app.command()
@@ -53,7 +51,7 @@ def pause(
     if wait:
         while _is_in_work(spool, user):
             time.sleep(0.2)
-        console.print("nothing is in work")
+        say("nothing is in work")
 
 
 def _is_in_work(spool: Spool, user: str | None) -> bool:

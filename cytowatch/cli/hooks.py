@@ -17,7 +17,7 @@ from cytowatch.cli.app import (
     print_json,
     spool_of,
 )
-from cytowatch.cli.show import console, safe
+from cytowatch.cli.show import safe, say
 
 __all__: list[str] = []
 
@@ -56,17 +56,15 @@ def hooks_(
 
 def _show(page: dict[str, Any]) -> None:
     known = page["hooks"]
-    console.print(f"hooks    {', '.join(known) or 'none is configured'}")
+    say(f"hooks    {', '.join(known) or 'none is configured'}")
     for one in page["pending"]:
         lost = "" if one["hook"] in known else " [yellow](no hook of that name any more)[/]"
         tried = f", {one['tries']} tries, last: {safe(one['said'])}" if one["tries"] else ""
-        console.print(
-            f"to tell  {safe(one['hook'])} of {safe(one['id'])} {one['status']}{tried}{lost}"
-        )
+        say(f"to tell  {safe(one['hook'])} of {safe(one['id'])} {one['status']}{tried}{lost}")
     for one in page["dead"]:
-        console.print(
+        say(
             f"[red]given up[/] {safe(one['hook'])} of {safe(one['id'])} {one['status']} after "
             f"{one['tries']} tries: {safe(one['said'])}"
         )
     if page["dead"]:
-        console.print("[dim]`cytowatch hooks --retry` lets them be tried again[/]")
+        say("[dim]`cytowatch hooks --retry` lets them be tried again[/]")

@@ -20,7 +20,7 @@ from cytowatch.cli.app import (
     print_json,
     spool_of,
 )
-from cytowatch.cli.show import console, safe
+from cytowatch.cli.show import safe, say
 from cytowatch.config import Config
 from cytowatch.record.errors import RootError
 
@@ -88,9 +88,7 @@ def token_add(
     spool = spool_of(root, config)
     secret = tokens.add(spool, name, user, days=days, now=datetime.now(UTC))
     until = f" for {days:g} days" if days is not None else ""
-    console.print(
-        f"The token {safe(name)} may see the files of {safe(user)}{until}. Keep it secret:"
-    )
+    say(f"The token {safe(name)} may see the files of {safe(user)}{until}. Keep it secret:")
     print(secret)
 
 
@@ -109,12 +107,11 @@ def token_list(
     for one in found:
         ends = f"ends {one.ends_at}" if one.ends_at else "does not end"
         used = f"last used {one.used_at}" if one.used_at else "never used"
-        console.print(
+        say(
             f"{safe(one.name)}  {safe(one.user)}  made {one.made_at}  {ends}  {used}",
-            soft_wrap=True,
         )
     if not found:
-        console.print("there are no tokens")
+        say("there are no tokens")
 
 
 @token.command("revoke")
@@ -127,4 +124,4 @@ def token_revoke(
     from cytowatch.panel import tokens
 
     found = tokens.revoke(spool_of(root, config), name)
-    console.print(f"the token {safe(found.name)} of {safe(found.user)} opens nothing any more")
+    say(f"the token {safe(found.name)} of {safe(found.user)} opens nothing any more")

@@ -15,7 +15,7 @@ from cytowatch.cli.options import (
     IdArgument,
     ProjectOption,
 )
-from cytowatch.cli.show import console, safe
+from cytowatch.cli.show import safe, say
 from cytowatch.record.status import Status
 from cytowatch.tree import find
 from cytowatch.tree.spool import Spool
@@ -43,7 +43,7 @@ def link(
     spool = spool_of(root, config)
     for entry in deployed(spool, wanted):
         name = projects.link(spool, entry.path, project)
-        console.print(f"{safe(entry.manifest['name'])} is in the project {safe(name)}")
+        say(f"{safe(entry.manifest['name'])} is in the project {safe(name)}")
 
 
 @app.command()
@@ -57,4 +57,4 @@ def unlink(
     spool = spool_of(root, config)
     for entry in deployed(spool, wanted):
         name = projects.unlink(spool, entry.path, project)
-        console.print(f"{safe(entry.manifest['name'])} is no longer in the project {safe(name)}")
+        say(f"{safe(entry.manifest['name'])} is no longer in the project {safe(name)}")

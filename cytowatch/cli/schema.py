@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from cytowatch.cli.app import app, print_json
-from cytowatch.cli.show import console
+from cytowatch.cli.show import say
 from cytowatch.record.errors import RootError
 
 __all__ = ["schema_of"]
@@ -48,7 +48,7 @@ def schema(name: Annotated[str | None, typer.Argument(metavar="[NAME]")] = None)
     """Print the JSON Schema of the manifest, or of what a command prints with --json; without NAME, list the names."""
     names = ["manifest", *sorted(_read("cli", "commands.schema.json")["commands"])]
     if name is None:
-        console.print("\n".join(names))
+        say("\n".join(names))
     elif name in names:
         print_json(schema_of(name))
     else:

@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.progress import TimeRemainingColumn as Left
 
 from cytowatch.cli.app import app
-from cytowatch.cli.show import console, safe
+from cytowatch.cli.show import console, safe, say
 from cytowatch.cli.tus import Item, SendError, Server, item_of
 from cytowatch.record.errors import RootError
 
@@ -129,4 +129,4 @@ def _wait(server: Server, at: str) -> None:
 
 
 def _say(text: str) -> None:
-    console.print(safe(text), soft_wrap=True, highlight=False)
+    say(safe(text))

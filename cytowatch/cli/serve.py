@@ -18,7 +18,7 @@ from cytowatch.cli.app import (
     configuration_file,
     print_json,
 )
-from cytowatch.cli.show import console, safe
+from cytowatch.cli.show import safe, say
 from cytowatch.config import Config, from_mapping, render
 from cytowatch.record.errors import RootError
 from cytowatch.tree.spool import Spool
@@ -73,13 +73,13 @@ def init(
     become_owner(absolute)
     spool = Spool.create(absolute)
     become_caller_again()
-    console.print(f"{safe(str(spool.root))} is ready: each user is a folder in inbox/")
+    say(f"{safe(str(spool.root))} is ready: each user is a folder in inbox/")
     if config is None:
         return
     if config.exists():
         raise RootError(f"{config} is there already; it was left as it is")
     config.write_text(render(from_mapping({"root": str(absolute)})))
-    console.print(f"{safe(str(config))} is written")
+    say(f"{safe(str(config))} is written")
 
 
 @app.command()
@@ -106,9 +106,8 @@ def check(
     else:
         mark = {True: "[green]good [/]", False: "[red]wrong[/]", None: "[dim]note [/]"}
         for result in results:
-            # No path is cut or broken: anyone who reads it may want to look there.
             line = f"{mark[result.good]}  {result.name:<13}  {safe(result.detail)}"
-            console.print(line, soft_wrap=True)
+            say(line)
     raise typer.Exit(1 if any(result.good is False for result in results) else 0)
 
 

@@ -20,7 +20,7 @@ from cytowatch.record.names import printable
 from cytowatch.record.status import Status
 from cytowatch.tree.find import Entry
 
-__all__ = ["PLACES", "console", "facts", "history", "safe", "tree"]
+__all__ = ["PLACES", "console", "facts", "history", "safe", "say", "tree"]
 
 console = Console(highlight=False)
 
@@ -35,6 +35,11 @@ _WIDEST_BAR = 40
 _DEEPEST = 32
 #: Parts of a cell, by eighths.
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+def say(line: str) -> None:
+    """Print a line, in colours on a terminal. It is never broken: a path can be copied, and a pipe gets it whole."""
+    console.print(line, soft_wrap=True)
 
 
 def safe(text: str) -> str:

@@ -91,9 +91,9 @@ def item_of(path: Path) -> Item:
             )
             found.append(part)
     except OSError as error:
-        raise SendError(f"{path}: {error.strerror or error}") from error
+        raise SendError(error.strerror or str(error)) from error
     if not found:
-        raise SendError(f"{path}: there is no file to send")
+        raise SendError("there is no file to send")
     return Item(
         name=path.name, group=mark.hexdigest()[:32], parts=tuple(found), skipped=tuple(skipped)
     )
@@ -270,7 +270,8 @@ class Server:
             told = {name.lower(): value for name, value in found.getheaders()}
             return _Answer(code=found.status, headers=told, body=found.read())
         except (OSError, http.client.HTTPException) as error:
-            said = json.dumps({"error": f"no connection to {self._parts.netloc}: {error}"})
+            why = getattr(error, "strerror", None) or error
+            said = json.dumps({"error": f"no connection to {self._parts.netloc}: {why}"})
             return _Answer(code=0, headers={}, body=said.encode())
         finally:
             connection.close()

@@ -28,7 +28,7 @@ from cytowatch.cli.app import (
 )
 from cytowatch.cli.options import IdsOrNone, ProjectFilter, UserOption
 from cytowatch.cli.page import bytes_text
-from cytowatch.cli.show import console, safe
+from cytowatch.cli.show import console, safe, say
 from cytowatch.outside import OutsideError
 from cytowatch.record import manifest
 from cytowatch.record.errors import RootError
@@ -264,25 +264,23 @@ def _tell(state: dict[str, Any], broken_off: bool, *, as_json: bool) -> None:
         print_json({**document, "broken_off": broken_off})
         return
     for one_ in state["damaged"]:
-        console.print(f"[red]damaged[/]  {safe(one_['name'])}  {safe(one_['id'])}")
+        say(f"[red]damaged[/]  {safe(one_['name'])}  {safe(one_['id'])}")
         for problem in one_["problems"]:
-            console.print(f"         {safe(problem)}")
-        console.print(f"         it lies in {safe(one_['path'])}")
+            say(f"         {safe(problem)}")
+        say(f"         it lies in {safe(one_['path'])}")
     for gone in state["missing"]:
-        console.print(
-            f"[red]missing[/]  {safe(gone['name'])}  {safe(gone['id'])}  of {safe(gone['user'])}"
-        )
+        say(f"[red]missing[/]  {safe(gone['name'])}  {safe(gone['id'])}  of {safe(gone['user'])}")
     some = "1 uploaded file" if state["files"] == 1 else f"{state['files']:,} uploaded files"
     looked = f"{some}, {bytes_text(state['read_bytes'])} read"
     if broken_off:
-        console.print(f"{looked}; stopped early: `cytowatch verify --resume` continues")
+        say(f"{looked}; stopped early: `cytowatch verify --resume` continues")
     elif state["damaged"] or state["missing"]:
         counts = [f"{len(state[what])} {what}" for what in ("damaged", "missing") if state[what]]
-        console.print(
+        say(
             f"{looked}, [red]{', '.join(counts)}[/]: restore them from a backup, or drop "
             "the slides again"
         )
     else:
-        console.print(f"{looked}, all as they were published")
+        say(f"{looked}, all as they were published")
     if state["unhashed"]:
-        console.print(f"of {state['unhashed']:,} no hash was noted: their bytes cannot be compared")
+        say(f"of {state['unhashed']:,} no hash was noted: their bytes cannot be compared")

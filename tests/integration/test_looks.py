@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from cytowatch import cli
 from cytowatch.cli.columns import cells
 from cytowatch.cli.watch import Looks, frame
 from cytowatch.tree.spool import Spool
@@ -225,3 +226,15 @@ def test_groups_of_statuses_and_the_order_of_a_list(filled: Root) -> None:
     assert names("--status", "converted") == ["HE.jpg"]
     assert names("--sort", "size")[0] == ARCHIVE
     assert "again.svs" == names()[0], "the newest first"
+
+
+def test_no_line_is_broken_in_a_pipe(root: Root, tmp_path: Path) -> None:
+    """A path is as long as it is; what draws tables and trees is the only code that fits anything to a width."""
+    slide = builders.aperio_svs(tmp_path / f"{'x' * 150}.svs")
+    done = subprocess.run(root.command("detect", str(slide)), capture_output=True, text=True, check=True)  # fmt: skip
+    assert done.stdout.splitlines() == [
+        f"{slide}: Aperio / Leica SVS (description starts with Aperio): native"
+    ]
+    for path in Path(cli.__file__).parent.glob("*.py"):
+        drawn = path.stem in ("demo", "detect", "read", "show", "watch")
+        assert drawn or "console.print(" not in path.read_text(), path
