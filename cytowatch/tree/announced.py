@@ -26,7 +26,7 @@ _BEGINS = ".room"
 
 
 def path_of(inbox: Path, number: int = 0) -> Path:
-    """Where the panel with this number, by its place, states its part."""
+    """The file in which the panel at place `number` states its part."""
     return inbox / ".uploads" / f"{_name(number)}.json"
 
 
