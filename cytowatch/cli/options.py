@@ -22,7 +22,7 @@ __all__ = [
     "UserOption",
 ]
 
-_AN_ID = "An id, its four characters, or the name as dropped."
+_AN_ID = "An id, its four characters, or the name or the path as dropped."
 
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help=_AN_ID, autocompletion=complete.ids)]
 IdArguments = Annotated[
