@@ -232,7 +232,7 @@ def commands_page() -> str:
     parts = [
         f"# The command line\n\n{_MADE}\nExit codes: 0 good, 1 something is wrong, 2 usage or configuration. "
         "For programs: `--json`; `cytowatch schema COMMAND` prints its schema. An ID is a whole id, its four "
-        "characters, or the name as dropped. When root runs a command, it acts as the owner of the tree. "
+        "characters, or the name or the path as dropped (`case-101/HE.svs`). When root runs a command, it acts as the owner of the tree. "
         "After `cytowatch --install-completion` the shell completes ids, users, projects and statuses.\n"
     ]
     commands = dict(get_command(application()).commands)
