@@ -11,8 +11,10 @@ import openslide
 import pytest
 
 from cytowatch.config import Config
+from cytowatch.panel.pixels import drawing
 from cytowatch.panel.pixels.pool import DecoderError, Pool
 from tests import builders
+from tests.builders import vendors
 
 
 @pytest.fixture
@@ -33,6 +35,35 @@ def question(home: Path, file: str = "source/slide.tif") -> dict[str, Any]:
         levels = slide.level_dimensions
     box = {"level": 0, "box": [0, 0, 64, 64], "size": [64, 64]}
     return {"file": file, "levels": levels, "bits": 8, **box}
+
+
+def read_bytes() -> int:
+    """How many bytes this process has read until now, from the disk or the page cache."""
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+
+def test_strips_that_tiles_share_are_decoded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row of tiles of a wide NDPI, asked for twice: the second time nothing of the pixels is read again."""
+    # As on a machine with two cores, on any.
+    monkeypatch.setattr(drawing, "MOST_DECODERS", 4)
+    drawing._kept.cache_clear()
+    path = vendors.ndpi(tmp_path / "wide.ndpi", width=20_480, height=512)
+    with openslide.OpenSlide(path) as slide:
+        levels = slide.level_dimensions
+    image = drawing.open_image(drawing.Facts(file=str(path), bits=8, levels=levels))
+
+    def row() -> int:
+        before = read_bytes()
+        for column in range(40):
+            image.draw(0, (512 * column, 0, 512, 512), (512, 512))
+        return read_bytes() - before
+
+    first, again = row(), row()
+    drawing._kept.cache_clear()
+    assert first > 100_000
+    assert again < first / 10
 
 
 def is_there(pid: int) -> bool:

@@ -1,12 +1,14 @@
 """In the decoder process: open a deployed pyramid and draw regions of it as 8-bit pixels.
 
 Memory bound: a region is read in bands of at most `_BAND_PX` pixels, each reduced before the next one
-is read, so a decoder holds some 50 MB beside the libraries for any request. `iiif` and `web`
+is read, so a decoder holds some 50 MB beside the libraries for any request, and what OpenSlide keeps of
+what it has decoded: all decoders together some `_KEPT_BYTES`. `iiif` and `web`
 bound how large a picture is; `_MOST_PX` bounds how much of a level may be read for one.
 """
 
 from __future__ import annotations
 
+import functools
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -18,12 +20,18 @@ import openslide
 import pyvips
 from PIL import Image
 
+from cytowatch.panel.pixels.answers import MOST_DECODERS
+
 __all__ = ["Drawing", "DrawingError", "Facts", "Window", "jpeg", "open_image"]
 
 _BAND_PX = 4_000_000
 #: A level may be this much larger than the region asked for, because there is no smaller one.
 _MOST_PX = 300_000_000
 _QUALITY = 90
+#: A tile of an NDPI is cut from strips as wide as a level, each decoded as a whole: with the 32 MiB that OpenSlide
+#: keeps by itself, each tile of a wide level decodes them again.
+_KEPT_BYTES = 512 << 20
+_LEAST_KEPT_BYTES = 32 << 20
 #: What lies outside of these shares of all pixels is shown as black or white.
 _DARKEST, _LIGHTEST = 0.1, 99.9
 _SAMPLE_PX = 2_000_000
@@ -104,11 +112,15 @@ class Drawing(ABC):
         rows = max(step, _BAND_PX // width // step * step)
         bands = []
         for top in range(0, height, rows):
-            band = self.pixels(level, x, y + top, width, min(rows, height - top))
-            picture = _picture(self._shown(band, window))
+            picture = self._band(level, x, y + top, width, min(rows, height - top), window)
             bands.append(picture.reduce(step) if step > 1 else picture)
         whole = bands[0] if len(bands) == 1 else _stacked(bands)
         return whole if whole.size == size else whole.resize(size, Image.Resampling.LANCZOS)
+
+    def _band(
+        self, level: int, x: int, y: int, width: int, height: int, window: Window | None
+    ) -> Image.Image:
+        return _picture(self._shown(self.pixels(level, x, y, width, height), window))
 
     def _shown(self, pixels: Pixels, window: Window | None) -> Pixels:
         if pixels.dtype == np.uint8 and window is None:
@@ -126,17 +138,29 @@ class _BySlide(Drawing):
     def __init__(self, facts: Facts, slide: openslide.OpenSlide) -> None:
         super().__init__(facts)
         self._slide = slide
+        slide.set_cache(_kept())
         colour = slide.properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "ffffff")
         self._background = f"#{colour}" if len(colour) == 6 else "#ffffff"
 
     def pixels(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
+        return np.asarray(self._region(level, x, y, width, height))
+
+    def _band(
+        self, level: int, x: int, y: int, width: int, height: int, window: Window | None
+    ) -> Image.Image:
+        if window is None:
+            return self._region(level, x, y, width, height)
+        # A window is measured in samples.
+        return super()._band(level, x, y, width, height, window)
+
+    def _region(self, level: int, x: int, y: int, width: int, height: int) -> Image.Image:
         scale = self._slide.level_downsamples[level]
         place = (round(x * scale), round(y * scale))
-        found = self._slide.read_region(place, level, (width, height))
-        if found.getextrema()[3][0] == 255:
-            return np.asarray(found.convert("RGB"))
-        below = Image.new("RGBA", found.size, self._background)
-        return np.asarray(Image.alpha_composite(below, found).convert("RGB"))
+        found: Image.Image = self._slide.read_region(place, level, (width, height))
+        # The bands of colours are not looked at: that takes eight times as long.
+        if np.asarray(found)[:, :, 3].min() < 255:
+            found = Image.alpha_composite(Image.new("RGBA", found.size, self._background), found)
+        return found.convert("RGB")
 
 
 class _ByPages(Drawing):
@@ -188,6 +212,12 @@ def jpeg(picture: Image.Image) -> bytes:
     out = io.BytesIO()
     picture.save(out, "JPEG", quality=_QUALITY, subsampling=0)
     return out.getvalue()
+
+
+@functools.lru_cache(maxsize=1)
+def _kept() -> openslide.OpenSlideCache:
+    """What the images of this process keep of what they have decoded, all together."""
+    return openslide.OpenSlideCache(max(_LEAST_KEPT_BYTES, _KEPT_BYTES // MOST_DECODERS))
 
 
 def _picture(pixels: Pixels) -> Image.Image:

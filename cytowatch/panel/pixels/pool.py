@@ -31,8 +31,6 @@ from cytowatch.record.errors import TransientError
 __all__ = ["BusyError", "DecoderError", "Pool"]
 
 _MODULE = "cytowatch.panel.pixels.decoder"
-#: Decoders at a time. Each holds some tens of megabytes, and a slide that is looked at needs one.
-_MOST = max(4, 2 * (os.cpu_count() or 1))
 _IDLE_S = 60.0
 _SWEEP_S = 5.0
 #: A tile takes milliseconds; a whole slide in one picture may take seconds.
@@ -79,7 +77,7 @@ class Pool:
         self,
         config: Config,
         *,
-        most: int = _MOST,
+        most: int = answers.MOST_DECODERS,
         idle_s: float = _IDLE_S,
         answer_s: float = _ANSWER_S,
         clock: Callable[[], float] = time.monotonic,
