@@ -19,6 +19,7 @@ from pathlib import Path
 from cytowatch import durable
 from cytowatch.durable import owner
 from cytowatch.formats.sets import groups
+from cytowatch.formats.sets.group import CELLSENS_FOLDER
 from cytowatch.record import names
 
 __all__ = ["Unit", "begun", "forget", "give_back", "opened", "put"]
@@ -48,6 +49,13 @@ class Unit:
             or any(groups.is_part(name) for name in tops)
         )
 
+    @property
+    def _own_stem(self) -> str:
+        """The stem; of the folder of a VSI without its head, what stands between its marks."""
+        folder = CELLSENS_FOLDER.fullmatch(self.stem)
+        is_folder = all(path.startswith(f"{self.stem}/") for _, path in self.files)
+        return folder["stem"] if folder is not None and is_folder else self.stem
+
     def named(self, number: int) -> list[tuple[str, str]]:
         """The files with the paths that they get under this `number`.
 
@@ -56,13 +64,14 @@ class Unit:
         """
         if number == 0:
             return list(self.files)
-        again = f"{self.stem} ({number})"
-        others = {f"_{self.stem}_": f"_{again}_"}
+        own = self._own_stem
+        again = f"{own} ({number})"
+        others = {f"_{own}_": f"_{again}_"}
         found = []
         for source, path in self.files:
             top, slash, rest = path.partition("/")
             stem, ending = (top, "") if slash else os.path.splitext(top)
-            if stem == self.stem:
+            if stem == own:
                 top = f"{again}{ending}"
             elif top in others:
                 top = others[top]

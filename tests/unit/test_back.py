@@ -65,3 +65,10 @@ def test_a_lone_image_goes_back_beside_anything_but_a_folder_of_its_stem(tmp_pat
 def test_what_is_free_keeps_its_names(tmp_path: Path) -> None:
     """Beside slides of other names, however alike those are."""
     assert given_back(tmp_path, MRXS, ["11.mrxs", "1 (1).mrxs", "2/Index.dat"]) == set(MRXS)
+
+
+def test_a_folder_of_a_vsi_stays_one(tmp_path: Path) -> None:
+    """Without its head too: under a name that only looked like it, nothing would ever take it again."""
+    stack = "stack1/frame_t.ets"
+    assert given_back(tmp_path / "a", [f"_1_/{stack}"], ["1.vsi"]) == {f"_1 (1)_/{stack}"}
+    assert given_back(tmp_path / "b", ["_1_.jpg"], ["_1_.jpg"]) == {"_1_ (1).jpg"}
