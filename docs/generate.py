@@ -69,7 +69,7 @@ After `inbox.incomplete_after_s` a reader of every pixel decides, and a warning 
 
 cytowatch cannot detect the following before a file is decoded or unpacked:
 
-- zeros in the middle of uncompressed pixels (BMP, PNM, plain TIFF and CZI, data of MRXS in BMP or PNG), because they are
+- zeros in the middle of uncompressed pixels (BMP, PNM, plain TIFF, CZI and DICOM, data of MRXS in BMP or PNG), because they are
   black pixels as well. Zeros up to the end of the file are detected if they start in the middle of a row, under a row that is not black;
 - less than a disk block (4 KiB) that is missing at the end of such pixels, if it was filled with zeros;
 - zeros in a JPEG whose tables allow flat pixels there (progressive, optimised), if they happen to make exactly as many blocks as what
@@ -78,7 +78,7 @@ cytowatch cannot detect the following before a file is decoded or unpacked:
   fewer zeros in a JPEG 2000 than a tile has packets;
 - runs of fewer than 512 zeros, and missing bytes that other bytes replace;
 - a truncated tar.gz whose last four bytes happen to be a multiple of 512, and damage in it;
-- truncated plain numbers (P2, P3) above 64 MiB, run-length codes of a BMP without their length, uncompressed DICOM pixels,
+- truncated plain numbers (P2, P3) above 64 MiB, or in their last number, run-length codes of a BMP without their length,
   data files of an MRXS whose Index.dat lists more than 4,194,304 tiles or is larger than 64 MiB, anything after the TIFF in a .vsi (holes are detected), a stack of a VSI
   where its .vsi does not announce how many it has, and zeros in a Sakura database.
 

@@ -11,6 +11,7 @@ import struct
 import zlib
 
 from cytowatch.formats.completeness.short import short, tar_mark
+from cytowatch.formats.structure.dicom import unpacked
 
 __all__ = ["INDEX_FILES", "dicom", "index_file", "ngr", "sqlite", "tar_gz"]
 
@@ -80,11 +81,12 @@ def _ends_with_member(tail: bytes) -> bool:
 
 
 def dicom(descriptor: int, size_bytes: int) -> str | None:
-    """The mark behind the last piece of packed pixels; where they are not packed, nothing."""
+    """The mark behind the last piece of packed pixels; where they are not packed, as many bytes as are stated."""
     head = os.pread(descriptor, 4096, 0)
     at = head.find(_TRANSFER_SYNTAX)
     if at < 0 or not head.startswith(_ENCAPSULATED, at + 8):
-        return None
+        pixels = unpacked(descriptor)
+        return short(pixels.end, size_bytes) if pixels is not None else None
     # A file that is a TIFF as well lists all of its tiles behind its pixels.
     most = _LONGEST_LIST if head.startswith((b"II", b"MM")) else _TAIL_BYTES
     end = size_bytes

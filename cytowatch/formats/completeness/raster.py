@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from cytowatch.formats.completeness.gaps import LEAST_BYTES
 from cytowatch.formats.structure import netpbm
+from cytowatch.formats.structure.dicom import unpacked
 from cytowatch.formats.structure.tiff import Directory, Tiff, TiffError
 
 __all__ = ["Rows", "bmp_rows", "lacking_end"]
@@ -88,7 +89,13 @@ def _zeros_before(descriptor: int, end: int, least: int) -> int:
 
 
 def _rows(descriptor: int, size_bytes: int) -> Rows | None:
-    head = os.pread(descriptor, 4, 0)
+    head = os.pread(descriptor, 132, 0)
+    if head[128:] == b"DICM":
+        pixels = unpacked(descriptor)
+        if pixels is None or not pixels.stride:
+            return None
+        begin, end, stride = pixels.begin, pixels.end, pixels.stride
+        return Rows(begin=begin, end=end, stride=stride, used=stride)
     if head.startswith(b"BM"):
         return bmp_rows(descriptor)
     if head[:2] in (b"P5", b"P6"):
@@ -97,7 +104,7 @@ def _rows(descriptor: int, size_bytes: int) -> Rows | None:
             return None
         begin, stride, height = found
         return Rows(begin=begin, end=begin + stride * height, stride=stride, used=stride)
-    if head in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return _of_tiff(descriptor, size_bytes)
     return None
 
