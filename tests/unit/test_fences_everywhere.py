@@ -110,7 +110,7 @@ NEED_NONE = {
     """,
     "one request, fenced in `requests.answer_all`": """
         admin._give_back admin._unlink_everywhere admin.by_daemon admin.published
-        admin.remove admin.verify inbox.Unit.named inbox.Unit.is_set inbox._free inbox._inner inbox.give_back
+        admin.remove admin.verify inbox.Unit.named inbox.Unit._own_stem inbox.Unit.is_set inbox._free inbox._inner inbox.give_back
         record.named_as record.originals
     """,
     "one note, or one delivery: fenced where it is made, in `hooks` and `observe`": """

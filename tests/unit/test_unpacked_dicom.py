@@ -25,7 +25,7 @@ def _made(folder: Path, syntax: str, **stated: object) -> bytes:
 
 @pytest.mark.parametrize("syntax", UNPACKED)
 def test_a_cut_is_told_from_the_whole(tmp_path: Path, syntax: str) -> None:
-    """Wherever it is; zeros in place of the rest, and a hole, are told too. Padding behind does no harm."""
+    """Wherever it is; zeros in place of the rest and a hole are found too. Padding behind does no harm."""
     data = _made(tmp_path, syntax)
     assert lacking(data) is None
     assert lacking(data + b"\xfc\xff\xfc\xffOB\0\0\x10\0\0\0" + bytes(16)) is None
