@@ -13,22 +13,18 @@ from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from cytowatch import __version__
 from cytowatch.config import Config, Panel, reloaded
 from cytowatch.observe import logs
 from cytowatch.observe.systemd import notify
 from cytowatch.panel.app import make_app
+from cytowatch.panel.connection import MOST_CONNECTIONS, Patient
 from cytowatch.panel.context import Context
 from cytowatch.record.errors import ConfigError, RootError
 
 __all__ = ["check", "run"]
 
-#: A client that has not sent the head of its request by then is let go.
-_HEAD_S = 10.0
-_MOST_HEAD_BYTES = 32 << 10
-_MOST_CONNECTIONS = 512
 _KEEP_ALIVE_S = 15
 _STOP_S = 10
 
@@ -51,113 +47,6 @@ def check(panel: Panel) -> None:
                 'the panel, such as "127.0.0.1:9780"; set panel.auth to "share" or "proxy"'
             ]
         )
-
-
-class _Parts:
-    """Stands where uvicorn has a bytearray: parts of a body, joined when they are asked for, and one part not at all."""
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-        self._size = 0
-
-    def __iadd__(self, part: bytes) -> _Parts:
-        self._parts.append(part)
-        self._size += len(part)
-        return self
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __bytes__(self) -> bytes:
-        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-
-
-class _Patient(HttpToolsProtocol):
-    """Guards that the head of a request comes soon and is small: slow clients cost one timer each."""
-
-    _head_timer: asyncio.TimerHandle | None = None
-    _head_bytes = 0
-    _in_head = True
-    #: Whether a line is one of the head of a request, and no trailer behind its body.
-    _reads_head = False
-    #: Whether a part of a body has come with the bytes at hand, and how many came since the last one.
-    _got_body = False
-    _beside_bytes = 0
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        if len(self.connections) > _MOST_CONNECTIONS:
-            transport.close()
-            return
-        self._begin()
-
-    def _begin(self) -> None:
-        self._in_head = True
-        self._head_bytes = 0
-        if self._head_timer is None:
-            self._head_timer = self.loop.call_later(_HEAD_S, self._late)
-
-    def _late(self) -> None:
-        self._head_timer = None
-        if self._in_head and not self.transport.is_closing():
-            self.transport.close()
-
-    def _stop(self) -> None:
-        self._in_head = False
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-
-    def data_received(self, data: bytes) -> None:
-        """Bytes came."""
-        if self._in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > _MOST_HEAD_BYTES and b"\r\n\r\n" not in data:
-                self._stop()
-                self.transport.close()
-                return
-        self._got_body = False
-        super().data_received(data)
-        if self._in_head or self._got_body or self.cycle is None or not self.cycle.more_body:
-            self._beside_bytes = 0
-        else:
-            # Trailers, or what extends the size of a chunk: the parser keeps all of it until it ends.
-            self._beside_bytes += len(data)
-            if self._beside_bytes > _MOST_HEAD_BYTES:
-                self.transport.close()
-                return
-        # Empty lines between two requests begin none, and put off uvicorn's own time limit.
-        if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
-            self._begin()
-
-    def on_message_begin(self) -> None:
-        """The first bytes of a request came."""
-        self._begin()
-        self._reads_head = True
-        super().on_message_begin()
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """A line of a head came. A trailer is dropped: uvicorn would take it for a line that a proxy has set."""
-        if self._reads_head:
-            super().on_header(name, value)
-
-    def on_body(self, body: bytes) -> None:
-        """A part of a body came; it is passed on as it is, where uvicorn would copy it twice."""
-        self._got_body = True
-        if not self.cycle.body:
-            self.cycle.body = _Parts()  # type: ignore[assignment]
-        super().on_body(body)
-
-    def on_headers_complete(self) -> None:
-        """The head is whole."""
-        self._reads_head = False
-        self._stop()
-        super().on_headers_complete()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The connection has ended."""
-        self._stop()
-        super().connection_lost(exc)
 
 
 def _socket(listen: str) -> socket.socket:
@@ -251,7 +140,7 @@ def run(
     app = make_app(root, config, actions=actions, reload=reload)
     made = _socket(config.panel.listen)
     # Who comes before the server is ready waits a moment, and is not turned away.
-    made.listen(_MOST_CONNECTIONS)
+    made.listen(MOST_CONNECTIONS)
     address = _address(made) + config.panel.base_path
 
     def began() -> None:
@@ -276,7 +165,7 @@ def run(
 def _settings(app: Starlette) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=_Patient,
+        http=Patient,
         ws="none",
         loop="asyncio",
         log_config=None,

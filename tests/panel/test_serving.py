@@ -8,7 +8,7 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cytowatch.panel.serve import _Parts
+from cytowatch.panel.connection import Parts
 
 
 def test_no_library_that_decodes_is_in_it() -> None:
@@ -30,7 +30,7 @@ def test_no_library_that_decodes_is_in_it() -> None:
 @given(st.lists(st.binary(max_size=50)))
 def test_parts_of_a_body_are_the_body(parts: list[bytes]) -> None:
     """In their order, and none twice; one part is passed on as it came."""
-    found = _Parts()
+    found = Parts()
     for part in parts:
         found += part
     assert bytes(found) == b"".join(parts)

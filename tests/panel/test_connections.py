@@ -1,0 +1,152 @@
+"""Clients that read slowly or not at all, ask for everything at once, or speak HTTP/1.0."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import os
+import socket
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+import uvicorn
+
+from cytowatch.config import Config, Panel
+from cytowatch.panel import connection, serve
+from cytowatch.panel.app import make_app
+from tests.lab.panel import Served
+from tests.lab.root import HANGS_S, Root
+
+LARGE = b"GET /static/openseadragon.min.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
+SMALL = b"GET /static/panel.css HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def panel(serve: Callable[..., Served]) -> Served:
+    """One behind a proxy that states the user."""
+    return serve(more='auth = "proxy"\n')
+
+
+def silent(port: int, data: bytes) -> socket.socket:
+    """A client that sends `data` and reads nothing, with next to no room for what comes."""
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2304)
+    made.connect(("127.0.0.1", port))
+    made.settimeout(HANGS_S)
+    with suppress(ConnectionError):
+        made.sendall(data)
+    return made
+
+
+@contextmanager
+def impatient(made: Root, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, uvicorn.Server]]:
+    """A panel in this process that waits a second for its readers: (its port, what it holds)."""
+    monkeypatch.setattr(connection, "_UNREAD_S", 1.0)
+    app = make_app(made.path, Config(panel=Panel()))
+    server = uvicorn.Server(serve._settings(app))
+    listening = serve._socket("127.0.0.1:0")
+    listening.listen(100)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    try:
+        yield listening.getsockname()[1], server
+    finally:
+        server.should_exit = True
+        thread.join(HANGS_S)
+        listening.close()
+
+
+def within(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + HANGS_S
+    while not true():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.05)
+
+
+def test_an_answer_that_nobody_reads_is_given_up(
+    made: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In its middle and at its end: the connection is there for somebody else after a while."""
+    with impatient(made, monkeypatch) as (port, server):
+        for data in (LARGE * 20, LARGE, SMALL * 20, LARGE.replace(b"1.1", b"1.0")):
+            held = [silent(port, data) for _ in range(3)]
+            within(lambda: not server.server_state.connections)
+            for one in held:
+                one.close()
+        # A client that reads is answered as often as it asks.
+        one = http.client.HTTPConnection("127.0.0.1", port, timeout=HANGS_S)
+        for _ in range(20):
+            one.request("GET", "/static/openseadragon.min.js")
+            assert len(one.getresponse().read()) > 300_000
+        one.close()
+
+
+def test_a_flood_of_requests_is_ended(panel: Served) -> None:
+    """Thousands behind one that is not read: they take no memory, and others are served meanwhile."""
+    panel.ask("/static/panel.css")
+    before = panel.memory_kb()
+    small = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+    held = [silent(panel.port, LARGE + small * 9000) for _ in range(40)]
+    assert panel.as_user("ann", "/static/panel.css").code == 200
+    assert panel.memory_kb() < before + 80_000
+    for one in held:
+        one.close()
+
+
+def test_some_requests_at_once_are_answered_in_their_order(panel: Served) -> None:
+    """As HTTP/1.1 allows, whether or not each has a body."""
+    ask = b"%s HTTP/1.1\r\nHost: x\r\nX-Forwarded-User: ann\r\nOrigin: http://x\r\n%s\r\n"
+    requests = [
+        ask % (b"GET /static/panel.css", b""),
+        ask % (b"POST /nothing", b"Content-Length: 3\r\n") + b"abc",
+        ask % (b"GET /api/v1/projects", b""),
+        ask % (b"POST /uploads", b"Transfer-Encoding: chunked\r\n") + b"1\r\na\r\n0\r\n\r\n",
+    ] * 4
+    with socket.create_connection(("127.0.0.1", panel.port), timeout=HANGS_S) as one:
+        one.sendall(b"".join(requests) + ask % (b"GET /healthz", b"Connection: close\r\n"))
+        found = b""
+        while part := one.recv(1 << 16):
+            found += part
+    codes = [part[:3] for part in found.split(b"HTTP/1.1 ")[1:]]
+    assert codes == [b"200", b"404", b"200", b"412"] * 4 + [b"200"]
+
+
+def test_http_1_0(own: Root, ids: dict[str, str]) -> None:
+    """Without a host and without chunks: an answer whose length is unknown ends with its connection, and is whole."""
+    path = next(own.path.glob(f"storage/ann/{ids['photo.jpg']}"))
+    document = json.loads((path / "manifest.json").read_text())
+    (path / "derived" / "second.tiff").write_bytes(os.urandom(3_000_000))
+    document["files"].append(
+        {"role": "pyramid", "path": "derived/second.tiff", "size_bytes": 3_000_000, "sha256": None, "status": "DEPLOYED"}
+    )  # fmt: skip
+    (path / "manifest.json").write_text(json.dumps(document))
+    panel = Served(own.path, more='auth = "proxy"\n')
+
+    def asked(method: str, address: str) -> tuple[bytes, bytes]:
+        with socket.create_connection(("127.0.0.1", panel.port), timeout=HANGS_S) as one:
+            one.sendall(f"{method} {address} HTTP/1.0\r\nX-Forwarded-User: ann\r\n\r\n".encode())
+            found = b""
+            while part := one.recv(1 << 16):
+                found += part
+        head, _, body = found.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 ")
+        assert b"chunked" not in head.lower()
+        return head, body
+
+    try:
+        zipped = f"/files/{ids['photo.jpg']}/download/pyramid"
+        _, body = asked("GET", zipped)
+        with zipfile.ZipFile(io.BytesIO(body)) as archive:
+            assert archive.testzip() is None
+            assert len(archive.namelist()) == 2
+        assert asked("HEAD", zipped)[1] == b""
+        head, body = asked("GET", "/files")
+        assert f"content-length: {len(body)}".encode() in head
+        assert panel.lines("panel_unexpected") == []
+    finally:
+        panel.stop()
