@@ -95,6 +95,17 @@ def host_of(value: str) -> str:
     return (found[1] or found[2]).lower().rstrip(".") if found else ""
 
 
+def _in_utf8(value: str) -> str:
+    """A header as proxies write it: Starlette reads each byte as a letter of Latin-1.
+
+    >>> _in_utf8("ren\\xc3\\xa9"), _in_utf8("ren\\xe9"), _in_utf8("ann")
+    ('ren\xe9', 'ren\xe9', 'ann')
+    """
+    with suppress(UnicodeDecodeError):
+        return value.encode("latin-1").decode()
+    return value
+
+
 class Gate:
     """Guards that no page runs before host, person and origin are decided."""
 
@@ -179,7 +190,7 @@ class Gate:
         """Who asks; None until that is known."""
         context, panel = self._context, self._context.panel
         headers = Headers(scope=scope)
-        named = headers.getlist(panel.user_header)
+        named = [_in_utf8(one) for one in headers.getlist(panel.user_header)]
         trusted = is_trusted(scope, panel.trusted_proxies)
         if panel.auth == "proxy" and named and not trusted:
             raise Refusal(code=403, why=f"{panel.user_header} is taken from trusted proxies only.")

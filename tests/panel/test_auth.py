@@ -110,6 +110,25 @@ def test_a_name_is_taken_from_trusted_proxies_only(
     assert other.as_user("ann", "/").code == 401
 
 
+def test_a_name_in_any_script(own: Root) -> None:
+    """As proxies write it, in UTF-8, or in Latin-1 as old ones do: its inbox is the one of that name."""
+    panel = Served(own.path, more='auth = "proxy"\nadmins = ["Žofie"]\n')
+    try:
+        for name, raw in (("René", b"Ren\xe9"), ("René", "René".encode()), ("李", "李".encode())):
+            found = panel.ask("/", X_Forwarded_User=raw.decode("latin-1"))
+            assert found.code == 200
+            assert name in found.text
+        admin = panel.ask("/api/v1/files", X_Forwarded_User="žofie".encode().decode("latin-1"))
+        assert len(admin.json) > 5
+        assert panel.line("request", path="/api/v1/files")["user"] == "žofie"
+        # What no name can hold stays refused, however it is written.
+        for evil in ("a\u202eb", "a\u0085b", "é/x"):
+            answer = panel.ask("/", X_Forwarded_User=evil.encode().decode("latin-1"))
+            assert answer.code in (400, 401), ascii(evil)
+    finally:
+        panel.stop()
+
+
 def test_a_name_that_is_there_twice_is_refused(panel: Served) -> None:
     """Which one would the proxy have meant?"""
     import http.client
