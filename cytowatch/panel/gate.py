@@ -194,6 +194,8 @@ class Gate:
         trusted = is_trusted(scope, panel.trusted_proxies)
         if panel.auth == "proxy" and named and not trusted:
             raise Refusal(code=403, why=f"{panel.user_header} is taken from trusted proxies only.")
+        if len(headers.getlist("authorization")) > 1:
+            raise Refusal(code=400, why="Authorization is there more than once.")
         scheme, _, secret = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and (tokens.is_ours(secret) or panel.auth != "proxy"):
             user = tokens.user_of(context.spool, secret)

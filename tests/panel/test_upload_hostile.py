@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import socket
+import subprocess
+import sys
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -94,6 +99,82 @@ def test_what_may_mean_two_things_is_refused(tree: Root, panel: Served) -> None:
     assert head(panel, at).headers["upload-offset"] == "0"
     assert add(panel, at, 0, b"abc", Content_Encoding="identity").code == 204
     assert (tree.path / "inbox/ann/a.svs").read_bytes() == b"abc"
+
+
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ("Upload-Length", "4"), ("Upload-Metadata", said(filename="b.svs")), ("Upload-Offset", "1"),
+        ("Tus-Resumable", "1.0.0"), ("Content-Type", "text/plain"), ("Upload-Checksum", "sha1 AAAA"),
+    ],
+)  # fmt: skip
+def test_a_header_that_is_there_twice(tree: Root, panel: Served, header: str, value: str) -> None:
+    """A proxy might have looked at the other one: it is refused, and nothing of it is kept."""
+    sha1 = b64(hashlib.sha1(b"abc").digest())
+    lines = (
+        "Upload-Length: 3", f"Upload-Metadata: {said(filename='a.svs')}", "Content-Length: 3",
+        f"Upload-Checksum: sha1 {sha1}", f"{header}: {value}",
+    )  # fmt: skip
+    answer = raw(panel, patched(panel, "/uploads", *lines).replace(b"PATCH", b"POST", 1) + b"abc")
+    assert b" 400 " in answer.partition(b"\r\n")[0]
+    assert nothing_is_made(tree)
+    bearer = [f"Authorization: Bearer {panel.token('one', 'ann')}"] * 2
+    assert b" 400 " in raw(panel, patched(panel, "/uploads", *lines, *bearer)).partition(b"\r\n")[0]
+
+
+def test_accents_in_two_pieces(tree: Root, panel: Served) -> None:
+    """As a Mac writes them (NFD): a project is the one of that name, a file keeps its own."""
+    (tree.path / "inbox/ann/@Lébn").mkdir(parents=True)
+    apart = unicodedata.normalize("NFD", "é.svs")
+    for name in (apart, "é.svs"):
+        at = begun(panel, 3, filename=name, project=unicodedata.normalize("NFD", "Lébn"))
+        assert add(panel, at, 0, b"abc").code == 204
+    assert os.listdir(tree.path / "inbox/ann") == ["@Lébn"]
+    assert sorted(os.listdir(tree.path / "inbox/ann/@Lébn")) == sorted([apart, "é.svs"])
+
+
+def test_one_name_by_many_at_once(tree: Root, panel: Served) -> None:
+    """Twelve clients send another file of the same name at the same time: twelve drops, none replaced."""
+    sent = [os.urandom(50_000) for _ in range(12)]
+
+    def one(data: bytes) -> int:
+        at = create(panel, len(data), filename="same.svs").headers["location"]
+        return add(panel, at, 0, data).code
+
+    with ThreadPoolExecutor(12) as pool:
+        assert set(pool.map(one, sent)) == {204}
+    drops = list((tree.path / "inbox/ann").iterdir())
+    assert sorted(one.read_bytes() for one in drops) == sorted(sent)
+
+
+def test_a_token_revoked_and_a_project_removed_meanwhile(tree: Root) -> None:
+    """The next request of the token is refused, what it sent stays for its user; the project is made again, or refused to strangers."""
+    panel = Served(tree.path, more=f'{PROXY}[panel.projects]\nLung = ["ann"]\n')
+    try:
+        bearer = f"Bearer {panel.token('laptop', 'ann')}"
+        (tree.path / "projects/Lung").mkdir()
+        at = begun(panel, 6, filename="a.svs", project="Lung")
+        assert create(panel, 6, user="bob", filename="a.svs", project="Lung").code == 403
+
+        def by_token(method: str, **more: Any) -> Answer:
+            said = {"Tus_Resumable": "1.0.0", "Authorization": bearer}
+            return panel.ask(at, method, origin=None, **said, **more)
+
+        part = {"Upload_Offset": "0", "Content_Type": OFFSETS}
+        assert by_token("PATCH", body=b"abc", **part).code == 204
+        subprocess.run(
+            [sys.executable, "-m", "cytowatch", "token", "revoke", "laptop", "--root", str(tree.path)],
+            check=True, capture_output=True,
+        )  # fmt: skip
+        (tree.path / "projects/Lung").rmdir()
+        for method in ("HEAD", "GET", "PATCH", "DELETE"):
+            more = {"body": b"def", **part, "Upload_Offset": "3"} if method == "PATCH" else {}
+            assert by_token(method, **more).code == 401, method
+        assert head(panel, at).headers["upload-offset"] == "3"
+        assert add(panel, at, 3, b"def").code == 204
+        assert (tree.path / "inbox/ann/@Lung/a.svs").read_bytes() == b"abcdef"
+    finally:
+        panel.stop()
 
 
 def test_a_method_in_disguise(panel: Served) -> None:

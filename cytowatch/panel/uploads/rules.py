@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import base64
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
 from cytowatch.inbox.scan import DEEPEST
 from cytowatch.record import names
 from cytowatch.record.names import printable
 
-__all__ = ["Announced", "announced", "metadata", "noted", "place_of"]
+__all__ = ["Announced", "announced", "check_once", "metadata", "noted", "place_of"]
 
 _MOST_METADATA = 16 << 10
 _LONGEST_PART_BYTES = 240
@@ -134,6 +136,26 @@ def place_of(given: str, ignore: Sequence[str]) -> str:
     return given
 
 
+#: Of these a proxy and this server might each take another one.
+_ONCE = (
+    "tus-resumable", "upload-length", "upload-offset", "upload-metadata", "upload-checksum", "upload-defer-length",
+    "upload-concat", "content-type", "content-encoding", "x-http-method-override",
+)  # fmt: skip
+
+
+def check_once(headers: Headers) -> None:
+    """Refuse what is stated twice.
+
+    Raises
+    ------
+    HTTPException
+        400: one of the headers of the protocol is there more than once.
+    """
+    for name in _ONCE:
+        if len(headers.getlist(name)) > 1:
+            raise HTTPException(400, f"{name.title()} is there more than once.")
+
+
 def announced(
     length: str | None, header: str, *, ignore: Sequence[str], most_bytes: int
 ) -> Announced:
@@ -157,7 +179,8 @@ def announced(
         raise HTTPException(400, "It is empty: there is nothing to convert.")
     given = found.get("relativePath") or found.get("filename") or found.get("name", "")
     path = place_of(given, ignore)
-    project = found.get("project", "")
+    # A Mac writes letters and their accents apart.
+    project = unicodedata.normalize("NFC", found.get("project", ""))
     if project and (project != names.file_name(project) or project.startswith(".")):
         raise HTTPException(400, "This cannot be the name of a project.")
     sha256 = found.get("sha256", "")

@@ -27,7 +27,7 @@ from cytowatch.panel.uploads.moving import Moving, moving
 from cytowatch.panel.uploads.pace import Pace
 from cytowatch.panel.uploads.publish import NoInboxError, WrongHashError
 from cytowatch.panel.uploads.reserve import Reserve
-from cytowatch.panel.uploads.rules import Announced, announced
+from cytowatch.panel.uploads.rules import Announced, announced, check_once
 from cytowatch.panel.uploads.seen import seen
 from cytowatch.panel.uploads.store import BusyError, Store
 from cytowatch.panel.who import Proof, is_name
@@ -197,6 +197,7 @@ class Uploads:
             raise refusal(404, "Adding files is switched off (panel.uploads).")
 
     def _check_version(self, request: Request) -> None:
+        check_once(request.headers)
         if request.headers.get("tus-resumable") != VERSION:
             raise HTTPException(412, f"Send Tus-Resumable: {VERSION}.", {"Tus-Version": VERSION})
 
