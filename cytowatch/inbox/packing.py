@@ -68,7 +68,8 @@ class Packing:
             # The marker of a dropped folder stays until the folder is finished.
             marker=ready.marker if own else None,
             parent=self._parent(bundle, now),
-            images_only=bundle.folder is not None,
+            # Of a part of a slide it is known what it is, though it is no image by itself.
+            images_only=bundle.folder is not None and bundle.group.kind is None,
         )
 
     def _parent(self, bundle: Bundle, now: float) -> Manifest | None:

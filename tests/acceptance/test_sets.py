@@ -518,13 +518,15 @@ def test_a_set_keeps_its_sidecars(root: Root, tmp_path: Path, where: str) -> Non
 
 
 @pytest.mark.parametrize("place", ["CMU-1/Slidedat.ini", "_CMU-1_/stack1/frame_t.ets"])
-def test_a_set_of_which_one_file_came_is_incomplete(root: Root, place: str) -> None:
-    """Its folder was once taken for the file: "unexpected: Is a directory", and nobody could send the rest."""
+@pytest.mark.parametrize("folder", ["", "case 1"])
+def test_a_set_of_which_one_file_came_is_incomplete(root: Root, folder: str, place: str) -> None:
+    """Loose and in a folder, where it once stayed for good, and its folder had "no slide and no image"."""
     root.configure(inbox="incomplete_after_s = 0.5\nfolder_quiet_s = 0.5")
-    path = root.path / "inbox" / "ann" / place
+    path = root.path / "inbox" / "ann" / folder / place
     path.parent.mkdir(parents=True)
     path.write_bytes(b"[GENERAL]\nSLIDE_ID=1\n")
     assert root.run_until_idle() == 1
-    [found] = root.manifests().values()
+    [found] = [one for one in root.manifests().values() if one["status"] != "EXTRACTED"]
     assert [row["path"] for row in found["files"]] == [f"source/{place}"]
+    assert not path.exists()
     assert (found["error"]["reason"], found["error"]["retryable"]) == ("incomplete", True)
