@@ -68,7 +68,7 @@ class Packing:
             # The marker of a dropped folder stays until the folder is finished.
             marker=ready.marker if own else None,
             parent=self._parent(bundle, now),
-            # Of a part of a slide it is known what it is, though it is no image by itself.
+            # Of a part of a slide it is known what it is, though by itself it is not an image.
             images_only=bundle.folder is not None and bundle.group.kind is None,
         )
 
