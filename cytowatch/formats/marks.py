@@ -5,8 +5,8 @@ Source: https://openslide.org/formats/ (a page per vendor); the OME-TIFF specifi
 
 from __future__ import annotations
 
-import functools
 import re
+import weakref
 from collections.abc import Callable
 
 from cytowatch.formats.base import Probe
@@ -41,6 +41,10 @@ def marked(id: str) -> Callable[[Probe], str | None]:  # noqa: A002
     return matches
 
 
+#: In the folder of a VSI.
+_ETS = re.compile(r"stack\d+/frame_t.*\.ets")
+
+
 def _mirax(probe: Probe) -> Mark | None:
     ini = f"{probe.stem}/Slidedat.ini"
     return ("mirax-mrxs", f"a JPEG beside {ini}") if ini in probe.beside else None
@@ -48,9 +52,11 @@ def _mirax(probe: Probe) -> Mark | None:
 
 def _cellsens(probe: Probe) -> Mark | None:
     """A VSI is a small TIFF; only the folder beside it tells it from any other."""
-    ets = re.compile(re.escape(f"_{probe.stem}_/") + r"stack\d+/frame_t.*\.ets")
-    found = next((path for path in sorted(probe.beside) if ets.fullmatch(path)), None)
-    return ("olympus-vsi", f"a TIFF beside {found}") if found else None
+    for path in sorted(probe.beside):
+        folder, _, inside = path.partition("/")
+        if folder == f"_{probe.stem}_" and _ETS.fullmatch(inside):
+            return "olympus-vsi", f"a TIFF beside {path}"
+    return None
 
 
 def _text(head: bytes) -> Mark | None:
@@ -62,8 +68,17 @@ def _text(head: bytes) -> Mark | None:
     return None
 
 
-@functools.lru_cache(maxsize=64)
+#: Every format asks for the vendor of one file; nothing of a file is kept longer than its structure, which is large.
+_decided: weakref.WeakKeyDictionary[Tiff, Mark | None] = weakref.WeakKeyDictionary()
+
+
 def _vendor(tiff: Tiff) -> Mark | None:
+    if tiff not in _decided:
+        _decided[tiff] = _decide(tiff)
+    return _decided[tiff]
+
+
+def _decide(tiff: Tiff) -> Mark | None:
     first = tiff.directories[0]
     description = first.text(270)
     software = first.text(305)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import tempfile
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,3 +125,15 @@ def test_what_makes_a_pyramid(tmp_path: Path) -> None:
 def test_a_text_is_a_text_whatever_word_it_begins_with(head: bytes) -> None:
     """Words at the beginning of a text do not mark a format."""
     assert told(head) == "a text file"
+
+
+def test_nothing_of_a_probed_file_is_kept(tmp_path: Path) -> None:
+    """A hostile TIFF of 6 MB has a structure of 80 MB: sixty of them must not be kept at a time."""
+    with builders.aperio_svs(tmp_path / "a.svs").open("rb") as file:
+        probe = Probe(file.fileno(), name="a.svs")
+        assert [one.id for one, _ in formats.matching(probe)] == ["aperio-svs"]
+        assert probe.tiff is not None
+        structure = weakref.ref(probe.tiff)
+        del probe
+        gc.collect()
+        assert structure() is None
