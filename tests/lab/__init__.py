@@ -10,6 +10,7 @@
 | `samba` | a real smbd with the shares of `config/samba`, and its client |
 | `prometheus` | a real Prometheus with the rules of `config/prometheus` |
 | `panel` | a real panel, and a client that can ask for anything |
+| `inside` | a panel in the process of the test, whose patience can be changed |
 | `writer` | another user of the machine who keeps a file open and writes to it later |
 | `machine` | a machine of its own for the documents' commands: `systemctl` and `unit_sandbox` stand in for systemd there |
 | `power` | what a disk may hold after a power cut |

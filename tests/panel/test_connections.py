@@ -7,18 +7,15 @@ import io
 import json
 import os
 import socket
-import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
-import uvicorn
 
-from cytowatch.config import Config, Panel
-from cytowatch.panel import connection, serve
-from cytowatch.panel.app import make_app
+from cytowatch.panel import connection
+from tests.lab.inside import panel_inside
 from tests.lab.panel import Served
 from tests.lab.root import HANGS_S, Root
 
@@ -43,24 +40,6 @@ def silent(port: int, data: bytes) -> socket.socket:
     return made
 
 
-@contextmanager
-def impatient(made: Root, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, uvicorn.Server]]:
-    """A panel in this process that waits a second for its readers: (its port, what it holds)."""
-    monkeypatch.setattr(connection, "_UNREAD_S", 1.0)
-    app = make_app(made.path, Config(panel=Panel()))
-    server = uvicorn.Server(serve._settings(app))
-    listening = serve._socket("127.0.0.1:0")
-    listening.listen(100)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    try:
-        yield listening.getsockname()[1], server
-    finally:
-        server.should_exit = True
-        thread.join(HANGS_S)
-        listening.close()
-
-
 def within(true: Callable[[], bool]) -> None:
     end = time.monotonic() + HANGS_S
     while not true():
@@ -72,7 +51,8 @@ def test_an_answer_that_nobody_reads_is_given_up(
     made: Root, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In its middle and at its end: the connection is there for somebody else after a while."""
-    with impatient(made, monkeypatch) as (port, server):
+    monkeypatch.setattr(connection, "_UNREAD_S", 1.0)
+    with panel_inside(made.path) as (port, server):
         for data in (LARGE * 20, LARGE, SMALL * 20, LARGE.replace(b"1.1", b"1.0")):
             held = [silent(port, data) for _ in range(3)]
             within(lambda: not server.server_state.connections)

@@ -10,13 +10,13 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
 from cytowatch import durable
 from cytowatch.panel.uploads.found import Found
 from cytowatch.panel.uploads.store import Store
+from cytowatch.panel.uploads.threads import writing
 
 __all__ = ["HASHES", "VERSION", "Body", "no_room", "refusal"]
 
@@ -97,19 +97,17 @@ class Body:
         While one piece is written, the next one is received. Parts stay as they arrived, so none is copied.
         """
         at, broken = self._begin, False
-        writing: asyncio.Task[None] | None = None
+        under_way: asyncio.Task[None] | None = None
         try:
             async for piece in self._pieces():
                 size = sum(map(len, piece))
-                if writing is not None:
-                    await writing
-                    writing = None
+                if under_way is not None:
+                    await under_way
+                    under_way = None
                 if size > self._left - (at - self._begin):
                     await self._undo(descriptor)
                     raise self._beyond()
-                writing = asyncio.create_task(
-                    run_in_threadpool(self._write, store, descriptor, piece)
-                )
+                under_way = asyncio.create_task(writing(self._write, store, descriptor, piece))
                 at += size
                 store.ledger.left(self._token, self._size - at)
                 if self._pace is not None:
@@ -118,8 +116,8 @@ class Body:
             broken = True
         finally:
             # The caller closes the file, but not while a thread still writes to it.
-            if writing is not None:
-                await _ended(writing)
+            if under_way is not None:
+                await _ended(under_way)
         if self._hasher and (
             broken or not hmac.compare_digest(self._hasher.digest(), self._wanted)
         ):
@@ -128,7 +126,7 @@ class Body:
                 raise refusal(460, "The bytes do not match their checksum: send them again.")
             at = self._begin
         try:
-            await run_in_threadpool(store.keep, descriptor)
+            await writing(store.keep, descriptor)
         except OSError:
             # The next fsync would succeed without these bytes, so they must be sent again.
             await self._undo(descriptor)
@@ -144,7 +142,7 @@ class Body:
         store.write(descriptor, piece)
 
     async def _undo(self, descriptor: int) -> None:
-        await run_in_threadpool(os.ftruncate, descriptor, self._begin)
+        await writing(os.ftruncate, descriptor, self._begin)
 
     async def _pieces(self) -> AsyncIterator[list[bytes]]:
         """The body in pieces of about a MiB; bytes that arrived are yielded before an interruption is raised."""

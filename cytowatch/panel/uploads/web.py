@@ -6,6 +6,7 @@ Source: https://tus.io/protocols/resumable-upload
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
@@ -30,6 +31,7 @@ from cytowatch.panel.uploads.reserve import Reserve
 from cytowatch.panel.uploads.rules import Announced, announced, check_once
 from cytowatch.panel.uploads.seen import seen
 from cytowatch.panel.uploads.store import BusyError, Store
+from cytowatch.panel.uploads.threads import comparing, writing
 from cytowatch.panel.who import Proof, is_name
 from cytowatch.record.names import printable
 from cytowatch.tree.announced import Part
@@ -40,7 +42,7 @@ _EXTENSIONS = "creation,creation-with-upload,termination,expiration,checksum"
 _OFFSETS = "application/offset+octet-stream"
 _SWEEP_S = 1800.0
 _LIVE_FOR_S = 0.25
-#: A writer that has gone is noticed within this time.
+#: A writer that has gone is noticed by then.
 _LETS_GO_S = 3.0
 
 
@@ -64,12 +66,9 @@ class Uploads:
         owner = None if who.sees_all else who.name
         if load:
             self._store.ledger.load()
-        found: tuple[list[Moving], int] = self._context.kept(
-            f"uploading {owner!r} {most} {skip}",
-            _LIVE_FOR_S,
-            lambda: moving(self._store, owner, most, skip),
-            times=20,
-        )
+        key = f"uploading {owner!r} {most} {skip}"
+        look = functools.partial(moving, self._store, owner, most, skip)
+        found: tuple[list[Moving], int] = self._context.kept(key, _LIVE_FOR_S, look, times=20)
         return found
 
     async def announce(self) -> None:
@@ -315,7 +314,8 @@ class Uploads:
 
     async def _settle(self, found: Found) -> None:
         try:
-            drop = await run_in_threadpool(self._settled, found)
+            in_thread = comparing if found.announced.sha256 else writing
+            drop = await in_thread(self._settled, found)
         except WrongHashError:
             raise refusal(
                 460, "The bytes are not those announced by sha256: send them again."

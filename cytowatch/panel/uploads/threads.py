@@ -1,0 +1,30 @@
+"""Threads in which uploads write, sync and hash: pages have threads of their own, and never wait for them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import anyio
+from anyio import to_thread
+
+__all__ = ["comparing", "writing"]
+
+#: More at a time would wait for the same disk.
+_WRITING = anyio.CapacityLimiter(24)
+#: A hash of a large file takes minutes; uploads that need none do not wait for it.
+_COMPARING = anyio.CapacityLimiter(2)
+
+Given = ParamSpec("Given")
+Found = TypeVar("Found")
+
+
+async def writing(call: Callable[Given, Found], *args: Given.args, **more: Given.kwargs) -> Found:
+    """`call` in a thread, for what waits for the disk."""
+    return await to_thread.run_sync(functools.partial(call, *args, **more), limiter=_WRITING)
+
+
+async def comparing(call: Callable[Given, Found], *args: Given.args, **more: Given.kwargs) -> Found:
+    """`call` in a thread, for what reads a whole file."""
+    return await to_thread.run_sync(functools.partial(call, *args, **more), limiter=_COMPARING)
