@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -19,6 +18,7 @@ from cytowatch.panel import forms, projects
 from cytowatch.panel.context import Context, person_of
 from cytowatch.panel.details import may_act
 from cytowatch.panel.measures import Measures
+from cytowatch.panel.threads import asking
 from cytowatch.record import names
 from cytowatch.record.errors import RootError
 from cytowatch.tree import find
@@ -38,7 +38,7 @@ def routes(context: Context, measures: Measures) -> list[Route]:
         if action not in _ABOUT_ONE:
             raise HTTPException(404)
         fields = await forms.read(request)
-        said = await run_in_threadpool(_of_file, context, measures, request, action, id_, fields)
+        said = await asking(_of_file, context, measures, request, action, id_, fields)
         if _is_program(request):
             return JSONResponse({"said": said})
         base = context.panel.base_path
@@ -53,7 +53,7 @@ def routes(context: Context, measures: Measures) -> list[Route]:
         if action not in _ABOUT_USERS:
             raise HTTPException(404)
         fields = await forms.read(request)
-        said = await run_in_threadpool(_of_users, context, measures, request, action, fields)
+        said = await asking(_of_users, context, measures, request, action, fields)
         if _is_program(request):
             return JSONResponse({"said": said})
         return RedirectResponse(f"{context.panel.base_path}/?done={action}", 303)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -16,6 +15,7 @@ from cytowatch.panel.measures import Measures
 from cytowatch.panel.rendering import page
 from cytowatch.panel.sessions import COOKIE, LASTS_S, Slowed
 from cytowatch.panel.share import Tried, try_password
+from cytowatch.panel.threads import asking
 from cytowatch.panel.who import is_name
 from cytowatch.record import names
 from cytowatch.record.names import fold
@@ -60,7 +60,7 @@ def routes(context: Context, measures: Measures) -> list[Route]:
             tried, detail = Tried.WRONG, "not a name or a password"
         else:
             server = context.panel.smb_server
-            tried, detail = await run_in_threadpool(try_password, server, user, password)
+            tried, detail = await asking(try_password, server, user, password)
         _tell(measures, request, tried.value, user, detail)
         match tried:
             case Tried.GOOD:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
 import json
+import os
 import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from cytowatch import durable, outside
@@ -140,24 +141,40 @@ def revoke(spool: Spool, name: str) -> Token:
 
 
 _noting = threading.Lock()
+#: The tokens of a tree by their hashes, and which file they were read from.
+_known: dict[Path, tuple[tuple[int, ...], dict[str, Token]]] = {}
+
+
+def _by_hash(spool: Spool) -> dict[str, Token]:
+    """Every token by its hash; the file is read again when it is another one. Raises as `listed`."""
+    path = spool.state / _FILE
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return {}
+    # Each change is another file: it is replaced, and never written to.
+    which = (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size)
+    held = _known.get(path)
+    if held is None or held[0] != which:
+        held = _known[path] = (which, {one.sha256: one for one in listed(spool)})
+    return held[1]
 
 
 def user_of(spool: Spool, secret: str) -> str | None:
     """Whose token `secret` is; None if it is unknown, revoked or expired.
 
-    The file is read each time, so that a revoked token is refused at once.
+    The file is looked at each time, so that a revoked token is refused at once.
     """
     now = datetime.now(UTC)
     wanted = _hash(secret)
     try:
-        tokens = listed(spool)
-    except RootError:
+        found = _by_hash(spool).get(wanted)
+    except (OSError, RootError):
         return None
-    for one in tokens:
-        if hmac.compare_digest(one.sha256, wanted) and one.holds(now):
-            _note_use(spool, one, now)
-            return one.user
-    return None
+    if found is None or not found.holds(now):
+        return None
+    _note_use(spool, found, now)
+    return found.user
 
 
 def _note_use(spool: Spool, token: Token, now: datetime) -> None:

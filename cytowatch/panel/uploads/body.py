@@ -14,9 +14,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
 from cytowatch import durable
+from cytowatch.panel.threads import writing
 from cytowatch.panel.uploads.found import Found
 from cytowatch.panel.uploads.store import Store
-from cytowatch.panel.uploads.threads import writing
 
 __all__ = ["HASHES", "VERSION", "Body", "no_room", "refusal"]
 

@@ -21,6 +21,7 @@ from starlette.routing import BaseRoute, Route
 from cytowatch.observe import logs
 from cytowatch.panel.context import Context, person_of
 from cytowatch.panel.projects import allowed
+from cytowatch.panel.threads import comparing, writing
 from cytowatch.panel.uploads import publish
 from cytowatch.panel.uploads.body import HASHES, VERSION, Body, no_room, refusal
 from cytowatch.panel.uploads.found import Found
@@ -31,7 +32,6 @@ from cytowatch.panel.uploads.reserve import Reserve
 from cytowatch.panel.uploads.rules import Announced, announced, check_once
 from cytowatch.panel.uploads.seen import seen
 from cytowatch.panel.uploads.store import BusyError, Store
-from cytowatch.panel.uploads.threads import comparing, writing
 from cytowatch.panel.who import Proof, is_name
 from cytowatch.record.names import printable
 from cytowatch.tree.announced import Part

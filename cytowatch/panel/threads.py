@@ -1,4 +1,4 @@
-"""Threads in which uploads write, sync and hash: pages have threads of their own, and never wait for them."""
+"""Threads for what may take long: pages have threads of their own, and never wait for it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import ParamSpec, TypeVar
 import anyio
 from anyio import to_thread
 
-__all__ = ["comparing", "writing"]
+__all__ = ["asking", "comparing", "writing"]
 
 #: More at a time would wait for the same disk.
 _WRITING = anyio.CapacityLimiter(24)
 #: A hash of a large file takes minutes; uploads that need none do not wait for it.
 _COMPARING = anyio.CapacityLimiter(2)
+#: The daemon, or the server of the share, may take its time to answer.
+_ASKING = anyio.CapacityLimiter(12)
 
 Given = ParamSpec("Given")
 Found = TypeVar("Found")
@@ -28,3 +30,8 @@ async def writing(call: Callable[Given, Found], *args: Given.args, **more: Given
 async def comparing(call: Callable[Given, Found], *args: Given.args, **more: Given.kwargs) -> Found:
     """`call` in a thread, for what reads a whole file."""
     return await to_thread.run_sync(functools.partial(call, *args, **more), limiter=_COMPARING)
+
+
+async def asking(call: Callable[Given, Found], *args: Given.args, **more: Given.kwargs) -> Found:
+    """`call` in a thread, for what waits for another server."""
+    return await to_thread.run_sync(functools.partial(call, *args, **more), limiter=_ASKING)
