@@ -155,8 +155,8 @@ class World:
         """The drops of which something lies there, but for what was handed back and what is packed."""
         return {
             drop
-            for path in folder.rglob("*")
-            if path.is_file() and "_returned" not in path.parts
+            for path in below(folder)
+            if "_returned" not in path.parts
             for drop, _ in _MARK.findall(content(path))
         }
 
@@ -187,10 +187,8 @@ class World:
             left = [
                 os.fsencode(path.relative_to(self.root.path / "inbox")).decode("utf-8", "replace")
                 for user in _USERS
-                for path in self.inbox(user).rglob("*")
-                if path.is_file()
-                and "_returned" not in path.parts
-                and not path.name.endswith(".why.txt")
+                for path in below(self.inbox(user))
+                if "_returned" not in path.parts and not path.name.endswith(".why.txt")
             ]
             if set(left) - stay or list((self.root.path / "state" / "tmp").iterdir()):
                 return False
@@ -232,6 +230,12 @@ def two_stacks(folder: Path, name: str) -> None:
     }
     for path, data in files.items():
         written(folder / path, data)
+
+
+def below(folder: Path) -> Iterator[Path]:
+    """The files in it; a folder that was claimed a moment ago has none."""
+    for top, _, files in os.walk(folder):
+        yield from (Path(top, name) for name in files)
 
 
 def content(path: Path) -> bytes:
