@@ -15,6 +15,11 @@ __all__ = ["ascending", "misread", "unheeded"]
 
 #: Samples that are colours, by the photometric interpretation; of the others three.
 _COLOURS = {0: 1, 1: 1, 3: 1, 4: 1, 5: 4}
+_YCBCR = 6
+#: Colours that libtiff converts roughly, and without a profile.
+_CONVERTED = {5: "colours of inks", 8: "Lab colours", 9: "Lab colours", 10: "Lab colours"}
+#: Of these the stream itself says how its chroma is stored: JPEG and JPEG 2000.
+_DECODED = frozenset({6, 7, 33003, 33004, 33005, 34712})
 #: What is neither unsigned nor undefined, by the sample format.
 _KINDS = {2: "signed", 3: "floating", 5: "complex", 6: "complex"}
 
@@ -25,8 +30,12 @@ def misread(tiff: Tiff) -> str | None:
 
 
 def unheeded(tiff: Tiff) -> str | None:
-    """Which of its statements OpenSlide ignores: a turn, or a sample that is not transparency."""
-    return _first(said for one in _levels(tiff) for said in (_turn(one), _further_samples(one)))
+    """Which of its statements OpenSlide ignores: a turn, a sample that is not transparency, what its colours are."""
+    return _first(
+        said
+        for one in _levels(tiff)
+        for said in (_turn(one), _further_samples(one), _transparency(one), _colours(one))
+    )
 
 
 def ascending(tiff: Tiff) -> str | None:
@@ -73,3 +82,18 @@ def _further_samples(directory: Directory) -> str | None:
     if further > len(stated) or 0 in stated:
         return "samples beside its colours that are not transparency"
     return None
+
+
+def _transparency(directory: Directory) -> str | None:
+    single = _COLOURS.get(directory.number(262, 2), 3) == 1
+    alpha = any(one in (1, 2) for one in directory.numbers(338))
+    return "transparency beside grey or a palette" if single and alpha else None
+
+
+def _colours(directory: Directory) -> str | None:
+    """Which colours libtiff converts without their profile, or guesses the order of."""
+    photometric = directory.number(262, 2)
+    if photometric == _YCBCR:
+        guessed = 530 not in directory.tags and directory.number(259, 1) not in _DECODED
+        return "YCbCr that does not state whether its chroma is subsampled" if guessed else None
+    return _CONVERTED.get(photometric)

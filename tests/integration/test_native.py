@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from cytowatch.formats import shown
 from cytowatch.formats.structure.tiff import Tiff
@@ -95,7 +97,9 @@ def test_a_slide_that_is_damaged_is_an_error_in_plain_words(
 def _pyramid(path: Path, pixels: np.ndarray, **options: Any) -> None:
     with tifffile.TiffWriter(path) as tiff:
         for level in (1, 2):
-            part = np.ascontiguousarray(pixels[::level, ::level])
+            planes = len(pixels) < 10
+            part = pixels[:, ::level, ::level] if planes else pixels[::level, ::level]
+            part = np.ascontiguousarray(part)
             kind = {"subfiletype": level - 1, "metadata": None, **options}
             tiff.write(part, tile=(128, 128), **kind)
 
@@ -104,17 +108,44 @@ GREY = PIXELS[:, :, 1].astype(np.uint16) * 257
 RGBA = np.dstack([PIXELS, PIXELS[:, :, 0]])
 RGB: dict[str, Any] = {"photometric": "rgb"}
 NONE = "samples beside its colours that are not transparency"
+ALPHA = np.tile(np.linspace(0, 255, 512).astype(np.uint8), (512, 1))
+VEILED = np.dstack([PIXELS[:, :, 1], ALPHA])
+UNASSOCIATED: dict[str, Any] = {"photometric": "minisblack", "extrasamples": ["unassalpha"]}
+YCBCR = np.asarray(Image.fromarray(PIXELS).convert("YCbCr"))
+
+
+def _over_white(grey: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    share = alpha / 255
+    return np.rint(grey * share + 255 * (1 - share)).astype(np.uint8)
+
+
+def _without_subsampling(path: Path) -> None:
+    """Take tag 530 of both levels away, as some writers leave it out; its number becomes one that nobody reads."""
+    with tifffile.TiffFile(path) as tiff:
+        places = [page.tags[530].offset for page in tiff.pages]
+    data = bytearray(path.read_bytes())
+    for at in places:
+        data[at : at + 2] = struct.pack("<H", 531)
+    path.write_bytes(data)
 
 
 def test_what_openslide_would_show_otherwise_is_derived(pictures: Pictures, tmp_path: Path) -> None:
-    """Of 16 bits it would show eight, and of those that are signed others; it turns nothing."""
+    """Of 16 bits it would show eight, and of those that are signed others; it turns nothing, and more."""
     made: dict[str, tuple[np.ndarray, np.ndarray, dict[str, Any]]] = {
         "wide.tif": (GREY, GREY, {}),
         "signed.tif": ((GREY.astype(int) - 32768).astype(np.int16), GREY, {}),
         "turned.tif": (PIXELS, np.rot90(PIXELS, -1), {**RGB, "extratags": [(274, 3, 1, 6, True)]}),
-    }
+        "veiled.tif": (VEILED, _over_white(PIXELS[:, :, 1], ALPHA), UNASSOCIATED),
+        "veiled planes.tif": (
+            np.ascontiguousarray(VEILED.transpose(2, 0, 1)), _over_white(PIXELS[:, :, 1], ALPHA),
+            {**UNASSOCIATED, "planarconfig": "separate"},
+        ),
+        "ycbcr.tif": (YCBCR, PIXELS, {"photometric": "ycbcr", "subsampling": (1, 1)}),
+    }  # fmt: skip
     for name, (pixels, _, options) in made.items():
         _pyramid(tmp_path / name, pixels, **options)
+        if name == "ycbcr.tif":
+            _without_subsampling(tmp_path / name)
         pictures.drop(tmp_path / name)
     assert pictures.treated() == 0, pictures.said()
     for name, document in pictures.by_name().items():
@@ -151,7 +182,9 @@ def test_a_vendors_slide_of_16_bits_is_refused(pictures: Pictures, tmp_path: Pat
         (PIXELS[:, :, 0], {}, None, None),
         (RGBA, {**RGB, "extrasamples": ["unassalpha"]}, None, None),
         (RGBA, {**RGB, "extrasamples": ["unspecified"]}, None, NONE),
-        (RGBA, {"photometric": "separated"}, None, None),
+        (RGBA, {"photometric": "separated"}, None, "colours of inks"),
+        (VEILED, UNASSOCIATED, None, "transparency beside grey or a palette"),
+        (PIXELS, {"photometric": "icclab"}, None, "Lab colours"),
         (GREY.astype(np.float32), {}, "floating samples", None),
         (GREY > 300, {}, "samples of 1 bit", None),
     ],
