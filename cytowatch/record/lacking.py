@@ -10,6 +10,7 @@ import re
 
 __all__ = [
     "PART_OF_ARCHIVE",
+    "SELF_EXTRACTING",
     "amount",
     "is_part_of_archive",
     "kind",
@@ -24,6 +25,12 @@ __all__ = [
 PART_OF_ARCHIVE = (
     "a part of a split archive",
     "pack the slides again as one zip that is not split",
+)
+
+#: What has the directory of a zip at its end and begins with something else.
+SELF_EXTRACTING = (
+    "a self-extracting archive, or another file with a zip behind it",
+    "pack the slides again as a plain zip",
 )
 
 _AMOUNT = re.compile(r"it has ([\d,]{1,25}) of at least ([\d,]{1,25}) bytes")

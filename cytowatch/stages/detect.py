@@ -177,6 +177,8 @@ def identify(probe: Probe) -> tuple[Format, str]:
         case [] if stranger := formats.known(probe.head):
             what, how = stranger
             raise FormatError("unsupported_format", lacking.kind(what, how))
+        case [] if has_zip_behind(probe.descriptor, probe.size_bytes):
+            raise FormatError("unsupported_format", lacking.kind(*lacking.SELF_EXTRACTING))
         case []:
             looks = formats.looks_like(probe)
             how = "copy it again from the scanner" if "damaged" in looks or "zeros" in looks else ""

@@ -7,6 +7,7 @@ independent reader, and its pixels are held against the picture that it was made
 from __future__ import annotations
 
 import shutil
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -234,6 +235,10 @@ def test_what_is_of_a_known_kind_and_not_supported(pictures: Pictures, tmp_path:
     pictures.drop(tmp_path / "some.db")
     (tmp_path / "a.pdf").write_bytes(b"%PDF-1.7 ...")
     pictures.drop(tmp_path / "a.pdf")
+    with zipfile.ZipFile(tmp_path / "plain.zip", "w") as archive:
+        archive.writestr("a.txt", "hidden")
+    (tmp_path / "sfx.exe").write_bytes(b"MZ" + bytes(510) + (tmp_path / "plain.zip").read_bytes())
+    pictures.drop(tmp_path / "sfx.exe")
     (tmp_path / "empty").touch()
     pictures.drop(tmp_path / "empty")
     assert pictures.treated() == 1
@@ -244,7 +249,9 @@ def test_what_is_of_a_known_kind_and_not_supported(pictures: Pictures, tmp_path:
     assert {status for status, _, _ in told.values()} == {"ERROR_FORMAT"}
     assert told["first.ome.tif"][1] == "unsupported_format"
     assert "other.ome.tif" in told["first.ome.tif"][2]
-    assert told["a.pdf"][1] == "unsupported_format"
+    assert told["a.pdf"][1] == told["sfx.exe"][1] == "unsupported_format"
+    assert "it is a self-extracting archive" in told["sfx.exe"][2]
+    assert "pack the slides again as a plain zip" in told["sfx.exe"][2]
     assert "it is a PDF document" in told["a.pdf"][2]
     for name, words in (
         ("ct.dcm", "a DICOM file without whole-slide pixels"),
