@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import imagecodecs
@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from cytowatch.config import from_mapping
+from cytowatch.formats.completeness import arrival, whole
 from cytowatch.pyramid.readers.dicom import is_foreign, open_dicom, parts
 from cytowatch.record.errors import ConversionError
 from tests.builders import picture
@@ -163,6 +164,40 @@ def test_every_kind_of_frame(tmp_path: Path, name: str) -> None:
     assert np.abs(found.astype(int) - case.wanted).max() <= case.loose
     assert (scene.mpp.x, scene.mpp.y) == pytest.approx((0.5, 0.5))
     assert scene.objective_power == 20
+
+
+@pytest.mark.parametrize("value", [0, 40, 255])
+@pytest.mark.parametrize(
+    "name", ["planes", "run lengths", "jpeg-ls", "lossless jpeg", "jpeg 2000 of ycbcr"]
+)
+def test_flat_frames_are_not_damaged(tmp_path: Path, name: str, value: int) -> None:
+    """A flat picture without loss is packed to zeros, and each of them is needed."""
+    case = CASES[name]
+    flat = replace(case, encode=lambda tile: case.encode(np.full_like(tile, value)))
+    path = _made(tmp_path / "case", flat, levels=1)
+    watch = arrival.of_native(str(path))
+    watch.feed(path.read_bytes())
+    assert watch.verdict().lacks is None
+    with path.open("rb") as file:
+        assert whole.missing(file.fileno(), path.stat().st_size) is None
+    opened = open_dicom(str(path), from_mapping({}))
+    found = opened.scenes[0].region.rows(0, 500)
+    opened.close()
+    assert np.abs(found.astype(int) - value).max() <= case.loose
+
+
+@pytest.mark.parametrize("name", ["run lengths", "jpeg-ls"])
+def test_zeros_in_packed_frames_never_came(tmp_path: Path, name: str) -> None:
+    """None of these packs to so many."""
+    case = CASES[name]
+    path = _made(tmp_path / "case", case, levels=1)
+    data = bytearray(path.read_bytes())
+    begin = len(data) // 2
+    data[begin : begin + 2000] = bytes(2000)
+    path.write_bytes(data)
+    watch = arrival.of_native(str(path))
+    watch.feed(bytes(data))
+    assert "a part of frame" in (watch.verdict().lacks or "")
 
 
 def test_they_are_derived_by_the_daemon(pictures: Pictures) -> None:

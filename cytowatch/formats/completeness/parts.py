@@ -66,6 +66,13 @@ _BY_COMPRESSION = {
     22610: Packing.JPEG_XR,
     34934: Packing.JPEG_XR,
 }
+#: By how a transfer syntax of DICOM begins: JPEG, JPEG 2000, JPEG-LS and run lengths.
+_BY_SYNTAX = (
+    (b"1.2.840.10008.1.2.4.5", Packing.JPEG),
+    (b"1.2.840.10008.1.2.4.9", Packing.JPEG_2000),
+    (b"1.2.840.10008.1.2.4.8", Packing.NEVER),
+    (b"1.2.840.10008.1.2.5", Packing.NEVER),
+)
 _BY_ETS = {0: Packing.PLAIN, 2: Packing.JPEG, 3: Packing.JPEG_2000, 5: Packing.JPEG}
 _JPEG_TABLES = 347
 
@@ -257,8 +264,7 @@ def _dicom(descriptor: int, size_bytes: int) -> Iterator[Part]:
     if at < 0:
         yield Part(begin=132, end=size_bytes, what="its content", packing=Packing.PLAIN)
         return
-    packing = Packing.JPEG if b"1.2.840.10008.1.2.4.5" in head[:1024] else Packing.PLAIN
-    packing = Packing.JPEG_2000 if b"1.2.840.10008.1.2.4.9" in head[:1024] else packing
+    packing = next((one for mark, one in _BY_SYNTAX if mark in head[:1024]), Packing.PLAIN)
     at += 12
     for number in range(-1, 10 * _MOST_PARTS):
         item = os.pread(descriptor, 8, at)

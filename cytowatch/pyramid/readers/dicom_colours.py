@@ -30,6 +30,8 @@ _DECODERS: Mapping[str, str] = MappingProxyType({
     **dict.fromkeys(("80", "81"), "jpegls_decode"),
     **dict.fromkeys(("90", "91", "92", "93", "201", "202", "203"), "jpeg2k_decode"),
 })  # fmt: skip
+#: JPEG of which libjpeg tells what is lost; flat ones without loss honestly end in zeros.
+_WITH_LOSS = frozenset({"50", "51"})
 _GREY = frozenset({"MONOCHROME1", "MONOCHROME2"})
 _COLOURS = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"})
 _PALETTE = "PALETTE COLOR"
@@ -132,7 +134,7 @@ def _unpacked(frame: bytes, part: Part) -> Pixels:
     )
     check_units(frame)
     pixels = decode(frame)
-    if frame.startswith(b"\xff\xd8\xff") and pixels.dtype == np.uint8 and "8_" in decode.__name__:
+    if part.syntax.removeprefix(_ROOT) in _WITH_LOSS and pixels.dtype == np.uint8:
         refuse_lost_of_jpeg(frame)
     return pixels.reshape(*pixels.shape[:2], -1)
 

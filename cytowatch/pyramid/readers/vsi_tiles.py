@@ -32,7 +32,7 @@ __all__ = ["Stack", "Tiles", "check", "fitting", "stacks"]
 _LONGEST_LIST = 256 << 20
 #: A tile of more bytes is not read.
 _LARGEST_TILE = 64 << 20
-_RAW = 0
+_RAW, _JPEG = 0, 2
 #: How tiles are packed, by the number of the format: the function of imagecodecs.
 _DECODERS: Mapping[int, str] = MappingProxyType(
     {2: "jpeg8_decode", 3: "jpeg2k_decode", 5: "jpeg8_decode"}
@@ -123,7 +123,7 @@ class Tiles:
         self.block_rows = self._tall
         self._places = stack.first
         self._descriptor = descriptor
-        self._decode = _DECODERS[stack.packing]
+        self._packing = stack.packing
 
     @staticmethod
     def reads(found: list[Stack], dtype: np.dtype[Any]) -> bool:
@@ -157,12 +157,12 @@ class Tiles:
 
         data = os.pread(self._descriptor, min(length, _LARGEST_TILE), offset)
         check_units(data)
-        decode: Callable[[bytes], Pixels] = getattr(imagecodecs, self._decode)
+        decode: Callable[[bytes], Pixels] = getattr(imagecodecs, _DECODERS[self._packing])
         try:
             pixels = decode(data)
         except Exception as error:
             raise damaged(error) from error
-        if data.startswith(b"\xff\xd8\xff"):
+        if self._packing == _JPEG:
             refuse_lost_of_jpeg(data)
         pixels = pixels.reshape(*pixels.shape[:2], -1)
         if pixels.dtype != self.dtype or pixels.shape[2] != self.samples:
