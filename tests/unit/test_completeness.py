@@ -8,6 +8,7 @@ import os
 import struct
 import tarfile
 import tempfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from cytowatch import formats
 from cytowatch.formats.completeness import short
 from cytowatch.formats.completeness.whole import missing
+from cytowatch.formats.structure.places import misplaced
 from cytowatch.formats.structure.tiff import Tiff
 from tests import builders
 from tests.builders import others, vendors
@@ -380,3 +382,56 @@ def test_the_members_of_a_tar_are_counted_to_a_bound(monkeypatch: pytest.MonkeyP
     cut = tarfile.TarInfo("a").tobuf()
     assert lacking(cut * 99) == "the end of the tar"
     assert lacking(cut * 100) is None
+
+
+def test_long_lists_are_read_a_part_at_a_time(tmp_path: Path) -> None:
+    """Half a million strips: as Python's numbers the two lists would take 36 MB, and as pairs 60 more."""
+    count, begin = 500_000, 8 + 2 + 12 * 9 + 4
+    first = begin + 8 * count
+    tags = (
+        (256, 4, 1, 3), (257, 4, 1, count), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1),
+        (273, 4, count, begin), (277, 3, 1, 1), (278, 4, 1, 1), (279, 4, count, begin + 4 * count),
+    )  # fmt: skip
+    path = tmp_path / "a.tif"
+    with path.open("wb") as file:
+        file.write(struct.pack("<2sHIH", b"II", 42, 8, len(tags)))
+        file.write(b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4))
+        file.write(struct.pack(f"<{count}I", *range(first, first + 3 * count, 3)))
+        file.write(struct.pack(f"<{count}I", *[3] * count))
+        file.write(b"abc" * count)
+    with path.open("rb") as file:
+        size = path.stat().st_size
+        tracemalloc.start()
+        try:
+            assert missing(file.fileno(), size) is None
+            [page] = Tiff(file.fileno(), size).directories
+            assert misplaced(page.segments(), tiled=page.tiled) is None
+            assert sum(at + length for at, length in page.segments()) == sum(
+                range(first + 3, first + 3 + 3 * count, 3)
+            )
+        finally:
+            most = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+    assert most < 12_000_000
+
+
+@pytest.mark.parametrize(
+    ("places", "tiled", "said"),
+    [
+        ([], False, None),
+        ([(8, 3), (11, 3)], False, None),
+        ([(8, 0), (11, 0)], False, None),
+        ([(8, 3), (11, 0)], False, "the length of its strip 1 is not stated"),
+        ([(8, 0), (11, 3)], False, "the length of its strip 0 is not stated"),
+        ([(0, 3)], False, "the place of its strip 0 is not stated"),
+        ([(0, 0), (8, 3)], True, None),
+        ([(0, 0), (0, 0)], True, "none of its tiles is in the file"),
+        ([(0, 3)], True, "the place of its tile 0 is not stated"),
+        ([(8, 3), (11, 0)], True, "the length of its tile 1 is not stated"),
+    ],
+)
+def test_places_that_are_not_stated(
+    places: list[tuple[int, int]], *, tiled: bool, said: str | None
+) -> None:
+    """A tile may be left out, a strip may not; old writers state no lengths of strips at all."""
+    assert misplaced(iter(places), tiled=tiled) == said

@@ -24,6 +24,8 @@ __all__ = ["Rows", "bmp_rows", "lacking_end"]
 _LEAST_COMPARED = 48
 _SHARE = 0.9
 _CHUNK_BYTES = 1 << 20
+#: Of so many tiles or strips the places are sorted in memory: no image has more rows that a pyramid can have.
+_MOST_SEGMENTS = 262_144
 #: How far back the beginning of the zeros is looked for.
 _MOST_ZEROS = 8 << 30
 
@@ -125,6 +127,9 @@ def _of_directory(page: Directory, descriptor: int, size_bytes: int) -> Rows | N
     samples = 1 if page.number(284, 1) == 2 else page.number(277, 1)
     width = page.number(322) if page.tiled else page.size[0]
     if page.number(259, 1) != 1 or not width or not 0 < samples <= 64:
+        return None
+    counts = page.tags.get(325 if page.tiled else 279)
+    if counts is None or counts.count > _MOST_SEGMENTS:
         return None
     stride = (width * samples * max(bits) + 7) // 8
     # Strips follow each other as a rule, and so do their rows; what lies elsewhere is not looked at.

@@ -8,6 +8,7 @@ Source: ITU-T T.81, table B.1; ISO/IEC 15444-1, table A.2; RFC 1950; https://ope
 
 from __future__ import annotations
 
+import itertools
 import os
 from array import array
 from bisect import bisect_left
@@ -141,13 +142,13 @@ def _add(starts: Starts, directory: Directory, number: int, *, ndpi: bool) -> No
     if not ndpi:
         return
     # Relative to the one strip, in its lower halves; the first is where its header ends.
-    strip = next(iter(directory.numbers(273)), 0)
-    wraps, last, listed = 0, 0, []
-    for low in directory.numbers(_MCU_STARTS)[1:]:
+    strip = directory.number(273)
+    wraps, last, listed = 0, 0, array("Q")
+    for low in itertools.islice(directory.each(_MCU_STARTS), 1, None):
         wraps += low < last
         last = low
         listed.append(strip + (wraps << 32) + low - _MARK_BYTES)
     # OpenSlide does not trust a list that does not fit.
-    size = next(iter(directory.numbers(279)), 0)
+    size = directory.number(279)
     if listed and strip < listed[0] and listed[-1] < strip + size:
         starts.add(iter(listed), _is_restart, "restart of JPEG", number)

@@ -13,12 +13,12 @@ import functools
 import math
 import os
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from cytowatch.record.lacking import amount
 
-__all__ = ["Directory", "Tiff", "TiffError", "main_page", "misplaced"]
+__all__ = ["Directory", "Tiff", "TiffError", "main_page"]
 
 _SIZES = {
     1: 1,
@@ -58,7 +58,9 @@ _MOST_SUB_DIRECTORIES = 64
 _MOST_TAGS = 65_535
 #: In all directories together: they may lie over each other, so a small file can have many.
 _MOST_TAGS_IN_ALL = 500_000
-_MOST_VALUES = 50_000_000
+_MOST_VALUES = 1_000_000
+#: Of a longer list so many are in memory: as Python's numbers they take nine times their room in the file.
+_AT_A_TIME = 1 << 16
 _LONGEST_TEXT = 16 << 20
 _TAIL_BYTES = 1 << 16
 
@@ -92,7 +94,7 @@ class Directory:
     tags: dict[int, Tag] = field(default_factory=dict)
 
     def numbers(self, number: int) -> tuple[int, ...]:
-        """The values of an integer tag; empty if it is not there.
+        """The values of an integer tag; empty if it is not there, or has more than a million: `each` has no such limit.
 
         Raises
         ------
@@ -104,6 +106,20 @@ class Directory:
             return ()
         data = self.tiff.bytes(tag.offset, tag.count * _SIZES[tag.kind])
         return struct.unpack(f"{self.tiff.order}{tag.count}{_CODES[tag.kind]}", data)
+
+    def each(self, number: int) -> Iterator[int]:
+        """The values of an integer tag one after another, however many there are; raises what `numbers` does."""
+        tag = self.tags.get(number)
+        if tag is None or tag.kind not in _INTEGERS:
+            return
+        if tag.end > self.tiff.size_bytes:
+            raise TiffError(amount(self.tiff.size_bytes, tag.end))
+        size = _SIZES[tag.kind]
+        for begin in range(tag.offset, tag.end, size * _AT_A_TIME):
+            data = self.tiff.bytes(begin, min(size * _AT_A_TIME, tag.end - begin))
+            yield from struct.unpack(
+                f"{self.tiff.order}{len(data) // size}{_CODES[tag.kind]}", data
+            )
 
     def number(self, number: int, default: int = 0) -> int:
         """The first value of a tag of numbers, as a whole one."""
@@ -152,26 +168,7 @@ class Directory:
     def segments(self) -> Iterator[tuple[int, int]]:
         """(offset, byte count) of every tile or strip, as the file states them."""
         offsets, counts = (324, 325) if self.tiled else (273, 279)
-        yield from zip(self.numbers(offsets), self.numbers(counts), strict=False)
-
-
-def misplaced(places: Iterable[tuple[int, int]], *, tiled: bool) -> str | None:
-    """What is wrong with the (offset, byte count) of some tiles or strips, as a phrase; None if nothing is.
-
-    A tile may be left out: both are 0 then. Strips need not state a length at all, because old
-    writers did not; readers estimate it.
-    """
-    what = "tile" if tiled else "strip"
-    known = list(places)
-    stated = any(count for _, count in known)
-    for index, (offset, count) in enumerate(known):
-        if offset == 0 and (count or not tiled):
-            return f"the place of its {what} {index} is not stated"
-        if count == 0 and offset and (stated or tiled):
-            return f"the length of its {what} {index} is not stated"
-    if known and not any(offset for offset, _ in known):
-        return "none of its tiles is in the file"
-    return None
+        yield from zip(self.each(offsets), self.each(counts), strict=False)
 
 
 def main_page(tiff: Tiff) -> int:

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from cytowatch.config import Config
-from cytowatch.formats.structure.tiff import Tiff, TiffError, main_page, misplaced
+from cytowatch.formats.structure.places import misplaced
+from cytowatch.formats.structure.tiff import Tiff, TiffError, main_page
 from cytowatch.pyramid import copied, jpeg
 from cytowatch.pyramid.colours import ycbcr_of_units
 from cytowatch.pyramid.complaints import heard, refuse_lost_of_jpeg

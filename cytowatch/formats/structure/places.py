@@ -1,0 +1,26 @@
+"""Where a TIFF says that its tiles and strips lie, and what can be wrong with that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+__all__ = ["misplaced"]
+
+
+def misplaced(places: Iterable[tuple[int, int]], *, tiled: bool) -> str | None:
+    """What is wrong with the (offset, byte count) of some tiles or strips, as a phrase; None if nothing is.
+
+    A tile may be left out: both are 0 then. Strips need not state a length at all, because old
+    writers did not; readers estimate it.
+    """
+    what = "tile" if tiled else "strip"
+    index, without_length, stated, placed = -1, -1, False, False
+    for index, (offset, count) in enumerate(places):
+        stated, placed = stated or count > 0, placed or offset > 0
+        if offset == 0 and (count or not tiled):
+            return f"the place of its {what} {index} is not stated"
+        if count == 0 and offset and without_length < 0:
+            without_length = index
+        if without_length >= 0 and (stated or tiled):
+            return f"the length of its {what} {without_length} is not stated"
+    return None if placed or index < 0 else "none of its tiles is in the file"
