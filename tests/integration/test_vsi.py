@@ -169,6 +169,26 @@ def test_a_damaged_tile_is_an_error(tmp_path: Path, packing: int) -> None:
         assert raised.value.reason == "damaged"
 
 
+def test_two_stacks_of_one_size(tmp_path: Path) -> None:
+    """It is not known which is which, and slideio reads them: a tile that is not a JPEG is found before."""
+    others = {"stack1": PIXELS, "stack2": _rolled(2)}
+    for name, pixels in others.items():
+        (tmp_path / "_A1_" / name).mkdir(parents=True)
+        data = cellsens.stack({(0,): pixels}, packing=cellsens.JPEG)
+        (tmp_path / "_A1_" / name / "frame_t.ets").write_bytes(data)
+    (tmp_path / "A1.vsi").write_bytes(cellsens.vsi([(WIDTH, HEIGHT, 0)] * 2))
+    opened = open_vsi(str(tmp_path / "A1.vsi"), from_mapping({}))
+    found = [scene.region.rows(0, HEIGHT).astype(int) for scene in opened.scenes]
+    for wanted in others.values():
+        assert min(np.abs(one - wanted).mean() for one in found) < 2
+    path = tmp_path / "_A1_" / "stack2" / "frame_t.ets"
+    data = path.read_bytes()
+    at = data.rindex(b"\xff\xd8\xff")
+    path.write_bytes(data[:at] + bytes(3) + data[at + 3 :])
+    with pytest.raises(ConversionError, match="does not begin as it must"):
+        open_vsi(str(tmp_path / "A1.vsi"), from_mapping({}))
+
+
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real VSI is beside the repository only")
 @pytest.mark.parametrize("number", [0, 4, 15])
 def test_a_real_stack(tmp_path: Path, number: int) -> None:

@@ -123,6 +123,7 @@ def _region(
     """What gives the rows of a scene: its tiles, or slideio where it is not known which those are."""
     by_slideio = _Region(scene, lock, channels)
     if not Tiles.reads(own, by_slideio.dtype) or own[0].samples != len(channels):
+        vsi_tiles.check_starts(own)
         return by_slideio
     descriptor = os.open(own[0].path, os.O_RDONLY | os.O_CLOEXEC)
     opened.callback(os.close, descriptor)

@@ -26,13 +26,17 @@ from cytowatch.pyramid.readers.jp2_codestream import check_units
 from cytowatch.pyramid.refusals import damaged
 from cytowatch.record.errors import ConversionError
 
-__all__ = ["Stack", "Tiles", "check", "fitting", "stacks"]
+__all__ = ["Stack", "Tiles", "check", "check_starts", "fitting", "stacks"]
 
 #: Of a longer list of tiles only the beginning is looked at.
 _LONGEST_LIST = 256 << 20
 #: A tile of more bytes is not read.
 _LARGEST_TILE = 64 << 20
 _RAW, _JPEG = 0, 2
+#: How a tile begins, by how it is packed; a JPEG 2000 may stand in boxes.
+_MARKS: Mapping[int, tuple[bytes, ...]] = MappingProxyType(
+    {2: (b"\xff\xd8\xff",), 3: (b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  ")}
+)
 #: How tiles are packed, by the number of the format: the function of imagecodecs.
 _DECODERS: Mapping[int, str] = MappingProxyType(
     {2: "jpeg8_decode", 3: "jpeg2k_decode", 5: "jpeg8_decode"}
@@ -109,6 +113,22 @@ def check(found: list[Stack], known: int) -> list[str]:
     if hidden <= known:
         return []
     return [f"it has {hidden} planes, and does not state of what: the first is the pyramid"]
+
+
+def check_starts(found: list[Stack]) -> None:
+    """Refuse stacks with a tile that does not begin as it must: slideio would end the process at it.
+
+    Raises
+    ------
+    ConversionError
+        `damaged`.
+    """
+    for stack in found:
+        marks = _MARKS.get(stack.packing, ())
+        with open(stack.path, "rb") as file:
+            for (column, row), (offset, _) in stack.first.items() if marks else ():
+                if not os.pread(file.fileno(), 12, offset).startswith(marks):
+                    raise damaged(f"the tile at {column}, {row} does not begin as it must")
 
 
 class Tiles:
