@@ -107,7 +107,14 @@ def retry(
     if status_ or reason:
         entries += _in_error(spool, status_, reason)
     if not entries:
-        raise RootError("nothing to retry: give an ID, --status or --reason")
+        given = " and ".join(
+            said
+            for said in (status_ and f"status {status_}", reason and f"reason {reason}")
+            if said
+        )
+        raise RootError(
+            f"nothing to retry: {f'no error has the {given}' if given else 'give an ID, --status or --reason'}"
+        )
     ask_each(spool, "retry", entries, "goes back to")
 
 

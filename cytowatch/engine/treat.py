@@ -264,6 +264,14 @@ def _let_go(with_: Treatment, place: Place) -> None:
     enter.withdraw(place)
 
 
+#: What a crash means, by its signal.
+_MEANS = {
+    "": "the file is damaged, or of a kind that this decoder cannot read",
+    "SIGSYS": "the sandbox ended it for a forbidden system call, so the file may be an attack; if sound files end like "
+    "this, the libraries of this machine use a call that the filter does not know",
+}
+
+
 def _give_back_room(with_: Treatment, place: Place) -> None:
     """Remove what was made: while it waits, others need the room. The attempt stays counted, over restarts too."""
     with suppress(OSError):
@@ -282,8 +290,7 @@ def _crashed(with_: Treatment, place: Place, crash: DecoderCrashed) -> Place:
         times = "once" if attempts == 1 else f"{attempts} times"
         wrong = stage_error(place.status)(
             "crashed_repeatedly",
-            f"the decoder crashed {times} on it, last by {cause}: the file is damaged, "
-            "or of a kind that this decoder cannot read",
+            f"the decoder crashed {times} on it, last by {cause}: {_MEANS.get(cause, _MEANS[''])}",
         )
         return moves.fail(place, wrong)
     moves.observer.retried(place)

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable
 
 from cytowatch.formats.completeness.judging import Doubt
+from cytowatch.formats.structure.places import bytes_at
 from cytowatch.pyramid import jpeg
 from cytowatch.pyramid.complaints import said_of_jpeg
 
@@ -37,7 +38,7 @@ def first_gap(path: str, doubts: Iterable[Doubt]) -> str | None:
 
 def _is_gap(descriptor: int, doubt: Doubt) -> bool:
     # One JPEG at a time, as its decoder holds it as well.
-    stream = os.pread(descriptor, doubt.end - doubt.begin, doubt.begin)
+    stream = bytes_at(descriptor, doubt.end - doubt.begin, doubt.begin)
     if said_of_jpeg(_without_end(jpeg.with_tables(stream, doubt.tables))):
         return True
     for scan in doubt.scans:

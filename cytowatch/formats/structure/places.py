@@ -1,10 +1,14 @@
-"""Where a TIFF says that its tiles and strips lie, and what can be wrong with that."""
+"""Where a file says that its parts lie, and what can be wrong with that."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 
-__all__ = ["misplaced"]
+__all__ = ["bytes_at", "misplaced"]
+
+#: The last byte that the kernel knows a number for.
+_FARTHEST = (1 << 63) - 1
 
 
 def misplaced(places: Iterable[tuple[int, int]], *, tiled: bool) -> str | None:
@@ -24,3 +28,8 @@ def misplaced(places: Iterable[tuple[int, int]], *, tiled: bool) -> str | None:
         if without_length >= 0 and (stated or tiled):
             return f"the length of its {what} {without_length} is not stated"
     return None if placed or index < 0 else "none of its tiles is in the file"
+
+
+def bytes_at(descriptor: int, count: int, at: int) -> bytes:
+    """Up to `count` bytes at `at`; none where no file can have any, as the lists of a hostile one may say."""
+    return os.pread(descriptor, count, at) if 0 <= at <= _FARTHEST - count and count > 0 else b""

@@ -39,11 +39,14 @@ def sync_names(place: Path, *, marked: bool) -> None:
 
 
 def remove_empty(inbox: Path, folder: str | None) -> None:
-    """Remove a set's own folder, with the folders in it, if nothing is left there."""
-    if folder is None:
-        return
-    with suppress(OSError):
-        durable.remove_empty(inbox, folder)
+    """Remove a set's own folder, with the folders in it, if nothing is left there.
+
+    Nobody looks at it again later, so a fault of the disk that passes must not leave it.
+    """
+    for _ in range(2 if folder is not None else 0):
+        with suppress(OSError):
+            durable.remove_empty(inbox, str(folder))
+            return
 
 
 def recover(spool: Spool, settings: Storage | None = None) -> dict[str, str]:

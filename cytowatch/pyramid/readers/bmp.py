@@ -11,6 +11,7 @@ import struct
 import numpy as np
 
 from cytowatch.config import Config
+from cytowatch.formats.structure.places import bytes_at
 from cytowatch.pyramid.pixels import Pixels, swapped
 from cytowatch.pyramid.readers.whole import by_pillow
 from cytowatch.pyramid.refusals import check_size, damaged
@@ -51,7 +52,7 @@ class _Rows:
     def rows(self, top: int, bottom: int) -> Pixels:
         first = self.height - bottom if self._upward else top
         count = bottom - top
-        data = os.pread(self._descriptor, count * self._stride, self._begin + first * self._stride)
+        data = bytes_at(self._descriptor, count * self._stride, self._begin + first * self._stride)
         # The padding of the very last row may be absent.
         data = data.ljust(count * self._stride, b"\0")
         lines: Pixels = np.frombuffer(data, np.uint8).reshape(count, self._stride)
@@ -97,7 +98,7 @@ def open_bmp(path: str, config: Config) -> Opened:
         It is damaged, or too large.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    head = os.pread(descriptor, 70, 0).ljust(70, b"\0")
+    head = bytes_at(descriptor, 70, 0).ljust(70, b"\0")
     begin, second, width, height, _, bits, packing = struct.unpack_from("<IIiiHHI", head, 10)
     moved: tuple[str, ...] = ()
     try:
@@ -201,7 +202,7 @@ def _palette(descriptor: int, at: int, begin: int, head: bytes, bits: int) -> Pi
     [stated] = struct.unpack_from("<I", head, 46)
     room = max(0, begin - at) // 4
     count = min(stated or 1 << bits, room, 256)
-    stored = os.pread(descriptor, 4 * count, at)
+    stored = bytes_at(descriptor, 4 * count, at)
     colours = np.frombuffer(stored[: len(stored) // 4 * 4], np.uint8).reshape(-1, 4)
     found = np.zeros((256, 3), np.uint8)
     found[: len(colours)] = colours[:, 2::-1]

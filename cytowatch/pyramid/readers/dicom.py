@@ -19,6 +19,7 @@ import numpy as np
 import openslide
 
 from cytowatch.config import Config
+from cytowatch.formats.structure.places import bytes_at
 from cytowatch.model import Mpp
 from cytowatch.pyramid import acquired, jpeg, resolution
 from cytowatch.pyramid.pixels import Pixels, each
@@ -150,7 +151,7 @@ class _Frames:
         if number not in self._places:
             raise damaged(f"frame {number + 1} is not in the file")
         descriptor, offset, length = self._places[number]
-        pixels = self._colours.of(os.pread(descriptor, length, offset))
+        pixels = self._colours.of(bytes_at(descriptor, length, offset))
         if pixels.shape != (self._tall, self._wide, self.samples):
             raise damaged(f"frame {number + 1} is {pixels.shape[1]} x {pixels.shape[0]} pixels")
         return pixels
@@ -235,7 +236,7 @@ def _said(part: Part) -> str | None:
         next(found, None)
         offset, length = next(found, (0, 0))
         ycbcr = jpeg.is_ycbcr(
-            os.pread(descriptor, length, offset), stated=part.photometric != "RGB"
+            bytes_at(descriptor, length, offset), stated=part.photometric != "RGB"
         )
     finally:
         os.close(descriptor)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cytowatch.formats.doubles import is_whole_slide
+from cytowatch.formats.structure.places import bytes_at
 from cytowatch.pyramid.refusals import damaged
 
 __all__ = ["Part", "frames", "is_ordinary", "parts", "pieces", "twice"]
@@ -172,11 +173,11 @@ def frames(descriptor: int, part: Part) -> list[tuple[int, int]]:
 
 def pieces(descriptor: int, part: Part) -> Iterator[tuple[int, int]]:
     """(offset, length) of each piece of packed pixels; the first is a table of where the others are."""
-    if os.pread(descriptor, 4, part.pixels) != _PIXELS:
+    if bytes_at(descriptor, 4, part.pixels) != _PIXELS:
         return
     at = part.pixels + 12
     for _ in range(min(part.frames, _MOST_FRAMES) + 2):
-        head = os.pread(descriptor, 8, at)
+        head = bytes_at(descriptor, 8, at)
         if len(head) < 8 or head[:4] != _ITEM:
             return
         [length] = struct.unpack("<I", head[4:])
@@ -186,7 +187,7 @@ def pieces(descriptor: int, part: Part) -> Iterator[tuple[int, int]]:
 
 def _unpacked(descriptor: int, part: Part) -> list[tuple[int, int]]:
     """The frames one after the other, behind a head of 8 bytes, or of 12 where it says what they are."""
-    head = os.pread(descriptor, 12, part.pixels)
+    head = bytes_at(descriptor, 12, part.pixels)
     explicit = part.syntax == _EXPLICIT
     at, each = part.pixels + (12 if explicit else 8), part.frame_bytes
     stated = head[8:12] if explicit else head[4:8]

@@ -5,11 +5,12 @@ Source: ISO/IEC 15444-1, Annex I
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from cytowatch.formats.structure.places import bytes_at
 
 __all__ = ["Boxes", "pread", "read"]
 
@@ -45,7 +46,7 @@ def read(descriptor: int, size_bytes: int) -> tuple[Boxes, int, int]:
     ValueError
         A box has a length that cannot be, or there is no codestream.
     """
-    if os.pread(descriptor, 12, 0) != _SIGNATURE:
+    if bytes_at(descriptor, 12, 0) != _SIGNATURE:
         return Boxes(()), 0, size_bytes
     at = 0
     inside: list[tuple[bytes, bytes]] = []
@@ -77,9 +78,9 @@ def pread(descriptor: int, count: int, at: int) -> bytes:
     ValueError
         They are not all there.
     """
-    data = os.pread(descriptor, count, at)
+    data = bytes_at(descriptor, count, at)
     while len(data) < count:
-        more: Any = os.pread(descriptor, count - len(data), at + len(data))
+        more: Any = bytes_at(descriptor, count - len(data), at + len(data))
         if not more:
             raise ValueError("the file ends too early")
         data += more

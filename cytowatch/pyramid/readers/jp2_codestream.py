@@ -5,11 +5,11 @@ Source: ISO/IEC 15444-1, Annex A
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from cytowatch.formats.structure.places import bytes_at
 from cytowatch.pyramid.readers.jp2_boxes import pread
 from cytowatch.record.errors import ConversionError
 
@@ -208,13 +208,13 @@ def find_parts(stream: Codestream, end: int) -> None:
 def _walk(descriptor: int, at: int, end: int) -> Iterator[tuple[int, int, int]]:
     """(number of the tile, offset, length) of every tile-part."""
     for _ in range(_MOST_PARTS):
-        head = os.pread(descriptor, 12, at)
+        head = bytes_at(descriptor, 12, at)
         if len(head) < 12 or head[:2] != b"\xff\x90":
             return
         number, length = struct.unpack(">HI", head[4:10])
         if length == 0:
             # The last one may leave open how long it is: it goes up to EOC.
-            tail = 2 if os.pread(descriptor, 2, end - 2) == b"\xff\xd9" else 0
+            tail = 2 if bytes_at(descriptor, 2, end - 2) == b"\xff\xd9" else 0
             length = end - tail - at
         if length < 14 or at + length > end:
             raise ValueError(f"a part of tile {number} ends beyond the file")

@@ -8,10 +8,10 @@ Source: TIFF Technical Note 2; ISO/IEC 15444-1, A.6.1; https://openslide.org/for
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
+from cytowatch.formats.structure.places import bytes_at
 from cytowatch.pyramid import jpeg
 from cytowatch.pyramid.contradicted import RGB, YCBCR, of_stream
 from cytowatch.pyramid.readers.jp2_codestream import is_rgb_decoded
@@ -45,7 +45,7 @@ def own_colours(page: Any, descriptor: int) -> Own:
     is_contiguous = int(page.planarconfig or 1) == 1 and int(page.samplesperpixel) == 3
     if first is None or not is_contiguous or stated not in (RGB, YCBCR):
         return Own()
-    head = os.pread(descriptor, min(first[1], _LONGEST_HEAD), first[0])
+    head = bytes_at(descriptor, min(first[1], _LONGEST_HEAD), first[0])
     if page.compression == _JPEG:
         found = of_stream(jpeg.with_tables(head, page.jpegtables or b""), stated)
         if found is None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cytowatch.config import Config
-from cytowatch.formats.structure.places import misplaced
+from cytowatch.formats.structure.places import bytes_at, misplaced
 from cytowatch.formats.structure.tiff import Tiff, TiffError, main_page
 from cytowatch.pyramid import copied, jpeg
 from cytowatch.pyramid.colours import ycbcr_of_units
@@ -119,7 +119,7 @@ class Page:
 
     def _data(self, index: int) -> bytes:
         offset, count = self._places[index]
-        return os.pread(self._descriptor, count or self._estimated_bytes(offset), offset)
+        return bytes_at(self._descriptor, count or self._estimated_bytes(offset), offset)
 
     def _estimated_bytes(self, offset: int) -> int:
         """How long a strip is at most whose length is not stated: up to the next one, as libtiff does it."""

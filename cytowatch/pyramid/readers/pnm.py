@@ -11,6 +11,7 @@ import re
 import numpy as np
 
 from cytowatch.config import Config
+from cytowatch.formats.structure.places import bytes_at
 from cytowatch.pyramid.pixels import Pixels
 from cytowatch.pyramid.readers.whole import by_pillow
 from cytowatch.pyramid.refusals import check_size, damaged
@@ -41,7 +42,7 @@ class _Rows:
 
     def rows(self, top: int, bottom: int) -> Pixels:
         stride = self.width * self.samples * self._stored.itemsize
-        data = os.pread(self._descriptor, (bottom - top) * stride, self._begin + top * stride)
+        data = bytes_at(self._descriptor, (bottom - top) * stride, self._begin + top * stride)
         if len(data) < (bottom - top) * stride:
             raise damaged("the file ends before its last row")
         pixels = np.frombuffer(data, self._stored).reshape(bottom - top, self.width, self.samples)
@@ -62,7 +63,7 @@ def open_pnm(path: str, config: Config) -> Opened:
         It is damaged, or too large.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    header = _HEADER.match(os.pread(descriptor, 4096, 0))
+    header = _HEADER.match(bytes_at(descriptor, 4096, 0))
     if header is None:
         os.close(descriptor)
         return by_pillow(path, config)

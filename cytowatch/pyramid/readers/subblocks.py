@@ -9,7 +9,6 @@ Source: Zeiss, "ZISRAW (CZI) File Format" 1.2, SubBlockDirectory and SubBlock; t
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from cytowatch.formats.structure.places import bytes_at
 from cytowatch.pyramid.pixels import Pixels, swapped
 from cytowatch.pyramid.refusals import damaged
 from cytowatch.record.errors import ConversionError
@@ -129,12 +129,12 @@ def is_misread(descriptor: int, blocks: Sequence[SubBlock]) -> bool:
 
 def _has_bytes_apart(descriptor: int, block: SubBlock) -> bool:
     begin, size_bytes = _content(descriptor, block)
-    return _zstd1_header(os.pread(descriptor, min(3, size_bytes), begin))[1]
+    return _zstd1_header(bytes_at(descriptor, min(3, size_bytes), begin))[1]
 
 
 def _content(descriptor: int, block: SubBlock) -> tuple[int, int]:
     """(offset, bytes) of the pixels of a piece, as they are packed."""
-    head = os.pread(descriptor, 16 + _ENTRY.size, block.offset + _HEADER_BYTES)
+    head = bytes_at(descriptor, 16 + _ENTRY.size, block.offset + _HEADER_BYTES)
     metadata_bytes, _, size_bytes = struct.unpack_from("<iiq", head, 0)
     [dimensions] = struct.unpack_from("<i", head, 16 + _ENTRY.size - 4)
     entry_bytes = 16 + _ENTRY.size + dimensions * _DIMENSION.size
@@ -191,7 +191,7 @@ def _unpacked(descriptor: int, block: SubBlock) -> Pixels:
     size_bytes = block.area.w * block.area.h * _PIXEL_BYTES
     try:
         begin, packed_bytes = _content(descriptor, block)
-        data: bytes | bytearray = os.pread(descriptor, packed_bytes, begin)
+        data: bytes | bytearray = bytes_at(descriptor, packed_bytes, begin)
         apart = False
         if block.compression == _ZSTD1:
             header_bytes, apart = _zstd1_header(data)

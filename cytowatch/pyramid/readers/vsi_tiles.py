@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from cytowatch.formats.structure import vsi
+from cytowatch.formats.structure.places import bytes_at
 from cytowatch.pyramid.complaints import refuse_lost_of_jpeg
 from cytowatch.pyramid.pixels import Pixels, each
 from cytowatch.pyramid.readers.jp2_codestream import check_units
@@ -175,7 +176,7 @@ class Tiles:
     def _decoded(self, offset: int, length: int) -> Pixels:
         import imagecodecs
 
-        data = os.pread(self._descriptor, min(length, _LARGEST_TILE), offset)
+        data = bytes_at(self._descriptor, min(length, _LARGEST_TILE), offset)
         check_units(data)
         decode: Callable[[bytes], Pixels] = getattr(imagecodecs, _DECODERS[self._packing])
         try:
@@ -197,7 +198,7 @@ def _stack(path: str) -> Stack | None:
         if head is None or head.axes < 3:
             return None
         count = min(head.tiles, _LONGEST_LIST // head.entry_bytes)
-        data = os.pread(descriptor, count * head.entry_bytes, head.where)
+        data = bytes_at(descriptor, count * head.entry_bytes, head.where)
     finally:
         os.close(descriptor)
     entries = np.frombuffer(data[: len(data) // head.entry_bytes * head.entry_bytes], "<u4")
