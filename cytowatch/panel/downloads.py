@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import IO, cast
 from urllib.parse import quote
@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from cytowatch.panel.context import Context
 from cytowatch.record import names
@@ -21,7 +22,8 @@ from cytowatch.tree import find
 
 __all__ = ["routes"]
 
-_PIECE = 1 << 20
+#: Two of them are in memory for each client that reads slowly.
+_PIECE = 256 << 10
 _MOST_FILES = 200_000
 #: A dropped file is sent as bytes, no matter what it states.
 _BYTES = "application/octet-stream"
@@ -98,9 +100,22 @@ def _files(context: Context, entry: find.Entry, rows: list[tuple[str, str]]) -> 
         return FileResponse(context.file_of(entry, path), media_type=_BYTES, headers=headers)
     found = [(context.file_of(entry, path), name) for path, name in rows]
     stem = entry.manifest["name"].rpartition(".")[0] or entry.manifest["name"]
-    return StreamingResponse(
-        _zipped(found), media_type="application/zip", headers=_saved_as(f"{stem}.zip")
-    )
+    return _Zip(found, _saved_as(f"{stem}.zip"))
+
+
+class _Zip(StreamingResponse):
+    """Guards that its files are closed when a client goes away in the middle."""
+
+    def __init__(self, files: list[tuple[Path, str]], headers: dict[str, str]) -> None:
+        self._parts = _zipped(files)
+        super().__init__(self._parts, media_type="application/zip", headers=headers)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._parts.close()
 
 
 class _Sink:
@@ -123,7 +138,7 @@ class _Sink:
         return found
 
 
-def _zipped(files: list[tuple[Path, str]]) -> Iterator[bytes]:
+def _zipped(files: list[tuple[Path, str]]) -> Generator[bytes, None, None]:
     sink = _Sink()
     # Slides are packed already, so nothing is packed again.
     with zipfile.ZipFile(cast("IO[bytes]", sink), "w", zipfile.ZIP_STORED) as archive:
@@ -134,6 +149,9 @@ def _zipped(files: list[tuple[Path, str]]) -> Iterator[bytes]:
                 while piece := source.read(_PIECE):
                     target.write(piece)
                     yield sink.take()
+                if source.tell() != about.file_size:
+                    # The download is broken off, so that nobody takes it for whole.
+                    raise OSError(f"{path.name} has changed while it was sent")
     yield sink.take()
 
 

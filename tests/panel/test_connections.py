@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import json
@@ -11,6 +12,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -96,15 +98,61 @@ def test_some_requests_at_once_are_answered_in_their_order(panel: Served) -> Non
     assert codes == [b"200", b"404", b"200", b"412"] * 4 + [b"200"]
 
 
-def test_http_1_0(own: Root, ids: dict[str, str]) -> None:
-    """Without a host and without chunks: an answer whose length is unknown ends with its connection, and is whole."""
-    path = next(own.path.glob(f"storage/ann/{ids['photo.jpg']}"))
+def two_pyramids(own: Root, id_: str) -> Path:
+    """Make a second pyramid of `id_`, so that they are sent as a zip; gives its path."""
+    path = next(own.path.glob(f"storage/ann/{id_}"))
     document = json.loads((path / "manifest.json").read_text())
-    (path / "derived" / "second.tiff").write_bytes(os.urandom(3_000_000))
+    second = path / "derived" / "second.tiff"
+    second.write_bytes(os.urandom(16 << 20))
     document["files"].append(
-        {"role": "pyramid", "path": "derived/second.tiff", "size_bytes": 3_000_000, "sha256": None, "status": "DEPLOYED"}
+        {"role": "pyramid", "path": "derived/second.tiff", "size_bytes": 16 << 20, "sha256": None, "status": "DEPLOYED"}
     )  # fmt: skip
     (path / "manifest.json").write_text(json.dumps(document))
+    return second
+
+
+def times_open(panel: Served, path: Path) -> int:
+    """How often the panel has the file at `path` open."""
+    assert panel.process
+    found = 0
+    for one in Path(f"/proc/{panel.process.pid}/fd").iterdir():
+        # Some are closed while they are looked at.
+        with suppress(FileNotFoundError):
+            found += os.readlink(one) == str(path)
+    return found
+
+
+def test_a_zip_that_is_broken_off(own: Root, ids: dict[str, str]) -> None:
+    """By clients that go away: no file stays open, no memory is kept. By a file that changes: it is not taken for whole."""
+    second = two_pyramids(own, ids["photo.jpg"])
+    path = f"/files/{ids['photo.jpg']}/download/pyramid"
+    ask = f"GET {path} HTTP/1.1\r\nHost: x\r\nX-Forwarded-User: ann\r\n\r\n".encode()
+    panel = Served(own.path, more='auth = "proxy"\n')
+    try:
+        panel.as_user("ann", path)
+        memory_kb = panel.memory_kb()
+        held = [silent(panel.port, ask) for _ in range(40)]
+        within(lambda: times_open(panel, second) == 40)
+        assert panel.memory_kb() < memory_kb + 60_000
+        for one in held:
+            one.close()
+        within(lambda: times_open(panel, second) == 0)
+        with contextlib.closing(silent(panel.port, ask)) as slow:
+            within(lambda: times_open(panel, second) == 1)
+            os.truncate(second, 1000)
+            found = b""
+            with suppress(ConnectionError):
+                while part := slow.recv(1 << 20):
+                    found += part
+        assert not found.endswith(b"0\r\n\r\n")
+        assert "changed" in panel.line("panel_unexpected")["detail"]
+    finally:
+        panel.stop()
+
+
+def test_http_1_0(own: Root, ids: dict[str, str]) -> None:
+    """Without a host and without chunks: an answer whose length is unknown ends with its connection, and is whole."""
+    two_pyramids(own, ids["photo.jpg"])
     panel = Served(own.path, more='auth = "proxy"\n')
 
     def asked(method: str, address: str) -> tuple[bytes, bytes]:
