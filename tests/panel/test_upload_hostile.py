@@ -133,6 +133,23 @@ def test_accents_in_two_pieces(tree: Root, panel: Served) -> None:
     assert sorted(os.listdir(tree.path / "inbox/ann/@Lébn")) == sorted([apart, "é.svs"])
 
 
+def test_a_file_and_a_folder_of_one_name(tree: Root, panel: Served) -> None:
+    """In one folder, in each order: refused in words that name no path of the server, and the rest arrives."""
+    more = {"group": "case-20261129", "groupFiles": "2"}
+    at = begun(panel, 3, relativePath="c/a", **more)
+    under_file = create(panel, 3, relativePath="c/a/b", **more)
+    other = {"group": "case-20261130", "groupFiles": "2"}
+    begun(panel, 3, relativePath="c/d/e", **other)
+    over_folder = create(panel, 3, relativePath="c/d", **other)
+    at_top = create(panel, 3, relativePath="c", **other)
+    for answer in (under_file, over_folder, at_top):
+        assert answer.code == 409, answer.text
+        assert "/" not in answer.json["error"]
+    assert add(panel, at, 0, b"abc").code == 204
+    assert add(panel, begun(panel, 3, relativePath="c/b", **more), 0, b"abc").code == 204
+    assert sorted(os.listdir(tree.path / "inbox/ann/c")) == ["a", "b"]
+
+
 def test_one_name_by_many_at_once(tree: Root, panel: Served) -> None:
     """Twelve clients send another file of the same name at the same time: twelve drops, none replaced."""
     sent = [os.urandom(50_000) for _ in range(12)]

@@ -155,6 +155,8 @@ class Store:
         ------
         FileExistsError
             As for `known`.
+        NotADirectoryError, IsADirectoryError
+            One file of the folder has the name of a folder in it.
         """
         if (there := self.known(announced, owner)) is not None:
             return there
@@ -166,7 +168,11 @@ class Store:
         # Making `tree` durable makes the names of these two durable as well.
         for inside in ("notes", "done"):
             (home / inside).mkdir(mode=0o750, exist_ok=True)
-        durable.make_directory((home / "tree" / announced.path).parent)
+        above = (home / "tree" / announced.path).parent
+        try:
+            durable.make_directory(above)
+        except FileExistsError as error:
+            raise NotADirectoryError(f"{above.name} is a file of this folder") from error
         found = Found(token=f"{folder}.{member}", home=home, member=member, announced=announced)
         self._write_note(found)
         self.ledger.begin(found.token, announced.size)

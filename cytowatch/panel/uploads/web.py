@@ -259,7 +259,7 @@ class Uploads:
             raise refusal(409, str(error)) from error
         except FileExistsError as error:
             raise refusal(409, f"It cannot be added: {error}.") from error
-        except NotADirectoryError as error:
+        except (NotADirectoryError, IsADirectoryError) as error:
             raise refusal(409, "A file of this folder has the name of a folder in it.") from error
         except OSError as error:
             raise no_room(error) from error
