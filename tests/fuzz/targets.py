@@ -279,7 +279,8 @@ def tiles(data: bytes) -> None:
     """An OME-TIFF whose JPEG tiles are copied: what leaves it is whole, or refused."""
     with _file(data) as (descriptor, _):
         found = Probe(descriptor, name="a.ome.tif")
-        if found.tiff is None or whole.missing(descriptor, found.size_bytes) is not None:
+        missing = whole.missing(descriptor, found.size_bytes)
+        if found.tiff is None or found.tiff.broken or missing is not None:
             # Such a one is never opened: a chain of directories that ends beyond the file keeps its reader for hours.
             return
     with _named(data) as path, suppress(ConversionError):
