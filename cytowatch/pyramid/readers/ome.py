@@ -19,7 +19,7 @@ from cytowatch.pyramid import acquired, copied
 from cytowatch.pyramid.copied import CopiedLevel
 from cytowatch.pyramid.pixels import Pixels
 from cytowatch.pyramid.readers.ome_xml import Known, as_rgb, images
-from cytowatch.pyramid.readers.pages import Page, opened_file, orientation, profile
+from cytowatch.pyramid.readers.pages import Page, count_pages, opened_file, orientation, profile
 from cytowatch.pyramid.refusals import damaged
 from cytowatch.pyramid.regions import Opened, Scene
 from cytowatch.record.errors import ConversionError
@@ -45,6 +45,7 @@ def open_ome(path: str, config: Config) -> Opened:
         try:
             tiff = opened.enter_context(tifffile.TiffFile(path, _multifile=False))
             about = images(tiff.ome_metadata or "")
+            count_pages(tiff)
             series = tiff.series
         except Exception as error:
             raise damaged(error) from error

@@ -34,7 +34,15 @@ from cytowatch.pyramid.regions import Opened, Scene
 from cytowatch.pyramid.samples import banded
 from cytowatch.record.errors import ConversionError
 
-__all__ = ["Page", "open_page", "opened_file", "orientation", "profile", "told_of_pages"]
+__all__ = [
+    "Page",
+    "count_pages",
+    "open_page",
+    "opened_file",
+    "orientation",
+    "profile",
+    "told_of_pages",
+]
 
 _NONE, _OLD_JPEG, _JPEG = 1, 6, 7
 _JPEGS_XR = frozenset({22610, 34934})
@@ -277,6 +285,14 @@ def opened_file(path: str) -> Iterator[tuple[ExitStack, int]]:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         opened.callback(os.close, descriptor)
         yield opened, descriptor
+
+
+def count_pages(tiff: Any) -> int:
+    """The number of pages of a `tifffile.TiffFile`; to be asked for before they are gone through.
+
+    Only with this does it notice a list that leads back into itself; it walks round that for ever else.
+    """
+    return len(tiff.pages)
 
 
 def profile(page: Any) -> bytes | None:

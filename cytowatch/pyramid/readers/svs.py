@@ -16,7 +16,7 @@ import numpy as np
 from cytowatch.config import Config
 from cytowatch.pyramid import acquired, copied, resolution
 from cytowatch.pyramid.pixels import Pixels
-from cytowatch.pyramid.readers.pages import Page, open_page, opened_file
+from cytowatch.pyramid.readers.pages import Page, count_pages, open_page, opened_file
 from cytowatch.pyramid.regions import Opened
 from cytowatch.record.errors import ConversionError
 
@@ -42,7 +42,7 @@ def open_svs(path: str, config: Config) -> Opened:
     [scene] = opened.scenes
     with opened_file(path) as (closing, descriptor):
         tiff = closing.enter_context(tifffile.TiffFile(path))
-        pages = [page.aspage() for page in tiff.pages]
+        pages = [tiff.pages[number].aspage() for number in range(count_pages(tiff))]
         power = _POWER.search(pages[0].description)
         scene = replace(
             scene,
