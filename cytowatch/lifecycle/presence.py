@@ -5,6 +5,7 @@ from __future__ import annotations
 from cytowatch.lifecycle import clock
 from cytowatch.lifecycle.parts import Parts
 from cytowatch.transitions.recover import recover
+from cytowatch.tree import pauses
 from cytowatch.tree.pauses import Pauses
 from cytowatch.tree.room import Amount, free, spare, too_little
 
@@ -25,7 +26,7 @@ class Presence:
             if not self.offline:
                 parts.log.error("root_offline", root=str(root))
             self.offline = True
-            # Each turn with a tree lifts this again.
+            # A thread takes its next file by itself.
             parts.engine.hold(Pauses(everyone=True))
             said = f"{root} is gone, or another tree lies there: all waits until it is back"
             parts.health.fault("root", said)
@@ -33,6 +34,7 @@ class Presence:
             return False
         if self.offline and not parts.engine.busy:
             self.offline = False
+            parts.engine.hold(pauses.read(parts.spool))
             parts.log.info("root_back", root=str(root))
             parts.health.clear("root")
             for user, id_ in recover(parts.spool, now=clock.now()):
