@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 import pyvips
 
@@ -33,6 +35,8 @@ _LOST = re.compile(
 )
 _CALLS = ("unable to call", "unable to fetch", "unable to write to memory")
 _END_OF_JPEG = b"\xff\xd9"
+#: GLib's G_LOG_LEVEL_ERROR, the only level that is to end a process.
+_FATAL = 1 << 2
 _noting = threading.Lock()
 
 
@@ -143,3 +147,19 @@ def first_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     told = next((line for line in lines if not line.startswith(_CALLS)), "it is not readable")
     return told.replace(os.sep, "/")[:200]
+
+
+def _survive_nested_messages() -> None:
+    """Let a message that comes while another is handed over be printed; GLib would end the process.
+
+    Python may collect a damaged image in the middle of a message, and libvips then counts the warnings
+    that this image gave. Source: GLib, ``g_logv`` and ``G_LOG_FATAL_MASK``.
+    """
+    binding = find_spec("_libvips")
+    if binding is not None and binding.origin is not None:
+        library = ctypes.CDLL(binding.origin)
+        library.g_log_set_always_fatal(_FATAL)
+        library.g_log_set_fatal_mask(b"VIPS", _FATAL)
+
+
+_survive_nested_messages()
