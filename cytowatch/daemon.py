@@ -15,7 +15,7 @@ from cytowatch import formats
 from cytowatch.config import Config
 from cytowatch.inbox import claim
 from cytowatch.lifecycle import clock, start
-from cytowatch.lifecycle.heap import Heap
+from cytowatch.lifecycle.heap import Heap, share_one_arena
 from cytowatch.lifecycle.look import Looking
 from cytowatch.lifecycle.parts import Outside, Parts, assemble
 from cytowatch.lifecycle.port import Listener
@@ -75,6 +75,7 @@ def run(
     ConfigError, RootError
         It cannot start until somebody changes something; the message says what.
     """
+    share_one_arena()
     logs.configure(config.log.level, config.log.format)
     asked, told = Asked(), Health()
     metrics = Metrics((one.id, end) for one in formats.FORMATS for end in one.ends)
@@ -154,7 +155,6 @@ class _Daemon:
     def run(self) -> int:
         parts = self._parts
         claim.prepare_process()
-        self._heap.prepare()
         sys.setswitchinterval(_SWITCH_S)
         threading.excepthook = self._thread_died
         with ExitStack() as stack:

@@ -10,11 +10,21 @@ from __future__ import annotations
 
 import ctypes
 
-__all__ = ["Heap"]
+__all__ = ["Heap", "share_one_arena"]
 
 _M_ARENA_MAX = -8
 _GIVE_BACK_EVERY_S = 60.0
 _libc = ctypes.CDLL(None)
+
+
+def share_one_arena() -> None:
+    """Let all threads share one arena; to be called before there are any others.
+
+    A thread keeps the arena of its first allocation. The interpreter lets one thread at a time allocate, so
+    they do not wait for each other.
+    """
+    if hasattr(_libc, "mallopt"):
+        _libc.mallopt(_M_ARENA_MAX, 1)
 
 
 class Heap:
@@ -22,14 +32,6 @@ class Heap:
 
     def __init__(self) -> None:
         self._again_at = float("-inf")
-
-    def prepare(self) -> None:
-        """Let all threads share one arena; to be called before there are any.
-
-        The interpreter lets one thread at a time allocate, so they do not wait for each other.
-        """
-        if hasattr(_libc, "mallopt"):
-            _libc.mallopt(_M_ARENA_MAX, 1)
 
     def give_back(self, now: float) -> None:
         """Give back what is free, if it is time; takes a few milliseconds."""
