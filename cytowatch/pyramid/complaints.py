@@ -19,6 +19,7 @@ from cytowatch.record.quoting import quoting
 
 __all__ = [
     "first_line",
+    "harmless",
     "heard",
     "noted",
     "raised",
@@ -27,13 +28,21 @@ __all__ = [
     "said_of_jpeg",
 ]
 
-#: Decoders report these for pixels that are missing; no second reader has them either.
+#: Decoders report these for pixels that are missing; no second reader has them either. libtiff also reports a text
+#: that it cuts off at a NUL, as between the two parts of a copyright.
 _LOST = re.compile(
-    "premature end|bad huffman|truncated|corrupt jpeg data: bad|bad code word"
+    "premature end|bad huffman|(?<!value incorrectly )truncated|corrupt jpeg data: bad|bad code word"
     "|instead of rst|extraneous bytes before marker 0xd[0-7]",
     re.IGNORECASE,
 )
 _CALLS = ("unable to call", "unable to fetch", "unable to write to memory")
+#: How tifffile names a tag that it cannot make sense of.
+_OF_TAG = re.compile(r"TiffTag (\d+) @")
+#: The tags of a TIFF that say what its pixels are and where they lie.
+_OF_PIXELS = frozenset(
+    {256, 257, 258, 259, 262, 273, 277, 278, 279, 284, 317, 320, *range(322, 326), 338, 339, 347}
+    | {*range(512, 522), 529, 530, 532, 32997, 32998}
+)
 _END_OF_JPEG = b"\xff\xd9"
 #: GLib's G_LOG_LEVEL_ERROR, the only level that is to end a process.
 _FATAL = 1 << 2
@@ -59,6 +68,20 @@ def heard(library: str) -> Iterator[list[str]]:
         yield told.lines
     finally:
         logger.removeHandler(told)
+
+
+def harmless(line: str) -> bool:
+    """Whether a warning of tifffile is about a tag that says nothing of the pixels; readers pass over such a tag.
+
+    Source: TIFF 6.0, section 2 ("readers should skip over fields containing an unexpected field type").
+
+    >>> harmless("<tifffile.TiffTag 274 @82> raised ValueError('0 is not a valid ORIENTATION')")
+    True
+    >>> harmless("<tifffile.TiffTag 259 @82> raised ValueError('0 is not a valid COMPRESSION')")
+    False
+    """
+    found = _OF_TAG.search(line)
+    return found is not None and int(found[1]) not in _OF_PIXELS
 
 
 def noted() -> str:

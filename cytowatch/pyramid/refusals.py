@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
 from cytowatch.config import Config
 from cytowatch.formats import limits
 from cytowatch.record.errors import ConversionError
 from cytowatch.record.quoting import quoting
 
-__all__ = ["check_expansion", "check_memory", "check_size", "damaged"]
+__all__ = ["check_expansion", "check_memory", "check_size", "damaged", "unread", "unsupported"]
+
+#: What tifffile, Pillow, libpng and libjpeg say of a kind that they do not know, though all its bytes may be there.
+_UNSUPPORTED = re.compile(
+    r"COMPRESSION\.\w+: \d+> not supported|is not a known COMPRESSION|Unsupported BMP|unhandled critical chunk"
+    r"|DNL not supported|Unsupported JPEG process"
+)
 
 
 def check_size(width: int, height: int, config: Config, *, samples: int = 1) -> None:
@@ -59,3 +67,22 @@ def damaged(said: object) -> ConversionError:
     if isinstance(said, BaseException):
         return ConversionError("damaged", quoting("its pixels cannot be read", said))
     return ConversionError("damaged", f"its pixels cannot be read: {said}")
+
+
+def unsupported(said: object) -> ConversionError | None:
+    """The error of an image of a kind that its reader does not know, by what that `said`; None of any other.
+
+    >>> unsupported("<COMPRESSION.NEXT: 32766> not supported").reason
+    'unsupported_format'
+    >>> unsupported("invalid distance too far back")
+    """
+    if not _UNSUPPORTED.search(str(said)):
+        return None
+    return ConversionError(
+        "unsupported_format", quoting("its pixels are stored in a way that is not supported", said)
+    )
+
+
+def unread(said: BaseException) -> ConversionError:
+    """The error of an image that a reader refused with `said`: what it does not support is not damaged."""
+    return unsupported(said) or damaged(said)

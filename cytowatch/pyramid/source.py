@@ -20,7 +20,13 @@ from cytowatch.pyramid.orientation import of_file
 from cytowatch.pyramid.pixels import Pixels
 from cytowatch.pyramid.readers.pages import open_page, told_of_pages
 from cytowatch.pyramid.readers.whole import Whole
-from cytowatch.pyramid.refusals import check_expansion, check_memory, check_size, damaged
+from cytowatch.pyramid.refusals import (
+    check_expansion,
+    check_memory,
+    check_size,
+    damaged,
+    unsupported,
+)
 from cytowatch.pyramid.regions import Opened, Scene
 from cytowatch.pyramid.samples import spread
 from cytowatch.record.errors import ConversionError
@@ -112,6 +118,9 @@ def open_second(path: str, config: Config, first_error: str) -> tuple[Opened, st
     except ConversionError as error:
         if error.reason != "damaged":
             raise
+        # Of a TIFF the second reader, which knows more ways of packing, has said it already.
+        if kind != "tiff" and (refusal := unsupported(said)):
+            raise refusal from error
         second = error.detail.removeprefix("its pixels cannot be read").lstrip(": ")
         if second == f"({plain(said)})":
             raise ConversionError(

@@ -146,7 +146,7 @@ def _least_begin(head: bytes, second: int, bits: int, packing: int) -> int:
     # Behind a header of 40 bytes the masks have a place of their own.
     masks = {3: 12, 6: 16}.get(packing, 0) if second == 40 else 0
     [stated] = struct.unpack_from("<I", head, 46) if second >= 40 else (0,)
-    colours = min(stated or 1 << bits, 1 << bits) if bits <= 8 else 0
+    colours = min(stated or 1 << bits, 1 << bits) if 0 < bits <= 8 else 0
     return 14 + second + masks + 4 * colours
 
 

@@ -19,7 +19,7 @@ from cytowatch.formats.structure.places import bytes_at, misplaced
 from cytowatch.formats.structure.tiff import Tiff, TiffError, main_page
 from cytowatch.pyramid import copied, jpeg
 from cytowatch.pyramid.colours import ycbcr_of_units
-from cytowatch.pyramid.complaints import heard, refuse_lost_of_jpeg
+from cytowatch.pyramid.complaints import harmless, heard, refuse_lost_of_jpeg
 from cytowatch.pyramid.copied import CopiedLevel
 from cytowatch.pyramid.meaning import (
     CIELAB,
@@ -29,7 +29,7 @@ from cytowatch.pyramid.pixels import Pixels, each
 from cytowatch.pyramid.readers.jp2_codestream import check_units
 from cytowatch.pyramid.readers.page_colours import Colours
 from cytowatch.pyramid.readers.page_streams import JPEGS_2000, own_colours
-from cytowatch.pyramid.refusals import check_memory, check_size, damaged
+from cytowatch.pyramid.refusals import check_memory, check_size, damaged, unread, unsupported
 from cytowatch.pyramid.regions import Opened, Scene
 from cytowatch.pyramid.samples import banded
 from cytowatch.record.errors import ConversionError
@@ -162,7 +162,7 @@ class Page:
         try:
             pixels, _, shape = page.decode(data, index, jpegtables=page.jpegtables)
         except Exception as error:
-            raise damaged(error) from error
+            raise unread(error) from error
         if pixels is None:
             raise damaged(f"tile or strip {index} cannot be decoded")
         array: Pixels = np.asarray(pixels)[0]
@@ -224,8 +224,8 @@ def _no_complaints() -> Iterator[None]:
     """Take a warning of tifffile for an error: it stands for pixels that are not there."""
     with heard("tifffile") as told:
         yield
-    if told:
-        raise damaged(told[0])
+    if lost := [line for line in told if not harmless(line)]:
+        raise unsupported(lost[0]) or damaged(lost[0])
 
 
 def open_page(path: str, config: Config) -> Opened:
@@ -249,7 +249,7 @@ def open_page(path: str, config: Config) -> Opened:
         except (ConversionError, MemoryError):
             raise
         except Exception as error:
-            raise damaged(error) from error
+            raise unread(error) from error
         done = (*told_of_pages(count, number), *region.done, *region.absent)
         scene = Scene(
             region=region,

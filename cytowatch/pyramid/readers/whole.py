@@ -9,7 +9,7 @@ import numpy as np
 
 from cytowatch.config import Config
 from cytowatch.pyramid.pixels import Pixels
-from cytowatch.pyramid.refusals import check_memory, check_size, damaged
+from cytowatch.pyramid.refusals import check_memory, check_size, unread
 from cytowatch.pyramid.regions import Opened, Scene
 from cytowatch.record.errors import ConversionError
 
@@ -39,7 +39,7 @@ def by_pillow(path: str, config: Config) -> Opened:
     Raises
     ------
     ConversionError
-        It is damaged, or too large for memory.
+        It is damaged, of a kind that Pillow does not know, or too large for memory.
     """
     from PIL import Image
 
@@ -55,7 +55,7 @@ def by_pillow(path: str, config: Config) -> Opened:
     except (ConversionError, MemoryError):
         raise
     except Exception as error:
-        raise damaged(error) from error
+        raise unread(error) from error
     pixels, done = _plain(image)
     return Opened(scenes=[Scene(region=Whole(pixels), done=tuple(done))], reader="pillow")
 
