@@ -28,7 +28,8 @@ FORMAT = Format(
     extension="tif",
     oddities="If libvips cannot read a file (ZSTD, LZMA, LERC or JPEG 2000 in TIFF), tifffile does. In "
     "a file of several pages, the pyramid is made from the first page that is neither a "
-    "reduced image nor a mask. Tiles that the file leaves out are counted in a warning. "
+    "reduced image nor a mask, or from a larger image in its SubIFDs, of which it is the "
+    "preview. Tiles that the file leaves out are counted in a warning. "
     "16-bit and floating-point samples become a lossless 16-bit pyramid; samples of fewer "
     "bits are expanded; wide, signed and floating-point samples are scaled. tifffile also "
     "reads YCbCr, Lab, and samples that ExtraSamples does not call transparency. A sample "

@@ -9,7 +9,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cytowatch.formats.structure.tiff import Directory, Tiff, TiffError, main_page
+from cytowatch.formats.structure.main import main_page, within
+from cytowatch.formats.structure.tiff import Directory, Tiff, TiffError
 from cytowatch.pyramid import contradicted
 
 __all__ = [
@@ -79,11 +80,11 @@ def meaning(photometric: int, stored: int, extra: Sequence[int]) -> Meaning:
 
 
 def is_odd(path: str) -> bool:
-    """Whether it is a TIFF of whose samples libvips makes something else than its tags say."""
+    """Whether it is a TIFF of which libvips shows something else than its tags say: samples, or a preview."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         tiff = Tiff(descriptor, os.fstat(descriptor).st_size)
-        return _is_odd(tiff.directories[main_page(tiff)])
+        return within(tiff) is not None or _is_odd(tiff.directories[main_page(tiff)])
     except TiffError:
         return False
     finally:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from cytowatch.formats.structure.tiff import Directory, Tiff, TiffError, main_page
+from cytowatch.formats.structure.main import main_directory
+from cytowatch.formats.structure.tiff import Directory, Tiff, TiffError
 from cytowatch.model import Mpp
 from cytowatch.pyramid import calibration
 from cytowatch.pyramid.calibration import plausible
@@ -24,7 +25,7 @@ def stated(path: str, xres: float, yres: float) -> Mpp | None:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         tiff = Tiff(descriptor, os.fstat(descriptor).st_size)
-        page = tiff.directories[main_page(tiff)]
+        page = main_directory(tiff)
         return calibration.read(page) or _by_tags(page)
     except TiffError:
         return plausible(1000 / xres, 1000 / yres) if xres > 0 and yres > 0 else None

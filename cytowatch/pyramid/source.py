@@ -12,8 +12,9 @@ import pyvips
 from PIL import ImageCms
 
 from cytowatch.config import Config
+from cytowatch.formats.structure.main import main_page
 from cytowatch.formats.structure.places import misplaced
-from cytowatch.formats.structure.tiff import Tiff, TiffError, main_page
+from cytowatch.formats.structure.tiff import Tiff, TiffError
 from cytowatch.pyramid import jpeg, resolution
 from cytowatch.pyramid.complaints import first_line, noted, refuse_lost
 from cytowatch.pyramid.orientation import of_file

@@ -25,7 +25,7 @@ from cytowatch.formats.completeness.uploaded import (
 )
 from cytowatch.formats.doubles import has_zip_behind
 from cytowatch.formats.marks import levels
-from cytowatch.formats.structure.tiff import main_page
+from cytowatch.formats.structure.main import main_page, within
 from cytowatch.model import Outcome, UploadedFile
 from cytowatch.pyramid import flat, native, verify
 from cytowatch.pyramid.meaning import is_odd
@@ -104,7 +104,7 @@ def _seen(found: Format, probe: Probe) -> _Seen:
         misread=shown.misread(tiff) if tiff is not None else None,
         unheeded=unheeded,
         ascending=shown.ascending(tiff) if tiff is not None else None,
-        is_first=tiff is None or main_page(tiff) == 0,
+        is_first=tiff is None or (main_page(tiff) == 0 and within(tiff) is None),
         warnings=tuple(warnings),
     )
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from cytowatch.record.lacking import amount
 
-__all__ = ["Directory", "Tiff", "TiffError", "main_page"]
+__all__ = ["SUB_IFDS", "Directory", "Tiff", "TiffError"]
 
 _SIZES = {
     1: 1,
@@ -171,12 +171,6 @@ class Directory:
         yield from zip(self.each(offsets), self.each(counts), strict=False)
 
 
-def main_page(tiff: Tiff) -> int:
-    """The number of the first directory that is neither a reduced image nor a mask; 0 if all are."""
-    pages = enumerate(tiff.directories)
-    return next((number for number, one in pages if not one.reduced and not one.mask), 0)
-
-
 class Tiff:
     """The directories of one file; reading ends with what is there.
 
@@ -214,6 +208,8 @@ class Tiff:
         self.endless = False
         self.directories: list[Directory] = []
         self.sub_directories: list[Directory] = []
+        #: Each SubIFD by its place in the file.
+        self.by_place: dict[int, Directory] = {}
         self._tags_left = _MOST_TAGS_IN_ALL
         self._walk(first)
         if not self.directories:
@@ -289,7 +285,8 @@ class Tiff:
                 for sub in directory.numbers(SUB_IFDS)[:_MOST_SUB_DIRECTORIES]:
                     if sub and sub not in seen and self._tags_left > 0:
                         seen.add(sub)
-                        self.sub_directories.append(self._read(sub)[0])
+                        self.by_place[sub] = self._read(sub)[0]
+                        self.sub_directories.append(self.by_place[sub])
         except TiffError as error:
             self.broken = f"directory {len(self.directories)} ({error})"
 

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from cytowatch.config import Config
+from cytowatch.formats.structure.main import main_page, within
 from cytowatch.formats.structure.places import bytes_at, misplaced
-from cytowatch.formats.structure.tiff import Tiff, TiffError, main_page
+from cytowatch.formats.structure.tiff import Tiff, TiffError
 from cytowatch.pyramid import copied, jpeg
 from cytowatch.pyramid.colours import ycbcr_of_units
 from cytowatch.pyramid.complaints import harmless, heard, refuse_lost_of_jpeg
@@ -242,32 +243,36 @@ def open_page(path: str, config: Config) -> Opened:
         try:
             with _no_complaints():
                 tiff = opened.enter_context(tifffile.TiffFile(path))
-                number, count = _main(descriptor)
-                page = tiff.pages[number]
+                number, count, inside = _main(descriptor)
+                outer = page = tiff.pages[number]
+                if inside is not None:
+                    page = outer.pages[inside]
                 region = Page(page, descriptor, config)
                 region.rows(0, min(region.height, region.block_rows))
         except (ConversionError, MemoryError):
             raise
         except Exception as error:
             raise unread(error) from error
-        done = (*told_of_pages(count, number), *region.done, *region.absent)
+        preview = ("its first page is a preview: the image within it is the pyramid",)
+        said = told_of_pages(count, number) if inside is None else preview
+        done = (*said, *region.done, *region.absent)
         scene = Scene(
             region=region,
             icc_profile=profile(page),
             cmyk=region.cmyk,
-            orientation=orientation(page),
+            orientation=orientation(outer),
             done=done,
         )
         return Opened(scenes=[scene], reader="tifffile", close=opened.pop_all().close)
 
 
-def _main(descriptor: int) -> tuple[int, int]:
-    """(the number of the main page, how many there are)."""
+def _main(descriptor: int) -> tuple[int, int, int | None]:
+    """(the number of the main page, how many there are, which image within it is meant, if one is)."""
     try:
         tiff = Tiff(descriptor, os.fstat(descriptor).st_size)
     except TiffError:
-        return 0, 1
-    return main_page(tiff), len(tiff.directories)
+        return 0, 1, None
+    return main_page(tiff), len(tiff.directories), within(tiff)
 
 
 def told_of_pages(pages: int, number: int) -> list[str]:
