@@ -10,11 +10,13 @@ https://github.com/thejoshwolfe/yauzl/issues/69 (what the Finder writes)
 
 from __future__ import annotations
 
+import stat
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
+from cytowatch.formats.structure import zip_end
 from cytowatch.record.errors import ExtractionError
 
 __all__ = ["LOCAL_BYTES", "WRAP", "Directory", "Entry", "data_begin", "read"]
@@ -26,23 +28,26 @@ LOCAL_BYTES = 30
 _LOCAL = b"PK\3\4"
 _ENTRY = b"PK\1\2"
 _ENTRY_BYTES = 46
-_END = b"PK\5\6"
-_END_BYTES = 22
+_SIGNATURE = b"PK\5\5"
+_DOS_FOLDER = 0x10
+#: What the first part of a split zip begins with.
+_SPLIT = b"PK\7\10"
 _END64 = b"PK\6\6"
 _END64_BYTES = 56
 _LOCATOR = b"PK\6\7"
 _LOCATOR_BYTES = 20
 #: The end of the directory with the longest comment.
-_LONGEST_TAIL_BYTES = _END_BYTES + 0xFFFF
+_LONGEST_TAIL_BYTES = zip_end.BYTES + 0xFFFF
 _LARGEST_DIRECTORY = 1 << 30
 _ZIP64 = 1
+_ONE_PART = "it is one part of an archive that is split over several"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """What the directory states of one member.
 
-    `at` is where its own header begins in the file. With `wide` its sizes have 64 bits and are meant
+    `at` is where its own header begins in the file. `is_folder` is what its attributes say. With `wide` its sizes have 64 bits and are meant
     as they stand; without, they may be what is left of larger ones.
     """
 
@@ -54,6 +59,7 @@ class Entry:
     size_bytes: int
     at: int
     mode: int
+    is_folder: bool = False
     extra: bytes
     wide: bool
 
@@ -122,14 +128,14 @@ def data_begin(file: BinaryIO, entry: Entry) -> int:
 def _end(file: BinaryIO, size: int) -> _End:
     tail_at = max(0, size - _LONGEST_TAIL_BYTES)
     tail = _read(file, tail_at, size)
-    # An end without a comment first, else the last mark of one.
-    plain = tail[-_END_BYTES:].startswith(_END) and tail.endswith(b"\0\0")
-    inside = len(tail) - _END_BYTES if plain else tail.rfind(_END)
-    if inside < 0 or len(tail) - inside < _END_BYTES:
+    inside = zip_end.last_end(tail)
+    if inside < 0:
+        if _read(file, 0, len(_SPLIT)) == _SPLIT:
+            raise ExtractionError("spanned", _ONE_PART)
         raise _damaged("it has no directory at its end")
     disk, first, length, offset = struct.unpack_from("<HH4xII", tail, inside + 4)
     if disk not in (0, 0xFFFF) or first not in (0, 0xFFFF):
-        raise ExtractionError("spanned", "it is one part of an archive that is split over several")
+        raise ExtractionError("spanned", _ONE_PART)
     at = tail_at + inside
     narrow = _End(at=at, length=length, offset=offset, stop=at)
     return _wide_end(file, narrow) or narrow
@@ -142,7 +148,7 @@ def _wide_end(file: BinaryIO, end: _End) -> _End | None:
         return None
     _, stated, disks = struct.unpack_from("<IQI", locator, 4)
     if disks > 1:
-        raise ExtractionError("spanned", "it is one part of an archive that is split over several")
+        raise ExtractionError("spanned", _ONE_PART)
     # Bytes in front of the archive move it away from where the locator says that it is.
     for at in (end.at - _LOCATOR_BYTES - _END64_BYTES, stated):
         record = _read(file, at, at + _END64_BYTES) if 0 <= at < end.at else b""
@@ -155,7 +161,7 @@ def _wide_end(file: BinaryIO, end: _End) -> _End | None:
 def _entries(data: bytes, most: int) -> Iterator[Entry]:
     at = 0
     for number in range(len(data)):
-        if at >= len(data):
+        if at >= len(data) or data.startswith(_SIGNATURE, at):
             return
         if number >= most:
             raise ExtractionError(
@@ -180,6 +186,7 @@ def _entries(data: bytes, most: int) -> Iterator[Entry]:
                 size_bytes=size,
                 at=offset,
                 mode=attributes >> 16,
+                is_folder=bool(attributes & _DOS_FOLDER) or stat.S_ISDIR(attributes >> 16),
                 extra=data[begin + name : begin + name + extra],
                 wide=False,
             )
@@ -261,15 +268,15 @@ def _check_single(file: BinaryIO, entries: list[Entry], begin: int, end: _End, s
 
 def _has_end(data: bytes) -> bool:
     """Whether the end of a directory is in `data`, right behind that directory."""
-    at = data.find(_END)
+    at = data.find(zip_end.MARK)
     while at >= 0:
-        if len(data) - at >= _END_BYTES:
+        if len(data) - at >= zip_end.BYTES:
             directory_bytes, comment_bytes = struct.unpack_from("<I4xH", data, at + 12)
             begins = at - directory_bytes
-            empty = directory_bytes == 0 and at + _END_BYTES + comment_bytes <= len(data)
+            empty = directory_bytes == 0 and at + zip_end.BYTES + comment_bytes <= len(data)
             if empty or (begins >= 0 and data.startswith(_ENTRY, begins)):
                 return True
-        at = data.find(_END, at + 1)
+        at = data.find(zip_end.MARK, at + 1)
     return False
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import gzip
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from tarfile import HeaderError, InvalidHeaderError  # type: ignore[attr-defined]
 from typing import BinaryIO, cast
 
 from cytowatch.archives.common import Budget, DamagedMember, Names, checked_path
@@ -20,6 +21,13 @@ from cytowatch.record.quoting import quoting
 __all__ = ["Member", "members", "opened", "unpack"]
 
 _CHUNK_BYTES = 1 << 20
+#: Members that only describe the tar or the next member: a label of the volume (GNU), an access list (Solaris).
+_NOTES = frozenset({b"V", b"A"})
+#: A folder with a list of what it held, of an incremental backup; the rest of a file from an earlier volume (GNU).
+_LISTED_FOLDER, _CONTINUED = b"D", b"M"
+_MAGIC, _MAGIC_AT = b"ustar", 257
+#: So many members behind the end are named.
+_MOST_NAMED = 100
 #: What Python's tarfile and its decompressor raise over damaged bytes.
 _DAMAGE = (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, ValueError)
 
@@ -28,13 +36,31 @@ _DAMAGE = (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, ValueError)
 class Member:
     """One file in a tar; `path` is as stated, checked.
 
-    A hard link is a `copy_of` the earlier member at that path.
+    A hard link is a `copy_of` the earlier member at that path. What lies `behind` the end of the tar can only be
+    named, and its path is not checked.
     """
 
     path: str
     size_bytes: int
     info: tarfile.TarInfo
     copy_of: str | None = None
+    behind: bool = False
+
+
+class _Header(tarfile.TarInfo):
+    """Guards that a damaged header is not taken for the end of the tar, as tarfile does behind the first one."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile: tarfile.TarFile) -> _Header:
+        """The next header; raises `damaged_archive` for a damaged one that is not the first."""
+        try:
+            return super().fromtarfile(tarfile)
+        except InvalidHeaderError as error:
+            if not tarfile.offset:
+                raise
+            raise ExtractionError(
+                "damaged_archive", "the tar cannot be read: a header in the middle of it is damaged"
+            ) from error
 
 
 @contextmanager
@@ -52,7 +78,12 @@ def opened(file: BinaryIO) -> Iterator[tarfile.TarFile]:
     stream = cast("BinaryIO", gzip.GzipFile(fileobj=file)) if packed else file
     try:
         with tarfile.open(
-            fileobj=stream, mode="r|", errorlevel=2, encoding="utf-8", errors="surrogateescape"
+            fileobj=stream,
+            mode="r|",
+            errorlevel=2,
+            encoding="utf-8",
+            errors="surrogateescape",
+            tarinfo=_Header,
         ) as archive:
             yield archive
     except RecursionError as error:
@@ -85,21 +116,29 @@ def members(archive: tarfile.TarFile, budget: Budget) -> Iterator[Member]:
                 "too_many_entries", f"it holds more than the {most:,} members allowed"
             )
         shown = ascii(info.name)[1:-1][:200]
+        if info.type in _NOTES:
+            continue
+        if info.type == _CONTINUED:
+            raise ExtractionError(
+                "spanned", f"it is one of several volumes, and {shown} begins in an earlier one"
+            )
+        is_folder = info.isdir() or info.type == _LISTED_FOLDER
         if info.issym():
             raise ExtractionError("link", f"the member {shown} is a symbolic link")
-        if not (info.isreg() or info.isdir() or info.islnk()):
+        if not (info.isreg() or is_folder or info.islnk()):
             raise ExtractionError("special_file", f"the member {shown} is not a regular file")
         if info.size < 0:
             raise ExtractionError("damaged_archive", f"the member {shown} has a size below 0")
         path = checked_path(info.name)
-        names.add(path, is_folder=info.isdir())
-        if info.isdir():
+        names.add(path, is_folder=is_folder)
+        if is_folder:
             continue
         copy_of = _linked(info, sizes) if info.islnk() else None
         sizes[path] = info.size if copy_of is None else sizes[copy_of]
         budget.check(budget.spent_bytes + sizes[path])
         yield Member(path=path, size_bytes=sizes[path], info=info, copy_of=copy_of)
-    _read_end(archive, budget)
+    for info in _behind(archive, budget):
+        yield Member(path=info.name, size_bytes=0, info=info, behind=True)
 
 
 def _linked(info: tarfile.TarInfo, earlier: Mapping[str, int]) -> str:
@@ -119,16 +158,50 @@ def _linked(info: tarfile.TarInfo, earlier: Mapping[str, int]) -> str:
     return path
 
 
-def _read_end(archive: tarfile.TarFile, budget: Budget) -> None:
-    """Read the rest, because the last checksum of a gzip is behind it; a block of zeros must begin it.
+def _behind(archive: tarfile.TarFile, budget: Budget) -> list[tarfile.TarInfo]:
+    """Members behind the end of the tar, which every program passes over: of another one that was joined to it.
 
-    Where that block is missing the archive may have been cut between two members.
+    The last checksum of a gzip is behind it too.
+
+    Raises
+    ------
+    ExtractionError
+        `damaged_archive`: no block of zeros ends it, so it may have been cut between two members.
     """
     stream = cast("BinaryIO", archive.fileobj)
+    found: list[tarfile.TarInfo] = []
+    begins = True
     while chunk := stream.read(_CHUNK_BYTES):
         budget.spend(len(chunk))
+        if begins and (rest := chunk.lstrip(b"\0")):
+            # The first of them may be of a tar without any mark.
+            found += _headers(chunk, [(len(chunk) - len(rest)) // tarfile.BLOCKSIZE])
+            begins = False
+        found += _headers(chunk, _marked(chunk))
     if stream.tell() < archive.offset + tarfile.BLOCKSIZE:
         raise ExtractionError("damaged_archive", "the tar ends without its closing block of zeros")
+    return list({one.name: one for one in found}.values())[:_MOST_NAMED]
+
+
+def _marked(chunk: bytes) -> Iterator[int]:
+    """The blocks in `chunk` that have the mark of a header."""
+    at = chunk.find(_MAGIC)
+    while at >= 0:
+        if at % tarfile.BLOCKSIZE == _MAGIC_AT:
+            yield at // tarfile.BLOCKSIZE
+        at = chunk.find(_MAGIC, at + 1)
+
+
+def _headers(chunk: bytes, blocks: Iterable[int]) -> Iterator[tarfile.TarInfo]:
+    """The headers of files among `blocks`, by their checksums."""
+    for number in blocks:
+        block = chunk[number * tarfile.BLOCKSIZE :][: tarfile.BLOCKSIZE]
+        try:
+            info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        except (HeaderError, ValueError):
+            continue
+        if info.isreg():
+            yield info
 
 
 def unpack(
@@ -150,6 +223,10 @@ def unpack(
     OSError
         It cannot be written.
     """
+    if member.behind:
+        raise DamagedMember(
+            "damaged: it lies behind the end of the tar, as where two were joined; drop each by itself"
+        )
     written = 0
     source = archive.extractfile(member.info)
     if source is None:

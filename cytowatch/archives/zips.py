@@ -73,7 +73,8 @@ def members(archive: Archive, budget: Budget) -> list[Member]:
         path = checked_path(name.text, guessed=name.guessed)
         # Programs of Windows may write "\\" between the parts of a name, and behind a folder's.
         ends = ("/", "\\") if not entry.size_bytes else "/"
-        is_folder = name.text.endswith(ends)
+        # Some programs say it only by attributes.
+        is_folder = name.text.endswith(ends) or (entry.is_folder and not entry.size_bytes)
         names.add(path, is_folder=is_folder)
         if not is_folder:
             # What begins behind every bound has none of its own.

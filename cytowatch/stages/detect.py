@@ -23,7 +23,7 @@ from cytowatch.formats.completeness.uploaded import (
     probed,
     watches_of,
 )
-from cytowatch.formats.doubles import has_zip_behind
+from cytowatch.formats.doubles import has_zip_behind, is_last_part
 from cytowatch.formats.marks import levels
 from cytowatch.formats.structure.main import main_page, within
 from cytowatch.model import Outcome, UploadedFile
@@ -178,7 +178,9 @@ def identify(probe: Probe) -> tuple[Format, str]:
             what, how = stranger
             raise FormatError("unsupported_format", lacking.kind(what, how))
         case [] if has_zip_behind(probe.descriptor, probe.size_bytes):
-            raise FormatError("unsupported_format", lacking.kind(*lacking.SELF_EXTRACTING))
+            split = is_last_part(probe.descriptor, probe.size_bytes)
+            what, how = lacking.PART_OF_ARCHIVE if split else lacking.SELF_EXTRACTING
+            raise FormatError("unsupported_format", lacking.kind(what, how))
         case []:
             looks = formats.looks_like(probe)
             how = "copy it again from the scanner" if "damaged" in looks or "zeros" in looks else ""
@@ -196,7 +198,8 @@ def _check_part(error: FormatError, name: str) -> None:
     FormatError
         `unsupported_format`, in place of `error`.
     """
-    if error.reason in ("incomplete", "unknown_format") and lacking.is_part_of_archive(name):
+    parts = ("incomplete", "unknown_format", "unsupported_format")
+    if error.reason in parts and lacking.is_part_of_archive(name):
         said = lacking.kind(*lacking.PART_OF_ARCHIVE)
         raise FormatError("unsupported_format", said) from error
 

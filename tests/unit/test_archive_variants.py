@@ -385,3 +385,94 @@ def test_a_field_of_zip64_that_is_cut_is_told() -> None:
     else:
         assert str(found["a.tif"]).startswith("damaged: ")
         assert found["b.tif"] == b"b"
+
+
+@pytest.mark.parametrize("packed", [bytes, gzip.compress])
+@pytest.mark.parametrize("kind", TARS)
+def test_members_of_a_joined_tar_are_lost_and_named(
+    kind: str, packed: Callable[[bytes], bytes]
+) -> None:
+    """`cat a.tar b.tar`: programs stop at the end of the first one, and nobody would miss the others."""
+    one, other = TARS[kind]({"a.tif": NOISE}), TARS[kind]({"b.tif": NOISE, "c.tif": b"x"})
+    found = untarred(packed(one) + packed(other))
+    assert found.pop("a.tif") == NOISE
+    assert found
+    assert all(str(why).startswith("damaged: it lies behind the end") for why in found.values())
+
+
+def test_bytes_behind_the_end_of_a_tar_are_no_members() -> None:
+    """A tape's padding, and what an image with the word in it has at its place."""
+    data = TARS["gnu"](FILES)
+    word = b"x" * 257 + b"ustar" + b"x" * 250
+    assert untarred(data + NOISE[:5000] + word * 3) == FILES
+
+
+@pytest.mark.parametrize("packed", [bytes, gzip.compress])
+@pytest.mark.parametrize("kind", [one for one in TARS if "sparse" not in one])
+def test_a_damaged_header_is_not_the_end(kind: str, packed: Callable[[bytes], bytes]) -> None:
+    """The members behind it would be lost, and the archive would be a success."""
+    data = bytearray(TARS[kind]({"a.tif": b"x" * 600, "b.tif": b"y" * 600, "c.tif": b"z" * 600}))
+    data[data.index(b"b.tif\0") : data.index(b"b.tif\0") + 4] = b"oops"
+    with pytest.raises(ExtractionError) as raised:
+        untarred(packed(bytes(data)))
+    assert raised.value.reason == "damaged_archive"
+
+
+def test_a_header_that_was_overwritten_by_zeros_costs_no_silence() -> None:
+    """It looks like the end, and what follows it is named."""
+    data = bytearray(TARS["ustar"](FILES))
+    at = data.index(b"dir/b.tif\0")
+    data[at : at + _BLOCK] = bytes(_BLOCK)
+    found = untarred(bytes(data))
+    assert str(found["c.tif"]).startswith("damaged: ")
+
+
+def test_members_that_only_describe_the_tar() -> None:
+    """The label of a volume, Solaris' access lists and the lists of an incremental backup are no special files."""
+    blocks = [
+        summed(header("backup of Monday", 0, kind=b"V", magic=b"ustar  \0")),
+        summed(header("d/", 9, kind=b"D", magic=b"ustar  \0")) + padded(b"Ya.tif\0\0\0"),
+        summed(header("d/a.tif", 10, kind=b"A", magic=b"ustar\x0000")) + padded(b"user::rw-,"),
+        summed(header("d/a.tif", 600, magic=b"ustar\x0000")) + padded(b"x" * 600),
+    ]
+    assert untarred(b"".join(blocks) + bytes(2 * _BLOCK)) == {"d/a.tif": b"x" * 600}
+
+
+def test_a_volume_of_a_tar_is_a_part_of_several() -> None:
+    """It begins in the middle of a file."""
+    block = summed(header("a.tif", 600, kind=b"M", magic=b"ustar  \0"))
+    with pytest.raises(ExtractionError) as raised:
+        untarred(block + padded(b"x" * 600) + bytes(2 * _BLOCK))
+    assert raised.value.reason == "spanned"
+
+
+@pytest.mark.parametrize("attributes", [0x10, 0o040755 << 16])
+def test_a_folder_that_only_its_attributes_tell(attributes: int) -> None:
+    """Its name has no slash at its end, and the files in it have it before theirs."""
+    data = bytearray(raw_zip(Packed(name=b"case"), Packed(name=b"case/a.tif", data=NOISE)))
+    struct.pack_into("<I", data, data.index(b"PK\1\2") + 38, attributes)
+    assert came_out(bytes(data)) == {"case/a.tif": NOISE}
+
+
+def test_a_signed_directory() -> None:
+    """The signature belongs to the directory, and is not a member of it (APPNOTE 4.3.13)."""
+    data = raw_zip(Packed(name=b"a.tif", data=NOISE))
+    at = data.rindex(b"PK\5\6")
+    end, signature = bytearray(data[at:]), b"PK\5\5\4\0sign"
+    struct.pack_into("<I", end, 12, struct.unpack_from("<I", end, 12)[0] + len(signature))
+    assert came_out(data[:at] + signature + bytes(end)) == {"a.tif": NOISE}
+
+
+def test_the_first_part_of_a_split_zip() -> None:
+    """It has no directory, and to copy it again does not help."""
+    data = b"PK\7\10" + raw_zip(Packed(name=b"a.tif", data=NOISE))[:40_000]
+    with pytest.raises(ExtractionError) as raised:
+        came_out(data)
+    assert raised.value.reason == "spanned"
+
+
+def test_the_mark_of_an_end_in_a_comment() -> None:
+    """The end is the one whose comment reaches to the end of the file."""
+    data = raw_zip(Packed(name=b"a.tif", data=NOISE))
+    comment = b"packed PK\5\6 by a program that numbers its zips, and signs each of them"
+    assert came_out(data[:-2] + struct.pack("<H", len(comment)) + comment) == {"a.tif": NOISE}

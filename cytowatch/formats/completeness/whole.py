@@ -22,7 +22,7 @@ from collections.abc import Callable
 from cytowatch import durable
 from cytowatch.formats.completeness import announced, ends, gaps, judging, raster, short
 from cytowatch.formats.doubles import is_whole_slide
-from cytowatch.formats.structure import netpbm
+from cytowatch.formats.structure import netpbm, zip_end
 from cytowatch.formats.structure.tiff import SUB_IFDS, Directory, Tiff, TiffError
 from cytowatch.record.lacking import amount
 
@@ -36,7 +36,6 @@ _MOST_SEGMENTS = 20_000_000
 #: The offsets of strips, and of tiles.
 _LISTS = frozenset({273, 324})
 _TAIL = 1 << 16
-_ZIP_END = b"PK\x05\x06"
 #: TIFF compressions whose data neither begins nor ends with many zeros: CCITT group 4, LZW, JPEG,
 #: deflate, JPEG 2000, LZMA, Zstandard, WebP, JPEG XL.
 _NEVER_ZERO = frozenset({4, 5, 7, 8, 32946, 33003, 33005, 34712, 34925, 50000, 50001, 50002, 52546})
@@ -294,10 +293,10 @@ def _is_zeroed(directory: Directory, offset: int, count: int) -> bool:
 def _zip(descriptor: int, size_bytes: int) -> str | None:
     """The end record, which is written last, and the central directory that it names."""
     lacking = "the central directory of the zip"
-    begin = max(0, size_bytes - _TAIL - 22)
+    begin = max(0, size_bytes - _TAIL - zip_end.BYTES)
     tail = os.pread(descriptor, size_bytes - begin, begin)
-    at = tail.rfind(_ZIP_END)
-    if at < 0 or len(tail) < at + 22:
+    at = zip_end.last_end(tail)
+    if at < 0:
         return lacking
     length, offset = struct.unpack_from("<II", tail, at + 12)
     if offset == 0xFFFFFFFF or length == 0xFFFFFFFF:
