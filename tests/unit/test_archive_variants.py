@@ -428,7 +428,7 @@ def test_a_header_that_was_overwritten_by_zeros_costs_no_silence() -> None:
 
 
 def test_members_that_only_describe_the_tar() -> None:
-    """The label of a volume, Solaris' access lists and the lists of an incremental backup are no special files."""
+    """The label of a volume, Solaris' access lists and the lists of an incremental backup are not special files."""
     blocks = [
         summed(header("backup of Monday", 0, kind=b"V", magic=b"ustar  \0")),
         summed(header("d/", 9, kind=b"D", magic=b"ustar  \0")) + padded(b"Ya.tif\0\0\0"),
