@@ -23,6 +23,13 @@ _NOT_THE_LINK = "copy the file itself, not the shortcut to it"
 #: From the software of one maker.
 _BY_NAME = ("export it as TIFF from Philips' software", "export it as TIFF or SVS from K-Viewer")
 _AS_ZIP = "pack the slides again as a zip"
+_UNPACK = "unpack it and drop the slide itself, or pack the slides as a zip"
+_WITH_ITS_VSI = (
+    "copy it together with its .vsi: that file and its folder belong into one folder or one zip"
+)
+_WHOLE_OME = "save the image as a single OME-TIFF"
+#: What is to be done with kinds in which slides come.
+_SLIDES = frozenset({_AS_IMAGE, _AS_SLIDE, _AS_OME, _AS_ZIP, _UNPACK, _WITH_ITS_VSI, *_BY_NAME})
 _AVIF = frozenset({b"avif", b"avis"})
 _HEIC = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"})
 _OLE = bytes.fromhex("D0CF11E0A1B11AE1")
@@ -52,6 +59,10 @@ _VIDEO = frozenset(
 _SHORTCUTS = (
     bytes.fromhex("4C0000000114020000000000C000000000000046"), b"[InternetShortcut]", b"book\0\0\0\0mark",
 )  # fmt: skip
+_OME_XML = re.compile(
+    rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!--(?:(?!-->).)*-->\s*)*<(\w+:)?OME[\s>]", re.DOTALL
+)
+_PHOTOGRAPHS = (b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILMCCD-RAW", b"FOVb")
 _OF_DOCUMENTS = (b"application/vnd.oasis.opendocument", b"application/epub+zip")
 _ISYNTAX = re.compile(
     rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?<DataObject\s+ObjectType=[\"']DPUfsImport"
@@ -97,9 +108,9 @@ def _to_send(named: list[bytes]) -> str:
 
 
 def is_foreign(head: bytes) -> bool:
-    """Whether a file that begins so is a slide or an image of a kind that nothing here reads."""
+    """Whether a file that begins so is a slide or an image of a kind that nothing here reads, or may hold some."""
     found = known(head)
-    return found is not None and found[1] in (_AS_IMAGE, _AS_SLIDE, _AS_OME, *_BY_NAME)
+    return found is not None and found[1] in _SLIDES
 
 
 def office_document(head: bytes) -> bool:
@@ -149,12 +160,17 @@ _KINDS: tuple[tuple[Callable[[bytes], bool], str, str], ...] = (
     (_brand(_HEIC), "an HEIC image", _AS_IMAGE),
     (_begins(bytes.fromhex("DACEBE0A")), "a Nikon ND2 file", _AS_OME),
     (lambda head: head.startswith(_LIF) and b"\x2a" in (head[4:5], head[8:9]), "a Leica LIF file", _AS_OME),
-    (_begins(_OLE), "a Microsoft Office document of the old kind, or a Motic slide (MDS)", "save the pictures of a document, or export the slide, as TIFF"),
+    (_begins(_OLE), "a Microsoft Office document of the old kind, a Motic slide (MDS), or an image of AxioVision (ZVI) or FluoView (OIB)", "save the pictures of a document, or export the slide, as TIFF"),
+    (_begins(b"\x89HDF\r\n\x1a\n"), "an HDF5 file, as Imaris and BigDataViewer write", _AS_OME),
+    (_begins(b"SIS\0"), "the pixels of a CellSens slide (ETS)", _WITH_ITS_VSI),
+    (lambda head: bool(_OME_XML.match(head)), "the description of an OME-TIFF without its pixels", _WHOLE_OME),
     (office_document, "an Office document", _PICTURES),
     (_begins(b"%PDF"), "a PDF document", _PICTURES),
     (_begins(b"GIF87a", b"GIF89a"), "a GIF image", _SAVE_AS),
     (_riff(b"WEBP"), "a WebP image", _SAVE_AS),
-    (_begins(b"\0\0\0\x0cJXL \r\n\x87\n"), "a JPEG XL image", _SAVE_AS),
+    (_begins(b"\0\0\0\x0cJXL \r\n\x87\n", b"\xff\x0a"), "a JPEG XL image", _SAVE_AS),
+    (_begins(*_PHOTOGRAPHS), "a raw photograph of a camera", _SAVE_AS),
+    (_brand(frozenset({b"crx "})), "a raw photograph of a camera", _SAVE_AS),
     (_begins(b"II\xbc\x01"), "a JPEG XR image", _SAVE_AS),
     (_begins(b"8BPS\0"), "a Photoshop document (PSD)", _SAVE_AS),
     (_brand(_VIDEO), "a video", _STILLS),
@@ -163,4 +179,13 @@ _KINDS: tuple[tuple[Callable[[bytes], bool], str, str], ...] = (
     (_begins(*_SHORTCUTS), "a shortcut to a file", _NOT_THE_LINK),
     (_begins(b"Rar!\x1a\x07"), "a RAR archive", _AS_ZIP),
     (_begins(b"7z\xbc\xaf\x27\x1c"), "a 7-Zip archive", _AS_ZIP),
+    (_begins(b"MSCF\0\0\0\0"), "a Windows cabinet (CAB)", _AS_ZIP),
+    (_begins(b"\x1f\x8b\x08"), "a file packed with gzip", _UNPACK),
+    (_begins(b"BZh1", b"BZh2", b"BZh3", b"BZh4", b"BZh5", b"BZh6", b"BZh7", b"BZh8", b"BZh9"), "a file packed with bzip2", _UNPACK),
+    (_begins(b"\xfd7zXZ\0"), "a file packed with xz", _UNPACK),
+    (_begins(b"\x28\xb5\x2f\xfd"), "a file packed with Zstandard", _UNPACK),
+    (_begins(b"\x04\x22\x4d\x18"), "a file packed with LZ4", _UNPACK),
+    (_begins(b"LZIP\1"), "a file packed with lzip", _UNPACK),
+    (_begins(b"\x1f\x9d"), "a file packed with compress", _UNPACK),
+    (_begins(b"\x5d\0\0\x80\0", b"\x5d\0\0\0\1", b"\x5d\0\0\0\4"), "a file packed with LZMA", _UNPACK),
 )  # fmt: skip

@@ -74,7 +74,7 @@ def test_each_is_claimed_by_its_own_format_alone(
         (others.jpeg_ls(), "a JPEG-LS image"),
         (b"\0" * 5000, "a file that begins with nothing but zeros"),
         (b"II*\0\xff\xff\0\0", "a damaged TIFF file"),
-        (gzip.compress(b"x" * 100, mtime=0), "a GZIP Archive file"),
+        (gzip.compress(b"x" * 100, mtime=0), "a file packed with gzip"),
         (b"<!DOCTYPE html><html><body>hi</body></html>", "an HTML document"),
     ],
 )

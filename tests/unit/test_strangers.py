@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
 import zipfile
 from pathlib import Path
 
+import imagecodecs
 import pytest
 
 from cytowatch.formats import Probe, looks_like
+from cytowatch.formats.strangers import is_foreign, known
 from cytowatch.record.errors import FormatError
 from cytowatch.stages.detect import identify
 
@@ -52,7 +57,40 @@ STRANGERS = {
     "mkv": (bytes.fromhex("1A45DFA3") + bytes(range(256)), "a video"),
     "shortcut of Windows": (bytes.fromhex("4C0000000114020000000000C000000000000046") + bytes(60), "a shortcut to a file"),
     "shortcut to a page": (b"[InternetShortcut]\r\nURL=file:///C:/slide.svs\r\n", "a shortcut to a file"),
+    "imaris": (b"\x89HDF\r\n\x1a\n" + bytes(range(256)), "an HDF5 file"),
+    "ets": (b"SIS\0\x40\0\0\0" + bytes(range(256)), "the pixels of a CellSens slide"),
+    "companion": (b'<?xml version="1.0"?>\n<!-- by hand -->\n<OME xmlns="x" UUID="y"><Image/>', "the description of an OME-TIFF"),
+    "jpeg xl alone": (b"\xff\x0a" + bytes(range(256)), "a JPEG XL image"),
+    "photograph": (b"FUJIFILMCCD-RAW 0201" + bytes(range(256)), "a raw photograph"),
+    "photograph in boxes": (_box(b"crx "), "a raw photograph"),
 }  # fmt: skip
+SLIDE = b"II*\0" + bytes(range(256)) * 40
+#: What packers make of a single slide, or of a tar, and archives of other kinds.
+PACKED = {
+    "gzip": gzip.compress(SLIDE),
+    "bzip2": bz2.compress(SLIDE),
+    "xz": lzma.compress(SLIDE),
+    "LZMA": lzma.compress(SLIDE, lzma.FORMAT_ALONE),
+    "Zstandard": imagecodecs.zstd_encode(SLIDE),
+    "LZ4": b"\x04\x22\x4d\x18" + bytes(range(256)),
+    "lzip": b"LZIP\1\x0c" + bytes(range(256)),
+    "compress": b"\x1f\x9d\x90" + bytes(range(256)),
+    "RAR": b"Rar!\x1a\x07\1\0" + bytes(range(256)),
+    "7-Zip": b"7z\xbc\xaf\x27\x1c\0\4" + bytes(range(256)),
+    "CAB": b"MSCF\0\0\0\0" + bytes(range(256)),
+}
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_what_is_packed_otherwise_may_hold_slides(tmp_path: Path, name: str) -> None:
+    """It is named with what to do; as a member of an archive it counts as one that was lost."""
+    (tmp_path / "a").write_bytes(PACKED[name])
+    with (tmp_path / "a").open("rb") as file, pytest.raises(FormatError) as caught:
+        identify(Probe(file.fileno(), name="a"))
+    assert caught.value.reason == "unsupported_format"
+    assert name in caught.value.detail
+    assert "pack the slides" in caught.value.detail
+    assert is_foreign(PACKED[name])
 
 
 @pytest.mark.parametrize("name", STRANGERS)
@@ -68,7 +106,10 @@ def test_each_is_named_with_what_to_do(tmp_path: Path, name: str) -> None:
             identify(probe)
     assert caught.value.reason == "unsupported_format"
     assert words in caught.value.detail
-    assert any(word in caught.value.detail for word in ("export", "save", "copy the file itself"))
+    assert any(
+        word in caught.value.detail
+        for word in ("export", "save", "copy the file itself", "copy it together")
+    )
 
 
 @pytest.mark.parametrize(
@@ -95,3 +136,8 @@ def test_what_looks_alike(tmp_path: Path, data: bytes, format_id: str | None) ->
         with pytest.raises(FormatError) as caught:
             identify(probe)
     assert caught.value.reason == "unknown_format"
+
+
+def test_comments_without_end_are_soon_read() -> None:
+    """A head full of them is looked at once, and not in every way that they can be joined."""
+    assert known(b"<!---->" * 585) is None
