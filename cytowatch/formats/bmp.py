@@ -31,7 +31,8 @@ FORMAT = Format(
     "run-length coded, palette and OS/2 kinds, under a memory limit that is checked from the "
     "header. An alpha channel that is zero everywhere is ignored. If the stated start of the "
     "pixels lies inside the header or the palette, they are read from behind it if the length "
-    "of the file agrees; otherwise the file is refused.",
+    "of the file agrees; otherwise the file is refused. The pixel "
+    "size is that of its pixels per metre, if a scanner or a microscope can have it.",
     source="Microsoft, Bitmap Storage",
     matches=matches,
 )

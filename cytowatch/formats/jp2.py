@@ -35,7 +35,8 @@ FORMAT = Format(
     "components of different depths are refused. If the components have different steps, the "
     "file is decoded as a whole; if all have the same step, it has as many pixels as samples. "
     "Opacity counts as transparency, and so does a single extra sample without a stated "
-    "meaning. Other extra samples are left out, with a warning.",
+    "meaning. Other extra samples are left out, with a warning. The pixel size is that of "
+    "the capture resolution.",
     source="ISO/IEC 15444-1, Annexes A and I",
     matches=matches,
 )

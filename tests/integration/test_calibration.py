@@ -12,7 +12,8 @@ import pytest
 import tifffile
 
 from cytowatch.pyramid import resolution
-from tests.builders import picture
+from cytowatch.pyramid.readers import ome_xml
+from tests.builders import others, picture
 from tests.lab.pictures import Pictures
 
 PIXELS = picture(120, 90)
@@ -125,3 +126,63 @@ def test_it_reaches_manifest_and_pyramid(pictures: Pictures) -> None:
             continue
         found = resolution.stated(str(document["_path"] / image["file"]), 0, 0)
         assert (found.x if found else None) == wanted, name
+
+
+def _jp2(path: Path) -> None:
+    """With a capture resolution in its header: pixels per metre as a fraction and a power of ten, downwards first."""
+    data = others.jp2(path, width=120, height=90).read_bytes()
+    capture = struct.pack(">I4s4H2b", 18, b"resc", 5, 2, 4, 1, 6, 6)
+    more = struct.pack(">I4s", 8 + len(capture), b"res ") + capture
+    at = data.index(b"jp2h") - 4
+    [length] = struct.unpack_from(">I", data, at)
+    header = struct.pack(">I", length + len(more)) + data[at + 4 : at + length] + more
+    path.write_bytes(data[:at] + header + data[at + length :])
+
+
+def _bmp(path: Path) -> None:
+    data = bytearray(others.bmp(path, width=120, height=90).read_bytes())
+    struct.pack_into("<ii", data, 38, 4_000_000, 2_500_000)
+    path.write_bytes(data)
+
+
+def test_pixel_sizes_of_other_formats(pictures: Pictures) -> None:
+    """The header of a bitmap has pixels per metre; a JPEG 2000 may have the resolution of its capture."""
+    makers = {
+        "a.jp2": (_jp2, 0.25),
+        "b.bmp": (_bmp, 0.25),
+        "c.jp2": (others.jp2, None),
+        "d.bmp": (others.bmp, None),
+    }
+    for name, (make, _) in makers.items():
+        make(pictures.inbox / name)
+    assert pictures.treated() == 0
+    found = pictures.by_name()
+    assert found.keys() == makers.keys()
+    for name, (_, x) in makers.items():
+        [image] = found[name]["images"]
+        assert (image["mpp_x"], image["mpp_y"]) == (x, 0.4 if x else None), name
+
+
+@pytest.mark.parametrize(
+    ("size", "unit", "mpp"),
+    [
+        ("0.25", "µm", 0.25),
+        ("250", "nm", 0.25),
+        ("2500", "\N{ANGSTROM SIGN}", 0.25),
+        ("2500", "Å", 0.25),
+        ("250000", "pm", 0.25),
+        ("0.00025", "mm", 0.25),
+        ("1e-5", "in", 0.254),
+        ("0.01", "thou", 0.254),
+        ("1", "pixel", None),
+        ("1", "reference frame", None),
+        ("0.25", "furlong", None),
+    ],
+)
+def test_units_of_ome(size: str, unit: str, mpp: float | None) -> None:
+    """Those of the schema in which a pixel can be stated; others are not a length, or not one of a microscope."""
+    pixels = "".join(
+        f' PhysicalSize{axis}="{size}" PhysicalSize{axis}Unit="{unit}"' for axis in "XY"
+    )
+    [known] = ome_xml.images(f"<OME><Image><Pixels{pixels}/></Image></OME>")
+    assert (known.mpp.x if known.mpp else None) == (pytest.approx(mpp) if mpp else None)

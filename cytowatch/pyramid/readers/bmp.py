@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import os
 import struct
+from dataclasses import replace
 
 import numpy as np
 
 from cytowatch.config import Config
 from cytowatch.formats.structure.places import bytes_at
+from cytowatch.model import Mpp
 from cytowatch.pyramid.pixels import Pixels, swapped
 from cytowatch.pyramid.readers.whole import by_pillow
 from cytowatch.pyramid.refusals import check_size, damaged
 from cytowatch.pyramid.regions import Opened, Scene
+from cytowatch.pyramid.resolution import plausible
 from cytowatch.record.errors import ConversionError
 
 __all__ = ["open_bmp"]
@@ -129,12 +132,19 @@ def open_bmp(path: str, config: Config) -> Opened:
             region.without_alpha()
             done = (*moved, "its transparency would hide all of it, and was left out")
         return Opened(
-            scenes=[Scene(region=region, done=done)],
+            scenes=[Scene(region=region, mpp=_mpp(head, second), done=done)],
             reader="cytowatch",
             close=lambda: os.close(descriptor),
         )
     os.close(descriptor)
-    return by_pillow(path, config)
+    opened = by_pillow(path, config)
+    return replace(opened, scenes=[replace(one, mpp=_mpp(head, second)) for one in opened.scenes])
+
+
+def _mpp(head: bytes, second: int) -> Mpp | None:
+    """The pixel size, stated as pixels per metre; OS/2 states none."""
+    x, y = struct.unpack_from("<ii", head, 38) if second >= 40 else (0, 0)
+    return plausible(1e6 / x, 1e6 / y) if x > 0 and y > 0 else None
 
 
 def _least_begin(head: bytes, second: int, bits: int, packing: int) -> int:

@@ -93,6 +93,7 @@ def open_jp2(path: str, config: Config) -> Opened:
         check_size(*stream.pixels, config)
         stored = samples(boxes.inside, [depth for depth, _, _ in stream.components])
         region = _region(path, stream, boxes, stored, end, config)
+        mpp = jp2_boxes.captured(boxes)
     except (struct.error, ValueError, IndexError) as error:
         os.close(descriptor)
         raise damaged(error) from error
@@ -101,6 +102,7 @@ def open_jp2(path: str, config: Config) -> Opened:
         raise
     scene = Scene(
         region=region,
+        mpp=mpp,
         cmyk=stored.means.colours == 4,
         icc_profile=stored.profile,
         done=(*_enlarged(stream), *stored.done),

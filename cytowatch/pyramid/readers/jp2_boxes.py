@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from cytowatch.formats.structure.places import bytes_at
+from cytowatch.model import Mpp
+from cytowatch.pyramid.resolution import plausible
 
-__all__ = ["Boxes", "pread", "read"]
+__all__ = ["Boxes", "captured", "pread", "read"]
 
 _SIGNATURE = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
 _TYPE = struct.pack(">I4s4sI4s", 20, b"ftyp", b"jp2 ", 0, b"jp2 ")
@@ -85,6 +87,23 @@ def pread(descriptor: int, count: int, at: int) -> bytes:
             raise ValueError("the file ends too early")
         data += more
     return data
+
+
+def captured(boxes: Boxes) -> Mpp | None:
+    """The pixel size of the capture resolution; None where none is stated (I.5.3.7.1)."""
+    outer = next((data for kind, data in boxes.inside if kind == b"res "), b"")
+    data = next((data for kind, data in _apart(outer) if kind == b"resc"), b"")
+    if len(data) < 10:
+        return None
+    down, below, across, under, down_power, across_power = struct.unpack_from(">4H2b", data)
+    if not down or not across:
+        return None
+    # Stated are pixels per metre, as a fraction and a power of ten.
+    x, y = (
+        1e6 * bottom / top * 10.0**-power
+        for top, bottom, power in ((across, under, across_power), (down, below, down_power))
+    )
+    return plausible(x, y)
 
 
 def _first_of_each(boxes: Sequence[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:

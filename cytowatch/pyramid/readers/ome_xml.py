@@ -16,7 +16,11 @@ from cytowatch.pyramid import resolution
 
 __all__ = ["Channel", "Known", "as_rgb", "images"]
 
-_UM = {"nm": 1e-3, "µm": 1.0, "um": 1.0, "μm": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6}
+#: Of UnitsLength those in which a microscope's pixel can be stated, and the ways in which µ is written.
+_UM = {
+    "pm": 1e-6, "Å": 1e-4, "\N{ANGSTROM SIGN}": 1e-4, "nm": 1e-3, "µm": 1.0, "um": 1.0, "μm": 1.0, "mm": 1e3, "cm": 1e4, "dm": 1e5,
+    "m": 1e6, "thou": 25.4, "in": 25_400.0,
+}  # fmt: skip
 _RGB = ("red", "green", "blue")
 #: Color is RGBA in a signed number of 32 bits; what is left of it without its A.
 _BY_COLOUR = {0xFF0000: "red", 0x00FF00: "green", 0x0000FF: "blue"}
