@@ -39,7 +39,10 @@ _ROUND_S = 0.001
 _LOOK_AT_DYING_S = 0.05
 _LONGEST_REASON = 300
 #: imagecodecs loads a codec at its first use, which would otherwise happen again in every decoder process.
-_PRELOADED = ("numpy", "pyvips", "tifffile", "openslide", "imagecodecs._jpeg8", "PIL.Image")
+#: The last one keeps libvips' own messages from ending any of them.
+_PRELOADED = (
+    "numpy", "pyvips", "tifffile", "openslide", "imagecodecs._jpeg8", "PIL.Image", "cytowatch.pyramid.complaints",
+)  # fmt: skip
 
 
 def start_time(pid: int) -> int:
