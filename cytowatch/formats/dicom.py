@@ -61,7 +61,7 @@ FORMAT = Format(
     oddities="A DICOM file whose preamble is a TIFF header counts as DICOM. If its JPEG frames have "
     "other colours than it states (YCbCr for RGB, or RGB for YCbCr), which OpenSlide would "
     "believe, a pyramid is derived with the right colours, or a warning says so. OpenSlide reads JPEG, JPEG 2000 and "
-    "interleaved RGB of 8 bits; from grey, palettes, samples in planes, 16 bits, YCbCr without JPEG, run lengths, JPEG-LS and lossless "
+    "interleaved RGB of 8 bits in one focal plane; from several planes, of which the first is used, grey, palettes, samples in planes, 16 bits, YCbCr without JPEG, run lengths, JPEG-LS and lossless "
     "JPEG a pyramid is derived, if the frames are in the order of their rows. Each level "
     "is a file. The files of one series in one folder are one slide, if their names end in "
     ".dcm, .dicom, nothing, or a number as UIDs do. A DICOM file of another kind (a CT, a "

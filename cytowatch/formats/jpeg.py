@@ -41,7 +41,7 @@ FORMAT = Format(
     oddities="The orientation from EXIF, or else from XMP, is applied. CMYK and YCCK are converted "
     "with their own profile, or with a general one. The 72 or 96 dpi of a camera is not a "
     "pixel size. A warning from the decoder is recorded, and counts as damage if pixels are "
-    "lost.",
+    "lost. Of several pictures in one file the first is used, with a warning.",
     source="ITU-T T.81, Annex B",
     matches=matches,
 )

@@ -25,7 +25,7 @@ FORMAT = Format(
     extension="png",
     oddities="Palettes and samples of 1, 2 and 4 bits are expanded. Transparency is laid over white. "
     "16 bits are kept. Interlaced files are read as a whole. The orientation from eXIf, or "
-    "else from XMP, is applied.",
+    "else from XMP, is applied. Of an animation the first picture is used, with a warning.",
     source="ISO/IEC 15948",
     matches=matches,
 )

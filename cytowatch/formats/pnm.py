@@ -26,7 +26,7 @@ FORMAT = Format(
     reader="rows by pread, else Pillow",
     extension="pnm",
     oddities="P6 is read row by row; Pillow reads the others under a memory limit. In a PBM, 1 is "
-    "black.",
+    "black. Of several pictures in one file the first is used, with a warning.",
     source="https://netpbm.sourceforge.net/doc/pnm.html",
     matches=matches,
 )

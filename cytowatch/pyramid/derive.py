@@ -12,7 +12,7 @@ import pyvips
 
 from cytowatch import durable
 from cytowatch.model import Mpp, Progress, UploadedFile
-from cytowatch.pyramid import complaints, describe, resolution, source, verify
+from cytowatch.pyramid import complaints, describe, further, resolution, source, verify
 from cytowatch.pyramid.copied import CopiedLevel, Unlike
 from cytowatch.pyramid.encode import writer
 from cytowatch.pyramid.meaning import is_odd
@@ -51,6 +51,11 @@ def write(file: UploadedFile) -> tuple[list[Written], str, list[str], dict[str, 
 
     A warning is not a verdict: it sends the file to a second reader.
     """
+    written, reader, done, pictures = _written(file)
+    return written, reader, [*done, *further.told(file.source)], pictures
+
+
+def _written(file: UploadedFile) -> tuple[list[Written], str, list[str], dict[str, Pixels]]:
     form = file.manifest["format"]
     read = READERS.get(form["id"]) if form else None
     if read is None and is_odd(file.source):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import openslide
 
@@ -12,6 +12,7 @@ from cytowatch.formats import Format, limits
 from cytowatch.formats.structure.tiff import Tiff, TiffError
 from cytowatch.pyramid import contradicted
 from cytowatch.pyramid.readers import dicom
+from cytowatch.record import lacking
 from cytowatch.record.errors import FormatError
 from cytowatch.record.quoting import quoting
 
@@ -19,6 +20,11 @@ __all__ = ["contradiction", "derived_instead", "is_small", "judged", "opened", "
 
 #: A flat image up to this many pixels per side stays as it is with ``convert.derive = "large"``.
 _SMALL_PX = 1024
+#: What a series in DICOM has beside the slide, by the third value of ImageType.
+_BESIDE = {
+    "LABEL": "the label", "OVERVIEW": "the overview", "LOCALIZER": "the overview", "THUMBNAIL": "the thumbnail",
+}  # fmt: skip
+_SEND_ALL = "send all files of its series together"
 
 
 def opened(path: str, shown: int, allowed: Limits) -> tuple[str | None, str | None]:
@@ -112,10 +118,20 @@ def _judged_dicom(found: Format, path: str, refusal: str | None) -> list[str]:
             f"two of its files hold the same level of {wide} x {tall} pixels, {one} and {other}: send it "
             f"once more with one of them. OpenSlide says: {refusal}",
         )
-    warnings = _judged(found, refusal, None, None)
+    if refusal is not None and (kinds := _without_slide(parts)):
+        raise FormatError("unsupported_format", lacking.kind(kinds, _SEND_ALL))
+    warnings = [*_judged(found, refusal, None, None), *dicom.left_out(parts)]
     if said := dicom.contradiction(parts):
         warnings.append(f"its colours may be shown wrongly: {said}")
     return warnings
+
+
+def _without_slide(parts: Sequence[dicom.Part]) -> str:
+    """What a slide in DICOM consists of, if no part of it is the slide itself; empty if one is."""
+    kinds = [_BESIDE.get(one.kind, "a picture") for one in parts]
+    if not kinds or any(one.kind == "VOLUME" for one in parts):
+        return ""
+    return f"{' and '.join(dict.fromkeys(kinds))} of a slide in DICOM, without the slide itself"
 
 
 def is_small(path: str) -> bool:

@@ -10,7 +10,7 @@ import re
 
 from cytowatch.formats.completeness.short import short
 
-__all__ = ["begin", "is_header", "missing", "rows"]
+__all__ = ["begin", "end", "is_header", "missing", "rows"]
 
 _HEAD_BYTES = 4096
 #: Nothing in it can match in two ways: a header of spaces must not take forever. A number of
@@ -80,6 +80,18 @@ def begin(descriptor: int) -> int:
     """Where the pixels begin; 0 if it is not known."""
     found = _read(os.pread(descriptor, _HEAD_BYTES, 0))
     return found[3] if found is not None else 0
+
+
+def end(descriptor: int) -> int:
+    """Where the pixels of a binary one end; 0 if it is not known."""
+    head = os.pread(descriptor, _HEAD_BYTES, 0)
+    found = _read(head)
+    if found is None or head[1:2] not in b"456":
+        return 0
+    width, height, most, at = found
+    if head[1:2] == b"4":
+        return at + (width + 7) // 8 * height
+    return at + width * height * (3 if head[1:2] == b"6" else 1) * (2 if most > 255 else 1)
 
 
 def rows(descriptor: int) -> tuple[int, int, int] | None:

@@ -35,7 +35,16 @@ from cytowatch.pyramid.readers.dicom_parts import (
 from cytowatch.pyramid.refusals import check_size, damaged
 from cytowatch.pyramid.regions import Opened, Scene
 
-__all__ = ["Part", "contradiction", "is_foreign", "is_placed", "open_dicom", "parts", "twice"]
+__all__ = [
+    "Part",
+    "contradiction",
+    "is_foreign",
+    "is_placed",
+    "left_out",
+    "open_dicom",
+    "parts",
+    "twice",
+]
 
 _PICTURES = {"LABEL": "label", "OVERVIEW": "macro"}
 _LARGEST_PICTURE = 64_000_000
@@ -65,10 +74,10 @@ def is_placed(found: Sequence[Part]) -> bool:
 
 
 def is_foreign(found: Sequence[Part]) -> bool:
-    """Whether OpenSlide does not read the frames of a slide because of their kind, and they are read here."""
+    """Whether OpenSlide does not read the frames of a slide, because of their kind or their planes, and they are read here."""
     levels = _largest(found)
     return (
-        any(not is_ordinary(one) for one in found if one.kind == "VOLUME")
+        any(not is_ordinary(one) or one.focal_planes > 1 for one in found if one.kind == "VOLUME")
         and bool(levels)
         and all(is_known(one) and one.full for one in levels)
         and (len(levels) == 1 or {one.concatenation for one in levels} != {""})
@@ -103,7 +112,7 @@ def open_dicom(path: str, config: Config) -> Opened:
             scenes=[scene],
             reader="imagecodecs",
             pictures=pictures,
-            done=tuple(_left_out(level[0])),
+            done=tuple(left_out(found)),
             close=opened.pop_all().close,
         )
 
@@ -169,7 +178,12 @@ def _largest(found: Sequence[Part]) -> list[Part]:
     return [one for one in volumes if one.size == largest]
 
 
-def _left_out(part: Part) -> Iterator[str]:
+def left_out(found: Sequence[Part]) -> Iterator[str]:
+    """What its largest level has beside the plane that is shown, as lines."""
+    level = _largest(found)
+    part = level[0] if level else None
+    if part is None:
+        return
     counts = (("channels", part.optical_paths), ("focal planes", part.focal_planes))
     yield from (
         f"it has {count} {what}: the first is the pyramid" for what, count in counts if count > 1

@@ -128,9 +128,10 @@ def _copied(first: Page, series: Any, descriptor: int, config: Config) -> tuple[
 
 def _left_out(series: Any, axes: str) -> list[str]:
     shape = dict(zip(series.axes, series.shape, strict=False))
+    others = "".join(axis for axis in shape if axis not in "CZTYXS")
     return [
-        f"it has {shape[axis]} {_PLANES[axis]}: the first is the pyramid"
-        for axis in axes
+        f"it has {shape[axis]} {_PLANES.get(axis, 'planes')}: the first is the pyramid"
+        for axis in axes + others
         if shape.get(axis, 1) > 1
     ]
 

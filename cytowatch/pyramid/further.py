@@ -1,0 +1,116 @@
+"""Pictures that a file holds behind the one that becomes the pyramid, in formats that mostly hold one.
+
+Source: PNG, third edition, 11.3.6 (acTL); CIPA DC-007 (Multi-Picture Format); the netpbm pages on streams of
+images; ISO/IEC 15444-2, Annex M (several codestreams)
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+
+from cytowatch.formats.structure import netpbm
+from cytowatch.formats.structure.places import bytes_at
+
+__all__ = ["told"]
+
+_PNG, _JPEG, _JP2 = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"\x00\x00\x00\x0cjP  "
+_MPF = b"MPF\0"
+_MP_ENTRIES, _MP_ENTRY_BYTES = 0xB002, 16
+#: Kinds of pictures that are smaller ones of the first: for a screen, and for another one.
+_THUMBNAILS = range(0x010000, 0x020000)
+_MOST_PARTS = 100_000
+
+
+def told(path: str) -> list[str]:
+    """That the file holds further pictures, as a line; empty if it holds none, or cannot be read."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        count, what = _count(descriptor, os.fstat(descriptor).st_size)
+    except struct.error:
+        return []
+    finally:
+        os.close(descriptor)
+    return (
+        [f"it has {what if count < 1 else f'{count} {what}'}: the first one is the pyramid"]
+        if what
+        else []
+    )
+
+
+def _count(descriptor: int, size_bytes: int) -> tuple[int, str]:
+    """(how many pictures there are or 0, what they are); nothing of a single one."""
+    head = bytes_at(descriptor, 16, 0)
+    count, what = 1, ""
+    if head.startswith(_PNG):
+        count, what = _animated(descriptor), "pictures of an animation"
+    elif head.startswith(_JPEG):
+        count, what = _multiple(descriptor), "pictures"
+    elif head.startswith(_JP2):
+        count, what = sum(kind == b"jp2c" for kind in _boxes(descriptor, size_bytes)), "pictures"
+    elif (end := netpbm.end(descriptor)) and bytes_at(descriptor, 1, end) == b"P":
+        return (
+            (0, "further pictures behind it")
+            if netpbm.is_header(bytes_at(descriptor, 4096, end), kinds=b"123456")
+            else (1, "")
+        )
+    return (count, what) if count > 1 else (1, "")
+
+
+def _animated(descriptor: int) -> int:
+    """The number of pictures that acTL states, which stands before the pixels."""
+    at = len(_PNG)
+    for _ in range(_MOST_PARTS):
+        head = bytes_at(descriptor, 12, at)
+        if len(head) < 12 or head[4:8] in (b"IDAT", b"IEND"):
+            return 1
+        if head[4:8] == b"acTL":
+            return int.from_bytes(head[8:12])
+        at += 12 + int.from_bytes(head[:4])
+    return 1
+
+
+def _multiple(descriptor: int) -> int:
+    """The pictures that the index of a multi-picture file lists, without thumbnails."""
+    at = 2
+    for _ in range(_MOST_PARTS):
+        head = bytes_at(descriptor, 8, at)
+        if len(head) < 8 or head[0] != 0xFF or head[1] == 0xDA:
+            return 1
+        if head[1] == 0xFF:
+            at += 1
+            continue
+        length = int.from_bytes(head[2:4])
+        if head[1] == 0xE2 and head[4:] == _MPF:
+            return _listed(bytes_at(descriptor, max(0, length - 6), at + 8))
+        at += 2 + length
+    return 1
+
+
+def _listed(index: bytes) -> int:
+    order = "<" if index[:2] == b"II" else ">"
+    [at] = struct.unpack_from(f"{order}I", index, 4)
+    [tags] = struct.unpack_from(f"{order}H", index, at)
+    for entry in range(at + 2, at + 2 + 12 * tags, 12):
+        number, _, length, place = struct.unpack_from(f"{order}HHII", index, entry)
+        if number == _MP_ENTRIES:
+            rows = range(place, place + length, _MP_ENTRY_BYTES)
+            kinds = (struct.unpack_from(f"{order}I", index, row)[0] & 0xFFFFFF for row in rows)
+            return sum(kind not in _THUMBNAILS for kind in kinds)
+    return 1
+
+
+def _boxes(descriptor: int, size_bytes: int) -> Iterator[bytes]:
+    at = 0
+    for _ in range(_MOST_PARTS):
+        head = bytes_at(descriptor, 16, at)
+        if len(head) < 8:
+            return
+        yield head[4:8]
+        length = int.from_bytes(head[:4])
+        if length == 1 and len(head) == 16:
+            length = int.from_bytes(head[8:])
+        if length < 8 or at + length >= size_bytes:
+            return
+        at += length
