@@ -192,14 +192,19 @@ def _matching(patterns: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile("|".join(fnmatch.translate(pattern.lower()) for pattern in patterns))
 
 
+#: What no share takes in a name.
+_REFUSED = str.maketrans(dict.fromkeys('<>:"/\\|?*', "_"))
+
+
 def file_name(name: str) -> str:
     """`name` as people know it, in what every file system and every share can show.
 
     >>> file_name("Fälle: 3/4\\n.svs")
     'Fälle_ 3_4_.svs'
     """
-    text = unicodedata.normalize("NFC", name)
-    safe = "".join(c if c.isprintable() and c not in '<>:"/\\|?*' else "_" for c in text)
+    safe = unicodedata.normalize("NFC", name).translate(_REFUSED)
+    if not safe.isprintable():
+        safe = "".join(c if c.isprintable() else "_" for c in safe)
     return safe.encode()[:180].decode("utf-8", "ignore").strip(" .") or "unnamed"
 
 
