@@ -189,6 +189,26 @@ def test_what_never_comes_is_named(root: Root, tmp_path: Path) -> None:
     root.assert_clean()
 
 
+def test_what_never_comes_is_named_as_it_was_dropped(root: Root, tmp_path: Path) -> None:
+    """Not by the names that the files have on the server, where a decoder reads them."""
+    root.configure(inbox="incomplete_after_s = 1.0")
+    inbox = root.path / "inbox" / "ann"
+    inbox.mkdir()
+    shutil.copyfile(builders.jpeg(tmp_path / "j"), inbox / "Größe 7.mrxs")
+    vendors.mirax_mrxs(tmp_path / "made", "M")
+    shutil.copytree(tmp_path / "made" / "M", inbox / "検体")
+    assert root.run_until_idle() == 1
+    told = {one["name"]: one["error"]["detail"] for one in root.manifests().values()}
+    assert (
+        "missing Größe 7/Slidedat.ini; a whole slide is Größe 7.mrxs and the folder Größe 7 beside it"
+        in told["Größe 7.mrxs"]
+    )
+    assert (
+        "missing 検体.mrxs; a whole slide is 検体.mrxs and the folder 検体 beside it"
+        in told["検体"]
+    )
+
+
 def test_a_slide_whose_tile_came_alone_names_it(root: Root, tmp_path: Path) -> None:
     """The first tile of a VMS is a picture by its name: what comes later says what became of it, and where it is."""
     root.configure(inbox="incomplete_after_s = 2.0")

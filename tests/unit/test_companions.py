@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import struct
 import tempfile
+import unicodedata
 from array import array
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -204,6 +205,22 @@ def test_case_is_no_difference_where_one_folder_can_be_meant() -> None:
     }  # fmt: skip
     two = grouped({**files, "CASE/Data0000.dat": b"y"})
     assert all("case.mrxs" not in group.members or len(group.members) == 1 for group in two)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_accents_may_be_composed_in_two_ways(form: str) -> None:
+    """As where a Mac copied one of them: what is one name to it is one slide."""
+    other = {"NFC": "NFD", "NFD": "NFC"}[form]
+    ours, theirs = (unicodedata.normalize(one, "Größe é") for one in (form, other))
+    slide = {f"{theirs}/{part}": b"x" for part in ("Index.dat", "Data0000.dat", "Data0001.dat")}
+    found = only({f"{ours}.mrxs": JPEG, f"{theirs}/Slidedat.ini": INI, **slide})
+    assert (found.missing, found.head) == (None, f"{ours}.mrxs")
+    found = only({f"{ours}.vsi": b"II*\0" + bytes(12), f"_{theirs}_/stack1/frame_t.ets": b"x"})
+    assert (found.missing, found.head) == (None, f"{ours}.vsi")
+    index = VMS.replace(b"=a", f"={ours}".encode())
+    found = only({"a.vms": index, f"{theirs}(0,0).jpg": JPEG, f"{theirs}_map2.jpg": JPEG})
+    assert (found.missing, len(found.members)) == (None, 3)
+    assert f"{ours}_map2.jpg" in groups.placed(found, "a.vms").values()
 
 
 def test_the_first_tile_of_a_vms_waits_with_the_others() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
@@ -14,6 +15,7 @@ from cytowatch.formats.completeness import whole as completeness
 from cytowatch.formats.completeness.arrival import Watch
 from cytowatch.formats.completeness.judging import Doubt
 from cytowatch.formats.sets import groups
+from cytowatch.formats.sets.group import CELLSENS_FOLDER, stem_of
 from cytowatch.formats.sets.groups import Group
 from cytowatch.model import UploadedFile
 from cytowatch.record import lacking
@@ -102,6 +104,34 @@ def arrived(
 
 
 def check_whole(file: UploadedFile) -> tuple[list[str], list[str]]:
+    """As `_checked`, in the names that its files were dropped under.
+
+    Raises
+    ------
+    FormatError
+        As `_checked` says.
+    """
+    try:
+        return _checked(file)
+    except FormatError as error:
+        said = _as_dropped(file, error.detail)
+        raise FormatError(error.reason, said, retryable=error.retryable) from error
+
+
+def _as_dropped(file: UploadedFile, said: str) -> str:
+    """`said` of files that were renamed, with the stem that they were dropped under."""
+    name = file.manifest["name"]
+    first = file.manifest["files"][0]["path"].removeprefix("source/")
+    stems = [
+        found["stem"] if (found := CELLSENS_FOLDER.fullmatch(stem)) else stem
+        for stem in ((first.split("/")[0], name) if "/" in first else map(stem_of, (first, name)))
+    ]
+    # A stem may be a word of the sentence as well.
+    here = re.compile(rf"(?<![A-Za-z0-9.-]){re.escape(stems[0])}(?=[./(_]| beside)")
+    return here.sub(lambda _: stems[1], said)
+
+
+def _checked(file: UploadedFile) -> tuple[list[str], list[str]]:
     """Every file of a set is there, and each is whole by its own structure; returns what there is to say about that.
 
     First of a single file that only its name makes a part of a set, and that is taken for what it holds; then

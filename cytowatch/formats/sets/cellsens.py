@@ -8,7 +8,15 @@ from __future__ import annotations
 import re
 
 from cytowatch.formats.base import Probe
-from cytowatch.formats.sets.group import CELLSENS_FOLDER, Folder, Group, Look, Near, is_tiff
+from cytowatch.formats.sets.group import (
+    CELLSENS_FOLDER,
+    Folder,
+    Group,
+    Look,
+    Near,
+    is_tiff,
+    plainly,
+)
 from cytowatch.formats.structure import vsi
 from cytowatch.formats.structure.vsi import Stack
 
@@ -27,7 +35,7 @@ def cellsens(name: str, folder: Folder, near: Near, look: Look) -> Group | None:
     stem = found["stem"]
     inside = folder.inside()
     beside = near.with_stem(name, stem)
-    head = next((path for other, path in beside if other.lower() == f"{stem}.vsi".lower()), None)
+    head = next((path for other, path in beside if plainly(other) == plainly(f"{stem}.vsi")), None)
     frames = [path for relative, path in inside.items() if _ETS.fullmatch(relative)]
     if head is None and not frames:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
@@ -19,6 +20,7 @@ __all__ = [
     "Near",
     "is_jpeg",
     "is_tiff",
+    "plainly",
     "stem_of",
 ]
 
@@ -138,13 +140,22 @@ class Near:
     def with_stem(self, folder: str, stem: str) -> list[tuple[str, str]]:
         """Name and path of those that differ from `stem`, of `folder`, at most by their extension.
 
-        And in case, as Windows has it, where no other folder could be meant.
+        And as `plainly` has it, where no other folder could be meant.
         """
-        there = [name for name in self.by_stem.get(stem.lower(), ()) if name in self.free]
+        there = [name for name in self.by_stem.get(plainly(stem), ()) if name in self.free]
         exact = [name for name in there if stem_of(name) == stem]
-        if not exact and self.alike[folder.lower()] == 1:
+        if not exact and self.alike[plainly(folder)] == 1:
             exact = there
         return [(name, self.free[name]) for name in exact]
+
+
+def plainly(name: str) -> str:
+    """`name` without regard to case, as for Windows, and to how its accents are composed, as for macOS.
+
+    >>> plainly("Gr\u00f6\u00dfe.MRXS") == plainly("Gro\u0308\u00dfe.mrxs")
+    True
+    """
+    return unicodedata.normalize("NFC", name).lower()
 
 
 def stem_of(name: str) -> str:

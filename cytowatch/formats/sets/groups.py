@@ -27,6 +27,7 @@ from cytowatch.formats.sets.group import (
     Look,
     Near,
     is_jpeg,
+    plainly,
     stem_of,
 )
 from cytowatch.formats.sets.index_file import referred, unsafe
@@ -117,8 +118,8 @@ def _in_folder(
     # Or every folder would be compared with every file.
     by_stem: dict[str, list[str]] = {}
     for name in free if folder.folders else ():
-        by_stem.setdefault(stem_of(name).lower(), []).append(name)
-    alike = Counter(name.lower() for name in folder.folders)
+        by_stem.setdefault(plainly(stem_of(name)), []).append(name)
+    alike = Counter(plainly(name) for name in folder.folders)
     near = Near(free=free, by_stem=by_stem, alike=alike)
     here: list[Group] = []
     for name, inner in folder.folders.items():

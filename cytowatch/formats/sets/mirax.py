@@ -11,7 +11,7 @@ from configparser import ConfigParser
 
 from cytowatch.formats.base import Probe
 from cytowatch.formats.sets import identity
-from cytowatch.formats.sets.group import Folder, Group, Look, Near, is_jpeg
+from cytowatch.formats.sets.group import Folder, Group, Look, Near, is_jpeg, plainly
 from cytowatch.formats.sets.index_file import is_plain, parsed, referred
 from cytowatch.formats.structure import mirax as mirax_structure
 from cytowatch.record import lacking
@@ -29,8 +29,8 @@ def mirax(name: str, folder: Folder, near: Near, look: Look) -> Group | None:
     own = f"{name}.mrxs"
     parts = [part for part in folder.files if MIRAX_PART.fullmatch(part)]
     beside = near.with_stem(name, name)
-    heads = {other: path for other, path in beside if other.lower() == own.lower()}
-    # Of two whose names differ from the folder's in case either may be meant.
+    heads = {other: path for other, path in beside if plainly(other) == plainly(own)}
+    # Of two whose names differ from the folder's only in case or accents either may be meant.
     head = heads.get(own) or (next(iter(heads.values())) if len(heads) == 1 else None)
     if not parts and (head is None or not look(head, is_jpeg)):
         return None
@@ -65,13 +65,13 @@ def mirax(name: str, folder: Folder, near: Near, look: Look) -> Group | None:
 
 
 def _spelled(inside: Mapping[str, str], look: Look) -> tuple[tuple[str, str], ...]:
-    """Path and wanted name of the files whose names differ from the index's in case only."""
+    """Path and wanted name of the files whose names differ from the index's only in case or accents."""
     lower: dict[str, list[str]] = {}
     for name in inside:
-        lower.setdefault(name.lower(), []).append(name)
+        lower.setdefault(plainly(name), []).append(name)
 
     def one(wanted: str) -> str | None:
-        there = lower.get(wanted.lower(), [])
+        there = lower.get(plainly(wanted), [])
         return there[0] if wanted not in inside and len(there) == 1 else None
 
     ini = inside.get("Slidedat.ini") or inside.get(one("Slidedat.ini") or "")

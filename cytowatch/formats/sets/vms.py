@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 
 from cytowatch.formats.marks import vendor
-from cytowatch.formats.sets.group import LARGEST_INDEX, Group, Look, is_jpeg
+from cytowatch.formats.sets.group import LARGEST_INDEX, Group, Look, is_jpeg, plainly
 from cytowatch.formats.sets.index_file import is_plain, referred
 
 __all__ = ["part_of", "vms"]
@@ -62,7 +62,7 @@ def vms(free: dict[str, str], sizes: Mapping[str, int], look: Look) -> list[Grou
 def _by_lower(free: Mapping[str, str]) -> dict[str, list[str]]:
     lower: dict[str, list[str]] = {}
     for name in free:
-        lower.setdefault(name.lower(), []).append(name)
+        lower.setdefault(plainly(name), []).append(name)
     return lower
 
 
@@ -73,7 +73,7 @@ def _indexed(
     members, spelled, absent = [head], [], []
     for wanted in filter(is_plain, look(head, referred)):
         # In another case too, as Windows has it, where only one file can be meant.
-        alike = [name for name in lower.get(wanted.lower(), ()) if name in free]
+        alike = [name for name in lower.get(plainly(wanted), ()) if name in free]
         there = wanted if wanted in free else alike[0] if len(alike) == 1 else ""
         if there not in free:
             absent.append(wanted)
