@@ -17,7 +17,7 @@ from cytowatch.pyramid.copied import CopiedLevel, Unlike
 from cytowatch.pyramid.encode import writer
 from cytowatch.pyramid.meaning import is_odd
 from cytowatch.pyramid.pixels import Pixels
-from cytowatch.pyramid.readers import READERS
+from cytowatch.pyramid.readers import READERS, imagej
 from cytowatch.pyramid.readers.pages import open_page
 from cytowatch.pyramid.refusals import check_expansion, check_memory
 from cytowatch.pyramid.regions import Opened, Scene
@@ -58,7 +58,9 @@ def write(file: UploadedFile) -> tuple[list[Written], str, list[str], dict[str, 
 def _written(file: UploadedFile) -> tuple[list[Written], str, list[str], dict[str, Pixels]]:
     form = file.manifest["format"]
     read = READERS.get(form["id"]) if form else None
-    if read is None and is_odd(file.source):
+    if read is None and imagej.is_composite(file.source):
+        read = imagej.open_composite
+    elif read is None and is_odd(file.source):
         read = open_page
     if read is not None:
         return _by_reader(file, read(file.source, file.config), [])

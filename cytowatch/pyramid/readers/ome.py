@@ -18,6 +18,7 @@ from cytowatch.config import Config
 from cytowatch.pyramid import acquired, copied
 from cytowatch.pyramid.copied import CopiedLevel
 from cytowatch.pyramid.pixels import Pixels
+from cytowatch.pyramid.readers.merged import Merged, of_planes
 from cytowatch.pyramid.readers.ome_xml import Known, as_rgb, images
 from cytowatch.pyramid.readers.pages import Page, count_pages, opened_file, orientation, profile
 from cytowatch.pyramid.refusals import damaged
@@ -136,28 +137,9 @@ def _left_out(series: Any, axes: str) -> list[str]:
     ]
 
 
-class _Merged:
-    """Three planes of one size as the red, green and blue of one picture."""
-
-    def __init__(self, planes: Sequence[Page]) -> None:
-        self._planes = planes
-        first = planes[0]
-        self.width, self.height, self.samples = first.width, first.height, 3
-        self.dtype = first.dtype
-        self.block_rows = first.block_rows
-        absent = [line for plane in planes for line in plane.absent]
-        self.done = ("its three channels are one RGB picture", *dict.fromkeys(absent))
-
-    def rows(self, top: int, bottom: int) -> Pixels:
-        found = np.empty((bottom - top, self.width, 3), self.dtype)
-        for sample, plane in enumerate(self._planes):
-            found[:, :, sample] = plane.rows(top, bottom)[:, :, 0]
-        return found
-
-
 def _merged(
     series: Any, first: Page, known: Known, descriptor: int, config: Config
-) -> _Merged | None:
+) -> Merged | None:
     """The first three planes as one picture, if they are its red, green and blue; else None."""
     shape = dict(zip(series.axes, series.shape, strict=False))
     kinds = (np.uint8, np.uint16)
@@ -177,5 +159,4 @@ def _merged(
     if len(pages) != 3 or None in pages:
         return None
     found = [Page(_page(one), descriptor, config) for one in pages]
-    like = {(one.width, one.height, one.samples, one.dtype, one.cmyk) for one in found}
-    return _Merged(found) if len(like) == 1 else None
+    return of_planes(found)
