@@ -20,9 +20,9 @@ FORMAT = Format(
     extension="svs",
     oddities="Tiles are JPEG or JPEG 2000 (compressions 33003 and 33005). The second directory is a "
     "thumbnail in strips; label and macro come last. Some scanners write the pixel size with "
-    "a comma. If the levels do not descend, OpenSlide refuses the file, and a pyramid is "
+    "a comma. If the levels do not descend, or the tiles are packed otherwise (WebP, JPEG XL), OpenSlide refuses the file, and a pyramid is "
     "derived from its first page; so it is if its JPEG tiles are of other colours than PhotometricInterpretation states. "
-    "In slides of other vendors that is a warning.",
+    "In slides of other vendors such colours are a warning.",
     source="https://openslide.org/formats/aperio/",
     matches=marked("aperio-svs"),
     native=True,

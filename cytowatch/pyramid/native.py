@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 
 import openslide
@@ -24,6 +25,9 @@ _SMALL_PX = 1024
 _BESIDE = {
     "LABEL": "the label", "OVERVIEW": "the overview", "LOCALIZER": "the overview", "THUMBNAIL": "the thumbnail",
 }  # fmt: skip
+#: What OpenSlide says of kinds that it does not know; its words for a file of no vendor begin alike.
+_UNSUPPORTED = re.compile(r"\bunsupported\b(?! or missing)|\bnot supported\b", re.IGNORECASE)
+_OTHER_PACKING = "Unsupported TIFF compression"
 _SEND_ALL = "send all files of its series together"
 
 
@@ -90,6 +94,9 @@ def _judged(
     FormatError
         `unreadable`, or `unsupported_format`: its samples would be shown as something else.
     """
+    if refusal is not None and _UNSUPPORTED.search(refusal):
+        said = f"it is {found.name} of a kind that is not supported"
+        raise FormatError("unsupported_format", quoting(said, refusal))
     if refusal is not None:
         said = f"it is marked as {found.name}, and OpenSlide cannot open it"
         raise FormatError("unreadable", quoting(said, refusal))
@@ -156,7 +163,7 @@ def contradiction(found: Format, tiff: Tiff) -> str | None:
 
 def _aperio(path: str, refusal: str | None, ascending: str | None) -> str | None:
     if refusal is not None:
-        return ascending
+        return refusal if refusal.startswith(_OTHER_PACKING) else ascending
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         said = contradicted.said(Tiff(descriptor, os.fstat(descriptor).st_size))

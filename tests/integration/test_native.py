@@ -231,6 +231,36 @@ def test_an_svs_whose_levels_do_not_descend(pictures: Pictures) -> None:
     pictures.check_hashes()
 
 
+@pytest.mark.parametrize("compression", ["webp", "jpegxl", "jpegxr"])
+def test_an_svs_that_was_packed_again(pictures: Pictures, compression: str) -> None:
+    """OpenSlide reads no such tiles, and tifffile does: a pyramid is derived of its first page."""
+    options: dict[str, Any] = {"photometric": "rgb", "metadata": None, "description": ABOUT}
+    with tifffile.TiffWriter(pictures.inbox / "a.svs") as tiff:
+        for step in (1, 4):
+            tiff.write(_halved(step), tile=(128, 128), compression=compression, **options)
+    assert pictures.treated() == 0, pictures.said()
+    [document] = pictures.manifests().values()
+    [image] = document["images"]
+    assert (document["status"], image["mpp_x"]) == ("CONVERTED", 0.5)
+    assert any("Unsupported TIFF compression" in line for line in document["warnings"])
+    shown = tifffile.imread(document["_path"] / image["file"], key=0)
+    assert np.abs(shown.astype(int) - PIXELS.astype(int)).mean() < 2
+
+
+def test_a_slide_of_a_kind_that_openslide_does_not_know(pictures: Pictures) -> None:
+    """Its bytes are all there, so that it is not to be copied again."""
+    options: dict[str, Any] = {"photometric": "rgb", "metadata": None, "tile": (128, 128)}
+    with tifffile.TiffWriter(pictures.inbox / "a.tif") as tiff:
+        for step in (1, 2):
+            made = {"datetime": None, "extratags": [(271, 2, 0, "Huron", True)], "description": "x"}
+            tiff.write(
+                _halved(step), compression="jpegxl", subfiletype=int(step > 1), **made, **options
+            )
+    assert pictures.treated() == 1
+    [document] = pictures.manifests().values()
+    assert document["error"]["reason"] == "unsupported_format", document["error"]
+
+
 def test_an_svs_that_is_refused_for_another_reason(pictures: Pictures) -> None:
     """It stays an error in OpenSlide's words: its first page is not all that is wrong."""
     inbox = pictures.inbox

@@ -1,4 +1,4 @@
-"""Aperio SVS that OpenSlide refuses, because its levels do not descend: its first level, label and macro.
+"""Aperio SVS that OpenSlide refuses, because its levels do not descend or its tiles are packed otherwise: its first level, label and macro.
 
 Source: https://openslide.org/formats/aperio/
 """
