@@ -30,7 +30,7 @@ FORMAT = Format(
     oddities="Pages in strips between the levels are thumbnails, and ignored. A pyramid is derived if "
     "OpenSlide refuses the file (JPEG 2000 tiles) or would show it wrongly: samples other "
     "than unsigned 8-bit ones, an orientation, a fourth sample that is not transparency, transparency beside grey or a "
-    "palette, CMYK, Lab, YCbCr without a word on its chroma, or JPEG tiles of other colours than PhotometricInterpretation states.",
+    "palette, CMYK, Lab, YCbCr without a word on its chroma, or JPEG tiles of other colours or sizes than are stated (as where those at the edge are cut off).",
     source="https://openslide.org/formats/generic-tiff/",
     matches=matches,
     native=True,

@@ -18,6 +18,7 @@ __all__ = [
     "is_ycbcr",
     "precision",
     "segments",
+    "size",
     "with_tables",
     "xr_is_cut",
 ]
@@ -162,6 +163,18 @@ def height(data: bytes) -> int:
         return int(struct.unpack_from(">H", data, frame + 5)[0])
     except (ValueError, StopIteration, struct.error):
         return 0
+
+
+def size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) as the frame states them; None where `data` ends before it, or is not a JPEG."""
+    try:
+        for marker, at, end in segments(data):
+            if marker in _FRAMES:
+                height, width = struct.unpack_from(">HH", data, at + 5)
+                return (width, height) if end > at + 9 else None
+    except (ValueError, struct.error):
+        pass
+    return None
 
 
 def with_tables(data: bytes, tables: bytes) -> bytes:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from cytowatch.formats.structure.main import main_page, within
 from cytowatch.formats.structure.tiff import Directory, Tiff, TiffError
-from cytowatch.pyramid import contradicted
+from cytowatch.pyramid import contradicted, tile_sizes
 
 __all__ = [
     "CIELAB",
@@ -104,7 +104,7 @@ def _is_odd(page: Directory) -> bool:
     bits = page.number(258, 1)
     if _is_mislaid(photometric, stored, bits, page, means):
         return True
-    if contradicted.actual(page) is not None:
+    if contradicted.actual(page) is not None or tile_sizes.differ(page):
         return True
     if photometric == YCBCR:
         # Where it is said to be subsampled, libvips lets libtiff convert it; where nothing is said it may be or not.

@@ -11,7 +11,7 @@ import openslide
 from cytowatch.config.keys import Limits
 from cytowatch.formats import Format, limits
 from cytowatch.formats.structure.tiff import Tiff, TiffError
-from cytowatch.pyramid import contradicted
+from cytowatch.pyramid import contradicted, tile_sizes
 from cytowatch.pyramid.readers import dicom
 from cytowatch.record import lacking
 from cytowatch.record.errors import FormatError
@@ -157,8 +157,9 @@ def is_small(path: str) -> bool:
 
 
 def contradiction(found: Format, tiff: Tiff) -> str | None:
-    """How the tiles of a slide have other colours than its tags state, as a phrase, if OpenSlide goes by the tags."""
-    return contradicted.said(tiff) if found.id not in _BY_LIBJPEG else None
+    """How its tiles are not what its tags state, as a phrase, if OpenSlide goes by the tags: colours, or sizes."""
+    sizes = tile_sizes.at_edges(tiff) if found.else_derived else None
+    return sizes or (contradicted.said(tiff) if found.id not in _BY_LIBJPEG else None)
 
 
 def _aperio(path: str, refusal: str | None, ascending: str | None) -> str | None:
