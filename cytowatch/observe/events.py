@@ -26,6 +26,8 @@ class Event:
 EVENTS = (
     # The life of the daemon.
     Event(word="listening", levels=("info",), tells="The daemon serves metrics and health.", fields=("address",)),
+    Event(word="log_lost", levels=("warning",), tells="The reader of the log did not keep up, or its disk was full: so many lines were lost. No slide waited for it.",
+          fields=("lines",), admin="Check the reader: `systemctl status systemd-journald`, or the program behind the pipe."),
     Event(word="no_metrics", levels=("error",), tells="The address for metrics is not available. Slides are processed all the same, and the daemon tries again.",
           fields=("detail",), admin="Free the port, or change `metrics.listen` and restart."),
     Event(word="start_waits", levels=("error",), tells="The daemon cannot start yet. It tries again by itself until it can.",

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
-from contextlib import suppress
 from typing import Any, TextIO, cast
 
 import structlog
 
+from cytowatch.observe.steady import Steady
 from cytowatch.record.entries import Manifest
 from cytowatch.record.manifest import losses
 from cytowatch.record.names import printable
@@ -27,7 +28,8 @@ def configure(level: str, format: str, stream: TextIO | None = None) -> None:  #
     format
         ``json``, ``console``, or ``auto``: JSON unless `stream` is a terminal.
     """
-    out = cast("TextIO", _Steady(stream or sys.stdout))
+    steady = Steady(stream or sys.stdout)
+    out = cast("TextIO", steady)
     as_json = format == "json" or (format == "auto" and not out.isatty())
     shared: list[Any] = [
         structlog.stdlib.add_log_level,
@@ -46,6 +48,13 @@ def configure(level: str, format: str, stream: TextIO | None = None) -> None:  #
             priority = _PRIORITIES.get(event.get("level", "info"), 6)
             return f"<{priority}>{json_line(logger, name, event)}"
 
+    def lost(lines: int) -> str:
+        line = io.StringIO()
+        log = structlog.wrap_logger(structlog.PrintLogger(line), processors=[*shared, last])
+        log.warning("log_lost", lines=lines)
+        return line.getvalue()
+
+    steady.lost_line = lost
     structlog.configure(
         processors=[*shared, last],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
@@ -60,35 +69,6 @@ def configure(level: str, format: str, stream: TextIO | None = None) -> None:  #
         )
     )
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-
-
-class _Steady:
-    """Guards that a line which cannot be written, on a full disk, is lost and ends nothing."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        """Write `text`, if it can be written; of a letter that cannot, what it is."""
-        with suppress(OSError):
-            try:
-                self._stream.write(text)
-            except UnicodeEncodeError:
-                self._stream.write(text.encode("ascii", "backslashreplace").decode())
-        return len(text)
-
-    def flush(self) -> None:
-        """Flush, if that can be done."""
-        with suppress(OSError):
-            self._stream.flush()
-
-    def isatty(self) -> bool:
-        """Whether a person reads along."""
-        return self._stream.isatty()
-
-    def fileno(self) -> int:
-        """The descriptor below."""
-        return self._stream.fileno()
 
 
 def _is_journal(out: TextIO) -> bool:

@@ -147,7 +147,7 @@ NEED_NONE = {
         lifecycle.Delays.after_s lifecycle.Delays.claimed lifecycle.Duties._defect lifecycle.Duties.hear_others lifecycle.Rates.bytes_per_s
         lifecycle.Rates.forget_all_but lifecycle.Waiting.pause lifecycle._ended lifecycle._pixels
         observe.Health.clear observe.Metrics._zero observe.Metrics.set_files observe.Metrics.set_oldest
-        observe.Metrics.set_waiting observe.Metrics.text observe.Pulse.still observe.ended_line
+        observe.Metrics.set_waiting observe.Metrics.text observe.Pulse.still observe.Steady._put_bytes observe.ended_line
         observe.set_aside tree.Room.check tree.Room.reserve tree.Room.reserved tree.too_little
     """,
     "what an administrator wrote in the configuration, checked when it was read": """

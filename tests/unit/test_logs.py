@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -70,3 +72,44 @@ def test_the_journal_is_given_priorities(tmp_path: Path, level: str, priority: i
         text = out.read_text()
         assert text.startswith(f"<{priority}>{{" if journal else "{")
         assert json.loads(text[text.index("{") :])["event"] == "x"
+
+
+def test_a_reader_that_stops_holds_up_nothing_and_the_loss_is_counted() -> None:
+    """A full pipe takes no line, and none waits for it; once it is read again, the log says how many were lost."""
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 16384)
+    with os.fdopen(reading, "rb", 0) as reader, os.fdopen(writing, "w") as out:
+        logs.configure("info", "json", out)
+        for number in range(300):
+            logs.get().info("x", number=number, text="y" * 100)
+        logs.get().info("x", text="z" * 100_000)
+        first = reader.read(1 << 20).splitlines()
+        seen = len([one for one in first if one.startswith(b"{") and one.endswith(b"}")])
+        assert 1 < seen < 300
+        logs.get().info("x", number=300)
+        lost, next_one = [json.loads(one) for one in reader.read(1 << 20).splitlines() if one]
+    assert (lost["event"], lost["level"], lost["lines"]) == ("log_lost", "warning", 301 - seen)
+    assert next_one["number"] == 300
+
+
+def test_a_line_after_a_torn_one_is_whole_and_letters_do_not_end_it() -> None:
+    """Half of a long line is in the pipe when it is full; the next is a line of its own, in any encoding."""
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    with os.fdopen(reading, "rb", 0) as reader, os.fdopen(writing, "w", encoding="ascii") as out:
+        logs.configure("info", "json", out)
+        logs.get().info("x", text="y" * 10_000)
+        torn = reader.read(1 << 20)
+        assert not torn.endswith(b"\n")
+        logging.getLogger("a library").warning("K\u00e4se \udcff")
+        lines = reader.read(1 << 20).splitlines()
+    assert [json.loads(one)["event"] for one in lines if one] == ["log_lost", "K\u00e4se \udcff"]
+
+
+def test_a_reader_that_has_gone_ends_nothing() -> None:
+    """As when the program behind the pipe was ended."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as out:
+        logs.configure("info", "json", out)
+        logs.get().info("x")
