@@ -315,7 +315,8 @@ def table_page() -> str:
         "`cytowatch export --table FILE` writes one row per pyramid, and one row for each uploaded file without a pyramid. "
         "FILE ends in `.csv` (UTF-8, with a header) or in `.parquet` (with types; needs `pip install "
         "'cytowatch[table]'`); `-` prints CSV. Unknown values are empty in CSV and null in Parquet. A list is joined by `; ` in "
-        "CSV. Rows are sorted by `id`, so by time. [How to use it](../how-to/python.md).\n\n"
+        "CSV. In CSV a text that a spreadsheet would run as a formula (`=…`) has an apostrophe before it; Parquet has each text "
+        "as it is. Rows are sorted by `id`, so by time. [How to use it](../how-to/python.md).\n\n"
         "| column | type | |\n|---|---|---|\n" + "\n".join(listed) + "\n"
     )
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cytowatch.cli.columns import Column, cut, fitted, lines
-from cytowatch.cli.page import colour, status_text, styled
+from cytowatch.cli.page import colour, no_formula, status_text, styled
 from cytowatch.lifecycle.summary import bytes_text
 from cytowatch.record.names import printable
 from cytowatch.tree.find import Entry
@@ -34,8 +34,6 @@ _CSV = (
     "lost",
 )
 _CSV_WAITING = ("user", "drop_path", "why", "detail", "size_bytes", "since")
-#: A spreadsheet takes what begins like this for a formula, and runs it.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def where_dropped(drop_path: str) -> str:
@@ -207,8 +205,7 @@ def _of_drop(drop: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _harmless(text: str) -> str:
-    shown = printable(text)
-    return f"'{shown}" if text.startswith(_FORMULA) else shown
+    return no_formula(printable(text), begins=text)
 
 
 def today() -> datetime:

@@ -24,11 +24,14 @@ __all__ = [
     "bytes_text",
     "colour",
     "free_text",
+    "no_formula",
     "status_lines",
     "status_text",
     "styled",
 ]
 
+#: A spreadsheet takes what begins like this for a formula, and runs it.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 #: At most this many that wait or are in work are shown one by one.
 _MOST_SHOWN = 20
 
@@ -136,3 +139,14 @@ def status_lines(page: dict[str, Any]) -> Iterator[str]:
         yield from map(printable, lines[:_MOST_SHOWN])
         if len(lines) > _MOST_SHOWN:
             yield styled(f"         and {len(lines) - _MOST_SHOWN:,} more", dim=True)
+
+
+def no_formula(text: str, *, begins: str | None = None) -> str:
+    """`text` for a cell of a CSV file, with an apostrophe before what a spreadsheet would run as a formula.
+
+    What counts is how the text `begins` as it was dropped.
+
+    >>> no_formula("=HYPERLINK(1)"), no_formula("slide.svs")
+    ("'=HYPERLINK(1)", 'slide.svs')
+    """
+    return f"'{text}" if (text if begins is None else begins).startswith(_FORMULA) else text

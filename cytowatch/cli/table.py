@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
+from cytowatch.cli.page import no_formula
 from cytowatch.record.errors import RootError
 from cytowatch.tree.find import Entry
 
@@ -140,13 +141,20 @@ def write(target: Path, found: Iterable[dict[str, Any]]) -> int:
     Raises
     ------
     RootError
-        The name ends neither in .csv nor in .parquet, or pyarrow is missing.
+        The name ends neither in .csv nor in .parquet, is a directory, or lies in none; or pyarrow is missing.
     """
     if target == _STDOUT:
         return _write_csv(sys.stdout, found)
     kind = target.suffix.lower()
     if kind not in (_CSV, _PARQUET):
         raise RootError(f"{target} must end in .csv or .parquet")
+    if target.is_dir() or not target.parent.is_dir():
+        wrong = (
+            f"{target} is a directory"
+            if target.is_dir()
+            else f"there is no directory {target.parent}"
+        )
+        raise RootError(f"{wrong}: name the file to write")
     if kind == _PARQUET:
         _need_pyarrow()
     with _replacing(target) as part:
@@ -168,7 +176,10 @@ def _replacing(target: Path) -> Iterator[Path]:
 
 
 def _write_csv(file: TextIO, found: Iterable[dict[str, Any]]) -> int:
-    """UTF-8 with a header; several texts in one column are separated by ``; ``."""
+    """UTF-8 with a header; several texts in one column are separated by ``; ``.
+
+    A text that a spreadsheet would run as a formula has an apostrophe before it.
+    """
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(column.name for column in COLUMNS)
     count = 0
@@ -183,7 +194,9 @@ def _cell(value: Any) -> Any:
         case bool():
             return str(value).lower()
         case list():
-            return "; ".join(value)
+            return no_formula("; ".join(value))
+        case str():
+            return no_formula(value)
         case _:
             return value
 

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from cytowatch.cli import table
 from cytowatch.cli.columns import cells, cut
 from cytowatch.cli.lists import list_lines, waiting_lines, write_csv
 from cytowatch.cli.page import status_lines, styled
@@ -148,6 +149,21 @@ def test_what_waits_fits_the_terminal(width: int) -> None:
         assert word in text
     assert ("USER" in shown[0]) is (width >= 80)
     assert ("DETAIL" in shown[0]) is (width == 140)
+
+
+@pytest.mark.parametrize("begins", ["=", "+", "-", "@", "\t"])
+def test_the_table_of_all_manifests_runs_no_formula(tmp_path: Path, begins: str) -> None:
+    """Neither a name nor a project, which a user's folder names; numbers below zero stay numbers."""
+    row = dict.fromkeys(one.name for one in table.COLUMNS)
+    row |= {"name": f"{begins}1.svs", "projects": [f"{begins}HYPERLINK(1)"], "mpp_x": -1.0}
+    table.write(tmp_path / "t.csv", [row])
+    with open(tmp_path / "t.csv", newline="") as file:
+        [told] = csv.DictReader(file)
+    assert (told["name"], told["projects"], told["mpp_x"]) == (
+        f"'{begins}1.svs",
+        f"'{begins}HYPERLINK(1)",
+        "-1.0",
+    )
 
 
 def test_csv_for_a_spreadsheet(capsys: pytest.CaptureFixture[str]) -> None:
