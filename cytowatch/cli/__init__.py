@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from cytowatch.record.errors import ConfigError, CytowatchError
+from cytowatch.cli import streams
+from cytowatch.record.errors import ConfigError, CytowatchError, SeveralErrors
 
 __all__ = ["main"]
 
@@ -14,6 +15,7 @@ _MOST_ASIDE = 20
 
 def main() -> None:
     """Run the command in ``sys.argv``; no matter what happens, no traceback is shown."""
+    streams.prepare()
     try:
         code = _run()
         # Text still in the buffer is part of the command: an error in writing it could not be caught later.
@@ -24,8 +26,14 @@ def main() -> None:
     except PermissionError as error:
         code = _say(_of_python(error) or f"{error.filename}: {error.strerror}", 2)
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else "the output cannot be written: "
-        code = _say(f"{where}{error.strerror or error}", 1)
+        if _is_nowhere():
+            code = _say(
+                "the directory that this command was started in no longer exists: change to another",
+                2,
+            )
+        else:
+            where = f"{error.filename}: " if error.filename else "the output cannot be written: "
+            code = _say(f"{where}{error.strerror or error}", 1)
         _close_output()
     except KeyboardInterrupt:
         code = _say("broken off", 130)
@@ -42,6 +50,9 @@ def main() -> None:
 def _run() -> int:
     from cytowatch.cli.commands import application
 
+    if _is_one_empty(sys.argv[1:]):
+        # Taken for "none", it would mean everyone, or all: often it is a variable of a script that is not set.
+        return _say("an argument is empty: give it a value, or leave it out", 2)
     try:
         application(sys.argv[1] if len(sys.argv) > 1 else None)(prog_name="cytowatch")
     except SystemExit as end:
@@ -50,9 +61,27 @@ def _run() -> int:
         for problem in error.problems:
             _say(problem, 2)
         return 2
+    except SeveralErrors as error:
+        for one in error.errors:
+            _say(str(one), 2)
+        return 2
     except CytowatchError as error:
         return _say(str(error), 2)
     return 0
+
+
+def _is_one_empty(arguments: list[str]) -> bool:
+    """Whether a word is empty, or an option's value is, as in ``--user=``."""
+    return any(not one or (one.startswith("--") and one.endswith("=")) for one in arguments)
+
+
+def _is_nowhere() -> bool:
+    """Whether the working directory was removed: a relative path then means nothing."""
+    try:
+        os.getcwd()
+    except OSError:
+        return True
+    return False
 
 
 def _say(text: str, code: int) -> int:
@@ -95,14 +124,20 @@ def _of_python(error: Exception) -> str | None:
 def _report(error: Exception) -> int:
     import tempfile
 
-    with tempfile.NamedTemporaryFile(
-        "w", prefix="cytowatch-error-", suffix=".txt", delete=False, encoding="utf-8"
-    ) as file:
-        file.write(_described(error))
+    said = _described(error)
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="cytowatch-error-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace",
+        ) as file:  # fmt: skip
+            file.write(said)
+        attached = f"{file.name} (it holds names of files, so look through it first)"
+    except OSError:
+        # No directory for temporary files can be written to: the report is shown.
+        print(said, file=sys.stderr)
+        attached = "the lines above (they hold names of files, so look through them first)"
     return _say(
         f"unexpected error ({type(error).__name__}: {error}). Please"
-        f" report it at {_address()} and attach {file.name} "
-        "(it holds names of files, so look through it first); say what you did, and if one slide "
+        f" report it at {_address()} and attach {attached}; say what you did, and if one slide "
         "causes it, name its scanner and software.",
         1,
     )

@@ -25,7 +25,7 @@ from cytowatch.cli.options import (
 )
 from cytowatch.cli.page import bytes_text
 from cytowatch.cli.show import safe, say
-from cytowatch.record.errors import RootError
+from cytowatch.record.errors import CytowatchError, RootError, SeveralErrors
 from cytowatch.record.status import Status
 from cytowatch.tree import find
 from cytowatch.tree.spool import Spool
@@ -45,24 +45,24 @@ def asked(spool: Spool, what: str, id_: str | None = None, **more: Any) -> str:
 
 
 def ask_each(spool: Spool, what: str, entries: list[find.Entry], says: str, **more: Any) -> None:
-    """Ask it for each; one that is refused costs no other.
+    """Ask it for each, once however often it was named; one that is refused costs no other.
 
     Raises
     ------
-    RootError
+    SeveralErrors
         Some were refused: it names each, with its reason.
     """
-    refused = []
-    for entry in entries:
+    refused: list[CytowatchError] = []
+    for entry in {entry.manifest["id"]: entry for entry in entries}.values():
         name = safe(entry.manifest["name"])
         try:
             said = asked(spool, what, entry.manifest["id"], **more)
         except RootError as error:
-            refused.append(str(error))
+            refused.append(error)
             continue
         say(f"{name} {says} {safe(said)}".rstrip())
     if refused:
-        raise RootError("\n".join(refused))
+        raise SeveralErrors(refused)
 
 
 def _in_error(spool: Spool, status: str | None, reason: str | None) -> list[find.Entry]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import cytowatch
@@ -26,7 +27,10 @@ complaint: str | None = None
 
 def parts() -> list[str]:
     """What of this Python is needed: the program, its library, the packages; as the caller sees them."""
-    here = os.getcwd()
+    here = None
+    with suppress(OSError):
+        # It may have been removed.
+        here = os.getcwd()
     folders = [path for path in sys.path if os.path.isabs(path) and path != here]
     packages = [os.path.join(folder, name) for folder in folders for name in _PACKAGES]
     own = os.fspath(Path(cytowatch.__file__).parent)

@@ -275,4 +275,6 @@ def _bar(seconds: float | None, longest: float, room: int) -> str:
     if not seconds or longest <= 0 or room <= 0:
         return ""
     eighths = max(1, round(8 * room * seconds / longest))
+    if not console.encoding.lower().startswith("utf"):
+        return "#" * max(1, eighths // 8)
     return "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()

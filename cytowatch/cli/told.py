@@ -33,7 +33,7 @@ def told(path: Path) -> dict[str, Any]:
         return {**answer, "reason": "unreadable", "says": f"{error.strerror}"}
     try:
         if not path.is_file():
-            said = "no regular file"
+            said = "a directory: name the files in it" if path.is_dir() else "not a regular file"
             return {**answer, "reason": "not_a_regular_file", "says": said}
         beside = _beside(path)
         group = _group(path, beside)

@@ -18,6 +18,7 @@ __all__ = [
     "FormatError",
     "IngestError",
     "RootError",
+    "SeveralErrors",
     "TransientError",
     "stage_error",
 ]
@@ -37,6 +38,14 @@ class ConfigError(CytowatchError):
 
 class RootError(CytowatchError):
     """The tree cannot be used: not ours, of another layout, in use, or not writable."""
+
+
+class SeveralErrors(CytowatchError):
+    """Some of what was asked for was refused; `errors` has one for each."""
+
+    def __init__(self, errors: list[CytowatchError]) -> None:
+        super().__init__("; ".join(map(str, errors)))
+        self.errors = errors
 
 
 class TransientError(CytowatchError):
