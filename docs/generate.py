@@ -325,7 +325,8 @@ def ignored_page() -> str:
     """docs/reference/ignored-names.md."""
     rows = []
     for one in leftovers.LEFTOVERS:
-        patterns = ", ".join(f"`{pattern}`" for pattern in one.patterns)
+        shown = (pattern.encode("unicode_escape").decode() for pattern in one.patterns)
+        patterns = ", ".join(f"`{pattern}`" for pattern in shown)
         source = f"<{one.source}>" if one.source.startswith("http") else one.source
         rows.append(f"| {one.by} | {patterns} | {source} | {'yes' if one.temporary else ''} |")
     return (

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from cytowatch.config.keys import Limits
 from cytowatch.record.errors import ExtractionError
 
-__all__ = ["Budget", "DamagedMember", "Names", "checked_path"]
+__all__ = ["Budget", "DamagedMember", "Names", "checked_path", "is_icon"]
 
 #: Below this an archive may be as dense as it likes: an honest blank image packs a thousandfold, and
 #: what it may take is soon unpacked. The text of `limits.archive_max_ratio` names it.
@@ -20,6 +20,10 @@ _LONGEST_NAME_BYTES = 255
 _RESERVED = frozenset(
     ("CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10)))
 )
+
+
+#: The icon of a folder, and what a Mac notes of that file, which every zip of such a folder has.
+_ICON = re.compile(r"(?:.*[/\\])?(?:\._)?Icon\r", re.DOTALL)
 
 
 class DamagedMember(Exception):
@@ -117,6 +121,15 @@ class Names:
                 )
 
 
+def is_icon(stated: str) -> bool:
+    """Whether a member is the icon of a folder of macOS: its name ends in a control character, and no slide is called so.
+
+    >>> is_icon("case/Icon\\r"), is_icon("__MACOSX/case/._Icon\\r"), is_icon("Icon\\r.svs")
+    (True, True, False)
+    """
+    return _ICON.fullmatch(stated) is not None
+
+
 def checked_path(stated: str, *, guessed: bool = False) -> str:
     """The path of a member with ``/`` between its parts.
 
@@ -151,8 +164,9 @@ def checked_path(stated: str, *, guessed: bool = False) -> str:
         length = len(part if guessed else part.encode("utf-8", "surrogateescape"))
         if length > _LONGEST_NAME_BYTES:
             raise ExtractionError("name_too_long", f"the name {shown} has more than 255 bytes")
-        # Source: learn.microsoft.com, "Naming Files, Paths, and Namespaces".
-        if part.split(".")[0].rstrip(" ").upper() in _RESERVED or ":" in part:
+        # Source: learn.microsoft.com, "Naming Files, Paths, and Namespaces". A colon is what a Mac writes for the
+        # slash in S26/001, and nothing here takes it for a stream.
+        if part.split(".")[0].rstrip(" ").upper() in _RESERVED:
             raise ExtractionError(
                 "reserved_name", f"the name {shown} stands for a device on Windows"
             )

@@ -14,7 +14,13 @@ from dataclasses import dataclass
 from tarfile import HeaderError, InvalidHeaderError  # type: ignore[attr-defined]
 from typing import BinaryIO, cast
 
-from cytowatch.archives.common import Budget, DamagedMember, Names, checked_path
+from cytowatch.archives.common import (
+    Budget,
+    DamagedMember,
+    Names,
+    checked_path,
+    is_icon,
+)
 from cytowatch.record.errors import ExtractionError
 from cytowatch.record.quoting import quoting
 
@@ -116,7 +122,7 @@ def members(archive: tarfile.TarFile, budget: Budget) -> Iterator[Member]:
                 "too_many_entries", f"it holds more than the {most:,} members allowed"
             )
         shown = ascii(info.name)[1:-1][:200]
-        if info.type in _NOTES:
+        if info.type in _NOTES or is_icon(info.name):
             continue
         if info.type == _CONTINUED:
             raise ExtractionError(

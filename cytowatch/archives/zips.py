@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from cytowatch.archives import directory, encodings, packed
-from cytowatch.archives.common import Budget, Names, checked_path
+from cytowatch.archives.common import Budget, Names, checked_path, is_icon
 from cytowatch.archives.directory import LOCAL_BYTES, WRAP, Entry
 from cytowatch.record.errors import ExtractionError
 
@@ -70,6 +70,8 @@ def members(archive: Archive, budget: Budget) -> list[Member]:
     for entry, name in zip(found.entries, decoded, strict=True):
         shown = ascii(name.text)[1:-1][:200]
         _check_kind(entry, shown)
+        if is_icon(name.text):
+            continue
         path = checked_path(name.text, guessed=name.guessed)
         # Programs of Windows may write "\\" between the parts of a name, and behind a folder's.
         ends = ("/", "\\") if not entry.size_bytes else "/"

@@ -36,6 +36,8 @@ LEFTOVERS = (
     Leftover(by="Microsoft Office", patterns=("~$*",), source="https://support.microsoft.com/office"),
     Leftover(by="macOS on a share", patterns=("Network Trash Folder", "Temporary Items", "*.sb-????????-??????"),
              source="https://developer.apple.com/documentation/foundation/nsdata/writingoptions"),
+    Leftover(by="macOS, the icon of a folder (a name that ends in a carriage return, which Samba writes as U+F00D)",
+             patterns=("Icon\r", "Icon\uf00d"), source="https://www.samba.org/samba/docs/current/man-html/vfs_fruit.8.html"),
     Leftover(by="Synology and QNAP", patterns=("@eaDir", "#recycle", "@Recycle", "*@SynoEAStream", "*@SynoResource"),
              source="https://kb.synology.com"),
     Leftover(by="Firefox, KDE, Nextcloud (`*.ocTransferId*.part`), FileZilla Pro, curl-based copiers", patterns=("*.part",), temporary=True,

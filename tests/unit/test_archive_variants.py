@@ -22,7 +22,7 @@ from cytowatch.archives import tars
 from cytowatch.config import from_mapping
 from cytowatch.formats import Probe
 from cytowatch.record.errors import ExtractionError
-from tests.builders.packs import Packed, raw_zip
+from tests.builders.packs import Packed, raw_tar, raw_zip
 from tests.unit.test_archive_bytes import came_out
 
 LIMITS = from_mapping(
@@ -476,3 +476,12 @@ def test_the_mark_of_an_end_in_a_comment() -> None:
     data = raw_zip(Packed(name=b"a.tif", data=NOISE))
     comment = b"packed PK\5\6 by a program that numbers its zips, and signs each of them"
     assert came_out(data[:-2] + struct.pack("<H", len(comment)) + comment) == {"a.tif": NOISE}
+
+
+def test_the_icon_of_a_folder_costs_no_archive() -> None:
+    """The Finder packs it with its folder, and its name ends in a carriage return."""
+    wanted = (b"case/Icon\r", b"__MACOSX/case/._Icon\r", b"case/a.jpg")
+    assert list(came_out(raw_zip(*(Packed(name=one, data=b"x") for one in wanted)))) == [
+        "case/a.jpg"
+    ]
+    assert list(untarred(raw_tar(*((one, b"x") for one in wanted)))) == ["case/a.jpg"]

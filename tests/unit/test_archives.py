@@ -74,7 +74,6 @@ def special(kind: int) -> zipfile.ZipInfo:
         ("é" * 130, "name_too_long"),
         ("x/nul.svs", "reserved_name"),
         ("COM7 .tif", "reserved_name"),
-        ("a.svs:stream", "reserved_name"),
         ("d/" * 65 + "a.svs", "nested_too_deep"),
         ("GOOD.txt", "duplicate_names"),
         ("good.txt", "duplicate_names"),
@@ -141,6 +140,10 @@ def test_what_is_harmless_is_accepted() -> None:
         archive.writestr("inner.zip", plain)
         archive.comment = b"from the scanner"
     assert names_of(stream) == ["inner.zip"]
+    # A Mac writes a colon for the slash in S26/001.
+    assert names_of(made(("S26:001.svs", b"x"), ("2026-11-30 10:30.svs", b"y"))) == [
+        "S26:001.svs", "2026-11-30 10:30.svs",
+    ]  # fmt: skip
     # Without the mark for UTF-8 as well.
     old = bytearray(made(("Gr\u00f6\u00dfe.svs", b"x")).getvalue())
     assert names_of(io.BytesIO(bytes(old))) == ["Größe.svs"]

@@ -13,7 +13,7 @@ ON_THE_WAY = [
     "a.svs.!ut", "a.svs.!qB", "a.svs.!sync", "a.svs.opdownload", "a.svs.crdownload",
     "a.svs.download", ".a.svs.Ab3dE6", "a.svs.ocTransferId2042135.part", "a.svs.cyberduckpart",
     ".a.svs.~1a2b", "a.svs.12ab.ffs_tmp", "a.svs_.gstmp", "~$a.svs", "._a.svs", "desktop.ini",
-    "a.svs.sb-1a2b3c4d-AbCdEf", "A.SVS.PARTIAL", "a.svs.nextcloud",
+    "a.svs.sb-1a2b3c4d-AbCdEf", "A.SVS.PARTIAL", "a.svs.nextcloud", "Icon\r", "Icon\uf00d",
 ]  # fmt: skip
 #: Files that hold a slide under another name until its copy is done: one that stays so is a copy that broke off.
 TOLD = [
@@ -31,7 +31,7 @@ NOT_TOLD = [
     "_returned",
 ]
 SLIDES = [
-    "a.svs", "a.part.svs", "a.partial.tif", "tmp.svs", "a.ome.tif", "1.2.840.10008.20231201",
+    "a.svs", "Icon", "Icon1", "a.part.svs", "a.partial.tif", "tmp.svs", "a.ome.tif", "1.2.840.10008.20231201",
     "@case 7", "aspx", "download", "a~syncthing~.svs", "#1.svs", "a (1).ndpi", "~a.svs",
 ]  # fmt: skip
 
