@@ -64,7 +64,7 @@ FORMAT = Format(
     "interleaved RGB of 8 bits in one focal plane; from several planes, of which the first is used, grey, palettes, samples in planes, 16 bits, YCbCr without JPEG, run lengths, JPEG-LS and lossless "
     "JPEG a pyramid is derived, if the frames are in the order of their rows. Each level "
     "is a file. The files of one series in one folder are one slide, if their names end in "
-    ".dcm, .dicom, nothing, or a number as UIDs do. A DICOM file of another kind (a CT, a "
+    ".dcm, .dicom, .dic, .dc3, .ima, .img, nothing, or a number as UIDs do. A DICOM file of another kind (a CT, a "
     "report) is not supported, and the error says so.",
     source="https://openslide.org/formats/dicom/",
     matches=matches,

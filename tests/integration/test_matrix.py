@@ -176,13 +176,14 @@ def test_dicom_folder(pictures: Pictures, tmp_path: Path) -> None:
 
 
 def test_dicom_under_other_names(pictures: Pictures, tmp_path: Path) -> None:
-    """Named by UIDs, loose in a folder or in a zip it is one slide; only one level in a folder, too."""
+    """Named by UIDs, loose in a folder or in a zip, or as Siemens does it is one slide; only one level in a folder, too."""
     inbox = pictures.inbox
     case, alone = inbox / "case", inbox / "alone"
     vendors.dicom_wsi(case)
     for number in range(2):
         (case / f"level{number}.dcm").rename(case / f"1.2.826.0.1.3680043.8.498.{number}7")
     shutil.make_archive(str(inbox / "packed"), "zip", case)
+    vendors.dicom_wsi(inbox / "siemens", names="level{}.IMA")
     vendors.dicom_wsi(alone)
     (alone / "level1.dcm").unlink()
     (alone / "level0.dcm").rename(alone / "level0.tif")
@@ -192,7 +193,7 @@ def test_dicom_under_other_names(pictures: Pictures, tmp_path: Path) -> None:
         for one in pictures.manifests().values()
         if one["format"]["id"] == "dicom"
     ]
-    assert sorted(levels) == [(1, 1), (2, 2), (2, 2)]
+    assert sorted(levels) == [(1, 1), (2, 2), (2, 2), (2, 2)]
     assert list(pictures.inbox.iterdir()) == []
 
 

@@ -52,8 +52,9 @@ _HEADS = (".mrxs", ".vsi", ".vms", ".vmu")
 _SIDECARS = frozenset({".xml", ".ndpa", ".txt"})
 
 
-#: Of names that are UIDs, as a PACS gives them, the last number looks like an extension.
-_DICOM_ENDING = re.compile(r"(\.(dcm|dicom|\d+))?", re.IGNORECASE)
+#: Of names that are UIDs, as a PACS gives them, the last number looks like an extension; the others are of
+#: Siemens (IMA), Philips and older viewers.
+_DICOM_ENDING = re.compile(r"(\.(dcm|dicom|dic|dc3|ima|img|\d+))?", re.IGNORECASE)
 
 
 def stems(name: str) -> frozenset[str]:
