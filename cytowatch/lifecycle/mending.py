@@ -50,6 +50,7 @@ class Indexing:
 
     def look(self) -> None:
         """Say if something is wrong with the index, and begin to mend it."""
+        self._index.look_at_file()
         if self._index.fault is None:
             self._health.clear("index")
             if not self._thread.is_alive() and (due := self._index.due()):

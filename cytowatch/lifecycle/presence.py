@@ -40,7 +40,17 @@ class Presence:
             for user, id_ in recover(parts.spool, now=clock.now()):
                 parts.engine.submit(user, id_)
             parts.scan_now.set()
+        self._make_again()
         return not self.offline
+
+    def _make_again(self) -> None:
+        """Make directories of the tree that somebody deleted, so that no drop fails for that."""
+        parts, group = self._parts, self._parts.config.storage.group
+        made = parts.spool.make_again()
+        if made and group:
+            parts.spool.share_with(group)
+        for path in made:
+            parts.log.warning("directory_made_again", path=str(path))
 
     def lacking_room(self) -> str | None:
         """What the disk lacks for anything new to begin; None if there is room."""

@@ -103,6 +103,8 @@ EVENTS = (
           fields=("path", "error"), admin="Check the disk: it refused to write."),
     Event(word="root_offline", levels=("error",), tells="The tree is no longer there, or a different one is in its place.", fields=("root",),
           admin="Mount it again. cytowatch continues by itself."),
+    Event(word="directory_made_again", levels=("warning",), tells="A directory of the tree was missing, and was made again.",
+          fields=("path",), admin="Find out what deletes empty directories of the tree: a cleaning job, a backup."),
     Event(word="root_back", levels=("info",), tells="The tree is back.", fields=("root",)),
     Event(word="set_aside", levels=("warning",), tells="One thing is damaged or met an unexpected error. All others continue, and it is tried again with growing pauses.",
           fields=("where", "which", "why"), admin="See [what is set aside](how-to/set-aside.md)."),

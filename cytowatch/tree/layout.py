@@ -23,6 +23,7 @@ LAYOUT = "cytowatch 1\n"
 _PROBE_BLOCKS = 4
 #: Names of temporary and trial files in ``state/``, which a kill leaves behind.
 _YOUNG_S = 60.0
+_LOCK = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _TEMPORARIES = (".lease-*", ".*.partial")
 
 
@@ -41,6 +42,8 @@ class Layout:
         self.trash = self.state / "trash"
         self.requests = self.state / "requests"
         self._lock: int | None = None
+        #: Which directory the root was when it was locked.
+        self._place: tuple[int, int] | None = None
 
     @classmethod
     def create(cls, root: Path) -> Self:
@@ -140,7 +143,18 @@ class Layout:
         yield from (self.state, self.tmp, self.trash, self.requests)
         yield from (self.stage(status) for status in STAGE_STATUSES)
 
-    def _make_directories(self) -> None:
+    def make_again(self) -> list[Path]:
+        """Make the directories that are missing in a tree that is there, and return them.
+
+        A job that deletes empty directories, a backup or a copy without them: no slide fails for that.
+        """
+        if all(path.is_dir() for path in self._directories()):
+            return []
+        # A tree that is moved away piece by piece is not made a second time.
+        self._check_layout(missing_is_fine=False)
+        return self._make_directories()
+
+    def _make_directories(self) -> list[Path]:
         """Make the missing parts, so that they survive a power cut once there is a FORMAT."""
         made = [path for path in self._directories() if not path.is_dir()]
         for path in made:
@@ -148,6 +162,7 @@ class Layout:
         # The root is synced with its FORMAT.
         for parent in {path.parent for path in made} - {self.root}:
             durable.fsync_directory(parent)
+        return made
 
     def _check_layout(self, *, missing_is_fine: bool) -> None:
         try:
@@ -192,9 +207,8 @@ class Layout:
         RootError
             Another process holds it; the message names it.
         """
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            descriptor = os.open(self.state / "lock", flags, 0o640)
+            descriptor = os.open(self.state / "lock", _LOCK | os.O_CREAT, 0o640)
         except OSError as error:
             raise RootError(f"{error.filename}: {error.strerror}") from error
         try:
@@ -202,11 +216,11 @@ class Layout:
                 holder = os.pread(descriptor, 64, 0).decode("ascii", "replace").strip() or "unknown"
                 raise RootError(f"{self.root} is in use by process {holder}")
             try:
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+                _sign(descriptor)
             except OSError as error:
                 raise RootError(f"{self.state / 'lock'}: {error.strerror}") from error
             self._lock = descriptor
+            self._place = _identity(os.stat(self.root))
             yield
         finally:
             self._lock = None
@@ -252,11 +266,45 @@ class Layout:
         if self._lock is None:
             return True
         held = os.fstat(self._lock)
+        with suppress(OSError):
+            if _identity(os.stat(self.state / "lock")) == _identity(held):
+                return True
+        return self._lock_again(self._lock)
+
+    def _lock_again(self, held: int) -> bool:
+        """Whether the tree is the same, only its lock was deleted, and a new one is held in place of `held`.
+
+        If another daemon was faster it has the tree, and this one stays offline.
+        """
         try:
-            found = os.stat(self.state / "lock")
+            if _identity(os.stat(self.root)) != self._place:
+                return False
+            self._check_layout(missing_is_fine=False)
+            # The rest of the tree is made by `make_again`, which reports it.
+            self.state.mkdir(mode=0o750, exist_ok=True)
+            fresh = os.open(self.state / "lock", _LOCK | os.O_CREAT, 0o640)
+        except (OSError, RootError):
+            return False
+        try:
+            if not _locked(fresh, 0.0):
+                return False
+            _sign(fresh)
+            os.dup2(fresh, held, inheritable=False)
         except OSError:
             return False
-        return (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino)
+        finally:
+            os.close(fresh)
+        return True
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
+
+
+def _sign(descriptor: int) -> None:
+    """Write whose lock it is."""
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
 
 
 def _locked(descriptor: int, patience_s: float) -> bool:

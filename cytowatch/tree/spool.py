@@ -152,7 +152,14 @@ class Spool(Layout):
 
     def _move(self, path: Path, target: Path, *, durably: bool) -> Path:
         moved = target / path.name
-        durable.rename(path, moved)
+        try:
+            durable.rename(path, moved)
+        except FileNotFoundError:
+            if target.is_dir() or not path.is_dir():
+                raise
+            # Somebody deleted the directory while it was empty.
+            self.make_again()
+            durable.rename(path, moved)
         try:
             reached("stage.renamed")
             if not durably:

@@ -74,6 +74,8 @@ class Database:
         self._doubted = True
         #: Whether the file itself is no longer usable and must be made again.
         self.damaged = False
+        #: Which file it is, by device and inode.
+        self._file: tuple[int, int] | None = None
         with self._guarded():
             self._open()
 
@@ -111,7 +113,24 @@ class Database:
         copies = self._path is not None and durable.copies_on_write(self._path.parent)
         database.execute(f"PRAGMA journal_mode = {'TRUNCATE' if copies else 'WAL'}")
         database.execute("PRAGMA synchronous = NORMAL")
+        self._file = self._there()
         return database
+
+    def look_at_file(self) -> None:
+        """Note it if somebody deleted or replaced the file: its rows would go where nobody finds them."""
+        if self._file is not None and self._there() != self._file and self.fault is None:
+            self.fault = "somebody deleted or replaced it"
+            self.damaged = True
+
+    def _there(self) -> tuple[int, int] | None:
+        """Which file is there now; None if none is."""
+        if self._path is None:
+            return None
+        try:
+            found = os.stat(self._path)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
     def _version(self) -> int:
         assert self._database is not None
