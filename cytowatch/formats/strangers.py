@@ -162,7 +162,7 @@ _KINDS: tuple[tuple[Callable[[bytes], bool], str, str], ...] = (
     (lambda head: head.startswith(_LIF) and b"\x2a" in (head[4:5], head[8:9]), "a Leica LIF file", _AS_OME),
     (_begins(_OLE), "a Microsoft Office document of the old kind, a Motic slide (MDS), or an image of AxioVision (ZVI) or FluoView (OIB)", "save the pictures of a document, or export the slide, as TIFF"),
     (_begins(b"\x89HDF\r\n\x1a\n"), "an HDF5 file, as Imaris and BigDataViewer write", _AS_OME),
-    (_begins(b"SIS\0"), "the pixels of a CellSens slide (ETS)", _WITH_ITS_VSI),
+    (_begins(b"SIS\0"), "the pixel file of a CellSens slide (ETS)", _WITH_ITS_VSI),
     (lambda head: bool(_OME_XML.match(head)), "the description of an OME-TIFF without its pixels", _WHOLE_OME),
     (office_document, "an Office document", _PICTURES),
     (_begins(b"%PDF"), "a PDF document", _PICTURES),

@@ -28,7 +28,7 @@ _BESIDE = {
 #: What OpenSlide says of kinds that it does not know; its words for a file of no vendor begin alike.
 _UNSUPPORTED = re.compile(r"\bunsupported\b(?! or missing)|\bnot supported\b", re.IGNORECASE)
 _OTHER_PACKING = "Unsupported TIFF compression"
-_SEND_ALL = "send all files of its series together"
+_SEND_ALL = "copy all files of its series together into one folder"
 
 
 def opened(path: str, shown: int, allowed: Limits) -> tuple[str | None, str | None]:

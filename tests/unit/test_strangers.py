@@ -58,7 +58,7 @@ STRANGERS = {
     "shortcut of Windows": (bytes.fromhex("4C0000000114020000000000C000000000000046") + bytes(60), "a shortcut to a file"),
     "shortcut to a page": (b"[InternetShortcut]\r\nURL=file:///C:/slide.svs\r\n", "a shortcut to a file"),
     "imaris": (b"\x89HDF\r\n\x1a\n" + bytes(range(256)), "an HDF5 file"),
-    "ets": (b"SIS\0\x40\0\0\0" + bytes(range(256)), "the pixels of a CellSens slide"),
+    "ets": (b"SIS\0\x40\0\0\0" + bytes(range(256)), "the pixel file of a CellSens slide"),
     "companion": (b'<?xml version="1.0"?>\n<!-- by hand -->\n<OME xmlns="x" UUID="y"><Image/>', "the description of an OME-TIFF"),
     "jpeg xl alone": (b"\xff\x0a" + bytes(range(256)), "a JPEG XL image"),
     "photograph": (b"FUJIFILMCCD-RAW 0201" + bytes(range(256)), "a raw photograph"),
