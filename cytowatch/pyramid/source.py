@@ -42,6 +42,8 @@ Source = Any
 COMPLAINED = "libvips said "
 _BY_HEAD = ((b"\xff\xd8", "jpeg"), (b"\x89PNG", "png"), (b"II", "tiff"), (b"MM", "tiff"))
 _ICC_PROFILE = "icc-profile-data"
+#: Classes of ICC profiles that say what the samples of a picture are: of scanners, monitors, printers, and of none.
+_OF_DEVICES = frozenset({b"scnr", b"mntr", b"prtr", b"spac"})
 #: Under this name an image keeps which page of its file it is.
 _PAGE = "cytowatch-page"
 
@@ -237,10 +239,35 @@ def normalised(image: Source, before: Sequence[str] = ()) -> tuple[Source, list[
         kept = 3 if image.bands > 3 else 1
         done.append(f"it has {image.bands} samples per pixel: the first {kept} are the pyramid")
         image = image.extract_band(0, n=kept)
+    image, said_of_profile = _with_usable_profile(image)
+    done += said_of_profile
     changed = any("16 bits" in line or "16-bit" in line for line in before)
     if image.format == "ushort" and not changed:
         done.append("its 16-bit samples are kept, without loss")
     return image, done
+
+
+def _with_usable_profile(image: Source) -> tuple[Source, list[str]]:
+    """`image` without an ICC profile that a viewer would fail at, and what is to be said about that."""
+    profile = bytes(image.get(_ICC_PROFILE)) if image.get_typeof(_ICC_PROFILE) else b""
+    # A grey picture is shown in three samples, so that one for RGB fits as well.
+    spaces = (b"RGB ",) if image.bands == 3 else (b"GRAY", b"RGB ")
+    if not profile or (
+        profile[16:20] in spaces and profile[12:16] in _OF_DEVICES and _opens(profile)
+    ):
+        return image, []
+    why = "is damaged" if not _opens(profile) else "is not for its colours"
+    image = image.copy()
+    image.remove(_ICC_PROFILE)
+    return image, [f"its ICC profile {why}, and was left out"]
+
+
+def _opens(profile: bytes) -> bool:
+    try:
+        ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    except OSError:
+        return False
+    return True
 
 
 def _rgb_of_inks(image: Source) -> tuple[Source, str]:
@@ -270,11 +297,7 @@ def _profile_of_inks(image: Source) -> bytes | None:
     profile = bytes(image.get(_ICC_PROFILE)) if image.get_typeof(_ICC_PROFILE) else b""
     if profile[16:20] != b"CMYK":
         return None
-    try:
-        ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    except OSError:
-        return None
-    return profile
+    return profile if _opens(profile) else None
 
 
 def orientation(image: Source) -> int:

@@ -305,6 +305,32 @@ def test_an_icc_profile_survives(pictures: Pictures, tmp_path: Path) -> None:
             assert tiff.pages[0].tags[34675].value == profile
 
 
+def test_an_icc_profile_that_no_viewer_can_use(pictures: Pictures) -> None:
+    """One that is damaged, or for other colours, would make a viewer fail at each tile: it is left out, and named."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    grey = profile[:16] + b"GRAY" + profile[20:]
+    made = {
+        "junk.jpg": (IMAGE, b"junk" * 40, "is damaged"),
+        "cut.tif": (IMAGE, profile[:200], "is damaged"),
+        "grey in rgb.jpg": (IMAGE, grey, "not for its colours"),
+        "abstract.tif": (IMAGE, profile[:12] + b"abst" + profile[16:], "not for its colours"),
+        "rgb in grey.jpg": (IMAGE.convert("L"), profile, None),
+        "grey.jpg": (IMAGE.convert("L"), grey, None),
+    }
+    for name, (image, data, _) in made.items():
+        image.save(pictures.inbox / name, icc_profile=data)
+    assert pictures.treated() == 0
+    found = pictures.by_name()
+    for name, (_, _, words) in made.items():
+        [entry] = found[name]["images"]
+        said = [line for line in found[name]["warnings"] if "ICC profile" in line]
+        assert entry["icc_profile"] == (words is None), name
+        assert len(said) == (words is not None), (name, said)
+        assert words is None or words in said[0], (name, said)
+        with openslide.OpenSlide(found[name]["_path"] / entry["file"]) as slide:
+            assert (slide.color_profile is not None) == (words is None), name
+
+
 @pytest.mark.parametrize(
     ("kind", "word"), [("cfa", "camera's colour filters"), ("separated", "CMYK colours")]
 )
