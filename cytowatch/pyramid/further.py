@@ -7,16 +7,21 @@ images; ISO/IEC 15444-2, Annex M (several codestreams)
 from __future__ import annotations
 
 import os
+import re
 import struct
 from collections.abc import Iterator
 
 from cytowatch.formats.structure import netpbm
 from cytowatch.formats.structure.places import bytes_at
+from cytowatch.formats.structure.tiff import Tiff, TiffError
 
 __all__ = ["told"]
 
 _PNG, _JPEG, _JP2 = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"\x00\x00\x00\x0cjP  "
 _MPF = b"MPF\0"
+#: ImageJ and MetaMorph write stacks as one page; SGI's tag has the depth of a volume.
+_OF_IMAGEJ = re.compile(r"ImageJ=[^\n]*\nimages=(\d{1,9})\n")
+_METAMORPH, _DEPTH = 33629, 32997
 _MP_ENTRIES, _MP_ENTRY_BYTES = 0xB002, 16
 #: Kinds of pictures that are smaller ones of the first: for a screen, and for another one.
 _THUMBNAILS = range(0x010000, 0x020000)
@@ -47,6 +52,8 @@ def _count(descriptor: int, size_bytes: int) -> tuple[int, str]:
         count, what = _animated(descriptor), "pictures of an animation"
     elif head.startswith(_JPEG):
         count, what = _multiple(descriptor), "pictures"
+    elif head[:2] in (b"II", b"MM"):
+        count, what = _stacked(descriptor, size_bytes), "planes"
     elif head.startswith(_JP2):
         count, what = sum(kind == b"jp2c" for kind in _boxes(descriptor, size_bytes)), "pictures"
     elif (end := netpbm.end(descriptor)) and bytes_at(descriptor, 1, end) == b"P":
@@ -56,6 +63,22 @@ def _count(descriptor: int, size_bytes: int) -> tuple[int, str]:
             else (1, "")
         )
     return (count, what) if count > 1 else (1, "")
+
+
+def _stacked(descriptor: int, size_bytes: int) -> int:
+    """The planes of a TIFF that lie behind one another in its only directory, as no page of their own."""
+    try:
+        tiff = Tiff(descriptor, size_bytes)
+        [page] = tiff.directories
+        stated = _OF_IMAGEJ.match(page.text(270))
+        of_metamorph = page.tags.get(_METAMORPH)
+        return max(
+            int(stated[1]) if stated else 1,
+            of_metamorph.count if of_metamorph is not None else 1,
+            page.number(_DEPTH, 1),
+        )
+    except (TiffError, ValueError):
+        return 1
 
 
 def _animated(descriptor: int) -> int:

@@ -68,7 +68,27 @@ def _ome_without_places(path: Path) -> None:
         tiff.write(PIXELS[:, :, 1], metadata=None)
 
 
+def _stack(path: Path) -> None:
+    """As ImageJ writes beyond 4 GB: all planes behind one another, and a directory for the first."""
+    tifffile.imwrite(path, np.stack([PIXELS[:, :, 0]] * 5), imagej=True)
+    data = bytearray(path.read_bytes())
+    order = "<" if data[:2] == b"II" else ">"
+    [at] = struct.unpack_from(f"{order}I", data, 4)
+    [count] = struct.unpack_from(f"{order}H", data, at)
+    struct.pack_into(f"{order}I", data, at + 2 + 12 * count, 0)
+    path.write_bytes(data)
+
+
+def _volume(path: Path) -> None:
+    stack = np.stack([PIXELS[:, :, 0]] * 16)
+    tifffile.imwrite(
+        path, stack, photometric="minisblack", volumetric=True, tile=(16, 64, 64), metadata=None
+    )
+
+
 MADE = {
+    "stack.tif": (_stack, "5 planes"),
+    "volume.tif": (_volume, "16 planes"),
     "animation.png": (_animation, "3 pictures of an animation"),
     "views.jpg": (_two_views, "2 pictures"),
     "camera.jpg": (_with_thumbnail, None),
