@@ -55,7 +55,7 @@ FORMAT = Format(
     extension="ome.tif",
     oddities="Native if OpenSlide sees every level. OpenSlide sees only one level of a pyramid in "
     "SubIFDs, so a pyramid is derived, and JPEG tiles are copied into it as they are. Each "
-    "series becomes a pyramid. Three channels that are named or coloured red, green and blue "
+    "series becomes a pyramid, except a label, a macro or overview, and a thumbnail, by their names. Three channels that are named or coloured red, green and blue "
     "are one RGB picture, and so are three 8-bit channels with neither names nor colours. "
     "Otherwise the first plane (of fluorescence, focus, time) is used, and the others are "
     "listed. An OME-TIFF that refers to other files is not supported, and the error says so.",

@@ -145,3 +145,27 @@ def test_sixteen_bits_that_say_their_colours(tmp_path: Path) -> None:
     [scene] = opened.scenes
     assert np.array_equal(scene.region.rows(3, 250), np.dstack(WIDE)[3:250])
     opened.close()
+
+
+def test_pictures_beside_a_slide_are_no_slides(pictures: Pictures) -> None:
+    """By the names that Bio-Formats gives them; one of that name that is all there is stays a picture."""
+    options: dict[str, Any] = {"photometric": "rgb", "compression": "deflate"}
+    with tifffile.TiffWriter(pictures.inbox / "slide.ome.tif", ome=True) as tiff:
+        for name, step in (
+            ("thumbnail image", 8),
+            ("slide", 1),
+            ("overview image", 4),
+            ("label", 5),
+        ):
+            part = np.ascontiguousarray(PIXELS[::step, ::step])
+            tiff.write(part, metadata={"axes": "YXS", "Name": name}, **options)
+    with tifffile.TiffWriter(pictures.inbox / "alone.ome.tif", ome=True) as tiff:
+        tiff.write(PIXELS, metadata={"axes": "YXS", "Name": "thumbnail"}, **options)
+    assert pictures.treated() == 0
+    found = pictures.by_name()
+    [slide], [alone] = found["slide.ome.tif"]["images"], found["alone.ome.tif"]["images"]
+    assert (slide["width"], alone["width"]) == (WIDTH, WIDTH)
+    assert sorted(slide["associated"]) == ["label", "macro"]
+    assert any(
+        "its thumbnail image was left out" in line for line in found["slide.ome.tif"]["warnings"]
+    )

@@ -27,7 +27,13 @@ from cytowatch.record.errors import ConversionError
 
 __all__ = ["open_ome"]
 
-_PICTURES = {"label": "label", "label image": "label", "macro": "macro", "macro image": "macro"}
+#: What Bio-Formats calls the pictures beside a slide. Source: QuPath's BioFormatsImageServer, extraImageNames.
+_PICTURES = {
+    "label": "label", "label image": "label", "macro": "macro", "macro image": "macro", "overview": "macro",
+    "overview image": "macro",
+}  # fmt: skip
+#: Of these there is nothing to be shown beside a slide, and they are not slides.
+_LEFT_OUT = frozenset({"thumbnail", "thumbnail image", "macro mask image"})
 _LARGEST_PICTURE = 64_000_000
 _PLANES = {"C": "channels", "Z": "focal planes", "T": "times"}
 
@@ -63,7 +69,12 @@ def _scenes(series: Any, about: Sequence[Known], descriptor: int, config: Config
     scenes: list[Scene] = []
     pictures: dict[str, Pixels] = {}
     done: list[str] = []
+    called = [known.name.strip().lower() for known in about[: len(series)]]
+    has_slide = any(name not in _PICTURES and name not in _LEFT_OUT for name in called)
     for number, one in enumerate(series):
+        if has_slide and number < len(called) and called[number] in _LEFT_OUT:
+            done.append(f"its {called[number]} was left out")
+            continue
         page = _first_page(one)
         if page is None:
             raise damaged(f"series {number} has no page")
@@ -74,7 +85,8 @@ def _scenes(series: Any, about: Sequence[Known], descriptor: int, config: Config
         if role and region.dtype == np.uint8 and region.width * region.height < _LARGEST_PICTURE:
             pixels = (merged or region).rows(0, region.height)
             colours = pixels.shape[2] >= 3
-            pictures[role] = pixels[:, :, :3] if colours else np.repeat(pixels[:, :, :1], 3, 2)
+            shown = pixels[:, :, :3] if colours else np.repeat(pixels[:, :, :1], 3, 2)
+            pictures.setdefault(role, shown)
             continue
         done += _left_out(one, "ZT" if merged else "CZT")
         scenes.append(
