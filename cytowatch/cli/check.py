@@ -232,10 +232,25 @@ def _samba(config: Config) -> Iterator[Result]:
         yield Result("samba", good, detail)
 
 
+#: Versions of libraries that show wrong pixels without an error; the package does not ask for them.
+#: Source: github.com/libvips/libvips/issues/4649, github.com/openslide/openslide-bin/issues/433
+_FAULTY = {
+    **{("pyvips-binary", one): "shows some compressed TIFFs black" for one in ("8.17.0", "8.17.1")},
+    **{
+        ("openslide-bin", f"4.0.0.{one}"): "shows wrong pixels in the last rows of some TIFFs"
+        for one in (9, 10, 11)
+    },
+}
+
+
 def _versions(_config: Config) -> Iterator[Result]:
     packages = ("pyvips-binary", "openslide-bin", "tifffile", "watchdog")
-    told = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+    installed = {name: importlib.metadata.version(name) for name in packages}
+    told = ", ".join(f"{name} {version}" for name, version in installed.items())
     yield Result("versions", None, told)
+    for (name, version), what in _FAULTY.items():
+        if installed[name] == version:
+            yield Result("versions", False, f"{name} {version} {what}: install another version")
     if path := python.is_at_home(python.parts()):
         real = os.path.realpath(path)
         link = "" if real == path else f", a link to {real},"
