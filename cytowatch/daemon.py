@@ -77,7 +77,7 @@ def run(
     """
     share_one_arena()
     logs.configure(config.log.level, config.log.format)
-    asked, told = Asked(), Health()
+    asked, told = Asked(), Health(config.root)
     metrics = Metrics((one.id, end) for one in formats.FORMATS for end in one.ends)
     listener = Listener(config.metrics.listen, metrics, told, logs.get())
     waiting = Waiting(asked, listener, told, logs.get())

@@ -24,7 +24,7 @@ def main() -> None:
         # Anyone who read our output has gone, as `head` does; there is nothing left to say.
         code = _close_output()
     except PermissionError as error:
-        code = _say(_of_python(error) or f"{error.filename}: {error.strerror}", 2)
+        code = _say(_of_python(error) or _denied(error), 2)
     except OSError as error:
         if _is_nowhere():
             code = _say(
@@ -112,6 +112,13 @@ def _close_output() -> int:
     """Let nothing more go where nothing can be written, not even at the end of the process."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1
+
+
+def _denied(error: PermissionError) -> str:
+    """Who may not use what, in words."""
+    from cytowatch.durable import denied
+
+    return denied.words(error)
 
 
 def _of_python(error: Exception) -> str | None:

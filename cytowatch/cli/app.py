@@ -15,8 +15,10 @@ import typer
 
 from cytowatch import __version__
 from cytowatch.cli import python
+from cytowatch.durable import denied
 from cytowatch.outside import printable
 from cytowatch.record.errors import RootError
+from cytowatch.record.status import STAGE_STATUSES
 from cytowatch.tree import find
 from cytowatch.tree.spool import Spool
 
@@ -161,7 +163,22 @@ def spool_of(root: Path | None, config: Path | None) -> Spool:
     given = _root_given(root) if config is None else None
     where = given or Path(configuration(root, config).root)
     become_owner(where)
-    return Spool.open(where)
+    spool = Spool.open(where)
+    _ensure_readable(spool)
+    return spool
+
+
+def _ensure_readable(spool: Spool) -> None:
+    """Refuse to show a tree that this user may not see as an empty one.
+
+    Raises
+    ------
+    RootError
+        The uploaded files, or what is known of them, cannot be read.
+    """
+    for path in (spool.storage, spool.stages, spool.state, *map(spool.stage, STAGE_STATUSES)):
+        if said := denied.barred(path, write=False):
+            raise RootError(f"{said}; run this command as root, or as the user of the daemon")
 
 
 def print_json(document: Any) -> None:

@@ -18,7 +18,7 @@ from cytowatch.cli import port, python, samba
 from cytowatch.cli.page import aside_text, bytes_text
 from cytowatch.config import Config
 from cytowatch.decoder import sandbox, walls
-from cytowatch.durable import owner
+from cytowatch.durable import denied, owner
 from cytowatch.inbox import scan
 from cytowatch.inbox.claim import lease, prepare_process
 from cytowatch.record import names
@@ -35,6 +35,8 @@ __all__ = ["Result", "run"]
 #: Reasons for waiting in an inbox that do not pass by themselves.
 _TO_MEND = frozenset({"unreadable", "too_deep", "set_aside", "no_user"})
 _MOST_LISTED = 50
+#: Files that the daemon opens by itself, below the root.
+_OWN_FILES = ("FORMAT", "state/lock", "state/live.json", "state/index.sqlite3")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,13 @@ def run(config: Config, *, deep: bool = False) -> list[Result]:
         _root, _sandbox, _metrics, _samba, _versions,
     )  # fmt: skip
     for look in looks:
-        results.extend(look(config))
+        # One that meets a fault costs none of the others.
+        try:
+            results.extend(look(config))
+        except PermissionError as error:
+            results.append(Result(look.__name__[1:], False, denied.words(error)))
+        except OSError as error:
+            results.append(Result(look.__name__[1:], False, f"{error.filename}: {error.strerror}"))
     if deep and all(result.good is not False for result in results if result.name == "root"):
         results.extend(_tree(config))
     return results
@@ -83,19 +91,56 @@ def _root(config: Config) -> Iterator[Result]:
         spool.check_filesystem()
     except RootError as error:
         yield Result("root", False, str(error))
+        yield from _daemon(config, None)
+        return
+    except PermissionError as error:
+        yield Result("root", False, denied.words(error))
+        yield from _daemon(config, None)
         return
     except OSError as error:
         yield Result("root", False, f"{error.filename}: {error.strerror}")
+        yield from _daemon(config, None)
         return
     yield Result("root", True, f"{spool.root}, one filesystem")
+    yield from _rights(spool)
     yield _disk(config, spool)
     pid = daemon_pid(spool)
-    yield Result("daemon", None, f"running, process {pid}" if pid is not None else "not running")
+    yield from _daemon(config, pid)
     yield from _inboxes(spool, config, running=pid is not None)
     yield _power(spool)
     yield _lease(spool)
     yield _ownership(pid)
     yield from _set_aside(spool)
+
+
+def _rights(spool: Spool) -> Iterator[Result]:
+    """What the owner of the tree may not use in it, as after a restore by root."""
+    parts = [*spool.directories(), *(spool.root / name for name in _OWN_FILES)]
+    wrong = [said for path in parts if (said := denied.barred(path))]
+    for said in wrong:
+        yield Result(
+            "rights", False, f"{said}: give the whole tree to the user of the daemon (chown -R)"
+        )
+    if not wrong:
+        yield Result(
+            "rights", True, f"{denied.account(os.geteuid())} may use every directory of the tree"
+        )
+
+
+def _daemon(config: Config, pid: int | None) -> Iterator[Result]:
+    """Whether a daemon runs, or waits to start, and what it reports."""
+    found = port.answer(config.metrics.listen)
+    if found is not None and not found.is_of(config.root):
+        found = None
+    if pid is None and found is not None:
+        # Until it has started it holds no lock.
+        yield Result("daemon", None, f"process {found.pid} waits")
+    else:
+        yield Result(
+            "daemon", None, f"running, process {pid}" if pid is not None else "not running"
+        )
+    for word, why in (found.reasons if found else {}).items():
+        yield Result("daemon", False, f"{word}: {names.printable(why)}")
 
 
 def _set_aside(spool: Spool) -> Iterator[Result]:
@@ -219,6 +264,9 @@ def _metrics(config: Config) -> Iterator[Result]:
         pid = daemon_pid(Spool.open(Path(config.root)))
     except (RootError, OSError):
         pid = None
+    found = port.answer(config.metrics.listen)
+    if pid is None and found is not None and found.is_of(config.root):
+        pid = found.pid
     yield Result("metrics", *port.look(config.metrics.listen, pid))
 
 

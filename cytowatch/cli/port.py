@@ -5,13 +5,37 @@ from __future__ import annotations
 import errno
 import http.client
 import json
+import os
 import socket
+from dataclasses import dataclass
 
-__all__ = ["look"]
+__all__ = ["Answer", "answer", "look"]
 
 #: How long the daemon may take to answer.
 _ANSWER_S = 3.0
 _ANYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a daemon says in ``/healthz``: its process, its tree, and what is wrong, by a word for each."""
+
+    pid: int
+    root: str
+    reasons: dict[str, str]
+
+    def is_of(self, root: str) -> bool:
+        """Whether it is the daemon of the tree at `root`."""
+        return self.root != "" and os.path.realpath(self.root) == os.path.realpath(root)
+
+
+def answer(listen: str) -> Answer | None:
+    """What the daemon that listens at ``ADDRESS:PORT`` says; None if none does."""
+    if not listen:
+        return None
+    address, _, number = listen.rpartition(":")
+    address = address.strip("[]")
+    return _answer_at(_ANYWHERE.get(address, address), int(number))
 
 
 def look(listen: str, pid: int | None) -> tuple[bool | None, str]:
@@ -29,7 +53,8 @@ def look(listen: str, pid: int | None) -> tuple[bool | None, str]:
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             return False, f"{listen} cannot be used: {error.strerror or error}"
-        return _taken(listen, pid, _process_at(_ANYWHERE.get(address, address), at))
+        found = answer(listen)
+        return _taken(listen, pid, found.pid if found else None)
     except (OverflowError, ValueError) as error:
         return False, f"{listen} cannot be used: {error}"
     if pid is None:
@@ -50,15 +75,23 @@ def _taken(listen: str, pid: int | None, answers: int | None) -> tuple[bool | No
     )
 
 
-def _process_at(host: str, at: int) -> int | None:
-    """The process of the cytowatch that answers there; None if none does."""
+def _answer_at(host: str, at: int) -> Answer | None:
     connection = http.client.HTTPConnection(host, at, timeout=_ANSWER_S)
     try:
         connection.request("GET", "/healthz")
         found = json.loads(connection.getresponse().read(1 << 20))
-        pid = found["pid"]
-    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError, RecursionError):
+        pid, root, reasons = found["pid"], found.get("root", ""), found.get("reasons", {})
+        told = {str(word): str(why) for word, why in reasons.items()}
+    except (
+        OSError,
+        http.client.HTTPException,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ):
         return None
     finally:
         connection.close()
-    return pid if type(pid) is int else None
+    return Answer(pid, str(root), told) if type(pid) is int else None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import structlog
+
 from cytowatch.inbox import scan
 from cytowatch.inbox.gather import Bundle
 from cytowatch.inbox.own import Own
 from cytowatch.inbox.rooms import Room
 from cytowatch.inbox.settle import Settler, Track
+from cytowatch.record import names
 from cytowatch.record.drop import Waiting
 
 __all__ = ["LOOK_AGAIN_S", "PAUSED", "Later"]
@@ -20,12 +23,21 @@ _LOOK_FOR_ROOM_S = 1.0
 _SOON_S = 1.0
 
 
+#: Reasons of how the machine is set up, which the log names once for each drop.
+_LOGGED = frozenset({"not_permitted", "other_filesystem"})
+#: So many of one user in an hour: a folder with very many of them says the same of each.
+_MOST_LOGGED = 20
+_HOUR_S = 3600.0
+
+
 class Later:
     """Ensures that everything that is put off has a time for the next try, or a change to wait for."""
 
     def __init__(self, settler: Settler, own: Own) -> None:
         self._settler = settler
         self._own = own
+        #: Of each user how many were logged since when.
+        self._logged: dict[str, tuple[int, float]] = {}
 
     def paused(self, track: Track, now: float) -> None:
         """Let `track` wait until the administrator lets its user continue."""
@@ -53,6 +65,9 @@ class Later:
 
     def put_off(self, bundle: Bundle, waiting: Waiting, now: float) -> None:
         """Let `bundle` wait until the reason may be gone."""
+        before = bundle.tracks[0].waiting
+        if waiting.why in _LOGGED and (before is None or before.why != waiting.why):
+            self._log(bundle.tracks[0], waiting, now)
         for track in bundle.tracks:
             match waiting.why:
                 case "incomplete":
@@ -74,3 +89,14 @@ class Later:
                     self._settler.stuck(track, waiting)
                 case _:
                     self._settler.busy(track, waiting, now)
+
+    def _log(self, track: Track, waiting: Waiting, now: float) -> None:
+        count, since = self._logged.get(track.drop.user, (0, now))
+        if now - since >= _HOUR_S:
+            count, since = 0, now
+        self._logged[track.drop.user] = count + 1, since
+        if count < _MOST_LOGGED:
+            path = names.printable(track.drop.path)
+            structlog.get_logger().warning(
+                "waits", path=path, why=waiting.why, detail=waiting.detail
+            )

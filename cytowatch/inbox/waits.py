@@ -130,5 +130,7 @@ def fault(error: OSError) -> Waiting:
             f"it cannot be moved ({error.strerror}): it and the folder that it lies in must "
             "belong to the user of cytowatch, and be writable"
         )
+        if error.errno == errno.EPERM:
+            said += ", and may not be protected against changes (`lsattr` shows `i` or `a`)"
         return Waiting(why="not_permitted", detail=said)
     return Waiting(why=durable.why_of(error), detail=f"{error.strerror or error}")

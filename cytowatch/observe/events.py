@@ -90,7 +90,7 @@ EVENTS = (
           admin="If it happens often, raise `fs.inotify.max_queued_events`."),
     Event(word="watcher_replaced", levels=("warning",), tells="The watcher stopped or received nothing, or its folder was replaced. A new one runs.",
           fields=(), admin="Nothing, unless it happens repeatedly."),
-    Event(word="waits", levels=("warning",), tells="A file or folder in an inbox cannot be read, or is nested too deeply. Everything else is taken.",
+    Event(word="waits", levels=("warning",), tells="A file or folder in an inbox cannot be read or moved, is on another filesystem, or is nested too deeply. Everything else is taken.",
           fields=("path", "why", "detail"), admin="The detail names its owner. It continues by itself once it can be read."),
     Event(word="thread_died", levels=("error",), tells="A thread ended unexpectedly. The part that needs it starts a new one.",
           fields=("thread", "error"), admin="Please report it."),

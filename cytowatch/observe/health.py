@@ -19,9 +19,10 @@ _PAUSE_S = 0.2
 
 
 class Health:
-    """What is wrong with the daemon now, by a word for each; nothing means healthy."""
+    """What is wrong with the daemon of a tree now, by a word for each; nothing means healthy."""
 
-    def __init__(self) -> None:
+    def __init__(self, root: str = "") -> None:
+        self.root = root
         self._reasons: dict[str, str] = {}
 
     def fault(self, name: str, reason: str) -> None:
@@ -129,8 +130,8 @@ def _page(path: str, metrics: Metrics, health: Health) -> tuple[int, str, bytes]
             return 200, "text/plain; version=0.0.4; charset=utf-8", metrics.text()
         case "/healthz":
             reasons = health.reasons()
-            # The process lets `check` tell this daemon from another one on the same port.
-            about = {"pid": os.getpid(), "version": __version__}
+            # The process and the tree let `check` tell this daemon from another one on the same port.
+            about = {"pid": os.getpid(), "root": health.root, "version": __version__}
             body = {"status": "failing" if reasons else "ok", "reasons": reasons, **about}
             return 503 if reasons else 200, "application/json", json.dumps(body).encode()
         case _:

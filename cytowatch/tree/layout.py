@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from cytowatch import durable, outside
-from cytowatch.durable import trees
+from cytowatch.durable import denied, trees
 from cytowatch.record.errors import RootError
 from cytowatch.record.status import STAGE_STATUSES, Status
 
@@ -62,7 +62,7 @@ class Layout:
             root.mkdir(parents=True, exist_ok=True)
             marker = root / "FORMAT"
             if not marker.exists():
-                known = {p.name for p in spool._directories() if p.parent == root}
+                known = {p.name for p in spool.directories() if p.parent == root}
                 strangers = sorted(
                     name
                     for name in os.listdir(root)
@@ -90,6 +90,8 @@ class Layout:
                     "(renameat2, RENAME_NOREPLACE), and nothing may ever be replaced: "
                     "take another one, such as ext4, XFS or btrfs"
                 )
+        except PermissionError as error:
+            raise RootError(denied.words(error)) from error
         except OSError as error:
             raise RootError(f"{error.filename or root}: {error.strerror}") from error
         spool.check_filesystem()
@@ -138,7 +140,8 @@ class Layout:
             raise ValueError(f"{status.name} has no stage directory")
         return self.stages / status.directory
 
-    def _directories(self) -> Iterator[Path]:
+    def directories(self) -> Iterator[Path]:
+        """Every directory that a tree has from the first."""
         yield from (self.inbox, self.stages, self.storage, self.projects, self.status_dir)
         yield from (self.state, self.tmp, self.trash, self.requests)
         yield from (self.stage(status) for status in STAGE_STATUSES)
@@ -148,7 +151,7 @@ class Layout:
 
         A job that deletes empty directories, a backup or a copy without them: no slide fails for that.
         """
-        if all(path.is_dir() for path in self._directories()):
+        if all(path.is_dir() for path in self.directories()):
             return []
         # A tree that is moved away piece by piece is not made a second time.
         self._check_layout(missing_is_fine=False)
@@ -156,7 +159,7 @@ class Layout:
 
     def _make_directories(self) -> list[Path]:
         """Make the missing parts, so that they survive a power cut once there is a FORMAT."""
-        made = [path for path in self._directories() if not path.is_dir()]
+        made = [path for path in self.directories() if not path.is_dir()]
         for path in made:
             path.mkdir(exist_ok=True, mode=0o750)
         # The root is synced with its FORMAT.
@@ -173,6 +176,12 @@ class Layout:
             raise RootError(
                 f"{self.root} is not a cytowatch tree (it has no FORMAT): `cytowatch init` makes one"
             ) from None
+        except NotADirectoryError as error:
+            raise RootError(
+                f"{self.root} is not a directory: name the one that holds the tree"
+            ) from error
+        except PermissionError as error:
+            raise RootError(denied.words(error)) from error
         except (OSError, ValueError) as error:
             raise RootError(f"{self.root / 'FORMAT'}: {error}") from error
         if found != LAYOUT:
@@ -189,7 +198,7 @@ class Layout:
             A directory is elsewhere; the message names it.
         """
         device, mount = durable.mount_of(self.root)
-        for path in self._directories():
+        for path in self.directories():
             found = durable.mount_of(path)
             if found != (device, mount):
                 what = "filesystem" if found[0] != device else "mount"
@@ -209,6 +218,8 @@ class Layout:
         """
         try:
             descriptor = os.open(self.state / "lock", _LOCK | os.O_CREAT, 0o640)
+        except PermissionError as error:
+            raise RootError(denied.words(error)) from error
         except OSError as error:
             raise RootError(f"{error.filename}: {error.strerror}") from error
         try:

@@ -15,7 +15,7 @@ from cytowatch.durable import trees
 from cytowatch.durable.failpoints import POISON
 from tests import builders
 from tests.builders import vendors
-from tests.lab.root import Root
+from tests.lab.root import Root, command
 from tests.lab.told import free_port, health, json_lines
 from tests.needs import needs
 
@@ -166,6 +166,12 @@ def test_a_folder_out_of_which_nothing_may_be_moved_waits(root: Root, tmp_path: 
     root.start()
     root.wait(lambda: waiting(root).get("ann/case/a.svs", {}).get("why") == "not_permitted")
     assert root.by_name() == {}
+    # An administrator has to mend it, so the log says it once, and `check` as long as it is so.
+    told = [line for line in json_lines(root.log) if line["event"] == "waits"]
+    assert [(line["path"], line["why"]) for line in told] == [("ann/case/a.svs", "not_permitted")]
+    checked = command(root, "check")
+    assert checked.returncode == 1
+    assert "ann/case/a.svs waits: it cannot be moved" in checked.stdout
     os.chown(folder, os.geteuid(), os.getegid())
     folder.chmod(0o755)
     root.wait(lambda: deployed(root, "a.svs"))

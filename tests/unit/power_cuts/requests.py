@@ -165,7 +165,7 @@ def a_new_tree() -> Case:
     def holds(spool: Spool, end: bool) -> str | None:
         if end:
             Spool.open(spool.root)
-            missing = [path for path in spool._directories() if not path.is_dir()]
+            missing = [path for path in spool.directories() if not path.is_dir()]
             return f"{missing} are gone" if missing else None
         Spool.create(spool.root)
         return None
