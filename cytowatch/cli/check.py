@@ -33,7 +33,9 @@ __all__ = ["Result", "run"]
 
 
 #: Reasons for waiting in an inbox that do not pass by themselves.
-_TO_MEND = frozenset({"unreadable", "too_deep", "set_aside", "no_user"})
+_TO_MEND = frozenset(
+    {"unreadable", "too_deep", "set_aside", "no_user", "not_permitted", "other_filesystem"}
+)
 _MOST_LISTED = 50
 #: Files that the daemon opens by itself, below the root.
 _OWN_FILES = ("FORMAT", "state/lock", "state/live.json", "state/index.sqlite3")
@@ -177,7 +179,11 @@ def _inboxes(spool: Spool, config: Config, *, running: bool) -> Iterator[Result]
     if len(listed) > _MOST_LISTED:
         yield Result("inbox", False, "and more; `cytowatch status` lists them")
     if all(why == "no_user" for _, why, _ in listed):
-        yield Result("inbox", True, "every folder in the inboxes can be read")
+        yield Result(
+            "inbox",
+            True,
+            "every folder in the inboxes can be read, and nothing waits for an administrator",
+        )
 
 
 def _told_of(waiting: list[Any]) -> Iterator[tuple[str, str, str]]:

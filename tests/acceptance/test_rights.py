@@ -17,7 +17,7 @@ from tests.needs import needs
 
 #: Root as any other user: it may use only what belongs to it.
 WITHOUT = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
-#: A number that is no account's here.
+#: A number that belongs to nobody here.
 STRANGER = 54321
 
 PARTS = [

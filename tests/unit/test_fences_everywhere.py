@@ -80,7 +80,7 @@ NEED_NONE = {
     """,
     "only names, of a folder of our own: nothing is opened": """
         admin._in_each admin._leftovers admin._place admin._places admin._storages admin._strangers
-        durable.keeps_renames hooks.count_dead inbox.users observe._there observe.keep
+        durable.keeps_renames durable.words cli._ensure_readable hooks.count_dead inbox.users observe._there observe.keep
         transitions.out_directories transitions.place_of transitions.refuse transitions.without_temporaries
         tree.Layout.create tree.Layout.make_again lifecycle.Presence._make_again tree.Spool.empty_trash tree.Spool.in_status tree.Layout.remove_temporaries
         tree.Spool.set_aside tree.Spool.unlink tree.Spool.stored tree.Spool.users tree._places tree.project_ids
