@@ -79,6 +79,18 @@ def test_a_tag_that_is_not_about_the_pixels_costs_nothing(pictures: Pictures) ->
         assert np.abs(shown.astype(int) - PIXELS).mean() < 1.5, name
 
 
+def test_packed_bytes_behind_the_last_row(pictures: Pictures) -> None:
+    """Some writers end a strip of PackBits with more than its rows; libtiff discards it with a warning."""
+    strip = imagecodecs.packbits_encode(PIXELS.tobytes() + b"x" * 40)
+    _tiff(pictures.inbox / "a.tif", strip=strip, packing=32773)
+    assert pictures.treated() == 0, pictures.said()
+    [one] = pictures.manifests().values()
+    [image] = one["images"]
+    with openslide.OpenSlide(one["_path"] / image["file"]) as slide:
+        shown = np.asarray(slide.read_region((0, 0), 0, slide.dimensions).convert("RGB"))
+    assert np.abs(shown.astype(int) - PIXELS).mean() < 1.5
+
+
 def _packed(number: int, path: Path) -> None:
     _tiff(path, strip=imagecodecs.zlib_encode(PIXELS.tobytes()), packing=number)
 

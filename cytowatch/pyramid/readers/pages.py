@@ -45,7 +45,7 @@ __all__ = [
     "told_of_pages",
 ]
 
-_NONE, _OLD_JPEG, _JPEG = 1, 6, 7
+_NONE, _OLD_JPEG, _JPEG, _PACKBITS = 1, 6, 7, 32773
 _JPEGS_XR = frozenset({22610, 34934})
 _ORIENTATION, _ICC_PROFILE = 274, 34675
 #: Of 8 bits, which YCbCr has here.
@@ -160,6 +160,8 @@ class Page:
             raise damaged(f"its tile or strip {index} is cut short")
         if self._chroma != (1, 1):
             return self._subsampled(index, data)
+        if page.compression == _PACKBITS and page.fillorder == 1:
+            data = self._trimmed(index, data)
         try:
             pixels, _, shape = page.decode(data, index, jpegtables=page.jpegtables)
         except Exception as error:
@@ -168,6 +170,23 @@ class Page:
             raise damaged(f"tile or strip {index} cannot be decoded")
         array: Pixels = np.asarray(pixels)[0]
         return array[: shape[1], : shape[2]]
+
+    def _trimmed(self, index: int, data: bytes) -> bytes:
+        """PackBits without what some writers put behind the last row; libtiff discards that too, with a warning."""
+        import imagecodecs
+
+        down = -(-self.height // self._tall)
+        row = index // -(-self.width // self._wide) % down
+        tall = (
+            self._tall if self._page.is_tiled else min(self._tall, self.height - row * self._tall)
+        )
+        bits = self._wide * int(self._page.bitspersample) * (1 if self._planar else self._stored)
+        most = tall * -(-bits // 8)
+        try:
+            plain = imagecodecs.packbits_decode(data)
+        except Exception as error:
+            raise damaged(error) from error
+        return bytes(imagecodecs.packbits_encode(plain[:most])) if len(plain) > most else data
 
     def _subsampled(self, index: int, data: bytes) -> Pixels:
         """YCbCr of a tile or strip whose chroma tifffile leaves as it is stored."""
