@@ -56,7 +56,7 @@ _MAY_CHANGE = {
 }
 
 #: The faults that a decoder process can meet; any other word becomes `other`.
-_FAULTS = {"disk", "input_output"}
+_FAULTS = {"disk", "input_output", "processes"}
 #: Faults that a worker of a cluster meets outside the decoder process.
 _FAULTS_OF_A_WORKER = {"root", "zygote"}
 

@@ -6,7 +6,7 @@ import os
 import socket
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from cytowatch import durable
@@ -102,6 +102,9 @@ def _answer(
     except TransientError as error:
         return answers.of_fault(error.why, error.detail)
     except IngestError as error:
+        # A library that starts no thread fails as with a damaged image.
+        if any(durable.says_no_thread(str(one)) for one in (error, *_causes(error))):
+            return _no_thread()
         _note_what_was_said(error)
         return answers.of_error(error)
     except MemoryError:
@@ -117,6 +120,8 @@ def _answer(
         # Libraries raise errors of their own for a full disk, with the system's words in them.
         if durable.says_full(str(error)):
             return answers.of_fault("disk", "no space is left for its output")
+        if durable.says_no_thread(str(error)):
+            return _no_thread()
         return _unexpected(status, error)
     return answers.of_outcome(outcome)
 
@@ -132,12 +137,24 @@ def _out_of_memory(status: Status, config: Config) -> IngestError:
 
 def _note_what_was_said(error: IngestError) -> None:
     """For the log: everything a library said; the detail quotes a line of it."""
+    for cause in _causes(error):
+        error.add_note(f"{type(cause).__name__}: {cause}")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
     cause = error.__cause__
     for _ in range(_MOST_CAUSES):
         if cause is None:
             return
-        error.add_note(f"{type(cause).__name__}: {cause}")
+        yield cause
         cause = cause.__cause__
+
+
+def _no_thread() -> dict[str, Any]:
+    return answers.of_fault(
+        "processes",
+        "no further thread or process is allowed: see TasksMax of the unit, or the container's limit of pids",
+    )
 
 
 def _unexpected(status: Status, error: Exception) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from cytowatch.durable.calls import (
     walk,
     write_note,
 )
-from cytowatch.durable.faults import is_full, is_transient, says_full, why_of
+from cytowatch.durable.faults import is_full, is_transient, says_full, says_no_thread, why_of
 from cytowatch.durable.filesystem import (
     copies_on_write,
     is_local,
@@ -56,6 +56,7 @@ __all__ = [
     "replace_durably",
     "replace_file",
     "says_full",
+    "says_no_thread",
     "sha256",
     "walk",
     "why_of",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-__all__ = ["is_full", "is_transient", "says_full", "why_of"]
+__all__ = ["is_full", "is_transient", "says_full", "says_no_thread", "why_of"]
 
 #: Faults of the machine, not of the file: the work that met one waits and is tried again.
 _TRANSIENT_ERRNOS = frozenset(
@@ -13,6 +13,8 @@ _TRANSIENT_ERRNOS = frozenset(
 _FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 #: The system's words for a full disk, which libraries quote in errors of their own.
 _FULL_WORDS = ("no space left", "disk quota")
+#: The words of Python, GLib and OpenMP where the machine, a container or a unit allows no further thread.
+_NO_THREAD_WORDS = ("can't start new thread", "error creating thread", "thread creation failed")
 
 
 def is_transient(error: OSError) -> bool:
@@ -32,6 +34,15 @@ def says_full(text: str) -> bool:
     (True, False)
     """
     return any(words in text.lower() for words in _FULL_WORDS)
+
+
+def says_no_thread(text: str) -> bool:
+    """Whether an error says that a limit of processes is reached: they and threads are counted together.
+
+    >>> says_no_thread("unable to call jpegsave glib: Error creating thread: Resource temporarily unavailable")
+    True
+    """
+    return any(words in text.lower() for words in _NO_THREAD_WORDS)
 
 
 def why_of(error: OSError) -> str:

@@ -16,6 +16,8 @@ from cytowatch.record.entries import FileEntry
 
 __all__ = ["Doubts", "is_real"]
 
+#: A few for an encoder and a reader on a common machine; the kernel counts them with all processes.
+_THREADS_OF_A_DECODER = 12
 _PROBE_BYTES = 1 << 20
 _FEW_INODES = 16
 
@@ -45,6 +47,8 @@ class Doubts:
 
 def is_real(why: str, path: Path, files: Iterable[FileEntry], *, spare_bytes: int) -> bool:
     """Whether the daemon meets the fault `why` in ``<id>/`` itself, before what was half made is removed."""
+    if why == "processes":
+        return not _may_start_threads()
     try:
         found = os.statvfs(path)
         if why == "disk":
@@ -60,6 +64,20 @@ def is_real(why: str, path: Path, files: Iterable[FileEntry], *, spare_bytes: in
     except OSError as error:
         return durable.is_transient(error)
     return False
+
+
+def _may_start_threads() -> bool:
+    """Whether as many threads as a decoder needs can be started now."""
+    end = threading.Event()
+    some = [threading.Thread(target=end.wait, daemon=True) for _ in range(_THREADS_OF_A_DECODER)]
+    try:
+        for one in some:
+            one.start()
+    except RuntimeError:
+        return False
+    finally:
+        end.set()
+    return True
 
 
 def _read_some(path: Path) -> None:

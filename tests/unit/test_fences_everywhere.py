@@ -96,7 +96,7 @@ NEED_NONE = {
         decoder._check_files decoder._check_hash decoder._check_made decoder._check_tree decoder._differs
         decoder._error decoder._exactly decoder._import_path decoder._inside decoder._is_given decoder._outcome
         decoder._safe decoder.check decoder.check_child decoder.check_derived decoder.send durable.fsync_tree
-        engine._link engine._published engine._treat engine.Walk.go engine.Engine._serve engine.Engine._submit_members engine.is_real hooks.note
+        engine._link engine._published engine._treat engine.Walk.go engine.Engine._serve engine.Engine._submit_members engine.is_real engine._may_start_threads hooks.note
         inbox._with_children transitions.enter transitions._found_again transitions._hand_out
         transitions._keep_output transitions._name_source transitions._paths transitions.without_output
         transitions.clear transitions.corrected transitions.lighten transitions.link transitions.note_hash

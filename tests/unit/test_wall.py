@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +13,7 @@ from typing import Any, cast
 import pytest
 
 from cytowatch.config.keys import Storage
-from cytowatch.decoder import answers, facts, made, recorded, wire
+from cytowatch.decoder import answers, facts, made, recorded, stagehand, wire
 from cytowatch.decoder.pace import Pace
 from cytowatch.durable import trees
 from cytowatch.engine import doubts
@@ -20,7 +21,7 @@ from cytowatch.model import Outcome
 from cytowatch.outside import OutsideError
 from cytowatch.record import manifest
 from cytowatch.record.entries import FileEntry, Manifest
-from cytowatch.record.errors import IngestError
+from cytowatch.record.errors import ConversionError, IngestError
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
 
@@ -311,3 +312,48 @@ def test_a_fault_is_believed_where_it_is_found(tmp_path: Path) -> None:
         assert not doubts.is_real(why, tmp_path, [SOURCE], spare_bytes=0)
     assert doubts.is_real("disk", tmp_path, [SOURCE], spare_bytes=1 << 62)
     assert [one.name for one in tmp_path.iterdir()] == ["source"]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "can't start new thread",
+        "jpegsave: glib: Error creating thread: Resource temporarily unavailable",
+    ],
+)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_limit_of_processes_is_a_fault_of_the_machine(said: str, wrapped: bool) -> None:
+    """`TasksMax` of the unit, or a container's limit of pids: the slide waits, and is not called damaged for it."""
+
+    def stage(_: object) -> Outcome:
+        try:
+            raise RuntimeError(said)
+        except RuntimeError as error:
+            if wrapped:
+                raise ConversionError("damaged", "it cannot be decoded") from error
+            raise
+
+    answer = stagehand._answer(stage, Status.CONVERTING, cast("Any", None))
+    with pytest.raises(answers.ClaimedFaultError) as fault:
+        answers.understood(Status.CONVERTING, answer)
+    assert fault.value.why == "processes"
+    assert "TasksMax" in fault.value.detail
+
+
+def test_whether_processes_lack_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The decoder's word is not enough: the daemon starts as many threads as one needs, and none is left."""
+    before = threading.active_count()
+    assert not doubts.is_real("processes", tmp_path, [], spare_bytes=0)
+    started = iter([None] * 5)
+
+    def start(_: threading.Thread) -> None:
+        if next(started, "full") == "full":
+            raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert doubts.is_real("processes", tmp_path, [], spare_bytes=0)
+    monkeypatch.undo()
+    for one in threading.enumerate():
+        if one.name.startswith("Thread-"):
+            one.join(60)
+    assert threading.active_count() <= before
