@@ -139,6 +139,16 @@ def _jp2(path: Path) -> None:
     path.write_bytes(data[:at] + header + data[at + length :])
 
 
+def _jp2_damaged(path: Path) -> None:
+    """The box of its resolution holds one of no length."""
+    data = others.jp2(path, width=120, height=90).read_bytes()
+    more = struct.pack(">I4sI4s", 16, b"res ", 3, b"resc")
+    at = data.index(b"jp2h") - 4
+    [length] = struct.unpack_from(">I", data, at)
+    header = struct.pack(">I", length + len(more)) + data[at + 4 : at + length] + more
+    path.write_bytes(data[:at] + header + data[at + length :])
+
+
 def _bmp(path: Path) -> None:
     data = bytearray(others.bmp(path, width=120, height=90).read_bytes())
     struct.pack_into("<ii", data, 38, 4_000_000, 2_500_000)
@@ -151,6 +161,7 @@ def test_pixel_sizes_of_other_formats(pictures: Pictures) -> None:
         "a.jp2": (_jp2, 0.25),
         "b.bmp": (_bmp, 0.25),
         "c.jp2": (others.jp2, None),
+        "e.jp2": (_jp2_damaged, None),
         "d.bmp": (others.bmp, None),
     }
     for name, (make, _) in makers.items():

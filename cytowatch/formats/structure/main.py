@@ -24,7 +24,7 @@ def within(tiff: Tiff) -> int | None:
     """
     page = tiff.directories[main_page(tiff)]
     most, found = _pixels(page), None
-    for number, place in enumerate(page.numbers(SUB_IFDS)):
+    for number, place in enumerate(_inside(page)):
         one = tiff.by_place.get(place)
         if one is not None and not one.reduced and not one.mask and _pixels(one) > most:
             most, found = _pixels(one), number
@@ -35,7 +35,15 @@ def main_directory(tiff: Tiff) -> Directory:
     """The directory of the picture."""
     page = tiff.directories[main_page(tiff)]
     number = within(tiff)
-    return page if number is None else tiff.by_place[page.numbers(SUB_IFDS)[number]]
+    return page if number is None else tiff.by_place[_inside(page)[number]]
+
+
+def _inside(page: Directory) -> tuple[int, ...]:
+    """The places of its SubIFDs; none where their list lies beyond the end, which another check reports."""
+    try:
+        return page.numbers(SUB_IFDS)
+    except TiffError:
+        return ()
 
 
 def _pixels(directory: Directory) -> int:

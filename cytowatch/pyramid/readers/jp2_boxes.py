@@ -92,7 +92,11 @@ def pread(descriptor: int, count: int, at: int) -> bytes:
 def captured(boxes: Boxes) -> Mpp | None:
     """The pixel size of the capture resolution; None where none is stated (I.5.3.7.1)."""
     outer = next((data for kind, data in boxes.inside if kind == b"res "), b"")
-    data = next((data for kind, data in _apart(outer) if kind == b"resc"), b"")
+    try:
+        data = next((data for kind, data in _apart(outer) if kind == b"resc"), b"")
+    except ValueError:
+        # It costs the pixel size, and no pixels.
+        return None
     if len(data) < 10:
         return None
     down, below, across, under, down_power, across_power = struct.unpack_from(">4H2b", data)
