@@ -53,17 +53,22 @@ class Result:
 def run(config: Config, *, deep: bool = False) -> list[Result]:
     """Every check, in the order in which one would look; `deep` looks through the whole tree."""
     results = [Result("configuration", True, f"root = {config.root}")]
-    looks: tuple[Callable[[Config], Iterator[Result]], ...] = (
-        _root, _sandbox, _metrics, _samba, _versions,
-    )  # fmt: skip
-    for look in looks:
+    said = port.answer(config.metrics.listen)
+    looks: dict[str, Callable[[], Iterator[Result]]] = {
+        "root": lambda: _root(config, said),
+        "sandbox": lambda: _sandbox(config),
+        "metrics": lambda: _metrics(config, said),
+        "samba": lambda: _samba(config),
+        "versions": lambda: _versions(config),
+    }
+    for name, look in looks.items():
         # One that meets a fault costs none of the others.
         try:
-            results.extend(look(config))
+            results.extend(look())
         except PermissionError as error:
-            results.append(Result(look.__name__[1:], False, denied.words(error)))
+            results.append(Result(name, False, denied.words(error)))
         except OSError as error:
-            results.append(Result(look.__name__[1:], False, f"{error.filename}: {error.strerror}"))
+            results.append(Result(name, False, f"{error.filename}: {error.strerror}"))
     if deep and all(result.good is not False for result in results if result.name == "root"):
         results.extend(_tree(config))
     return results
@@ -87,27 +92,27 @@ def _tree(config: Config) -> Iterator[Result]:
         )
 
 
-def _root(config: Config) -> Iterator[Result]:
+def _root(config: Config, said: port.Answer | None) -> Iterator[Result]:
     try:
         spool = Spool.open(Path(config.root))
         spool.check_filesystem()
     except RootError as error:
         yield Result("root", False, str(error))
-        yield from _daemon(config, None)
+        yield from _daemon(config, None, said)
         return
     except PermissionError as error:
         yield Result("root", False, denied.words(error))
-        yield from _daemon(config, None)
+        yield from _daemon(config, None, said)
         return
     except OSError as error:
         yield Result("root", False, f"{error.filename}: {error.strerror}")
-        yield from _daemon(config, None)
+        yield from _daemon(config, None, said)
         return
     yield Result("root", True, f"{spool.root}, one filesystem")
     yield from _rights(spool)
     yield _disk(config, spool)
     pid = daemon_pid(spool)
-    yield from _daemon(config, pid)
+    yield from _daemon(config, pid, said)
     yield from _inboxes(spool, config, running=pid is not None)
     yield _power(spool)
     yield _lease(spool)
@@ -129,11 +134,9 @@ def _rights(spool: Spool) -> Iterator[Result]:
         )
 
 
-def _daemon(config: Config, pid: int | None) -> Iterator[Result]:
+def _daemon(config: Config, pid: int | None, said: port.Answer | None) -> Iterator[Result]:
     """Whether a daemon runs, or waits to start, and what it reports."""
-    found = port.answer(config.metrics.listen)
-    if found is not None and not found.is_of(config.root):
-        found = None
+    found = said if said is not None and said.is_of(config.root) else None
     if pid is None and found is not None:
         # Until it has started it holds no lock.
         yield Result("daemon", None, f"process {found.pid} waits")
@@ -262,7 +265,7 @@ def _sandbox(config: Config) -> Iterator[Result]:
     yield Result("sandbox", True if found["holds"] else needed, walls_there + said)
 
 
-def _metrics(config: Config) -> Iterator[Result]:
+def _metrics(config: Config, said: port.Answer | None) -> Iterator[Result]:
     if not config.metrics.listen:
         yield Result("metrics", None, "none (metrics.listen is empty)")
         return
@@ -270,10 +273,9 @@ def _metrics(config: Config) -> Iterator[Result]:
         pid = daemon_pid(Spool.open(Path(config.root)))
     except (RootError, OSError):
         pid = None
-    found = port.answer(config.metrics.listen)
-    if pid is None and found is not None and found.is_of(config.root):
-        pid = found.pid
-    yield Result("metrics", *port.look(config.metrics.listen, pid))
+    if pid is None and said is not None and said.is_of(config.root):
+        pid = said.pid
+    yield Result("metrics", *port.look(config.metrics.listen, pid, said))
 
 
 def _samba(config: Config) -> Iterator[Result]:

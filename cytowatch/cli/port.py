@@ -9,7 +9,7 @@ import os
 import socket
 from dataclasses import dataclass
 
-__all__ = ["Answer", "answer", "look"]
+__all__ = ["SILENT", "Answer", "answer", "look"]
 
 #: How long the daemon may take to answer.
 _ANSWER_S = 3.0
@@ -29,8 +29,12 @@ class Answer:
         return self.root != "" and os.path.realpath(self.root) == os.path.realpath(root)
 
 
+#: Somebody listens, and says nothing in time.
+SILENT = Answer(-1, "", {})
+
+
 def answer(listen: str) -> Answer | None:
-    """What the daemon that listens at ``ADDRESS:PORT`` says; None if none does."""
+    """What the daemon that listens at ``ADDRESS:PORT`` says; `SILENT` if it hangs, None if it is none."""
     if not listen:
         return None
     address, _, number = listen.rpartition(":")
@@ -38,8 +42,8 @@ def answer(listen: str) -> Answer | None:
     return _answer_at(_ANYWHERE.get(address, address), int(number))
 
 
-def look(listen: str, pid: int | None) -> tuple[bool | None, str]:
-    """Whether ``ADDRESS:PORT`` is as it should be, in words; `pid` is the daemon's, if it runs.
+def look(listen: str, pid: int | None, found: Answer | None) -> tuple[bool | None, str]:
+    """Whether ``ADDRESS:PORT`` is as it should be, in words; `pid` is the daemon's, if it runs; `found` answers there.
 
     None where it is neither right nor wrong.
     """
@@ -53,8 +57,12 @@ def look(listen: str, pid: int | None) -> tuple[bool | None, str]:
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             return False, f"{listen} cannot be used: {error.strerror or error}"
-        found = answer(listen)
-        return _taken(listen, pid, found.pid if found else None)
+        if found is SILENT and pid is not None:
+            return (
+                False,
+                f"nobody answers on {listen} in time: the daemon (process {pid}) hangs, or another program listens there",
+            )
+        return _taken(listen, pid, found.pid if found and found is not SILENT else None)
     except (OverflowError, ValueError) as error:
         return False, f"{listen} cannot be used: {error}"
     if pid is None:
@@ -82,6 +90,8 @@ def _answer_at(host: str, at: int) -> Answer | None:
         found = json.loads(connection.getresponse().read(1 << 20))
         pid, root, reasons = found["pid"], found.get("root", ""), found.get("reasons", {})
         told = {str(word): str(why) for word, why in reasons.items()}
+    except TimeoutError:
+        return SILENT
     except (
         OSError,
         http.client.HTTPException,

@@ -6,6 +6,7 @@ import json
 import os
 import pwd
 import re
+import signal
 import socket
 import subprocess
 from pathlib import Path
@@ -56,6 +57,14 @@ def test_the_port_of_the_metrics(root: Root) -> None:
         [(good, detail)] = said(root, "metrics")
     assert good is False
     assert "another program" in detail
+
+    # It hangs.
+    root.configure(listen=at)
+    root.process.send_signal(signal.SIGSTOP)
+    [(good, detail)] = said(root, "metrics")
+    root.process.send_signal(signal.SIGCONT)
+    assert good is False
+    assert f"the daemon (process {pid}) hangs, or another program" in detail
 
     second = Root(root.path.parent / "second")
     second.create()
