@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
+from cytowatch.archives.alike import alike
 from cytowatch.formats.structure import zip_end
 from cytowatch.record.errors import ExtractionError
 
@@ -120,7 +121,8 @@ def data_begin(file: BinaryIO, entry: Entry) -> int:
     if len(local) < LOCAL_BYTES or not local.startswith(_LOCAL):
         raise ValueError("its header is not where the directory says")
     name, extra = struct.unpack_from("<HH", local, 26)
-    if file.read(name) != entry.name:
+    own = file.read(name)
+    if own != entry.name and not alike(own, entry.name):
         raise ValueError("its header bears another name than the directory")
     return entry.at + LOCAL_BYTES + int(name) + int(extra)
 

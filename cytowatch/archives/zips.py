@@ -70,7 +70,9 @@ def members(archive: Archive, budget: Budget) -> list[Member]:
     for entry, name in zip(found.entries, decoded, strict=True):
         shown = ascii(name.text)[1:-1][:200]
         _check_kind(entry, shown)
-        if is_icon(name.text):
+        # Some programs list the folder that they packed as "/".
+        is_root = name.text in ("/", "\\") and not entry.size_bytes
+        if is_root or is_icon(name.text):
             continue
         path = checked_path(name.text, guessed=name.guessed)
         # Programs of Windows may write "\\" between the parts of a name, and behind a folder's.

@@ -44,7 +44,8 @@ FORMAT = Format(
     reader="Python's tarfile, guarded",
     extension="tar",
     oddities="Symbolic links, devices and names that lead out of the archive refuse it as a whole, as "
-    "in a zip. A hard link to an earlier member is a copy of that member. A tar.gz counts as "
+    "in a zip. A hard link to an earlier member is a copy of that member. Members of a second tar that was "
+    "joined to it are not unpacked, and count as lost. A tar.gz counts as "
     "complete if the length stored at its end is a multiple of 512; about one truncated file "
     "in two hundred is detected only while it is unpacked.",
     source="POSIX.1-2001, pax interchange format; RFC 1952",

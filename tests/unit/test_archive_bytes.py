@@ -191,6 +191,26 @@ def test_a_directory_that_points_elsewhere() -> None:
     assert came_out(bytes(data))["a"] == "damaged: its header bears another name than the directory"
 
 
+@pytest.mark.parametrize(
+    ("own", "listed", "text"),
+    [
+        (b"d\\a.svs", b"d/a.svs", "d/a.svs"),
+        (b"d/a.svs", b"d\\a.svs", "d/a.svs"),
+        ("検体.svs".encode("cp932"), "検体.svs".encode(), "検体.svs"),
+        ("Größe.svs".encode(), "Größe.svs".encode("cp437"), "Größe.svs"),
+    ],
+)
+def test_two_names_that_are_one(own: bytes, listed: bytes, text: str) -> None:
+    """In front of the member and in the directory programs write other slashes, or in another code page."""
+    data = raw_zip(Packed(name=own, data=b"a" * 40))
+    at, end = data.index(b"PK\1\2"), data.index(b"PK\5\6")
+    entry = bytearray(data[at:end].replace(own, listed))
+    struct.pack_into("<H", entry, 28, len(listed))
+    tail = bytearray(data[end:])
+    struct.pack_into("<I", tail, 12, len(entry))
+    assert came_out(data[:at] + bytes(entry) + bytes(tail)) == {text: b"a" * 40}
+
+
 # What an archive loses
 
 

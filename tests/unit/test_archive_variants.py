@@ -454,6 +454,13 @@ def test_a_folder_that_only_its_attributes_tell(attributes: int) -> None:
     assert came_out(bytes(data)) == {"case/a.tif": NOISE}
 
 
+@pytest.mark.parametrize("root", [b"/", b"\\", b"./"])
+def test_the_folder_that_was_packed(root: bytes) -> None:
+    """Listed as a member of its own it leads nowhere."""
+    data = raw_zip(Packed(name=root, method=0), Packed(name=b"a.tif", data=NOISE))
+    assert came_out(data) == {"a.tif": NOISE}
+
+
 def test_a_signed_directory() -> None:
     """The signature belongs to the directory, and is not a member of it (APPNOTE 4.3.13)."""
     data = raw_zip(Packed(name=b"a.tif", data=NOISE))
