@@ -83,7 +83,7 @@ NEED_NONE = {
         durable.keeps_renames durable.words cli._ensure_readable hooks.count_dead inbox.users observe._there observe.keep
         transitions.out_directories transitions.place_of transitions.refuse transitions.without_temporaries
         tree.Layout.create tree.Layout.make_again lifecycle.Presence._make_again tree.Spool.empty_trash tree.Spool.in_status tree.Layout.remove_temporaries
-        tree.Spool.set_aside tree.Spool.unlink tree.Spool.stored tree.Spool.users tree._places tree.project_ids
+        tree.Spool.set_aside tree.Spool.unlink tree.Spool.stored tree.Spool.taken tree.Spool.users tree._places tree.project_ids
     """,
     "a look at the whole tree, which is fenced as a whole in `invariants.broken`: its manifests were read strictly": """
         admin._children admin._index admin._missing
