@@ -185,7 +185,7 @@ def _inboxes(spool: Spool, config: Config, *, running: bool) -> Iterator[Result]
         yield Result(
             "inbox",
             True,
-            "every folder in the inboxes can be read, and nothing waits for an administrator",
+            "every folder in the inboxes can be read, and every drop moved",
         )
 
 

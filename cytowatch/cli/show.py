@@ -15,7 +15,7 @@ from cytowatch.cli.columns import cells, cut
 from cytowatch.cli.lists import where_dropped
 from cytowatch.cli.page import bytes_text, colour, status_text
 from cytowatch.record import reasons
-from cytowatch.record.entries import FileEntry, ImageEntry, SkippedEntry
+from cytowatch.record.entries import FileEntry, ImageEntry, Manifest, SkippedEntry
 from cytowatch.record.names import printable
 from cytowatch.record.status import Status
 from cytowatch.tree.find import Entry
@@ -218,10 +218,22 @@ def facts(
         yield "", "", about["error"]["detail"]
         if known := reasons.of(about["error"]["reason"]):
             yield "technician", "", known.technician
-            yield "admin", "", known.admin.replace("`", "").replace(" ID", f" {about['id']}")
+            yield "admin", "", _advice(about, known.admin)
         for file in about["files"]:
             if file["role"] in ("source", "sidecar"):
                 yield PLACES[1], "", f"{entry.path / file['path']}"
+
+
+def _advice(about: Manifest, said: str) -> str:
+    """What an administrator can do about this one, with its id in place of ``ID``."""
+    if (
+        about["error"]
+        and about["error"]["reason"] == "incomplete"
+        and about["parent_id"] is not None
+    ):
+        # `retry` refuses it: what came out of an archive or a folder never goes back by itself.
+        return f"it was part of another drop ({about['parent_id']}): have that sent again, whole"
+    return said.replace("`", "").replace(" ID", f" {about['id']}")
 
 
 def _called(entry: Entry | None, id_: str) -> str:

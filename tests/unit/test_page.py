@@ -235,10 +235,15 @@ def test_colours_are_for_who_wants_them(
 def test_an_error_says_what_each_can_do() -> None:
     """The words that the technician was given, and the command as an admin types it, for this one."""
     one = entry("20261126-120000-abcd-a", "ann", Status.ERROR_FORMAT, reason="incomplete")
-    one.manifest.update(projects=[], duplicate_of=None, warnings=[], files=[])
+    one.manifest.update(projects=[], duplicate_of=None, warnings=[], files=[], parent_id=None)
     told = {word: text for word, _, text in facts(one, None, [])}
     assert told["technician"] == "Send all of it again."
     assert told["admin"].partition(" puts")[0] == "cytowatch retry 20261126-120000-abcd-a"
+    # What `retry` would refuse is not advised: it came out of an archive.
+    one.manifest.update(parent_id="20261126-115900-zzzz-batch")
+    told = {word: text for word, _, text in facts(one, None, [])}
+    assert "retry" not in told["admin"]
+    assert "20261126-115900-zzzz-batch" in told["admin"]
 
 
 def test_status_gives_a_share_only_where_a_stage_says_how_far_it_is() -> None:
