@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import openslide
 import pytest
@@ -73,6 +74,25 @@ def test_tiles_that_are_cut_off_at_the_edge(pictures: Pictures) -> None:
             shown = np.asarray(slide.read_region((0, 0), 0, slide.dimensions).convert("RGB"))
         assert shown.shape == PIXELS.shape, name
         assert np.abs(shown.astype(int) - PIXELS).mean(axis=(1, 2)).max() < 5, name
+
+
+@pytest.mark.parametrize("more", [0, 16])
+def test_tiles_of_lerc_that_are_too_large(pictures: Pictures, more: int) -> None:
+    """Their rows are longer than those of a tile: cut off somewhere, they would be shown askew."""
+    pixels = np.ascontiguousarray(PIXELS[:256, :256])
+    tiles = (
+        imagecodecs.lerc_encode(np.pad(part, ((0, more), (0, more), (0, 0)), mode="edge"))
+        for top in (0, _TILE)
+        for left in (0, _TILE)
+        for part in [np.ascontiguousarray(pixels[top : top + _TILE, left : left + _TILE])]
+    )
+    tifffile.imwrite(
+        pictures.inbox / "a.tif", tiles, shape=pixels.shape, dtype=np.uint8, tile=(_TILE, _TILE),
+        compression="lerc", photometric="rgb", metadata=None,
+    )  # fmt: skip
+    assert pictures.treated() == int(more > 0), pictures.said()
+    [found] = pictures.manifests().values()
+    assert (found["error"] or {}).get("reason") == ("damaged" if more else None)
 
 
 @pytest.mark.parametrize("levels", [1, 3])

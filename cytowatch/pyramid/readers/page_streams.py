@@ -1,13 +1,14 @@
-"""What the stream of a tile itself says of its colours, where it knows better than the tags of its page.
+"""What the stream of a tile itself says of its colours or its size, where it knows better than the tags of its page.
 
 A JPEG has marks of its own. A JPEG 2000 whose components were not transformed together, nor subsampled, is
 YCbCr where its page states that, and where Aperio's number for YCbCr says so; else its decoder makes RGB of it.
 
-Source: TIFF Technical Note 2; ISO/IEC 15444-1, A.6.1; https://openslide.org/formats/aperio/
+Source: TIFF Technical Note 2; ISO/IEC 15444-1, A.6.1; https://openslide.org/formats/aperio/; Esri, LERC's Lerc2.h
 """
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +17,12 @@ from cytowatch.pyramid import jpeg
 from cytowatch.pyramid.contradicted import RGB, YCBCR, of_stream
 from cytowatch.pyramid.readers.jp2_codestream import is_rgb_decoded
 
-__all__ = ["JPEGS_2000", "Own", "own_colours"]
+__all__ = ["JPEGS_2000", "LERC", "Own", "lerc_size", "own_colours"]
 
 _JPEG = 7
 JPEGS_2000 = frozenset({33003, 33004, 33005, 34712})
 _YCBCR_OF_APERIO = 33003
+LERC = 34887
 #: The scan begins before, unless a profile is in the way.
 _LONGEST_HEAD = 1 << 20
 
@@ -57,3 +59,14 @@ def own_colours(page: Any, descriptor: int) -> Own:
         return Own()
     is_ycbcr = is_rgb_decoded(head) is False
     return Own(photometric=YCBCR if is_ycbcr else RGB, ycbcr=is_ycbcr)
+
+
+def lerc_size(data: bytes) -> tuple[int, int]:
+    """(width, height) of a LERC blob; (0, 0) where it is packed once more, or not one."""
+    try:
+        [version] = struct.unpack_from("<i", data, 6)
+        # A checksum came with the third version.
+        height, width = struct.unpack_from("<ii", data, 14 if version >= 3 else 10)
+    except struct.error:
+        return 0, 0
+    return (width, height) if data.startswith(b"Lerc2 ") else (0, 0)

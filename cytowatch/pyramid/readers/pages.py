@@ -29,7 +29,7 @@ from cytowatch.pyramid.meaning import (
 from cytowatch.pyramid.pixels import Pixels, each
 from cytowatch.pyramid.readers.jp2_codestream import check_units
 from cytowatch.pyramid.readers.page_colours import Colours
-from cytowatch.pyramid.readers.page_streams import JPEGS_2000, own_colours
+from cytowatch.pyramid.readers.page_streams import JPEGS_2000, LERC, lerc_size, own_colours
 from cytowatch.pyramid.refusals import check_memory, check_size, damaged, unread, unsupported
 from cytowatch.pyramid.regions import Opened, Scene
 from cytowatch.pyramid.samples import banded
@@ -160,6 +160,10 @@ class Page:
             raise damaged(f"its tile or strip {index} is cut short")
         if self._chroma != (1, 1):
             return self._subsampled(index, data)
+        wide, tall = lerc_size(data) if page.compression == LERC else (0, 0)
+        if wide > self._wide or tall > self._tall:
+            # tifffile cuts it off in the middle of its rows.
+            raise damaged(f"tile or strip {index} is {wide} x {tall} pixels")
         if page.compression == _PACKBITS and page.fillorder == 1:
             data = self._trimmed(index, data)
         try:
