@@ -2,7 +2,9 @@
 
 CLIENTS uploads of MIB each at the same time, in requests of 64 MiB as `cytowatch send` makes them, into a real panel
 process; alternately as many threads write the same bytes into files beside it, with the same rule: an fsync after
-each 64 MiB. Prints both speeds, their ratio, the panel's processor time for a GiB and its greatest resident memory.
+each 64 MiB. Between them a bare receiver, a process that does nothing but read the same bytes from as many sockets and
+write them by that rule, shows what is the most that can arrive beside such a client. Prints the three speeds, their
+ratios, the processor time of each for a GiB and the panel's greatest resident memory.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import multiprocessing
 import os
 import secrets
 import shutil
@@ -98,6 +101,59 @@ def write(folder: Path, data: bytes, size: int) -> None:
             os.fsync(file.fileno())
 
 
+@contextmanager
+def receiver(folder: Path, clients: int, size: int) -> Iterator[tuple[int, int]]:
+    """A process that takes `size` bytes from each of `clients` connections: (its port, its process)."""
+    with socket.create_server(("127.0.0.1", 0), backlog=clients) as listener:
+        work = multiprocessing.get_context("fork").Process(
+            target=receive_all, args=(listener, folder, clients, size)
+        )
+        work.start()
+        assert work.pid is not None
+        yield listener.getsockname()[1], work.pid
+        work.join()
+
+
+def receive_all(listener: socket.socket, folder: Path, clients: int, size: int) -> None:
+    """One thread for each connection; it ends when its parent has looked at it, so that its time can be read."""
+    found = [listener.accept()[0] for _ in range(clients)]
+    together(clients, lambda number: receive(found[number], folder, size))
+    found[0].recv(1)
+
+
+def receive(connection: socket.socket, folder: Path, size: int) -> None:
+    """The shortest way from a socket into a file."""
+    buffer = memoryview(bytearray(BLOCK_BYTES))
+    with (folder / secrets.token_hex(4)).open("wb", buffering=0) as file:
+        for start in range(0, size, PATCH_BYTES):
+            left = min(PATCH_BYTES, size - start)
+            while left:
+                came = connection.recv_into(buffer, min(left, BLOCK_BYTES))
+                file.write(buffer[:came])
+                left -= came
+            os.fsync(file.fileno())
+            connection.sendall(b".")
+
+
+def send(connection: socket.socket, source: Path, size: int) -> None:
+    """To the bare receiver, as `upload` sends to the panel."""
+    for start in range(0, size, PATCH_BYTES):
+        with source.open("rb") as file:
+            connection.sendfile(file, 0, min(PATCH_BYTES, size - start))
+        assert connection.recv(1) == b"."
+
+
+def bare(folder: Path, source: Path, clients: int, size: int) -> tuple[float, float]:
+    """How long the bare receiver takes, and its processor time."""
+    with receiver(folder, clients, size) as (port, pid):
+        found = [socket.create_connection(("127.0.0.1", port)) for _ in range(clients)]
+        took = together(clients, lambda number: send(found[number], source, size))
+        cost = processor_s(pid)
+        for one in found:
+            one.close()
+    return took, cost
+
+
 def together(clients: int, do: Callable[[int], None]) -> float:
     """How long `clients` of them take."""
     began = time.perf_counter()
@@ -118,10 +174,17 @@ def memory_mib(pid: int) -> float:
     return int(text.partition("VmHWM:")[2].split()[0]) / 1024
 
 
+def ratio(ones: list[float], others: list[float]) -> list[float]:
+    """The median of the rounds' ratios, the least and the greatest."""
+    found = [one / other for one, other in zip(ones, others, strict=True)]
+    return [round(one, 2) for one in (statistics.median(found), min(found), max(found))]
+
+
 def main(clients: int, mib: int, rounds: int) -> None:
     """Print what both take."""
     size = mib << 20
-    ratios, speeds, plain, costs, least = [], [], [], [], []
+    speeds, plain, costs, least, bare_speeds, bare_costs = [], [], [], [], [], []
+    gib = clients * size / (1 << 30)
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as name:
         folder = Path(name)
         source = folder / "source"
@@ -133,22 +196,30 @@ def main(clients: int, mib: int, rounds: int) -> None:
                 (folder / "plain").mkdir()
                 before = time.process_time()
                 took = together(clients, lambda _: write(folder / "plain", data, size))
-                least.append((time.process_time() - before) / (clients * size / (1 << 30)))
+                least.append((time.process_time() - before) / gib)
                 shutil.rmtree(folder / "plain")
                 plain.append(clients * size / took / 1e6)
+                (folder / "bare").mkdir()
+                took, cost = bare(folder / "bare", source, clients, size)
+                shutil.rmtree(folder / "bare")
+                bare_speeds.append(clients * size / took / 1e6)
+                bare_costs.append(cost / gib)
                 before = processor_s(pid)
                 took = together(clients, lambda _: upload(port, source, size))
-                costs.append((processor_s(pid) - before) / (clients * size / (1 << 30)))
+                costs.append((processor_s(pid) - before) / gib)
                 speeds.append(clients * size / took / 1e6)
-                ratios.append(speeds[-1] / plain[-1])
+                print(
+                    f"{plain[-1]:.0f} {bare_speeds[-1]:.0f} {speeds[-1]:.0f} MB/s", file=sys.stderr
+                )
                 shutil.rmtree(folder / "root" / "inbox" / "ann")
                 shutil.rmtree(folder / "root" / "inbox" / ".uploads")
             peak = memory_mib(pid)
     told = {
         "clients": clients, "mib_each": mib,
-        "plain_mb_s": [round(one) for one in plain], "panel_mb_s": [round(one) for one in speeds],
-        "ratios": [round(one, 2) for one in ratios], "ratio": round(statistics.median(ratios), 2),
-        "plain_s_per_gib": [round(one, 2) for one in least],
+        "plain_mb_s": [round(one) for one in plain], "bare_mb_s": [round(one) for one in bare_speeds],
+        "panel_mb_s": [round(one) for one in speeds],
+        "ratio": ratio(speeds, plain), "ratio_bare": ratio(bare_speeds, plain), "ratio_to_bare": ratio(speeds, bare_speeds),
+        "plain_s_per_gib": [round(one, 2) for one in least], "bare_s_per_gib": [round(one, 2) for one in bare_costs],
         "panel_s_per_gib": [round(one, 2) for one in costs],
         "memory_mib": {"at_rest": round(at_rest), "peak": round(peak)}, "load": os.getloadavg()[0],
     }  # fmt: skip
