@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import TYPE_CHECKING
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from cytowatch.panel import straight
+from cytowatch.panel.straight import Straight
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGISendEvent
@@ -56,6 +61,8 @@ class Patient(HttpToolsProtocol):
     #: Whether a part of a body has come with the bytes at hand, and how many came since the last one.
     _got_body = False
     _beside_bytes = 0
+    #: How many bytes of the body at hand have not come yet; 0 if that is unknown.
+    _left = 0
     _unread_timer: asyncio.TimerHandle | None = None
     #: How many requests came, and how many had come when the client was last seen to read.
     _asked = 0
@@ -121,6 +128,7 @@ class Patient(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """A part of a body came; it is passed on as it is, where uvicorn would copy it twice."""
         self._got_body = True
+        self._left -= len(body)
         if not self.cycle.body:
             self.cycle.body = Parts()  # type: ignore[assignment]
         super().on_body(body)
@@ -135,6 +143,37 @@ class Patient(HttpToolsProtocol):
         super().on_headers_complete()
         if self.cycle.scope["http_version"] == "1.0":
             self.cycle.send = _ToTheEnd(self.cycle)  # type: ignore[method-assign]
+        self._left = _length(self.headers)
+        if self._left:
+            state = self.cycle.scope["state"]
+            state[straight.STATE] = functools.partial(self._straight, self._asked)
+
+    def _straight(self, asked: int) -> Straight | None:
+        """The rest of the body of request `asked`, to be read past the parser; None if that cannot be."""
+        cycle, is_gone = self.cycle, self.cycle.disconnected
+        # A body that is here already has been parsed, and perhaps the next request as well.
+        if asked != self._asked or self._left <= 0 or not cycle.more_body:
+            return None
+        if cycle.waiting_for_100_continue and not self.transport.is_closing():
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            cycle.waiting_for_100_continue = False
+        has_plain_bytes = self.scheme == "http" and not is_gone
+        socket = self.transport.get_extra_info("socket") if has_plain_bytes else None
+        first, cycle.body = bytes(cycle.body), bytearray()
+        made = Straight(
+            self, self._go_on, self.flow, socket, first=first, left=self._left, is_gone=is_gone
+        )
+        self.flow.pause_reading()
+        self.transport.set_protocol(made)
+        return made
+
+    def _go_on(self) -> None:
+        """The body is whole: what follows is a request, for a parser that has not seen this one."""
+        self._left = 0
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.transport.set_protocol(self)
+        self.on_message_complete()
 
     def pause_writing(self) -> None:
         """The client does not read as fast as it is answered."""
@@ -181,6 +220,14 @@ class Patient(HttpToolsProtocol):
         self._stop()
         self._stop_waiting()
         super().connection_lost(exc)
+
+
+def _length(headers: list[tuple[bytes, bytes]]) -> int:
+    """How long a body is that may be read past the parser; 0 if none may."""
+    lines = dict(headers)
+    if b"transfer-encoding" in lines or b"upgrade" in lines:
+        return 0
+    return int(lines.get(b"content-length", b"0"))
 
 
 class _ToTheEnd:

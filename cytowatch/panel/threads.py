@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
 
 import anyio
 from anyio import to_thread
 
-__all__ = ["asking", "comparing", "writing"]
+__all__ = ["asking", "comparing", "to_its_end", "writing"]
 
 #: More at a time would wait for the same disk.
 _WRITING = anyio.CapacityLimiter(24)
@@ -35,3 +36,13 @@ async def comparing(call: Callable[Given, Found], *args: Given.args, **more: Giv
 async def asking(call: Callable[Given, Found], *args: Given.args, **more: Given.kwargs) -> Found:
     """`call` in a thread, for what waits for another server."""
     return await to_thread.run_sync(functools.partial(call, *args, **more), limiter=_ASKING)
+
+
+async def to_its_end(call: Coroutine[Any, Any, Found]) -> Found:
+    """`call`, which ends before this does, even if who waits for it is cancelled meanwhile."""
+    under_way = asyncio.create_task(call)
+    try:
+        return await asyncio.shield(under_way)
+    except asyncio.CancelledError:
+        await asyncio.wait([under_way])
+        raise

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import hashlib
 import hmac
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
 from cytowatch import durable
-from cytowatch.panel.threads import writing
+from cytowatch.panel.straight import STATE, Straight, Use
+from cytowatch.panel.threads import to_its_end, writing
 from cytowatch.panel.uploads.found import Found
 from cytowatch.panel.uploads.store import Store
 
@@ -47,9 +50,8 @@ class Body:
 
     Memory bound
     ------------
-    At most two pieces of about a MiB per request: one is written while the next is received. `into` upholds it, by
-    awaiting the write before it begins the next one. Without that, a client that is faster than the disk would
-    fill the memory with its upload.
+    At most a piece of about a MiB per request: in a `Straight`, or collected by `_parsed`, which awaits the write before
+    it goes on. Without that, a client that is faster than the disk would fill the memory with its upload.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Body:
         self._token, self._size = found.token, found.announced.size
         self._left = self._size - offset
         self._begin = offset
+        self._taken = 0
         if request.headers.get("content-encoding", "identity") != "identity":
             raise refusal(415, "The bytes must be sent as they are, without Content-Encoding.")
         kind, _, wanted = request.headers.get("upload-checksum", "").partition(" ")
@@ -92,32 +95,19 @@ class Body:
         )
 
     async def into(self, store: Store, descriptor: int) -> int:
-        """Write the body; gives the offset after it.
-
-        While one piece is written, the next one is received. Parts stay as they arrived, so none is copied.
-        """
+        """Write the body; gives the offset after it."""
         at, broken = self._begin, False
-        under_way: asyncio.Task[None] | None = None
         try:
-            async for piece in self._pieces():
-                size = sum(map(len, piece))
-                if under_way is not None:
-                    await under_way
-                    under_way = None
-                if size > self._left - (at - self._begin):
-                    await self._undo(descriptor)
-                    raise self._beyond()
-                under_way = asyncio.create_task(writing(self._write, store, descriptor, piece))
-                at += size
-                store.ledger.left(self._token, self._size - at)
-                if self._pace is not None:
-                    await self._pace(size)
+            async with aclosing(
+                self._turns(functools.partial(self._write, store, descriptor))
+            ) as turns:
+                async for size in turns:
+                    at += size
+                    store.ledger.left(self._token, self._size - at)
+                    if self._pace is not None:
+                        await self._pace(size)
         except (ClientDisconnect, TimeoutError):
             broken = True
-        finally:
-            # The caller closes the file, but not while a thread still writes to it.
-            if under_way is not None:
-                await _ended(under_way)
         if self._hasher and (
             broken or not hmac.compare_digest(self._hasher.digest(), self._wanted)
         ):
@@ -135,43 +125,43 @@ class Body:
             raise refusal(408, "The bytes stopped coming: go on from where they ended.")
         return at
 
-    def _write(self, store: Store, descriptor: int, piece: list[bytes]) -> None:
+    def _write(self, store: Store, descriptor: int, parts: Sequence[bytes | memoryview]) -> None:
+        self._taken += sum(map(len, parts))
+        if self._taken > self._left:
+            os.ftruncate(descriptor, self._begin)
+            raise self._beyond()
         if self._hasher:
-            for part in piece:
+            for part in parts:
                 self._hasher.update(part)
-        store.write(descriptor, piece)
+        store.write(descriptor, parts)
 
     async def _undo(self, descriptor: int) -> None:
         await writing(os.ftruncate, descriptor, self._begin)
 
-    async def _pieces(self) -> AsyncIterator[list[bytes]]:
-        """The body in pieces of about a MiB; bytes that arrived are yielded before an interruption is raised."""
+    def _turns(self, write: Use) -> AsyncGenerator[int]:
+        """Write the body; after each part of it, how many bytes that were. What arrived is written before an interruption is raised."""
+        take = self._request.scope["state"].get(STATE)
+        straight: Straight | None = take() if take else None
+        if straight is None:
+            return self._parsed(write)
+        return straight.turns(write, _PATIENCE_S, pieces=self._pace is not None)
+
+    async def _parsed(self, write: Use) -> AsyncGenerator[int]:
+        """A body in chunks, or one that is here already."""
         held: list[bytes] = []
         size = 0
+        end: Exception | None = None
         stream = self._request.stream()
-        try:
-            while True:
+        while end is None:
+            try:
                 async with asyncio.timeout(_PATIENCE_S):
-                    part = await anext(stream)
-                if part:
-                    held.append(part)
-                    size += len(part)
-                if size >= _PIECE_BYTES or len(held) >= _MOST_PARTS:
-                    yield held
-                    held, size = [], 0
-        except StopAsyncIteration:
-            if held:
-                yield held
-        except (ClientDisconnect, TimeoutError):
-            if held:
-                yield held
-            raise
-
-
-async def _ended(writing: asyncio.Task[None]) -> None:
-    """Wait for a write that has begun, even if the request itself is cancelled meanwhile."""
-    try:
-        await asyncio.shield(writing)
-    except asyncio.CancelledError:
-        await asyncio.wait([writing])
-        raise
+                    held.append(await anext(stream))
+                size += len(held[-1])
+            except (StopAsyncIteration, ClientDisconnect, TimeoutError) as error:
+                end = error
+            if size >= _PIECE_BYTES or len(held) >= _MOST_PARTS or end:
+                await to_its_end(writing(write, held))
+                yield size
+                held, size = [], 0
+        if not isinstance(end, StopAsyncIteration):
+            raise end

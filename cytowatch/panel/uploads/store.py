@@ -22,7 +22,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -216,7 +216,7 @@ class Store:
                 os.close(descriptor)
 
     @staticmethod
-    def write(descriptor: int, parts: list[bytes]) -> None:
+    def write(descriptor: int, parts: Sequence[bytes | memoryview]) -> None:
         """Append all of `parts`."""
         rest = [memoryview(part) for part in parts if part]
         while rest:
