@@ -108,6 +108,11 @@ class Body:
                         await self._pace(size)
         except (ClientDisconnect, TimeoutError):
             broken = True
+        except OSError:
+            # Nobody has compared what was written of it.
+            if self._hasher:
+                await self._undo(descriptor)
+            raise
         if self._hasher and (
             broken or not hmac.compare_digest(self._hasher.digest(), self._wanted)
         ):
