@@ -15,6 +15,7 @@ _MOST_ASIDE = 20
 
 def main() -> None:
     """Run the command in ``sys.argv``; no matter what happens, no traceback is shown."""
+    streams.read_names_as_utf8()
     streams.prepare()
     try:
         code = _run()

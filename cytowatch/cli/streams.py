@@ -1,4 +1,4 @@
-"""The three standard streams, as every command and the daemon need them: open, and able to take any letter."""
+"""What every command and the daemon are started with: streams that are open and take any letter, names as UTF-8."""
 
 from __future__ import annotations
 
@@ -6,7 +6,22 @@ import io
 import os
 import sys
 
-__all__ = ["prepare"]
+__all__ = ["prepare", "read_names_as_utf8"]
+
+
+def read_names_as_utf8() -> None:
+    """Start again in Python's UTF-8 mode, in this process, if the locale has another encoding.
+
+    Names of files are bytes, and those that clients of a share write are UTF-8. In the locale of an old shell
+    (``de_DE.ISO-8859-1``, ``ja_JP.eucJP``) Python would take them for other letters, and write notes and
+    directories under names that no client can read. Text on the terminal keeps the locale's encoding.
+    """
+    if sys.getfilesystemencoding() == "utf-8":
+        return
+    os.environ["PYTHONUTF8"] = "1"
+    if sys.stdout is not None:
+        os.environ.setdefault("PYTHONIOENCODING", f"{sys.stdout.encoding}:backslashreplace")
+    os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 def prepare() -> None:

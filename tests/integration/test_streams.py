@@ -88,6 +88,44 @@ def test_letters_that_the_locale_lacks_are_shown_as_their_numbers(dropped: Root)
     assert listed[0] == listed[1]
 
 
+@pytest.mark.parametrize("running", [False, True])
+def test_names_are_utf8_in_any_locale(root: Root, tmp_path: Path, running: bool) -> None:
+    """Of users, files, notes and projects, by the daemon and by commands: what clients of a share write is UTF-8."""
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    inbox = root.path / "inbox" / "Müller"
+    (inbox / "@Lunge ß").mkdir(parents=True)
+    builders.jpeg(inbox / "@Lunge ß" / "検体.jpg")
+    root.configure(inbox={"folder_quiet_s": 0.5})
+    root.environment = locale
+    if running:
+        root.start()
+        root.wait(
+            lambda: (
+                "検体.jpg" in root.by_name() and root.by_name()["検体.jpg"]["status"] == "CONVERTED"
+            )
+        )
+        assert root.stop() == 0
+    else:
+        assert root.run_until_idle() == 0
+    found = root.by_name()["検体.jpg"]
+    assert (found["user"], found["projects"], found["drop_path"]) == (
+        "Müller", ["Lunge ß"], "Müller/@Lunge ß/検体.jpg",
+    )  # fmt: skip
+    assert [path.name for path in (root.path / "projects").iterdir()] == ["Lunge ß"]
+    assert root.count("set_aside") == 0
+    assert any(
+        "検体" in path.name or "Lunge ß" in path.name for path in root.path.glob("status/Müller/*")
+    )
+    for words in (
+        ("show", "検体.jpg"),
+        ("list", "--user", "Müller"),
+        ("list", "--project", "Lunge ß"),
+    ):
+        done = shell(root, '"$@"', *words, **locale)
+        assert (done.returncode, done.stderr) == (0, ""), words
+        assert found["id"] in done.stdout
+
+
 def test_a_working_directory_that_is_gone(dropped: Root, tmp_path: Path) -> None:
     """With a whole path nothing needs it; without one the command says what is wrong."""
     gone = tmp_path / "gone"
