@@ -50,6 +50,8 @@ def at_edges(tiff: Tiff) -> str | None:
 def _edges(page: Directory) -> Iterator[tuple[int, int]]:
     width, height = page.size
     across, down = -(-width // max(1, page.number(322))), -(-height // max(1, page.number(323)))
+    # An image without pixels may have tiles as well.
+    across = max(1, across)
     for number, place in enumerate(page.segments()):
         if number == 0 or (number + 1) % across == 0 or number >= across * (down - 1):
             yield place

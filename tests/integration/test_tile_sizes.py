@@ -13,7 +13,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from tests.builders import picture
+from cytowatch.formats.structure.tiff import Tiff
+from cytowatch.pyramid import tile_sizes
+from tests.builders import bare_tiff, picture
 from tests.lab.pictures import Pictures
 
 PIXELS = picture(700, 500)
@@ -74,6 +76,16 @@ def test_tiles_that_are_cut_off_at_the_edge(pictures: Pictures) -> None:
             shown = np.asarray(slide.read_region((0, 0), 0, slide.dimensions).convert("RGB"))
         assert shown.shape == PIXELS.shape, name
         assert np.abs(shown.astype(int) - PIXELS).mean(axis=(1, 2)).max() < 5, name
+
+
+def test_an_image_without_width_has_no_edges(tmp_path: Path) -> None:
+    """It has tiles nevertheless, and another check refuses it."""
+    path = bare_tiff(
+        tmp_path / "a.tif", b"x" * 64, width=0, height=8, tag_258=(8,), tag_259=(7,), tag_322=(16,),
+        tag_323=(16,), tag_324=(8, 8, 8), tag_325=(8, 8, 8),
+    )  # fmt: skip
+    with path.open("rb") as file:
+        assert tile_sizes.at_edges(Tiff(file.fileno(), path.stat().st_size)) is None
 
 
 @pytest.mark.parametrize("more", [0, 16])
