@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
@@ -153,6 +154,17 @@ class Served:
         """How many descriptors it has open."""
         assert self.process
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    def uploads_held(self) -> int:
+        """How many uploads it has open; a request that asks might come first, and hold one itself for a moment."""
+        assert self.process
+        found = 0
+        for one in Path(f"/proc/{self.process.pid}/fd").iterdir():
+            # Some are closed while they are looked at.
+            with suppress(FileNotFoundError):
+                link = os.readlink(one)
+                found += "/.uploads/" in link and "/tree/" in link
+        return found
 
 
 class _Html(HTMLParser):

@@ -11,8 +11,6 @@ import socket
 import struct
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
@@ -93,18 +91,6 @@ def threads(panel: Served) -> int:
     return len(os.listdir(f"/proc/{panel.process.pid}/task"))
 
 
-def held(panel: Served) -> int:
-    """How many uploads the panel has open; to ask itself might come first, and hold one for a moment."""
-    assert panel.process
-    found = 0
-    for one in Path(f"/proc/{panel.process.pid}/fd").iterdir():
-        # Some are closed while they are looked at.
-        with suppress(FileNotFoundError):
-            link = os.readlink(one)
-            found += "/.uploads/" in link and "/tree/" in link
-    return found
-
-
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
 def test_they_pass_no_parser(tree: Root, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
     """A body that comes after its head does not go the parser's way, from a proxy that speaks HTTP/1.0 neither."""
@@ -170,7 +156,7 @@ def test_slow_ones_take_no_thread(tree: Root, panel: Served) -> None:
     kb = panel.memory_kb()
     for line, at in lines:
         line.send(line.head(at, 0, len(DATA)), DATA[:1000])
-    tree.wait(lambda: held(panel) == len(lines))
+    tree.wait(lambda: panel.uploads_held() == len(lines))
     # Threads of pages come and go; they are fewer than the clients.
     assert threads(panel) < 60
     assert panel.memory_kb() < kb + 60 * 200
@@ -191,10 +177,10 @@ def test_cut_in_the_middle(tree: Root, panel: Served, sent: int) -> None:
     at = begun(panel, len(DATA), filename="a.svs")
     line = Line(panel.port)
     line.send(line.head(at, 0, len(DATA)))
-    tree.wait(lambda: held(panel) == 1)
+    tree.wait(lambda: panel.uploads_held() == 1)
     line.send(DATA[:sent])
     line.close()
-    tree.wait(lambda: held(panel) == 0)
+    tree.wait(lambda: panel.uploads_held() == 0)
     assert head(panel, at).headers["upload-offset"] == str(sent)
     assert add(panel, at, sent, DATA[sent:]).code == 204
     assert drop(tree) == DATA
@@ -205,9 +191,9 @@ def test_reset_in_the_middle(tree: Root, panel: Served) -> None:
     at = begun(panel, len(DATA), filename="a.svs")
     line = Line(panel.port)
     line.send(line.head(at, 0, len(DATA)), DATA[: 2 * MIB])
-    tree.wait(lambda: held(panel) == 1)
+    tree.wait(lambda: panel.uploads_held() == 1)
     line.close(reset=True)
-    tree.wait(lambda: held(panel) == 0)
+    tree.wait(lambda: panel.uploads_held() == 0)
     here = int(head(panel, at).headers["upload-offset"])
     assert here <= 2 * MIB
     assert add(panel, at, here, DATA[here:]).code == 204
@@ -265,7 +251,7 @@ def test_a_wrong_checksum(tree: Root, panel: Served, kind: str) -> None:
     growing = next((tree.path / "inbox/.uploads").glob("*/tree/a.svs"))
     tree.wait(lambda: growing.stat().st_size >= MIB)
     broken.close()
-    tree.wait(lambda: held(panel) == 0)
+    tree.wait(lambda: panel.uploads_held() == 0)
     assert growing.stat().st_size == 0
     line.send(line.head(at, 0, len(DATA), right), DATA)
     assert line.answer() == (204, str(len(DATA)))

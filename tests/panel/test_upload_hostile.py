@@ -367,8 +367,8 @@ def test_cancelled_while_it_is_sent(tree: Root, panel: Served) -> None:
         slow.sendall(patched(panel, one, "Content-Length: 6") + b"abc")
         growing = next((tree.path / "inbox/.uploads").glob("*/tree/case/a.svs"))
         # It holds the upload from here on.
-        # At an offset where nothing is ever written, or this one could be the first.
-        tree.wait(lambda: add(panel, one, 5, b"a").code == 423)
+        tree.wait(lambda: panel.uploads_held() == 1)
+        assert add(panel, one, 5, b"a").code == 423
         assert panel.as_user("ann", one, "DELETE", Tus_Resumable="1.0.0").code == 423
         assert growing.exists()
     # It has broken off: now it goes, though the panel may not have noticed yet.
