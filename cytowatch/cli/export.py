@@ -91,19 +91,33 @@ def _export_original(spool: Spool, wanted: str, directory: Path) -> None:
         folders |= {directory / folder for folder in Path(name).parents}
         if target.exists():
             raise RootError(f"{target} is there already; nothing is replaced")
-        with _original(entry.path / row["path"]) as source, open(target, "xb") as copy:
-            shutil.copyfileobj(source, copy, 4 << 20)
-            copy.flush()
-            os.fsync(copy.fileno())
-        if row["sha256"] is not None:
-            with open(target, "rb") as copy:
-                if durable.sha256(copy.read) != row["sha256"]:
-                    raise RootError(f"{target} has other bytes than the original had")
+        with _until_whole(target) as part:
+            with _original(entry.path / row["path"]) as source, open(part, "xb") as copy:
+                shutil.copyfileobj(source, copy, 4 << 20)
+                copy.flush()
+                os.fsync(copy.fileno())
+            if row["sha256"] is not None:
+                with open(part, "rb") as copy:
+                    if durable.sha256(copy.read) != row["sha256"]:
+                        raise RootError(f"{target} would have other bytes than the original had")
         say(f"{safe(str(target))}, {bytes_text(row['size_bytes'])}")
     for folder in folders:
         # So that a disk that is pulled out now has their names; not every filesystem can promise that.
         with suppress(OSError):
             durable.fsync_directory(folder)
+
+
+@contextmanager
+def _until_whole(target: Path) -> Iterator[Path]:
+    """Where to write what becomes `target` when it is whole: half a slide must not look like one."""
+    part = target.with_name(f".{os.getpid()}.part")
+    try:
+        yield part
+        # Not every filesystem can rename without replacing; it was looked for before.
+        part.rename(target)
+    finally:
+        with suppress(FileNotFoundError):
+            part.unlink()
 
 
 @contextmanager
