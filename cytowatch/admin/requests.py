@@ -84,7 +84,7 @@ def perform(
         said = f"its manifest is damaged: restore its manifest.json from a backup ({error})"
         return {"error": outside.text(said, most=_LONGEST_SAID)}
     except OSError as error:
-        said = f"{error.strerror or error}: {error.filename or ''}"
+        said = f"{error.filename or spool.root}: {error.strerror or error}"
         return {"error": outside.text(said, most=_LONGEST_SAID)}
 
 
@@ -142,11 +142,25 @@ def ask(spool: Spool, request: dict[str, Any], *, now: Callable[[], datetime]) -
                     answer = {"said": "done"}
             finally:
                 index.close()
+            if index.fault is not None and request["do"] == "remove" and "error" not in answer:
+                _note_removal(spool, str(request["id"]))
     except RootError:
         answer = by_daemon(spool, request)
     if "error" in answer:
         raise RootError(str(answer["error"]))
     return answer
+
+
+def _note_removal(spool: Spool, id_: str) -> None:
+    """Let an index that could not be opened before, on a full disk, know that nothing vanished: now there is room."""
+    index = Index(spool)
+    try:
+        index.expect_removal(id_)
+        # If it had to be made again, this takes over what the old one knew, the removed one with it.
+        index.reconcile()
+        index.forget(id_)
+    finally:
+        index.close()
 
 
 def by_daemon(
@@ -161,9 +175,14 @@ def by_daemon(
     """
     token = secrets.token_hex(8)
     temporary = spool.requests / f".{token}"
-    temporary.write_text(json.dumps(request))
     asked = spool.requests / f"{token}.json"
-    temporary.rename(asked)
+    try:
+        temporary.write_text(json.dumps(request))
+        temporary.rename(asked)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise RootError(f"{spool.requests}: {error.strerror}; nothing was done") from error
     answered = spool.requests / f"{token}.answer"
     end = time.monotonic() + patience_s
     while time.monotonic() < end:

@@ -198,6 +198,9 @@ def remove(spool: Spool, id_: UploadedFileId, index: Index, *, even_linked: bool
     for project in found["projects"]:
         spool.unlink(project, shown, id_)
     spool.discard(grave)
+    if index.fault is not None:
+        # The disk was too full to note it, and there is room now: it must not be called vanished.
+        index.expect_removal(id_)
 
 
 def _unlink_everywhere(spool: Spool, id_: UploadedFileId) -> None:

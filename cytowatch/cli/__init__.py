@@ -33,7 +33,7 @@ def main() -> None:
                 2,
             )
         else:
-            where = f"{error.filename}: " if error.filename else "the output cannot be written: "
+            where = f"{error.filename}: " if error.filename else _written(error)
             code = _say(f"{where}{error.strerror or error}", 1)
         _close_output()
     except KeyboardInterrupt:
@@ -113,6 +113,18 @@ def _close_output() -> int:
     """Let nothing more go where nothing can be written, not even at the end of the process."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1
+
+
+def _written(error: OSError) -> str:
+    """What could not be written, where `error` names no path: what was printed, or a file of the tree."""
+    import traceback
+
+    package = os.path.dirname(os.path.dirname(__file__))
+    below = [
+        os.path.relpath(one.filename, package) for one in traceback.extract_tb(error.__traceback__)
+    ]
+    of_tree = any(not one.startswith(("..", "cli", "_")) and "/" in one for one in below)
+    return "the tree cannot be written to: " if of_tree else "the output cannot be written: "
 
 
 def _denied(error: PermissionError) -> str:

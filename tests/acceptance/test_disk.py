@@ -23,7 +23,7 @@ from tests import builders
 from tests.builders import vendors
 from tests.lab import stages
 from tests.lab.disks import MB, Disk, fill, needs_mounts, rooted
-from tests.lab.root import STAGES, Root
+from tests.lab.root import STAGES, Root, command
 from tests.lab.told import free_port, json_lines
 
 pytestmark = needs_mounts
@@ -269,6 +269,34 @@ def test_a_log_on_the_full_disk_ends_nothing(root: Root, disk: Disk, tmp_path: P
     filler.unlink()
     root.wait(lambda: [o for o in root.manifests().values() if o["status"] == "CONVERTED"])
     assert root.stop() == 0
+    root.assert_clean()
+
+
+def test_commands_on_a_full_disk_say_so_and_what_is_removed_has_not_vanished(
+    root: Root, disk: Disk, tmp_path: Path
+) -> None:
+    """An export leaves no half of a slide under its name; a removal makes room, and is known to the next daemon."""
+    root.drop(builders.aperio_svs(tmp_path / "a.svs"))
+    root.drop(builders.jpeg(tmp_path / "b.jpg"))
+    assert root.run_until_idle() == 0
+    fill(disk, 300_000)
+    with contextlib.suppress(OSError), (disk.place / "rest").open("wb", buffering=0) as rest:
+        while rest.write(bytes(512)):
+            pass
+    for words in (("pause",), ("link", "a.svs", "--project", "lung"), ("verify",)):
+        done = command(root, *words)
+        assert done.returncode in (1, 2), words
+        assert "No space left" in done.stderr
+        assert "output" not in done.stderr
+    done = command(root, "export", "a.svs", str(disk.place / "out"))
+    assert done.returncode == 1
+    assert not list((disk.place / "out").glob("**/*.svs"))
+    assert command(root, "remove", "--yes", "a.svs").returncode == 0
+    (disk.place / "rest").unlink()
+    (disk.place / "filler").unlink()
+    assert root.run_until_idle() == 0
+    assert root.count("vanished") == 0
+    assert command(root, "verify").returncode == 0
     root.assert_clean()
 
 
