@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -172,9 +173,15 @@ def _links(spool: Spool, known: dict[str, Manifest], *, at_rest: bool) -> Iterat
 
 def _link(link: Path, known: dict[str, Manifest], *, at_rest: bool) -> Iterator[str]:
     target = Path(os.path.normpath(link.parent / os.readlink(link))) if link.is_symlink() else None
-    if target is None or not target.is_dir():
+    if target is None:
+        id_ = next((one for one in known if link.name.endswith(f"~{one.split('-')[2]}")), "ID")
+        yield (
+            f"{link} is not a link, as after a copy that follows links: delete it, then run "
+            f"`cytowatch link {id_} --project {shlex.quote(link.parent.name)}`"
+        )
+    elif not target.is_dir():
         # The link is made a moment before what it shows is published.
-        if target is None or target.name not in known or at_rest:
+        if target.name not in known or at_rest:
             yield f"{link} leads nowhere"
     elif target.name in known and link.parent.name not in known[target.name]["projects"]:
         yield f"{link}: the manifest does not name that project"

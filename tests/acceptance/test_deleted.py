@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import json
+import shlex
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -78,6 +80,28 @@ def test_a_lock_that_another_holds_leaves_the_tree_to_it(root: Root, tmp_path: P
     root.wait(lambda: deployed(root, "a.jpg"))
     assert root.count("root_offline") == root.count("root_back") == 1
     assert root.stop() == 0
+
+
+def test_a_copy_that_followed_links_is_named_with_its_cure(root: Root, tmp_path: Path) -> None:
+    """`cp -rL` makes a directory of each link in a project: `check --deep` names the two commands, and they mend it."""
+    project = root.path / "inbox/ann/@lung 3"
+    project.mkdir(parents=True)
+    builders.aperio_svs(project / "a.svs")
+    assert root.run_until_idle() == 0
+    [link] = (root.path / "projects/lung 3").iterdir()
+    target = link.resolve()
+    link.unlink()
+    shutil.copytree(target, link)
+    [told] = [
+        line
+        for line in command(root, "check", "--deep").stdout.splitlines()
+        if "is not a link" in line
+    ]
+    words = shlex.split(told.partition("`cytowatch ")[2].rstrip("`"))
+    shutil.rmtree(link)
+    assert command(root, *words).returncode == 0
+    assert link.resolve() == target
+    root.assert_clean()
 
 
 def test_an_index_that_is_deleted_is_made_again_at_once(root: Root, tmp_path: Path) -> None:
