@@ -79,7 +79,7 @@ NEED_NONE = {
         tree.Reconciling._stages tree.Reconciling._storage tree.Reconciling._unread tree.Reconciling.again tree.Reconciling.look tree.entries
     """,
     "only names, of a folder of our own: nothing is opened": """
-        admin._in_each admin._leftovers admin._place admin._places admin._storages admin._strangers
+        admin._in_each admin._leftovers admin._link admin._place admin._places admin._storages admin._strangers
         durable.keeps_renames durable.words cli._ensure_readable hooks.count_dead inbox.users observe._there observe.keep
         transitions.out_directories transitions.place_of transitions.refuse transitions.without_temporaries
         tree.Layout.create tree.Layout.make_again lifecycle.Presence._make_again tree.Spool.empty_trash tree.Spool.in_status tree.Layout.remove_temporaries
