@@ -28,9 +28,9 @@ def check_size(width: int, height: int, config: Config, *, samples: int = 1) -> 
     """
     if width <= 0 or height <= 0 or samples <= 0:
         without = " without samples" if samples <= 0 else ""
-        said = f"it is {width} x {height} pixels{without}"
+        why = f"it is {width} x {height} pixels{without}"
         # So the library of CZI says that there is no image at all.
-        raise ConversionError("no_pixels", said if min(width, height) >= 0 else "it holds no image")
+        raise ConversionError("no_pixels", why if min(width, height) >= 0 else "it holds no image")
     if refusal := limits.of_image(width, height, config.limits, samples=samples):
         raise ConversionError(*refusal)
 
