@@ -25,6 +25,7 @@ from cytowatch.cli.options import (
     IdToExport,
 )
 from cytowatch.cli.page import bytes_text
+from cytowatch.cli.part import until_whole
 from cytowatch.cli.show import safe, say
 from cytowatch.outside import OutsideError
 from cytowatch.record.errors import RootError
@@ -91,7 +92,7 @@ def _export_original(spool: Spool, wanted: str, directory: Path) -> None:
         folders |= {directory / folder for folder in Path(name).parents}
         if target.exists():
             raise RootError(f"{target} is there already; nothing is replaced")
-        with _until_whole(target) as part:
+        with until_whole(target) as part:
             with _original(entry.path / row["path"]) as source, open(part, "xb") as copy:
                 shutil.copyfileobj(source, copy, 4 << 20)
                 copy.flush()
@@ -105,19 +106,6 @@ def _export_original(spool: Spool, wanted: str, directory: Path) -> None:
         # So that a disk that is pulled out now has their names; not every filesystem can promise that.
         with suppress(OSError):
             durable.fsync_directory(folder)
-
-
-@contextmanager
-def _until_whole(target: Path) -> Iterator[Path]:
-    """Where to write what becomes `target` when it is whole: half a slide must not look like one."""
-    part = target.with_name(f".{os.getpid()}.part")
-    try:
-        yield part
-        # Not every filesystem can rename without replacing; it was looked for before.
-        part.rename(target)
-    finally:
-        with suppress(FileNotFoundError):
-            part.unlink()
 
 
 @contextmanager

@@ -7,16 +7,15 @@ empty. Rows are sorted by id, which is by time.
 from __future__ import annotations
 
 import csv
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
 from cytowatch.cli.page import no_formula
+from cytowatch.cli.part import until_whole
 from cytowatch.record.errors import RootError
 from cytowatch.tree.find import Entry
 
@@ -157,22 +156,11 @@ def write(target: Path, found: Iterable[dict[str, Any]]) -> int:
         raise RootError(f"{wrong}: name the file to write")
     if kind == _PARQUET:
         _need_pyarrow()
-    with _replacing(target) as part:
+    with until_whole(target) as part:
         if kind == _PARQUET:
             return _write_parquet(part, found)
         with open(part, "w", encoding="utf-8", newline="") as file:
             return _write_csv(file, found)
-
-
-@contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        yield part
-        part.replace(target)
-    finally:
-        with suppress(FileNotFoundError):
-            part.unlink()
 
 
 def _write_csv(file: TextIO, found: Iterable[dict[str, Any]]) -> int:
