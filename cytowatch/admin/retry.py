@@ -175,11 +175,29 @@ def remove(spool: Spool, id_: UploadedFileId, index: Index, *, even_linked: bool
             _unlink_everywhere(spool, id_)
             return
         raise
-    found = place.manifest
-    if found["projects"] and not even_linked:
-        raise RootError(
-            f"{id_} is in the project {found['projects'][0]}: unlink it first, or say --anyway"
-        )
+    _refuse_if_shown(spool, id_, index)
+    # What it says by then: it may just have been linked by a command, which holds it as well.
+    with manifest.held(place.path) as found:
+        if found["projects"] and not even_linked:
+            raise RootError(
+                f"{id_} is in the project {found['projects'][0]}: unlink it first, or say --anyway"
+            )
+        index.expect_removal(id_)
+        grave = spool.trash / place.path.name
+        durable.rename(place.path, grave)
+        # What was said to be removed does not come back.
+        durable.fsync_directory(place.path.parent)
+    shown = names.link_name(found["drop_path"], found["name"])
+    for project in found["projects"]:
+        spool.unlink(project, shown, id_)
+    spool.discard(grave)
+    if index.fault is not None:
+        # The disk was too full to note it, and there is room now: it must not be called vanished.
+        index.expect_removal(id_)
+
+
+def _refuse_if_shown(spool: Spool, id_: UploadedFileId, index: Index) -> None:
+    """Raise a `RootError` where another uploaded file shows the bytes of this one, or may soon."""
     for other in index.linked_to(id_):
         staged = spool.find(UploadedFileId(other.id))
         if staged is not None and not staged[0].is_final:
@@ -188,19 +206,6 @@ def remove(spool: Spool, id_: UploadedFileId, index: Index, *, even_linked: bool
         source = spool.storage / other.user / other.id / "source"
         if source.is_symlink() and Path(os.readlink(source)).parts[1:2] == (id_,):
             raise RootError(f"{other.id} has the same content and is shown by links to it")
-    shown = names.link_name(found["drop_path"], found["name"])
-    with durable.locked(place.path):
-        index.expect_removal(id_)
-        grave = spool.trash / place.path.name
-        durable.rename(place.path, grave)
-        # What was said to be removed does not come back.
-        durable.fsync_directory(place.path.parent)
-    for project in found["projects"]:
-        spool.unlink(project, shown, id_)
-    spool.discard(grave)
-    if index.fault is not None:
-        # The disk was too full to note it, and there is room now: it must not be called vanished.
-        index.expect_removal(id_)
 
 
 def _unlink_everywhere(spool: Spool, id_: UploadedFileId) -> None:

@@ -109,7 +109,7 @@ NEED_NONE = {
         inbox.no_image inbox.open_all inbox.prepare inbox._recover_one inbox.sync_names inbox._take inbox.claim
     """,
     "one request, fenced in `requests.answer_all`": """
-        admin._give_back admin._unlink_everywhere admin.by_daemon admin.published
+        admin._give_back admin._refuse_if_shown admin._unlink_everywhere admin.by_daemon admin.published
         admin.remove admin.verify inbox.Unit.named inbox.Unit._own_stem inbox.Unit.is_set inbox._free inbox._inner inbox.give_back
         record.named_as record.originals
     """,
