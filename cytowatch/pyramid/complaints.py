@@ -13,7 +13,7 @@ from importlib.util import find_spec
 
 import pyvips
 
-from cytowatch.pyramid import jpeg
+from cytowatch.formats.structure import jpeg
 from cytowatch.record.errors import ConversionError
 from cytowatch.record.quoting import quoting
 

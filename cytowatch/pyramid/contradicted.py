@@ -9,8 +9,8 @@ Source: TIFF Technical Note 2; JFIF 1.02; Adobe TN 5116; jdapimin.c of libjpeg
 
 from __future__ import annotations
 
+from cytowatch.formats.structure import jpeg
 from cytowatch.formats.structure.tiff import Directory, Tiff, TiffError
-from cytowatch.pyramid import jpeg
 
 __all__ = ["RGB", "YCBCR", "actual", "of_stream", "said"]
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cytowatch import durable
-from cytowatch.pyramid import jpeg
+from cytowatch.formats.structure import jpeg
 from cytowatch.pyramid.pixels import Pixels, each
 
 __all__ = ["CopiedLevel", "Unlike", "chain", "largest_tile", "photometric", "usable"]

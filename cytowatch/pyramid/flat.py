@@ -12,8 +12,8 @@ import os
 from collections.abc import Iterable
 
 from cytowatch.formats.completeness.judging import Doubt
+from cytowatch.formats.structure import jpeg
 from cytowatch.formats.structure.places import bytes_at
-from cytowatch.pyramid import jpeg
 from cytowatch.pyramid.complaints import said_of_jpeg
 
 __all__ = ["first_gap"]

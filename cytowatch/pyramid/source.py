@@ -12,10 +12,11 @@ import pyvips
 from PIL import ImageCms
 
 from cytowatch.config import Config
+from cytowatch.formats.structure import jpeg
 from cytowatch.formats.structure.main import main_page
 from cytowatch.formats.structure.places import misplaced
 from cytowatch.formats.structure.tiff import Tiff, TiffError
-from cytowatch.pyramid import jpeg, resolution
+from cytowatch.pyramid import resolution
 from cytowatch.pyramid.complaints import first_line, noted, refuse_lost
 from cytowatch.pyramid.orientation import of_file
 from cytowatch.pyramid.pixels import Pixels

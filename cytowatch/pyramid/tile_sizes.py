@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from cytowatch.formats.structure import jpeg
 from cytowatch.formats.structure.tiff import Directory, Tiff, TiffError
-from cytowatch.pyramid import jpeg
 
 __all__ = ["at_edges", "differ"]
 

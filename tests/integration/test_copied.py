@@ -20,7 +20,7 @@ from PIL import Image
 
 from cytowatch.config import from_mapping
 from cytowatch.config.keys import Convert
-from cytowatch.pyramid import jpeg
+from cytowatch.formats.structure import jpeg
 from cytowatch.pyramid.copied import Unlike
 from cytowatch.pyramid.derive import _image
 from cytowatch.pyramid.encode import writer

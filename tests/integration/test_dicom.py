@@ -15,7 +15,7 @@ from PIL import Image
 
 from cytowatch.formats.completeness.whole import missing
 from cytowatch.formats.doubles import is_whole_slide
-from cytowatch.pyramid.jpeg import is_ycbcr
+from cytowatch.formats.structure.jpeg import is_ycbcr
 from tests.builders import bare_tiff, picture
 from tests.builders import jpeg as a_jpeg
 from tests.builders.dicom import dicom_wsi, frame, with_tiff

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cytowatch.pyramid import jpeg
+from cytowatch.formats.structure import jpeg
 from cytowatch.pyramid.encode.settings import FULL_CHROMA, Settings
 from cytowatch.pyramid.pixels import Pixels
 

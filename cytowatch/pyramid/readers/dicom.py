@@ -19,9 +19,10 @@ import numpy as np
 import openslide
 
 from cytowatch.config import Config
+from cytowatch.formats.structure import jpeg
 from cytowatch.formats.structure.places import bytes_at
 from cytowatch.model import Mpp
-from cytowatch.pyramid import acquired, jpeg, resolution
+from cytowatch.pyramid import acquired, resolution
 from cytowatch.pyramid.pixels import Pixels, each
 from cytowatch.pyramid.readers.dicom_colours import Colours, is_known
 from cytowatch.pyramid.readers.dicom_parts import (

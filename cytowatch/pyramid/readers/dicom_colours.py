@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cytowatch.pyramid import jpeg
+from cytowatch.formats.structure import jpeg
 from cytowatch.pyramid.complaints import refuse_lost_of_jpeg
 from cytowatch.pyramid.pixels import Pixels
 from cytowatch.pyramid.readers.dicom_parts import Part

@@ -12,8 +12,8 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
+from cytowatch.formats.structure import jpeg
 from cytowatch.formats.structure.places import bytes_at
-from cytowatch.pyramid import jpeg
 from cytowatch.pyramid.contradicted import RGB, YCBCR, of_stream
 from cytowatch.pyramid.readers.jp2_codestream import is_rgb_decoded
 

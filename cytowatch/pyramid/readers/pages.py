@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from cytowatch.config import Config
+from cytowatch.formats.structure import jpeg
 from cytowatch.formats.structure.main import main_page, within
 from cytowatch.formats.structure.places import bytes_at, misplaced
 from cytowatch.formats.structure.tiff import Tiff, TiffError
-from cytowatch.pyramid import copied, jpeg
+from cytowatch.pyramid import copied
 from cytowatch.pyramid.colours import ycbcr_of_units
 from cytowatch.pyramid.complaints import harmless, heard, refuse_lost_of_jpeg
 from cytowatch.pyramid.copied import CopiedLevel
