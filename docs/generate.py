@@ -55,7 +55,14 @@ filesystem holes mean nothing). A hole in padding, or after the end, does no har
 **Zeros.** While cytowatch hashes a file, it looks for runs of 512 or more zeros, on every filesystem. Inside compressed pixels they end as
 `incomplete`: ERROR_FORMAT for native slides, ERROR_CONVERSION for others. Flat pixels can be zeros too, so each compression has its own rule:
 the tables of a JPEG, the checksums of PNG and deflate, the number of packets of a JPEG 2000. In a native slide the first bytes of every
-tile of every level are checked as well. With `storage.hash = "after"` the tiles are checked before the slide is published; zeros
+tile of every level are checked as well.
+
+**Tiles.** In a native TIFF, every JPEG or JPEG 2000 tile of every level must have the size, the samples and the bits that its directory states;
+otherwise OpenSlide refuses it in front of the viewer, or shows what is left in memory. Such a slide is `damaged`, or a pyramid is derived if only
+the tiles at the edges of an Aperio or a generic pyramid are cut off. Only the first 64 KiB of a tile are searched for its size. In MRXS, DICOM and
+Sakura the sizes of tiles are not checked.
+
+**A late hash.** With `storage.hash = "after"` the tiles are checked before the slide is published; zeros
 inside a tile are found later, by the hash, and become a warning in the manifest and the log line `not_whole`.
 
 **Labels.** If a label or macro was deliberately blanked with zeros (as programs do that remove patient data), the slide is deployed, with a warning.

@@ -21,7 +21,7 @@ FORMAT = Format(
     oddities="Tiles are JPEG or JPEG 2000 (compressions 33003 and 33005). The second directory is a "
     "thumbnail in strips; label and macro come last. Some scanners write the pixel size with "
     "a comma. If the levels do not descend, or the tiles are packed otherwise (WebP, JPEG XL), OpenSlide refuses the file, and a pyramid is "
-    "derived from its first page; so it is if its JPEG tiles are of other colours than PhotometricInterpretation states. "
+    "derived from its first page; so it is if its JPEG tiles are of other colours than PhotometricInterpretation states, or are cut off at the edges. "
     "In slides of other vendors such colours are a warning.",
     source="https://openslide.org/formats/aperio/",
     matches=marked("aperio-svs"),

@@ -81,7 +81,7 @@ def derived_instead(
 def why_derived(found: Format, refusal: str | None) -> str:
     """What OpenSlide does to a slide of which a pyramid is derived, and which it refuses, or does not."""
     shown = found.id in _INSTEAD and refusal is None
-    return "would show wrong colours" if shown else "does not read it"
+    return "would show it wrongly" if shown else "does not read it"
 
 
 def _judged(
@@ -163,11 +163,17 @@ def contradiction(found: Format, tiff: Tiff) -> str | None:
 
 
 def _aperio(path: str, refusal: str | None, ascending: str | None) -> str | None:
-    if refusal is not None:
-        return refusal if refusal.startswith(_OTHER_PACKING) else ascending
+    if refusal is not None and refusal.startswith(_OTHER_PACKING):
+        return refusal
+    if refusal is not None and ascending is not None:
+        return ascending
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        said = contradicted.said(Tiff(descriptor, os.fstat(descriptor).st_size))
+        tiff = Tiff(descriptor, os.fstat(descriptor).st_size)
+        # A small level may have no tile that is not at an edge.
+        said = tile_sizes.at_edges(tiff)
+        if refusal is None and said is None:
+            said = contradicted.said(tiff)
     except TiffError:
         return None
     finally:

@@ -153,7 +153,7 @@ def _of_data(path: str, places: array[int]) -> Watch:
     finally:
         os.close(descriptor)
     begins = Starts()
-    begins.add((at for at, length in tiles.rows() if length), any, "image", 0)
+    begins.add((at for at, length in tiles.rows() if length), starts.ANY, 0)
     return watch(path, begins=begins, known=tiles)
 
 

@@ -1,28 +1,37 @@
 """How each tile of a native slide must begin, where its directory places it.
 
-OpenSlide opens a slide whose tiles are zeros or junk, and refuses each tile when a viewer asks for it.
-So the first bytes of every tile of every level are looked at while the slide is hashed.
+OpenSlide opens a slide whose tiles are zeros or junk, or of another size than the directory states, and refuses
+each tile when a viewer asks for it. So the first bytes of every tile of every level are looked at while the slide
+is hashed.
 
-Source: ITU-T T.81, table B.1; ISO/IEC 15444-1, table A.2; RFC 1950; https://openslide.org/formats/
+Source: ITU-T T.81, tables B.1 and B.2; ISO/IEC 15444-1, tables A.2 and A.9; RFC 1950; https://openslide.org/formats/
 """
 
 from __future__ import annotations
 
 import itertools
 import os
+import struct
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from cytowatch.formats.completeness.parts import Packing, packing_of
+from cytowatch.formats.structure import jpeg
+from cytowatch.formats.structure.jpeg import Frame
 from cytowatch.formats.structure.tiff import Directory, Tiff, TiffError
 
-__all__ = ["Starts", "Wrong", "of_tiff"]
+__all__ = ["ANY", "Starts", "Wrong", "of_tiff"]
 
 _MCU_STARTS = 65426
 #: How many bytes a mark has.
 _MARK_BYTES = 2
+#: What is read of a tile at first, and what at most: behind a longer header its size is not looked for.
+_SHORT_HEAD, _LONG_HEAD = 1 << 10, 1 << 16
+#: Of a directory so many headers are remembered: its tiles have one, or one for each set of tables.
+_MOST_SOUND = 8
+_CODESTREAM = struct.Struct(">4xHH4I16xH")
 
 
 def _is_jpeg(mark: bytes) -> bool:
@@ -42,11 +51,24 @@ def _is_zlib(mark: bytes) -> bool:
     return mark[0] & 15 == 8 and int.from_bytes(mark, "big") % 31 == 0
 
 
-_BEGINNINGS: dict[Packing, tuple[Callable[[bytes], bool], str]] = {
-    Packing.JPEG: (_is_jpeg, "JPEG"),
-    Packing.JPEG_2000: (_is_codestream, "JPEG 2000"),
-    Packing.ZLIB: (_is_zlib, "deflate"),
+def _frame_of_codestream(head: bytes) -> tuple[Frame, int] | None:
+    """What the header of a JPEG 2000 states, and where that ends; its bits say nothing here."""
+    if len(head) < _CODESTREAM.size or head[2:4] != b"\xff\x51":
+        return None
+    _, _, right, bottom, left, top, samples = _CODESTREAM.unpack_from(head)
+    return Frame(right - left, bottom - top, samples, 0), _CODESTREAM.size
+
+
+#: What begins a tile: its mark, its name, and what finds the frame in its header.
+Beginning = tuple[Callable[[bytes], bool], str, Callable[[bytes], tuple[Frame, int] | None] | None]
+_BEGINNINGS: dict[Packing, Beginning] = {
+    Packing.JPEG: (_is_jpeg, "JPEG", jpeg.frame),
+    Packing.JPEG_2000: (_is_codestream, "JPEG 2000", _frame_of_codestream),
+    Packing.ZLIB: (_is_zlib, "deflate", None),
 }
+#: An image of any kind.
+ANY: Beginning = (any, "image", None)
+_RESTART: Beginning = (_is_restart, "restart of JPEG", None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,65 +81,133 @@ class Wrong:
 
 @dataclass(slots=True)
 class _Row:
-    """The places of the tiles of one directory, ascending, and how each must begin."""
+    """The places of the tiles of one directory, ascending, how each must begin, and what its frame must state.
+
+    `sound` are the headers of tiles that were right: most tiles have the same one, byte for byte.
+    """
 
     places: array[int]
-    right: Callable[[bytes], bool]
-    name: str
+    beginning: Beginning
     directory: int
+    stated: Frame | None = None
+    sound: tuple[bytes, ...] = ()
+
+    def wrong(self, place: int, head: bytes, *, is_all: bool) -> Wrong | bool:
+        """What is wrong with the tile at `place`, of which `head` is there; else whether that is known.
+
+        With `is_all` that is all there is to be read.
+        """
+        if self.sound and head.startswith(self.sound):
+            return True
+        right, name, frame = self.beginning
+        mark = head[:_MARK_BYTES]
+        if len(mark) < _MARK_BYTES:
+            return is_all
+        if not right(mark):
+            zeros = not any(mark)
+            said = "are only zeros" if zeros else "are something else"
+            what = f"the bytes at {place:,}, where its {name} must begin, {said}"
+            return Wrong(what=f"a tile of directory {self.directory}: {what}", zeros=zeros)
+        if self.stated is None or frame is None:
+            return True
+        found = frame(head)
+        if found is None:
+            # A longer header, or one that only its decoder can judge.
+            return is_all or len(head) >= _LONG_HEAD
+        stated, end = found
+        if stated != self.stated:
+            what = f"its {name} at {place:,} has {_difference(stated, self.stated)}"
+            return Wrong(what=f"a tile of directory {self.directory}: {what}", zeros=False)
+        if len(self.sound) < _MOST_SOUND:
+            self.sound += (head[:end],)
+        return True
+
+
+def _difference(found: Frame, stated: Frame) -> str:
+    if found[:2] != stated[:2]:
+        return f"{found.width} x {found.height} pixels, not {stated.width} x {stated.height}"
+    if found.samples != stated.samples:
+        return f"{found.samples} samples per pixel, not {stated.samples}"
+    return f"samples of {found.bits} bits, not {stated.bits}"
 
 
 @dataclass(slots=True)
 class Starts:
-    """Guards that every place is looked at once, however the file is cut into chunks."""
+    """Guards that every place is looked at once, however the file is cut into chunks.
+
+    Memory bound: eight bytes per tile, and `_LONG_HEAD` of the file for tiles whose header goes on in the next chunk.
+    """
 
     rows: list[_Row] = field(default_factory=list)
     wrong: Wrong | None = None
     _at: int = 0
     _before: bytes = b""
+    _open: list[tuple[_Row, int]] = field(default_factory=list)
 
     def add(
-        self, places: Iterator[int], right: Callable[[bytes], bool], name: str, directory: int
+        self,
+        places: Iterator[int],
+        beginning: Beginning,
+        directory: int,
+        stated: Frame | None = None,
     ) -> None:
-        """Look at `places` as well."""
+        """Look at `places` as well; where a frame is `stated`, it must be that one."""
         row = array("Q", sorted(places))
         if row:
-            self.rows.append(_Row(row, right, name, directory))
+            self.rows.append(_Row(row, beginning, directory, stated))
 
     def feed(self, chunk: bytes) -> None:
         """Look at the places in the next `chunk` of the file."""
+        if self.wrong is not None:
+            return
         begin, end = self._at, self._at + len(chunk)
-        for row in self.rows if self.wrong is None else ():
-            # A mark may lie across two chunks.
-            at = bisect_left(row.places, begin - len(self._before))
-            while at < len(row.places) and row.places[at] <= end - _MARK_BYTES:
+        still = self._continued(begin, chunk)
+        for row in self.rows:
+            at = bisect_left(row.places, begin)
+            while at < len(row.places) and row.places[at] < end:
                 place = row.places[at]
-                where = place - begin
-                mark = (
-                    chunk[where : where + _MARK_BYTES] if where >= 0 else self._before + chunk[:1]
-                )
-                self._look(row, place, mark)
                 at += 1
+                where = place - begin
+                # Hardly any slide has more than one header in a directory.
+                if row.sound and chunk.startswith(row.sound, where):
+                    continue
+                if not self._settled(row, place, chunk[where : where + _SHORT_HEAD]) and not (
+                    self._settled(row, place, chunk[where : where + _LONG_HEAD])
+                ):
+                    still.append((row, place))
+        self._open = still
+        self._before = (self._before + chunk)[-_LONG_HEAD:] if still else b""
         self._at = end
-        self._before = chunk[-1:]
+
+    def _continued(self, begin: int, chunk: bytes) -> list[tuple[_Row, int]]:
+        """Look again at those whose header goes on in `chunk`; gives those that go on behind it as well."""
+        if not self._open:
+            return []
+        joined = self._before + chunk[:_LONG_HEAD]
+        first = begin - len(self._before)
+        return [
+            (row, place)
+            for row, place in self._open
+            if not self._settled(row, place, joined[place - first : place - first + _LONG_HEAD])
+        ]
 
     def read(self, descriptor: int) -> None:
         """Look at every place by itself, of a file that is not read as a whole now."""
         for row in self.rows:
+            short = _SHORT_HEAD if row.stated is not None else _MARK_BYTES
             for place in row.places:
-                mark = os.pread(descriptor, _MARK_BYTES, place)
-                if len(mark) == _MARK_BYTES and self.wrong is None:
-                    self._look(row, place, mark)
+                if self.wrong is not None:
+                    return
+                if not self._settled(row, place, os.pread(descriptor, short, place)):
+                    head = os.pread(descriptor, _LONG_HEAD, place)
+                    self._settled(row, place, head, is_all=True)
 
-    def _look(self, row: _Row, place: int, mark: bytes) -> None:
-        if self.wrong is None and not row.right(mark):
-            zeros = not any(mark)
-            said = "are only zeros" if zeros else "are something else"
-            what = (
-                f"a tile of directory {row.directory}: the bytes at {place:,}, where its {row.name} "
-                f"must begin, {said}"
-            )
-            self.wrong = Wrong(what=what, zeros=zeros)
+    def _settled(self, row: _Row, place: int, head: bytes, *, is_all: bool = False) -> bool:
+        """Whether it is known what the tile at `place` is, which begins with `head`."""
+        found = row.wrong(place, head, is_all=is_all)
+        if isinstance(found, Wrong):
+            self.wrong = self.wrong or found
+        return bool(found)
 
 
 def of_tiff(tiff: Tiff) -> Starts:
@@ -136,9 +226,9 @@ def _add(starts: Starts, directory: Directory, number: int, *, ndpi: bool) -> No
     packing = packing_of(directory)
     if packing not in _BEGINNINGS or not (directory.tiled or ndpi):
         return
-    right, name = _BEGINNINGS[packing]
+    beginning = _BEGINNINGS[packing]
     places = (begin for begin, count in directory.segments() if begin and count >= _MARK_BYTES)
-    starts.add(places, right, name, number)
+    starts.add(places, beginning, number, _stated(directory, packing))
     if not ndpi:
         return
     # Relative to the one strip, in its lower halves; the first is where its header ends.
@@ -151,4 +241,13 @@ def _add(starts: Starts, directory: Directory, number: int, *, ndpi: bool) -> No
     # OpenSlide does not trust a list that does not fit.
     size = directory.number(279)
     if listed and strip < listed[0] and listed[-1] < strip + size:
-        starts.add(iter(listed), _is_restart, "restart of JPEG", number)
+        starts.add(iter(listed), _RESTART, number)
+
+
+def _stated(directory: Directory, packing: Packing) -> Frame | None:
+    """What the frame of each tile must state; None for a strip, and where the directory does not say it."""
+    if not directory.tiled or not {258, 277} <= directory.tags.keys():
+        return None
+    samples = directory.number(277) if directory.number(284, 1) == 1 else 1
+    bits = directory.number(258) if packing is Packing.JPEG else 0
+    return Frame(directory.number(322), directory.number(323), samples, bits)

@@ -6,13 +6,17 @@ ITU-T T.832, annex A, for JPEG XR.
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = [
     "TABLES",
+    "Frame",
     "Head",
+    "frame",
     "head",
     "height",
     "is_ycbcr",
@@ -34,6 +38,17 @@ _ALONE = frozenset({0x00, 0x01, 0xFF, *range(0xD0, 0xDA)})
 #: IMAGE_OFFSET and IMAGE_BYTE_COUNT in the directory of a JPEG XR.
 _XR_OFFSET, _XR_COUNT = 0xBCC0, 0xBCC1
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+#: Before a frame; a real one has ten.
+_MOST_SEGMENTS = 100
+
+
+class Frame(NamedTuple):
+    """What the header of a picture states: its size in pixels, its samples, and their bits."""
+
+    width: int
+    height: int
+    samples: int
+    bits: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,16 +180,22 @@ def height(data: bytes) -> int:
         return 0
 
 
-def size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) as the frame states them; None where `data` ends before it, or is not a JPEG."""
+def frame(data: bytes) -> tuple[Frame, int] | None:
+    """What the frame states, and where it ends; None where `data` ends before that, or is not a JPEG."""
     try:
-        for marker, at, end in segments(data):
-            if marker in _FRAMES:
-                height, width = struct.unpack_from(">HH", data, at + 5)
-                return (width, height) if end > at + 9 else None
+        for marker, at, end in itertools.islice(segments(data), _MOST_SEGMENTS):
+            if marker in _FRAMES and at + 10 <= end <= len(data):
+                bits, height, width, samples = struct.unpack_from(">BHHB", data, at + 4)
+                return Frame(width, height, samples, bits), end
     except (ValueError, struct.error):
         pass
     return None
+
+
+def size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) as the frame states them; None where `data` ends before it, or is not a JPEG."""
+    found = frame(data)
+    return found[0][:2] if found is not None else None
 
 
 def with_tables(data: bytes, tables: bytes) -> bytes:
