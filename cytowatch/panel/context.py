@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -53,6 +54,19 @@ class Visible:
         return self.everything or row.user in self.users or row.id in self.ids
 
 
+def _is_text(name: str) -> bool:
+    r"""Whether a name on the disk is UTF-8.
+
+    >>> _is_text("café"), _is_text("caf\udce9")
+    (True, False)
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 @dataclass(slots=True, kw_only=True)
 class Context:
     """One panel: its tree and its configuration; shared by all requests, safe from any thread.
@@ -82,7 +96,13 @@ class Context:
 
     @contextmanager
     def index(self) -> Iterator[Index]:
-        """The index, for reading in this thread."""
+        """The index, for reading in this thread.
+
+        Raises
+        ------
+        RootError
+            There is no index, and the tree is not there.
+        """
         found = Index.read(self.spool)
         if found is None:
             yield self._in_memory()
@@ -93,6 +113,8 @@ class Context:
             found.close()
 
     def _in_memory(self) -> Index:
+        # One that was made of an empty mount point would show that there never was a slide.
+        Spool.open(self.spool.root)
         with self._lock:
             if self._own is None:
                 self._own = Index(self.spool, memory=True)
@@ -177,6 +199,17 @@ class Context:
         if not found.is_file() or not any(found.is_relative_to(home) for home in homes):
             raise HTTPException(404)
         return found
+
+    def names_in(self, folder: Path) -> list[str]:
+        """The names in a folder of the tree, in order; without the hidden ones and those that are not UTF-8.
+
+        Such a name fits into no page and no address.
+        """
+        try:
+            found = os.listdir(folder)
+        except OSError:
+            return []
+        return sorted(one for one in found if not one.startswith(".") and _is_text(one))
 
     def same_user(self, one: str, other: str) -> bool:
         """Whether two names are the same user's."""

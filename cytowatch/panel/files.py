@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -148,10 +147,8 @@ def users(context: Context) -> list[str]:
     """The folders of users, for those who see all of them."""
 
     def look() -> list[str]:
-        found: set[str] = set()
-        for folder in (context.spool.inbox, context.spool.storage):
-            with suppress(OSError):
-                found |= {one for one in os.listdir(folder) if not one.startswith(".")}
+        spool = context.spool
+        found = {*context.names_in(spool.inbox), *context.names_in(spool.storage)}
         return sorted(found)[:2000]
 
     kept: list[str] = context.kept("users", 10.0, look)

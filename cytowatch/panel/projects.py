@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -39,10 +38,11 @@ def _folders(context: Context) -> dict[str, list[str]]:
     """Every project with the ids of all that it shows."""
 
     def look() -> dict[str, list[str]]:
+        home = context.spool.projects
         found: dict[str, list[str]] = {}
         with suppress(OSError):
-            for name in sorted(os.listdir(context.spool.projects)):
-                if not name.startswith(".") and (context.spool.projects / name).is_dir():
+            for name in context.names_in(home):
+                if (home / name).is_dir():
                     found[name] = find.project_ids(context.spool, name)
         return found
 

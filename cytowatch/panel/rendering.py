@@ -122,9 +122,10 @@ def page(
         panel=context.panel,
         base=context.panel.base_path,
         person=person_of(request) if "person" in request.scope["state"] else None,
-        path=request.url.path.removeprefix(context.panel.base_path),
+        path=request.scope["path"].removeprefix(context.panel.base_path),
         now=now,
         ago=lambda at: _ago(at, now),
         **values,
     )
-    return HTMLResponse(text, status_code=status_code)
+    # One odd name costs its own letters, and not the page.
+    return HTMLResponse(text.encode("utf-8", "replace"), status_code=status_code)

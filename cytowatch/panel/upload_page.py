@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from contextlib import suppress
 
 from starlette.exceptions import HTTPException
@@ -11,11 +10,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from cytowatch.inbox.scan import is_user
+from cytowatch.inbox import scan
 from cytowatch.panel.context import Context, person_of
 from cytowatch.panel.projects import visible_projects
 from cytowatch.panel.rendering import page
-from cytowatch.panel.who import Proof
+from cytowatch.panel.who import Proof, is_name
 from cytowatch.record import leftovers
 
 __all__ = ["routes"]
@@ -31,7 +30,8 @@ def routes(context: Context) -> list[Route]:
         users: list[str] = []
         if who.proof is Proof.NONE:
             with suppress(OSError):
-                users = sorted(name for name in os.listdir(context.spool.inbox) if is_user(name))
+                # Others are refused when something is added for them.
+                users = [name for name in scan.users(context.spool.inbox) if is_name(name)]
         return page(
             context, request, "upload.html",
             projects=[one.name for one in visible_projects(context, request)],

@@ -91,6 +91,36 @@ def test_a_link_in_the_tree_leads_nowhere(own: Root, ids: dict[str, str], tmp_pa
         panel.stop()
 
 
+def test_names_that_are_not_utf8_cost_no_page(own: Root) -> None:
+    """A folder in `inbox/`, `storage/` or `projects/` that an old copier has named: every page is shown without it."""
+    for place in ("inbox", "storage", "projects"):
+        os.mkdir(os.fsencode(own.path / place) + b"/caf\xe9")
+    pages = (
+        "/",
+        "/live/storage",
+        "/files",
+        "/projects",
+        "/upload",
+        "/api/v1/status",
+        "/api/v1/projects",
+    )
+    named = Served(own.path, more='auth = "proxy"\nadmins = ["boss"]\n')
+    nobody = Served(own.path, words=("--actions",))
+    try:
+        for path in pages:
+            for answer in (named.as_user("boss", path), nobody.ask(path)):
+                assert answer.code == 200, path
+        assert "Trial 7" in named.as_user("boss", "/projects").text
+        # Of the inboxes those are offered that files can be added to.
+        (own.path / "inbox" / "<b>").mkdir()
+        offered = nobody.ask("/upload").text
+        assert '<option value="ann">' in offered
+        assert "&lt;b&gt;" not in offered
+    finally:
+        named.stop()
+        nobody.stop()
+
+
 def test_a_page_elsewhere_changes_nothing(panel: Served, ids: dict[str, str]) -> None:
     """CSRF: without an Origin, with another one, with a null one, and where the browser says cross-site."""
     path = f"/files/{ids['photo.jpg']}/link"
