@@ -5,6 +5,8 @@ The panel itself moves nothing and writes into no manifest: where no daemon runs
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -33,10 +35,8 @@ _ABOUT_USERS = ("pause", "resume")
 def routes(context: Context, measures: Measures) -> list[Route]:
     """The actions, for forms and for programs."""
 
-    async def of_file(request: Request) -> Response:
-        action, id_ = request.path_params["action"], request.path_params["id"]
-        if action not in _ABOUT_ONE:
-            raise HTTPException(404)
+    async def of_file(action: str, request: Request) -> Response:
+        id_ = request.path_params["id"]
         fields = await forms.read(request)
         said = await asking(_of_file, context, measures, request, action, id_, fields)
         if _is_program(request):
@@ -48,21 +48,21 @@ def routes(context: Context, measures: Measures) -> list[Route]:
             f"{base}/?done={action}" if gone else f"{base}/files/{id_}?done={action}", 303
         )
 
-    async def of_users(request: Request) -> Response:
-        action = request.path_params["action"]
-        if action not in _ABOUT_USERS:
-            raise HTTPException(404)
+    async def of_users(action: str, request: Request) -> Response:
         fields = await forms.read(request)
         said = await asking(_of_users, context, measures, request, action, fields)
         if _is_program(request):
             return JSONResponse({"said": said})
         return RedirectResponse(f"{context.panel.base_path}/?done={action}", 303)
 
+    def route(path: str, call: Callable[[str, Request], Awaitable[Response]], word: str) -> Route:
+        return Route(path, functools.partial(call, word), methods=["POST"], name="action")
+
     return [
-        Route("/files/{id}/{action}", of_file, methods=["POST"], name="action"),
-        Route("/api/v1/files/{id}/{action}", of_file, methods=["POST"], name="action"),
-        Route("/actions/{action}", of_users, methods=["POST"], name="action"),
-        Route("/api/v1/{action}", of_users, methods=["POST"], name="action"),
+        *(route(f"/files/{{id}}/{one}", of_file, one) for one in _ABOUT_ONE),
+        *(route(f"/api/v1/files/{{id}}/{one}", of_file, one) for one in _ABOUT_ONE),
+        *(route(f"/actions/{one}", of_users, one) for one in _ABOUT_USERS),
+        *(route(f"/api/v1/{one}", of_users, one) for one in _ABOUT_USERS),
     ]
 
 

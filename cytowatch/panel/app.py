@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
@@ -34,7 +34,7 @@ from cytowatch.panel import (
 from cytowatch.panel.context import Context
 from cytowatch.panel.gate import Gate
 from cytowatch.panel.measures import Measures
-from cytowatch.panel.rendering import page
+from cytowatch.panel.refused import as_page
 from cytowatch.panel.sessions import Sessions
 from cytowatch.panel.uploads import Uploads
 from cytowatch.tree.spool import Spool
@@ -42,15 +42,6 @@ from cytowatch.tree.spool import Spool
 __all__ = ["make_app"]
 
 _STATIC = Path(__file__).parent / "static"
-_SAID = {
-    400: "This address is not usable",
-    403: "This is not allowed",
-    404: "There is nothing here",
-    405: "This is not done so",
-    409: "This cannot be done now",
-    413: "This is too much",
-    503: "This cannot be done now",
-}
 
 
 def make_app(
@@ -143,22 +134,6 @@ def _refuse(context: Context) -> Callable[[Request, Exception], Response]:
 
     def answer(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        said = error.detail if error.detail and error.status_code != 404 else ""
-        inner = request.url.path.removeprefix(context.panel.base_path)
-        if inner.startswith(("/api/", "/iiif/", "/uploads", "/static/")):
-            told = error.detail if inner.startswith("/uploads") and error.detail else said
-            told = told or _SAID.get(error.status_code, "refused").lower()
-            return JSONResponse({"error": told}, error.status_code, headers=error.headers)
-        heading = _SAID.get(error.status_code, "This did not work")
-        found = page(
-            context,
-            request,
-            "refused.html",
-            status_code=error.status_code,
-            heading=heading,
-            said=said,
-        )
-        found.headers.update(error.headers or {})
-        return found
+        return as_page(context, request, error.status_code, error.detail, error.headers)
 
     return answer

@@ -23,7 +23,9 @@ from cytowatch.observe import logs
 from cytowatch.panel import tokens
 from cytowatch.panel.context import Context
 from cytowatch.panel.measures import Measures
+from cytowatch.panel.refused import refused, why_unreachable
 from cytowatch.panel.who import Person, Proof, is_name, person
+from cytowatch.record.errors import RootError
 from cytowatch.record.names import printable
 
 __all__ = ["Gate", "Refusal", "host_of", "is_loopback", "is_trusted"]
@@ -48,6 +50,10 @@ _OPEN = ("/static/", "/login", "/healthz", "/metrics")
 #: A proxy adds one of these, so such a request does not come from this machine itself.
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::[0-9]{1,5})?", re.ASCII)
+_UNEXPECTED = (
+    "An unexpected error. Nothing was changed, and it is not your doing: try again, "
+    "or tell your administrator, because the log of the panel names the error."
+)
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -153,13 +159,18 @@ class Gate:
                 return
             # A token is looked for on the disk.
             has_token = "authorization" in Headers(scope=scope)
-            who = await run_in_threadpool(self._who, scope) if has_token else self._who(scope)
+            is_open = inner.startswith(_OPEN)
+            who = (
+                await run_in_threadpool(self._who, scope, is_open=is_open)
+                if has_token
+                else self._who(scope, is_open=is_open)
+            )
             if scope["method"] not in _READING:
                 self._check_origin(scope, who)
         except Refusal as refusal:
-            await _refused(scope, refusal)(scope, receive, answer)
+            await refused(self._context, scope, refusal.code, refusal.why)(scope, receive, answer)
             return
-        if who is None and not inner.startswith(_OPEN):
+        if who is None and not is_open:
             await self._ask_who(scope, inner)(scope, receive, answer)
             return
         if who is not None:
@@ -189,8 +200,8 @@ class Gate:
                 code=400, why=f"This panel does not answer to the name {shown}: see panel.hosts."
             )
 
-    def _who(self, scope: Scope) -> Person | None:
-        """Who asks; None until that is known."""
+    def _who(self, scope: Scope, *, is_open: bool) -> Person | None:
+        """Who asks; None until that is known, which the addresses that are `open` need not."""
         context, panel = self._context, self._context.panel
         headers = Headers(scope=scope)
         named = [_in_utf8(one) for one in headers.getlist(panel.user_header)]
@@ -213,6 +224,9 @@ class Gate:
                     raise Refusal(code=400, why=f"{panel.user_header} is there more than once.")
                 # Caddy passes on the name of a header that is missing, in braces, for its value.
                 absent = not named or named[0].strip().startswith("{")
+                if absent and is_open:
+                    # Prometheus and a health check ask the panel itself, and no proxy stands between.
+                    return None
                 if not trusted or absent or not is_name(named[0].strip()):
                     raise Refusal(
                         code=401,
@@ -257,10 +271,21 @@ class Gate:
     async def _unexpected(
         self, scope: Scope, receive: Receive, answer: _Answer, error: Exception
     ) -> None:
-        self._tell_unexpected(scope, error)
-        if not answer.begun:
-            said = "Unexpected error. Nothing was changed; the log names it.\n"
-            await PlainTextResponse(said, 500)(scope, receive, answer)
+        if isinstance(error, OSError | RootError) and (
+            why := await run_in_threadpool(why_unreachable, self._context)
+        ):
+            code, said = 503, f"The storage cannot be reached. Tell your administrator: {why}."
+        else:
+            self._tell_unexpected(scope, error)
+            code, said = 500, _UNEXPECTED
+        if answer.begun:
+            return
+        try:
+            found = refused(self._context, scope, code, said)
+        except Exception as another:  # noqa: BLE001 - even a page that cannot be made is answered
+            self._tell_unexpected(scope, another)
+            found = PlainTextResponse(f"{said}\n", code)
+        await found(scope, receive, answer)
 
     def _tell_unexpected(self, scope: Scope, error: Exception) -> None:
         self._measures.errors.inc()
@@ -287,13 +312,6 @@ class Gate:
             seconds=round(seconds, 4), bytes=answer.bytes, user=printable(who.name) if who else None,
             by=who.proof.value if who else None, address=client[0] if client else None,
         )  # fmt: skip
-
-
-def _refused(scope: Scope, refusal: Refusal) -> Response:
-    path = scope["path"]
-    if "/api/" in path or "/uploads" in path or "/iiif/" in path:
-        return JSONResponse({"error": refusal.why}, refusal.code)
-    return PlainTextResponse(f"{refusal.why}\n", refusal.code)
 
 
 class _Answer:

@@ -11,8 +11,7 @@ from cytowatch import __version__
 from cytowatch.panel.context import Context
 from cytowatch.panel.gate import is_loopback
 from cytowatch.panel.measures import Measures
-from cytowatch.record.errors import CytowatchError
-from cytowatch.tree.spool import Spool
+from cytowatch.panel.refused import why_unreachable
 
 __all__ = ["routes"]
 
@@ -23,10 +22,8 @@ def routes(context: Context, measures: Measures) -> list[Route]:
     def healthz(request: Request) -> Response:
         _local(request)
         reasons: dict[str, str] = {}
-        try:
-            Spool.open(context.spool.root)
-        except (CytowatchError, OSError) as error:
-            reasons["root"] = str(error)
+        if why := why_unreachable(context):
+            reasons["root"] = why
         body = {
             "status": "failing" if reasons else "ok",
             "reasons": reasons,

@@ -125,7 +125,11 @@ def _places(spool: Spool, row: Row) -> Iterator[tuple[Status | None, Path]]:
 def project_ids(spool: Spool, project: str) -> list[str]:
     """The ids of everything that a project shows, by its links, no matter how its name is spelled."""
     found: list[str] = []
-    for folder in names.alike(os.listdir(spool.projects), project):
+    folders: list[str] = []
+    # Nothing is linked where the folder of all projects is missing.
+    with suppress(FileNotFoundError):
+        folders = os.listdir(spool.projects)
+    for folder in names.alike(folders, project):
         # Other files that an administrator put there show nothing, and a link may be removed just now.
         with suppress(OSError):
             for link in (spool.projects / folder).iterdir():
