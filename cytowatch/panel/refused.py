@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from http import HTTPStatus
+from http.client import responses
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -47,7 +47,7 @@ def as_page(
     """JSON for a program, else a page that says why there is nothing else to see."""
     heading = _SAID.get(code, "This did not work")
     # Starlette's own words, such as "Method Not Allowed", tell a person nothing.
-    said = "" if said == HTTPStatus(code).phrase else said
+    said = "" if said == responses.get(code) else said
     if _inner(context, request.scope).startswith(_PROGRAMS):
         return JSONResponse({"error": said or heading.lower()}, code, headers=headers)
     words = said or _ELSE.get(code, _ELSE[404])

@@ -77,6 +77,64 @@ def test_with_the_creation(tree: Root, panel: Served) -> None:
     assert (tree.path / "inbox/ann/a.svs").read_bytes() == b"abc"
 
 
+@pytest.mark.parametrize(
+    ("body", "more", "code"),
+    [
+        (b"abc", {"Upload_Checksum": "sha1 AAAA"}, 460), (b"abc", {"Upload_Checksum": "md5 AAAA"}, 400),
+        (b"abcd", {}, 413), (b"abc", {"Content_Encoding": "gzip"}, 415),
+    ],
+)  # fmt: skip
+def test_a_creation_whose_bytes_are_refused_leaves_nothing(
+    tree: Root, panel: Served, body: bytes, more: dict[str, str], code: int
+) -> None:
+    """Its client was not told its address: what nobody can continue takes no room, and counts for nobody."""
+    answer = panel.as_user(
+        "ann", "/uploads", "POST", body=body, Tus_Resumable="1.0.0", Upload_Length="3",
+        Upload_Metadata=said(filename="a.svs"), Content_Type=OFFSETS, **more,
+    )  # fmt: skip
+    assert (answer.code, answer.headers["tus-resumable"]) == (code, "1.0.0")
+    assert "location" not in answer.headers
+    assert list((tree.path / "inbox/.uploads").glob("*-*")) == []
+    assert panel.as_user("ann", "/api/v1/uploads").json == []
+
+
+def test_a_creation_of_a_folders_file_goes_on(tree: Root, panel: Served) -> None:
+    """It is found again by its group, so what was taken of it stays."""
+    pairs = {"relativePath": "case/a.svs", "group": "a" * 16, "groupFiles": "2"}
+    answer = panel.as_user(
+        "ann", "/uploads", "POST", body=b"abcd", Tus_Resumable="1.0.0", Upload_Length="3",
+        Upload_Metadata=said(**pairs), Content_Type=OFFSETS,
+    )  # fmt: skip
+    assert answer.code == 413
+    [note] = (tree.path / "inbox/.uploads").glob("*-*/notes/*.json")
+    assert begun(panel, 3, **pairs).endswith(note.stem)
+
+
+def test_each_refusal_states_the_protocol(panel: Served) -> None:
+    """A client that looks for it takes an answer without it for another server's."""
+    for size, pairs in (
+        ("1e3", {"filename": "a"}),
+        ("0", {"filename": "a"}),
+        ("3", {}),
+        ("3", {"filename": ".."}),
+    ):
+        answer = panel.as_user(
+            "ann",
+            "/uploads",
+            "POST",
+            Tus_Resumable="1.0.0",
+            Upload_Length=size,
+            Upload_Metadata=said(**pairs),
+        )
+        assert (answer.code, answer.headers["tus-resumable"]) == (400, "1.0.0")
+    old = panel.as_user("ann", "/uploads", "POST", Tus_Resumable="0.2.2")
+    assert (old.code, old.headers["tus-version"], old.headers["tus-resumable"]) == (
+        412,
+        "1.0.0",
+        "1.0.0",
+    )
+
+
 def test_what_it_can_do(panel: Served) -> None:
     """OPTIONS lists it; another version of the protocol is refused."""
     answer = panel.as_user("ann", "/uploads", "OPTIONS")

@@ -15,34 +15,20 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
-from cytowatch import durable
 from cytowatch.panel.straight import STATE, Straight, Use
 from cytowatch.panel.threads import to_its_end, writing
+from cytowatch.panel.uploads.answers import refusal
 from cytowatch.panel.uploads.found import Found
 from cytowatch.panel.uploads.store import Store
 
-__all__ = ["HASHES", "VERSION", "Body", "no_room", "refusal"]
+__all__ = ["HASHES", "Body"]
 
-VERSION = "1.0.0"
 HASHES: dict[str, Callable[[], Any]] = {"sha256": hashlib.sha256, "sha1": hashlib.sha1}
 #: The connection to a client that sends nothing for this long is closed; the bytes that it sent stay.
 _PATIENCE_S = 60.0
 #: How many bytes are collected before they are written, and in how many parts at most (IOV_MAX is 1024).
 _PIECE_BYTES = 1 << 20
 _MOST_PARTS = 512
-
-
-def no_room(error: OSError) -> HTTPException:
-    """An error of the disk, in words."""
-    said = error.strerror or str(error)
-    return refusal(507 if durable.is_full(error) else 500, f"The disk refuses it: {said}.")
-
-
-def refusal(code: int, why: str, *, offset: int | None = None) -> HTTPException:
-    headers = {"Tus-Resumable": VERSION}
-    if offset is not None:
-        headers["Upload-Offset"] = str(offset)
-    return HTTPException(code, why, headers)
 
 
 class Body:

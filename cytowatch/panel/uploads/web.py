@@ -10,7 +10,6 @@ import functools
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
-from email.utils import formatdate
 
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -23,13 +22,22 @@ from cytowatch.panel.context import Context, person_of
 from cytowatch.panel.projects import allowed
 from cytowatch.panel.threads import comparing, writing
 from cytowatch.panel.uploads import publish
-from cytowatch.panel.uploads.body import HASHES, VERSION, Body, no_room, refusal
+from cytowatch.panel.uploads.answers import (
+    abilities,
+    answered,
+    check_version,
+    expires,
+    marked,
+    no_room,
+    refusal,
+)
+from cytowatch.panel.uploads.body import HASHES, Body
 from cytowatch.panel.uploads.found import Found
 from cytowatch.panel.uploads.moving import Moving, moving
 from cytowatch.panel.uploads.pace import Pace
 from cytowatch.panel.uploads.publish import NoInboxError, WrongHashError
 from cytowatch.panel.uploads.reserve import Reserve
-from cytowatch.panel.uploads.rules import Announced, announced, check_once
+from cytowatch.panel.uploads.rules import Announced, announced
 from cytowatch.panel.uploads.seen import seen
 from cytowatch.panel.uploads.store import BusyError, Store
 from cytowatch.panel.who import Proof, is_name
@@ -38,7 +46,6 @@ from cytowatch.tree.announced import Part
 
 __all__ = ["Uploads"]
 
-_EXTENSIONS = "creation,creation-with-upload,termination,expiration,checksum"
 _OFFSETS = "application/offset+octet-stream"
 _SWEEP_S = 1800.0
 _LIVE_FOR_S = 0.25
@@ -81,9 +88,9 @@ class Uploads:
     def routes(self) -> list[BaseRoute]:
         """The addresses of the protocol."""
         return [
-            Route("/uploads", self._many, methods=["POST", "OPTIONS"], name="upload"),
+            Route("/uploads", marked(self._many), methods=["POST", "OPTIONS"], name="upload"),
             Route(
-                "/uploads/{token}", self._one, methods=["HEAD", "GET", "PATCH", "DELETE", "POST"],
+                "/uploads/{token}", marked(self._one), methods=["HEAD", "GET", "PATCH", "DELETE", "POST"],
                 name="upload",
             ),
         ]  # fmt: skip
@@ -109,25 +116,21 @@ class Uploads:
     async def _many(self, request: Request) -> Response:
         self._check_on()
         if request.method == "OPTIONS":
-            return _answer(
-                204,
-                {
-                    "Tus-Version": VERSION,
-                    "Tus-Extension": _EXTENSIONS,
-                    "Tus-Max-Size": str(self._context.panel.max_upload_bytes),
-                    "Tus-Checksum-Algorithm": ",".join(HASHES),
-                },
-            )
-        self._check_version(request)
+            return abilities(self._context.panel.max_upload_bytes, HASHES)
+        check_version(request)
         found = await self._create(request)
         offset = await run_in_threadpool(lambda: found.offset)
         headers = {"Location": f"{self._context.panel.base_path}/uploads/{found.token}"}
         if request.headers.get("content-type") == _OFFSETS and not offset:
-            offset = await self._append(request, found, 0)
+            try:
+                offset = await self._append(request, found, 0)
+            except HTTPException:
+                await self._forget(found)
+                raise
         elif not found.announced.size:
             await self._settle(found)
-        headers["Upload-Expires"] = _expires(found)
-        return _answer(201, {**headers, "Upload-Offset": str(offset)})
+        headers["Upload-Expires"] = expires(found)
+        return answered(201, {**headers, "Upload-Offset": str(offset)})
 
     async def _one(self, request: Request) -> Response:
         self._check_on()
@@ -142,9 +145,9 @@ class Uploads:
             if found is None:
                 raise HTTPException(404, "There is no such upload.")
             return JSONResponse(await run_in_threadpool(seen, self._context, request, found))
-        self._check_version(request)
+        check_version(request)
         if found is None:
-            raise HTTPException(404, headers={"Tus-Resumable": VERSION})
+            raise HTTPException(404, "There is no such upload.")
         match method:
             case "HEAD":
                 return await self._head(found)
@@ -161,9 +164,9 @@ class Uploads:
         headers = {
             "Upload-Offset": str(offset),
             "Upload-Length": str(found.announced.size),
-            "Upload-Expires": _expires(found),
+            "Upload-Expires": expires(found),
         }
-        return _answer(200, headers)
+        return answered(200, headers)
 
     async def _patch(self, request: Request, found: Found) -> Response:
         if request.headers.get("content-type") != _OFFSETS:
@@ -172,7 +175,7 @@ class Uploads:
         if not (given.isascii() and given.isdigit() and len(given) < 20):
             raise refusal(400, "Upload-Offset must be a number.")
         offset = await self._append(request, found, int(given))
-        return _answer(204, {"Upload-Offset": str(offset), "Upload-Expires": _expires(found)})
+        return answered(204, {"Upload-Offset": str(offset), "Upload-Expires": expires(found)})
 
     async def _delete(self, found: Found) -> Response:
         if await run_in_threadpool(lambda: found.drop) is not None:
@@ -187,18 +190,21 @@ class Uploads:
                 if time.monotonic() > end:
                     raise refusal(423, "Another client adds to this upload.") from None
                 await asyncio.sleep(0.1)
-        return _answer(204, {})
+        return answered(204, {})
 
     # What they do
+
+    async def _forget(self, found: Found) -> None:
+        """Remove an upload whose address its client was not told: nobody could continue it."""
+        known = bool(found.announced.group)
+        if known or await run_in_threadpool(lambda: found.drop) is not None:
+            return
+        with suppress(BusyError, OSError):
+            await run_in_threadpool(self._store.remove, found)
 
     def _check_on(self) -> None:
         if not self._context.panel.uploads:
             raise refusal(404, "Adding files is switched off (panel.uploads).")
-
-    def _check_version(self, request: Request) -> None:
-        check_once(request.headers)
-        if request.headers.get("tus-resumable") != VERSION:
-            raise HTTPException(412, f"Send Tus-Resumable: {VERSION}.", {"Tus-Version": VERSION})
 
     async def _create(self, request: Request) -> Found:
         config, panel = self._context.config, self._context.panel
@@ -339,11 +345,3 @@ class Uploads:
                 self._store.ledger.end(found.token)
             else:
                 self._store.ledger.left(found.token, found.announced.size - found.offset)
-
-
-def _expires(found: Found) -> str:
-    return formatdate(found.ends_at, usegmt=True)
-
-
-def _answer(code: int, headers: dict[str, str]) -> Response:
-    return Response(status_code=code, headers={"Tus-Resumable": VERSION, **headers})
