@@ -62,8 +62,9 @@ FORMAT = Format(
     "other colours than it states (YCbCr for RGB, or RGB for YCbCr), which OpenSlide would "
     "believe, a pyramid is derived with the right colours, or a warning says so. OpenSlide reads JPEG, JPEG 2000 and "
     "interleaved RGB of 8 bits in one focal plane; from several planes, of which the first is used, grey, palettes, samples in planes, 16 bits, YCbCr without JPEG, run lengths, JPEG-LS and lossless "
-    "JPEG a pyramid is derived, if the frames are in the order of their rows. Each level "
-    "is a file. The files of one series in one folder are one slide, if their names end in "
+    "JPEG a pyramid is derived. Each level "
+    "is a file, or several: the files of a concatenation are joined, and one that is missing is named. A level that was split without one is joined by the places that its frames state; "
+    "tiles that are in no file are white (black in grey images), and a warning counts them. Frames that lie between the tiles or over each other, and split levels whose frames state no places, are not supported. The files of one series in one folder are one slide, if their names end in "
     ".dcm, .dicom, .dic, .dc3, .ima, .img, nothing, or a number as UIDs do. A DICOM file of another kind (a CT, a "
     "report) is not supported, and the error says so.",
     source="https://openslide.org/formats/dicom/",

@@ -10,6 +10,7 @@ import openslide
 
 from cytowatch.config.keys import Limits
 from cytowatch.formats import Format, limits
+from cytowatch.formats.completeness.uploaded import incomplete
 from cytowatch.formats.structure.tiff import Tiff, TiffError
 from cytowatch.pyramid import contradicted, tile_sizes
 from cytowatch.pyramid.readers import dicom
@@ -28,6 +29,7 @@ _BESIDE = {
 #: What OpenSlide says of kinds that it does not know; its words for a file of no vendor begin alike.
 _UNSUPPORTED = re.compile(r"\bunsupported\b(?! or missing)|\bnot supported\b", re.IGNORECASE)
 _OTHER_PACKING = "Unsupported TIFF compression"
+_ONE_FILE = "export it from the scanner with one file per level"
 _SEND_ALL = "copy all files of its series together into one folder"
 
 
@@ -114,9 +116,11 @@ def _judged_dicom(found: Format, path: str, refusal: str | None) -> list[str]:
     Raises
     ------
     FormatError
-        `unreadable`, in the words of a person where they are known.
+        `unreadable` or `incomplete`, in the words of a person where they are known.
     """
     parts = dicom.parts(path)
+    if (missing := dicom.missing_file(parts)) is not None:
+        raise incomplete(f"missing {missing}", None)
     if refusal is not None and (pair := dicom.twice(parts)) is not None:
         one, other = (os.path.basename(part.path) for part in pair)
         wide, tall = pair[0].size
@@ -125,6 +129,8 @@ def _judged_dicom(found: Format, path: str, refusal: str | None) -> list[str]:
             f"two of its files hold the same level of {wide} x {tall} pixels, {one} and {other}: send it "
             f"once more with one of them. OpenSlide says: {refusal}",
         )
+    if refusal is not None and (astray := dicom.astray(parts)) is not None:
+        raise FormatError("unreadable", quoting(f"{astray}: {_ONE_FILE}", refusal))
     if refusal is not None and (kinds := _without_slide(parts)):
         raise FormatError("unsupported_format", lacking.kind(kinds, _SEND_ALL))
     warnings = [*_judged(found, refusal, None, None), *dicom.left_out(parts)]
@@ -183,6 +189,8 @@ def _aperio(path: str, refusal: str | None, ascending: str | None) -> str | None
 
 def _not_shown(path: str, refusal: str | None, _ascending: str | None) -> str | None:
     parts = dicom.parts(path)
+    if dicom.missing_file(parts) is not None:
+        return None
     if refusal is not None:
         return refusal if dicom.is_foreign(parts) else None
     return dicom.contradiction(parts) if parts and dicom.is_placed(parts) else None

@@ -31,7 +31,7 @@ def dicom_wsi(
     folder: Path, *, width: int = 512, height: int = 512, levels: int = 2,
     encode: Callable[[np.ndarray], bytes] = frame, photometric: str = "YBR_FULL_422",
     names: str = "level{}.dcm", repeated: bool = False, pieces: int = 1, label: bool = False,
-    sparse: bool = False, syntax: str = "1.2.840.10008.1.2.4.50",
+    sparse: bool = False, concatenated: bool = True, syntax: str = "1.2.840.10008.1.2.4.50",
     palette: np.ndarray | None = None, **stated: object,
 ) -> Path:  # fmt: skip
     """Each level as a file of JPEG tiles, of one series.
@@ -41,11 +41,13 @@ def dicom_wsi(
     repeated
         Whether the first level is there twice, under two UIDs.
     pieces
-        Files that the first level is split into (a concatenation).
+        Files that the first level is split into.
     label
         Whether there is a label.
     sparse
         Whether each frame says where it lies.
+    concatenated
+        Whether these pieces say that they are a concatenation.
     syntax
         The transfer syntax: how `encode` packs a tile, if it does.
     palette
@@ -68,7 +70,11 @@ def dicom_wsi(
         concatenation, whole = generate_uid(), generate_uid()
         for number in range(split):
             one = _header(part, kind, level, *settings)
-            if split > 1:
+            if sparse:
+                # Each file describes its own frames.
+                own = slice(number * share, (number + 1) * share)
+                one.PerFrameFunctionalGroupsSequence = one.PerFrameFunctionalGroupsSequence[own]
+            if split > 1 and concatenated:
                 one.ConcatenationUID = concatenation
                 one.SOPInstanceUIDOfConcatenationSource = whole
                 one.InConcatenationNumber, one.InConcatenationTotalNumber = number + 1, split

@@ -9,6 +9,7 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 import openslide
+import pydicom
 import pytest
 import tifffile
 from PIL import Image
@@ -87,8 +88,14 @@ def test_the_colours_are_those_of_the_frames(pictures: Pictures, kind: str) -> N
 
 
 def test_what_cannot_be_derived_has_a_warning(pictures: Pictures) -> None:
-    """Frames that each say where they lie are left to OpenSlide, and the colours are reported."""
-    dicom_wsi(pictures.inbox / "case", encode=_subsampled, photometric="RGB", sparse=True)
+    """Frames that lie over each other are left to OpenSlide, and the colours are reported."""
+    path = dicom_wsi(
+        pictures.inbox / "case", encode=_subsampled, photometric="RGB", sparse=True, levels=1
+    )
+    one = pydicom.dcmread(path)
+    places = one.PerFrameFunctionalGroupsSequence
+    places[1].PlanePositionSlideSequence = places[0].PlanePositionSlideSequence
+    one.save_as(path)
     assert pictures.treated() == 0, pictures.said()
     document = next(one for one in pictures.manifests().values() if one["format"]["id"] == "dicom")
     assert document["status"] == "DEPLOYED"

@@ -230,10 +230,14 @@ def test_frames_that_are_cut_are_damage(tmp_path: Path) -> None:
 
 
 def test_what_is_not_known_stays_refused(tmp_path: Path) -> None:
-    """Signed samples, frames that each say where they lie, and two files of one level are left to OpenSlide's word."""
+    """Signed samples, frames that state no place though they should, and two files of one level are left to OpenSlide's word."""
     planes = CASES["planes"]
     for number, options in enumerate(
-        [{"PixelRepresentation": 1}, {"sparse": True}, {"repeated": True}]
+        [
+            {"PixelRepresentation": 1},
+            {"sparse": True, "PerFrameFunctionalGroupsSequence": None},
+            {"repeated": True},
+        ]
     ):
         path = _made(tmp_path / str(number), planes, **options)
         assert not is_foreign(parts(str(path)))

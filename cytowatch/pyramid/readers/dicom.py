@@ -31,6 +31,15 @@ from cytowatch.pyramid.readers.dicom_parts import (
     is_ordinary,
     parts,
     pieces,
+)
+from cytowatch.pyramid.readers.dicom_places import (
+    astray,
+    is_joined,
+    levels,
+    misplaced,
+    missing_file,
+    placed,
+    split,
     twice,
 )
 from cytowatch.pyramid.refusals import check_size, damaged
@@ -38,10 +47,12 @@ from cytowatch.pyramid.regions import Opened, Scene
 
 __all__ = [
     "Part",
+    "astray",
     "contradiction",
     "is_foreign",
     "is_placed",
     "left_out",
+    "missing_file",
     "open_dicom",
     "parts",
     "twice",
@@ -70,19 +81,22 @@ def contradiction(found: Sequence[Part]) -> str | None:
 
 
 def is_placed(found: Sequence[Part]) -> bool:
-    """Whether the frames of all levels are JPEG, and lie where their numbers say."""
-    return all(one.jpeg and one.full for one in found if one.kind == "VOLUME")
+    """Whether the frames of all levels are JPEG, and those of the largest lie where their numbers or headers say."""
+    return all(one.jpeg for one in found if one.kind == "VOLUME") and misplaced(found) is None
 
 
 def is_foreign(found: Sequence[Part]) -> bool:
-    """Whether OpenSlide does not read the frames of a slide, because of their kind or their planes, and they are read here."""
-    levels = _largest(found)
+    """Whether OpenSlide does not read the frames of a slide, because of their kind, their planes or their files, and they are read here."""
+    volumes = [one for one in found if one.kind == "VOLUME"]
+    foreign = any(not is_ordinary(one) or one.focal_planes > 1 for one in volumes)
+    several = any(split(level) or (len(level) > 1 and not level[0].full) for level in levels(found))
+    largest = _largest(found)
     return (
-        any(not is_ordinary(one) or one.focal_planes > 1 for one in found if one.kind == "VOLUME")
-        and bool(levels)
-        and all(is_known(one) and one.full for one in levels)
-        and (len(levels) == 1 or {one.concatenation for one in levels} != {""})
-        and len({one.concatenation for one in levels}) == 1
+        (foreign or several)
+        and bool(largest)
+        and all(is_known(one) for one in largest)
+        and is_joined(largest)
+        and misplaced(found) is None
     )
 
 
@@ -113,13 +127,13 @@ def open_dicom(path: str, config: Config) -> Opened:
             scenes=[scene],
             reader="imagecodecs",
             pictures=pictures,
-            done=tuple(left_out(found)),
+            done=(*left_out(found), *region.done),
             close=opened.pop_all().close,
         )
 
 
 class _Frames:
-    """Rows of one level; its frames lie row by row, from the top left on, in one file or several."""
+    """Rows of one level, whose frames lie in one file or several; `done` says which of its tiles are in none."""
 
     def __init__(self, level: Sequence[Part], opened: ExitStack, config: Config) -> None:
         first = level[0]
@@ -130,22 +144,31 @@ class _Frames:
         self.samples, self.dtype = self._colours.samples, self._colours.dtype
         self.block_rows = self._tall
         self._places: dict[int, tuple[int, int, int]] = {}
-        for part in level:
-            if not is_known(part) or not part.full or _kind(part) != _kind(first):
-                raise damaged("its frames are of several kinds, or not in the order of its rows")
+        for part, tiles in zip(level, placed(level), strict=True):
+            if not is_known(part) or _kind(part) != _kind(first):
+                raise damaged("its frames are of several kinds")
             descriptor = os.open(part.path, os.O_RDONLY | os.O_CLOEXEC)
             opened.callback(os.close, descriptor)
-            for number, place in enumerate(frames(descriptor, part), start=part.first_frame):
+            for tile, place in zip(tiles, frames(descriptor, part), strict=False):
                 # Further ones are other focal planes and optical paths.
-                if number < part.tiles:
-                    self._places[number] = (descriptor, *place)
+                if tile is not None:
+                    self._places[tile] = (descriptor, *place)
+        # Where nothing was scanned, a level whose frames state their places has no tile.
+        self._may_lack = not first.full
+        # Fluorescence is dark there.
+        self._absent = np.iinfo(self.dtype).max if self.samples > 1 else 0
+        lacking = first.tiles - len(self._places)
+        colour = "white" if self.samples > 1 else "black"
+        said = f"{lacking:,} of its {first.tiles:,} tiles are not in its files, and are {colour}"
+        self.done = (said,) if self._may_lack and lacking else ()
 
     def rows(self, top: int, bottom: int) -> Pixels:
-        full = np.iinfo(self.dtype).max
-        found = np.full((bottom - top, self.width, self.samples), full, self.dtype)
+        found = np.full((bottom - top, self.width, self.samples), self._absent, self.dtype)
         across = -(-self.width // self._wide)
 
         def place(number: int) -> None:
+            if self._may_lack and number not in self._places:
+                return
             row, column = divmod(number, across)
             pixels = self._decoded(number)
             at, left = row * self._tall - top, column * self._wide
@@ -174,9 +197,7 @@ def _kind(part: Part) -> tuple[Any, ...]:
 
 def _largest(found: Sequence[Part]) -> list[Part]:
     """The parts of the largest level."""
-    volumes = [one for one in found if one.kind == "VOLUME"]
-    largest = max((one.size for one in volumes), default=None)
-    return [one for one in volumes if one.size == largest]
+    return next(iter(levels(found)), [])
 
 
 def left_out(found: Sequence[Part]) -> Iterator[str]:

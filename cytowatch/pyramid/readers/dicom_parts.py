@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from cytowatch.formats.doubles import is_whole_slide
 from cytowatch.formats.structure.places import bytes_at
 from cytowatch.pyramid.refusals import damaged
 
-__all__ = ["Part", "frames", "is_ordinary", "parts", "pieces", "twice"]
+__all__ = ["Part", "frames", "is_ordinary", "parts", "pieces"]
 
 #: JPEG of 8 bits in one scan, and extended.
 _JPEGS = frozenset({"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"})
@@ -33,7 +33,8 @@ _TAGS = [
     "ImageType", "PhotometricInterpretation", "SamplesPerPixel", "PlanarConfiguration", "BitsAllocated",
     "BitsStored", "PixelRepresentation", "Rows", "Columns", "NumberOfFrames", "TotalPixelMatrixRows",
     "TotalPixelMatrixColumns", "DimensionOrganizationType", "TotalPixelMatrixFocalPlanes",
-    "NumberOfOpticalPaths", "ConcatenationFrameOffsetNumber", "ConcatenationUID", "SOPInstanceUID",
+    "NumberOfOpticalPaths", "ConcatenationFrameOffsetNumber", "ConcatenationUID", "InConcatenationNumber",
+    "InConcatenationTotalNumber", "SOPInstanceUID",
 ]  # fmt: skip
 _PIXELS = b"\xe0\x7f\x10\x00"
 _ITEM = b"\xfe\xff\x00\xe0"
@@ -47,7 +48,7 @@ _LARGEST_FRAME = 64 << 20
 class Part:
     """One file of a slide, and what its header says; `pixels` is where the element of its frames begins.
 
-    Of `bits` in a sample `stored` are used. `planar` says that a frame holds one sample after the other.
+    It is file `number` of the `of` that a concatenation has; 0 where that is not stated. Of `bits` in a sample `stored` are used. `planar` says that a frame holds one sample after the other.
     """
 
     path: str
@@ -68,6 +69,8 @@ class Part:
     optical_paths: int
     uid: str
     concatenation: str
+    number: int
+    of: int
     pixels: int
 
     @property
@@ -99,17 +102,6 @@ def parts(head: str) -> list[Part]:
     folder = os.path.dirname(head) or "."
     found = (_part(f"{folder}/{name}") for name in sorted(os.listdir(folder)))
     return [one for one in found if one is not None]
-
-
-def twice(found: Sequence[Part]) -> tuple[Part, Part] | None:
-    """Two files that hold the same level, of which OpenSlide takes neither; None if there are none."""
-    levels: dict[tuple[int, int], Part] = {}
-    for one in found:
-        if one.kind == "VOLUME" and not one.concatenation:
-            other = levels.setdefault(one.size, one)
-            if other.uid != one.uid:
-                return other, one
-    return None
 
 
 def is_ordinary(part: Part) -> bool:
@@ -149,6 +141,8 @@ def _part(path: str) -> Part | None:
                 optical_paths=int(header.get("NumberOfOpticalPaths", 1) or 1),
                 uid=str(header.SOPInstanceUID),
                 concatenation=str(header.get("ConcatenationUID", "") or ""),
+                number=int(header.get("InConcatenationNumber", 0) or 0),
+                of=int(header.get("InConcatenationTotalNumber", 0) or 0),
                 pixels=file.tell(),
             )
         except Exception:  # noqa: BLE001 - no matter what it raises, nothing is known of it
