@@ -6,19 +6,14 @@ from cytowatch.durable.calls import (
     beneath,
     can_rename,
     directory,
-    empty,
     fsync_directory,
     fsync_file,
     fsync_tree,
     is_directory,
     make_directory,
-    move_over,
     remove_empty,
     rename,
-    replace_durably,
-    replace_file,
     walk,
-    write_note,
 )
 from cytowatch.durable.faults import is_full, is_transient, says_full, says_no_thread, why_of
 from cytowatch.durable.filesystem import (
@@ -30,6 +25,15 @@ from cytowatch.durable.filesystem import (
 )
 from cytowatch.durable.hashes import sha256
 from cytowatch.durable.locks import lock, locked
+from cytowatch.durable.small_files import (
+    empty,
+    move_over,
+    replace_durably,
+    replace_file,
+    write_all,
+    write_new,
+    write_note,
+)
 
 __all__ = [
     "beneath",
@@ -60,5 +64,7 @@ __all__ = [
     "sha256",
     "walk",
     "why_of",
+    "write_all",
+    "write_new",
     "write_note",
 ]

@@ -13,7 +13,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +21,14 @@ __all__ = [
     "beneath",
     "can_rename",
     "directory",
-    "empty",
     "fsync_directory",
     "fsync_file",
     "fsync_tree",
     "is_directory",
     "make_directory",
-    "move_over",
     "remove_empty",
     "rename",
-    "replace_durably",
-    "replace_file",
     "walk",
-    "write_note",
 ]
 
 #: No tree of our own is nested this deeply; a deeper one was made by somebody else.
@@ -203,7 +198,7 @@ def can_rename(folder: Path) -> bool:
     return True
 
 
-def fsync_directory(path: Path) -> None:
+def fsync_directory(path: str | Path) -> None:
     """Make the names in the directory at `path` survive a power cut."""
     with directory(path) as descriptor:
         os.fsync(descriptor)
@@ -219,73 +214,6 @@ def make_directory(path: Path, *, mode: int = 0o750) -> None:
     make_directory(path.parent, mode=mode)
     path.mkdir(mode=mode, exist_ok=True)
     fsync_directory(path.parent)
-
-
-def empty(path: str | Path) -> None:
-    """Free the space of the file at `path`, if there is one, in a process that may not remove it."""
-    with suppress(FileNotFoundError):
-        os.close(os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC))
-
-
-def write_note(path: Path, text: str) -> None:
-    """Write a note whose name survives a power cut. Its text may not, and its reader must manage without it."""
-    _write_fresh(path, text)
-    fsync_directory(path.parent)
-
-
-def _write_fresh(path: Path, text: str, *, mode: int = 0o666) -> None:
-    """Write a file of our own in place of anything at `path`.
-
-    Nothing is written through a link or into a FIFO that somebody left there. A folder there is renamed.
-    """
-    try:
-        path.unlink(missing_ok=True)
-    except IsADirectoryError:
-        _out_of_the_way(path)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    with open(os.open(path, flags, mode), "w", encoding="utf-8", errors="replace") as file:
-        file.write(text)
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Write a small file of our own in place of anything at `path`; a reader never sees half of it.
-
-    Not synced: for files that are made again after a power cut.
-    """
-    temporary = path.with_name(f".{path.name}.partial")
-    _write_fresh(temporary, text)
-    move_over(temporary, path)
-
-
-def replace_durably(path: Path, text: str, *, name: bool, mode: int = 0o666) -> None:
-    """The same for files that must be whole after a power cut: they then hold the old text or the new one.
-
-    Parameters
-    ----------
-    name
-        Whether it must be the new text, because the caller promises something by it. Otherwise the old one does as well.
-    mode
-        Its permissions, before the umask.
-    """
-    temporary = path.with_name(f".{path.name}.partial")
-    _write_fresh(temporary, text, mode=mode)
-    fsync_file(temporary)
-    move_over(temporary, path)
-    if name:
-        fsync_directory(path.parent)
-
-
-def move_over(source: Path, target: Path) -> None:
-    """Rename a file of our own over anything at `target`; a folder there is renamed."""
-    try:
-        os.rename(source, target)
-    except IsADirectoryError:
-        _out_of_the_way(target)
-        os.rename(source, target)
-
-
-def _out_of_the_way(path: Path) -> None:
-    os.rename(path, f"{path}.{os.urandom(4).hex()}")
 
 
 def fsync_file(path: Path) -> None:

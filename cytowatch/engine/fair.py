@@ -31,7 +31,8 @@ def due_s(id: UploadedFileId, size_bytes: int) -> float:  # noqa: A002
     500
     """
     try:
-        came = datetime.strptime(f"{id[:15]}+0000", "%Y%m%d-%H%M%S%z").timestamp()
+        # Not strptime, which takes twenty times as long, and each claim comes by here.
+        came = datetime.fromisoformat(f"{id[:8]}T{id[9:15]}+00:00").timestamp()
     except ValueError:
         came = 0.0
     return came + size_bytes / _BYTES_A_SECOND

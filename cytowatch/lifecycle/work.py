@@ -104,7 +104,8 @@ class Work:
             with aside.fence("uploaded_file", claimed.id):
                 self._tell_claimed(claimed)
             # A free thread must not wait for the next turn of the loop.
-            parts.engine.start_some(now)
+            if parts.engine.busy < parts.engine.count:
+                parts.engine.start_some(now)
         parts.engine.start_some(now)
 
     def _tell_claimed(self, claimed: Claimed) -> None:

@@ -84,8 +84,8 @@ def _is_journal(out: TextIO) -> bool:
 
 
 def get() -> Any:
-    """The logger."""
-    return structlog.get_logger()
+    """The logger, as it is configured now; structlog's own puts itself together again for each line."""
+    return structlog.get_logger().bind()
 
 
 def stage_line(log: Any, *, from_: str, to: str, **known: Any) -> None:

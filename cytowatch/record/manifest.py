@@ -307,23 +307,23 @@ def write(directory: Path, manifest: Manifest, *, durably: bool = True, mode: in
     either). Not `durably` where the old one does as well, because what has changed is found again.
     It gets the mode of the one that it replaces, the first one `mode`.
     """
-    temporary = directory / f".{FILE_NAME}.{os.urandom(4).hex()}"
+    target = f"{directory}/{FILE_NAME}"
+    temporary = f"{directory}/.{FILE_NAME}.{os.urandom(4).hex()}"
     data = json.dumps(manifest, indent=1, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
     try:
-        with open(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
+        with open(descriptor, "wb", buffering=0):
+            durable.write_all(descriptor, data)
             with suppress(FileNotFoundError):
-                before = os.lstat(directory / FILE_NAME).st_mode
+                before = os.lstat(target).st_mode
                 mode = stat.S_IMODE(before) if stat.S_ISREG(before) else mode
             os.fchmod(descriptor, mode)
-            os.fsync(file.fileno())
+            os.fsync(descriptor)
         reached("manifest.synced")
-        os.rename(temporary, directory / FILE_NAME)
+        os.rename(temporary, target)
         reached("manifest.renamed")
     except OSError:
-        temporary.unlink(missing_ok=True)
+        Path(temporary).unlink(missing_ok=True)
         raise
     if durably:
         durable.fsync_directory(directory)

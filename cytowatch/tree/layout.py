@@ -41,6 +41,9 @@ class Layout:
         self.tmp = self.state / "tmp"
         self.trash = self.state / "trash"
         self.requests = self.state / "requests"
+        self._stages = {
+            status: self.stages / status.directory for status in Status if status.directory
+        }
         self._lock: int | None = None
         #: Which directory the root was when it was locked.
         self._place: tuple[int, int] | None = None
@@ -138,7 +141,7 @@ class Layout:
         """
         if status.directory is None:
             raise ValueError(f"{status.name} has no stage directory")
-        return self.stages / status.directory
+        return self._stages[status]
 
     def directories(self) -> Iterator[Path]:
         """Every directory that a tree has from the first."""

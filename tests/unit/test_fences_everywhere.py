@@ -106,7 +106,7 @@ NEED_NONE = {
         durable.of inbox.Bundle.arrived_in_parts inbox.Bundle.changed_at inbox.Bundle.places inbox.Folders._make inbox.Claims.begin
         inbox.Claims._ended_with inbox.Later.put_aside inbox.Later.put_off inbox.Packing.parcel inbox.Readiness.of
         inbox.Readiness._came_before inbox.Readiness._is_as_seen inbox.Parcel.size_bytes inbox.broken inbox.fetch inbox.is_crowded inbox.go_back inbox.begun inbox._has_source inbox._put inbox._put_back inbox._put_elsewhere inbox._finish inbox._make_durable inbox._move_all
-        inbox.no_image inbox.open_all inbox.prepare inbox._recover_one inbox.sync_names inbox._take inbox.claim
+        inbox.Parcel.directories inbox.directories inbox.no_image inbox.open_all inbox.prepare inbox._recover_one inbox.sync_names inbox._take inbox.claim
     """,
     "one request, fenced in `requests.answer_all`": """
         admin._give_back admin._refuse_if_shown admin._unlink_everywhere admin.by_daemon admin.published
@@ -119,8 +119,8 @@ NEED_NONE = {
         observe.Drops.expire observe.Drops.folder observe.Drops.put observe._is_settled observe._is_told
         observe._lost_paths observe._of_user observe._of_folder observe.seen observe.Sum.bad observe.lines observe.of_many observe._notes observe._says observe._table observe.text
     """,
-    "one file that is hashed: fenced, or reported about it only, where its hash is asked for": """
-        durable.sha256
+    "one file that is hashed or written: fenced, or reported about it only, where that is asked for": """
+        durable.sha256 durable.write_all
     """,
     "one published file that is hashed, fenced in `Hasher._serve`": """
         engine.Hasher._hash

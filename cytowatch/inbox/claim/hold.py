@@ -13,7 +13,6 @@ import resource
 import signal
 import stat
 from contextlib import ExitStack, suppress
-from pathlib import Path
 
 from cytowatch import durable, formats
 from cytowatch.config import Config
@@ -146,7 +145,7 @@ def no_image(head: Held, parcel: Parcel) -> str | None:
     )
 
 
-def trouble_with(one: Held, moved: Path, settings: Storage) -> Waiting | None:
+def trouble_with(one: Held, moved: str, settings: Storage) -> Waiting | None:
     """Why the file must wait after all, because somebody interfered; None if it is ours only."""
     there = os.stat(moved, follow_symlinks=False)
     seen = one.member.drop.fingerprint

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cytowatch.durable import owner
 from cytowatch.record.drop import Drop
 from cytowatch.record.entries import Manifest
 
-__all__ = ["JOURNAL", "MARKER", "Held", "Member", "Parcel"]
+__all__ = ["JOURNAL", "MARKER", "Held", "Member", "Parcel", "directories"]
 
 #: The list of what a claim moves, in ``state/tmp/<id>/`` until it is done.
 JOURNAL = "claim.json"
 MARKER = "done-marker"
+
+
+def directories(paths: Iterable[str]) -> list[str]:
+    """The directories below ``<id>/`` that hold the files at `paths`, each after the one that it lies in.
+
+    >>> directories(["source/1.mrxs", "source/1/Slidedat.ini"])
+    ['source', 'source/1']
+    """
+    found: dict[str, None] = {}
+    for path in paths:
+        parts = path.split("/")
+        found.update(dict.fromkeys("/".join(parts[:n]) for n in range(1, len(parts))))
+    return list(found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +69,11 @@ class Parcel:
         if self.folder is not None and self.head.path.startswith(f"{self.folder}/"):
             return self.folder
         return self.head.path
+
+    @property
+    def directories(self) -> list[str]:
+        """The directories that its files are moved into."""
+        return directories(member.to for member in self.members)
 
     @property
     def size_bytes(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from cytowatch.config.keys import Storage
 from cytowatch.durable import owner
 from cytowatch.inbox import back
 from cytowatch.inbox.claim.hold import lease
-from cytowatch.inbox.claim.parcel import JOURNAL, MARKER
+from cytowatch.inbox.claim.parcel import JOURNAL, MARKER, directories
 from cytowatch.inbox.claim.undo import (
     fetch,
     folder_of,
@@ -28,11 +29,12 @@ from cytowatch.tree.spool import Spool
 __all__ = ["recover", "remove_empty", "sync_names"]
 
 
-def sync_names(place: Path, *, marked: bool) -> None:
+def sync_names(place: Path, directories: Iterable[str], *, marked: bool) -> None:
+    """Let the names of the files that were moved into `directories` of `place` survive a power cut."""
     # Once the new name exists, the old one is gone, because a rename is one step; where it is two, a power cut
     # leaves both. So the inbox, in which others write, need not be synced.
-    for folder, _, _ in durable.walk(place / "source"):
-        durable.fsync_directory(Path(folder))
+    for directory in directories:
+        durable.fsync_directory(f"{place}/{directory}")
     if marked:
         # Or the marker may be in the inbox again, and mark the next file of that name.
         durable.fsync_directory(place)
@@ -106,7 +108,8 @@ def _recover_one(spool: Spool, place: Path, settings: Storage) -> str:
 def _finish(spool: Spool, place: Path, journal: dict[str, Any]) -> None:
     for member in journal["members"]:
         durable.fsync_file(place / member["to"])
-    sync_names(place, marked=os.path.lexists(place / MARKER))
+    moved_into = directories(member["to"] for member in journal["members"])
+    sync_names(place, moved_into, marked=os.path.lexists(place / MARKER))
     remove_empty(spool.inbox, journal.get("folder"))
     # A kill may have come before we found that something else was in its place, which is not ours to remove.
     if is_foreign_marker(place):

@@ -122,7 +122,7 @@ def _take(
         reached("claim.prepared")
         trouble = _move_all(spool, parcel, held, place, moved, config.storage)
         if trouble is None:
-            _make_durable(place, held, marked=parcel.marker is not None)
+            _make_durable(place, parcel, held)
             reached("claim.durable")
             trouble = broken(parcel, held)
     except Exception:
@@ -133,8 +133,9 @@ def _take(
         undo(spool, place, moved=bool(moved))
         return trouble
     remove_empty(spool.inbox, parcel.folder)
-    (place / MARKER).unlink(missing_ok=True)
-    (place / JOURNAL).unlink()
+    if parcel.marker is not None:
+        (place / MARKER).unlink(missing_ok=True)
+    os.unlink(f"{place}/{JOURNAL}")
     reached("claim.unjournaled")
     # Everything is durable in state/tmp: if a power cut undoes this rename, `recover` repeats it.
     spool.move(place, Status.UPLOADED, durably=False)
@@ -151,24 +152,24 @@ def _move_all(
 ) -> Waiting | None:
     """Rename every member and add it to `moved`; return why this must be undone, if somebody interfered."""
     for one in held:
-        durable.rename(one.member.drop.name, place / one.member.to, source_fd=one.folder_fd)
+        durable.rename(one.member.drop.name, f"{place}/{one.member.to}", source_fd=one.folder_fd)
         moved.append(one)
         reached("claim.renamed")
     if parcel.marker is not None:
         # The marker moves with its file: left behind, it would mark the next file of that name.
         markers.withdraw(spool.inbox, parcel.marker, place / MARKER)
     for one in held:
-        trouble = trouble_with(one, place / one.member.to, settings)
+        trouble = trouble_with(one, f"{place}/{one.member.to}", settings)
         if trouble is not None:
             return of(parcel, one, trouble)
     return None
 
 
-def _make_durable(place: Path, held: list[Held], *, marked: bool) -> None:
+def _make_durable(place: Path, parcel: Parcel, held: list[Held]) -> None:
     for one in held:
         # 40 GB may still have to be written: this is why claims do not run in the scan loop.
         os.fsync(one.descriptor)
-    sync_names(place, marked=marked)
+    sync_names(place, parcel.directories, marked=parcel.marker is not None)
 
 
 def prepare(
@@ -184,10 +185,8 @@ def prepare(
     """Make ``<id>/`` with its manifest and the list of files to move, durably."""
     mode = int(config.storage.dir_mode, 8)
     place.mkdir(mode=mode)
-    (place / "source").mkdir(mode=mode)
-    for member in parcel.members:
-        for folder in reversed((place / member.to).relative_to(place).parents[:-1]):
-            (place / folder).mkdir(mode=mode, exist_ok=True)
+    for directory in parcel.directories:
+        os.mkdir(f"{place}/{directory}", mode)
     journal = {
         "user": parcel.head.user,
         "members": [
@@ -207,13 +206,12 @@ def prepare(
         "folder": parcel.folder,
         "marker": parcel.marker.path if parcel.marker else None,
     }
-    (place / JOURNAL).write_text(json.dumps(journal))
     # A journal that a power cut tore could not put back the moved files.
-    durable.fsync_file(place / JOURNAL)
-    for below, folders, _ in durable.walk(place / "source"):
-        # The names of folders that files of a set are moved into; the name of source/ is synced below.
-        if folders:
-            durable.fsync_directory(Path(below))
+    durable.write_new(place / JOURNAL, json.dumps(journal))
+    # The names of directories that files of a set are moved into; that of source/ is synced below.
+    inside = (os.path.dirname(directory) for directory in parcel.directories)
+    for directory in dict.fromkeys(filter(None, inside)):
+        durable.fsync_directory(f"{place}/{directory}")
     files = [
         manifest.received(
             role=member.role,

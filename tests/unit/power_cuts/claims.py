@@ -52,7 +52,7 @@ def killed_and_started(spool: Spool, origins: tuple[str, ...], *, written: bool 
             os.utime(path, ns=(1, 1))
     if (spool.inbox / "ann" / "set").is_dir():
         # As a claim removes it, once all is durable.
-        recovery.sync_names(spool.tmp / ID, marked=False)
+        recovery.sync_names(spool.tmp / ID, ["source"], marked=False)
         os.rmdir(spool.inbox / "ann" / "set")
     told = claim.recover(spool)
     assert told == {ID: "undone" if written or len(origins) < 2 else "finished"}
