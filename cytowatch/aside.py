@@ -28,6 +28,7 @@ __all__ = [
     "fence",
     "keep_only",
     "listen",
+    "may_pass",
     "may_try",
     "reset",
 ]
@@ -49,6 +50,8 @@ WHERES = (
 
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 300.0
+#: What has failed so often in a row needs somebody to change something.
+_MANY_TRIES = 3
 #: At most this many are kept with their reason; the metric counts them all.
 _MOST_KEPT = 1000
 _LONGEST = 500
@@ -120,6 +123,15 @@ def may_try(where: str, which: str) -> bool:
     with _lock:
         found = _kept.get((where, which))
     return found is None or time.monotonic() >= found.next_at
+
+
+def may_pass(where: str, which: str) -> bool:
+    """Whether `which` is not set aside, or failed so few times that the cause may pass by itself."""
+    if not _kept:
+        return True
+    with _lock:
+        found = _kept.get((where, which))
+    return found is None or found.tries < _MANY_TRIES
 
 
 def clear(where: str, which: str) -> None:

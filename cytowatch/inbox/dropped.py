@@ -148,8 +148,8 @@ class Dropped:
         }
 
     def any_to_finish(self, now: float, quiet_s: Callable[[str], float]) -> bool:
-        """Whether some folder will be finished without a new file."""
-        return any(aside.may_try("folder", folder) for folder in self.times(now, quiet_s))
+        """Whether some folder will be finished without a new file, or may be after a fault that passes."""
+        return any(aside.may_pass("folder", folder) for folder in self.times(now, quiet_s))
 
     def next_at(self) -> float | None:
         """When a folder may be finished next, as far as known."""

@@ -131,6 +131,21 @@ def test_failed_at_every_place(root: Root, tmp_path: Path, what: str) -> None:
     all_is_well(root, dropped)
 
 
+@pytest.mark.parametrize("what", ["ENOSPC@2", "EIO@2"])
+def test_a_folder_whose_end_fails_once(root: Root, what: str) -> None:
+    """With nothing else to do, `--until-idle` still waits for the second try."""
+    root.configure(inbox="folder_quiet_s = 0.5")
+    case = root.path / "inbox" / "ann" / "case"
+    case.mkdir(parents=True)
+    builders.jpeg(case / "1.jpg", width=300)
+    # The first one is its image's.
+    arm(root, ["hook.noted"], what)
+    assert root.run_until_idle() == 0, root.log.read_text()[-3000:]
+    assert "set_aside" in root.log.read_text()
+    assert sorted(one["status"] for one in root.manifests().values()) == ["CONVERTED", "EXTRACTED"]
+    root.assert_clean()
+
+
 def test_a_name_that_is_none_is_refused() -> None:
     """A test that arms what is not there would test nothing."""
     told = subprocess.run(
