@@ -36,7 +36,7 @@ FORMAT = Format(
     "file is decoded as a whole; if all have the same step, it has as many pixels as samples. "
     "Opacity counts as transparency, and so does a single extra sample without a stated "
     "meaning. Other extra samples are left out, with a warning. The pixel size is that of "
-    "the capture resolution.",
+    "the capture resolution. An orientation in a box of Exif or XMP is not applied, because other programs do not apply it either; a warning reports it.",
     source="ISO/IEC 15444-1, Annexes A and I",
     matches=matches,
 )

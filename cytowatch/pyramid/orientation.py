@@ -1,9 +1,11 @@
 """Which way a JPEG or PNG must be turned, as its Exif says, or else its XMP.
 
-libvips only asks Exif, and of a PNG only what comes before its pixels.
+libvips only asks Exif, and of a PNG only what comes before its pixels. A JPEG 2000 may have both as well, in boxes
+that no standard knows: exiftool and exiv2 write and list them, but Pillow 13, GDAL 3.10, OpenCV 5, OpenJPEG, imagecodecs and iipsrv
+show its pixels as they are stored.
 
 Source: CIPA DC-008 (Exif) 4.6; PNG, third edition, 11.3.4.5 (eXIf); Adobe, XMP part 3 (storage in files);
-ImageMagick, "Raw profile type" in text chunks of PNG.
+ImageMagick, "Raw profile type" in text chunks of PNG; exiftool, Jpeg2000.pm; github.com/ruven/iipsrv/issues/147.
 """
 
 from __future__ import annotations
@@ -14,12 +16,17 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-__all__ = ["of_file"]
+from cytowatch.formats.structure.places import bytes_at
+
+__all__ = ["of_file", "of_jp2"]
 
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
 _RAW = (b"Raw profile type exif", b"Raw profile type APP1", b"Raw profile type xmp")
+#: The boxes of a JPEG 2000 for Exif, as exiftool and as Adobe call them, and for XMP.
+_EXIF_BOXES = (b"JpgTiffExif->JP2", bytes.fromhex("0537cdab9d0c4431a72afa561f2a113e"))
+_XMP_BOX = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 #: Chunks or segments that are walked, and bytes of one that are read or unpacked.
 _MOST_PARTS = 1_000_000
 _MOST_BYTES = 4 << 20
@@ -43,6 +50,15 @@ def of_file(path: str) -> int | None:
             return None
     finally:
         os.close(descriptor)
+    return _stated(said)
+
+
+def of_jp2(descriptor: int) -> int | None:
+    """The same of a JPEG 2000, which other programs show as it is stored."""
+    return _stated(list(_of_jp2(descriptor)))
+
+
+def _stated(said: list[bytes]) -> int | None:
     exif = (_in_exif(data.removeprefix(_EXIF)) for data in said if not _is_xmp(data))
     xmp = (_in_xmp(data) for data in said if _is_xmp(data))
     return next((one for one in (*exif, *xmp) if one is not None), None)
@@ -64,6 +80,28 @@ def _of_jpeg(descriptor: int) -> Iterator[bytes]:
             if data.startswith((_EXIF, _XMP)):
                 yield data
         at += 2 + length
+
+
+def _of_jp2(descriptor: int) -> Iterator[bytes]:
+    """What the boxes for Exif and XMP hold, before the codestream and behind it."""
+    at = 0
+    for _ in range(_MOST_PARTS):
+        head = bytes_at(descriptor, 16, at)
+        if len(head) < 8:
+            return
+        length, begin = int.from_bytes(head[:4]), 8
+        if length == 1 and len(head) == 16:
+            length, begin = int.from_bytes(head[8:]), 16
+        if head[4:8] == b"uuid":
+            data = bytes_at(descriptor, min(max(0, length - begin), _MOST_BYTES), at + begin)
+            if data.startswith(_EXIF_BOXES):
+                # Some writers put JPEG's mark before it.
+                yield data[16:].removeprefix(_EXIF).removeprefix(b"EXIF\0\0")
+            elif data.startswith(_XMP_BOX):
+                yield _XMP + data[16:]
+        if length < begin:
+            return
+        at += length
 
 
 def _of_png(descriptor: int) -> Iterator[bytes]:

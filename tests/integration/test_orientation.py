@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import openslide
 import pytest
@@ -131,3 +132,43 @@ def test_a_cut_file_says_what_it_can(tmp_path: Path, name: str) -> None:
     for end in (*range(0, 200, 7), len(data) - 5):
         path.write_bytes(data[:end])
         assert of_file(str(path)) in (None, *TURNED)
+
+
+_EXIF_BOX, _XMP_BOX = b"JpgTiffExif->JP2", bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
+_ADOBE_BOX = bytes.fromhex("0537cdab9d0c4431a72afa561f2a113e")
+#: What a box of a JPEG 2000 holds, and whether it lies behind the pixels.
+BOXES = {
+    "exif": (_EXIF_BOX + _exif(6), False),
+    "exif behind": (_EXIF_BOX + _exif(6, "<"), True),
+    "exif with a mark": (_EXIF_BOX + b"Exif\0\0" + _exif(6), False),
+    "adobe": (_ADOBE_BOX + _exif(6), False),
+    "xmp": (_XMP_BOX + _xmp(6), True),
+    "upright": (_EXIF_BOX + _exif(1), False),
+    "another": (b"0123456789abcdef" + _exif(6), False),
+    "cut": (_EXIF_BOX, False),
+}
+
+
+def _jp2(inside: bytes, *, behind: bool) -> bytes:
+    data = imagecodecs.jpeg2k_encode(PIXELS, level=0, codecformat="jp2")
+    at = len(data) if behind else data.index(b"jp2c") - 4
+    # One of no length goes on to the end.
+    pixels = struct.pack(">I", len(data) - data.index(b"jp2c") + 4)
+    data = data.replace(data[data.index(b"jp2c") - 4 :][:4] + b"jp2c", pixels + b"jp2c")
+    return data[:at] + struct.pack(">I4s", len(inside) + 8, b"uuid") + inside + data[at:]
+
+
+def test_a_jpeg_2000_stays_as_other_programs_show_it(pictures: Pictures) -> None:
+    """No reader that was tried turns it; so it is not turned, and not ignored without a word."""
+    for name, (inside, behind) in BOXES.items():
+        (pictures.inbox / f"{name}.jp2").write_bytes(_jp2(inside, behind=behind))
+    assert pictures.treated() == 0, pictures.said()
+    for name, document in pictures.by_name().items():
+        [image] = document["images"]
+        assert (image["width"], image["height"]) == (300, 200), name
+        said = [one for one in document["warnings"] if "to be turned (orientation 6)" in one]
+        assert bool(said) == (name.removesuffix(".jp2") not in ("upright", "another", "cut")), name
+        with Image.open(
+            io.BytesIO((document["_path"] / "source").glob("*").__next__().read_bytes())
+        ) as other:
+            assert other.size == (300, 200)

@@ -15,6 +15,7 @@ from functools import partial
 import numpy as np
 
 from cytowatch.config import Config
+from cytowatch.pyramid import orientation
 from cytowatch.pyramid.pixels import Pixels, each
 from cytowatch.pyramid.readers import jp2_boxes, jp2_planes
 from cytowatch.pyramid.readers.jp2_boxes import Boxes, pread
@@ -105,7 +106,7 @@ def open_jp2(path: str, config: Config) -> Opened:
         mpp=mpp,
         cmyk=stored.means.colours == 4,
         icc_profile=stored.profile,
-        done=(*_enlarged(stream), *stored.done),
+        done=(*_enlarged(stream), *stored.done, *_not_turned(descriptor)),
     )
     return Opened(scenes=[scene], reader="imagecodecs", close=partial(os.close, descriptor))
 
@@ -158,6 +159,14 @@ def _decoded(data: bytes, stored: Samples, *, threads: int | None) -> Pixels:
     if pixels.shape[2] != stored.stored:
         raise damaged(f"it has {pixels.shape[2]} samples per pixel, not {stored.stored}")
     return stored.plain(pixels)
+
+
+def _not_turned(descriptor: int) -> tuple[str, ...]:
+    turn = orientation.of_jp2(descriptor)
+    if turn in (None, 1):
+        return ()
+    said = f"its metadata say that it is to be turned (orientation {turn})"
+    return (f"{said}: that was not done, because other programs show a JPEG 2000 as it is stored",)
 
 
 def _enlarged(stream: Codestream) -> tuple[str, ...]:
