@@ -152,9 +152,6 @@ BOXES = {
 def _jp2(inside: bytes, *, behind: bool) -> bytes:
     data = imagecodecs.jpeg2k_encode(PIXELS, level=0, codecformat="jp2")
     at = len(data) if behind else data.index(b"jp2c") - 4
-    # One of no length goes on to the end.
-    pixels = struct.pack(">I", len(data) - data.index(b"jp2c") + 4)
-    data = data.replace(data[data.index(b"jp2c") - 4 :][:4] + b"jp2c", pixels + b"jp2c")
     return data[:at] + struct.pack(">I4s", len(inside) + 8, b"uuid") + inside + data[at:]
 
 
@@ -168,7 +165,5 @@ def test_a_jpeg_2000_stays_as_other_programs_show_it(pictures: Pictures) -> None
         assert (image["width"], image["height"]) == (300, 200), name
         said = [one for one in document["warnings"] if "to be turned (orientation 6)" in one]
         assert bool(said) == (name.removesuffix(".jp2") not in ("upright", "another", "cut")), name
-        with Image.open(
-            io.BytesIO((document["_path"] / "source").glob("*").__next__().read_bytes())
-        ) as other:
+        with Image.open(next((document["_path"] / "source").iterdir())) as other:
             assert other.size == (300, 200)
