@@ -22,8 +22,8 @@ FORMAT = Format(
     "Index.dat and every Data file. SLIDE_CREATION_FINISHED = False in it means that the "
     "scanner is still working. File and folder are renamed together, and can differ in case. "
     "If an index or data file has another SLIDE_ID, it belongs to another slide: the reason "
-    "is mixed_slides. The index says how long each Data file is; a shorter one is missing its end. A "
-    "Data file that Slidedat.ini does not name is kept beside the slide, with a warning.",
+    "is mixed_slides. The index says how long each Data file is; a shorter one is missing its end. Anything "
+    "else the folder holds (a Data file that Slidedat.ini does not name, pictures, notes, other slides) is kept beside the slide, and a warning and the note name it.",
     source="https://openslide.org/formats/mirax/",
     matches=marked("mirax-mrxs"),
     native=True,

@@ -20,8 +20,8 @@ FORMAT = Format(
     extension="vsi",
     oddities="The .vsi is a small TIFF with a preview; the slide is in the .ets files. File and folder "
     "are renamed together. The .vsi announces its stacks and their sizes: it waits for each of them, and without an "
-    "overview or a label it is deployed with a warning in the end. A stack that is larger than any it announces is kept "
-    "beside the slide. A .vsi that waits in vain for its .ets files counts as a TIFF. Of several channels, focal planes "
+    "overview or a label it is deployed with a warning in the end. A stack that is larger than any it announces, and pictures that somebody put into the folder, are kept "
+    "beside the slide, with a warning. A .vsi that waits in vain for its .ets files counts as a TIFF. Of several channels, focal planes "
     "or times the first is used, and the others are listed; three channels are one RGB picture as in an OME-TIFF. A stack whose "
     "first plane lacks tiles that another one has is not supported, and neither are colours without compression. "
     "slideio says which images there are; JPEG and JPEG 2000 tiles are decoded without it. "

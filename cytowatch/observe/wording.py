@@ -237,7 +237,8 @@ def _line(word: str, path: str, why: str) -> str:
 def _remark(one: Seen) -> str:
     if one.reason is not None:
         return "failed at first, then it was sent again"
-    return f"the same content as {one.same_as}" if one.same_as else ""
+    same = f"the same content as {one.same_as}" if one.same_as else ""
+    return same or next(filter(lacking.is_of_unnamed, one.warnings), "")
 
 
 def _why(one: Seen) -> str:

@@ -7,11 +7,13 @@ and recognised here only.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 __all__ = [
     "PART_OF_ARCHIVE",
     "SELF_EXTRACTING",
     "amount",
+    "is_of_unnamed",
     "is_part_of_archive",
     "kind",
     "layout",
@@ -19,6 +21,7 @@ __all__ = [
     "of_layout",
     "size",
     "stopped",
+    "unnamed",
 ]
 
 #: What a part of a split archive is, and what to do with it: no part is whole, however often it is copied.
@@ -40,6 +43,9 @@ _KIND = re.compile(r"it is (.{1,120}?), which is not supported(?:: (.{1,300}))?$
 _PART = re.compile(
     r"\.(?:(?:zip|7z|rar|tar|tgz|gz)\.(?:\d{3}|a[a-z])|z\d\d|r\d\d|part\d+\.rar)$", re.IGNORECASE
 )
+_UNNAMED = "the slide's folder holds files that its index does not name: "
+#: So many of them are named.
+_MOST_UNNAMED = 5
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -147,3 +153,22 @@ def _digits(value: float) -> str:
     decimals = 2 if value < 9.995 else 1 if value < 99.95 else 0
     text = f"{value:.{decimals}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def unnamed(paths: Sequence[str]) -> str:
+    """What there is to say about files in the folder of a slide that the slide's index does not name."""
+    further = len(paths) - _MOST_UNNAMED
+    which = ", ".join(paths[:_MOST_UNNAMED]) + (f" and {further:,} more" if further > 0 else "")
+    return (
+        f"{_UNNAMED}{which}. They are kept with the slide, and are not shown. To have a picture of its own, drop it "
+        "outside of that folder"
+    )
+
+
+def is_of_unnamed(warning: str) -> bool:
+    """Whether a warning is of that kind.
+
+    >>> is_of_unnamed(unnamed(["notes.jpg"]))
+    True
+    """
+    return warning.startswith(_UNNAMED)

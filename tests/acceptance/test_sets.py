@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from tests import builders
-from tests.builders import others, vendors
+from tests.builders import cellsens, others, vendors
 from tests.lab.pictures import Pictures
 from tests.lab.root import Root
 
@@ -533,6 +533,44 @@ def test_a_set_keeps_its_sidecars(root: Root, tmp_path: Path, where: str) -> Non
         with openslide.OpenSlide(one["_path"] / one["images"][0]["file"]) as slide:
             slide.read_region((0, 0), 0, (10, 10))
     assert len(found) == {"loose": 2, "folder": 3, "zip": 3}[where]
+    root.check_hashes()
+    root.assert_clean()
+
+
+@pytest.mark.parametrize("where", ["loose", "folder", "zip"])
+def test_pictures_in_the_folder_of_a_slide_are_named(
+    root: Root, tmp_path: Path, where: str
+) -> None:
+    """They went along without a word, as if they were parts of the slide; manifest and note name them now."""
+    root.configure(inbox="folder_quiet_s = 0.2")
+    inbox = root.path / "inbox" / "ann"
+    place = {"loose": inbox, "folder": inbox / "case", "zip": tmp_path / "z"}[where]
+    place.mkdir(parents=True)
+    vendors.mirax_mrxs(place, "M")
+    cellsens.olympus_vsi(place, "V")
+    (place / "M" / "more").mkdir()
+    own = {"M.mrxs": ["M/notes.jpg", "M/more/gross.png", "M/case.txt"], "V.vsi": ["_V_/notes.jpg"]}
+    for path in (place / name for names in own.values() for name in names):
+        if path.suffix == ".txt":
+            path.write_text("called back on Monday")
+        else:
+            (builders.jpeg if path.suffix == ".jpg" else builders.png)(path)
+    if where == "zip":
+        shutil.make_archive(str(tmp_path / "case"), "zip", root_dir=place)
+        root.drop(tmp_path / "case.zip")
+    assert root.run_until_idle() == 0
+    found = root.by_name()
+    notes = [path.read_text() for path in (root.path / "status").rglob("*.txt")]
+    for name, files in own.items():
+        one = found[name]
+        assert one["status"] in ("DEPLOYED", "CONVERTED")
+        sidecars = [row["path"] for row in one["files"] if row["role"] == "sidecar"]
+        assert sorted(sidecars) == sorted(f"source/{file}" for file in files)
+        [said] = [
+            warning for warning in one["warnings"] if "that its index does not name" in warning
+        ]
+        assert all(file.partition("/")[2] in said for file in files)
+        assert any(said in note for note in notes)
     root.check_hashes()
     root.assert_clean()
 

@@ -182,6 +182,26 @@ def test_a_data_file_that_no_index_names_is_no_part_of_the_slide(tmp_path: Path)
     assert only({**part, "S/Data0007.dat": b"x"}).sidecars == ()
 
 
+def test_what_else_lies_in_the_folder_goes_along_by_name(tmp_path: Path) -> None:
+    """Pictures, notes and whole slides that somebody put there: beside the slide, and not as if they were a part of it."""
+    whole = built(tmp_path)
+    own = {
+        "S/notes.jpg": JPEG,
+        "S/more/T.mrxs": JPEG,
+        "S/more/T/Slidedat.ini": INI,
+        "S/a.txt": b"x",
+    }
+    found = only({**whole, **own})
+    assert set(found.sidecars) == {*own}
+    assert (found.missing, len(found.members)) == (None, 5)
+    # While something is missing the index may still be written.
+    part = {path: data for path, data in whole.items() if path != "S/Data0001.dat"}
+    assert only({**part, **own}).sidecars == ()
+    # An index that does not say what belongs to it.
+    short = INI.partition(b"[DATAFILE]")[0]
+    assert only({**whole, "S/Slidedat.ini": short, "S/notes.jpg": JPEG}).sidecars == ()
+
+
 def test_of_two_heads_that_differ_in_case_none_is_taken(tmp_path: Path) -> None:
     """Either may be the folder's own; where one has its very name, that is."""
     whole = built(tmp_path)

@@ -186,12 +186,12 @@ def _checked(file: UploadedFile) -> tuple[list[str], list[str]]:
 
 def _strays(file: UploadedFile) -> list[str]:
     """What there is to say about files in the folder of a slide that its index does not name."""
-    return [
-        f"{row['path'].removeprefix('source/')} is in the slide's folder, but its index does not name it. It "
-        "is kept, and is not a part of the slide"
+    inside = [
+        row["path"].removeprefix("source/").partition("/")[2]
         for row in file.manifest["files"]
         if row["role"] == "sidecar" and row["path"].count("/") > 1
     ]
+    return [lacking.unnamed(inside)] if inside else []
 
 
 def _is_only_named_so(group: Group) -> bool:

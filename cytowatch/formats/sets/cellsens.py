@@ -6,6 +6,7 @@ Source: https://bio-formats.readthedocs.io/en/latest/formats/cellsens-vsi.html
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from cytowatch.formats.base import Probe
 from cytowatch.formats.sets.group import (
@@ -14,6 +15,7 @@ from cytowatch.formats.sets.group import (
     Group,
     Look,
     Near,
+    is_picture,
     is_tiff,
     plainly,
 )
@@ -25,6 +27,7 @@ __all__ = ["cellsens"]
 _FRAME_TIFF = re.compile(r"stack\d+/frame_t.*\.tiff?", re.IGNORECASE)
 
 
+_OWN = re.compile(r"(stack\d+/|blob)", re.IGNORECASE)
 _ETS = re.compile(r"stack\d+/frame_t.*\.ets", re.IGNORECASE)
 
 
@@ -55,6 +58,8 @@ def cellsens(name: str, folder: Folder, near: Near, look: Look) -> Group | None:
     if lacking:
         there = len(announced) - len(lacking)
         missing = f"a stack of it, an .ets file in {name} ({stem}.vsi announces {len(announced)}, and {there} came)"
+    if missing is None:
+        strays += _pictures(inside, look)
     members = sorted(path for path in inside.values() if path not in strays)
     return Group(
         kind="olympus-vsi",
@@ -64,6 +69,13 @@ def cellsens(name: str, folder: Folder, near: Near, look: Look) -> Group | None:
         headless=head is None,
         folder=folder.path,
         is_spare=bool(lacking) and all(one.spare for one in lacking),
+    )
+
+
+def _pictures(inside: Mapping[str, str], look: Look) -> list[str]:
+    """The pictures that somebody put into the folder: the scanner's own files are in a stack, or called blobs."""
+    return sorted(
+        path for name, path in inside.items() if not _OWN.match(name) and look(path, is_picture)
     )
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "Look",
     "Near",
     "is_jpeg",
+    "is_picture",
     "is_tiff",
     "plainly",
     "stem_of",
@@ -164,6 +165,11 @@ def stem_of(name: str) -> str:
 
 def is_jpeg(probe: Probe) -> bool:
     return probe.head.startswith(b"\xff\xd8\xff")
+
+
+def is_picture(probe: Probe) -> bool:
+    """Whether it begins as a JPEG, PNG or TIFF."""
+    return is_jpeg(probe) or is_tiff(probe) or probe.head.startswith(b"\x89PNG\r\n")
 
 
 def is_tiff(probe: Probe) -> bool:

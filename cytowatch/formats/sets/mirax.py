@@ -45,7 +45,8 @@ def mirax(name: str, folder: Folder, near: Near, look: Look) -> Group | None:
     mixed = _mixed(name, named, strays, look)
     # What is of another slide is refused with the set, and does not go along with it.
     strays = [] if mixed else strays
-    members = sorted(set(inside.values()) - {named[stray] for stray in strays})
+    others = [] if missing or mixed else _others(named, strays, look)
+    members = sorted(set(inside.values()) - {named[one] for one in (*strays, *others)})
     if head is None:
         missing, is_spare = own, False
     elif mixed and (missing is None or is_spare):
@@ -54,7 +55,7 @@ def mirax(name: str, folder: Folder, near: Near, look: Look) -> Group | None:
     return Group(
         kind="mirax-mrxs",
         members=tuple([head, *members] if head else members),
-        sidecars=tuple(named[stray] for stray in strays),
+        sidecars=tuple(named[one] for one in (*strays, *others)),
         missing=missing,
         is_spare=is_spare,
         headless=head is None,
@@ -83,6 +84,16 @@ def _strays(inside: Mapping[str, str], look: Look) -> list[str]:
     """The data files that Slidedat.ini does not name."""
     wanted = set(look(inside["Slidedat.ini"], referred))
     return sorted(name for name in inside if _DATA.fullmatch(name) and name not in wanted)
+
+
+def _others(inside: Mapping[str, str], strays: list[str], look: Look) -> list[str]:
+    """What else lies in the folder, as pictures and notes that somebody put there."""
+    named = look(inside["Slidedat.ini"], referred)
+    if not named:
+        # It does not say what belongs to the slide, which is for OpenSlide to report.
+        return []
+    own = {inside[one] for one in ("Slidedat.ini", *named, *strays) if one in inside}
+    return sorted(name for name, path in inside.items() if path not in own)
 
 
 def _mixed(name: str, inside: Mapping[str, str], strays: list[str], look: Look) -> str | None:
