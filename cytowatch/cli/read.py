@@ -222,13 +222,15 @@ def show(
         same = [e for row in index.linked_to(about["id"]) if (e := find.entry(spool, row))]
         known_by = index.select(ids=[about["duplicate_of"]]) if about["duplicate_of"] else []
         first = next((e for row in known_by if (e := find.entry(spool, row))), None)
+        dropped = index.select(ids=[about["root_id"]]) if about["parent_id"] else []
+    in_archive = any(row.format != "directory" for row in dropped)
     if entry.damaged is not None:
         _fact("damaged", "red", f"its manifest cannot be read: {entry.damaged}", width)
         said = "restore its manifest.json from a backup; the rest of this page is all else that is known"
         _fact("", "", f"{said}\n", width)
     console.print(display.tree(entry, inside, width), soft_wrap=width is None)
     console.print()
-    for word, shade, text in display.facts(entry, first, same):
+    for word, shade, text in display.facts(entry, first, same, in_archive=in_archive):
         _fact(word, shade, text, width)
     console.print()
     console.print(display.history(entry, console.width), soft_wrap=width is None)

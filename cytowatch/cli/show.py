@@ -14,6 +14,7 @@ from rich.tree import Tree
 from cytowatch.cli.columns import cells, cut
 from cytowatch.cli.lists import where_dropped
 from cytowatch.cli.page import bytes_text, colour, status_text
+from cytowatch.observe import wording
 from cytowatch.record import reasons
 from cytowatch.record.entries import FileEntry, ImageEntry, Manifest, SkippedEntry
 from cytowatch.record.names import printable
@@ -186,7 +187,7 @@ def _image_text(image: ImageEntry) -> str:
 
 
 def facts(
-    entry: Entry, first: Entry | None, others: Sequence[Entry]
+    entry: Entry, first: Entry | None, others: Sequence[Entry], *, in_archive: bool = False
 ) -> Iterator[tuple[str, str, str]]:
     """What is known of it, as (word, its colour, text).
 
@@ -196,6 +197,8 @@ def facts(
         The uploaded file whose content it has too, if that is still there.
     others
         The duplicates of it.
+    in_archive
+        Whether it came in an archive.
     """
     about = entry.manifest
     yield "id", "", about["id"]
@@ -217,7 +220,10 @@ def facts(
         yield "reason", "red", about["error"]["reason"]
         yield "", "", about["error"]["detail"]
         if known := reasons.of(about["error"]["reason"]):
-            yield "technician", "", known.technician
+            _, to_do = wording.advice(
+                about["error"]["reason"], about["error"]["detail"], in_archive=in_archive
+            )
+            yield "technician", "", to_do
             yield "admin", "", _advice(about, known.admin)
         for file in about["files"]:
             if file["role"] in ("source", "sidecar"):

@@ -112,7 +112,7 @@ def story(row: Mapping[str, Any]) -> tuple[str, str]:
     """What is the matter with a drop that waits, and what to do until when, in two sentences."""
     wait = _wait(row)
     if row["why"] == "not_an_image" and wording.EMPTY in row["detail"]:
-        return wording.BROKE_OFF, "Copy it again under the same name, or delete it."
+        return wording.BROKE_OFF, f"{wording.COPY_AGAIN}, or delete it."
     if row["why"] != "incomplete":
         return wait.means, wait.technician
     if lacking.is_part_of_archive(row["path"]):
@@ -130,7 +130,7 @@ def story(row: Mapping[str, Any]) -> tuple[str, str]:
 
 def _until(row: Mapping[str, Any]) -> str:
     parts = lacking.of_layout(row["detail"])
-    to_do = "Copy what is missing" if parts else "Copy it again under the same name"
+    to_do = "Copy what is missing" if parts else wording.COPY_AGAIN
     if row.get("until"):
         to_do += f" before {wording.local(datetime.fromisoformat(row['until']))}"
     return f"{to_do}: a whole slide is {parts}." if parts else f"{to_do}."

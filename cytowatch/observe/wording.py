@@ -18,22 +18,25 @@ from cytowatch.record.status import Status
 
 __all__ = [
     "BROKE_OFF",
+    "COPY_AGAIN",
     "EMPTY",
     "Seen",
     "Sum",
     "about",
+    "advice",
     "local",
     "of_many",
     "of_one",
     "sentence_of",
     "text",
-    "what_to_do",
 ]
 
 #: How many members have a line in the note of their archive or folder.
 _MOST_LINES = 1000
 _LONGEST_DETAIL = 2000
 _ASK = reasons.ASK
+#: About a file that waits, and about one that has failed: the next one of that name takes its place.
+COPY_AGAIN = "Copy it again under the same name"
 BROKE_OFF = "It is empty: the copy broke off before anything arrived."
 _KEPT = "The file that you sent is kept, unchanged."
 
@@ -259,45 +262,46 @@ def _lost(reason: str, count: int) -> str:
 
 def of_error(one: Seen, root: Seen | None, *, kept: str = _KEPT) -> list[str]:
     """What went wrong, what to do, where the file is, and last the technical detail."""
-    known = reasons.of(one.reason or "")
-    means = known.means if known else "It could not be taken."
-    if one.reason == "duplicate" and one.same_as:
-        means = f"The same slide is there already: {one.same_as}."
-    if one.reason == "incomplete":
-        means = incomplete(one.detail) or means
-    if one.reason == "no_image" and lacking.of_layout(one.detail):
-        means = "It holds files of a slide, but not the whole slide."
-    if found := lacking.of_kind(one.detail):
-        means = f"It is {found[0]}. Only slides and images can be taken."
-        if found[1]:
-            means = f"It is {found[0]}, which cannot be taken as it is."
-        if found[0] == EMPTY:
-            means = BROKE_OFF
-            kept = ""
+    in_archive = root is not None and not root.is_folder
+    means, to_do = advice(one.reason, one.detail, same_as=one.same_as, in_archive=in_archive)
+    if means == BROKE_OFF:
+        kept = ""
     return [
         means,
-        f"What to do: {what_to_do(one, root)}",
+        f"What to do: {to_do}",
         *([kept] if kept else []),
         "",
         f"Technical detail: {one.detail[:_LONGEST_DETAIL]} ({one.reason})",
     ]
 
 
-def what_to_do(one: Seen, root: Seen | None = None) -> str:
-    """What a technician does about an error; of a member of `root`."""
-    known = reasons.of(one.reason or "")
+def advice(
+    reason: str | None, detail: str, *, same_as: str | None = None, in_archive: bool = False
+) -> tuple[str, str]:
+    """What an error means, and what a technician does about it, each in a sentence or two; `in_archive` if it came in one.
+
+    The note, the command line and the panel say the same.
+    """
+    known = reasons.of(reason or "")
+    means = known.means if known else "It could not be taken."
     to_do = known.technician if known else _ASK
-    if found := lacking.of_kind(one.detail):
-        if found[0] == EMPTY:
-            return "Copy it again."
-        return f"{sentence_of(found[1])}." if found[1] else to_do
-    parts = lacking.of_layout(one.detail)
-    in_archive = root is not None and not root.is_folder
-    if parts and (in_archive or one.reason == "no_image"):
-        return f"Put {parts} into one zip, and drop it."
-    if parts:
-        return f"Send all of it again: {parts}."
-    return to_do
+    if reason == "duplicate" and same_as:
+        means = f"The same slide is there already: {same_as}."
+    if reason == "incomplete":
+        means = incomplete(detail) or means
+    if reason == "no_image" and lacking.of_layout(detail):
+        means = "It holds files of a slide, but not the whole slide."
+    if found := lacking.of_kind(detail):
+        what, how = found
+        if what == EMPTY:
+            return BROKE_OFF, f"{COPY_AGAIN}."
+        if how:
+            return f"It is {what}, which cannot be taken as it is.", f"{sentence_of(how)}."
+        return f"It is {what}. Only slides and images can be taken.", to_do
+    parts = lacking.of_layout(detail)
+    if parts and (in_archive or reason == "no_image"):
+        return means, f"Put {parts} into one zip, and drop it."
+    return means, f"Send all of it again: {parts}." if parts else to_do
 
 
 def sentence_of(how: str) -> str:

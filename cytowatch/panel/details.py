@@ -9,10 +9,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from cytowatch.observe import wording
 from cytowatch.panel import storage
 from cytowatch.panel.context import Context, Visible, person_of
 from cytowatch.panel.rendering import page
-from cytowatch.record import reasons
 from cytowatch.record.status import Status
 from cytowatch.tree import find
 from cytowatch.tree.index.index import Index, Row
@@ -85,7 +85,10 @@ def _page(context: Context, request: Request, template: str) -> Response:
         above = _above(index, seen, row)
         children = index.select(where={"parent_id": id_}, ascending=True, limit=_MOST_CHILDREN + 1)
     about = entry.manifest
-    failed = about["error"]
+    advice = None
+    if failed := about["error"]:
+        in_archive = bool(above) and above[0].format != "directory"
+        advice = wording.advice(failed["reason"], failed["detail"], in_archive=in_archive)
     moving = not entry.status.is_final
     files = about["files"]
     if not context.panel.labels:
@@ -102,7 +105,7 @@ def _page(context: Context, request: Request, template: str) -> Response:
         children=[one for one in children[:_MOST_CHILDREN] if seen.covers(one)],
         more_children=len(children) > _MOST_CHILDREN,
         history=_history(entry),
-        reason=reasons.of(failed["reason"]) if failed else None,
+        advice=advice,
         files=files,
         roles={one["role"] for one in files},
         acts=may_act(context, request, row),

@@ -9,10 +9,10 @@ from typing import Any
 from starlette.requests import Request
 
 from cytowatch import durable
+from cytowatch.observe import wording
 from cytowatch.panel import listing
 from cytowatch.panel.context import Context
 from cytowatch.panel.uploads.found import EXPIRES_S, Found
-from cytowatch.record import reasons
 from cytowatch.record.manifest import utc
 from cytowatch.tree import find
 
@@ -57,7 +57,10 @@ def _files(context: Context, request: Request, found: Found, drop: str) -> list[
             or not _is_of(entry.document.get("drop_path"), drop)
         ):
             continue
-        reason = reasons.of(row.reason or "")
+        failed = entry.manifest["error"]
+        means, to_do = (
+            wording.advice(failed["reason"], failed["detail"]) if failed else (None, None)
+        )
         told.append(
             {
                 "id": row.id,
@@ -66,8 +69,8 @@ def _files(context: Context, request: Request, found: Found, drop: str) -> list[
                 "label": row.status.label.capitalize(),
                 "final": row.status.is_final,
                 "failed": row.status.is_error,
-                "reason": reason.means if reason else row.reason,
-                "do": reason.technician if reason else None,
+                "reason": means,
+                "do": to_do,
             }
         )
     return told
