@@ -20,13 +20,16 @@ from rich.progress import (
 from rich.progress import TimeRemainingColumn as Left
 
 from cytowatch.cli.app import app
+from cytowatch.cli.parcels import Item, SendError, item_of
 from cytowatch.cli.show import console, safe, say
-from cytowatch.cli.tus import Item, SendError, Server, item_of
+from cytowatch.cli.tus import Server
 from cytowatch.record.errors import RootError
 
 __all__: list[str] = []
 
 _EVERY_S = 1.0
+#: So many times in a row a drop may be neither in its inbox nor anything else, as it is for a moment at its claim.
+_GONE_AFTER = 60
 
 
 @app.command()
@@ -51,7 +54,7 @@ def send(
     Exit code 0: the server has every byte with the right hash, and with --wait everything is deployed.
     """
     try:
-        server = Server(to, token)
+        server = Server(to, token, tell=_say)
     except SendError as error:
         raise RootError(str(error)) from error
     more = {key: value for key, value in (("project", project), ("user", user)) if value}
@@ -68,14 +71,19 @@ def send(
         ) as bars,
         ThreadPoolExecutor(parallel) as pool,
     ):
-        good = list(pool.map(lambda path: _one(server, path, more, bars, wait=wait), paths))
+        try:
+            good = list(pool.map(lambda path: _one(server, path, more, bars, wait=wait), paths))
+        except KeyboardInterrupt:
+            server.stop()
+            pool.shutdown(cancel_futures=True)
+            raise
     raise typer.Exit(0 if all(good) else 1)
 
 
 def _one(server: Server, path: Path, more: dict[str, str], bars: Progress, *, wait: bool) -> bool:
     """Send what is at `path`; gives whether all went well, and says so in one line."""
     try:
-        item = item_of(path)
+        item = _read(server, path, bars)
         at = _send(server, item, more, bars)
         drop = server.seen(at)["drop"]
         if drop is None:
@@ -89,6 +97,15 @@ def _one(server: Server, path: Path, more: dict[str, str], bars: Progress, *, wa
         _say(f"{path}: {error}")
         return False
     return True
+
+
+def _read(server: Server, path: Path, bars: Progress) -> Item:
+    """What is at `path`; to hash it may take minutes."""
+    task = bars.add_task(f"reading {safe(path.name)}", total=None)
+    try:
+        return item_of(path, server.go_on)
+    finally:
+        bars.remove_task(task)
 
 
 def _send(server: Server, item: Item, more: dict[str, str], bars: Progress) -> str:
@@ -113,10 +130,15 @@ def _wait(server: Server, at: str) -> None:
     SendError
         Something failed, with the reason.
     """
-    said = None
+    said, gone = None, 0
     while True:
         found = server.seen(at)
         files = found["files"]
+        if found["taken"] and not files and found.get("left"):
+            raise SendError("there is no image in it; it stays in the inbox")
+        gone = gone + 1 if found["taken"] and not files else 0
+        if gone == _GONE_AFTER:
+            raise SendError("it was sent, and is in no list now: somebody has taken it away")
         if bad := [one for one in files if one["failed"]]:
             why = bad[0]["reason"] or bad[0]["label"]
             raise SendError(f"{bad[0]['name']} failed: {why} {bad[0]['do'] or ''}".rstrip())

@@ -8,119 +8,31 @@ Source: https://tus.io/protocols/resumable-upload
 from __future__ import annotations
 
 import base64
-import errno
-import hashlib
 import http.client
 import json
-import os
-import stat
-import time
-from collections.abc import Callable, Iterator
+import socket
+import ssl
+import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from cytowatch import durable
-from cytowatch.record import names
+from cytowatch.cli.parcels import CHANGED, Item, Part, SendError, pieces
 
-__all__ = ["Item", "Part", "SendError", "Server", "item_of"]
+__all__ = ["Server"]
 
 _VERSION = "1.0.0"
 _PATCH_BYTES = 64 << 20
-_BLOCK_BYTES = 1 << 20
 _PATIENCE_S = 120.0
 #: How many requests in a row may fail before it gives up, with longer and longer pauses.
 _TRIES = 8
 _LONGEST_PAUSE_S = 15.0
+#: All bytes are there, and they are not those that were announced.
+_WRONG_HASH = 460
 #: Answers after which another try can help.
 _AGAIN = frozenset({408, 409, 423, 500, 502, 503, 504})
-
-
-class SendError(Exception):
-    """Something cannot be sent; says why."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """One file of what is sent, and its path below the inbox."""
-
-    file: Path
-    path: str
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
-    """A file or a folder: what becomes one drop."""
-
-    name: str
-    group: str
-    parts: tuple[Part, ...]
-    skipped: tuple[str, ...]
-
-    @property
-    def size(self) -> int:
-        """All its bytes."""
-        return sum(part.size for part in self.parts)
-
-
-def item_of(path: Path) -> Item:
-    """What is at `path`, with the hash of each file.
-
-    Raises
-    ------
-    SendError
-        Nothing there can be sent.
-    """
-    path = path.absolute()
-    found: list[Part] = []
-    skipped: list[str] = []
-    mark = hashlib.sha256()
-    try:
-        for file in _files(path, skipped):
-            known = os.stat(file)
-            shown = str(file.relative_to(path.parent))
-            part = Part(file=file, path=shown, size=known.st_size, sha256=_hash(file))
-            mark.update(
-                f"{file}\0{part.size}\0{known.st_mtime_ns}\0{part.sha256}\0".encode(
-                    "utf-8", "replace"
-                )
-            )
-            found.append(part)
-    except OSError as error:
-        raise SendError(error.strerror or str(error)) from error
-    if not found:
-        raise SendError("there is no file to send")
-    return Item(
-        name=path.name, group=mark.hexdigest()[:32], parts=tuple(found), skipped=tuple(skipped)
-    )
-
-
-def _files(path: Path, skipped: list[str]) -> Iterator[Path]:
-    """The regular files of a folder, in order, without links and the temporary files of others."""
-    if not path.is_dir():
-        yield path
-        return
-    for at, folders, files in durable.walk(path):
-        folders.sort()
-        for name in folders:
-            # One that is passed over would make a folder that is not whole look as if it were.
-            if not os.access(Path(at, name), os.R_OK | os.X_OK):
-                raise PermissionError(errno.EACCES, f"{name} in it cannot be read")
-        for name in sorted(files):
-            file = Path(at, name)
-            if names.ignored(name, ()) or not stat.S_ISREG(os.lstat(file).st_mode):
-                skipped.append(str(file.relative_to(path.parent)))
-            else:
-                yield file
-
-
-def _hash(file: Path) -> str:
-    with file.open("rb") as opened:
-        return durable.sha256(opened.read)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,21 +47,57 @@ class _Answer:
         try:
             return str(json.loads(self.body)["error"])
         except (ValueError, KeyError, TypeError):
-            return f"the server answers {self.code}"
+            pass
+        if self.code == _WRONG_HASH:
+            return CHANGED
+        if 300 <= self.code < 400:
+            return f"the server leads to {self.headers.get('location', 'elsewhere')}: give the address of the panel itself"
+        return f"the server answers {self.code}: is this the address of a panel?"
 
 
 class Server:
-    """Guards one address: each request has a connection of its own, so several threads may ask."""
+    """Guards one address: each request has a connection of its own, so several threads may ask.
 
-    def __init__(self, url: str, token: str = "") -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+    Parameters
+    ----------
+    tell
+        Called with the reason when something fails that is tried again, once until it works.
+    """
+
+    def __init__(
+        self, url: str, token: str = "", *, tell: Callable[[str], None] = lambda _why: None
+    ) -> None:
+        try:
+            parts = urlsplit(url.strip())
+            usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
             raise SendError(
                 f"{url}: give the address of a panel, such as https://slides.lab.example"
             )
+        if not (token.isascii() and token.isprintable()) or " " in token:
+            raise SendError("this is not a token: give it as `cytowatch token add` prints it")
         self._parts = parts
         self._base = parts.path.rstrip("/")
         self._token = token
+        self._tell = tell
+        self._told: str | None = None
+        self._is_stopped = threading.Event()
+        self._open: set[http.client.HTTPConnection] = set()
+
+    def stop(self) -> None:
+        """End what other threads send; each of them raises `SendError`."""
+        self._is_stopped.set()
+        for one in list(self._open):
+            # One that is not connected yet finds out by itself.
+            with suppress(OSError, AttributeError):
+                one.sock.shutdown(socket.SHUT_RDWR)
+
+    def go_on(self) -> None:
+        """Raise `SendError` after `stop`."""
+        if self._is_stopped.is_set():
+            raise SendError("stopped: send it again to go on where it ended")
 
     def send(
         self, item: Item, part: Part, more: dict[str, str], sent: Callable[[int], None]
@@ -173,14 +121,14 @@ class Server:
         )
         wanted = {"Upload-Length": str(part.size), "Upload-Metadata": metadata}
         made = self._patiently(lambda: self._ask("POST", f"{self._base}/uploads", wanted), (201,))
-        at = urlsplit(made.headers["location"]).path
-        offset = int(made.headers.get("upload-offset", "0"))
+        at = urlsplit(made.headers.get("location", "")).path
+        offset = self._number(made)
         tries = 0
         sent(offset)
         while offset < part.size:
             answer = self._patch(at, part, offset)
-            if answer.code == 460:
-                raise SendError("it changed while it was sent: send it again when it is complete")
+            if answer.code == _WRONG_HASH:
+                raise SendError(CHANGED)
             if answer.code not in (0, 204, *_AGAIN):
                 raise SendError(answer.why)
             here = self._offset(at)
@@ -188,7 +136,7 @@ class Server:
             if tries == _TRIES:
                 raise SendError(answer.why)
             if tries:
-                _pause(tries)
+                self._pause(tries, answer)
             offset = here
             sent(offset)
         # The hash of the whole is compared before this is answered.
@@ -197,24 +145,47 @@ class Server:
 
     def _offset(self, at: str) -> int:
         """How many bytes are there; a last file is published by this question if it is not yet."""
-        answer = self._patiently(lambda: self._ask("HEAD", at, {}), (200,))
-        return int(answer.headers["upload-offset"])
+        try:
+            return self._number(self._patiently(lambda: self._ask("HEAD", at, {}), (200,)))
+        except SendError:
+            # The answer to HEAD has no words: a question with an answer says what is wrong, if it is refused as well.
+            self.seen(at)
+            raise
+
+    def _number(self, answer: _Answer) -> int:
+        given = answer.headers.get("upload-offset", "0")
+        if answer.headers.get("tus-resumable") != _VERSION or not (
+            given.isascii() and given.isdigit()
+        ):
+            raise SendError(f"{self._parts.netloc} is not a panel: it answers in another way")
+        return int(given)
 
     def seen(self, at: str) -> dict[str, Any]:
         """What became of an upload."""
         answer = self._patiently(lambda: self._ask("GET", at, {}), (200,))
-        found: dict[str, Any] = json.loads(answer.body)
+        found = None
+        with suppress(ValueError):
+            found = json.loads(answer.body)
+        if not isinstance(found, dict) or not {"drop", "files", "taken", "waits"} <= found.keys():
+            raise SendError(f"{self._parts.netloc} is not a panel: it answers in another way")
         return found
 
     def _patiently(self, ask: Callable[[], _Answer], good: tuple[int, ...]) -> _Answer:
         for tries in range(1, _TRIES + 1):
             answer = ask()
             if answer.code in good:
+                self._told = None
                 return answer
             if answer.code not in (0, *(_AGAIN - {409})) or tries == _TRIES:
                 break
-            _pause(tries)
+            self._pause(tries, answer)
         raise SendError(answer.why)
+
+    def _pause(self, tries: int, answer: _Answer) -> None:
+        if self._told != answer.why:
+            self._told = answer.why
+            self._tell(f"{answer.why}; it is tried again")
+        self._is_stopped.wait(min(_LONGEST_PAUSE_S, 0.25 * 2**tries))
 
     def _ask(self, method: str, at: str, headers: dict[str, str]) -> _Answer:
         return self._request(method, at, headers, 0, lambda _connection: None)
@@ -224,14 +195,9 @@ class Server:
         headers = {"Upload-Offset": str(offset), "Content-Type": "application/offset+octet-stream"}
 
         def body(connection: http.client.HTTPConnection) -> None:
-            left = size
-            with part.file.open("rb") as file:
-                file.seek(offset)
-                while left and (data := file.read(min(_BLOCK_BYTES, left))):
-                    connection.send(data)
-                    left -= len(data)
-            if left:
-                raise SendError("it became shorter while it was sent")
+            for data in pieces(part, offset, size):
+                self.go_on()
+                connection.send(data)
 
         return self._request("PATCH", at, headers, size, body)
 
@@ -244,12 +210,14 @@ class Server:
         body: Callable[[http.client.HTTPConnection], None],
     ) -> _Answer:
         """One request; the code is 0 if the network fails, and `why` says how."""
+        self.go_on()
         kind = (
             http.client.HTTPSConnection
             if self._parts.scheme == "https"
             else http.client.HTTPConnection
         )
         connection = kind(self._parts.hostname or "", self._parts.port, timeout=_PATIENCE_S)
+        self._open.add(connection)
         try:
             connection.putrequest(method, at)
             given = {"Tus-Resumable": _VERSION, **headers}
@@ -269,13 +237,18 @@ class Server:
             found = connection.getresponse()
             told = {name.lower(): value for name, value in found.getheaders()}
             return _Answer(code=found.status, headers=told, body=found.read())
+        except ssl.SSLCertVerificationError as error:
+            raise SendError(
+                f"the certificate of {self._parts.netloc} is not trusted here: {error.verify_message}"
+            ) from error
         except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
+                raise SendError(
+                    f"{self._parts.netloc} does not speak TLS: give its address with http://"
+                ) from error
             why = getattr(error, "strerror", None) or error
             said = json.dumps({"error": f"no connection to {self._parts.netloc}: {why}"})
             return _Answer(code=0, headers={}, body=said.encode())
         finally:
+            self._open.discard(connection)
             connection.close()
-
-
-def _pause(tries: int) -> None:
-    time.sleep(min(_LONGEST_PAUSE_S, 0.25 * 2**tries))

@@ -99,10 +99,10 @@ class Teller:
 
     def _write(self, now: float, *, force: bool) -> None:
         parts = self._parts
-        waiting = parts.intake.waiting(now)
-        live = self._live(waiting)
+        waiting, left = parts.intake.waiting(now), parts.intake.left(now)
+        live = self._live(waiting, left)
         if parts.ledger.take_changed() or live != self._told or force:
-            notes = parts.ledger.lately.notes(clock.now(), [*waiting, *parts.intake.left(now)])
+            notes = parts.ledger.lately.notes(clock.now(), [*waiting, *left])
             # A fault on the share holds up no slide, nor do many notes.
             until = math.inf if force else time.monotonic() + _NOTES_S
             parts.duties.do("feedback", partial(parts.notes.show, notes, until=until), None)
@@ -112,7 +112,7 @@ class Teller:
         parts.duties.do("live", partial(self._write_live, live), None)
         systemd.notify(f"STATUS={self.summary()}")
 
-    def _live(self, waiting: list[dict[str, Any]]) -> dict[str, Any]:
+    def _live(self, waiting: list[dict[str, Any]], left: list[dict[str, Any]]) -> dict[str, Any]:
         parts = self._parts
         return {
             "pid": os.getpid(),
@@ -123,6 +123,8 @@ class Teller:
                 for id_, (why, detail) in list(parts.engine.waiting.items())
             },
             "waiting": waiting,
+            # What stays in an inbox for good; so a sender knows that nothing more will be made of it.
+            "left": [row["path"] for row in left],
             "paused": {**self._work.pauses.document, "held": parts.engine.held},
             "workers": {"busy": parts.engine.busy, "of": parts.engine.count},
             "watcher": {"mode": parts.watcher.mode, "alive": parts.watcher.alive},

@@ -67,6 +67,7 @@ def _check(found: Mapping[str, Any]) -> None:
     texts = (
         *_of(found, "health", dict, {}).values(),
         *_of(found, "paused", dict, {}).get("users", ()),
+        *_of(found, "left", list, []),
     )
     for key in ("at", "version"):
         _of(found, key, str, "")

@@ -8,7 +8,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +21,7 @@ from tests.builders import vendors
 from tests.lab.panel import Served
 from tests.lab.root import Root
 from tests.needs import CHROMIUM, unless
-from tests.panel.tus import OFFSETS, add, begun, create, head, said
+from tests.panel.tus import OFFSETS, add, begun, create, head, said, sending
 
 PROXY = 'auth = "proxy"\n'
 
@@ -421,15 +420,6 @@ def test_in_a_browser(tree: Root, tmp_path: Path) -> None:
     assert wrong == []
     served.stop()
     assert tree.stop() == 0
-
-
-def sending(panel: Served, *words: object, token: str = "") -> subprocess.Popen[str]:
-    """`cytowatch send` as a scanner's PC runs it."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "cytowatch", "send", *map(str, words), "--to", f"http://{panel.address}"],
-        env={**os.environ, "CYTOWATCH_TOKEN": token}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True,
-    )  # fmt: skip
 
 
 def test_send(tree: Root, panel: Served, tmp_path: Path) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import os
+import subprocess
+import sys
 
 from tests.lab.panel import Answer, Served
 
-__all__ = ["OFFSETS", "add", "begun", "create", "head", "said"]
+__all__ = ["OFFSETS", "add", "begun", "create", "head", "said", "sending"]
 
 OFFSETS = "application/offset+octet-stream"
 
@@ -42,3 +45,12 @@ def begun(panel: Served, size: int, **pairs: str) -> str:
     answer = create(panel, size, **pairs)
     assert answer.code == 201, answer.text
     return answer.headers["location"]
+
+
+def sending(panel: Served, *words: object, token: str = "") -> subprocess.Popen[str]:
+    """`cytowatch send` as a scanner's PC runs it."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "cytowatch", "send", *map(str, words), "--to", f"http://{panel.address}"],
+        env={**os.environ, "CYTOWATCH_TOKEN": token}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True,
+    )  # fmt: skip

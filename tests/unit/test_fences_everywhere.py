@@ -37,6 +37,7 @@ APART = {
     "decoder.walls": "in a process that `check` starts to try the walls",
     "decoder.remote": "in a worker of a cluster",
     "panel": "the panel is a process of its own; one request costs one answer",
+    "cli.parcels": "on the machine that sends, as `cli.tus`",
     "cli.tus": "on the machine that sends: a path that cannot be read ends that path, in `send._one`",
     "cli.demo": "a demonstration on slides of its own",
     "cli.complete": "for a shell; what fails there completes nothing",

@@ -290,7 +290,7 @@ def test_decisions_have_one_style() -> None:
 def test_each_fact_has_one_place() -> None:
     """A hash of a file, a lock between processes: worked out in `durable` only."""
     for word, homes in {
-        "hashlib.sha256()": {"durable/hashes.py", "cli/tus.py"},
+        "hashlib.sha256()": {"durable/hashes.py", "cli/parcels.py"},
         "fcntl.flock": {"durable/locks.py"},
         "hashlib.file_digest": set(),
         'cast("Manifest", {': {"record/manifest.py", "transitions/accept.py"},

@@ -165,8 +165,13 @@
           item.said = bad ? [bad.reason, bad.do].filter(Boolean).join(" ") : "";
           if (files.length > 1) item.said = `${files.length} images. ${item.said}`;
         } else if (told.waits) item.said = told.waits;
-        const over = told.taken && files.length && files.every((one) => one.final);
-        item.state = bad ? "failed" : over ? "deployed" : "arrived";
+        const none = told.taken && !files.length && told.left;
+        if (none) {
+          item.label = "No image";
+          item.said = "There is no image in it. What you sent stays in the inbox.";
+        }
+        const over = none || told.taken && files.length && files.every((one) => one.final);
+        item.state = bad || none ? "failed" : over ? "deployed" : "arrived";
         show(item);
         total();
         if (over) return;

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from cytowatch.observe import wording
 from cytowatch.panel import listing
 from cytowatch.panel.context import Context
 from cytowatch.panel.uploads.found import EXPIRES_S, Found
+from cytowatch.record import names
 from cytowatch.record.manifest import utc
 from cytowatch.tree import find
 
@@ -31,6 +34,7 @@ def seen(context: Context, request: Request, found: Found) -> dict[str, Any]:
         "size": found.announced.size,
         "drop": drop,
         "taken": False,
+        "left": 0,
         "files": [],
         "waits": None,
     }
@@ -38,7 +42,9 @@ def seen(context: Context, request: Request, found: Found) -> dict[str, Any]:
         return told
     told["files"] = list(_files(context, request, found, drop))
     # A folder stays open for more files after its slides are done, so only the slides are listed.
-    told["taken"] = not _holds_files(context.spool.inbox / drop)
+    here = set(_still_here(context.spool.inbox, drop))
+    left = here & _not_images(context)
+    told["left"], told["taken"] = len(left), here == left
     if not told["taken"]:
         told["waits"] = _waits(context, drop)
     return told
@@ -76,11 +82,24 @@ def _files(context: Context, request: Request, found: Found, drop: str) -> list[
     return told
 
 
-def _holds_files(path: Path) -> bool:
-    """Whether the daemon has not yet taken all files of a drop."""
+def _not_images(context: Context) -> set[str]:
+    """The files in inboxes that no slide will be made of, whether or not more may come into their folders."""
+    live = find.live(context.spool) or {}
+    open_ones = (one["path"] for one in live.get("waiting", ()) if one["why"] == "not_an_image")
+    return {*live.get("left", ()), *open_ones}
+
+
+def _still_here(inbox: Path, drop: str) -> Iterator[str]:
+    """The files of a drop that are in its inbox, by their paths below ``inbox/`` as the daemon spells them."""
+    path = inbox / drop
     if not path.is_dir():
-        return path.is_file()
-    return any(files for _, _, files in durable.walk(path))
+        if path.is_file():
+            yield drop
+        return
+    for at, _, files in durable.walk(path):
+        folder = os.path.relpath(at, inbox)
+        for name in files:
+            yield names.decode(os.fsencode(f"{folder}/{name}"))[0]
 
 
 def _since(found: Found) -> str:
@@ -93,7 +112,9 @@ def _is_of(path: object, drop: str) -> bool:
 
 
 def _waits(context: Context, drop: str) -> str | None:
-    """Why the daemon has not taken it yet, in the daemon's own words."""
+    """Why the daemon has not taken it yet, in the daemon's own words; or that none runs."""
+    if find.daemon_pid(context.spool) is None:
+        return "nothing is taken in at the moment, because no daemon runs"
     for one in (find.live(context.spool) or {}).get("waiting", []):
         if _is_of(one.get("path"), drop):
             return str(one.get("detail") or one.get("why"))
