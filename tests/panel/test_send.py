@@ -224,7 +224,7 @@ def test_another_server_is_not_taken_for_a_panel(
     headers: dict[str, str],
     said: str,
 ) -> None:
-    """Whatever it answers is an error in words."""
+    """Each of its answers is an error in words."""
     (tmp_path / "a.svs").write_bytes(b"abc")
     item = item_of(tmp_path / "a.svs")
     with pytest.raises(SendError, match=said):
