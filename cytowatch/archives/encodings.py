@@ -4,8 +4,7 @@ A zip may state that a name is UTF-8 (flag 0x800), and may repeat it as UTF-8 (f
 programs do neither and write the code page of their machine, so all names that state nothing are
 looked at together: the encoding in which they read most like names is theirs.
 
-Source: PKWARE APPNOTE 6.3.10, sections 4.4.4, 4.6.9 and appendix D; JIS X 0208, GB 2312, Big5 and
-KS X 1001, in which the common characters stand first
+Source: PKWARE APPNOTE 6.3.10, sections 4.4.4, 4.6.9 and appendix D
 """
 
 from __future__ import annotations
@@ -13,12 +12,13 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cytowatch.archives.code_pages import guess, is_wide, read
 from cytowatch.archives.directory import Entry
 
-__all__ = ["AUTO", "Name", "decoded", "guess"]
+__all__ = ["AUTO", "Name", "decoded"]
 
 #: The value of `extract.names` that lets names be guessed.
 AUTO = "auto"
@@ -26,37 +26,9 @@ _UTF8_FLAG = 0x800
 _UNICODE_PATH = 0x7075
 #: What a name is read as where nothing else fits: every byte is a character of it (APPNOTE D.1).
 _LAST_RESORT = "cp437"
-#: This many bytes of names are enough for a guess, the shortest names first.
-_MOST_LOOKED_AT_BYTES = 16_384
 _SEPARATORS = b"/\\"
 #: A backslash behind what is not ASCII and before an extension.
 _DOUBTED = re.compile(r"(?<=[^\x00-\x7f])\\(?=\.)")
-
-_WEST = frozenset("äöüÄÖÜßéèàçñáíóúåæøÅÆØêâÉ")
-#: Marks that stand in names, though not often.
-_MARKS = frozenset("–—‘’“”°²³µ·§№×")
-_CENTRAL = frozenset("ąćęłńóśźżĄĆĘŁŃÓŚŹŻáčďéěíňřšťúůýžÁČĎÉĚÍŇŘŠŤÚŮÝŽőűŐŰöüÖÜäăâîđ")
-_TURKISH = frozenset("ğışĞİŞçöüÇÖÜâ")
-#: Characters that are frequent in names: they distinguish Chinese from Korean where the bytes could be either.
-_HANZI = frozenset(
-    "的一是不了人我在有他这大来上个国中到说们为子和你地出道也时年得就那要下以生会自着去之过家学对可"
-    "里后小么心多天而能好都然没日于起还发成事只作当想看文无开手十用主行方又如前所本见经头面公同三已"
-    "老从动两长知民样现分将外但身些与高意进把法此实回二理美点月明其种声全工己话儿者向情部正名定女问"
-    "力机给等几很业最间新什打便位因重被走电四第门相次东政海口使教西再平真听世气信北少关并内加化由却"
-    "代军产入先山五太水万市眼体别处总才场师书比住员九笑性通目华报立马命张活难神数件安表原车白应路期"
-    "叫死常提感金何更反合放做系计或司利受光王果亲界及今京务制解各任至清物台象记边共风战干接它许八特"
-    "觉望直服毛林题建南度统色字请交爱让认算论百吃义科怎元社术结六功指思非流每青管夫连远资队跟带花快"
-    "条院变联言权往展该领传近留红治决周保达办运武半候七必城父强步完革深区即求品士转量空甚众技轻程告"
-    "江语英基派满式李息写呢识极令黄德收脸钱党倒未持取设始版双历越史商千片容研像找友孩站广改议形委早"
-    "病理切片检体组织肿瘤肝胃肺肾脑乳腺癌例号染免疫图样本标患者姓扫描模简测试"
-    "病理組織檢體切片樣本標醫院圖編號測試掃描國學會時間開東長問資料夾新增"
-)
-_HANGUL = frozenset(
-    "이다는에의가고을를은하지로도사한서기인자나아리어시그대일만라과전수정부해보원제여주장조성성상구"
-    "것들면연안비신소동요있공오용선영국위유내러니진방무생관경미마스동계명화실트중세회물간단발적산계교"
-    "체행업문학번우호모세바드금분강거년식말남재병직결치양심노당법통개감할여라파포외반각입출력본환박"
-    "김최검색염위대폐간암조직슬라이드이미지파일새폴더복사본케이스테스트"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,10 +63,10 @@ def decoded(entries: Sequence[Entry], encoding: str) -> list[Name]:
     """The name of every entry; what states no encoding is read as `encoding` says."""
     stated = [_stated(entry) for entry in entries]
     open_ = [entry.name for entry, name in zip(entries, stated, strict=True) if name is None]
-    foreign = [raw for raw in open_ if _read(raw, "utf-8") is None]
+    foreign = [raw for raw in open_ if read(raw, "utf-8") is None]
     found = encoding if encoding != AUTO else guess(foreign) if foreign else "utf-8"
     # Two bytes of Chinese can look like one letter of UTF-8. They are Chinese where the other names are.
-    doubted = _is_wide(found) and (bool(foreign) or encoding != AUTO)
+    doubted = is_wide(found) and (bool(foreign) or encoding != AUTO)
     others = guess(foreign) if encoding != AUTO and foreign else found
     return [
         name or _unstated(entry.name, found, others, doubted=doubted)
@@ -108,7 +80,7 @@ def _stated(entry: Entry) -> Name | None:
     if again is not None:
         return Name(text=again, raw=again.encode(), encoding="utf-8", guessed=False)
     if entry.flags & _UTF8_FLAG or entry.name.isascii():
-        text = _read(entry.name, "utf-8")
+        text = read(entry.name, "utf-8")
         if text is not None:
             return Name(text=text, raw=entry.name, encoding="utf-8", guessed=False)
     return None
@@ -120,12 +92,12 @@ def _unicode_path(entry: Entry) -> str | None:
         if number == _UNICODE_PATH and len(data) > 5:
             version, crc = struct.unpack_from("<BI", data)
             if version == 1 and crc == zlib.crc32(entry.name):
-                return _read(data[5:], "utf-8")
+                return read(data[5:], "utf-8")
     return None
 
 
 def _unstated(raw: bytes, found: str, others: str, *, doubted: bool) -> Name:
-    text = _read(raw, "utf-8")
+    text = read(raw, "utf-8")
     if text is not None and not (doubted and all(ord(char) < 0x800 for char in text)):
         return Name(text=text, raw=raw, encoding="utf-8", guessed=False)
     for encoding in (found, others, "utf-8", _LAST_RESORT):
@@ -135,193 +107,8 @@ def _unstated(raw: bytes, found: str, others: str, *, doubted: bool) -> Name:
     raise AssertionError("every byte is a character of the last resort")
 
 
-def _read(raw: bytes, encoding: str) -> str | None:
-    try:
-        return raw.decode(encoding)
-    except UnicodeDecodeError:
-        return None
-
-
 def _text(raw: bytes, encoding: str) -> str | None:
     """`raw` in an encoding that is guessed, so that a backslash may be half of a character."""
-    text = _read(raw, encoding)
+    text = read(raw, encoding)
     # As in ``ò\\.jpg``, of which half a character and a hidden file would be left.
     return None if text is None else _DOUBTED.sub("_", text)
-
-
-# Guessing
-
-
-def guess(raws: Iterable[bytes]) -> str:
-    """The encoding in which `raws` read most like names; the zip's own old one if none does.
-
-    >>> guess(["検体.jpg".encode("cp932")]), guess(["Größe.svs".encode("cp850")])
-    ('cp932', 'cp437')
-    """
-    looked_at: list[bytes] = []
-    left = _MOST_LOOKED_AT_BYTES
-    for raw in sorted(dict.fromkeys(raws), key=len):
-        if looked_at and left < len(raw):
-            break
-        looked_at.append(raw)
-        left -= len(raw)
-    costs = {one.name: one.handicap + _cost(looked_at, one) for one in _CANDIDATES}
-    return min(costs, key=costs.__getitem__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    """`cost` is how odd a character of it is in a name, given its bytes; 0 is common, 1 odd."""
-
-    name: str
-    cost: Callable[[str, bytes], float]
-    is_latin: bool = False
-    is_wide: bool = False
-    handicap: float = 0.0
-
-
-def _cost(raws: list[bytes], candidate: _Candidate) -> float:
-    """The mean oddity of the characters that are not ASCII."""
-    total, count = 0.0, 0
-    for raw in raws:
-        text = _read(raw, candidate.name)
-        if text is None:
-            total, count = total + 5.0, count + 1
-            continue
-        for before, char, behind in _with_neighbours(text):
-            total += candidate.cost(char, char.encode(candidate.name, "replace"))
-            total += _context(before, char, behind, candidate)
-            count += 1
-    return total / max(1, count)
-
-
-def _with_neighbours(text: str) -> Iterable[tuple[str, str, str]]:
-    around = f" {text} "
-    for at in range(1, len(around) - 1):
-        if not around[at].isascii():
-            yield around[at - 1], around[at], around[at + 1]
-
-
-def _context(before: str, char: str, behind: str, candidate: _Candidate) -> float:
-    """How odd a character is where it stands."""
-    ascii_letters = [one.isascii() and one.isalpha() for one in (before, behind)]
-    if candidate.is_wide:
-        if "\uff61" <= char <= "\uff9f":
-            return 0.8 * any(ascii_letters)
-        # A lone one inside of a word is two letters of another code page.
-        small = sum(one.isascii() and one.islower() for one in (before, behind))
-        return 1.5 if small == 2 else 0.4 * small
-    # "\\" behind one is the second half of a wide character.
-    odd = float(behind == "\\")
-    if not char.isalpha():
-        return odd + 0.8 * (before.isalpha() and behind.isalpha())
-    odd += 0.7 if char.isupper() and before.islower() else 0.0
-    others = sum(not one.isascii() and one.isalpha() for one in (before, behind))
-    if not candidate.is_latin:
-        odd += 0.1 if char.isupper() and (before.isupper() or behind.isupper()) else 0.0
-        odd += 0.7 if not others else 0.0
-        odd += 1.0 if char in _FINAL and behind.isalpha() else 0.0
-        return odd + sum(ascii_letters)
-    odd += 0.4 if char.islower() and before.isupper() and behind.isupper() else 0.0
-    # Accents stand single in their words.
-    return odd + (0.0, 0.3, 1.0)[others] + (0.6 if not any(ascii_letters) else 0.0)
-
-
-def _latin(often: frozenset[str]) -> Callable[[str, bytes], float]:
-    def cost(char: str, _raw: bytes) -> float:
-        if char in often:
-            return 0.05
-        if char.isalpha() and char < "\u0250":
-            return 0.2 if char.isalpha() and char.lower() in "ãõëïùœôûîãçà" else 0.6
-        return _mark(char)
-
-    return cost
-
-
-def _mark(char: str) -> float:
-    """What is not a letter of the script: lines and blocks of DOS are the oddest."""
-    if char in _MARKS:
-        return 0.4
-    return 2.0 if "\u2500" <= char <= "\u25ff" or "\x80" <= char < "\xa0" else 1.2
-
-
-def _script(first: str, last: str) -> Callable[[str, bytes], float]:
-    def cost(char: str, _raw: bytes) -> float:
-        return 0.0 if first <= char <= last and char.isalpha() else _mark(char)
-
-    return cost
-
-
-def _cyrillic(char: str, _raw: bytes) -> float:
-    small = char.lower()
-    if small in "оеаинтсрвлкм":
-        return 0.0
-    if small in "дпуягьзбчыхй":
-        return 0.08
-    return 0.2 if "Ё" <= char <= "ґ" and char.isalpha() else _mark(char)
-
-
-def _japanese(char: str, raw: bytes) -> float:
-    if "\u3041" <= char <= "\u30fe":
-        return 0.0
-    if "\uff61" <= char <= "\uff9f":
-        return 0.27
-    if "\u4e00" <= char <= "\u9fff" and len(raw) == 2:
-        # The common characters of JIS X 0208, in Shift JIS and in EUC.
-        return 0.1 if raw[0] in _COMMON_SJIS or (raw[0] in _COMMON_EUC and raw[1] > 0xA0) else 0.5
-    return 1.0 if char.isalpha() and not "\uff21" <= char <= "\uff5a" else 0.4
-
-
-def _common(
-    often: frozenset[str], first: bytes, last: bytes, trail: int = 0
-) -> Callable[[str, bytes], float]:
-    """Those that stand often; the common ones of a standard, from `first` to `last`; the rest."""
-
-    def cost(char: str, raw: bytes) -> float:
-        if char in often:
-            return 0.0
-        if first <= raw <= last and raw[-1] >= trail:
-            return 0.25
-        if "\ue000" <= char <= "\uf8ff" or len(raw) != 2:
-            return 2.0
-        return 0.8 if char.isalpha() else 0.6
-
-    return cost
-
-
-_COMMON_SJIS = range(0x88, 0x99)
-_COMMON_EUC = range(0xB0, 0xD0)
-#: Letters of Hebrew and Greek that only end a word.
-_FINAL = frozenset("םןףךץς")
-#: In the order in which one wins where two fit alike. Explorer writes the code page of DOS, others
-#: that of Windows; what is missing here can be configured.
-_CANDIDATES = (
-    _Candidate("cp932", _japanese, is_wide=True),
-    _Candidate("gbk", _common(_HANZI, b"\xb0\xa1", b"\xd7\xfe", 0xA1), is_wide=True),
-    _Candidate("big5", _common(_HANZI, b"\xa4\x40", b"\xc6\x7e"), is_wide=True, handicap=0.02),
-    _Candidate(
-        "cp949", _common(_HANGUL, b"\xb0\xa1", b"\xc8\xfe", 0xA1), is_wide=True, handicap=0.02
-    ),
-    _Candidate("euc_jp", _japanese, is_wide=True, handicap=0.05),
-    _Candidate("cp437", _latin(_WEST), is_latin=True),
-    _Candidate("cp850", _latin(_WEST), is_latin=True, handicap=0.01),
-    _Candidate("cp1252", _latin(_WEST), is_latin=True, handicap=0.02),
-    _Candidate("cp866", _cyrillic),
-    _Candidate("cp1251", _cyrillic, handicap=0.01),
-    _Candidate("koi8-r", _cyrillic, handicap=0.03),
-    _Candidate("cp852", _latin(_CENTRAL), is_latin=True, handicap=0.2),
-    _Candidate("cp1250", _latin(_CENTRAL), is_latin=True, handicap=0.21),
-    _Candidate("cp857", _latin(_TURKISH), is_latin=True, handicap=0.2),
-    _Candidate("cp737", _script("Ά", "ώ"), handicap=0.055),
-    _Candidate("cp862", _script("א", "ת"), handicap=0.05),
-    _Candidate("cp720", _script("ء", "ي"), handicap=0.05),
-)
-_WIDE = frozenset(one.name for one in _CANDIDATES if one.is_wide) | {
-    "gb18030",
-    "shift_jis",
-    "euc_kr",
-}
-
-
-def _is_wide(encoding: str) -> bool:
-    return encoding.lower().replace("-", "_") in _WIDE

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cytowatch.archives import encodings
+from cytowatch.archives import code_pages, encodings
 from cytowatch.config import from_mapping
 from cytowatch.model import Outcome, UploadedFile
 from cytowatch.record import entries as entries_module
@@ -161,7 +161,7 @@ def test_a_wrong_guess_hides_no_image(unpacked: Any, image: bytes) -> None:
 def test_very_many_and_very_long_names_are_soon_guessed() -> None:
     """A guess looks at some of them."""
     raws = [bytes([0x80 + n % 64, 0x5C]) * 8000 for n in range(300)]
-    assert encodings.guess(raws)
+    assert code_pages.guess(raws)
     assert len(encodings.decoded([entry(raw) for raw in raws], "auto")) == 300
 
 
