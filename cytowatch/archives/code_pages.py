@@ -18,6 +18,13 @@ _WEST = frozenset("äöüÄÖÜßéèàçñáíóúåæøÅÆØêâÉ")
 _MARKS = frozenset("–—‘’“”°²³µ·§№×")
 _CENTRAL = frozenset("ąćęłńóśźżĄĆĘŁŃÓŚŹŻáčďéěíňřšťúůýžÁČĎÉĚÍŇŘŠŤÚŮÝŽőűŐŰöüÖÜäăâîđ")
 _TURKISH = frozenset("ğışĞİŞçöüÇÖÜâ")
+_BALTIC = frozenset("ąčęėįšųūžĄČĘĖĮŠŲŪŽāēģīķļņĀĒĢĪĶĻŅõäöüÕÄÖÜ")
+#: Vowels that are written before their letter; and vowels, tones and signs that stand behind, above or below it.
+_THAI_BEFORE = frozenset("เแโใไ")
+_THAI_BEHIND = frozenset(
+    "ะาำๅ\u0e31\u0e34\u0e35\u0e36\u0e37\u0e38\u0e39\u0e3a"
+    + "".join(map(chr, range(0x0E47, 0x0E4F)))
+)
 #: Characters that are frequent in names: they distinguish Chinese from Korean where the bytes could be either.
 _HANZI = frozenset(
     "的一是不了人我在有他这大来上个国中到说们为子和你地出道也时年得就那要下以生会自着去之过家学对可"
@@ -109,6 +116,8 @@ def _context(before: str, char: str, behind: str, candidate: _Candidate) -> floa
         return 1.5 if small == 2 else 0.4 * small
     # "\\" behind one is the second half of a wide character.
     odd = float(behind == "\\")
+    if candidate.cost is _thai:
+        return odd + _context_of_thai(before, char, behind) + sum(ascii_letters)
     if not char.isalpha():
         return odd + 0.8 * (before.isalpha() and behind.isalpha())
     odd += 0.7 if char.isupper() and before.islower() else 0.0
@@ -121,6 +130,20 @@ def _context(before: str, char: str, behind: str, candidate: _Candidate) -> floa
     odd += 0.4 if char.islower() and before.isupper() and behind.isupper() else 0.0
     # Accents stand single in their words.
     return odd + (0.0, 0.3, 1.0)[others] + (0.6 if not any(ascii_letters) else 0.0)
+
+
+def _context_of_thai(before: str, char: str, behind: str) -> float:
+    """Bytes of another script put a vowel or a tone where no letter bears it."""
+    odd = 0.0
+    if char in _THAI_BEHIND and (not _is_thai(before) or before in _THAI_BEFORE):
+        odd += 1.5
+    if char in _THAI_BEFORE and (not _is_thai(behind) or behind in _THAI_BEHIND):
+        odd += 1.5
+    return odd + 0.7 * (not _is_thai(before) and not _is_thai(behind))
+
+
+def _is_thai(char: str) -> bool:
+    return "\u0e01" <= char <= "\u0e4e"
 
 
 def _latin(often: frozenset[str]) -> Callable[[str, bytes], float]:
@@ -146,6 +169,10 @@ def _script(first: str, last: str) -> Callable[[str, bytes], float]:
         return 0.0 if first <= char <= last and char.isalpha() else _mark(char)
 
     return cost
+
+
+def _thai(char: str, _raw: bytes) -> float:
+    return 0.0 if _is_thai(char) else _mark(char)
 
 
 def _cyrillic(char: str, _raw: bytes) -> float:
@@ -208,9 +235,16 @@ _CANDIDATES = (
     _Candidate("cp852", _latin(_CENTRAL), is_latin=True, handicap=0.2),
     _Candidate("cp1250", _latin(_CENTRAL), is_latin=True, handicap=0.21),
     _Candidate("cp857", _latin(_TURKISH), is_latin=True, handicap=0.2),
+    _Candidate("cp1254", _latin(_TURKISH), is_latin=True, handicap=0.17),
+    _Candidate("cp775", _latin(_BALTIC), is_latin=True, handicap=0.2),
+    _Candidate("cp1257", _latin(_BALTIC), is_latin=True, handicap=0.21),
     _Candidate("cp737", _script("Ά", "ώ"), handicap=0.055),
     _Candidate("cp862", _script("א", "ת"), handicap=0.05),
     _Candidate("cp720", _script("ء", "ي"), handicap=0.05),
+    _Candidate("cp1253", _script("Ά", "ώ"), handicap=0.075),
+    _Candidate("cp1255", _script("א", "ת"), handicap=0.04),
+    _Candidate("cp1256", _script("ء", "ي"), handicap=0.07),
+    _Candidate("cp874", _thai, handicap=0.2),
 )
 _WIDE = frozenset(one.name for one in _CANDIDATES if one.is_wide) | {
     "gb18030",

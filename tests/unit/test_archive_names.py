@@ -47,6 +47,12 @@ NAMES = {
     "cp737": ["Δείγμα.jpg", "βιοψία.jpg"],
     "cp862": ["דגימה.jpg", "רקמה 1.svs"],
     "cp720": ["عينة.jpg", "نسيج.svs"],
+    "cp874": ["ชิ้นเนื้อ.jpg", "โฟลเดอร์ใหม่/ตับ 1.svs", "สมชาย ใจดี.jpg", "กระเพาะอาหาร_01.tif"],
+    "cp775": ["Žukauskas.jpg", "Kepenų biopsija.svs", "Šaltinis ą.jpg", "Kārkliņš.svs", "Nauja aplankų grupė/a.jpg"],
+    "cp1254": ["Şahin.jpg", "doku örneği.svs", "Karaciğer.tif", "Yıldız Işık.jpg"],
+    "cp1253": ["Δείγμα.jpg", "βιοψία ήπατος.jpg"],
+    "cp1255": ["דגימה.jpg", "רקמה 1.svs", "כבד.jpg"],
+    "cp1256": ["عينة.jpg", "نسيج.svs", "كبد 1.jpg"],
 }  # fmt: skip
 
 
@@ -208,6 +214,24 @@ def test_a_configured_encoding_is_believed(unpacked: Any, image: bytes) -> None:
     assert set(
         unpacked(raw_zip(Packed(name="模.jpg".encode("gbk"), data=image)), names="gbk")[1]
     ) == {"模.jpg"}
+
+
+#: The name of a slide as the only one of its zip, and the code page of the machine.
+SINGLE = [
+    ("ชิ้นเนื้อ.svs", "cp874"), ("ตับอ่อน.jpg", "cp874"), ("Yıldız.svs", "cp1254"), ("Şahin.jpg", "cp1254"),
+    ("Kalvėnas.svs", "cp775"), ("Γιώργος.svs", "cp1253"), ("כהן.svs", "cp1255"), ("الكبد.jpg", "cp1256"),
+    ("Größe.svs", "cp850"), ("Größe.svs", "cp1252"), ("Lévêque.jpg", "cp850"), ("Muñoz.svs", "cp850"),
+    ("Ågren.svs", "cp850"), ("Иванов.svs", "cp866"), ("Иванов.svs", "cp1251"), ("Коваленко.jpg", "cp1251"),
+    ("太田.svs", "cp932"), ("表.jpg", "cp932"), ("病理.svs", "gbk"), ("組織.svs", "big5"), ("조직.svs", "cp949"),
+    ("Παπαδόπουλος.svs", "cp737"), ("כהן.svs", "cp862"), ("Németh.svs", "cp852"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name, encoding", SINGLE)
+def test_a_single_name_is_guessed(name: str, encoding: str) -> None:
+    """A zip of one slide has no other names to compare it with."""
+    raw = name.encode(encoding)
+    assert [one.text for one in encodings.decoded([entry(raw)], "auto")] == [name]
 
 
 @pytest.mark.parametrize(
