@@ -250,3 +250,34 @@ def test_a_header_is_looked_at_however_the_file_is_cut(tmp_path: Path, chunk_byt
     looked.look()
     for watch in (read, looked):
         assert "256 x 240 pixels, not 256 x 256" in str(watch.verdict().damaged)
+
+
+@pytest.mark.parametrize(
+    "size, mode, said",
+    [
+        ((_WHOLE, 240), "RGB", "256 x 240 pixels, not 256 x 256"),
+        ((_WHOLE, _WHOLE), "L", None),
+        ((_WHOLE, _WHOLE), "RGB", None),
+    ],
+)
+def test_a_tile_of_an_mrxs(
+    pictures: Pictures, size: tuple[int, int], mode: str, said: str | None
+) -> None:
+    """Slidedat.ini states the size of all tiles; OpenSlide shows grey ones as well."""
+    vendors.mirax_mrxs(pictures.inbox, "M")
+    path = pictures.inbox / "M" / "Data0001.dat"
+    data = bytearray(path.read_bytes())
+    stream = _jpeg(size, mode)
+    place = [at for at in range(len(data)) if data.startswith(b"\xff\xd8\xff", at)][2]
+    data[place : place + len(stream)] = stream
+    path.write_bytes(data)
+    with openslide.OpenSlide(pictures.inbox / "M.mrxs") as slide:
+        if said is None:
+            slide.read_region((0, 0), 0, slide.dimensions)
+        else:
+            with pytest.raises(openslide.OpenSlideError):
+                slide.read_region((0, 0), 0, slide.dimensions)
+    assert pictures.treated() == int(said is not None), pictures.said()
+    [found] = pictures.manifests().values()
+    assert (said or "") in (found["error"] or {"detail": ""})["detail"]
+    assert found["status"] == ("DEPLOYED" if said is None else "ERROR_FORMAT")

@@ -19,6 +19,7 @@ from cytowatch.formats.completeness.judging import Doubt
 from cytowatch.formats.completeness.parts import Packing, Part
 from cytowatch.formats.completeness.starts import Starts
 from cytowatch.formats.structure import mirax
+from cytowatch.formats.structure.jpeg import Frame
 from cytowatch.outside import OutsideError, read_file
 from cytowatch.record import names
 
@@ -129,6 +130,8 @@ def _of_mirax(folder: str) -> dict[str, Watch]:
         index = _opened(f"{folder}/{ini.get('HIERARCHICAL', 'INDEXFILE', fallback='Index.dat')}")
         try:
             placed = mirax.places(ini, index)
+            levels = mirax.jpeg_levels(ini)
+            zoomed = mirax.places(ini, index, records=levels[0]) if levels and placed else None
         finally:
             os.close(index)
     except (OutsideError, configparser.Error, AttributeError, TypeError, ValueError, OSError):
@@ -136,14 +139,26 @@ def _of_mirax(folder: str) -> dict[str, Watch]:
         return {}
     if placed is None:
         return {}
-    return {
-        f"{folder}/{name}": _of_data(f"{folder}/{name}", placed.pop(number, array("Q")))
-        for number, name in enumerate(names)
-        if name and os.path.isfile(f"{folder}/{name}")
-    }
+    found: dict[str, Watch] = {}
+    for number, name in enumerate(names):
+        if name and os.path.isfile(path := f"{folder}/{name}"):
+            begins = Starts()
+            if levels is not None and zoomed is not None:
+                begins.add(
+                    _begins(zoomed.pop(number, array("Q"))),
+                    starts.JPEG,
+                    None,
+                    Frame(*levels[1], 0, 0),
+                )
+            found[path] = _of_data(path, placed.pop(number, array("Q")), begins)
+    return found
 
 
-def _of_data(path: str, places: array[int]) -> Watch:
+def _begins(places: array[int]) -> Iterator[int]:
+    return (at for at, length in _Tiles(places).rows() if length)
+
+
+def _of_data(path: str, places: array[int], begins: Starts) -> Watch:
     """A watch over a data file, whose tiles are all of one kind."""
     tiles = _Tiles(places)
     descriptor = _opened(path)
@@ -152,8 +167,7 @@ def _of_data(path: str, places: array[int]) -> Watch:
             tiles.packing = Packing.JPEG
     finally:
         os.close(descriptor)
-    begins = Starts()
-    begins.add((at for at, length in tiles.rows() if length), starts.ANY, 0)
+    begins.add(_begins(places), starts.ANY, None)
     return watch(path, begins=begins, known=tiles)
 
 

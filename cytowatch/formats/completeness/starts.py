@@ -22,7 +22,7 @@ from cytowatch.formats.structure import jpeg
 from cytowatch.formats.structure.jpeg import Frame
 from cytowatch.formats.structure.tiff import Directory, Tiff, TiffError
 
-__all__ = ["ANY", "Starts", "Wrong", "of_tiff"]
+__all__ = ["ANY", "JPEG", "Starts", "Wrong", "of_tiff"]
 
 _MCU_STARTS = 65426
 #: How many bytes a mark has.
@@ -61,8 +61,9 @@ def _frame_of_codestream(head: bytes) -> tuple[Frame, int] | None:
 
 #: What begins a tile: its mark, its name, and what finds the frame in its header.
 Beginning = tuple[Callable[[bytes], bool], str, Callable[[bytes], tuple[Frame, int] | None] | None]
+JPEG: Beginning = (_is_jpeg, "JPEG", jpeg.frame)
 _BEGINNINGS: dict[Packing, Beginning] = {
-    Packing.JPEG: (_is_jpeg, "JPEG", jpeg.frame),
+    Packing.JPEG: JPEG,
     Packing.JPEG_2000: (_is_codestream, "JPEG 2000", _frame_of_codestream),
     Packing.ZLIB: (_is_zlib, "deflate", None),
 }
@@ -88,9 +89,13 @@ class _Row:
 
     places: array[int]
     beginning: Beginning
-    directory: int
+    directory: int | None
     stated: Frame | None = None
     sound: tuple[bytes, ...] = ()
+
+    @property
+    def _tile(self) -> str:
+        return "a tile" if self.directory is None else f"a tile of directory {self.directory}"
 
     def wrong(self, place: int, head: bytes, *, is_all: bool) -> Wrong | bool:
         """What is wrong with the tile at `place`, of which `head` is there; else whether that is known.
@@ -107,7 +112,7 @@ class _Row:
             zeros = not any(mark)
             said = "are only zeros" if zeros else "are something else"
             what = f"the bytes at {place:,}, where its {name} must begin, {said}"
-            return Wrong(what=f"a tile of directory {self.directory}: {what}", zeros=zeros)
+            return Wrong(what=f"{self._tile}: {what}", zeros=zeros)
         if self.stated is None or frame is None:
             return True
         found = frame(head)
@@ -115,20 +120,23 @@ class _Row:
             # A longer header, or one that only its decoder can judge.
             return is_all or len(head) >= _LONG_HEAD
         stated, end = found
-        if stated != self.stated:
-            what = f"its {name} at {place:,} has {_difference(stated, self.stated)}"
-            return Wrong(what=f"a tile of directory {self.directory}: {what}", zeros=False)
+        if difference := _difference(stated, self.stated):
+            what = f"its {name} at {place:,} has {difference}"
+            return Wrong(what=f"{self._tile}: {what}", zeros=False)
         if len(self.sound) < _MOST_SOUND:
             self.sound += (head[:end],)
         return True
 
 
-def _difference(found: Frame, stated: Frame) -> str:
+def _difference(found: Frame, stated: Frame) -> str | None:
+    """In what the frame of a tile is not as `stated`, of which 0 stands for anything; None if it is."""
     if found[:2] != stated[:2]:
         return f"{found.width} x {found.height} pixels, not {stated.width} x {stated.height}"
-    if found.samples != stated.samples:
+    if stated.samples and found.samples != stated.samples:
         return f"{found.samples} samples per pixel, not {stated.samples}"
-    return f"samples of {found.bits} bits, not {stated.bits}"
+    if stated.bits and found.bits != stated.bits:
+        return f"samples of {found.bits} bits, not {stated.bits}"
+    return None
 
 
 @dataclass(slots=True)
@@ -148,7 +156,7 @@ class Starts:
         self,
         places: Iterator[int],
         beginning: Beginning,
-        directory: int,
+        directory: int | None,
         stated: Frame | None = None,
     ) -> None:
         """Look at `places` as well; where a frame is `stated`, it must be that one."""

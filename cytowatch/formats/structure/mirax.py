@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from configparser import ConfigParser
 from operator import add
 
-__all__ = ["MOST_TILES", "data_files", "lengths", "places"]
+__all__ = ["MOST_TILES", "data_files", "jpeg_levels", "lengths", "places"]
 
 _VERSION_BYTES = 5
 _MOST_RECORDS = 10_000
+#: A slide has ten.
+_MOST_LEVELS = 100
 #: Of a page so many are read at once: a page may hold all tiles of a level.
 _ROWS = 16_384
 #: An index of 64 MiB. The largest known slides have half as many tiles.
@@ -28,15 +30,45 @@ def data_files(ini: ConfigParser) -> list[str]:
     return [ini.get("DATAFILE", f"FILE_{n}", fallback="") for n in range(min(count, 10_000))]
 
 
-def places(ini: ConfigParser, index: int) -> dict[int, array[int]] | None:
+def jpeg_levels(ini: ConfigParser) -> tuple[int, tuple[int, int]] | None:
+    """How many zoom levels there are, and the size of a tile, if all are JPEG of one size; they come first in the index.
+
+    Raises
+    ------
+    ValueError
+        What should be a number is none.
+    """
+    count = ini.getint("HIERARCHICAL", "HIER_0_COUNT", fallback=0)
+    named = ini.get("HIERARCHICAL", "HIER_0_NAME", fallback=None) or ""
+    if named.strip().lower() != "slide zoom level" or not 0 < count <= _MOST_LEVELS:
+        return None
+    sizes: set[tuple[int, int]] = set()
+    for level in range(count):
+        section = ini.get("HIERARCHICAL", f"HIER_0_VAL_{level}_SECTION", fallback=None) or ""
+        if (ini.get(section, "IMAGE_FORMAT", fallback=None) or "").strip().upper() != "JPEG":
+            return None
+        sizes.add(
+            (
+                ini.getint(section, "DIGITIZER_WIDTH", fallback=0),
+                ini.getint(section, "DIGITIZER_HEIGHT", fallback=0),
+            )
+        )
+    return (count, sizes.pop()) if len(sizes) == 1 else None
+
+
+def places(
+    ini: ConfigParser, index: int, *, records: int | None = None
+) -> dict[int, array[int]] | None:
     """Where the tiles lie in each data file, by its number: offset << 32 | length, ascending, each once.
+
+    With `records` only those of so many records, which are the zoom levels.
 
     None if there are more than `MOST_TILES`: then there is no memory for them. What lies at no place in a file is
     left out. It ends early where the index leads beyond its own end, or in a circle.
     """
     found: dict[int, array[int]] = {}
     count = 0
-    for rows in _pages(ini, index, "HIER"):
+    for rows in _pages(ini, index, "HIER", records=records):
         count += len(rows) // 4
         if count > MOST_TILES:
             return None
@@ -92,14 +124,17 @@ def _count(ini: ConfigParser, kind: str) -> int:
     )
 
 
-def _pages(ini: ConfigParser, index: int, kind: str, *, words: int = 4) -> Iterator[array[int]]:
-    """The numbers of every page of the records of a kind, in pieces; `words` of them stand for one thing."""
+def _pages(
+    ini: ConfigParser, index: int, kind: str, *, words: int = 4, records: int | None = None
+) -> Iterator[array[int]]:
+    """The numbers of every page of the `records` of a kind, in pieces; `words` of them stand for one thing."""
     # A valid index lists nothing twice.
     left = os.fstat(index).st_size // (4 * words)
     identity = ini.get("GENERAL", "SLIDE_ID", fallback="")
     root = _VERSION_BYTES + len(identity.encode()) + (4 if kind == "NONHIER" else 0)
     [first] = _numbers(index, root, 1) or (0,)
-    for head in _numbers(index, first, min(max(_count(ini, kind), 0), _MOST_RECORDS)):
+    most = min(max(_count(ini, kind), 0), _MOST_RECORDS)
+    for head in _numbers(index, first, most)[:records]:
         page = next(iter(_numbers(index, head + 4, 1)), 0)
         while left > 0:
             listed = _numbers(index, page, 2) if page > 0 else ()
