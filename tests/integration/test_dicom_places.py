@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import openslide
 import pydicom
 import pytest
 from PIL import Image
 
+from cytowatch.formats.completeness import arrival
 from tests.builders import picture
 from tests.builders.dicom import dicom_wsi, frame
 from tests.lab.pictures import Pictures
@@ -132,6 +136,68 @@ def test_frames_that_only_this_reader_reads(pictures: Pictures) -> None:
     assert document["status"] == "CONVERTED"
     assert _far(_shown(document), PIXELS) < 4
     assert any("would show it wrongly" in said for said in document["warnings"])
+
+
+def _odd(number: int, change: Callable[[np.ndarray], bytes]) -> Callable[[np.ndarray], bytes]:
+    """Packs tiles as JPEG, but the one of that number as `change` does."""
+    counted = itertools.count(1)
+    return lambda tile: change(tile) if next(counted) == number else frame(tile)
+
+
+def _grey(tile: np.ndarray) -> bytes:
+    return imagecodecs.jpeg8_encode(np.ascontiguousarray(tile[..., 0]))
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (lambda tile: frame(tile[:240]), "256 x 240 pixels, not 256 x 256"),
+        (lambda tile: frame(np.pad(tile, ((0, 0), (0, 16), (0, 0)))), "272 x 256 pixels, not 256"),
+        (_grey, "1 samples per pixel, not 3"),
+        (lambda tile: b"\1" * 900, "where its JPEG must begin, are something else"),
+    ],
+)  # fmt: skip
+def test_a_frame_of_another_size(
+    pictures: Pictures, change: Callable[[np.ndarray], bytes], said: str, pieces: int
+) -> None:
+    """The slide was deployed, and OpenSlide refused the frame in the viewer."""
+    path = dicom_wsi(pictures.inbox / "case", encode=_odd(6, change), pieces=pieces, **SIZE)
+    with openslide.OpenSlide(path) as slide, pytest.raises(openslide.OpenSlideError):
+        slide.read_region((0, 0), 0, slide.dimensions)
+    assert pictures.treated() == 1, pictures.said()
+    error = _document(pictures)["error"]
+    assert (error["reason"], error["stage"]) == ("damaged", "DETECTING_FORMAT")
+    assert said in error["detail"]
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 7, 1000, 1 << 18])
+def test_frames_are_looked_at_however_the_file_is_cut(tmp_path: Path, chunk_bytes: int) -> None:
+    """Also where one has a long header; and where each is looked at by itself. A frame in two pieces says nothing."""
+
+    def long(tile: np.ndarray) -> bytes:
+        stream = io.BytesIO()
+        Image.fromarray(tile[:240]).save(stream, "JPEG", icc_profile=bytes(range(1, 251)) * 20)
+        return stream.getvalue()
+
+    path = dicom_wsi(tmp_path / "a", encode=_odd(6, long), levels=1, **SIZE)
+    for one, wrong in ((path, True), (_in_pieces(path), False)):
+        read, looked = arrival.of_level(str(one)), arrival.of_level(str(one))
+        data = one.read_bytes()
+        for begin in range(0, len(data), chunk_bytes):
+            read.feed(data[begin : begin + chunk_bytes])
+        looked.look()
+        for watch in (read, looked):
+            assert ("256 x 240 pixels" in str(watch.verdict().damaged)) == wrong
+
+
+def _in_pieces(path: Path) -> Path:
+    """The same slide, each frame in two pieces."""
+    one = pydicom.dcmread(path)
+    tiles = [bytes(t) for t in pydicom.encaps.generate_frames(one.PixelData, number_of_frames=12)]
+    one.PixelData = pydicom.encaps.encapsulate(tiles, fragments_per_frame=2)
+    one.save_as(other := path.with_name("pieces.dcm"))
+    return other
 
 
 def _beside(one: Any) -> None:

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from cytowatch.formats.base import Probe
-from cytowatch.formats.completeness import judging, parts, starts
+from cytowatch.formats.completeness import frames, judging, parts, starts
+from cytowatch.formats.completeness.frames import Items
 from cytowatch.formats.completeness.gaps import ZeroRuns
 from cytowatch.formats.completeness.judging import Doubt
 from cytowatch.formats.completeness.parts import Packing, Part
@@ -23,7 +24,7 @@ from cytowatch.formats.structure.jpeg import Frame
 from cytowatch.outside import OutsideError, read_file
 from cytowatch.record import names
 
-__all__ = ["Arrival", "Watch", "of_native", "of_sets", "watch"]
+__all__ = ["Arrival", "Watch", "of_level", "of_native", "of_sets", "watch"]
 
 _LARGEST_INI = 1 << 20
 
@@ -44,7 +45,7 @@ class Arrival:
 class Watch:
     """Guards what was seen of one file while it was read from its beginning to its end."""
 
-    def __init__(self, path: str, *, begins: Starts, known: Iterable[Part] | None) -> None:
+    def __init__(self, path: str, *, begins: Starts | Items, known: Iterable[Part] | None) -> None:
         self._path = path
         self._begins = begins
         self._known = known
@@ -95,7 +96,9 @@ class Watch:
         )
 
 
-def watch(path: str, *, begins: Starts | None = None, known: Iterable[Part] | None = None) -> Watch:
+def watch(
+    path: str, *, begins: Starts | Items | None = None, known: Iterable[Part] | None = None
+) -> Watch:
     """A watch over the file at `path`: `begins` is how its tiles must begin, `known` its parts if it lists none."""
     return Watch(path, begins=begins or Starts(), known=known)
 
@@ -105,9 +108,14 @@ def of_native(path: str) -> Watch:
     descriptor = _opened(path)
     try:
         tiff = Probe(descriptor).tiff
-        return watch(path, begins=starts.of_tiff(tiff) if tiff is not None else None)
+        return watch(path, begins=starts.of_tiff(tiff)) if tiff is not None else of_level(path)
     finally:
         os.close(descriptor)
+
+
+def of_level(path: str) -> Watch:
+    """A watch over one file of a native slide, which in DICOM is a level."""
+    return watch(path, begins=frames.of_dicom(path))
 
 
 def of_sets(paths: Iterable[str]) -> dict[str, Watch]:

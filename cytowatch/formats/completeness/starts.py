@@ -22,13 +22,23 @@ from cytowatch.formats.structure import jpeg
 from cytowatch.formats.structure.jpeg import Frame
 from cytowatch.formats.structure.tiff import Directory, Tiff, TiffError
 
-__all__ = ["ANY", "JPEG", "Starts", "Wrong", "of_tiff"]
+__all__ = [
+    "ANY",
+    "JPEG",
+    "JPEG_2000",
+    "LONG_HEAD",
+    "SHORT_HEAD",
+    "Row",
+    "Starts",
+    "Wrong",
+    "of_tiff",
+]
 
 _MCU_STARTS = 65426
 #: How many bytes a mark has.
 _MARK_BYTES = 2
 #: What is read of a tile at first, and what at most: behind a longer header its size is not looked for.
-_SHORT_HEAD, _LONG_HEAD = 1 << 10, 1 << 16
+SHORT_HEAD, LONG_HEAD = 1 << 10, 1 << 16
 #: Of a directory so many headers are remembered: its tiles have one, or one for each set of tables.
 _MOST_SOUND = 8
 _CODESTREAM = struct.Struct(">4xHH4I16xH")
@@ -62,9 +72,10 @@ def _frame_of_codestream(head: bytes) -> tuple[Frame, int] | None:
 #: What begins a tile: its mark, its name, and what finds the frame in its header.
 Beginning = tuple[Callable[[bytes], bool], str, Callable[[bytes], tuple[Frame, int] | None] | None]
 JPEG: Beginning = (_is_jpeg, "JPEG", jpeg.frame)
+JPEG_2000: Beginning = (_is_codestream, "JPEG 2000", _frame_of_codestream)
 _BEGINNINGS: dict[Packing, Beginning] = {
     Packing.JPEG: JPEG,
-    Packing.JPEG_2000: (_is_codestream, "JPEG 2000", _frame_of_codestream),
+    Packing.JPEG_2000: JPEG_2000,
     Packing.ZLIB: (_is_zlib, "deflate", None),
 }
 #: An image of any kind.
@@ -81,21 +92,18 @@ class Wrong:
 
 
 @dataclass(slots=True)
-class _Row:
-    """The places of the tiles of one directory, ascending, how each must begin, and what its frame must state.
+class Row:
+    """How each tile of one kind must begin, and what its frame must state; `kind` is what they are called.
 
-    `sound` are the headers of tiles that were right: most tiles have the same one, byte for byte.
+    `places` are where they lie, ascending. `sound` are the headers of tiles that were right: most tiles have the
+    same one, byte for byte.
     """
 
-    places: array[int]
+    kind: str
     beginning: Beginning
-    directory: int | None
     stated: Frame | None = None
+    places: array[int] = field(default_factory=lambda: array("Q"))
     sound: tuple[bytes, ...] = ()
-
-    @property
-    def _tile(self) -> str:
-        return "a tile" if self.directory is None else f"a tile of directory {self.directory}"
 
     def wrong(self, place: int, head: bytes, *, is_all: bool) -> Wrong | bool:
         """What is wrong with the tile at `place`, of which `head` is there; else whether that is known.
@@ -112,17 +120,17 @@ class _Row:
             zeros = not any(mark)
             said = "are only zeros" if zeros else "are something else"
             what = f"the bytes at {place:,}, where its {name} must begin, {said}"
-            return Wrong(what=f"{self._tile}: {what}", zeros=zeros)
+            return Wrong(what=f"{self.kind}: {what}", zeros=zeros)
         if self.stated is None or frame is None:
             return True
         found = frame(head)
         if found is None:
             # A longer header, or one that only its decoder can judge.
-            return is_all or len(head) >= _LONG_HEAD
+            return is_all or len(head) >= LONG_HEAD
         stated, end = found
         if difference := _difference(stated, self.stated):
             what = f"its {name} at {place:,} has {difference}"
-            return Wrong(what=f"{self._tile}: {what}", zeros=False)
+            return Wrong(what=f"{self.kind}: {what}", zeros=False)
         if len(self.sound) < _MOST_SOUND:
             self.sound += (head[:end],)
         return True
@@ -143,14 +151,14 @@ def _difference(found: Frame, stated: Frame) -> str | None:
 class Starts:
     """Guards that every place is looked at once, however the file is cut into chunks.
 
-    Memory bound: eight bytes per tile, and `_LONG_HEAD` of the file for tiles whose header goes on in the next chunk.
+    Memory bound: eight bytes per tile, and `LONG_HEAD` of the file for tiles whose header goes on in the next chunk.
     """
 
-    rows: list[_Row] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
     wrong: Wrong | None = None
     _at: int = 0
     _before: bytes = b""
-    _open: list[tuple[_Row, int]] = field(default_factory=list)
+    _open: list[tuple[Row, int]] = field(default_factory=list)
 
     def add(
         self,
@@ -160,9 +168,10 @@ class Starts:
         stated: Frame | None = None,
     ) -> None:
         """Look at `places` as well; where a frame is `stated`, it must be that one."""
+        kind = "a tile" if directory is None else f"a tile of directory {directory}"
         row = array("Q", sorted(places))
         if row:
-            self.rows.append(_Row(row, beginning, directory, stated))
+            self.rows.append(Row(kind, beginning, stated, row))
 
     def feed(self, chunk: bytes) -> None:
         """Look at the places in the next `chunk` of the file."""
@@ -179,38 +188,38 @@ class Starts:
                 # Hardly any slide has more than one header in a directory.
                 if row.sound and chunk.startswith(row.sound, where):
                     continue
-                if not self._settled(row, place, chunk[where : where + _SHORT_HEAD]) and not (
-                    self._settled(row, place, chunk[where : where + _LONG_HEAD])
+                if not self._settled(row, place, chunk[where : where + SHORT_HEAD]) and not (
+                    self._settled(row, place, chunk[where : where + LONG_HEAD])
                 ):
                     still.append((row, place))
         self._open = still
-        self._before = (self._before + chunk)[-_LONG_HEAD:] if still else b""
+        self._before = (self._before + chunk)[-LONG_HEAD:] if still else b""
         self._at = end
 
-    def _continued(self, begin: int, chunk: bytes) -> list[tuple[_Row, int]]:
+    def _continued(self, begin: int, chunk: bytes) -> list[tuple[Row, int]]:
         """Look again at those whose header goes on in `chunk`; gives those that go on behind it as well."""
         if not self._open:
             return []
-        joined = self._before + chunk[:_LONG_HEAD]
+        joined = self._before + chunk[:LONG_HEAD]
         first = begin - len(self._before)
         return [
             (row, place)
             for row, place in self._open
-            if not self._settled(row, place, joined[place - first : place - first + _LONG_HEAD])
+            if not self._settled(row, place, joined[place - first : place - first + LONG_HEAD])
         ]
 
     def read(self, descriptor: int) -> None:
         """Look at every place by itself, of a file that is not read as a whole now."""
         for row in self.rows:
-            short = _SHORT_HEAD if row.stated is not None else _MARK_BYTES
+            short = SHORT_HEAD if row.stated is not None else _MARK_BYTES
             for place in row.places:
                 if self.wrong is not None:
                     return
                 if not self._settled(row, place, os.pread(descriptor, short, place)):
-                    head = os.pread(descriptor, _LONG_HEAD, place)
+                    head = os.pread(descriptor, LONG_HEAD, place)
                     self._settled(row, place, head, is_all=True)
 
-    def _settled(self, row: _Row, place: int, head: bytes, *, is_all: bool = False) -> bool:
+    def _settled(self, row: Row, place: int, head: bytes, *, is_all: bool = False) -> bool:
         """Whether it is known what the tile at `place` is, which begins with `head`."""
         found = row.wrong(place, head, is_all=is_all)
         if isinstance(found, Wrong):

@@ -68,7 +68,8 @@ def beside(file: UploadedFile) -> frozenset[str]:
 def watches_of(file: UploadedFile, *, native: bool) -> dict[str, Watch]:
     """A watch over each of its files, by its path."""
     paths = [row["path"] for row in file.manifest["files"]]
-    watches = {path: arrival.watch(path) for path in paths}
+    each = arrival.of_level if native else arrival.watch
+    watches = {path: each(path) for path in paths}
     if native and len(paths) == 1:
         watches[paths[0]] = arrival.of_native(paths[0])
     return watches | arrival.of_sets(paths)
