@@ -22,7 +22,7 @@ _SAID = {
     401: "It is not known who you are",
     403: "This is not allowed",
     404: "There is nothing here",
-    405: "This is not done so",
+    405: "This cannot be opened",
     409: "This cannot be done now",
     413: "This is too much",
     500: "Something went wrong",

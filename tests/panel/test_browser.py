@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Dialog, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Dialog, Error, Page, Route, expect, sync_playwright
 
+from cytowatch.panel.sessions import COOKIE, Sessions
+from cytowatch.tree.spool import Spool
 from tests.lab.panel import Served
-from tests.lab.root import Root
+from tests.lab.root import HANGS_S, Root
 from tests.lab.samba import PASSWORD, Samba, missing
 from tests.needs import CHROMIUM, unless
 
@@ -303,3 +305,60 @@ def test_a_person_logs_in_and_out(browser: Browser, own: Root, tmp_path: Path) -
     finally:
         panel.stop()
         samba.stop()
+
+
+def hurried(page: Page) -> None:
+    """Let the page ask again three times a second, not every quarter of a minute."""
+
+    def answer(route: Route) -> None:
+        try:
+            came = route.fetch(max_redirects=0)
+        except Error:
+            route.abort()
+            return
+        body = re.sub(r'data-every="\d+"', 'data-every="0.3"', came.text())
+        route.fulfill(response=came, body=body)
+
+    page.route(re.compile(r"/$|/live/storage$"), answer)
+
+
+def test_a_page_says_that_it_is_old(browser: Browser, own: Root) -> None:
+    """The panel ends under an open page: it says so, and from when it is, until the panel is there again."""
+    panel = Served(own.path, words=("--actions",))
+    try:
+        watched = opened(browser, panel)
+        page = watched.page
+        hurried(page)
+        page.goto("/")
+        count = page.locator("#g-deployed b").inner_text()
+        panel.stop()
+        notice = page.get_by_role("status")
+        expect(notice).to_contain_text("The panel does not answer.", timeout=HANGS_S * 1000)
+        expect(notice).to_contain_text(re.compile(r"as it was at \d\d:\d\d"))
+        # What is known stays on the page.
+        assert page.locator("#g-deployed b").inner_text() == count
+        panel.start()
+        expect(notice).to_have_count(0, timeout=HANGS_S * 1000)
+        page.context.close()
+    finally:
+        panel.stop()
+
+
+def test_a_log_in_that_ended_is_asked_for_again(browser: Browser, own: Root) -> None:
+    """Under an open page, after its twelve hours: it leads to the log-in by itself, and does not stay as it was."""
+    panel = Served(own.path, more='auth = "share"\n')
+    try:
+        watched = opened(browser, panel)
+        page = watched.page
+        cookie = Sessions(Spool.open(own.path)).cookie_for("ann")
+        page.context.add_cookies(
+            [{"name": COOKIE, "value": cookie, "url": f"http://{panel.address}"}]
+        )
+        hurried(page)
+        page.goto("/")
+        expect(page.locator("header")).to_contain_text("ann")
+        page.context.clear_cookies()
+        page.wait_for_url("**/login?next=%2F")
+        page.context.close()
+    finally:
+        panel.stop()

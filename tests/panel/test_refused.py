@@ -122,7 +122,7 @@ def test_an_address_of_a_button_says_so(panel: Served, ids: dict[str, str]) -> N
         assert answer.code == 405
         assert "Only a button on a page leads here." in answer.text
         assert "Method Not Allowed" not in answer.text
-    assert panel.as_user("ann", "/api/v1/pause").json == {"error": "this is not done so"}
+    assert panel.as_user("ann", "/api/v1/pause").json == {"error": "this cannot be opened"}
     for path in (f"/files/{ids['photo.jpg']}/nonsense", "/actions/nonsense", "/api/v1/nonsense"):
         for method in ("GET", "POST"):
             assert panel.as_user("ann", path, method).code == 404

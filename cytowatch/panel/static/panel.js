@@ -34,6 +34,29 @@
   });
   document.addEventListener("htmx:afterSwap", (event) => local(event.target));
 
+  // A page that cannot be renewed says from when it is; one lost answer may be a restart.
+  let missed = 0;
+  let renewed = new Date();
+  document.addEventListener("htmx:afterRequest", (event) => {
+    const shown = document.getElementById("stale");
+    missed = event.detail.successful ? 0 : missed + 1;
+    if (!missed) {
+      renewed = new Date();
+      if (shown) shown.remove();
+      return;
+    }
+    const part = document.querySelector("[data-live]");
+    if (missed < 2 || shown || !part) return;
+    const list = document.createElement("ul");
+    list.id = "stale";
+    list.className = "notices";
+    list.setAttribute("role", "status");
+    const line = list.appendChild(document.createElement("li"));
+    line.appendChild(document.createElement("b")).textContent = "The panel does not answer.";
+    line.append(` This page is as it was at ${two(renewed.getHours())}:${two(renewed.getMinutes())}.`);
+    part.before(list);
+  });
+
   const start = () => {
     local(document);
     document.querySelectorAll("[data-live]").forEach(again);
@@ -41,8 +64,8 @@
   // A person may have begun to select while the answer was on its way.
   document.addEventListener("htmx:beforeSwap", (event) => {
     if (busy() || event.detail.xhr.status !== 200) event.detail.shouldSwap = false;
-    // The log-in page is no part of this page.
-    if (event.detail.xhr.responseURL.includes("/login")) { event.detail.shouldSwap = false; location.reload(); }
+    // Who is logged out meanwhile is led to the log-in, and back here.
+    if (event.detail.xhr.status === 401 || event.detail.xhr.responseURL.includes("/login")) { event.detail.shouldSwap = false; location.reload(); }
   });
 
   // A thumbnail that does not exist yet leaves its glass empty.
