@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from collections.abc import Generator
 from pathlib import Path
@@ -27,6 +28,7 @@ _PIECE = 256 << 10
 _MOST_FILES = 200_000
 #: A dropped file is sent as bytes, no matter what it states.
 _BYTES = "application/octet-stream"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _PICTURES = {"jpg": "image/jpeg", "jpeg": "image/jpeg", "png": "image/png"}
 
 
@@ -111,7 +113,12 @@ class _Zip(StreamingResponse):
         super().__init__(self._parts, media_type="application/zip", headers=headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
+        """Send it; to a client that asks for the head only, nothing is read."""
+        if scope["method"] == "HEAD":
+            head = {"status": self.status_code, "headers": self.raw_headers}
+            await send({"type": "http.response.start", **head})
+            await send({"type": "http.response.body", "body": b""})
+            return
         try:
             await super().__call__(scope, receive, send)
         finally:
@@ -162,7 +169,8 @@ def _picture(context: Context, request: Request, role: str) -> Response:
         if row["role"] != role or kind is None:
             continue
         headers = {"Cache-Control": "private, max-age=86400"}
-        if row["sha256"]:
+        # A manifest that somebody has edited holds anything, and a header does not.
+        if row["sha256"] and _SHA256.fullmatch(row["sha256"]):
             headers["ETag"] = f'"{row["sha256"]}"'
             if headers["ETag"] in request.headers.get("if-none-match", ""):
                 return Response(status_code=304, headers=headers)

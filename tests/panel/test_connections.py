@@ -150,6 +150,23 @@ def test_a_zip_that_is_broken_off(own: Root, ids: dict[str, str]) -> None:
         panel.stop()
 
 
+def test_the_head_of_a_zip_reads_no_slide(own: Root, ids: dict[str, str]) -> None:
+    """A link checker asks so: of a set of 40 GB nothing is read, and the head is that of a GET."""
+    two_pyramids(own, ids["photo.jpg"])
+    path = f"/files/{ids['photo.jpg']}/download/pyramid"
+    panel = Served(own.path, more='auth = "proxy"\n')
+    try:
+        whole, head = panel.as_user("ann", path), panel.as_user("ann", path, "HEAD")
+        assert (head.code, head.body) == (200, b"")
+        assert "content-length" not in head.headers
+        for name in ("content-type", "content-disposition"):
+            assert head.headers[name] == whole.headers[name]
+        assert panel.line("request", method="HEAD")["bytes"] == 0
+        assert panel.line("request", method="GET", path=path)["bytes"] == len(whole.body)
+    finally:
+        panel.stop()
+
+
 def test_http_1_0(own: Root, ids: dict[str, str]) -> None:
     """Without a host and without chunks: an answer whose length is unknown ends with its connection, and is whole."""
     two_pyramids(own, ids["photo.jpg"])

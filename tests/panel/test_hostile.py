@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import time
@@ -119,6 +120,24 @@ def test_names_that_are_not_utf8_cost_no_page(own: Root) -> None:
     finally:
         named.stop()
         nobody.stop()
+
+
+def test_a_manifest_that_was_edited_adds_no_header(own: Root, ids: dict[str, str]) -> None:
+    """The hash of a thumbnail names it for the browser, if it is one."""
+    path = own.path / "storage/ann" / ids["photo.jpg"] / "manifest.json"
+    document = json.loads(path.read_text())
+    for row in document["files"]:
+        row["sha256"] = "a\r\nSet-Cookie: x=y" if row["role"] == "thumbnail" else "\ud800"
+    path.write_text(json.dumps(document))
+    panel = Served(own.path)
+    try:
+        answer = panel.ask(f"/files/{ids['photo.jpg']}/thumbnail")
+        assert answer.code == 200
+        assert "set-cookie" not in answer.headers
+        assert panel.ask(f"/files/{ids['photo.jpg']}").code == 200
+        assert panel.lines("panel_unexpected") == []
+    finally:
+        panel.stop()
 
 
 def test_a_page_elsewhere_changes_nothing(panel: Served, ids: dict[str, str]) -> None:
