@@ -110,18 +110,27 @@ def _ask(context: Context, measures: Measures, request: Request, wanted: dict[st
     by = who.name or "panel"
     try:
         if find.daemon_pid(context.spool) is None:
-            raise RootError("no daemon runs on this tree, so nothing was done")
+            raise RootError("nothing was done, because no daemon runs: tell your administrator")
         answer = requests.by_daemon(context.spool, {**wanted, "by": by}, patience_s=_PATIENCE_S)
     except (RootError, OSError) as error:
         _tell(measures, wanted, who.proof.value, by, refused=str(error))
-        raise HTTPException(503, f"{error}.") from error
+        raise HTTPException(503, _sentence(str(error))) from error
     if "error" in answer:
         refused = str(answer["error"])
         _tell(measures, wanted, who.proof.value, by, refused=refused)
-        raise HTTPException(409, refused)
+        raise HTTPException(409, _sentence(refused))
     said = str(answer.get("said", ""))
     _tell(measures, wanted, who.proof.value, by, said=said)
     return said
+
+
+def _sentence(said: str) -> str:
+    """What the daemon or the system says, as a sentence on a page.
+
+    >>> _sentence("it is paused"), _sentence("20261130-132549-zdn8-a is not an error")
+    ('It is paused.', '20261130-132549-zdn8-a is not an error.')
+    """
+    return f"{said[:1].upper()}{said[1:].rstrip('.')}."
 
 
 def _tell(measures: Measures, wanted: dict[str, Any], proof: str, by: str, said: str | None = None, refused: str | None = None) -> None:  # fmt: skip

@@ -42,7 +42,12 @@ async def read(request: Request) -> dict[str, str]:
             return found
         if kind == "application/x-www-form-urlencoded" or not body:
             return dict(
-                parse_qsl(body.decode(), max_num_fields=_MOST_FIELDS, keep_blank_values=True)
+                parse_qsl(
+                    body.decode(),
+                    max_num_fields=_MOST_FIELDS,
+                    keep_blank_values=True,
+                    errors="strict",
+                )
             )
     except (ValueError, OutsideError):
         raise HTTPException(400, "This cannot be read.") from None

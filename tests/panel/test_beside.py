@@ -68,7 +68,7 @@ def test_the_daemon_may_come_and_go(own: Root) -> None:
         assert "No daemon runs" in panel.ask("/").text
         refused = panel.ask("/api/v1/pause", "POST", form={})
         assert refused.code == 503
-        assert "nothing was done" in refused.json["error"]
+        assert "Nothing was done" in refused.json["error"]
         own.start()
         own.wait(lambda: "No daemon runs" not in panel.ask("/live/storage").text)
         assert not (own.path / "state" / "paused.json").exists()

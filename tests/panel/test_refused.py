@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from starlette.types import Message
 
 from cytowatch.config import Config
 from cytowatch.panel.app import make_app
+from cytowatch.panel.uploads.publish import NoInboxError, check_inbox
 from tests.lab.panel import Served, check_html
 from tests.lab.root import Root
 
@@ -140,3 +142,29 @@ def test_pages_for_whom_a_refusal_is_a_page(serve: Callable[..., Served]) -> Non
     assert shown.code == 403
     assert "does not come from a page of this panel" in shown.text
     check_html(shown.text)
+
+
+def test_a_form_that_is_not_utf8_is_refused(
+    serve: Callable[..., Served], ids: dict[str, str]
+) -> None:
+    """Its letters would be replaced, and a project of that name be made."""
+    panel = serve(words=("--actions",))
+    for body in (b"project=%FF", b"project=\xff", b"project=%ED%A0%80"):
+        answer = panel.ask(
+            f"/files/{ids['photo.jpg']}/link", "POST", body=body,
+            Content_Type="application/x-www-form-urlencoded",
+        )  # fmt: skip
+        assert answer.code == 400
+        assert "This cannot be read." in answer.text
+
+
+def test_inboxes_on_a_disk_that_is_read_only(tree: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is said of the disk: nobody looks for rights that are missing."""
+    flags = os.fstatvfs
+
+    def read_only(at: int) -> os.statvfs_result:
+        return os.statvfs_result([*flags(at)[:8], flags(at).f_flag | os.ST_RDONLY, 255])
+
+    monkeypatch.setattr(os, "fstatvfs", read_only)
+    with pytest.raises(NoInboxError, match="the disk with the inboxes is read-only"):
+        check_inbox(tree.path / "inbox", "ann")

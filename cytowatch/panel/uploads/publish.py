@@ -219,6 +219,8 @@ def check_inbox(inbox: Path, user: str) -> None:
     name = next(iter(names.alike(sorted(os.listdir(inbox)), user)), "")
     try:
         with durable.beneath(inbox, name) as at:
+            if os.fstatvfs(at).f_flag & os.ST_RDONLY:
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS))
             if not os.access(f"/proc/self/fd/{at}", os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
@@ -227,6 +229,8 @@ def check_inbox(inbox: Path, user: str) -> None:
 
 def _why(user: str, error: OSError) -> str:
     said = error.strerror or str(error)
+    if error.errno == errno.EROFS:
+        return "Nothing can be added now: the disk with the inboxes is read-only. Tell your administrator."
     return (
         f"The inbox of {names.printable(user)} cannot be written to ({said}). Let the user of "
         "cytowatch write to it."
