@@ -59,7 +59,7 @@ tile of every level are checked as well.
 
 **Tiles.** In a native TIFF, every JPEG or JPEG 2000 tile of every level must have the size, the samples and the bits that its directory states;
 otherwise OpenSlide refuses it in front of the viewer, or shows what is left in memory. Such a slide is `damaged`, or a pyramid is derived if only
-the tiles at the edges of an Aperio or a generic pyramid are cut off. Only the first 64 KiB of a tile are searched for its size. In an MRXS the
+the tiles at the edges of an Aperio, a generic pyramid or a DICOM are cut off. Only the first 64 KiB of a tile are searched for its size. In an MRXS the
 sizes of JPEG tiles are checked in the same way, if all levels have one size, and in DICOM those of the frames, if each is one piece. In a Sakura database they are not checked.
 
 **A late hash.** With `storage.hash = "after"` the tiles are checked before the slide is published; zeros

@@ -60,7 +60,7 @@ FORMAT = Format(
     extension="dcm",
     oddities="A DICOM file whose preamble is a TIFF header counts as DICOM. If its JPEG frames have "
     "other colours than it states (YCbCr for RGB, or RGB for YCbCr), which OpenSlide would "
-    "believe, a pyramid is derived with the right colours, or a warning says so. OpenSlide reads JPEG, JPEG 2000 and "
+    "believe, a pyramid is derived with the right colours, or a warning says so; one is derived as well if JPEG frames are cut off at the edges of a level. OpenSlide reads JPEG, JPEG 2000 and "
     "interleaved RGB of 8 bits in one focal plane; from several planes, of which the first is used, grey, palettes, samples in planes, 16 bits, YCbCr without JPEG, run lengths, JPEG-LS and lossless "
     "JPEG a pyramid is derived. Each level "
     "is a file, or several: the files of a concatenation are joined, and one that is missing is named. A level that was split without one is joined by the places that its frames state; "

@@ -191,9 +191,11 @@ def _not_shown(path: str, refusal: str | None, _ascending: str | None) -> str | 
     parts = dicom.parts(path)
     if dicom.missing_file(parts) is not None:
         return None
-    if refusal is not None:
-        return refusal if dicom.is_foreign(parts) else None
-    return dicom.contradiction(parts) if parts and dicom.is_placed(parts) else None
+    if refusal is not None and dicom.is_foreign(parts):
+        return refusal
+    said = dicom.contradiction(parts) if refusal is None else None
+    said = said or dicom.cut_off(parts)
+    return said if said is not None and dicom.is_placed(parts) else None
 
 
 #: Of these OpenSlide reads the JPEG by itself, and not as their tags say.

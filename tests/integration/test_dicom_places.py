@@ -171,6 +171,34 @@ def test_a_frame_of_another_size(
     assert said in error["detail"]
 
 
+@pytest.mark.parametrize("sizes", [(1000, 700), (1024, 700), (1000, 768), (1024, 768)])
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_frames_that_are_cut_off_at_the_edge(
+    pictures: Pictures, sizes: tuple[int, int], pieces: int
+) -> None:
+    """As some converters write them: OpenSlide refuses them, and a pyramid is derived. Of the last it is a small level only."""
+    width, height = sizes
+    across = -(-width // 256)
+    first = across * -(-height // 256)
+    counted = itertools.count()
+
+    def cut(tile: np.ndarray) -> bytes:
+        number = next(counted)
+        wide, tall = (width, height) if number < first else (width // 2, height // 2)
+        row, column = divmod(number % first, across if number < first else -(-wide // 256))
+        return frame(tile[: tall - 256 * row, : wide - 256 * column])
+
+    dicom_wsi(pictures.inbox / "case", encode=cut, pieces=pieces, width=width, height=height)
+    assert pictures.treated() == 0, pictures.said()
+    document = _document(pictures)
+    assert document["status"] == "CONVERTED"
+    assert any(
+        "its frames are cut off at the edges" in said or "Dimensional" in said
+        for said in document["warnings"]
+    )
+    assert _far(_shown(document), picture(width, height)) < 2
+
+
 @pytest.mark.parametrize("chunk_bytes", [1, 7, 1000, 1 << 18])
 def test_frames_are_looked_at_however_the_file_is_cut(tmp_path: Path, chunk_bytes: int) -> None:
     """Also where one has a long header; and where each is looked at by itself. A frame in two pieces says nothing."""

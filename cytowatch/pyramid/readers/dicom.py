@@ -9,6 +9,7 @@ Source: DICOM PS3.3, C.8.12 (whole slides) and C.7.6.17 (the order of frames)
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -34,6 +35,7 @@ from cytowatch.pyramid.readers.dicom_parts import (
 )
 from cytowatch.pyramid.readers.dicom_places import (
     astray,
+    inside_of,
     is_joined,
     levels,
     misplaced,
@@ -49,6 +51,7 @@ __all__ = [
     "Part",
     "astray",
     "contradiction",
+    "cut_off",
     "is_foreign",
     "is_placed",
     "left_out",
@@ -60,6 +63,8 @@ __all__ = [
 
 _PICTURES = {"LABEL": "label", "OVERVIEW": "macro"}
 _LARGEST_PICTURE = 64_000_000
+#: So many frames at the edge of a file are looked at, and so much of each.
+_MOST_EDGES, _HEAD_BYTES = 16, 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +83,36 @@ def contradiction(found: Sequence[Part]) -> str | None:
         if one.kind == "VOLUME" and (said := _said(one)):
             return said
     return None
+
+
+def cut_off(found: Sequence[Part]) -> str | None:
+    """That JPEG frames at the edge of a level are as small as what lies inside of it, as a phrase; OpenSlide refuses those.
+
+    The first edges are looked at, because where a frame lies only the ones before it say.
+    """
+    for part in found:
+        if part.kind == "VOLUME" and part.jpeg and part.full and _is_cut_off(part):
+            return "its frames are cut off at the edges"
+    return None
+
+
+def _is_cut_off(part: Part) -> bool:
+    looked_at = 0
+    descriptor = os.open(part.path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        places = itertools.islice(pieces(descriptor, part), 1, None)
+        for number, (offset, length) in enumerate(places, start=part.first_frame):
+            inside = inside_of(part, number)
+            if number >= part.tiles or looked_at >= _MOST_EDGES:
+                return False
+            if inside != part.tile:
+                looked_at += 1
+                head = bytes_at(descriptor, min(length, _HEAD_BYTES), offset)
+                if jpeg.size(head) == inside:
+                    return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def is_placed(found: Sequence[Part]) -> bool:
@@ -137,6 +172,7 @@ class _Frames:
 
     def __init__(self, level: Sequence[Part], opened: ExitStack, config: Config) -> None:
         first = level[0]
+        self._part = first
         self.width, self.height = first.size
         check_size(self.width, self.height, config)
         self._wide, self._tall = first.tile
@@ -185,7 +221,8 @@ class _Frames:
             raise damaged(f"frame {number + 1} is not in the file")
         descriptor, offset, length = self._places[number]
         pixels = self._colours.of(bytes_at(descriptor, length, offset))
-        if pixels.shape != (self._tall, self._wide, self.samples):
+        whole, inside = (self._wide, self._tall), inside_of(self._part, number)
+        if pixels.shape[1::-1] not in (whole, inside) or pixels.shape[2] != self.samples:
             raise damaged(f"frame {number + 1} is {pixels.shape[1]} x {pixels.shape[0]} pixels")
         return pixels
 

@@ -15,7 +15,17 @@ from typing import Any, NamedTuple
 from cytowatch.pyramid.readers.dicom_parts import Part
 from cytowatch.record.errors import ConversionError
 
-__all__ = ["astray", "is_joined", "levels", "misplaced", "missing_file", "placed", "split", "twice"]
+__all__ = [
+    "astray",
+    "inside_of",
+    "is_joined",
+    "levels",
+    "misplaced",
+    "missing_file",
+    "placed",
+    "split",
+    "twice",
+]
 
 #: Places are objects while they are read: some 4 KiB each.
 _MOST_PLACES = 200_000
@@ -94,6 +104,13 @@ def misplaced(found: Sequence[Part]) -> str | None:
     except ConversionError as error:
         return error.detail
     return None
+
+
+def inside_of(part: Part, tile: int) -> tuple[int, int]:
+    """(width, height) of what lies inside of the image, of a tile by its number."""
+    (width, height), (wide, tall) = part.size, part.tile
+    row, column = divmod(tile, -(-width // wide))
+    return min(wide, width - column * wide), min(tall, height - row * tall)
 
 
 def placed(level: Sequence[Part]) -> list[list[int | None]]:
