@@ -88,7 +88,11 @@
   };
 
   const words = (error) => {
-    const body = error.originalResponse && error.originalResponse.getBody();
+    // A file that was moved or changed is no fault of the network: there was no request.
+    if (!error.originalRequest) return "It can no longer be read: was it moved or changed? Add it again.";
+    const response = error.originalResponse;
+    if (response && response.getStatus() === 401) return "You are no longer logged in. Log in, then add it again: it goes on where it was.";
+    const body = response && response.getBody();
     try { return JSON.parse(body).error; } catch { return "The connection was lost. Add it again: it goes on where it was."; }
   };
 
@@ -223,7 +227,7 @@
   };
 
   // found: [{file, path}], where files of one folder have the same first part
-  const add = (found) => {
+  const add = (found, lost = []) => {
     const good = found.filter((one) => !skipped(one.path));
     const left = found.length - good.length;
     const project = at("project").value.trim();
@@ -244,7 +248,10 @@
       item.files.forEach((one) => { one.item = item; queue.push(one); });
       show(item);
     });
-    say(left ? `${left} temporary file${left === 1 ? " was" : "s were"} left out.` : "");
+    const told = lost.map((name) => `${name} cannot be read as a whole, so nothing of it is added.`);
+    if (left) told.push(`${left} temporary file${left === 1 ? " was" : "s were"} left out.`);
+    else if (!found.length && !lost.length) told.push("There is no file in it.");
+    say(told.join(" "));
     at("all").hidden = !items.length;
     next();
   };
@@ -279,12 +286,16 @@
     const dropped = [...event.dataTransfer.items].filter((one) => one.kind === "file");
     const roots = dropped.map((one) => [one.webkitGetAsEntry && one.webkitGetAsEntry(), one.getAsFile()]);
     const found = [];
+    const lost = [];
     for (const [entry, file] of roots) {
+      // Part of a folder would arrive as if it were all of it.
+      const whole = [];
       try {
-        if (entry) await walk(entry, found); else if (file) found.push({ file, path: file.name });
-      } catch { say("A file could not be read."); }
+        if (entry) await walk(entry, whole); else if (file) whole.push({ file, path: file.name });
+        found.push(...whole);
+      } catch { lost.push(entry ? entry.name : file.name); }
     }
-    add(found);
+    add(found, lost);
   });
   const picked = (event) => {
     add([...event.target.files].map((file) => ({ file, path: file.webkitRelativePath || file.name })));

@@ -11,11 +11,11 @@ from typing import Any
 from starlette.requests import Request
 
 from cytowatch import durable
-from cytowatch.observe import wording
+from cytowatch.observe import arriving, wording
 from cytowatch.panel import listing
 from cytowatch.panel.context import Context
 from cytowatch.panel.uploads.found import EXPIRES_S, Found
-from cytowatch.record import names
+from cytowatch.record import names, reasons
 from cytowatch.record.manifest import utc
 from cytowatch.tree import find
 
@@ -114,8 +114,10 @@ def _is_of(path: object, drop: str) -> bool:
 def _waits(context: Context, drop: str) -> str | None:
     """Why the daemon has not taken it yet, in the daemon's own words; or that none runs."""
     if find.daemon_pid(context.spool) is None:
-        return "nothing is taken in at the moment, because no daemon runs"
+        return "Nothing is taken in at the moment, because no daemon runs. Tell your administrator."
     for one in (find.live(context.spool) or {}).get("waiting", []):
         if _is_of(one.get("path"), drop):
-            return str(one.get("detail") or one.get("why"))
+            means, to_do = arriving.story(one)
+            by_hand = reasons.WAITING.get(one["why"], reasons.WAITING["other"]).by_hand
+            return f"{means} {to_do}" if by_hand else means
     return None
