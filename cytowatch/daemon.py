@@ -236,8 +236,8 @@ class _Daemon:
         times = [
             now + (clock.TICK_AT_REST_S if rests else clock.TICK_S),
             self._looking.due_at(),
-            *(t for t in (put_off, parts.intake.next_due(), parts.engine.next_due()) if t),
-            *([now] if parts.notes.is_behind else []),
+            *(t for t in (put_off, self._teller.due_at) if t),
+            *(t for t in (parts.intake.next_due(), parts.engine.next_due()) if t),
         ]
         return min(times)
 

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -28,8 +29,10 @@ _EVERY = 10.0
 _AT_REST_S = 2.0
 #: How often the ages of the oldest are asked of the index; they are in seconds, and read every 15.
 _AGES_EVERY_S = 5.0
-#: How long notes are written in each turn, no matter how many there are: a start may have thousands.
+#: How long notes are written at a time, no matter how many there are: a start may have thousands. And the least
+#: time until more are written, as a multiple of that: while drops come in by the hundred, claims go first.
 _NOTES_S = 0.03
+_NOTES_EVERY = 4.0
 
 
 class Teller:
@@ -39,7 +42,7 @@ class Teller:
         self._parts = parts
         self._presence = presence
         self._work = work
-        self._tell_at = self._set_ages_at = float("-inf")
+        self._tell_at = self._set_ages_at = self._notes_at = float("-inf")
         self._told: dict[str, Any] = {}
         #: What stages in work may still write.
         self._reserved = Amount()
@@ -62,9 +65,8 @@ class Teller:
     def tell(self, now: float, *, force: bool = False) -> None:
         """Report everything, when something is different and it is time."""
         parts = self._parts
-        if parts.notes.is_behind and not self._presence.offline:
-            until = time.monotonic() + _NOTES_S
-            parts.duties.do("feedback", partial(parts.notes.go_on, until=until), None)
+        if parts.notes.is_behind and now >= self._notes_at and not self._presence.offline:
+            self._write_notes(parts.notes.go_on)
         news = parts.engine.busy or parts.ledger.has_changed or not parts.intake.is_empty
         due_at = self._tell_at + (0.0 if news else _AT_REST_S)
         if self._presence.offline or (now < due_at and not force):
@@ -74,6 +76,19 @@ class Teller:
         self._write(now, force=force)
         # With much in the inboxes, or much that ended lately, reporting it all takes its time.
         self._tell_at = now + max(clock.TICK_S, _EVERY * (time.monotonic() - began))
+
+    @property
+    def due_at(self) -> float | None:
+        """When more notes are written, on the monotonic clock; None if all are there."""
+        return self._notes_at if self._parts.notes.is_behind else None
+
+    def _write_notes(self, write: Callable[..., None], *, all_of_them: bool = False) -> None:
+        """A fault on the share holds up no slide, nor do many notes."""
+        began = time.monotonic()
+        until = math.inf if all_of_them else began + _NOTES_S
+        self._parts.duties.do("feedback", partial(write, until=until), None)
+        ended = time.monotonic()
+        self._notes_at = ended + _NOTES_EVERY * (ended - began)
 
     def summary(self) -> str:
         """One line for systemd."""
@@ -103,9 +118,7 @@ class Teller:
         live = self._live(waiting, left)
         if parts.ledger.take_changed() or live != self._told or force:
             notes = parts.ledger.lately.notes(clock.now(), [*waiting, *left])
-            # A fault on the share holds up no slide, nor do many notes.
-            until = math.inf if force else time.monotonic() + _NOTES_S
-            parts.duties.do("feedback", partial(parts.notes.show, notes, until=until), None)
+            self._write_notes(partial(parts.notes.show, notes), all_of_them=force)
         if live == self._told and not force:
             return
         self._told = live
