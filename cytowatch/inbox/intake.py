@@ -210,6 +210,11 @@ class Intake:
         return min((one for one in times if one is not None), default=None)
 
     @property
+    def is_claiming(self) -> bool:
+        """Whether claims are under way."""
+        return self._claims.busy
+
+    @property
     def is_empty(self) -> bool:
         """Whether the inboxes are empty."""
         return next(iter(self._settler.tracks), None) is None

@@ -30,9 +30,9 @@ _AT_REST_S = 2.0
 #: How often the ages of the oldest are asked of the index; they are in seconds, and read every 15.
 _AGES_EVERY_S = 5.0
 #: How long notes are written at a time, no matter how many there are: a start may have thousands. And the least
-#: time until more are written, as a multiple of that: while drops come in by the hundred, claims go first.
+#: time until more are written, as a multiple of that, while claims are under way: they wait for the same disk.
 _NOTES_S = 0.03
-_NOTES_EVERY = 4.0
+_NOTES_EVERY = 10.0
 
 
 class Teller:
@@ -88,7 +88,8 @@ class Teller:
         until = math.inf if all_of_them else began + _NOTES_S
         self._parts.duties.do("feedback", partial(write, until=until), None)
         ended = time.monotonic()
-        self._notes_at = ended + _NOTES_EVERY * (ended - began)
+        pause = _NOTES_EVERY if self._parts.intake.is_claiming else 0.0
+        self._notes_at = ended + pause * (ended - began)
 
     def summary(self) -> str:
         """One line for systemd."""

@@ -254,9 +254,11 @@ def _put(folder: int, name: str, text: str) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(temporary, flags, _MODE, dir_fd=folder)
     try:
-        with open(descriptor, "w", encoding="utf-8", errors="replace") as file:
+        try:
             os.fchmod(descriptor, _MODE)
-            file.write(text)
+            durable.write_all(descriptor, text.encode("utf-8", "replace"))
+        finally:
+            os.close(descriptor)
         try:
             os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
         except IsADirectoryError:
