@@ -2,8 +2,8 @@
 
 CLIENTS uploads of MIB each at the same time, in requests of 64 MiB as `cytowatch send` makes them, into a real panel
 process; alternately as many threads write the same bytes into files beside it, with the same rule: an fsync after
-each 64 MiB. Between them a bare receiver, a process that does nothing but read the same bytes from as many sockets and
-write them by that rule, shows what is the most that can arrive beside such a client. Prints the three speeds, their
+each 64 MiB, once through the page cache and once past it (O_DIRECT), as the panel does. Between them a bare receiver, a process that does nothing but read the same bytes from as many sockets and
+write them by that rule, shows what is the most that can arrive beside such a client. Prints the four speeds, their
 ratios, the processor time of each for a GiB and the panel's greatest resident memory.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import mmap
 import multiprocessing
 import os
 import secrets
@@ -101,6 +102,19 @@ def write(folder: Path, data: bytes, size: int) -> None:
             os.fsync(file.fileno())
 
 
+def write_past(folder: Path, data: bytes, size: int) -> None:
+    """The same past the page cache."""
+    piece = mmap.mmap(-1, BLOCK_BYTES)
+    piece[:] = data
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_DIRECT
+    descriptor = os.open(folder / secrets.token_hex(4), flags, 0o600)
+    for start in range(0, size, PATCH_BYTES):
+        for offset in range(start, min(start + PATCH_BYTES, size), BLOCK_BYTES):
+            os.write(descriptor, memoryview(piece)[: min(BLOCK_BYTES, size - offset)])
+        os.fsync(descriptor)
+    os.close(descriptor)
+
+
 @contextmanager
 def receiver(folder: Path, clients: int, size: int) -> Iterator[tuple[int, int]]:
     """A process that takes `size` bytes from each of `clients` connections: (its port, its process)."""
@@ -184,6 +198,7 @@ def main(clients: int, mib: int, rounds: int) -> None:
     """Print what both take."""
     size = mib << 20
     speeds, plain, costs, least, bare_speeds, bare_costs = [], [], [], [], [], []
+    past: list[float] = []
     gib = clients * size / (1 << 30)
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as name:
         folder = Path(name)
@@ -199,6 +214,10 @@ def main(clients: int, mib: int, rounds: int) -> None:
                 least.append((time.process_time() - before) / gib)
                 shutil.rmtree(folder / "plain")
                 plain.append(clients * size / took / 1e6)
+                (folder / "past").mkdir()
+                took = together(clients, lambda _: write_past(folder / "past", data, size))
+                shutil.rmtree(folder / "past")
+                past.append(clients * size / took / 1e6)
                 (folder / "bare").mkdir()
                 took, cost = bare(folder / "bare", source, clients, size)
                 shutil.rmtree(folder / "bare")
@@ -209,7 +228,8 @@ def main(clients: int, mib: int, rounds: int) -> None:
                 costs.append((processor_s(pid) - before) / gib)
                 speeds.append(clients * size / took / 1e6)
                 print(
-                    f"{plain[-1]:.0f} {bare_speeds[-1]:.0f} {speeds[-1]:.0f} MB/s", file=sys.stderr
+                    f"{plain[-1]:.0f} {past[-1]:.0f} {bare_speeds[-1]:.0f} {speeds[-1]:.0f} MB/s",
+                    file=sys.stderr,
                 )
                 shutil.rmtree(folder / "root" / "inbox" / "ann")
                 shutil.rmtree(folder / "root" / "inbox" / ".uploads")
@@ -217,8 +237,8 @@ def main(clients: int, mib: int, rounds: int) -> None:
     told = {
         "clients": clients, "mib_each": mib,
         "plain_mb_s": [round(one) for one in plain], "bare_mb_s": [round(one) for one in bare_speeds],
-        "panel_mb_s": [round(one) for one in speeds],
-        "ratio": ratio(speeds, plain), "ratio_bare": ratio(bare_speeds, plain), "ratio_to_bare": ratio(speeds, bare_speeds),
+        "past_mb_s": [round(one) for one in past], "panel_mb_s": [round(one) for one in speeds],
+        "ratio": ratio(speeds, plain), "ratio_to_past": ratio(speeds, past), "ratio_bare": ratio(bare_speeds, plain), "ratio_to_bare": ratio(speeds, bare_speeds),
         "plain_s_per_gib": [round(one, 2) for one in least], "bare_s_per_gib": [round(one, 2) for one in bare_costs],
         "panel_s_per_gib": [round(one, 2) for one in costs],
         "memory_mib": {"at_rest": round(at_rest), "peak": round(peak)}, "load": os.getloadavg()[0],

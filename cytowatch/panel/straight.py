@@ -15,8 +15,10 @@ from uvicorn.protocols.http.flow_control import FlowControl
 
 from cytowatch.panel.threads import to_its_end, writing
 
-__all__ = ["STATE", "Straight", "Use"]
+__all__ = ["BLOCK_BYTES", "STATE", "Straight", "Use"]
 
+#: What files and memory are divided into: a page.
+BLOCK_BYTES = 4096
 #: How many bytes are collected before a thread uses them.
 _PIECE_BYTES = 1 << 20
 #: How many a thread uses before others have their turn, and how long it waits for all of them together.
@@ -75,8 +77,11 @@ class Straight(asyncio.BufferedProtocol):
         self._left = left
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
-        self._piece = memoryview(mmap.mmap(-1, min(_PIECE_BYTES, left)))
-        self._filled = 0
+        #: Where the bytes go: `_filled` of them are in the buffer, from `_begin` on.
+        self._buffer = memoryview(mmap.mmap(-1, min(_PIECE_BYTES, left + BLOCK_BYTES)))
+        self._begin = self._filled = 0
+        #: The place of the next piece in its file; None if it does not matter.
+        self._at: int | None = None
         self._came = 0.0
         self._is_gone = is_gone
         self._is_given_up = False
@@ -87,7 +92,11 @@ class Straight(asyncio.BufferedProtocol):
         """Room for the next bytes, and never for one behind the body."""
         if self._is_given_up:
             self._filled = 0
-        return self._piece[self._filled : self._filled + self._left]
+        return self._room()
+
+    def _room(self) -> memoryview:
+        begin = self._begin + self._filled
+        return self._buffer[begin : begin + self._left]
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes came."""
@@ -97,7 +106,7 @@ class Straight(asyncio.BufferedProtocol):
         if self._is_given_up:
             if not self._left:
                 self._end()
-        elif not self._left or self._filled == len(self._piece):
+        elif not self._room():
             self._flow.pause_reading()
             self._changed.set()
 
@@ -121,7 +130,9 @@ class Straight(asyncio.BufferedProtocol):
 
     # What the request calls
 
-    async def turns(self, use: Use, patience_s: float, *, pieces: bool) -> AsyncGenerator[int]:
+    async def turns(
+        self, use: Use, patience_s: float, *, pieces: bool, at: int | None = None
+    ) -> AsyncGenerator[int]:
         """Have threads use the body; after each of their turns, how many bytes that were.
 
         Bytes that arrived are used before an interruption is raised. If it is closed before the end, the rest of
@@ -131,6 +142,9 @@ class Straight(asyncio.BufferedProtocol):
         ----------
         pieces
             A turn is one piece, because its user has to wait after each.
+        at
+            The place of the body in the file that it is written to. Pieces are then filled as far as bytes come at
+            once, and begin at the same place in a block of `BLOCK_BYTES` as in that file.
 
         Raises
         ------
@@ -141,6 +155,8 @@ class Straight(asyncio.BufferedProtocol):
         """
         # A descriptor of its own: the connection may end during a turn, and the other one be somebody else's then.
         socket = None if pieces or self._socket is None else os.dup(self._socket.fileno())
+        if at is not None:
+            self._place(at + len(self._first))
         try:
             while self._left:
                 broken = await self._fill(patience_s)
@@ -154,42 +170,60 @@ class Straight(asyncio.BufferedProtocol):
                 os.close(socket)
             if self._left:
                 self._is_given_up = True
-                self._piece = memoryview(bytearray(_REST_BYTES))
+                self._buffer, self._begin = memoryview(bytearray(_REST_BYTES)), 0
                 # The answer comes first.
                 self._flow.pause_reading()
 
     def _turn(self, use: Use, socket: int | None) -> int:
         """Use what is here, and go on from `socket` while bytes come; nothing else reads meanwhile."""
-        parts = [one for one in (self._first, self._piece[: self._filled]) if one]
-        self._first, self._filled = b"", 0
-        use(parts)
-        used = sum(map(len, parts))
+        first, self._first = self._first, b""
+        used = len(first) + self._filled
+        use([one for one in (first, self._taken()) if one])
         if socket is not None:
             waiting = _Waiting(socket, _TURN_WAITS_S)
-            while self._left and used < _TURN_BYTES and (size := self._read(socket, waiting)):
-                self._left -= size
-                used += size
-                use([self._piece[:size]])
+            while self._left and used < _TURN_BYTES:
+                while self._read(socket, waiting) and self._at is not None:
+                    pass
+                if not self._filled:
+                    break
+                used += self._filled
+                use([self._taken()])
         return used
 
+    def _taken(self) -> memoryview:
+        """What is in the buffer, which may be used until more is read into it."""
+        piece = self._buffer[self._begin : self._begin + self._filled]
+        if self._at is not None:
+            self._place(self._at + self._filled)
+        self._filled = 0
+        return piece
+
+    def _place(self, at: int) -> None:
+        self._at = at
+        self._begin = at % BLOCK_BYTES
+
     def _read(self, socket: int, waiting: _Waiting) -> int:
-        """Fill the buffer with what comes at once; 0 if nothing does."""
-        while True:
+        """Read into the buffer what comes at once; 0 if nothing does, or there is no room."""
+        while room := self._room():
             try:
-                return os.readv(socket, [self._piece[: self._left]])
+                size = os.readv(socket, [room])
             except BlockingIOError:
                 if not waiting.is_over():
                     continue
+                break
             except OSError:
                 # The event loop notices that the client has gone.
-                pass
-            return 0
+                break
+            self._filled += size
+            self._left -= size
+            return size
+        return 0
 
     async def _fill(self, patience_s: float) -> Exception | None:
         """Wait until the piece is full or the body whole; gives what came between."""
         self._came = self._loop.time()
         self._flow.resume_reading()
-        while self._left and self._filled < len(self._piece):
+        while self._room():
             if self._is_gone:
                 return ClientDisconnect()
             self._changed.clear()

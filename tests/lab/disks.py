@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.lab.root import Root
 from tests.needs import lacking, unless
 
@@ -24,6 +26,17 @@ def _lacking() -> str | None:
 
 
 needs_mounts = unless(_lacking())
+
+
+def skip_unless_direct(folder: Path) -> None:
+    """Skip a test where the filesystem of `folder` writes nothing past the page cache."""
+    path = folder / ".direct"
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_DIRECT))
+    except OSError:
+        pytest.skip(f"the filesystem of {folder} has no O_DIRECT")
+    finally:
+        path.unlink(missing_ok=True)
 
 
 class Disk:

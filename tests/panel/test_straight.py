@@ -15,7 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from cytowatch.config import Panel
+from cytowatch.panel.uploads import appending
+from cytowatch.panel.uploads.appending import Appending
 from cytowatch.panel.uploads.body import Body
+from tests.lab import disks
 from tests.lab.inside import panel_inside
 from tests.lab.panel import Served
 from tests.lab.root import HANGS_S, Root
@@ -169,6 +172,40 @@ def test_slow_ones_take_no_thread(tree: Root, panel: Served) -> None:
         assert line.answer() == (204, str(len(DATA)))
         line.close()
         assert drop(tree, f"{number}.svs") == DATA
+
+
+@pytest.mark.parametrize("sizes", [(1 << 30,), (1, 300_000), (4095, MIB + 7)], ids=str)
+@pytest.mark.parametrize("rate", [0, 50_000_000])
+def test_a_large_file_passes_the_page_cache(
+    tree: Root, monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, ...], rate: int
+) -> None:
+    """However its bytes come and wherever a request begins: they are the same, and most of them go straight to the disk."""
+    disks.skip_unless_direct(tree.path)
+    monkeypatch.setattr(appending, "_LARGE_BYTES", 0)
+    passed: list[int] = []
+    past = Appending._past
+
+    def noted(self: Appending, blocks: memoryview) -> memoryview:
+        rest = past(self, blocks)
+        passed.append(len(blocks) - len(rest))
+        return rest
+
+    monkeypatch.setattr(Appending, "_past", noted)
+    data, first = DATA * 3, 2 * MIB + 77
+    settings = Panel(auth="proxy", upload_bytes_per_s=rate)
+    with panel_inside(tree.path, settings) as (port, _):
+        line = Line(port)
+        meta = f"filename {base64.b64encode(b'a.svs').decode()}"
+        more = (f"Upload-Length: {len(data)}", f"Upload-Metadata: {meta}")
+        line.send(line.head("/uploads", 0, first, *more, method="POST"), *cut(data[:first], sizes))
+        assert line.answer() == (201, str(first))
+        [folder] = (tree.path / "inbox/.uploads").glob("*/notes/*.json")
+        at = f"/uploads/{folder.parent.parent.name}.{folder.stem}"
+        line.send(line.head(at, first, len(data) - first), *cut(data[first:], sizes))
+        assert line.answer() == (204, str(len(data)))
+        line.close()
+    assert drop(tree) == data
+    assert sum(passed) > len(data) // 2
 
 
 @pytest.mark.parametrize("sent", [1, 1000, MIB, 2 * MIB + 500_000])

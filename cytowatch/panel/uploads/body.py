@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from cytowatch.panel.straight import STATE, Straight, Use
 from cytowatch.panel.threads import to_its_end, writing
 from cytowatch.panel.uploads.answers import refusal
+from cytowatch.panel.uploads.appending import Appending
 from cytowatch.panel.uploads.found import Found
 from cytowatch.panel.uploads.store import Store
 
@@ -84,9 +85,8 @@ class Body:
         """Write the body; gives the offset after it."""
         at, broken = self._begin, False
         try:
-            async with aclosing(
-                self._turns(functools.partial(self._write, store, descriptor))
-            ) as turns:
+            appending = Appending(descriptor, at, self._size, store.disk)
+            async with aclosing(self._turns(appending)) as turns:
                 async for size in turns:
                     at += size
                     store.ledger.left(self._token, self._size - at)
@@ -94,6 +94,10 @@ class Body:
                         await self._pace(size)
         except (ClientDisconnect, TimeoutError):
             broken = True
+        except HTTPException:
+            # More came than was announced.
+            await self._undo(descriptor)
+            raise
         except OSError:
             # Nobody has compared what was written of it.
             if self._hasher:
@@ -116,26 +120,27 @@ class Body:
             raise refusal(408, "The bytes stopped coming: go on from where they ended.")
         return at
 
-    def _write(self, store: Store, descriptor: int, parts: Sequence[bytes | memoryview]) -> None:
+    def _write(self, appending: Appending, parts: Sequence[bytes | memoryview]) -> None:
         self._taken += sum(map(len, parts))
         if self._taken > self._left:
-            os.ftruncate(descriptor, self._begin)
             raise self._beyond()
         if self._hasher:
             for part in parts:
                 self._hasher.update(part)
-        store.write(descriptor, parts)
+        appending.add(parts)
 
     async def _undo(self, descriptor: int) -> None:
         await writing(os.ftruncate, descriptor, self._begin)
 
-    def _turns(self, write: Use) -> AsyncGenerator[int]:
+    def _turns(self, appending: Appending) -> AsyncGenerator[int]:
         """Write the body; after each part of it, how many bytes that were. What arrived is written before an interruption is raised."""
+        write = functools.partial(self._write, appending)
         take = self._request.scope["state"].get(STATE)
         straight: Straight | None = take() if take else None
         if straight is None:
             return self._parsed(write)
-        return straight.turns(write, _PATIENCE_S, pieces=self._pace is not None)
+        at = self._begin if appending.takes_blocks else None
+        return straight.turns(write, _PATIENCE_S, pieces=self._pace is not None, at=at)
 
     async def _parsed(self, write: Use) -> AsyncGenerator[int]:
         """A body in chunks, or one that is here already."""

@@ -22,7 +22,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -30,6 +30,7 @@ from pathlib import Path
 from cytowatch import aside, durable, outside
 from cytowatch.durable import failpoints, trees
 from cytowatch.outside import OutsideError
+from cytowatch.panel.uploads.appending import Disk
 from cytowatch.panel.uploads.found import EXPIRES_S, Found, latest
 from cytowatch.panel.uploads.ledger import Ledger
 from cytowatch.panel.uploads.rules import Announced, noted
@@ -65,6 +66,7 @@ class Store:
     def __init__(self, inbox: Path, *, others: Callable[[], int] = lambda: 0) -> None:
         self.inbox = inbox
         self.home = inbox / ".uploads"
+        self.disk = Disk()
         self.ledger = Ledger(
             lambda: ((one.token, one.announced.size - one.offset) for one in self.unfinished()),
             others=others,
@@ -214,17 +216,6 @@ class Store:
                 yield descriptor
             finally:
                 os.close(descriptor)
-
-    @staticmethod
-    def write(descriptor: int, parts: Sequence[bytes | memoryview]) -> None:
-        """Append all of `parts`."""
-        rest = [memoryview(part) for part in parts if part]
-        while rest:
-            written = os.writev(descriptor, rest)
-            while rest and written >= len(rest[0]):
-                written -= len(rest.pop(0))
-            if written:
-                rest[0] = rest[0][written:]
 
     @staticmethod
     def keep(descriptor: int) -> None:
