@@ -23,7 +23,8 @@ from tests.lab.root import HANGS_S, Root
 from tests.panel.tus import sending
 
 PROXY = 'auth = "proxy"\nadmins = ["boss"]\n'
-TOKEN = "cyt_" + "x" * 43
+#: More than the buffers between client and panel hold.
+BIG = 24 << 20
 
 
 @pytest.fixture
@@ -118,7 +119,7 @@ def test_a_scan_that_grows_while_it_is_sent_is_no_drop(
 ) -> None:
     """It ends with 1 and says what to do; nothing is in the inbox."""
     path = tmp_path / "scan.svs"
-    path.write_bytes(os.urandom(6 << 20))
+    path.write_bytes(os.urandom(BIG))
     process = sending(panel, path, token=panel.token("scanner", "ann"))
     uploads = tree.path / "inbox/.uploads"
     tree.wait(lambda: any(one.stat().st_size for one in uploads.glob("*/tree/scan.svs")))
@@ -133,7 +134,7 @@ def test_a_scan_that_grows_while_it_is_sent_is_no_drop(
 def test_an_interruption_ends_it(tree: Root, panel: Served, tmp_path: Path) -> None:
     """Ctrl-C: nothing more is sent, of none of the files, and a second call goes on."""
     for name in ("a.svs", "b.svs", "c.svs"):
-        (tmp_path / name).write_bytes(os.urandom(8 << 20))
+        (tmp_path / name).write_bytes(os.urandom(BIG))
     process = sending(
         panel, *tmp_path.glob("*.svs"), "--parallel", "1", token=panel.token("pc", "ann")
     )
@@ -142,7 +143,6 @@ def test_an_interruption_ends_it(tree: Root, panel: Served, tmp_path: Path) -> N
     process.send_signal(signal.SIGINT)
     code, _ = ended(process)
     assert code != 0
-    # The whole of them takes twelve seconds at this rate.
     assert list((tree.path / "inbox").glob("ann/*")) == []
     assert len(list(uploads.glob("*/tree/*.svs"))) == 1
 
@@ -152,7 +152,7 @@ def test_a_token_that_is_revoked_meanwhile_is_said(
 ) -> None:
     """In the server's words, although an answer to HEAD has none."""
     path = tmp_path / "scan.svs"
-    path.write_bytes(os.urandom(6 << 20))
+    path.write_bytes(os.urandom(BIG))
     process = sending(panel, path, token=panel.token("scanner", "ann"))
     uploads = tree.path / "inbox/.uploads"
     tree.wait(lambda: any(one.stat().st_size for one in uploads.glob("*/tree/scan.svs")))
