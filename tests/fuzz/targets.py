@@ -26,8 +26,9 @@ from cytowatch.decoder import answers, facts, wire
 from cytowatch.formats import Probe, limits
 from cytowatch.formats.completeness import whole
 from cytowatch.formats.sets import groups
+from cytowatch.formats.structure import jpeg
 from cytowatch.outside import OutsideError
-from cytowatch.pyramid import copied, jpeg, orientation, resolution
+from cytowatch.pyramid import copied, orientation, resolution
 from cytowatch.pyramid.readers import (
     bmp,
     czi,

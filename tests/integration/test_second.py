@@ -13,7 +13,8 @@ import tifffile
 from PIL import Image, ImageCms
 
 from cytowatch.config import from_mapping
-from cytowatch.pyramid import complaints, jpeg
+from cytowatch.formats.structure import jpeg
+from cytowatch.pyramid import complaints
 from cytowatch.pyramid.readers.pages import open_page
 from cytowatch.record.errors import ConversionError
 from tests.builders import picture

@@ -14,8 +14,9 @@ import tifffile
 from PIL import Image
 
 from cytowatch.config import from_mapping
+from cytowatch.formats.structure import jpeg
 from cytowatch.formats.structure.tiff import Tiff
-from cytowatch.pyramid import contradicted, jpeg
+from cytowatch.pyramid import contradicted
 from cytowatch.pyramid.readers.pages import open_page
 from cytowatch.record.errors import ConversionError
 from tests.builders import bare_tiff, picture

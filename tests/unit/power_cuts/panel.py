@@ -9,6 +9,7 @@ import pytest
 from cytowatch.durable import failpoints
 from cytowatch.panel import sessions, tokens
 from cytowatch.panel.uploads import publish
+from cytowatch.panel.uploads.appending import Appending
 from cytowatch.panel.uploads.rules import Announced
 from cytowatch.panel.uploads.store import Store
 from cytowatch.tree.spool import Spool
@@ -50,6 +51,10 @@ def the_key_of_the_panel() -> Case:
 UPLOAD = Announced(path="case/a.jpg", size=len(SLIDE), user="ann", project="Lung")
 
 
+def written(store: Store, descriptor: int, parts: list[bytes]) -> None:
+    Appending(descriptor, 0, UPLOAD.size, store.disk).add(parts)
+
+
 @case
 def a_part_of_an_upload() -> Case:
     """What was acknowledged is there: the client does not send it again."""
@@ -57,7 +62,7 @@ def a_part_of_an_upload() -> Case:
     def do(spool: Spool) -> None:
         store = Store(spool.inbox)
         with store.writing(store.create(UPLOAD, "ann")) as descriptor:
-            store.write(descriptor, [SLIDE[:60], SLIDE[60:100]])
+            written(store, descriptor, [SLIDE[:60], SLIDE[60:100]])
             store.keep(descriptor)
 
     def holds(spool: Spool, end: bool) -> str | None:
@@ -80,7 +85,7 @@ def a_whole_upload() -> Case:
     def before(spool: Spool) -> None:
         store = Store(spool.inbox)
         with store.writing(store.create(UPLOAD, "ann")) as descriptor:
-            store.write(descriptor, [SLIDE])
+            written(store, descriptor, [SLIDE])
 
     def do(spool: Spool) -> None:
         [found] = Store(spool.inbox).unfinished("ann")
@@ -113,7 +118,7 @@ def a_whole_upload_whose_request_was_cut_off() -> Case:
     def do(spool: Spool) -> None:
         store = Store(spool.inbox)
         with store.writing(store.create(UPLOAD, "ann")) as descriptor:
-            store.write(descriptor, [SLIDE])
+            written(store, descriptor, [SLIDE])
         assert publish.publish_whole(store) == ["ann/@Lung/case"]
 
     # That an upload is there at all is shown by `a_part_of_an_upload`.
@@ -130,7 +135,7 @@ def an_upload_that_was_cut_off_after_its_rename() -> Case:
         store = Store(spool.inbox)
         (spool.inbox / "ann/@Lung").mkdir(parents=True)
         with store.writing(store.create(UPLOAD, "ann")) as descriptor:
-            store.write(descriptor, [SLIDE])
+            written(store, descriptor, [SLIDE])
 
     def do(spool: Spool) -> None:
         [found] = Store(spool.inbox).unfinished("ann")
