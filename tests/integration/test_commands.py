@@ -100,6 +100,8 @@ def test_the_schemas_hold_beside_a_daemon(root: Root, tmp_path: Path) -> None:
     (root.path / "inbox" / "cem").mkdir()
     assert told(root, "pause", "--user", "cem").returncode == 0
     root.wait(lambda: valid(root, "status")["in_work"] and valid(root, "status")["waiting"])
+    # Until it has settled, what is said of it changes from one command to the next.
+    root.wait(lambda: [one["why"] for one in valid(root, "watch")["waiting"]] == ["incomplete"])
     page = valid(root, "watch")
     assert page["in_work"][0]["name"] == "pause-CONVERTING.png"
     assert page["waiting"][0]["why"]
