@@ -8,7 +8,6 @@ from pathlib import Path
 
 import imagecodecs
 import numpy as np
-import openslide
 import pydicom
 import pytest
 import tifffile
@@ -20,19 +19,10 @@ from cytowatch.formats.structure.jpeg import is_ycbcr
 from tests.builders import bare_tiff, picture
 from tests.builders import jpeg as a_jpeg
 from tests.builders.dicom import dicom_wsi, frame, with_tiff
-from tests.lab.pictures import Pictures
+from tests.lab.pictures import Pictures, shown
 from tests.lab.root import Root
 
 PIXELS = picture(700, 500)
-
-
-def _shown(document: dict) -> np.ndarray:  # type: ignore[type-arg]
-    [image] = document["images"]
-    with openslide.OpenSlide(document["_path"] / image["file"]) as slide:
-        region = slide.read_region((0, 0), 0, slide.dimensions)
-    white = Image.new("RGBA", region.size, (255, 255, 255, 255))
-    white.alpha_composite(region)
-    return np.asarray(white.convert("RGB"))
 
 
 def _psnr(one: np.ndarray, other: np.ndarray) -> float:
@@ -79,7 +69,7 @@ def test_the_colours_are_those_of_the_frames(pictures: Pictures, kind: str) -> N
     [image] = document["images"]
     assert (image["mpp_x"], image["objective_power"]) == (pytest.approx(0.5), 20)
     assert image["associated"] == ["label"]
-    assert _psnr(_shown(document), PIXELS) > 34
+    assert _psnr(shown(document), PIXELS) > 34
     assert any("would show it wrongly" in line for line in document["warnings"]) != native
     if not native:
         label = next(row["path"] for row in document["files"] if row["role"] == "label")
@@ -135,7 +125,7 @@ def test_a_dicom_that_is_a_tiff_as_well(root: Root, tmp_path: Path) -> None:
     assert len(root.manifests()) == 4
     for document in found:
         assert (document["status"], document["format"]["openslide_vendor"]) == ("DEPLOYED", "dicom")
-        assert _psnr(_shown(document), PIXELS) > 34
+        assert _psnr(shown(document), PIXELS) > 34
 
 
 def test_a_dicom_that_is_a_tiff_as_well_and_is_cut(tmp_path: Path) -> None:
@@ -191,4 +181,4 @@ def test_a_zip_behind_an_image(pictures: Pictures, tmp_path: Path) -> None:
     for name, document in pictures.by_name().items():
         assert document["status"] == "CONVERTED"
         assert (said in document["warnings"]) == (name == "both.jpg")
-        assert np.asarray(Image.open(io.BytesIO(image))).shape == _shown(document).shape
+        assert np.asarray(Image.open(io.BytesIO(image))).shape == shown(document).shape

@@ -19,7 +19,7 @@ from PIL import Image
 from cytowatch.formats.completeness import arrival
 from tests.builders import picture
 from tests.builders.dicom import dicom_wsi, frame
-from tests.lab.pictures import Pictures
+from tests.lab.pictures import Pictures, shown
 
 #: Twelve tiles of 256 pixels.
 PIXELS = picture(1024, 768)
@@ -30,15 +30,6 @@ def _document(pictures: Pictures) -> dict[str, Any]:
     """The slide's; the folder that it came in has another."""
     [found] = [one for one in pictures.manifests().values() if one["parent_id"] is not None]
     return found
-
-
-def _shown(document: dict[str, Any]) -> np.ndarray:
-    [image] = document["images"]
-    with openslide.OpenSlide(document["_path"] / image["file"]) as slide:
-        region = slide.read_region((0, 0), 0, slide.dimensions)
-    white = Image.new("RGBA", region.size, (255, 255, 255, 255))
-    white.alpha_composite(region)
-    return np.asarray(white.convert("RGB"))
 
 
 def _changed(path: Path, change: Callable[[Any], None]) -> None:
@@ -58,7 +49,7 @@ def test_a_concatenation_stays_native(pictures: Pictures, sparse: bool) -> None:
     assert pictures.treated() == 0, pictures.said()
     document = _document(pictures)
     assert (document["status"], document["warnings"]) == ("DEPLOYED", [])
-    assert _far(_shown(document), PIXELS) < 1
+    assert _far(shown(document), PIXELS) < 1
 
 
 @pytest.mark.parametrize("sparse", [False, True])
@@ -78,7 +69,7 @@ def test_a_level_that_is_only_split_is_joined_by_its_places(pictures: Pictures) 
     assert pictures.treated() == 0, pictures.said()
     document = _document(pictures)
     assert document["status"] == "CONVERTED"
-    assert _far(_shown(document), PIXELS) < 2
+    assert _far(shown(document), PIXELS) < 2
     [image] = document["images"]
     assert (image["mpp_x"], image["objective_power"]) == (pytest.approx(0.5), 20)
     [said] = document["warnings"]
@@ -92,9 +83,9 @@ def test_tiles_that_are_in_no_file_are_counted(pictures: Pictures) -> None:
     assert pictures.treated() == 0, pictures.said()
     document = _document(pictures)
     assert "4 of its 12 tiles are not in its files, and are white" in document["warnings"]
-    shown = _shown(document)
-    assert _far(shown[:512], PIXELS[:512]) < 2
-    assert shown[512:].min() > 250
+    pixels = shown(document)
+    assert _far(pixels[:512], PIXELS[:512]) < 2
+    assert pixels[512:].min() > 250
 
 
 def test_a_file_that_lists_the_frames_of_all(pictures: Pictures) -> None:
@@ -109,7 +100,7 @@ def test_a_file_that_lists_the_frames_of_all(pictures: Pictures) -> None:
     assert pictures.treated() == 0, pictures.said()
     document = _document(pictures)
     assert document["status"] == "CONVERTED"
-    assert _far(_shown(document), PIXELS) < 2
+    assert _far(shown(document), PIXELS) < 2
 
 
 def test_frames_that_only_this_reader_reads(pictures: Pictures) -> None:
@@ -134,7 +125,7 @@ def test_frames_that_only_this_reader_reads(pictures: Pictures) -> None:
     assert pictures.treated() == 0, pictures.said()
     document = _document(pictures)
     assert document["status"] == "CONVERTED"
-    assert _far(_shown(document), PIXELS) < 4
+    assert _far(shown(document), PIXELS) < 4
     assert any("would show it wrongly" in said for said in document["warnings"])
 
 
@@ -196,7 +187,7 @@ def test_frames_that_are_cut_off_at_the_edge(
         "its frames are cut off at the edges" in said or "Dimensional" in said
         for said in document["warnings"]
     )
-    assert _far(_shown(document), picture(width, height)) < 2
+    assert _far(shown(document), picture(width, height)) < 2
 
 
 @pytest.mark.parametrize("chunk_bytes", [1, 7, 1000, 1 << 18])
@@ -290,4 +281,4 @@ def test_a_small_level_that_is_split_does_not_cost_the_slide(pictures: Pictures)
     assert pictures.treated() == 0, pictures.said()
     document = _document(pictures)
     assert document["status"] == "CONVERTED"
-    assert _far(_shown(document), PIXELS) < 2
+    assert _far(shown(document), PIXELS) < 2

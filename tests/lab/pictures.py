@@ -14,13 +14,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import openslide
 import pytest
+from PIL import Image
 
 from cytowatch.record import manifest
 from cytowatch.record.status import STAGE_STATUSES
 from tests.lab.root import HANGS_S, Root
 
-__all__ = ["Pictures", "pictures", "treating"]
+__all__ = ["Pictures", "pictures", "shown", "treating"]
 
 _users = itertools.count(1)
 
@@ -94,6 +97,16 @@ class Pictures:
     def said(self) -> str:
         """The end of the daemon's log."""
         return self.root.log.read_text()[-3000:]
+
+
+def shown(document: dict[str, Any]) -> np.ndarray:
+    """The pixels of its only image as a viewer shows them, on white: (height, width, 3)."""
+    [image] = document["images"]
+    with openslide.OpenSlide(document["_path"] / image["file"]) as slide:
+        region = slide.read_region((0, 0), 0, slide.dimensions)
+    white = Image.new("RGBA", region.size, (255, 255, 255, 255))
+    white.alpha_composite(region)
+    return np.asarray(white.convert("RGB"))
 
 
 @pytest.fixture(scope="session")

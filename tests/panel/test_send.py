@@ -114,15 +114,21 @@ def test_a_file_that_changes_is_never_whole_at_the_server(tmp_path: Path, change
     assert sent < part.size
 
 
+def half_sent(tree: Root, panel: Served, path: Path) -> subprocess.Popen[str]:
+    """A scan is made at `path`, and a part of it has arrived."""
+    path.write_bytes(os.urandom(BIG))
+    process = sending(panel, path, token=panel.token("scanner", "ann"))
+    uploads = tree.path / "inbox/.uploads"
+    tree.wait(lambda: any(one.stat().st_size for one in uploads.glob(f"*/tree/{path.name}")))
+    return process
+
+
 def test_a_scan_that_grows_while_it_is_sent_is_no_drop(
     tree: Root, panel: Served, tmp_path: Path
 ) -> None:
     """It ends with 1 and says what to do; nothing is in the inbox."""
     path = tmp_path / "scan.svs"
-    path.write_bytes(os.urandom(BIG))
-    process = sending(panel, path, token=panel.token("scanner", "ann"))
-    uploads = tree.path / "inbox/.uploads"
-    tree.wait(lambda: any(one.stat().st_size for one in uploads.glob("*/tree/scan.svs")))
+    process = half_sent(tree, panel, path)
     with path.open("ab") as file:
         file.write(b"more")
     code, said = ended(process)
@@ -151,11 +157,7 @@ def test_a_token_that_is_revoked_meanwhile_is_said(
     tree: Root, panel: Served, tmp_path: Path
 ) -> None:
     """In the server's words, although an answer to HEAD has none."""
-    path = tmp_path / "scan.svs"
-    path.write_bytes(os.urandom(BIG))
-    process = sending(panel, path, token=panel.token("scanner", "ann"))
-    uploads = tree.path / "inbox/.uploads"
-    tree.wait(lambda: any(one.stat().st_size for one in uploads.glob("*/tree/scan.svs")))
+    process = half_sent(tree, panel, tmp_path / "scan.svs")
     subprocess.run(tree.command("token", "revoke", "scanner", "--root", str(tree.path)), check=True)
     code, said = ended(process)
     assert code == 1

@@ -10,11 +10,10 @@ from __future__ import annotations
 import os
 import struct
 from dataclasses import dataclass
-from typing import Any
 
 from cytowatch.formats.completeness import starts
 from cytowatch.formats.completeness.starts import Row, Wrong
-from cytowatch.formats.doubles import is_whole_slide
+from cytowatch.formats.structure import dicom_header
 from cytowatch.formats.structure.jpeg import Frame
 
 __all__ = ["Items", "of_dicom"]
@@ -99,25 +98,22 @@ class Items:
 
 def of_dicom(path: str) -> Items | None:
     """The frames of a level; None if they are not packed one by one, or it is not a level."""
-    # Imported here: hardly any lab drops DICOM, and it takes a third of a second.
-    import pydicom
-
+    found = dicom_header.header(path, _TAGS)
+    if found is None:
+        return None
+    header, at = found
+    try:
+        beginning = _BEGINNINGS.get(str(header.file_meta.TransferSyntaxUID))
+        if beginning is None or header.ImageType[2] != "VOLUME":
+            return None
+        bits = int(header.BitsAllocated) if beginning is starts.JPEG else 0
+        stated = Frame(int(header.Columns), int(header.Rows), int(header.SamplesPerPixel), bits)
+        count = int(header.get("NumberOfFrames", 1) or 1)
+    except Exception:  # noqa: BLE001 - no matter what is missing, nothing is known of it
+        return None
     with open(path, "rb") as file:
-        if not is_whole_slide(file.read(4096)):
+        file.seek(at)
+        if file.read(len(_PIXELS)) != _PIXELS:
             return None
-        file.seek(0)
-        try:
-            header: Any = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
-            beginning = _BEGINNINGS.get(str(header.file_meta.TransferSyntaxUID))
-            if beginning is None or header.ImageType[2] != "VOLUME":
-                return None
-            bits = int(header.BitsAllocated) if beginning is starts.JPEG else 0
-            stated = Frame(int(header.Columns), int(header.Rows), int(header.SamplesPerPixel), bits)
-            count = int(header.get("NumberOfFrames", 1) or 1)
-            at = file.tell()
-            if file.read(4) != _PIXELS:
-                return None
-        except Exception:  # noqa: BLE001 - no matter what it raises, nothing is known of it
-            return None
-        row = Row("a frame", beginning, stated)
-        return Items(row=row, at=at + _ELEMENT_BYTES, frames=count)
+    row = Row("a frame", beginning, stated)
+    return Items(row=row, at=at + _ELEMENT_BYTES, frames=count)

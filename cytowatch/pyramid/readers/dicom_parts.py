@@ -9,9 +9,8 @@ import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
-from cytowatch.formats.doubles import is_whole_slide
+from cytowatch.formats.structure import dicom_header
 from cytowatch.formats.structure.places import bytes_at
 from cytowatch.pyramid.refusals import damaged
 
@@ -112,41 +111,37 @@ def is_ordinary(part: Part) -> bool:
 
 def _part(path: str) -> Part | None:
     """What the header of a file says; None of what is not part of a whole slide, or says too little."""
-    # Imported here: hardly any lab drops DICOM, and it takes a third of a second.
-    import pydicom
-
-    with open(path, "rb") as file:
-        if not is_whole_slide(file.read(4096)):
-            return None
-        file.seek(0)
-        try:
-            header: Any = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
-            count = int(header.get("NumberOfFrames", 1) or 1)
-            return Part(
-                path=path,
-                kind=str(header.ImageType[2]),
-                photometric=str(header.PhotometricInterpretation),
-                syntax=str(header.file_meta.TransferSyntaxUID),
-                samples=int(header.SamplesPerPixel),
-                bits=int(header.BitsAllocated),
-                stored=int(header.get("BitsStored", header.BitsAllocated)),
-                signed=bool(header.get("PixelRepresentation", 0)),
-                planar=bool(header.get("PlanarConfiguration", 0)),
-                full=header.get("DimensionOrganizationType") == "TILED_FULL" or count == 1,
-                size=(int(header.TotalPixelMatrixColumns), int(header.TotalPixelMatrixRows)),
-                tile=(int(header.Columns), int(header.Rows)),
-                frames=count,
-                first_frame=int(header.get("ConcatenationFrameOffsetNumber", 0) or 0),
-                focal_planes=int(header.get("TotalPixelMatrixFocalPlanes", 1) or 1),
-                optical_paths=int(header.get("NumberOfOpticalPaths", 1) or 1),
-                uid=str(header.SOPInstanceUID),
-                concatenation=str(header.get("ConcatenationUID", "") or ""),
-                number=int(header.get("InConcatenationNumber", 0) or 0),
-                of=int(header.get("InConcatenationTotalNumber", 0) or 0),
-                pixels=file.tell(),
-            )
-        except Exception:  # noqa: BLE001 - no matter what it raises, nothing is known of it
-            return None
+    found = dicom_header.header(path, _TAGS)
+    if found is None:
+        return None
+    header, at = found
+    try:
+        count = int(header.get("NumberOfFrames", 1) or 1)
+        return Part(
+            path=path,
+            kind=str(header.ImageType[2]),
+            photometric=str(header.PhotometricInterpretation),
+            syntax=str(header.file_meta.TransferSyntaxUID),
+            samples=int(header.SamplesPerPixel),
+            bits=int(header.BitsAllocated),
+            stored=int(header.get("BitsStored", header.BitsAllocated)),
+            signed=bool(header.get("PixelRepresentation", 0)),
+            planar=bool(header.get("PlanarConfiguration", 0)),
+            full=header.get("DimensionOrganizationType") == "TILED_FULL" or count == 1,
+            size=(int(header.TotalPixelMatrixColumns), int(header.TotalPixelMatrixRows)),
+            tile=(int(header.Columns), int(header.Rows)),
+            frames=count,
+            first_frame=int(header.get("ConcatenationFrameOffsetNumber", 0) or 0),
+            focal_planes=int(header.get("TotalPixelMatrixFocalPlanes", 1) or 1),
+            optical_paths=int(header.get("NumberOfOpticalPaths", 1) or 1),
+            uid=str(header.SOPInstanceUID),
+            concatenation=str(header.get("ConcatenationUID", "") or ""),
+            number=int(header.get("InConcatenationNumber", 0) or 0),
+            of=int(header.get("InConcatenationTotalNumber", 0) or 0),
+            pixels=at,
+        )
+    except Exception:  # noqa: BLE001 - no matter what it raises, nothing is known of it
+        return None
 
 
 def frames(descriptor: int, part: Part) -> list[tuple[int, int]]:
