@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -215,8 +215,13 @@ def _unlink_everywhere(spool: Spool, id_: UploadedFileId) -> None:
             link.unlink()
 
 
-def expired(spool: Spool, *, now: datetime, days: float) -> Iterator[tuple[Status, UploadedFileId]]:
-    """The errors that are older than `days`, each with its status; none if that is 0."""
+def expired(
+    spool: Spool, *, age_s: Callable[[datetime], float], days: float
+) -> Iterator[tuple[Status, UploadedFileId]]:
+    """The errors that are older than `days`, each with its status; none if that is 0.
+
+    `age_s` is the age of what is dated so.
+    """
     if days <= 0:
         return
     for status in Status:
@@ -231,6 +236,6 @@ def expired(spool: Spool, *, now: datetime, days: float) -> Iterator[tuple[Statu
             with suppress(*gone), aside.fence("uploaded_file", which, but=gone):
                 found = manifest.read(path)
                 at = datetime.fromisoformat(found["history"][-1]["at"])
-                late = (now - at).total_seconds() > days * 86_400
+                late = age_s(at) > days * 86_400
             if late:
                 yield status, id_

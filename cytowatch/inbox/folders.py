@@ -205,7 +205,9 @@ class Folders:
         # First of all: after a kill between the two it is finished once more, and is still empty.
         self._remove_empty(folder)
         since = datetime.fromisoformat(place.manifest["history"][-1]["at"])
-        began = self._moves.monotonic() - (self._now() - since).total_seconds()
+        # A clock that was set back must not give a negative duration.
+        taken_s = max(0.0, (self._now() - since).total_seconds())
+        began = self._moves.monotonic() - taken_s
         if changed["children"]:
             self._moves.extracted(place, changed, began=began)
         else:

@@ -75,6 +75,8 @@ class Ledger:
         """These are UPLOADED, or in the stage that they were sent back to."""
         if not ids:
             return
+        if status is Status.UPLOADED:
+            self.lately.arrived(ids)
         self._index.look(ids)
         with self._lock:
             self._counts[status] += len(ids)
@@ -89,7 +91,9 @@ class Ledger:
         aside.clear("uploaded_file", found["id"])
         with self._lock:
             # A dropped folder is entered at once, and never was among those that wait.
-            if not (before.status is Status.UPLOADED and is_folder(found)):
+            if before.status is Status.UPLOADED and is_folder(found):
+                self.lately.arrived([found["id"]])
+            else:
                 self._counts[before.status] -= 1
             self._counts[after.status] += 1
             self.lately.entered(after)

@@ -43,27 +43,29 @@ class Lately:
         """Take what has ended lately from the index, which agrees with the tree."""
         for row in self._index.ended_since(manifest.utc(now - self._keep_for)):
             folder = spool.stage(row.status) if row.status.is_error else spool.storage / row.user
-            self._take_note(spool, row.status, folder / row.id)
-        self._take_notes_of_what_they_came_in(spool)
+            self._take_note(spool, row.status, folder / row.id, now)
+        self._take_notes_of_what_they_came_in(spool, now)
 
-    def _take_note(self, spool: Spool, status: Status | None, path: Path) -> None:
+    def _take_note(
+        self, spool: Spool, status: Status | None, path: Path, now: datetime | None = None
+    ) -> None:
         which = os.fspath(path.relative_to(spool.root))
         try:
             with aside.fence("uploaded_file", which, but=(FileNotFoundError,)):
                 found = manifest.read(path)
-                self._remember(status or manifest.status_of(found), found)
+                self._remember(status or manifest.status_of(found), found, now)
         except FileNotFoundError:
             # It was removed.
             aside.clear("uploaded_file", which)
 
-    def _take_notes_of_what_they_came_in(self, spool: Spool) -> None:
+    def _take_notes_of_what_they_came_in(self, spool: Spool, now: datetime) -> None:
         """Take note of archives that ended long ago, and of open folders, whose members ended lately."""
         with self._lock:
             roots = list(self._drops.without_their_root())
         for user, id_ in roots:
             found = spool.find(UploadedFileId(id_))
             status, path = found or (None, spool.storage / user / id_)
-            self._take_note(spool, status, path)
+            self._take_note(spool, status, path, now)
 
     def again(self, spool: Spool) -> None:
         """Look once more at what had ended lately, and could not be read."""
@@ -74,6 +76,11 @@ class Lately:
                 continue
             status = status_of[rest.partition("/")[0]] if top == "stages" else None
             self._take_note(spool, status, spool.root / one.which)
+
+    def arrived(self, ids: Sequence[str]) -> None:
+        """These were dropped, in this order."""
+        with self._lock:
+            self._drops.came(ids)
 
     def entered(self, place: Place) -> None:
         """An uploaded file is in `place` now."""
@@ -97,11 +104,12 @@ class Lately:
         with self._lock:
             self._drops.forget(id_)
 
-    def _remember(self, status: Status, found: Manifest) -> None:
-        """For `notes`: what is in work, and what ended lately."""
+    def _remember(self, status: Status, found: Manifest, now: datetime | None = None) -> None:
+        """For `notes`: what is in work, and what ended lately; with `now` under an earlier daemon."""
         seen = drops.seen(found, status, same_as=self._first_of(found))
+        age_s = 0.0 if now is None else (now - seen.at).total_seconds()
         with self._lock:
-            self._drops.put(found["root_id"], seen)
+            self._drops.put(found["root_id"], seen, age_s=age_s)
 
     def _first_of(self, found: Manifest) -> str | None:
         """The earlier one of the same content, as a technician knows it."""
@@ -115,10 +123,10 @@ class Lately:
         came_in = f" in {above[0].name}" if above else ""
         return f"{first.name}{came_in} of {first.received_at[:10]}"
 
-    def notes(self, now: datetime, waiting: Sequence[Mapping[str, Any]] = ()) -> dict[str, Note]:
+    def notes(self, waiting: Sequence[Mapping[str, Any]] = ()) -> dict[str, Note]:
         """What those see who have only the share: by id what is in work or ended lately, by path what waits."""
         with self._lock:
-            self._drops.expire(now)
+            self._drops.expire()
             inside = arriving.notes(waiting, self._drops)
             return {**self._drops.notes(), **inside, **self._returned}
 

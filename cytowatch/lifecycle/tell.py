@@ -118,7 +118,7 @@ class Teller:
         waiting, left = parts.intake.waiting(now), parts.intake.left(now)
         live = self._live(waiting, left)
         if parts.ledger.take_changed() or live != self._told or force:
-            notes = parts.ledger.lately.notes(clock.now(), [*waiting, *left])
+            notes = parts.ledger.lately.notes([*waiting, *left])
             self._write_notes(partial(parts.notes.show, notes), all_of_them=force)
         if live == self._told and not force:
             return

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 
 from cytowatch import aside
 from cytowatch.admin import requests, retry
 from cytowatch.inbox.claims import Claimed
 from cytowatch.lifecycle import clock
+from cytowatch.lifecycle.leaps import Leaps
 from cytowatch.lifecycle.parts import Parts
 from cytowatch.lifecycle.presence import Presence
 from cytowatch.record import manifest, names
@@ -33,6 +35,7 @@ class Work:
         self._parts = parts
         self._presence = presence
         self._pruned_at = float("-inf")
+        self._leaps = Leaps(parts.spool.state)
         self.pauses = Pauses()
         #: Requests that were answered, and of which the daemon has not taken note up to now.
         self._unfollowed: list[requests.Answered] = []
@@ -89,7 +92,12 @@ class Work:
         parts.ledger.look_for_returned(parts.spool, clock.now())
         requests.sweep(parts.spool, now_s=time.time())
         days = parts.config.storage.keep_errors_days
-        for status, old in list(retry.expired(parts.spool, now=clock.now(), days=days)):
+        if days <= 0:
+            return
+        wall = clock.now()
+        self._leaps.look(wall, now)
+        age_s = partial(self._leaps.age_s, now=wall)
+        for status, old in list(retry.expired(parts.spool, age_s=age_s, days=days)):
             with aside.fence("uploaded_file", old):
                 retry.remove(parts.spool, old, parts.index, even_linked=True)
                 parts.log.info("expired", id=old, days=days)

@@ -9,8 +9,10 @@ of the same path that is finished.
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -79,28 +81,47 @@ class _Drop:
     notes: dict[str, Note] | None = None
     done: int = 0
     more: int = 0
+    #: When any of it last changed, on the monotonic clock.
+    at: float = float("-inf")
 
 
 class Drops:
-    """Guards what is known of recent drops; anyone who uses it from several threads holds a lock."""
+    """Guards what is known of recent drops; anyone who uses it from several threads holds a lock.
 
-    def __init__(self, *, keep_for: timedelta) -> None:
-        self._keep_for = keep_for
+    How long they are kept, and which of two came later, does not depend on the wall clock, which may be set
+    while the daemon runs; only what an earlier daemon left has nothing else.
+    """
+
+    def __init__(
+        self, *, keep_for: timedelta, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._keep_s = keep_for.total_seconds()
+        self._monotonic = monotonic
+        self._numbers = itertools.count(1)
+        #: By id, for what came while this daemon ran: the first has 1.
+        self._came: dict[str, int] = {}
         #: By the id of what was dropped.
         self._drops: dict[str, _Drop] = {}
         self._root_of: dict[str, str] = {}
-        #: The ids of everything that was dropped as a path of a user.
-        self._by_path: dict[tuple[str, str], dict[str, str]] = {}
+        #: The ids of everything that was dropped as a path of a user, each with what tells which came later.
+        self._by_path: dict[tuple[str, str], dict[str, tuple[int, str, str]]] = {}
         #: The paths of members that could not be unpacked, which a later one may clear.
         self._lost_paths: Counter[tuple[str, str]] = Counter()
 
-    def put(self, root_id: str, one: Seen) -> None:
-        """Take note of an uploaded file as it is now; `root_id` is what was dropped."""
+    def came(self, ids: Iterable[str]) -> None:
+        """These were claimed just now, in this order."""
+        for id_ in ids:
+            self._came.setdefault(id_, next(self._numbers))
+
+    def put(self, root_id: str, one: Seen, *, age_s: float = 0.0) -> None:
+        """Take note of an uploaded file as it has been for `age_s`; `root_id` is what was dropped."""
         drop = self._drops.setdefault(root_id, _Drop())
+        drop.at = max(drop.at, self._monotonic() - max(0.0, age_s))
         if self._is_counted_only(root_id, drop, one):
             if one.id in drop.inside:
                 self._unpath(drop.inside.pop(one.id))
             self._root_of.pop(one.id, None)
+            self._came.pop(one.id, None)
             drop.more += 1
             drop.notes = None
             return
@@ -114,7 +135,9 @@ class Drops:
             self._lost_paths.subtract(_lost_paths(before))
         self._lost_paths.update(_lost_paths(one))
         same = self._by_path.setdefault((one.user, one.path), {})
-        same[one.id] = one.received_at
+        same[one.id] = (
+            max(self._came.get(root_id, 0), self._came.get(one.id, 0)), one.received_at, one.id,
+        )  # fmt: skip
         if one.status.is_final:
             # What it clears may be in other drops.
             for other in same:
@@ -163,6 +186,7 @@ class Drops:
             return
         drop = self._drops[root_id]
         one = drop.inside.pop(id_)
+        self._came.pop(id_, None)
         drop.done -= _is_done(one)
         drop.gone.add(id_)
         drop.notes = None
@@ -182,22 +206,21 @@ class Drops:
 
     def _drop(self, root_id: str) -> None:
         drop = self._drops.pop(root_id)
+        self._came.pop(root_id, None)
         for id_, one in drop.inside.items():
             self._root_of.pop(id_, None)
+            self._came.pop(id_, None)
             self._unpath(one)
 
-    def expire(self, now: datetime) -> None:
+    def expire(self) -> None:
         """Forget the drops whose last part was finished too long ago."""
+        oldest = self._monotonic() - self._keep_s
         for root_id, drop in list(self._drops.items()):
-            # The first one that is in work, or is recent, ends the look: of most drops that is the first.
-            if not any(
-                not one.status.is_final or now - one.at < self._keep_for
-                for one in drop.inside.values()
-            ):
+            if drop.at <= oldest and all(one.status.is_final for one in drop.inside.values()):
                 self._drop(root_id)
         if len(self._drops) > _MOST_DROPS:
             ended = sorted(
-                (max(one.at for one in drop.inside.values()), root_id)
+                (drop.at, root_id)
                 for root_id, drop in self._drops.items()
                 if all(one.status.is_final for one in drop.inside.values())
             )
@@ -222,7 +245,7 @@ class Drops:
         ids = self._by_path.get((user, path), {})
         some = [self._drops[self._root_of[id_]].inside[id_] for id_ in ids]
         folders = [one for one in some if one.is_folder]
-        return max(folders, key=lambda one: (one.received_at, one.id), default=None)
+        return max(folders, key=lambda one: ids[one.id], default=None)
 
     def _made(self, root_id: str, drop: _Drop) -> dict[str, Note]:
         root = drop.inside.get(root_id)
@@ -281,7 +304,7 @@ class Drops:
         return any(later.status.is_final for later in self._later(one, one.path))
 
     def _later(self, one: Seen, path: str) -> Iterable[Seen]:
-        same = self._by_path.get((one.user, path), {})
-        for id_, received_at in same.items():
-            if (received_at, id_) > (one.received_at, one.id):
+        own = self._by_path[one.user, one.path][one.id]
+        for id_, came in self._by_path.get((one.user, path), {}).items():
+            if came > own:
                 yield self._drops[self._root_of[id_]].inside[id_]

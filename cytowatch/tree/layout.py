@@ -248,7 +248,8 @@ class Layout:
         for pattern in _TEMPORARIES:
             for path in self.state.glob(pattern):
                 with suppress(OSError):
-                    if time.time() - path.lstat().st_mtime > _YOUNG_S:
+                    # One from the future was written before the clock was set back.
+                    if abs(time.time() - path.lstat().st_mtime) > _YOUNG_S:
                         path.unlink()
 
     def try_writing(self) -> None:

@@ -54,6 +54,38 @@ def test_the_clock_is_set_ten_years_back_and_forth(root: Root, tmp_path: Path) -
     root.assert_clean()
 
 
+@unless(None if LIBRARY else "missing: libfaketime (Debian: apt install faketime)")
+def test_a_clock_ten_years_ahead_removes_no_error_and_no_note(root: Root, tmp_path: Path) -> None:
+    """Neither where it is set ahead while the daemon runs, nor where the next start finds it so."""
+    assert LIBRARY
+    offset = tmp_path / "offset"
+    offset.write_text("+0")
+    (tmp_path / "sitecustomize.py").write_text(_SLEEP)
+    root.configure(storage={"reserve_bytes": 0, "keep_errors_days": 1})
+    root.environment = {
+        "PYTHONPATH": str(tmp_path),
+        "LD_PRELOAD": str(LIBRARY),
+        "FAKETIME_TIMESTAMP_FILE": str(offset),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    root.start()
+    root.drop(builders.png(tmp_path / "b.png"), "b.txt.png")
+    (root.path / "inbox" / "ann" / "no slide.png").write_text("words")
+    root.wait(lambda: list(root.path.glob("status/ann/! no slide*FAILED*")))
+    offset.write_text("+10y")
+    (root.path / "inbox" / "ann" / "case").mkdir()
+    root.drop(builders.png(tmp_path / "c.png"), "case/c.png")
+    root.wait(lambda: root.by_name().get("c.png", {}).get("status") == "CONVERTED")
+    assert list(root.path.glob("status/ann/! no slide*FAILED*"))
+    root.kill()
+    root.start()
+    root.drop(builders.png(tmp_path / "d.png"), "d.png")
+    root.wait(lambda: root.by_name().get("d.png", {}).get("status") == "CONVERTED")
+    assert root.by_name()["no slide.png"]["status"] == "ERROR_FORMAT"
+    assert root.count("expired") == 0
+
+
 def test_twenty_thousand_files_in_a_burst(root: Root) -> None:
     """All are found, no matter which events were dropped; a full reserve keeps them where they are."""
     port = free_port()

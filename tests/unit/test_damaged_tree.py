@@ -99,7 +99,7 @@ def test_all_go_on_to_the_others(kind: str, place: str, spool: Spool) -> None:
     assert [one.which for one in aside.all_of("row")] == [BAD]
     told = ledger(index, spool)
     told.count_tree(spool, NOW)
-    assert (SOUND in told.lately.notes(NOW)) is PLACES[place].is_final
+    assert (SOUND in told.lately.notes()) is PLACES[place].is_final
     entries = [entry for row in rows.values() if (entry := find.entry(spool, row))]
     shown = "\n".join(list_lines(sorted(entries, key=lambda one: one.manifest["id"]), None, NOW))
     assert SOUND in shown
@@ -107,7 +107,11 @@ def test_all_go_on_to_the_others(kind: str, place: str, spool: Spool) -> None:
     assert {entry.manifest["id"] for entry in entries if entry.damaged} == {BAD}
     assert [said for said in invariants.broken(spool, at_rest=True, hashes=True) if BAD in said]
     assert not [said for said in invariants.broken(spool, at_rest=False) if SOUND in said]
-    list(retry.expired(spool, now=NOW + timedelta(days=9), days=1))
+    list(
+        retry.expired(
+            spool, age_s=lambda at: (NOW + timedelta(days=9) - at).total_seconds(), days=1
+        )
+    )
     index.close()
 
 

@@ -129,8 +129,43 @@ def test_of_very_many_drops_those_that_ended_first_are_let_go(
             at=NOW + timedelta(seconds=number),
         )
         known.put(one.id, one)
-    known.expire(NOW)
+    known.expire()
     assert known.notes().keys() == {"d-0", "d-16", "d-17", "d-18", "d-19"}
+
+
+def test_a_clock_that_is_set_neither_hides_nor_keeps_a_failure() -> None:
+    """Which of two drops of a path came later is known without the wall clock, and so is how long a note is kept."""
+    seconds = 0.0
+    known = Drops(keep_for=timedelta(days=7), monotonic=lambda: seconds)
+    known.came(["first", "again"])
+    # It was an hour ahead when the first one came.
+    known.put("first", _seen("first", "a.svs", Status.DEPLOYED, "2026-11-29T11:00:00.000Z"))
+    known.put("again", _seen("again", "a.svs", Status.ERROR_FORMAT, "2026-11-29T10:30:00.000Z"))
+    assert known.notes().keys() == {"first", "again"}
+    known.came(["third"])
+    known.put("third", _seen("third", "a.svs", Status.DEPLOYED, "2000-01-01T00:00:00.000Z"))
+    assert known.notes().keys() == {"first", "third"}
+    seconds = 6 * 86_400.0
+    known.expire()
+    assert known.notes().keys() == {"first", "third"}
+    seconds = 7 * 86_400.0
+    known.expire()
+    assert known.notes() == {}
+    assert known._came == {}
+
+
+def test_what_an_earlier_daemon_left_is_kept_for_the_rest_of_its_time() -> None:
+    """And one that comes from the future not for ever."""
+    seconds = 0.0
+    known = Drops(keep_for=timedelta(days=7), monotonic=lambda: seconds)
+    for id_, age_s in (("old", 6 * 86_400.0), ("future", -9e9)):
+        known.put(id_, _seen(id_, f"{id_}.svs", Status.DEPLOYED), age_s=age_s)
+    seconds = 86_400.0
+    known.expire()
+    assert known.notes().keys() == {"future"}
+    seconds = 7 * 86_400.0
+    known.expire()
+    assert known.notes() == {}
 
 
 def unpacked(

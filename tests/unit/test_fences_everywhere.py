@@ -145,6 +145,7 @@ NEED_NONE = {
         inbox.Turns._take inbox.Watcher.alive inbox.Watcher.start inbox.Watcher.unwatched inbox._watches
         inbox.counts inbox.left inbox.listed lifecycle.Asked.forget_wakeups lifecycle.Delays.after_s lifecycle.Delays.claimed lifecycle.Asked.signals
         lifecycle.Estimates.forget_all_but lifecycle.Indexing.look_for_vanished lifecycle.Lately.in_work
+        lifecycle.Leaps.age_s lifecycle.Leaps.look observe.Drops.came
         lifecycle.Delays.after_s lifecycle.Delays.claimed lifecycle.Duties._defect lifecycle.Duties.hear_others lifecycle.Rates.bytes_per_s
         lifecycle.Rates.forget_all_but lifecycle.Waiting.pause lifecycle._ended lifecycle._pixels
         observe.Health.clear observe.Metrics._zero observe.Metrics.set_files observe.Metrics.set_oldest
@@ -158,7 +159,7 @@ NEED_NONE = {
         daemon._Daemon._loop
     """,
     "one document or one text, held against its types and bounds: what is wrong with it is raised about it only": """
-        model.UploadedFile.source outside._depth outside.check outside.printable outside.read_file
+        lifecycle.Leaps._read model.UploadedFile.source outside._depth outside.check outside.printable outside.read_file
         record._Table.__init__ record._Table._check_types record._Table.check record._identity record._image
         record._matching record._texts record.alike record.as_dropped record.at_status record.check record.is_temporary
         record.file_name record.link_name record.losses record.named_as record.new record.originals record.problems record.shortened record.stage_error

@@ -120,7 +120,7 @@ def _(spool: Spool) -> set[str]:
     index.reconcile()
     told = ledger(index, spool)
     told.count_tree(spool, NOW)
-    return set(told.lately.notes(NOW))
+    return set(told.lately.notes())
 
 
 @loop("observe.drops.Drops.notes")
@@ -133,7 +133,7 @@ def _(spool: Spool) -> set[str]:
         after = Place(status=Status.CONVERTING, path=path, manifest=found)
         told.entered(before, after, 1.0)
         told.progressed(after, 0.5)
-    return set(told.lately.notes(NOW))
+    return set(told.lately.notes())
 
 
 def waiting(path: str) -> dict[str, object]:
@@ -146,7 +146,7 @@ def waiting(path: str) -> dict[str, object]:
 @loop("observe.arriving.notes", "ann/b.svs")
 def _(spool: Spool) -> set[str]:
     rows = [waiting(f"ann/{name}.svs") for name in "ab"]
-    there = ledger(Index(spool, memory=True), spool).lately.notes(NOW, rows)
+    there = ledger(Index(spool, memory=True), spool).lately.notes(rows)
     return {id_ for path, id_ in (("ann/a.svs", SOUND), ("ann/b.svs", BAD)) if path in there}
 
 
@@ -229,7 +229,12 @@ def _(spool: Spool) -> set[str]:
 @loop("admin.retry.expired")
 def _(spool: Spool) -> set[str]:
     both(spool, Status.ERROR_FORMAT)
-    return {id_ for _, id_ in after.expired(spool, now=NOW + timedelta(days=9), days=1)}
+    return {
+        id_
+        for _, id_ in after.expired(
+            spool, age_s=lambda at: (NOW + timedelta(days=9) - at).total_seconds(), days=1
+        )
+    }
 
 
 @loop("admin.requests.answer_all", "b.json")
