@@ -189,8 +189,7 @@ def _child(file: UploadedFile, group: Group, found: dict[str, Unpacked]) -> str:
     called = group.called
     raw = found[group.head].raw
     name = _text(called.rpartition("/")[2])
-    child = names.new_id(now, name, random.SystemRandom())
-    place = f"{file.out}/children/{child}"
+    child, place = _free_place(f"{file.out}/children", now, name)
     rows = []
     for path, inside in groups.placed(group, name).items():
         target = f"{place}/source/{inside}"
@@ -220,6 +219,20 @@ def _child(file: UploadedFile, group: Group, found: dict[str, Unpacked]) -> str:
     with open(f"{place}/{manifest.FILE_NAME}", "x", encoding="utf-8") as written_to:
         json.dump(made, written_to, indent=1)
     return child
+
+
+def _free_place(children: str, now: datetime, name: str) -> tuple[str, str]:
+    """An id that no other member has, and the directory of that id, which is made.
+
+    Thousands of members of one name in one second share the few letters that tell them apart.
+    """
+    while True:
+        child = names.new_id(now, name, random.SystemRandom())
+        try:
+            os.makedirs(f"{children}/{child}", mode=0o750)
+        except FileExistsError:
+            continue
+        return child, f"{children}/{child}"
 
 
 def _capped(skipped: list[SkippedEntry]) -> list[SkippedEntry]:

@@ -22,7 +22,7 @@ from cytowatch.config import Config, from_mapping, render
 from cytowatch.formats import Probe
 from cytowatch.formats.completeness import whole as completeness
 from cytowatch.model import UploadedFile
-from cytowatch.record import entries, manifest
+from cytowatch.record import entries, manifest, names
 from cytowatch.record.entries import Manifest
 from cytowatch.record.errors import ExtractionError
 from cytowatch.stages.extract import extract
@@ -250,6 +250,24 @@ def test_images_become_children_and_the_rest_is_named(parent: Manifest, tmp_path
         "notes.txt": "not_an_image: a text file",
         "__MACOSX/._a.png": "ignored",
     }
+
+
+def test_members_of_one_name_never_share_an_id(
+    parent: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of thousands in one second some get the same few letters, here nearly all; one must not replace another."""
+    monkeypatch.setattr(names, "_LETTERS", "ab")
+    images = {f"{number}/a.pgm": b"P5 1 1 255\n%c" % number for number in range(12)}
+    (tmp_path / "source" / "b.zip").write_bytes(made(*images.items()).getvalue())
+    outcome = extract(UploadedFile(manifest=parent, out="out.1", config=from_mapping({})))
+    children = [tmp_path / "out.1" / "children" / child for child in outcome.changes["children"]]
+    assert len(set(children)) == 12
+    found = {
+        written["drop_path"]: (child / written["files"][0]["path"]).read_bytes()
+        for child in children
+        if (written := manifest.read(child))
+    }
+    assert found == {f"ann/b.zip/{path}": data for path, data in images.items()}
 
 
 def test_a_member_with_a_wrong_checksum_is_skipped(parent: Manifest, tmp_path: Path) -> None:
