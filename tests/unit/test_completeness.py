@@ -209,6 +209,20 @@ def test_a_gzip_of_several_members_with_padding(tmp_path: Path) -> None:
         assert lacking(text.getvalue()[:-4]) is None
 
 
+def test_a_small_file_that_is_packed_with_gzip() -> None:
+    """It is whole, and need not be a tar; one that is cut may be anything."""
+    packed = gzip.compress(b"a few words")
+    assert lacking(packed) is None
+    assert lacking(packed[:-12])
+
+
+def test_the_second_volume_of_a_tar_waits_for_nothing() -> None:
+    """It begins in the middle of a member and ends in the middle of one."""
+    info = tarfile.TarInfo("a.tif")
+    info.type, info.size = b"M", 600
+    assert lacking(info.tobuf(tarfile.GNU_FORMAT) + bytes(512)) is None
+
+
 @pytest.mark.parametrize("kind", [1, 2, 3])
 def test_plain_numbers_are_counted(kind: int) -> None:
     """One for each sample; those of a bitmap need nothing between them."""

@@ -44,11 +44,12 @@ def tar_gz(descriptor: int, size_bytes: int) -> str | None:
     """
     head = os.pread(descriptor, 4096, 0)
     try:
-        inner = zlib.decompressobj(wbits=31).decompress(head, _BLOCK_BYTES)
+        stream = zlib.decompressobj(wbits=31)
+        inner = stream.decompress(head, _BLOCK_BYTES)
     except zlib.error:
         return None
     lacking = "the end of the tar.gz"
-    if len(inner) < _BLOCK_BYTES and size_bytes <= len(head):
+    if len(inner) < _BLOCK_BYTES and size_bytes <= len(head) and not stream.eof:
         # If the first block is cut off, its checksum proves nothing.
         return lacking if inner[257:262] in (b"", b"ustar") else None
     if tar_mark(inner) is None:

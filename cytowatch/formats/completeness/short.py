@@ -22,6 +22,8 @@ _MOST_PARTS = 1_000_000
 _MOST_MEMBERS = 200_000
 _LARGEST_DIRECTORY = 512 << 20
 _OS2_HEADER_BYTES = 12
+#: The type of a member that goes on from an earlier volume (GNU tar).
+_CONTINUED = b"M"
 #: Packings of a bitmap: none, by masks of bits, by masks with one for alpha.
 _PLAIN = frozenset({0, 3, 6})
 _RUN_LENGTH = frozenset({1, 2})
@@ -267,6 +269,9 @@ def tar(descriptor: int, size_bytes: int) -> str | None:
             return None
         if tar_mark(head) is None:
             # Of more than 8 GiB the length may stand in a record before it, so this is not a header.
+            return None
+        if head[156:157] == _CONTINUED:
+            # One of several volumes, which is never whole by itself.
             return None
         field = head[124:136]
         try:
