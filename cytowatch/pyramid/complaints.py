@@ -134,6 +134,8 @@ def refuse_lost_of_jpeg(stream: bytes) -> None:
     ConversionError
         `damaged`.
     """
+    # Of several complaints libjpeg only makes the first one, which may be about something harmless.
+    stream = jpeg.bare(stream) or stream
     body = stream
     if stream.rstrip(b"\0").endswith(_END_OF_JPEG):
         body = stream.rstrip(b"\0").removesuffix(_END_OF_JPEG)

@@ -17,7 +17,7 @@ from cytowatch.formats.structure.main import main_page
 from cytowatch.formats.structure.places import misplaced
 from cytowatch.formats.structure.tiff import Tiff, TiffError
 from cytowatch.pyramid import resolution
-from cytowatch.pyramid.complaints import first_line, noted, refuse_lost
+from cytowatch.pyramid.complaints import first_line, noted, refuse_lost, refuse_lost_of_jpeg
 from cytowatch.pyramid.orientation import of_file
 from cytowatch.pyramid.pixels import Pixels
 from cytowatch.pyramid.readers.pages import open_page, told_of_pages
@@ -146,7 +146,7 @@ def _whole(path: str, kind: str, config: Config) -> Opened:
         check_size(header.width, header.height, config)
         need = 2 * header.width * header.height * header.bands * _bytes_per_sample(header)
         check_memory(need + os.stat(path).st_size, config, "reading it whole")
-        pixels = _in_spite_of_warnings(header) if kind == "jpeg" else None
+        pixels = _in_spite_of_warnings(header, path) if kind == "jpeg" else None
         reader = "imagecodecs" if pixels is None else "libvips"
         done: tuple[str, ...] = ()
         if pixels is None:
@@ -173,7 +173,7 @@ def _whole(path: str, kind: str, config: Config) -> Opened:
     return Opened(scenes=[scene], reader=reader)
 
 
-def _in_spite_of_warnings(image: Source) -> Pixels | None:
+def _in_spite_of_warnings(image: Source, path: str) -> Pixels | None:
     """The pixels of a JPEG that libvips reads, unless some are lost; None where it reads none."""
     noted()
     try:
@@ -181,6 +181,8 @@ def _in_spite_of_warnings(image: Source) -> Pixels | None:
     except pyvips.Error:
         return None
     refuse_lost(noted())
+    with open(path, "rb") as file:
+        refuse_lost_of_jpeg(file.read())
     return pixels
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -304,6 +305,36 @@ def test_inks_in_spite_of_a_warning(pictures: Pictures) -> None:
     [told, colours] = found["b.jpg"]["warnings"]
     assert "and read the whole image" in told
     assert "CMYK" in colours
+
+
+def _of_a_later_jfif(stream: bytes) -> bytes:
+    return stream.replace(b"JFIF\0\1", b"JFIF\0\2", 1)
+
+
+def _with_progressive_numbers(stream: bytes) -> bytes:
+    """In the head of its one scan, as some telephones write them."""
+    [length] = struct.unpack_from(">H", stream, (at := stream.index(b"\xff\xda")) + 2)
+    return stream[: at + length - 1] + bytes(3) + stream[at + 2 + length :]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [_with_stray_bytes, _of_a_later_jfif, _with_progressive_numbers],
+    ids=lambda odd: odd.__name__,
+)
+def test_what_is_lost_behind_something_harmless(
+    pictures: Pictures, odd: Callable[[bytes], bytes]
+) -> None:
+    """libjpeg complains of the first thing only, and of the pixels that it loses later it says nothing."""
+    stream = odd(_jpeg(Image.fromarray(LARGE)))
+    half = len(stream) // 2
+    (pictures.inbox / "whole.jpg").write_bytes(stream)
+    (pictures.inbox / "lost.jpg").write_bytes(stream[:half] + stream[half + 5000 :])
+    assert pictures.treated() == 1
+    found = pictures.by_name()
+    assert "and read the whole image" in found["whole.jpg"]["warnings"][0]
+    assert np.abs(_shown(found["whole.jpg"]) - LARGE.astype(float)).mean() < 3
+    assert found["lost.jpg"]["error"]["reason"] == "damaged"
 
 
 def test_a_stream_with_its_tables() -> None:

@@ -57,6 +57,11 @@ def tarred(path: Path) -> Path:
     return path
 
 
+def plain_jpeg(path: Path) -> bytes:
+    builders.jpeg(path)
+    return path.read_bytes()
+
+
 def plain(path: Path) -> Path:
     numbers = b"\n".join(b"%d 7" % (number % 256) for number in range(6000))
     path.write_bytes(b"P2\n# a comment 1 2 3\n120 100\n255\n" + numbers + b"\n")
@@ -214,6 +219,19 @@ def test_a_small_file_that_is_packed_with_gzip() -> None:
     packed = gzip.compress(b"a few words")
     assert lacking(packed) is None
     assert lacking(packed[:-12])
+
+
+def test_a_jpeg_with_bytes_between_its_segments_that_is_cut(tmp_path: Path) -> None:
+    """Decoders skip them, and the end is missing all the same."""
+    data = plain_jpeg(tmp_path / "a.jpg")
+    at = data.index(b"\xff\xdb")
+    for stray in (b"stray", b"\0\1\2", b"\xff\0\7", b"\xff\xff\xff"):
+        odd = data[:at] + stray + data[at:]
+        assert lacking(odd) is None
+        assert lacking(odd[: at + 600]), stray
+        assert lacking(odd[:-2]), stray
+    # Not an honest file: only the first of them are skipped.
+    assert lacking(data[:at] + b"\7\xff\1" * 300_000) is None
 
 
 def test_the_second_volume_of_a_tar_waits_for_nothing() -> None:

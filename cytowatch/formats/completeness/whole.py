@@ -31,6 +31,8 @@ __all__ = ["missing"]
 _ZERO_LOOK = 4096
 #: Chunk headers that are walked in a PNG, marker segments in a JPEG: more is not an honest file.
 _MOST_CHUNKS = 1_000_000
+#: Places in a JPEG with bytes between two segments.
+_MOST_STRAYS = 100
 #: How many tiles and strips are compared with the size of the file.
 _MOST_SEGMENTS = 20_000_000
 #: The offsets of strips, and of tiles.
@@ -138,7 +140,7 @@ def _is_hole(descriptor: int, at: int) -> bool:
 def _jpeg(descriptor: int, size_bytes: int) -> str | None:
     """Walk the marker segments to the first scan; the end must come after it (T.81, B.1.1)."""
     lacking = "the end of the image (JPEG EOI marker)"
-    at = 2
+    at, strays = 2, 0
     for _ in range(_MOST_CHUNKS):
         segment = os.pread(descriptor, 4, at)
         if len(segment) < 4:
@@ -148,14 +150,20 @@ def _jpeg(descriptor: int, size_bytes: int) -> str | None:
             tail = os.pread(descriptor, _ZERO_LOOK, max(at, size_bytes - _ZERO_LOOK))
             return None if any(tail) else lacking
         if segment[0] != 0xFF:
-            return None
+            # libjpeg skips these too.
+            skipped = os.pread(descriptor, _TAIL, at).find(b"\xff")
+            strays += 1
+            if skipped < 0 or strays > _MOST_STRAYS:
+                return None
+            at += skipped
+            continue
         marker, length = segment[1], struct.unpack(">H", segment[2:])[0]
         if marker == 0xFF:
             at += 1
             continue
         if marker == 0xD9:
             return None
-        if marker == 0x01 or 0xD0 <= marker <= 0xD8:
+        if marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:
             at += 2
             continue
         at += 2 + length

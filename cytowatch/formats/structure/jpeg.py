@@ -16,6 +16,7 @@ __all__ = [
     "TABLES",
     "Frame",
     "Head",
+    "bare",
     "frame",
     "head",
     "height",
@@ -31,6 +32,8 @@ __all__ = [
 TABLES = frozenset({0xDB, 0xC4})
 _BEGIN, _END = b"\xff\xd8", b"\xff\xd9"
 _JFIF, _ADOBE, _SCAN = 0xE0, 0xEE, 0xDA
+#: The first of the notes of applications, and the last marker behind them.
+_APPLICATIONS, _COMMENT = 0xE0, 0xFE
 #: Frames with Huffman codes in one scan; progressive, lossless and arithmetic ones have others.
 _SEQUENTIAL = frozenset({0xC0, 0xC1})
 #: Markers without a length, which no writer puts here, and the byte that fills.
@@ -196,6 +199,34 @@ def size(data: bytes) -> tuple[int, int] | None:
     """(width, height) as the frame states them; None where `data` ends before it, or is not a JPEG."""
     found = frame(data)
     return found[0][:2] if found is not None else None
+
+
+def bare(data: bytes) -> bytes | None:
+    """The same picture without anything that libjpeg only complains of: its first complaint hides all others.
+
+    These are bytes between the segments, the notes of applications (an unknown revision of JFIF, or transform
+    of Adobe), and numbers in the head of a scan that mean something in progressive ones only. None without a
+    scan.
+    """
+    kept = [_BEGIN]
+    at, sequential = len(_BEGIN), False
+    while at + 4 <= len(data):
+        marker = data[at + 1]
+        if data[at] != 0xFF or marker in _ALONE:
+            # As `next_marker` of libjpeg does.
+            at += 1
+            continue
+        end = at + 2 + struct.unpack_from(">H", data, at + 2)[0]
+        if marker == _SCAN:
+            head = bytearray(data[at:end])
+            if sequential and len(head) >= 8:
+                head[-3:] = b"\0\x3f\0"
+            return b"".join((*kept, head, data[end:]))
+        sequential = sequential or marker in _SEQUENTIAL
+        if not _APPLICATIONS <= marker <= _COMMENT:
+            kept.append(data[at:end])
+        at = end
+    return None
 
 
 def with_tables(data: bytes, tables: bytes) -> bytes:
