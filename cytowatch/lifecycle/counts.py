@@ -175,6 +175,9 @@ class Ledger:
     def held_up(self, id_: UploadedFileId, why: str, detail: str) -> None:
         """A fault of the machine makes `id_` wait; it goes on by itself."""
         self._log.warning("held_up", id=id_, why=why, detail=detail)
+        self.lately.held_up(id_, why)
+        with self._lock:
+            self._changed = True
 
     def set_ages(self, now: datetime) -> None:
         """The age of the oldest uploaded file in each stage, in seconds."""

@@ -99,6 +99,11 @@ class Lately:
             self._in_work[place.manifest["id"]] = (place, share)
             self._drops.progressed(place.manifest["id"], share)
 
+    def held_up(self, id_: str, why: str) -> None:
+        """A fault of the machine makes it wait."""
+        with self._lock:
+            self._drops.held_up(id_, why)
+
     def forget(self, id_: str) -> None:
         """It was removed, handed back or sent back."""
         with self._lock:

@@ -171,6 +171,13 @@ class Drops:
             drop.inside[id_] = replace(one, share=share)
             drop.notes = None
 
+    def held_up(self, id_: str, why: str) -> None:
+        """A fault of the machine makes it wait, until its status changes."""
+        drop = self._drops.get(self._root_of.get(id_, ""))
+        if drop is not None and drop.inside[id_].held != why:
+            drop.inside[id_] = replace(drop.inside[id_], held=why)
+            drop.notes = None
+
     def without_their_root(self) -> list[tuple[str, str]]:
         """User and id of each archive or folder of which only members are known."""
         return [
@@ -248,20 +255,28 @@ class Drops:
         return max(folders, key=lambda one: ids[one.id], default=None)
 
     def _made(self, root_id: str, drop: _Drop) -> dict[str, Note]:
+        def is_replaced(one: Seen) -> bool:
+            """Whether the same path was dropped again, and is finished."""
+            return any(later.status.is_final for later in self._later(one, one.path))
+
         root = drop.inside.get(root_id)
         made: dict[str, Note] = {}
         members = [one for id_, one in drop.inside.items() if id_ != root_id]
-        failed = [one for one in members if one.status.is_error and not self._is_cleared(one)]
+        failed = [
+            one
+            for one in members
+            if one.status.is_error and not self._succeeded_after(one, one.path)
+        ]
         if root is None or not (root.is_container or members):
             # Of a member whose archive ended too long ago there is nothing to sum up.
             alone = [root] if root else members
             return {
                 one.id: wording.of_one(one, None)
                 for one in alone
-                if not (one.status.is_error and self._is_replaced(one))
+                if not (one.status.is_error and is_replaced(one))
             }
         total = self._sum(root, drop, failed)
-        if total.bad and self._is_replaced(root):
+        if total.bad and is_replaced(root):
             return {}
         made[root_id] = wording.of_many(root, total)
         for one in failed:
@@ -272,7 +287,7 @@ class Drops:
         containers = [one for one in drop.inside.values() if one.is_container]
         leaves = [one for one in drop.inside.values() if not one.is_container]
         done = [one for one in leaves if one.status.is_success or (
-            one.status.is_error and self._is_cleared(one))]  # fmt: skip
+            one.status.is_error and self._succeeded_after(one, one.path))]  # fmt: skip
         lost = [entry for one in containers for entry in self._lost(one)]
         # Members that are not begun yet are known only by their number.
         stated = sum(one.children for one in containers) - (len(containers) - 1) - len(drop.gone)
@@ -293,15 +308,8 @@ class Drops:
             if is_lost and not self._succeeded_after(one, f"{one.path}/{name}"):
                 yield entry
 
-    def _is_cleared(self, one: Seen) -> bool:
-        return self._succeeded_after(one, one.path)
-
     def _succeeded_after(self, one: Seen, path: str) -> bool:
         return any(later.status.is_success for later in self._later(one, path))
-
-    def _is_replaced(self, one: Seen) -> bool:
-        """Whether the same path was dropped again, and is finished."""
-        return any(later.status.is_final for later in self._later(one, one.path))
 
     def _later(self, one: Seen, path: str) -> Iterable[Seen]:
         own = self._by_path[one.user, one.path][one.id]

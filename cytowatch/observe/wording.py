@@ -64,6 +64,8 @@ class Seen:
     skipped: tuple[tuple[str, str, int, bool], ...] = ()
     warnings: tuple[str, ...] = ()
     same_as: str | None = None
+    #: The word for the fault of the machine that it waits for.
+    held: str | None = None
 
     @property
     def is_container(self) -> bool:
@@ -135,6 +137,8 @@ def of_one(one: Seen, root: Seen | None) -> Note:
         lines += [f"It is done, and can be used ({one.status.label})."]
         if one.same_as:
             lines += [f"It has the same content as {one.same_as}."]
+    elif wait := _held(one):
+        lines += [f"It waits ({one.status.label}). {wait.means}", f"What to do: {wait.technician}"]
     else:
         lines += [f"It is being processed ({one.status.label}). Nothing to do."]
     lines += _notes(one)
@@ -187,8 +191,16 @@ def _says(one: Seen) -> str:
         return f"FAILED, {known.says if known else one.reason.replace('_', ' ')}"
     if one.status.is_final:
         return one.status.label
+    if wait := _held(one):
+        return f"{one.status.label}, {wait.says}"
     step = int(one.share * 10) * 10
     return one.status.label + (f" {step}%" if step else "")
+
+
+def _held(one: Seen) -> reasons.Wait | None:
+    """What an uploaded file in work waits for, if people are to know it."""
+    found = reasons.WAITING.get(one.held or "")
+    return found if found is not None and found.says else None
 
 
 def _counted(root: Seen, total: Sum) -> str:
@@ -220,7 +232,7 @@ def _table(root: Seen, total: Sum) -> Iterator[str]:
     lines = [
         *(_line("FAILED", inside(one), _why(one)) for one in _sorted(total.failed)),
         *(_line("FAILED", name or "others", _lost(reason, count)) for name, reason, count, _ in total.lost),
-        *(_line(one.status.label, inside(one), "") for one in _sorted(total.in_work)),
+        *(_line(one.status.label, inside(one), _why(one)) for one in _sorted(total.in_work)),
         *(_line("DONE", inside(one), _remark(one)) for one in _sorted(total.done)),
     ]  # fmt: skip
     yield from lines[:_MOST_LINES]

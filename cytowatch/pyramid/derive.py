@@ -262,13 +262,10 @@ def _raise_if_full(error: pyvips.Error) -> None:
     text = str(error).lower()
     # libvips has one buffer for the messages of all threads: another may have cleared it meanwhile.
     disk = os.statvfs(".")
-    if (
-        durable.says_full(text)
-        or any(mark in text for mark in _FAULTS)
-        or disk.f_bavail * disk.f_frsize < _NEARLY_FULL_BYTES
-    ):
-        said = text.strip()[:200] or "no space left on the disk"
-        raise TransientError("disk", said) from error
+    if durable.says_full(text) or disk.f_bavail * disk.f_frsize < _NEARLY_FULL_BYTES:
+        raise TransientError("disk", "no space is left for its pyramid") from error
+    if any(mark in text for mark in _FAULTS):
+        raise TransientError("input_output", complaints.first_line(str(error))) from error
 
 
 def _described(

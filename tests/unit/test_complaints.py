@@ -9,7 +9,12 @@ import textwrap
 from pathlib import Path
 
 import numpy as np
+import pytest
+import pyvips
 from PIL import Image
+
+from cytowatch.pyramid import derive
+from cytowatch.record.errors import TransientError
 
 WITHIN_A_MESSAGE = """
     import gc, logging, sys
@@ -63,3 +68,16 @@ def test_an_image_that_is_collected_within_a_message_ends_no_process(tmp_path: P
     assert "said VIPS: error in tile" in done.stdout
     assert "recursed" in done.stderr, "the message within the message did not come"
     assert done.stdout.endswith("read\n")
+
+
+def test_a_fault_of_the_disk_is_not_called_a_full_one() -> None:
+    """An administrator would make room, and wait in vain."""
+    for said, why in (
+        ("unable to fetch\nsystem error: Input/output error", "input_output"),
+        ("write error: No space left on device", "disk"),
+    ):
+        with pytest.raises(TransientError) as raised:
+            derive._raise_if_full(pyvips.Error(said, ""))
+        assert raised.value.why == why
+        assert "\n" not in raised.value.detail
+    derive._raise_if_full(pyvips.Error("premature end", ""))

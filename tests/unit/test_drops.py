@@ -168,6 +168,27 @@ def test_what_an_earlier_daemon_left_is_kept_for_the_rest_of_its_time() -> None:
     assert known.notes() == {}
 
 
+def test_one_that_waits_for_the_machine_says_so() -> None:
+    """By itself and in the note of its archive, until it goes on; that it waits for another one is nobody's business."""
+    known = Drops(keep_for=timedelta(days=7))
+    known.put("one", _seen("one", "a.svs", Status.CONVERTING))
+    archive(known, 2)
+    known.put("root", member(1, Status.CONVERTING))
+    for why, says in (("duplicate", "CONVERTING"), ("input_output", "CONVERTING, disk fault")):
+        known.held_up("one", why)
+        assert known.notes()["one"].says == says
+    known.held_up("root-1", "disk")
+    known.held_up("gone", "disk")
+    made = known.notes()
+    assert (
+        "It waits (CONVERTING). The disk of the server has a fault.\nWhat to do: Tell"
+        in made["one"].text
+    )
+    assert "CONVERTING 1.png: disk full\n" in made["root"].text
+    known.put("one", _seen("one", "a.svs", Status.DEPLOYING))
+    assert known.notes()["one"].says == "DEPLOYING"
+
+
 def unpacked(
     root: str, path: str, received_at: str, *, children: int = 1, skipped: Any = ()
 ) -> Seen:

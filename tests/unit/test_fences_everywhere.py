@@ -115,7 +115,7 @@ NEED_NONE = {
         record.named_as record.originals
     """,
     "one note, or one delivery: fenced where it is made, in `hooks` and `observe`": """
-        hooks._checked observe.Drops._look_again_at_what_it_came_in observe.Drops._drop observe.Drops._is_replaced observe.Drops._later observe.Drops._lost
+        hooks._checked observe.Drops._look_again_at_what_it_came_in observe.Drops._drop observe.Drops._later observe.Drops._lost
         observe.Drops._made observe.Drops._succeeded_after observe.Drops._sum observe.Drops._unpath
         observe.Drops.expire observe.Drops.folder observe.Drops.put observe._is_settled observe._is_told
         observe._lost_paths observe._of_user observe._of_folder observe.seen observe.Sum.bad observe.lines observe.of_many observe._notes observe._says observe._table observe.text
