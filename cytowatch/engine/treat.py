@@ -214,6 +214,9 @@ def _decoded(with_: Treatment, place: Place) -> Place:
     try:
         walk.go()
     except DecoderCrashed as crash:
+        if crash.signal == "SIGBUS":
+            with_.transitions.observer.crashed(walk.on_disk(), crash.signal)
+            return _doubted(with_, walk.on_disk(), ClaimedFaultError("input_output", _UNREAD))
         return _crashed(with_, walk.on_disk(), crash)
     except ClaimedFaultError as fault:
         return _doubted(with_, walk.on_disk(), fault)
@@ -264,6 +267,8 @@ def _let_go(with_: Treatment, place: Place) -> None:
     enter.withdraw(place)
 
 
+#: By that signal a process is ended for a page of a mapped file that the disk cannot give: libvips maps files.
+_UNREAD = "it was ended by SIGBUS, as where a part of a file cannot be read from the disk"
 #: What a crash means, by its signal.
 _MEANS = {
     "": "the file is damaged, or of a kind that this decoder cannot read",

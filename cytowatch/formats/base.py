@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cytowatch.formats.doubles import is_whole_slide
+from cytowatch.formats.structure.places import pread
 from cytowatch.formats.structure.tiff import Tiff, TiffError
 from cytowatch.record.status import Status
 
@@ -46,7 +47,7 @@ class Probe:
     @functools.cached_property
     def head(self) -> bytes:
         """The first 4096 bytes."""
-        return os.pread(self.descriptor, _HEAD_BYTES, 0)
+        return pread(self.descriptor, _HEAD_BYTES, 0)
 
     @functools.cached_property
     def tiff(self) -> Tiff | None:

@@ -9,10 +9,10 @@ Source: DICOM PS3.10, section 7.1; PKWARE APPNOTE 6.3.10, section 4.3.16
 
 from __future__ import annotations
 
-import os
 import struct
 
 from cytowatch.formats.structure import zip_end
+from cytowatch.formats.structure.places import pread
 
 __all__ = ["has_zip_behind", "is_last_part", "is_whole_slide"]
 
@@ -48,7 +48,7 @@ def has_zip_behind(descriptor: int, size_bytes: int) -> bool:
     [comment] = struct.unpack_from("<H", tail, at + 20)
     directory = begin + at - length
     ends = at + zip_end.BYTES + comment == len(tail) and entries > 0 and directory > 0
-    return ends and os.pread(descriptor, 4, directory) == _ZIP_ENTRY
+    return ends and pread(descriptor, 4, directory) == _ZIP_ENTRY
 
 
 def is_last_part(descriptor: int, size_bytes: int) -> bool:
@@ -60,5 +60,5 @@ def is_last_part(descriptor: int, size_bytes: int) -> bool:
 def _end(descriptor: int, size_bytes: int) -> tuple[int, bytes, int]:
     """(where the last bytes of the file begin, those, where in them the end of a zip is or -1)."""
     begin = max(0, size_bytes - _MOST_COMMENT - zip_end.BYTES)
-    tail = os.pread(descriptor, size_bytes - begin, begin)
+    tail = pread(descriptor, size_bytes - begin, begin)
     return begin, tail, zip_end.last_end(tail)

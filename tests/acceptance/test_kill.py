@@ -243,6 +243,7 @@ def test_killed_again_and_again_nothing_is_lost_or_doubled(root: Root, tmp_path:
     ("deed", "reason", "word"),
     [
         ("segfault", "crashed_repeatedly", "SIGSEGV"),
+        ("page", "faults_repeatedly", "cannot be read from the disk"),
         ("hang", "timed_out", "2 s"),
         ("stall", "no_progress", "1.5 s"),
         ("eat", "out_of_memory", "memory"),
@@ -252,7 +253,9 @@ def test_a_misbehaving_decoder_costs_one_error(
     root: Root, tmp_path: Path, deed: str, reason: str, word: str
 ) -> None:
     """ERROR_CONVERSION that says so; the daemon is the same process, the next slide is fine."""
-    limits = {"hang": "stage_timeout_s = 2.0", "stall": "no_progress_s = 1.5"}
+    limits = {
+        "hang": "stage_timeout_s = 2.0", "stall": "no_progress_s = 1.5", "page": "max_attempts = 1",
+    }  # fmt: skip
     root.configure(engine=limits.get(deed, ""), more="[sandbox]\nmemory_bytes = 2_000_000_000")
     root.environment = MISBEHAVING
     bad = root.drop(builders.png(tmp_path / "a.png"), f"{deed}-CONVERTING.png")

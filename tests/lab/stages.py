@@ -27,6 +27,16 @@ def _segfault() -> None:
     ctypes.string_at(0)
 
 
+def _lose_a_page() -> None:
+    """Read a page of a mapped file that is not there, as where the disk cannot give it."""
+    mapping = ctypes.CDLL(None).mmap
+    mapping.restype = ctypes.c_void_p
+    mapping.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    with open(next(Path("source").iterdir()), "rb") as file:
+        begin = mapping(None, 1 << 24, mmap.PROT_READ, mmap.MAP_PRIVATE, file.fileno(), 0)
+        ctypes.string_at(begin + (1 << 23), 1)
+
+
 def _hang() -> None:
     threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
     time.sleep(1000)
@@ -285,6 +295,7 @@ _DEEDS = {
     "babble": _babble,
     "wordy": _babble_json,
     "segfault": _segfault,
+    "page": _lose_a_page,
     "hang": _hang,
     # Room for 8 GiB, and then nothing.
     "ask": _saying('{"need_bytes": 8589934592}'),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import os
@@ -212,6 +213,31 @@ def test_a_gzip_of_several_members_with_padding(tmp_path: Path) -> None:
         packed.write(b"no tar at all" * 100)
         packed.flush()
         assert lacking(text.getvalue()[:-4]) is None
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "zip", "tgz"])
+def test_a_page_that_the_disk_cannot_give_is_not_the_end(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read ends before it, without a word; the file waits for the disk, and is not to be copied again."""
+    data = {
+        "jpeg": lambda: builders.jpeg(tmp_path / "a", width=900, height=900).read_bytes(),
+        "zip": lambda: zipped(tmp_path / "a").read_bytes() + bytes(20_000),
+        "tgz": lambda: gzip.compress(os.urandom(257) + b"ustar" + os.urandom(40_000))[:-3],
+    }[kind]()
+    bad = len(data) - 9000
+
+    def torn(descriptor: int, count: int, at: int) -> bytes:
+        if at <= bad < at + count:
+            if at == bad:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            count = bad - at
+        return read(descriptor, count, at)
+
+    read = os.pread
+    monkeypatch.setattr(os, "pread", torn)
+    with pytest.raises(OSError, match="Input/output error"):
+        lacking(data)
 
 
 def test_a_small_file_that_is_packed_with_gzip() -> None:

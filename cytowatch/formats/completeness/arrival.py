@@ -21,6 +21,7 @@ from cytowatch.formats.completeness.parts import Packing, Part
 from cytowatch.formats.completeness.starts import Starts
 from cytowatch.formats.structure import mirax
 from cytowatch.formats.structure.jpeg import Frame
+from cytowatch.formats.structure.places import pread
 from cytowatch.outside import OutsideError, read_file
 from cytowatch.record import names
 
@@ -171,7 +172,7 @@ def _of_data(path: str, places: array[int], begins: Starts) -> Watch:
     tiles = _Tiles(places)
     descriptor = _opened(path)
     try:
-        if any(os.pread(descriptor, 2, offset) == b"\xff\xd8" for offset, _ in tiles.rows()):
+        if any(pread(descriptor, 2, offset) == b"\xff\xd8" for offset, _ in tiles.rows()):
             tiles.packing = Packing.JPEG
     finally:
         os.close(descriptor)

@@ -6,12 +6,12 @@ https://openslide.org/formats/hamamatsu/
 
 from __future__ import annotations
 
-import os
 import struct
 import zlib
 
 from cytowatch.formats.completeness.short import short, tar_mark
 from cytowatch.formats.structure.dicom import unpacked
+from cytowatch.formats.structure.places import pread
 
 __all__ = ["INDEX_FILES", "dicom", "index_file", "ngr", "sqlite", "tar_gz"]
 
@@ -42,7 +42,7 @@ def tar_gz(descriptor: int, size_bytes: int) -> str | None:
     cuts one passes for an end. Of a gzip of several members the last may hold any length; it is
     looked for, and tried, in the last MiB. What is damaged before the end is not seen.
     """
-    head = os.pread(descriptor, 4096, 0)
+    head = pread(descriptor, 4096, 0)
     try:
         stream = zlib.decompressobj(wbits=31)
         inner = stream.decompress(head, _BLOCK_BYTES)
@@ -55,7 +55,7 @@ def tar_gz(descriptor: int, size_bytes: int) -> str | None:
     if tar_mark(inner) is None:
         return None
     begin = max(0, size_bytes - _TAIL_BYTES)
-    tail = os.pread(descriptor, size_bytes - begin, begin)
+    tail = pread(descriptor, size_bytes - begin, begin)
     # Zeros may be padding, or the upper bytes of the length.
     last = len(tail.rstrip(b"\0"))
     for end in range(last, min(last + 3, len(tail)) + 1):
@@ -83,7 +83,7 @@ def _ends_with_member(tail: bytes) -> bool:
 
 def dicom(descriptor: int, size_bytes: int) -> str | None:
     """The mark behind the last piece of packed pixels; where they are not packed, as many bytes as are stated."""
-    head = os.pread(descriptor, 4096, 0)
+    head = pread(descriptor, 4096, 0)
     at = head.find(_TRANSFER_SYNTAX)
     if at < 0 or not head.startswith(_ENCAPSULATED, at + 8):
         pixels = unpacked(descriptor)
@@ -93,7 +93,7 @@ def dicom(descriptor: int, size_bytes: int) -> str | None:
     end = size_bytes
     while end > max(0, size_bytes - most):
         begin = max(0, end - _TAIL_BYTES)
-        if _DICOM_END in os.pread(descriptor, end - begin, begin):
+        if _DICOM_END in pread(descriptor, end - begin, begin):
             return None
         # The mark may lie across the border.
         end = begin + len(_DICOM_END) - 1 if begin else 0
@@ -102,7 +102,7 @@ def dicom(descriptor: int, size_bytes: int) -> str | None:
 
 def sqlite(descriptor: int, size_bytes: int) -> str | None:
     """The pages of a database, as many as its header counts."""
-    head = os.pread(descriptor, 100, 0)
+    head = pread(descriptor, 100, 0)
     if len(head) < 100:
         return "its header"
     [page_bytes] = struct.unpack_from(">H", head, 16)
@@ -116,7 +116,7 @@ def sqlite(descriptor: int, size_bytes: int) -> str | None:
 
 def ngr(descriptor: int, size_bytes: int) -> str | None:
     """The pixels of an image of a VMU: three samples of 16 bits each."""
-    head = os.pread(descriptor, 28, 0)
+    head = pread(descriptor, 28, 0)
     if len(head) < 28:
         return "its header"
     width, height = struct.unpack_from("<ii", head, 4)
@@ -126,5 +126,5 @@ def ngr(descriptor: int, size_bytes: int) -> str | None:
 
 def index_file(descriptor: int, size_bytes: int) -> str | None:
     """A text, which one zero may end, but not many."""
-    tail = os.pread(descriptor, 16, max(0, size_bytes - 16))
+    tail = pread(descriptor, 16, max(0, size_bytes - 16))
     return None if any(tail) else "the end of its text (still only zeros)"

@@ -7,7 +7,6 @@ Source: DICOM PS3.5, A.4 (frames in pieces); PS3.3, C.7.6.3
 
 from __future__ import annotations
 
-import os
 import struct
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from cytowatch.formats.completeness import starts
 from cytowatch.formats.completeness.starts import Row, Wrong
 from cytowatch.formats.structure import dicom_header
 from cytowatch.formats.structure.jpeg import Frame
+from cytowatch.formats.structure.places import pread
 
 __all__ = ["Items", "of_dicom"]
 
@@ -70,9 +70,9 @@ class Items:
     def read(self, descriptor: int) -> None:
         """Look at every item by itself, of a file that is not read as a whole now."""
         while not self._is_done:
-            data = os.pread(descriptor, _HEAD_BYTES + starts.SHORT_HEAD, self.at)
+            data = pread(descriptor, _HEAD_BYTES + starts.SHORT_HEAD, self.at)
             if not self._looked_at(data):
-                data = os.pread(descriptor, _HEAD_BYTES + starts.LONG_HEAD, self.at)
+                data = pread(descriptor, _HEAD_BYTES + starts.LONG_HEAD, self.at)
                 self._is_done = self._is_done or not self._looked_at(data)
 
     def _looked_at(self, data: bytes) -> bool:

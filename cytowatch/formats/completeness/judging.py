@@ -9,7 +9,6 @@ Source: ISO/IEC 15444-1, A.5, A.6 and B.10; RFC 1950 and 1951.
 
 from __future__ import annotations
 
-import os
 import struct
 import zlib
 from bisect import bisect_right
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from cytowatch.formats.completeness import parts, scans
 from cytowatch.formats.completeness.gaps import LEAST_BYTES, Gap, is_blanked
 from cytowatch.formats.completeness.parts import Packing, Part
+from cytowatch.formats.structure.places import pread
 
 __all__ = ["Doubt", "Verdict", "judged"]
 
@@ -135,7 +135,7 @@ def _is_blank(descriptor: int, part: Part, gap: Gap, size_bytes: int) -> bool:
         whole
         and not gap.hole
         and is_blanked(
-            lambda at, count: os.pread(descriptor, count, at), gap.begin, gap.end, size_bytes
+            lambda at, count: pread(descriptor, count, at), gap.begin, gap.end, size_bytes
         )
     )
 
@@ -180,7 +180,7 @@ def _in_jpeg(descriptor: int, part: Part, gap: Gap) -> bool:
 
 def _packets(descriptor: int, part: Part) -> int:
     """How many packets a tile of a codestream has at most; each may be one zero byte."""
-    head = os.pread(descriptor, min(1 << 16, part.end - part.begin), part.begin)
+    head = pread(descriptor, min(1 << 16, part.end - part.begin), part.begin)
     if not head.startswith(b"\xff\x4f\xff\x51") or len(head) < 42:
         return 0
     wide, tall, left, top, tile_w, tile_h = struct.unpack_from(">6I", head, 8)
@@ -207,7 +207,7 @@ def _inflates(descriptor: int, part: Part, wbits: int) -> bool:
     """Whether the part unpacks to an end, with the checksum that zlib adds; what follows is padding."""
     unpacker = zlib.decompressobj(wbits)
     for at in range(part.begin, part.end, _CHUNK_BYTES):
-        data = os.pread(descriptor, min(_CHUNK_BYTES, part.end - at), at)
+        data = pread(descriptor, min(_CHUNK_BYTES, part.end - at), at)
         try:
             while data and not unpacker.eof:
                 unpacker.decompress(data, _CHUNK_BYTES)
@@ -221,7 +221,7 @@ def _inflates(descriptor: int, part: Part, wbits: int) -> bool:
 
 def _in_raw_block(descriptor: int, part: Part, gap: Gap) -> bool:
     """Whether the gap touches a block of Zstandard that is kept as it was (RFC 8878, 3.1.1)."""
-    head = os.pread(descriptor, 64, part.begin)
+    head = pread(descriptor, 64, part.begin)
     frame = head.find(_ZSTD)
     if frame < 0 or frame + 5 > len(head):
         return False
@@ -230,7 +230,7 @@ def _in_raw_block(descriptor: int, part: Part, gap: Gap) -> bool:
     size_bytes = (int(single), 2, 4, 8)[flags >> 6]
     at = part.begin + frame + 5 + (not single) + (0, 1, 2, 4)[flags & 3] + size_bytes
     while at + 3 <= part.end:
-        block = int.from_bytes(os.pread(descriptor, 3, at), "little")
+        block = int.from_bytes(pread(descriptor, 3, at), "little")
         end = at + 3 + (1 if block >> 1 & 3 == 1 else block >> 3)
         if block >> 1 & 3 == 0 and at < gap.end and gap.begin < end:
             return True
@@ -244,5 +244,5 @@ def _has_checksum(descriptor: int, part: Part) -> bool:
     """Whether a chunk of a PNG has the checksum that stands behind it."""
     found = 0
     for at in range(part.begin + 4, part.end - 4, _CHUNK_BYTES):
-        found = zlib.crc32(os.pread(descriptor, min(_CHUNK_BYTES, part.end - 4 - at), at), found)
-    return os.pread(descriptor, 4, part.end - 4) == found.to_bytes(4, "big")
+        found = zlib.crc32(pread(descriptor, min(_CHUNK_BYTES, part.end - 4 - at), at), found)
+    return pread(descriptor, 4, part.end - 4) == found.to_bytes(4, "big")

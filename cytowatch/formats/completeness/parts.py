@@ -17,6 +17,7 @@ from enum import Enum
 
 from cytowatch.formats.completeness.raster import bmp_rows
 from cytowatch.formats.structure import czi, netpbm
+from cytowatch.formats.structure.places import pread
 from cytowatch.formats.structure.tiff import Directory, Tiff, TiffError
 
 __all__ = ["Packing", "Part", "is_plain", "of_file", "of_jpeg2000", "packing_of"]
@@ -84,7 +85,7 @@ def packing_of(directory: Directory) -> Packing | None:
 
 def is_plain(descriptor: int, size_bytes: int) -> bool:
     """Whether nothing in it is packed, as far as it is known: then zeros say nothing."""
-    head = os.pread(descriptor, 4, 0)
+    head = pread(descriptor, 4, 0)
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         try:
             tiff = Tiff(descriptor, size_bytes)
@@ -97,7 +98,7 @@ def is_plain(descriptor: int, size_bytes: int) -> bool:
 
 def of_file(descriptor: int, size_bytes: int) -> Iterator[Part] | None:
     """Every part of the file behind `descriptor`; None for a file that is not known here."""
-    head = os.pread(descriptor, 256, 0)
+    head = pread(descriptor, 256, 0)
     for magic, look in _LOOKS:
         if head.startswith(magic):
             return look(descriptor, size_bytes)
@@ -155,7 +156,7 @@ def _whole(packing: Packing, what: str) -> Callable[[int, int], Iterator[Part]]:
 def _png(descriptor: int, size_bytes: int) -> Iterator[Part]:
     at = 8
     for _ in range(_MOST_PARTS):
-        header = os.pread(descriptor, 8, at)
+        header = pread(descriptor, 8, at)
         if len(header) < 8:
             return
         length, kind = struct.unpack(">I4s", header)
@@ -172,11 +173,11 @@ def _png(descriptor: int, size_bytes: int) -> Iterator[Part]:
 
 def of_jpeg2000(descriptor: int, size_bytes: int) -> tuple[int, int] | None:
     """Where the codestream of a JPEG 2000 begins and ends; None if it is not found."""
-    if os.pread(descriptor, 4, 0) == b"\xff\x4f\xff\x51":
+    if pread(descriptor, 4, 0) == b"\xff\x4f\xff\x51":
         return 0, size_bytes
     at = 0
     for _ in range(10_000):
-        head = os.pread(descriptor, 16, at)
+        head = pread(descriptor, 16, at)
         if len(head) < 8:
             return None
         length, kind = struct.unpack_from(">I4s", head)
@@ -214,10 +215,10 @@ def _czi(descriptor: int, size_bytes: int) -> Iterator[Part]:
 
 
 def _ets(descriptor: int, size_bytes: int) -> Iterator[Part]:
-    head = os.pread(descriptor, 64, 0).ljust(64, b"\0")
+    head = pread(descriptor, 64, 0).ljust(64, b"\0")
     axes, inner_at = struct.unpack_from("<II", head, 12)
     where, count = struct.unpack_from("<QI", head, 32)
-    inner = os.pread(descriptor, 24, inner_at)
+    inner = pread(descriptor, 24, inner_at)
     packing = _BY_ETS.get(inner[20], Packing.PLAIN) if len(inner) > 20 else Packing.PLAIN
     entry = 20 + 4 * axes
     if not 0 < axes < 16 or where + count * entry > size_bytes:
@@ -227,7 +228,7 @@ def _ets(descriptor: int, size_bytes: int) -> Iterator[Part]:
     begin, end = where + 4 + 4 * axes, where + count * entry - 4
     yield Part(begin=begin, end=end, what=what, packing=Packing.NEVER)
     for number in range(count):
-        listed = os.pread(descriptor, entry, where + number * entry)
+        listed = pread(descriptor, entry, where + number * entry)
         offset, length = struct.unpack_from("<QI", listed, 4 + 4 * axes)
         if length:
             what = f"tile {number}"
@@ -245,7 +246,7 @@ def _zip(descriptor: int, size_bytes: int) -> Iterator[Part]:
         except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError):
             return
     for one in members:
-        local = os.pread(descriptor, 30, one.header_offset)
+        local = pread(descriptor, 30, one.header_offset)
         if len(local) < 30 or not local.startswith(b"PK\x03\x04"):
             what = "the header of a member"
             end = one.header_offset + 30
@@ -259,7 +260,7 @@ def _zip(descriptor: int, size_bytes: int) -> Iterator[Part]:
 
 def _dicom(descriptor: int, size_bytes: int) -> Iterator[Part]:
     """The fragments of packed pixels; what is not packed is one part."""
-    head = os.pread(descriptor, 16 << 20, 0)
+    head = pread(descriptor, 16 << 20, 0)
     at = head.find(b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff")
     if at < 0:
         yield Part(begin=132, end=size_bytes, what="its content", packing=Packing.PLAIN)
@@ -267,7 +268,7 @@ def _dicom(descriptor: int, size_bytes: int) -> Iterator[Part]:
     packing = next((one for mark, one in _BY_SYNTAX if mark in head[:1024]), Packing.PLAIN)
     at += 12
     for number in range(-1, 10 * _MOST_PARTS):
-        item = os.pread(descriptor, 8, at)
+        item = pread(descriptor, 8, at)
         if not item.startswith(b"\xfe\xff\x00\xe0") or len(item) < 8:
             if not item.startswith(b"\xfe\xff\xdd\xe0"):
                 yield Part(begin=at, end=at + 8, what="a frame", packing=Packing.NEVER)
@@ -287,7 +288,7 @@ def _bmp(descriptor: int, size_bytes: int) -> Iterator[Part]:
 
 
 def _pnm(descriptor: int, size_bytes: int) -> Iterator[Part]:
-    plain = os.pread(descriptor, 2, 0) in (b"P1", b"P2", b"P3")
+    plain = pread(descriptor, 2, 0) in (b"P1", b"P2", b"P3")
     begin = 0 if plain else netpbm.begin(descriptor)
     packing = Packing.NEVER if plain else Packing.PLAIN
     yield Part(begin=begin, end=size_bytes, what="its pixels", packing=packing)

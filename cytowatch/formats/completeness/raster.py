@@ -9,13 +9,13 @@ Source: found out by trying; Microsoft, Bitmap Storage; TIFF 6.0.
 
 from __future__ import annotations
 
-import os
 import struct
 from dataclasses import dataclass
 
 from cytowatch.formats.completeness.gaps import LEAST_BYTES
 from cytowatch.formats.structure import netpbm
 from cytowatch.formats.structure.dicom import unpacked
+from cytowatch.formats.structure.places import pread
 from cytowatch.formats.structure.tiff import Directory, Tiff, TiffError
 
 __all__ = ["Rows", "bmp_rows", "lacking_end"]
@@ -42,7 +42,7 @@ class Rows:
 
 def bmp_rows(descriptor: int) -> Rows | None:
     """The rows of a bitmap that is not packed; None for any other."""
-    head = os.pread(descriptor, 54, 0)
+    head = pread(descriptor, 54, 0)
     if len(head) < 54 or not head.startswith(b"BM"):
         return None
     begin, header, width, height, _, bits, packing = struct.unpack_from("<IIiiHHI", head, 10)
@@ -61,7 +61,7 @@ def lacking_end(descriptor: int, size_bytes: int) -> str | None:
     OSError
         It cannot be read.
     """
-    if any(os.pread(descriptor, LEAST_BYTES, max(0, size_bytes - LEAST_BYTES))):
+    if any(pread(descriptor, LEAST_BYTES, max(0, size_bytes - LEAST_BYTES))):
         return None
     rows = _rows(descriptor, size_bytes)
     if rows is None or rows.used <= 0 or rows.stride < rows.used:
@@ -73,7 +73,7 @@ def lacking_end(descriptor: int, size_bytes: int) -> str | None:
     column = (at - rows.begin) % rows.stride
     if column < _LEAST_COMPARED or rows.used - column < _LEAST_COMPARED:
         return None
-    above = os.pread(descriptor, rows.used - column, at - rows.stride)
+    above = pread(descriptor, rows.used - column, at - rows.stride)
     if len(above) - above.count(0) < _SHARE * len(above):
         return None
     return f"its last {size_bytes - at:,} bytes (only zeros, from the middle of a row on)"
@@ -83,7 +83,7 @@ def _zeros_before(descriptor: int, end: int, least: int) -> int:
     """Where the zeros begin that go on to `end`."""
     while end > least:
         begin = max(least, end - _CHUNK_BYTES)
-        left = len(os.pread(descriptor, end - begin, begin).rstrip(b"\0"))
+        left = len(pread(descriptor, end - begin, begin).rstrip(b"\0"))
         if left:
             return begin + left
         end = begin
@@ -91,7 +91,7 @@ def _zeros_before(descriptor: int, end: int, least: int) -> int:
 
 
 def _rows(descriptor: int, size_bytes: int) -> Rows | None:
-    head = os.pread(descriptor, 132, 0)
+    head = pread(descriptor, 132, 0)
     if head[128:] == b"DICM":
         pixels = unpacked(descriptor)
         if pixels is None or not pixels.stride:

@@ -5,13 +5,13 @@ Source: ITU-T T.81, annexes B, C and F.
 
 from __future__ import annotations
 
-import os
 import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from cytowatch.formats.completeness.parts import Part
+from cytowatch.formats.structure.places import pread
 
 __all__ = ["scans"]
 
@@ -43,7 +43,7 @@ def scans(descriptor: int, part: Part) -> Iterator[tuple[int, int, int]]:
     _read_tables(part.tables[2:], coding)
     at = part.begin + 2
     for _ in range(_MOST_SEGMENTS):
-        head = os.pread(descriptor, 4, at)
+        head = pread(descriptor, 4, at)
         if at >= part.end or head[:2] == b"\xff\xd9":
             return
         if head[:1] != b"\xff" or len(head) < 4:
@@ -53,7 +53,7 @@ def scans(descriptor: int, part: Part) -> Iterator[tuple[int, int, int]]:
         if marker in {0xFF, 0x01} or 0xD0 <= marker <= 0xD8:
             at += 1 if marker == 0xFF else 2
             continue
-        body = os.pread(descriptor, length - 2, at + 4) if length > 2 else b""
+        body = pread(descriptor, length - 2, at + 4) if length > 2 else b""
         at += 2 + length
         if marker == 0xC4:
             _read_huffman(body, coding)
@@ -130,7 +130,7 @@ def _most_flat(header: bytes, coding: _Coding) -> int:
 
 def _end_of_scan(descriptor: int, at: int, end: int) -> int:
     while at < end:
-        chunk = os.pread(descriptor, min(_CHUNK_BYTES, end - at), at)
+        chunk = pread(descriptor, min(_CHUNK_BYTES, end - at), at)
         found = _MARKER.search(chunk)
         if found is not None:
             return at + found.start()

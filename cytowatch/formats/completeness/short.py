@@ -8,10 +8,10 @@ POSIX.1-2001 (ustar); the ETS container as Bio-Formats reads it.
 
 from __future__ import annotations
 
-import os
 import struct
 import tarfile
 
+from cytowatch.formats.structure.places import pread
 from cytowatch.record.lacking import amount
 
 __all__ = ["bmp", "czi", "ets", "jp2", "jpeg2000_codestream", "short", "tar", "tar_mark"]
@@ -40,7 +40,7 @@ def short(need: int, size_bytes: int) -> str | None:
 
 def bmp(descriptor: int, size_bytes: int) -> str | None:
     """The rows of a bitmap, or its run-length codes if their length is stated."""
-    head = os.pread(descriptor, 38, 0)
+    head = pread(descriptor, 38, 0)
     if len(head) < 26 or size_bytes < 26:
         return "its header"
     begin, second = struct.unpack_from("<II", head, 10)
@@ -55,7 +55,7 @@ def bmp(descriptor: int, size_bytes: int) -> str | None:
         return None
     if packing in _RUN_LENGTH:
         # Some state a wrong length; the codes end with 0 1.
-        ended = b"\0\1" in os.pread(descriptor, 4, max(0, size_bytes - 4))
+        ended = b"\0\1" in pread(descriptor, 4, max(0, size_bytes - 4))
         return None if ended else short(begin + packed_bytes, size_bytes)
     # In a header of OS/2 the number of the masks stands for another packing.
     if (
@@ -72,7 +72,7 @@ def bmp(descriptor: int, size_bytes: int) -> str | None:
 
 def czi(descriptor: int, size_bytes: int) -> str | None:
     """The directory of a CZI, whose place is written into the header when all else is there."""
-    head = os.pread(descriptor, 112, 0)
+    head = pread(descriptor, 112, 0)
     if len(head) < 112:
         return "its header"
     directory, metadata, pending, attachments = struct.unpack_from("<qqiq", head, 84)
@@ -97,7 +97,7 @@ def _segment(descriptor: int, at: int, size_bytes: int, what: str) -> str | None
     """Whether the segment at `at` of a CZI is there to its end; `what` it holds."""
     if at + 32 > size_bytes:
         return f"{what} ({amount(size_bytes, at + 32)})"
-    segment = os.pread(descriptor, 32, at).ljust(32, b"\0")
+    segment = pread(descriptor, 32, at).ljust(32, b"\0")
     # Every segment has a length.
     if not any(segment[16:32]):
         return f"{what} (still only zeros)"
@@ -110,9 +110,9 @@ def _segment(descriptor: int, at: int, size_bytes: int, what: str) -> str | None
 
 def _last_image(descriptor: int, directory: int, size_bytes: int) -> str | None:
     """The image that lies last in the file; the directory may lie before it."""
-    [count] = struct.unpack("<i", os.pread(descriptor, 4, directory + 32).ljust(4, b"\0"))
-    used = struct.unpack("<q", os.pread(descriptor, 8, directory + 24).ljust(8, b"\0"))[0]
-    entries = os.pread(descriptor, min(max(used, 0), _LARGEST_DIRECTORY), directory + 160)
+    [count] = struct.unpack("<i", pread(descriptor, 4, directory + 32).ljust(4, b"\0"))
+    used = struct.unpack("<q", pread(descriptor, 8, directory + 24).ljust(8, b"\0"))[0]
+    entries = pread(descriptor, min(max(used, 0), _LARGEST_DIRECTORY), directory + 160)
     at, last = 0, 0
     for _ in range(max(0, count)):
         if entries[at : at + 2] != b"DV" or at + 32 > len(entries):
@@ -125,11 +125,11 @@ def _last_image(descriptor: int, directory: int, size_bytes: int) -> str | None:
 
 def _last_attachment(descriptor: int, directory: int, size_bytes: int) -> str | None:
     """The attachment that lies last in the file: a label, a preview, a list of times."""
-    listed = os.pread(descriptor, 36, directory) if directory > 0 else b""
+    listed = pread(descriptor, 36, directory) if directory > 0 else b""
     if len(listed) < 36 or not listed.startswith(b"ZISRAWATTDIR"):
         return None
     count = max(0, min(struct.unpack_from("<i", listed, 32)[0], _MOST_PARTS))
-    entries = os.pread(descriptor, count * 128, directory + 32 + 256)
+    entries = pread(descriptor, count * 128, directory + 32 + 256)
     last = max(
         (
             struct.unpack_from("<q", entries, at + 12)[0]
@@ -143,7 +143,7 @@ def _last_attachment(descriptor: int, directory: int, size_bytes: int) -> str | 
 
 def ets(descriptor: int, size_bytes: int) -> str | None:
     """The list of tiles of an ETS, and the last of them."""
-    head = os.pread(descriptor, 64, 0)
+    head = pread(descriptor, 64, 0)
     if len(head) < 64:
         return "its header"
     axes = struct.unpack_from("<I", head, 12)[0]
@@ -153,17 +153,17 @@ def ets(descriptor: int, size_bytes: int) -> str | None:
         return None
     if where + count * entry > size_bytes:
         return "the list of its tiles"
-    inner = os.pread(descriptor, 24, struct.unpack_from("<I", head, 16)[0])
+    inner = pread(descriptor, 24, struct.unpack_from("<I", head, 16)[0])
     packed = inner.startswith(b"ETS\0") and inner[20:21] in _ETS_PACKED
     for number in {0, count // 2, count - 1} if count else set():
         offset, length = struct.unpack_from(
-            "<QI", os.pread(descriptor, entry, where + number * entry), 4 + 4 * axes
+            "<QI", pread(descriptor, entry, where + number * entry), 4 + 4 * axes
         )
         if not offset and not length:
             return "the list of its tiles (still only zeros)"
         if offset + length > size_bytes:
             return f"tile {number} ({amount(size_bytes, offset + length)})"
-        if packed and length >= 8 and not any(os.pread(descriptor, 8, offset)):
+        if packed and length >= 8 and not any(pread(descriptor, 8, offset)):
             return f"the content of tile {number} (still only zeros)"
     return None
 
@@ -172,7 +172,7 @@ def jp2(descriptor: int, size_bytes: int) -> str | None:
     """The boxes of a JP2 up to its codestream, and the codestream."""
     at = 0
     for _ in range(10_000):
-        head = os.pread(descriptor, 16, at)
+        head = pread(descriptor, 16, at)
         if len(head) < 8:
             return "the box with the codestream"
         length, kind = struct.unpack_from(">I4s", head)
@@ -205,7 +205,7 @@ def jpeg2000_codestream(descriptor: int, size_bytes: int) -> str | None:
 def _parts(descriptor: int, at: int, end: int) -> str | None:
     at += 2
     for _ in range(_MOST_PARTS):
-        head = os.pread(descriptor, 12, at)
+        head = pread(descriptor, 12, at)
         if head[:2] == b"\xff\xd9":
             return None
         if len(head) < 4 or at >= end:
@@ -226,7 +226,7 @@ def _parts(descriptor: int, at: int, end: int) -> str | None:
             return "a part of a tile"
         number, length = struct.unpack_from(">HI", head, 4)
         if length == 0:
-            tail = os.pread(descriptor, 64, max(at, end - 64))
+            tail = pread(descriptor, 64, max(at, end - 64))
             return None if b"\xff\xd9" in tail else "the end of the codestream (EOC marker)"
         if length < 12:
             return None
@@ -239,7 +239,7 @@ def _parts(descriptor: int, at: int, end: int) -> str | None:
 def _ends(descriptor: int, at: int, end: int) -> bool:
     """Whether the marker that ends a codestream stands near its end."""
     begin = max(at, end - 64)
-    return b"\xff\xd9" in os.pread(descriptor, end - begin, begin)
+    return b"\xff\xd9" in pread(descriptor, end - begin, begin)
 
 
 def tar_mark(head: bytes) -> str | None:
@@ -262,7 +262,7 @@ def tar(descriptor: int, size_bytes: int) -> str | None:
     """The members of a tar that is not compressed, and the block of zeros after them."""
     at = 0
     for _ in range(_MOST_MEMBERS):
-        head = os.pread(descriptor, 512, at)
+        head = pread(descriptor, 512, at)
         if len(head) < 512:
             return "the end of the tar"
         if not any(head):

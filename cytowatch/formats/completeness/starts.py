@@ -10,7 +10,6 @@ Source: ITU-T T.81, tables B.1 and B.2; ISO/IEC 15444-1, tables A.2 and A.9; RFC
 from __future__ import annotations
 
 import itertools
-import os
 import struct
 from array import array
 from bisect import bisect_left
@@ -20,6 +19,7 @@ from dataclasses import dataclass, field
 from cytowatch.formats.completeness.parts import Packing, packing_of
 from cytowatch.formats.structure import jpeg
 from cytowatch.formats.structure.jpeg import Frame
+from cytowatch.formats.structure.places import pread
 from cytowatch.formats.structure.tiff import Directory, Tiff, TiffError
 
 __all__ = [
@@ -215,8 +215,8 @@ class Starts:
             for place in row.places:
                 if self.wrong is not None:
                     return
-                if not self._settled(row, place, os.pread(descriptor, short, place)):
-                    head = os.pread(descriptor, LONG_HEAD, place)
+                if not self._settled(row, place, pread(descriptor, short, place)):
+                    head = pread(descriptor, LONG_HEAD, place)
                     self._settled(row, place, head, is_all=True)
 
     def _settled(self, row: Row, place: int, head: bytes, *, is_all: bool = False) -> bool:

@@ -23,6 +23,7 @@ from cytowatch import durable
 from cytowatch.formats.completeness import announced, ends, gaps, judging, raster, short
 from cytowatch.formats.doubles import is_whole_slide
 from cytowatch.formats.structure import netpbm, zip_end
+from cytowatch.formats.structure.places import pread
 from cytowatch.formats.structure.tiff import SUB_IFDS, Directory, Tiff, TiffError
 from cytowatch.record.lacking import amount
 
@@ -65,7 +66,7 @@ def missing(descriptor: int, size_bytes: int, *, late: bool = False) -> str | No
     """
     if size_bytes == 0:
         return None
-    head = os.pread(descriptor, _ZERO_LOOK, 0)
+    head = pread(descriptor, _ZERO_LOOK, 0)
     if not head.strip(b"\0"):
         return "its content (still only zeros)"
     there = _written(descriptor, size_bytes)
@@ -142,16 +143,16 @@ def _jpeg(descriptor: int, size_bytes: int) -> str | None:
     lacking = "the end of the image (JPEG EOI marker)"
     at, strays = 2, 0
     for _ in range(_MOST_CHUNKS):
-        segment = os.pread(descriptor, 4, at)
+        segment = pread(descriptor, 4, at)
         if len(segment) < 4:
             return lacking
         if not any(segment):
             # libjpeg skips stray bytes; zeros up to the end of the file are not stray bytes.
-            tail = os.pread(descriptor, _ZERO_LOOK, max(at, size_bytes - _ZERO_LOOK))
+            tail = pread(descriptor, _ZERO_LOOK, max(at, size_bytes - _ZERO_LOOK))
             return None if any(tail) else lacking
         if segment[0] != 0xFF:
             # libjpeg skips these too.
-            skipped = os.pread(descriptor, _TAIL, at).find(b"\xff")
+            skipped = pread(descriptor, _TAIL, at).find(b"\xff")
             strays += 1
             if skipped < 0 or strays > _MOST_STRAYS:
                 return None
@@ -178,7 +179,7 @@ def _found_backwards(descriptor: int, size_bytes: int, mark: bytes, least: int) 
     # Entropy-coded data never holds FF D9, so wherever it is found a scan has ended.
     while end > least:
         begin = max(least, end - _TAIL)
-        if mark in os.pread(descriptor, end - begin, begin):
+        if mark in pread(descriptor, end - begin, begin):
             return True
         if end - _TAIL <= size_bytes - 64 * _TAIL:
             return False
@@ -189,7 +190,7 @@ def _found_backwards(descriptor: int, size_bytes: int, mark: bytes, least: int) 
 def _png(descriptor: int, size_bytes: int) -> str | None:
     at = 8
     for _ in range(_MOST_CHUNKS):
-        header = os.pread(descriptor, 8, at)
+        header = pread(descriptor, 8, at)
         if len(header) < 8:
             break
         length, kind = struct.unpack(">I4s", header)
@@ -302,7 +303,7 @@ def _zip(descriptor: int, size_bytes: int) -> str | None:
     """The end record, which is written last, and the central directory that it names."""
     lacking = "the central directory of the zip"
     begin = max(0, size_bytes - _TAIL - zip_end.BYTES)
-    tail = os.pread(descriptor, size_bytes - begin, begin)
+    tail = pread(descriptor, size_bytes - begin, begin)
     at = zip_end.last_end(tail)
     if at < 0:
         return lacking

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import configparser
-import os
 import re
 from collections.abc import Iterable
 
 from cytowatch.formats.base import Probe
 from cytowatch.formats.sets.group import LARGEST_INDEX
+from cytowatch.formats.structure.places import pread
 
 __all__ = ["is_plain", "parsed", "referred", "unsafe"]
 
@@ -46,7 +46,7 @@ def unsafe(wanted: Iterable[str]) -> str | None:
 def parsed(probe: Probe) -> configparser.ConfigParser | None:
     if probe.size_bytes > LARGEST_INDEX:
         return None
-    data = os.pread(probe.descriptor, LARGEST_INDEX, 0)
+    data = pread(probe.descriptor, LARGEST_INDEX, 0)
     text = data.decode("utf-8-sig", "surrogateescape")
     ini = configparser.ConfigParser(
         interpolation=None, strict=False, delimiters=("=",), allow_no_value=True

@@ -5,10 +5,11 @@ Source: Zeiss, "ZISRAW (CZI) File Format" 1.2, SubBlockDirectory and SubBlock.
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from cytowatch.formats.structure.places import pread
 
 __all__ = ["Block", "blocks", "texts"]
 
@@ -31,13 +32,13 @@ class Block:
 
 def blocks(descriptor: int, size_bytes: int) -> Iterator[Block]:
     """Every sub-block that the directory lists and that lies in the file."""
-    [directory] = struct.unpack("<q", os.pread(descriptor, 8, 84).ljust(8, b"\0"))
+    [directory] = struct.unpack("<q", pread(descriptor, 8, 84).ljust(8, b"\0"))
     if not 0 < directory < size_bytes:
         return
-    head = os.pread(descriptor, _HEADER_BYTES + 4, directory).ljust(36, b"\0")
+    head = pread(descriptor, _HEADER_BYTES + 4, directory).ljust(36, b"\0")
     [used], [count] = struct.unpack_from("<q", head, 24), struct.unpack_from("<i", head, 32)
     most = min(max(used, 0), _LARGEST_DIRECTORY)
-    entries = os.pread(descriptor, most, directory + _HEADER_BYTES + _ENTRIES_AT)
+    entries = pread(descriptor, most, directory + _HEADER_BYTES + _ENTRIES_AT)
     at = 0
     for _ in range(max(0, count)):
         if entries[at : at + 2] != b"DV" or at + 32 > len(entries):
@@ -47,7 +48,7 @@ def blocks(descriptor: int, size_bytes: int) -> Iterator[Block]:
         at += length
         if not 0 < position < size_bytes:
             continue
-        sizes = os.pread(descriptor, 16, position + _HEADER_BYTES).ljust(16, b"\0")
+        sizes = pread(descriptor, 16, position + _HEADER_BYTES).ljust(16, b"\0")
         metadata, _, pixels = struct.unpack("<iiq", sizes)
         begin = position + _HEADER_BYTES + max(_LEAST_FIXED, 16 + length) + max(0, metadata)
         end = begin + max(0, pixels)
@@ -56,8 +57,8 @@ def blocks(descriptor: int, size_bytes: int) -> Iterator[Block]:
 
 def texts(descriptor: int, size_bytes: int) -> Iterator[tuple[int, int]]:
     """Where the XML of the whole file begins and ends."""
-    [at] = struct.unpack("<q", os.pread(descriptor, 8, 92).ljust(8, b"\0"))
+    [at] = struct.unpack("<q", pread(descriptor, 8, 92).ljust(8, b"\0"))
     if 0 < at < size_bytes - _HEADER_BYTES - 256:
-        [length] = struct.unpack("<i", os.pread(descriptor, 4, at + _HEADER_BYTES).ljust(4, b"\0"))
+        [length] = struct.unpack("<i", pread(descriptor, 4, at + _HEADER_BYTES).ljust(4, b"\0"))
         if length > 0:
             yield at + _HEADER_BYTES + 256, at + _HEADER_BYTES + 256 + length

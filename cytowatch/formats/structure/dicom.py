@@ -5,9 +5,10 @@ Source: DICOM PS3.5, 7.1 (data elements) and annexes A.1 and A.2; PS3.6
 
 from __future__ import annotations
 
-import os
 import struct
 from dataclasses import dataclass
+
+from cytowatch.formats.structure.places import pread
 
 __all__ = ["Unpacked", "unpacked"]
 
@@ -36,7 +37,7 @@ def unpacked(descriptor: int) -> Unpacked | None:
     OSError
         It cannot be read.
     """
-    head = os.pread(descriptor, 4096, 0)
+    head = pread(descriptor, 4096, 0)
     at = head.find(_TRANSFER_SYNTAX)
     if head[128:132] != b"DICM" or at < 0:
         return None
@@ -45,7 +46,7 @@ def unpacked(descriptor: int) -> Unpacked | None:
     if syntax not in (_IMPLICIT, _EXPLICIT):
         return None
     explicit = syntax == _EXPLICIT
-    head = os.pread(descriptor, _LONGEST_HEAD, 0)
+    head = pread(descriptor, _LONGEST_HEAD, 0)
     found = _pixels(head, at, explicit=explicit)
     if found is None:
         return None

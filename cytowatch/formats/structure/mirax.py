@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from configparser import ConfigParser
 from operator import add
 
+from cytowatch.formats.structure.places import pread
+
 __all__ = ["MOST_TILES", "data_files", "jpeg_levels", "lengths", "places"]
 
 _VERSION_BYTES = 5
@@ -155,7 +157,7 @@ def _numbers(descriptor: int, at: int, count: int) -> array[int]:
     """`count` numbers at `at`; none if they are not all there."""
     if at < 0 or count <= 0:
         return array("i")
-    data = os.pread(descriptor, 4 * count, at)
+    data = pread(descriptor, 4 * count, at)
     found = array("i", data if len(data) == 4 * count else b"")
     if sys.byteorder == "big":
         found.byteswap()

@@ -5,10 +5,10 @@ Source: https://netpbm.sourceforge.net/doc/pnm.html
 
 from __future__ import annotations
 
-import os
 import re
 
 from cytowatch.formats.completeness.short import short
+from cytowatch.formats.structure.places import pread
 
 __all__ = ["begin", "end", "is_header", "missing", "rows"]
 
@@ -53,7 +53,7 @@ def _read(head: bytes) -> tuple[int, int, int, int] | None:
 
 def missing(descriptor: int, size_bytes: int) -> str | None:
     """The last rows of a binary one, the last numbers of a plain one."""
-    head = os.pread(descriptor, _HEAD_BYTES, 0)
+    head = pread(descriptor, _HEAD_BYTES, 0)
     found = _read(head)
     if found is None:
         begun = size_bytes < _HEAD_BYTES and _BEGUN.fullmatch(head.rstrip(b"\0"))
@@ -78,13 +78,13 @@ def missing(descriptor: int, size_bytes: int) -> str | None:
 
 def begin(descriptor: int) -> int:
     """Where the pixels begin; 0 if it is not known."""
-    found = _read(os.pread(descriptor, _HEAD_BYTES, 0))
+    found = _read(pread(descriptor, _HEAD_BYTES, 0))
     return found[3] if found is not None else 0
 
 
 def end(descriptor: int) -> int:
     """Where the pixels of a binary one end; 0 if it is not known."""
-    head = os.pread(descriptor, _HEAD_BYTES, 0)
+    head = pread(descriptor, _HEAD_BYTES, 0)
     found = _read(head)
     if found is None or head[1:2] not in b"456":
         return 0
@@ -96,7 +96,7 @@ def end(descriptor: int) -> int:
 
 def rows(descriptor: int) -> tuple[int, int, int] | None:
     """(where they begin, bytes in each, how many) of the rows of a P5 or P6; None for any other."""
-    head = os.pread(descriptor, _HEAD_BYTES, 0)
+    head = pread(descriptor, _HEAD_BYTES, 0)
     found = _read(head)
     if found is None or head[1:2] not in b"56":
         return None
@@ -107,7 +107,7 @@ def rows(descriptor: int) -> tuple[int, int, int] | None:
 def _digits(descriptor: int, begin: int, end: int) -> int:
     """How many digits there are, each a pixel."""
     return sum(
-        os.pread(descriptor, min(_CHUNK_BYTES, end - at), at).translate(_IS_NUMBER).count(1)
+        pread(descriptor, min(_CHUNK_BYTES, end - at), at).translate(_IS_NUMBER).count(1)
         for at in range(begin, end, _CHUNK_BYTES)
     )
 
@@ -116,7 +116,7 @@ def _numbers(descriptor: int, begin: int, end: int) -> int:
     """How many numbers begin; those in comments count as well, which are few."""
     count, before = 0, b"\0"
     for at in range(begin, end, _CHUNK_BYTES):
-        chunk = os.pread(descriptor, min(_CHUNK_BYTES, end - at), at).translate(_IS_NUMBER)
+        chunk = pread(descriptor, min(_CHUNK_BYTES, end - at), at).translate(_IS_NUMBER)
         count += (before + chunk).count(b"\0\1")
         before = chunk[-1:] or before
     return count

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-__all__ = ["bytes_at", "misplaced"]
+__all__ = ["bytes_at", "misplaced", "pread"]
+
+_PAGE_BYTES = 4096
 
 #: The last byte that the kernel knows a number for.
 _FARTHEST = (1 << 63) - 1
@@ -32,4 +34,22 @@ def misplaced(places: Iterable[tuple[int, int]], *, tiled: bool) -> str | None:
 
 def bytes_at(descriptor: int, count: int, at: int) -> bytes:
     """Up to `count` bytes at `at`; none where no file can have any, as the lists of a hostile one may say."""
-    return os.pread(descriptor, count, at) if 0 <= at <= _FARTHEST - count and count > 0 else b""
+    return pread(descriptor, count, at) if 0 <= at <= _FARTHEST - count and count > 0 else b""
+
+
+def pread(descriptor: int, count: int, at: int) -> bytes:
+    """`count` bytes at `at`, or as many as there are before the end of the file.
+
+    A page that the disk cannot give ends a read early, like the end of the file; only the next read says which
+    it was.
+
+    Raises
+    ------
+    OSError
+        They cannot be read.
+    """
+    data = os.pread(descriptor, count, at)
+    if len(data) < count and count > _PAGE_BYTES:
+        while more := os.pread(descriptor, count - len(data), at + len(data)):
+            data += more
+    return data

@@ -9,10 +9,11 @@ Source: CellSensReader of Bio-Formats; the vsi driver of slideio; a real file.
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from cytowatch.formats.structure.places import pread
 
 __all__ = ["Ets", "Stack", "ets", "stacks", "tiles_of"]
 
@@ -110,7 +111,7 @@ def stacks(descriptor: int) -> list[Stack]:
 
 def _read(descriptor: int, size_bytes: int, at: int) -> bytes:
     """As far as it is there: an offset may be anything."""
-    return os.pread(descriptor, size_bytes, at) if 0 <= at < 1 << 62 else b""
+    return pread(descriptor, size_bytes, at) if 0 <= at < 1 << 62 else b""
 
 
 def _number(descriptor: int, tag: _Tag) -> int:
@@ -203,7 +204,7 @@ def tiles_of(descriptor: int) -> tuple[int, int, int, int] | None:
 
 def ets(descriptor: int) -> Ets | None:
     """What the header of an .ets states; None if it cannot be read."""
-    head = os.pread(descriptor, 64, 0)
+    head = pread(descriptor, 64, 0)
     if len(head) < 64 or not head.startswith(b"SIS\0"):
         return None
     axes, inner_at = struct.unpack_from("<II", head, 12)
