@@ -57,6 +57,23 @@ def compressed(folder: Path, *options: str, mode: str = "RGB") -> Path:
     return target
 
 
+@needs_tools
+def test_bytes_between_the_parts_of_a_tile(tmp_path: Path) -> None:
+    """The parts behind them are not found any more, and a tile without its last parts is a blurred one."""
+    path = compressed(tmp_path, "-t", "128,128", "-TP", "R")
+    data = path.read_bytes()
+    whole = ours(path)
+    parts = [at for at in range(len(data)) if data.startswith(b"\xff\x90\0\x0a", at)]
+    assert len(parts) > 20
+    for at in (parts[3] + 40, parts[len(parts) // 2], parts[-1] + 40):
+        path.write_bytes(data[:at] + b"\7" * 16 + data[at:])
+        with pytest.raises(ConversionError) as raised:
+            ours(path)
+        assert raised.value.reason == "damaged"
+    path.write_bytes(data + bytes(500))
+    assert np.array_equal(ours(path), whole)
+
+
 def raw(folder: Path, pixels: np.ndarray, form: str, *options: str) -> Path:
     source = folder / "x.raw"
     source.write_bytes(np.ascontiguousarray(np.moveaxis(pixels, -1, 0)).tobytes())

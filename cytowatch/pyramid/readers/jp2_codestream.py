@@ -31,6 +31,8 @@ _LENGTHS, _PACKED_HEADERS = frozenset({0xFF55, 0xFF57}), 0xFF60
 _ALONE = range(0xFF30, 0xFF40)
 _LARGEST_HEADER = 64 << 20
 _MOST_PARTS = 10_000_000
+#: So much behind the last part is looked at for anything but zeros.
+_TAIL = 1 << 16
 
 
 @dataclass(slots=True, kw_only=True)
@@ -209,7 +211,12 @@ def _walk(descriptor: int, at: int, end: int) -> Iterator[tuple[int, int, int]]:
     """(number of the tile, offset, length) of every tile-part."""
     for _ in range(_MOST_PARTS):
         head = bytes_at(descriptor, 12, at)
-        if len(head) < 12 or head[:2] != b"\xff\x90":
+        if head[:2] != b"\xff\x90":
+            # What lies behind it is out of its place, and a tile would be shown without some of its parts.
+            if head[:2] != b"\xff\xd9" and any(bytes_at(descriptor, min(end - at, _TAIL), at)):
+                raise ValueError("behind a part of a tile there is neither another one nor the end")
+            return
+        if len(head) < 12:
             return
         number, length = struct.unpack(">HI", head[4:10])
         if length == 0:
