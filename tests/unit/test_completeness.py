@@ -260,6 +260,14 @@ def test_a_jpeg_with_bytes_between_its_segments_that_is_cut(tmp_path: Path) -> N
     assert lacking(data[:at] + b"\7\xff\1" * 300_000) is None
 
 
+def test_the_last_bytes_of_an_ndpi(tmp_path: Path) -> None:
+    """They are the high halves of the values of its last directory, without which OpenSlide refuses it."""
+    data = vendors.ndpi(tmp_path / "a.ndpi").read_bytes()
+    assert lacking(data) is None
+    for cut in (1, 4, 16):
+        assert lacking(data[:-cut])
+
+
 def test_the_second_volume_of_a_tar_waits_for_nothing() -> None:
     """It begins in the middle of a member and ends in the middle of one."""
     info = tarfile.TarInfo("a.tif")

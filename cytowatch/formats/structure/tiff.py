@@ -319,7 +319,7 @@ class Tiff:
         if self.ndpi:
             # The high halves of the values follow the pointer, four bytes a tag.
             where = begin + count * entry_bytes + 8
-            high = self.bytes(where, min(count * 4, max(0, self.size_bytes - where)))
+            high = self.bytes(where, count * 4)
         directory = Directory(tiff=self)
         for index in range(count):
             number, kind = struct.unpack_from(f"{self.order}HH", entries, index * entry_bytes)
