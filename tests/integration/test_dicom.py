@@ -108,7 +108,7 @@ def test_frames_say_what_they_are(tmp_path: Path) -> None:
 
 def test_a_dicom_that_is_a_tiff_as_well(root: Root, tmp_path: Path) -> None:
     """It is one slide in DICOM, loose, under the name of a TIFF and in a zip; a cut one waits as DICOM."""
-    root.configure(inbox="incomplete_after_s = 3.0")
+    root.configure(inbox="folder_quiet_s = 1.0")
     inbox = root.path / "inbox" / "ann"
     made = tmp_path / "made"
     for folder in (inbox, made):
