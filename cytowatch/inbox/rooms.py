@@ -27,6 +27,8 @@ _THREADS = 4
 #: What is due and cannot be taken up now is looked at again so much later, in seconds.
 _AGAIN_S = 1.0
 _FOR_EACH_S = 1e-4
+#: And so much later if the look at its inbox is not at an end, in seconds.
+_HALF_SEEN_S = 0.1
 #: The least time between two times that one room is put together, as a multiple of what it took.
 _SHARE = 5.0
 #: How long the bundles of one room are taken up in a turn, and those of all rooms together, in seconds.
@@ -40,7 +42,8 @@ class Room:
 
     `faults` says of each file that could not be looked into why; `why` is set where the room as a whole
     could not be put together, and `retry_at` when it is tried again. So many claims as `most` may be
-    under way for its user; `is_part` says that there is more than `bundles`.
+    under way for its user; `is_part` says that there is more than `bundles`. `meanwhile` has the drops
+    that became due while the room was being put together, each with the time that it was given.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Room:
     took_s: float = 0.0
     most: int = 0
     is_part: bool = False
+    meanwhile: list[tuple[Track, float]] = field(default_factory=list)
 
 
 class Rooms:
@@ -69,7 +73,8 @@ class Rooms:
         self._gatherer = gatherer
         self._wake = wake
         self._turns = Turns(self._gather, failed=self._not_gathered, threads=_THREADS, of_one=1)
-        self._gathering: set[str] = set()
+        #: What is being put together or taken up, by the room's name.
+        self._gathering: dict[str, Room] = {}
         self._gathered: deque[Room] = deque()
         self._open: OrderedDict[str, Room] = OrderedDict()
 
@@ -89,17 +94,19 @@ class Rooms:
         for track in due:
             rooms.setdefault((track.drop.room, track.drop.user), []).append(track)
         for (name, user), tracks in rooms.items():
-            begins = name not in self._gathering and not skip(user)
+            gathering = self._gathering.get(name)
+            begins = gathering is None and not skip(user)
             # By then its room has been put together: the loop would not sleep for a moment else.
-            later = now + _AGAIN_S + (len(tracks) * _FOR_EACH_S if begins else 0.0)
+            pause_s = _AGAIN_S if begins or gathering is not None else _HALF_SEEN_S
+            later = now + pause_s + len(tracks) * _FOR_EACH_S
             for track in tracks:
                 track.due_at = later
-            if not begins:
-                continue
-            self._gathering.add(name)
-            self._turns.put(
-                user, Room(name=name, user=user, due={track.drop.path for track in tracks})
-            )
+            if gathering is not None:
+                gathering.meanwhile += [(track, later) for track in tracks]
+            elif begins:
+                room = Room(name=name, user=user, due={track.drop.path for track in tracks})
+                self._gathering[name] = room
+                self._turns.put(user, room)
 
     def _gather(self, room: Room) -> None:
         """In a thread of `Turns`."""
@@ -145,7 +152,7 @@ class Rooms:
             elif not self._some_of(room, do):
                 continue
             del self._open[name]
-            self._gathering.discard(name)
+            self._end(room)
             if time.monotonic() >= end:
                 break
 
@@ -161,6 +168,15 @@ class Rooms:
         if room.bundles or room.is_part:
             self._put_off_rest(room)
         return True
+
+    def _end(self, room: Room) -> None:
+        """The room may be put together again, for what became due meanwhile after no more than its share."""
+        del self._gathering[room.name]
+        soon = time.monotonic() + _SHARE * room.took_s
+        for track, later in room.meanwhile:
+            # Another time was given to it for a reason: it has changed, or lacks something.
+            if track.due_at == later:
+                track.due_at = min(soon, later)
 
     def _put_off_rest(self, room: Room) -> None:
         """What could not be taken up is put together again: something that belongs to it may have come."""

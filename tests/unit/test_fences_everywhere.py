@@ -140,7 +140,7 @@ NEED_NONE = {
         inbox.Dropped.any_to_finish inbox.Dropped.next_at inbox.Dropped.times inbox.Folders.adopt
         inbox.Gatherer.forget inbox.Later.put_room_aside inbox.Later.hold inbox.Claims.keep_folders_open inbox.Intake.idle
         inbox.Intake.next_due inbox.Intake.reconfigure inbox.Intake.scan_all inbox.Markers.of
-        inbox.Rooms._put_off_rest inbox.Rooms.begin inbox.Settler.due inbox.Settler.forget_missing
+        inbox.Rooms._end inbox.Rooms._put_off_rest inbox.Rooms.begin inbox.Settler.due inbox.Settler.forget_missing
         inbox.Settler.next_due inbox.Settler.tracks inbox.Sweep._heed inbox.Sweep._mark inbox.Sweep.begin
         inbox.Turns._take inbox.Watcher.alive inbox.Watcher.start inbox.Watcher.unwatched inbox._watches
         inbox.counts inbox.left inbox.listed lifecycle.Asked.forget_wakeups lifecycle.Delays.after_s lifecycle.Delays.claimed lifecycle.Asked.signals

@@ -22,6 +22,8 @@ from cytowatch.durable import failpoints
 from cytowatch.formats import Probe
 from cytowatch.formats.sets import groups
 from cytowatch.inbox import intake, rooms, scan, sweep
+from cytowatch.inbox.gather import Gatherer
+from cytowatch.inbox.settle import Track
 from cytowatch.observe.metrics import WAITING
 from cytowatch.record import names, reasons
 from cytowatch.record.names import UploadedFileId
@@ -285,6 +287,40 @@ def test_nothing_is_claimed_out_of_an_inbox_that_is_half_seen(
         inboxes.intake.scan_some(began)
     inboxes.intake.claim_due(began + 20, Pauses())
     assert inboxes.intake._rooms.busy
+
+
+def test_what_becomes_due_while_its_room_is_put_together_does_not_wait_long(
+    inboxes: Inboxes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is claimed when the room is done, and not a fixed time later; one that has changed waits for quiet."""
+    monkeypatch.setattr(rooms, "_AGAIN_S", 1_000.0)
+    go_on = threading.Event()
+    gather = Gatherer.bundles
+
+    def waiting(self: Gatherer, room: str, tracks: list[Track]) -> object:
+        go_on.wait()
+        return gather(self, room, tracks)
+
+    monkeypatch.setattr(Gatherer, "bundles", waiting)
+    taken = inboxes.intake
+    for name in ("first", "second", "third"):
+        inboxes.drop(f"ann/{name}.txt")
+    taken.scan_all(time.monotonic(), whole=True)
+    first, second, third = sorted(taken._settler.of_user("ann"), key=lambda one: one.drop.name)
+    now = time.monotonic() + 10
+    second.due_at = third.due_at = now + 1
+    taken.claim_due(now, Pauses())
+    taken.claim_due(now + 1, Pauses())
+    assert second.due_at == third.due_at
+    assert second.due_at > now + 900
+    third.due_at = changed = now + 500
+    go_on.set()
+    while taken._rooms.busy:
+        taken.claim_due(now, Pauses())
+    assert first.claiming
+    assert not second.claiming
+    assert second.due_at < now + 100
+    assert third.due_at == changed
 
 
 def test_of_very_many_a_part_is_claimed_and_then_the_rest(
