@@ -13,6 +13,7 @@ from cytowatch.record.entries import Manifest
 from cytowatch.record.manifest import ManifestError
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import STAGE_STATUSES, Status
+from cytowatch.tree import places
 from cytowatch.tree.index.index import Index
 from cytowatch.tree.spool import Spool
 
@@ -33,7 +34,7 @@ def broken(spool: Spool, *, at_rest: bool, hashes: bool = True) -> Iterator[str]
     """
     seen: dict[str, Path] = {}
     known: dict[str, Manifest] = {}
-    for status, path in _places(spool):
+    for status, path in places.everything(spool):
         if path.name in seen and at_rest:
             yield f"{path.name} is in {seen[path.name].parent} and in {path.parent}"
         seen[path.name] = path
@@ -77,14 +78,6 @@ def _all_of_one(
         yield from _unnamed(path, found)
     if hashes:
         yield from _hashes(path, found)
-
-
-def _places(spool: Spool) -> Iterator[tuple[Status | None, Path]]:
-    for status in STAGE_STATUSES:
-        for id_ in spool.in_status(status):
-            yield status, spool.stage(status) / id_
-    for path in spool.stored():
-        yield None, path
 
 
 def _storages(spool: Spool) -> Iterator[str]:
@@ -218,8 +211,7 @@ def _missing(spool: Spool) -> Iterator[str]:
         told.close()
     for id_, (user, name) in sorted(gone.items()):
         # It may have been published, or removed, since the index was read.
-        there = any((spool.storage / one / id_).exists() for one in spool.users())
-        if not there and spool.find(UploadedFileId(id_)) is None:
+        if next(places.of(spool, UploadedFileId(id_)), None) is None:
             yield (
                 f"{id_} ({names.printable(name)} of {names.printable(user)}) vanished from storage: "
                 "restore it from a backup, or forget it with `cytowatch remove`"

@@ -14,8 +14,8 @@ from typing import Any
 import typer
 
 from cytowatch.lifecycle.summary import bytes_text
-from cytowatch.record.manifest import losses
 from cytowatch.record.names import printable, shortened
+from cytowatch.record.skipped import losses
 from cytowatch.record.status import Status
 from cytowatch.tree.find import Entry
 

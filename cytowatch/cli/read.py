@@ -223,7 +223,7 @@ def show(
         known_by = index.select(ids=[about["duplicate_of"]]) if about["duplicate_of"] else []
         first = next((e for row in known_by if (e := find.entry(spool, row))), None)
         dropped = index.select(ids=[about["root_id"]]) if about["parent_id"] else []
-    in_archive = any(row.format != "directory" for row in dropped)
+    in_archive = any(not row.is_folder for row in dropped)
     if entry.damaged is not None:
         _fact("damaged", "red", f"its manifest cannot be read: {entry.damaged}", width)
         said = "restore its manifest.json from a backup; the rest of this page is all else that is known"

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cytowatch import durable
+from cytowatch.record import manifest
 from cytowatch.record.entries import FileEntry
 
 __all__ = ["Doubts", "is_real"]
@@ -90,7 +91,7 @@ def _read_some(path: Path) -> None:
 
 def _write_some(path: Path) -> None:
     # Named as a manifest that was being written, so that what a kill leaves of it goes with those.
-    probe = path / f".manifest.json.{os.urandom(4).hex()}"
+    probe = path / f".{manifest.FILE_NAME}.{os.urandom(4).hex()}"
     descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
     try:
         os.write(descriptor, bytes(_PROBE_BYTES))

@@ -17,15 +17,13 @@ from cytowatch.decoder import unchanged
 from cytowatch.decoder.ends import Stopped
 from cytowatch.engine.treatment import Treatment
 from cytowatch.model import Outcome
-from cytowatch.record import manifest
+from cytowatch.record.content import content_key
 from cytowatch.record.entries import FileEntry
 from cytowatch.record.errors import DeploymentError
 from cytowatch.record.manifest import ManifestError
 from cytowatch.record.names import UploadedFileId
-from cytowatch.record.place import Place
+from cytowatch.record.place import Place, is_linked
 from cytowatch.record.status import Status
-from cytowatch.transitions import correct
-from cytowatch.tree.index.index import content_key
 
 __all__ = [
     "GONE",
@@ -129,7 +127,7 @@ def _is_to_be_linked(with_: Treatment, place: Place) -> bool:
     )
     late = place.status in (Status.CONVERTING, Status.DEPLOYING)
     duplicate = late and place.manifest["duplicate_of"] is not None
-    return correct.is_linked(place) or (duplicate and fresh)
+    return is_linked(place) or (duplicate and fresh)
 
 
 def lacks_pyramid(place: Place) -> bool:
@@ -137,24 +135,22 @@ def lacks_pyramid(place: Place) -> bool:
     form = place.manifest["format"]
     flat = form is not None and not form["native"]
     deploying = place.status is Status.DEPLOYING and place.manifest["conversion"] is None
-    return flat and deploying and not correct.is_linked(place)
+    return flat and deploying and not is_linked(place)
 
 
 def _published(with_: Treatment, place: Place, id_: str) -> Place | None:
     """The uploaded file `id_` of the same user, if it is in storage with all its bytes."""
     path = with_.transitions.spool.storage / place.manifest["user"] / id_
     try:
-        found = manifest.read(path)
+        found = Place.read(path)
     except (OSError, ManifestError):
         return None
-    for row in found["files"]:
+    for row in found.manifest["files"]:
         file = path / row["path"]
         if not file.is_file() or file.stat().st_size != row["size_bytes"]:
             return None
-    has_source = any(row["role"] == "source" for row in found["files"])
-    return (
-        Place(status=manifest.status_of(found), path=path, manifest=found) if has_source else None
-    )
+    has_source = any(row["role"] == "source" for row in found.manifest["files"])
+    return found if has_source else None
 
 
 def _has_same_bytes(with_: Treatment, place: Place, files: list[FileEntry], first: str) -> bool:
@@ -205,7 +201,7 @@ def _in_work(with_: Treatment, id_: str) -> Place | None:
     if found is None or found[0].is_final:
         return None
     try:
-        return Place(status=found[0], path=found[1], manifest=manifest.read(found[1]))
+        return Place.read(found[1], found[0])
     except (OSError, ManifestError):
         return None
 
@@ -218,7 +214,7 @@ def proven(with_: Treatment, place: Place, first: Place) -> bool:
     IngestError
         `output_refused`: the hashes of `place` are not those of its bytes.
     """
-    if correct.is_linked(place):
+    if is_linked(place):
         return True
     same = _has_same_bytes(with_, place, place.manifest["files"], first.manifest["id"])
     if not same:

@@ -16,9 +16,10 @@ from typing import Any, cast
 from cytowatch import aside, durable, outside, threads
 from cytowatch.formats.completeness import arrival
 from cytowatch.record import manifest
+from cytowatch.record.content import content_key
 from cytowatch.record.entries import FileEntry
 from cytowatch.transitions import notes
-from cytowatch.tree.index.index import Index, content_key
+from cytowatch.tree.index.index import Index
 from cytowatch.tree.spool import Spool
 
 __all__ = ["Hasher"]

@@ -15,11 +15,10 @@ from cytowatch.engine.doubts import is_real
 from cytowatch.engine.duplicates import Gone, Linked, Wait
 from cytowatch.engine.treatment import Treatment
 from cytowatch.engine.walk import Walk
-from cytowatch.record import manifest
 from cytowatch.record.errors import DeploymentError, IngestError, TransientError, stage_error
 from cytowatch.record.manifest import ManifestError
 from cytowatch.record.names import UploadedFileId
-from cytowatch.record.place import Place
+from cytowatch.record.place import Place, is_folder, is_linked
 from cytowatch.record.quoting import quoting
 from cytowatch.record.status import Status
 from cytowatch.transitions import correct, enter
@@ -81,14 +80,14 @@ def _treat_found(with_: Treatment, id_: UploadedFileId) -> Place | None:
         return None
     status, path = found
     try:
-        place = Place(status=status, path=path, manifest=manifest.read(path))
+        place = Place.read(path, status)
     except (ManifestError, FileNotFoundError) as error:
         wrong = DeploymentError(
             "manifest_damaged", quoting("its manifest cannot be read", error), retryable=True
         )
         place = _rebuilt(with_, status, path, id_, str(error))
         return _let_rest(with_, with_.transitions.fail(place, wrong))
-    if enter.is_folder(place.manifest):
+    if is_folder(place.manifest):
         return None
     duplicates.register(with_, place)
     return _let_rest(with_, _treat(with_, place))
@@ -123,7 +122,7 @@ def give_up(with_: Treatment, id_: UploadedFileId, said: str) -> None:
     kind = DeploymentError if status is Status.UPLOADED else stage_error(status)
     wrong = kind("unexpected", said, retryable=True)
     try:
-        place = Place(status=status, path=path, manifest=manifest.read(path))
+        place = Place.read(path, status)
         _let_rest(with_, with_.transitions.fail(place, wrong))
     except OSError:
         raise
@@ -202,7 +201,7 @@ def _link(with_: Treatment, place: Place, first: Place) -> Place:
     moves = with_.transitions
     for leftover in correct.out_directories(place.path):
         moves.spool.discard(leftover)
-    if place.status is Status.CONVERTING and not correct.is_linked(place):
+    if place.status is Status.CONVERTING and not is_linked(place):
         place = moves.pass_over_conversion(place)
     return moves.link(place, first)
 

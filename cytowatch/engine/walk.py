@@ -12,7 +12,6 @@ from cytowatch.engine import duplicates
 from cytowatch.engine.duplicates import Go
 from cytowatch.engine.treatment import Treatment
 from cytowatch.model import Outcome
-from cytowatch.record import manifest
 from cytowatch.record.entries import FileEntry
 from cytowatch.record.errors import IngestError, stage_error
 from cytowatch.record.names import UploadedFileId
@@ -43,7 +42,7 @@ class Walk:
         found = self._moves.spool.find(UploadedFileId(self._place.manifest["id"]))
         if found is None:
             return self._place
-        return Place(status=found[0], path=found[1], manifest=manifest.read(found[1]))
+        return Place.read(found[1], found[0])
 
     def clear(self) -> None:
         """Let nothing lie about that an earlier attempt has left, and make room for this one's output."""

@@ -6,11 +6,12 @@ Source: docs/decisions/009-folders.md
 from __future__ import annotations
 
 from cytowatch.formats.base import Format
+from cytowatch.record.place import FOLDER
 
 __all__ = ["FORMAT"]
 
 FORMAT = Format(
-    id="directory",
+    id=FOLDER,
     name="Directory",
     samples="–",
     marker="a folder in an inbox",

@@ -31,7 +31,7 @@ from cytowatch import aside, outside, threads
 from cytowatch.config.keys import Hook
 from cytowatch.hooks.pending import Pending, bury, pending, place_of, save
 from cytowatch.record.entries import Manifest
-from cytowatch.record.manifest import losses
+from cytowatch.record.skipped import losses
 from cytowatch.tree.spool import Spool
 
 __all__ = ["Courier", "DeliveryError", "event", "headers"]

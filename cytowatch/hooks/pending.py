@@ -18,6 +18,7 @@ from cytowatch.record.entries import Manifest
 from cytowatch.record.manifest import ManifestError
 from cytowatch.record.names import ID_PATTERN, UploadedFileId
 from cytowatch.record.status import Status
+from cytowatch.tree import places
 from cytowatch.tree.spool import Spool
 
 if TYPE_CHECKING:
@@ -187,12 +188,7 @@ def count_dead(spool: Spool) -> int:
 
 def place_of(spool: Spool, one: Pending) -> tuple[Path, Manifest] | None:
     """Where the uploaded file is, if its status is the one that the delivery reports."""
-    status = Status[one.status]
-    path = (
-        spool.storage / one.user / one.id
-        if status.is_success
-        else spool.stage(status) / UploadedFileId(one.id)
-    )
+    _, path = places.in_status(spool, UploadedFileId(one.id), one.user, Status[one.status])
     try:
         found = manifest.read(path)
     except (OSError, ManifestError):

@@ -25,17 +25,15 @@ from cytowatch.record.entries import FormatEntry, Manifest, SkippedEntry
 from cytowatch.record.errors import ExtractionError
 from cytowatch.record.manifest import ManifestError
 from cytowatch.record.names import UploadedFileId
-from cytowatch.record.place import Place
+from cytowatch.record.place import Place, is_folder
+from cytowatch.record.skipped import capped
 from cytowatch.record.status import Status
-from cytowatch.transitions import enter
 from cytowatch.transitions.moves import Transitions
 
 __all__ = ["Folders"]
 
 #: Writing a manifest that names thousands may take at most this share of the time.
 _NOTING_SHARE = 20.0
-#: At most this many skipped files are named; the rest are counted.
-_MOST_SKIPPED = 100
 _NOTHING = ExtractionError("no_image", "its images were taken away again before they were claimed")
 
 
@@ -103,13 +101,13 @@ class Folders:
     def _take_up(self, id_: UploadedFileId) -> None:
         path = self._spool.stage(Status.EXTRACTING_DATA) / id_
         try:
-            found = manifest.read(path)
+            place = Place.read(path, Status.EXTRACTING_DATA)
         except (ManifestError, FileNotFoundError):
             return
-        if enter.is_folder(found):
-            place = Place(status=Status.EXTRACTING_DATA, path=path, manifest=found)
-            self._open[_folder_of(found)] = _Open(place)
-            self._add(self._open[_folder_of(found)], self._children_of(found))
+        if is_folder(place.manifest):
+            folder = _folder_of(place.manifest)
+            self._open[folder] = _Open(place)
+            self._add(self._open[folder], self._children_of(place.manifest))
 
     def _children_of(self, parent: Manifest) -> list[str]:
         """Every uploaded file that names `parent`, by the index."""
@@ -197,11 +195,7 @@ class Folders:
     def finish(self, folder: str, skipped: list[SkippedEntry]) -> None:
         """Nothing more comes: `folder` is EXTRACTED, and is removed if it is empty."""
         place = self._open[folder].place
-        named = skipped[:_MOST_SKIPPED]
-        if len(skipped) > _MOST_SKIPPED:
-            rest = len(skipped) - _MOST_SKIPPED
-            named.append(SkippedEntry(name="", reason="and more, not named here", count=rest))
-        changed = manifest.evolve(_with_children(self._open[folder]), skipped=named)
+        changed = manifest.evolve(_with_children(self._open[folder]), skipped=capped(skipped))
         # First of all: after a kill between the two it is finished once more, and is still empty.
         self._remove_empty(folder)
         since = datetime.fromisoformat(place.manifest["history"][-1]["at"])

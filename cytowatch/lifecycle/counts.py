@@ -15,12 +15,11 @@ from cytowatch.lifecycle.delays import Delays
 from cytowatch.lifecycle.lately import Lately
 from cytowatch.observe import logs, reports
 from cytowatch.observe.metrics import Metrics
-from cytowatch.record import manifest
 from cytowatch.record.entries import Manifest
 from cytowatch.record.names import UploadedFileId
-from cytowatch.record.place import Place
+from cytowatch.record.place import Place, is_folder
+from cytowatch.record.skipped import losses
 from cytowatch.record.status import STAGE_STATUSES, Status
-from cytowatch.transitions.enter import is_folder
 from cytowatch.tree.index.index import Index
 from cytowatch.tree.spool import Spool
 
@@ -207,7 +206,7 @@ class Ledger:
 
 
 def _has_losses(place: Place) -> bool:
-    return place.status is Status.EXTRACTED and manifest.losses(place.manifest) > 0
+    return place.status is Status.EXTRACTED and losses(place.manifest) > 0
 
 
 def _pixels(found: Manifest) -> int:

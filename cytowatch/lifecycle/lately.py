@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from cytowatch.record.entries import Manifest
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.place import Place
 from cytowatch.record.status import STAGE_STATUSES, Status
+from cytowatch.tree import places
 from cytowatch.tree.index.index import Index
 from cytowatch.tree.spool import Spool
 
@@ -42,8 +44,8 @@ class Lately:
     def take_up(self, spool: Spool, now: datetime) -> None:
         """Take what has ended lately from the index, which agrees with the tree."""
         for row in self._index.ended_since(manifest.utc(now - self._keep_for)):
-            folder = spool.stage(row.status) if row.status.is_error else spool.storage / row.user
-            self._take_note(spool, row.status, folder / row.id, now)
+            where = places.in_status(spool, row.id, row.user, row.status)
+            self._take_note(spool, *where, now)
         self._take_notes_of_what_they_came_in(spool, now)
 
     def _take_note(
@@ -52,8 +54,8 @@ class Lately:
         which = os.fspath(path.relative_to(spool.root))
         try:
             with aside.fence("uploaded_file", which, but=(FileNotFoundError,)):
-                found = manifest.read(path)
-                self._remember(status or manifest.status_of(found), found, now)
+                found = Place.read(path, status)
+                self._remember(found.status, found.manifest, now)
         except FileNotFoundError:
             # It was removed.
             aside.clear("uploaded_file", which)
@@ -63,9 +65,8 @@ class Lately:
         with self._lock:
             roots = list(self._drops.without_their_root())
         for user, id_ in roots:
-            found = spool.find(UploadedFileId(id_))
-            status, path = found or (None, spool.storage / user / id_)
-            self._take_note(spool, status, path, now)
+            for where in itertools.islice(places.of(spool, UploadedFileId(id_), user), 1):
+                self._take_note(spool, *where, now)
 
     def again(self, spool: Spool) -> None:
         """Look once more at what had ended lately, and could not be read."""

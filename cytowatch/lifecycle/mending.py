@@ -31,7 +31,7 @@ class Indexing:
         self._missed: set[str] = set()
         self._thorough_at = float("-inf")
 
-    def reconcile(self, *, anew: bool = False, starting: bool = True) -> None:
+    def reconcile(self, *, from_scratch: bool = False, starting: bool = True) -> None:
         """Let the index agree with the tree, here and now; the first time it takes its time.
 
         With `starting` systemd is informed that the start takes longer for it.
@@ -44,7 +44,7 @@ class Indexing:
                 self._log.info("indexing", files=count)
 
         began = time.monotonic()
-        wrong = self._index.reconcile(anew=anew, tick=tick)
+        wrong = self._index.reconcile(from_scratch=from_scratch, tick=tick)
         if wrong:
             self._log.info("indexed", files=wrong, seconds=round(time.monotonic() - began, 3))
 
@@ -61,7 +61,7 @@ class Indexing:
             self._log.warning("index_fault", error=self._index.fault)
             said = f"state/index.sqlite3: {self._index.fault}; it is being made right"
             self._health.fault("index", said)
-            self.begin(anew=self._index.damaged)
+            self.begin(from_scratch=self._index.damaged)
 
     def look_for_vanished(self, now: float) -> None:
         """Begin to look for what is no longer in storage, and report what was found before."""
@@ -87,10 +87,10 @@ class Indexing:
         if self._thread.is_alive():
             self._thread.join(_PATIENCE_S)
 
-    def begin(self, *, anew: bool = True) -> None:
+    def begin(self, *, from_scratch: bool = True) -> None:
         """Make it right in a thread: with a large storage that takes minutes."""
         if not self._thread.is_alive():
-            self._run(self.reconcile, anew=anew, starting=False)
+            self._run(self.reconcile, from_scratch=from_scratch, starting=False)
 
     def _run(self, target: Callable[..., None], **what: Any) -> None:
         self._thread = threading.Thread(target=target, kwargs=what, name="index", daemon=True)

@@ -21,7 +21,8 @@ from cytowatch.observe import wording
 from cytowatch.observe.feedback import Note
 from cytowatch.observe.wording import Seen, Sum
 from cytowatch.record.entries import Manifest, SkippedEntry
-from cytowatch.record.manifest import is_loss
+from cytowatch.record.place import is_folder
+from cytowatch.record.skipped import is_loss
 from cytowatch.record.status import Status
 
 __all__ = ["Drops", "seen"]
@@ -32,7 +33,6 @@ def seen(
 ) -> Seen:
     """What notes need of an uploaded file; `share` of its stage is done."""
     _, _, path = found["drop_path"].partition("/")
-    form = found["format"]
     error = found["error"] if status.is_error else None
     return Seen(
         id=found["id"],
@@ -46,7 +46,7 @@ def seen(
         reason=error["reason"] if error else None,
         detail=error["detail"] if error else "",
         children=len(found["children"]),
-        is_folder=form is not None and form["id"] == "directory",
+        is_folder=is_folder(found),
         skipped=tuple(_skipped(one) for one in found["skipped"]),
         warnings=tuple(found["warnings"]),
         same_as=same_as,

@@ -12,8 +12,8 @@ import structlog
 
 from cytowatch.observe.steady import Steady
 from cytowatch.record.entries import Manifest
-from cytowatch.record.manifest import losses
 from cytowatch.record.names import printable
+from cytowatch.record.skipped import losses
 
 __all__ = ["configure", "ended_line", "get", "stage_line"]
 

@@ -87,7 +87,7 @@ def _page(context: Context, request: Request, template: str) -> Response:
     about = entry.manifest
     advice = None
     if failed := about["error"]:
-        in_archive = bool(above) and above[0].format != "directory"
+        in_archive = bool(above) and not above[0].is_folder
         advice = wording.advice(failed["reason"], failed["detail"], in_archive=in_archive)
     moving = not entry.status.is_final
     files = about["files"]

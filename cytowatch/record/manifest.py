@@ -25,7 +25,7 @@ from cytowatch.record.status import Status
 
 if TYPE_CHECKING:
     from jsonschema_rs import Draft202012Validator as Validator
-from cytowatch.record.entries import ErrorEntry, FileEntry, HistoryEntry, Manifest, SkippedEntry
+from cytowatch.record.entries import ErrorEntry, FileEntry, HistoryEntry, Manifest
 
 __all__ = [
     "DAMAGED",
@@ -33,8 +33,6 @@ __all__ = [
     "SCHEMA_VERSION",
     "ManifestError",
     "at_status",
-    "is_loss",
-    "losses",
     "new",
     "problems",
     "read",
@@ -43,6 +41,7 @@ __all__ = [
     "unreadable",
     "utc",
     "write",
+    "write_first",
 ]
 
 FILE_NAME = "manifest.json"
@@ -139,20 +138,6 @@ def new(
 def status_of(manifest: Manifest) -> Status:
     """The status that the manifest itself names."""
     return Status[manifest["status"]]
-
-
-#: The first words of reasons for which a member of an archive counts as lost; any other was not an image anyway.
-_LOST = ("damaged", "unsupported_format", "unsupported_packing", "nested_too_deep")
-
-
-def is_loss(skipped: SkippedEntry) -> bool:
-    """Whether what was skipped may have been a slide."""
-    return skipped["reason"].partition(":")[0] in _LOST
-
-
-def losses(manifest: Manifest) -> int:
-    """How many members an archive lost: this, and nothing else, makes its success a partial one."""
-    return sum(one.get("count", 1) for one in manifest["skipped"] if is_loss(one))
 
 
 def at_status(
@@ -292,9 +277,7 @@ def unreadable(id: str, *, user: str, status: Status, why: str) -> Manifest:  # 
     except ValueError:
         received = datetime.fromtimestamp(0, UTC)
     name = id if match is None else id.split("-", 3)[3]
-    made = new(
-        id=id, user=user, name=name, drop_path=name, files=[], now=received, software={}
-    )  # fmt: skip
+    made = new(id=id, user=user, name=name, drop_path=name, files=[], now=received, software={})
     error = ErrorEntry(reason=DAMAGED, detail=why, stage=Status.DEPLOYING.name, retryable=False)
     return at_status(made, status, now=received, error=error)
 
@@ -309,7 +292,7 @@ def write(directory: Path, manifest: Manifest, *, durably: bool = True, mode: in
     """
     target = f"{directory}/{FILE_NAME}"
     temporary = f"{directory}/.{FILE_NAME}.{os.urandom(4).hex()}"
-    data = json.dumps(manifest, indent=1, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+    data = _data(manifest)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
     try:
         with open(descriptor, "wb", buffering=0):
@@ -327,6 +310,22 @@ def write(directory: Path, manifest: Manifest, *, durably: bool = True, mode: in
         raise
     if durably:
         durable.fsync_directory(directory)
+
+
+def write_first(directory: Path, manifest: Manifest) -> None:
+    """Write it where none is, for a caller who syncs it together with much else.
+
+    Raises
+    ------
+    FileExistsError
+        There is one.
+    """
+    with open(f"{directory}/{FILE_NAME}", "xb") as file:
+        file.write(_data(manifest))
+
+
+def _data(manifest: Manifest) -> bytes:
+    return json.dumps(manifest, indent=1, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
 
 
 @functools.cache

@@ -6,11 +6,11 @@ hands them out, each once.
 
 from __future__ import annotations
 
-import json
 import os
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TypeVar
 
 from cytowatch import archives, durable, formats
@@ -23,6 +23,7 @@ from cytowatch.model import Outcome, UploadedFile
 from cytowatch.record import lacking, manifest, names
 from cytowatch.record.entries import SkippedEntry
 from cytowatch.record.errors import ExtractionError
+from cytowatch.record.skipped import capped, is_loss
 from cytowatch.record.status import Status
 
 __all__ = ["extract"]
@@ -30,8 +31,6 @@ __all__ = ["extract"]
 T = TypeVar("T")
 #: What was packed badly, and may be well if it is packed again.
 _BROKEN = frozenset({"damaged", "unsupported_packing"})
-#: At most this many members that became nothing are named; the rest is counted.
-_MOST_SKIPPED = 100
 
 
 def extract(file: UploadedFile) -> Outcome:
@@ -70,7 +69,7 @@ def extract(file: UploadedFile) -> Outcome:
         status=Status.EXTRACTED,
         changes={
             "children": children,
-            "skipped": _capped(skipped),
+            "skipped": capped(skipped),
             "warnings": [*file.manifest["warnings"], *_warnings(skipped)],
         },
     )
@@ -80,7 +79,7 @@ def _nothing(
     found: dict[str, Unpacked], skipped: list[SkippedEntry], file: UploadedFile
 ) -> ExtractionError:
     """Why nothing of it is taken: what may have been a slide counts for more than what was none."""
-    named = sorted(skipped, key=lambda one: not manifest.is_loss(one))[:5]
+    named = sorted(skipped, key=lambda one: not is_loss(one))[:5]
     told = "; ".join(f"{one['name']}: {_said(one)}" for one in named)
     words = {one["reason"].partition(":")[0] for one in skipped}
     if words & _BROKEN:
@@ -101,7 +100,7 @@ def _said(skipped: SkippedEntry) -> str:
 
 def _warnings(skipped: list[SkippedEntry]) -> list[str]:
     """One that says what was lost, if anything was."""
-    lost = [one for one in skipped if manifest.is_loss(one)]
+    lost = [one for one in skipped if is_loss(one)]
     broken = [one for one in lost if one["reason"].partition(":")[0] in _BROKEN]
     return [
         *_warning(
@@ -216,8 +215,7 @@ def _child(file: UploadedFile, group: Group, found: dict[str, Unpacked]) -> str:
         parent=file.manifest,
     )
     # The engine makes the whole of out.<attempt> durable at once; thousands of fsyncs here would not.
-    with open(f"{place}/{manifest.FILE_NAME}", "x", encoding="utf-8") as written_to:
-        json.dump(made, written_to, indent=1)
+    manifest.write_first(Path(place), made)
     return child
 
 
@@ -233,18 +231,3 @@ def _free_place(children: str, now: datetime, name: str) -> tuple[str, str]:
         except FileExistsError:
             continue
         return child, f"{children}/{child}"
-
-
-def _capped(skipped: list[SkippedEntry]) -> list[SkippedEntry]:
-    """Those that were lost first, by name as far as there is room, and the number of the others."""
-    ordered = sorted(skipped, key=lambda one: not manifest.is_loss(one))
-    named, rest = ordered[:_MOST_SKIPPED], ordered[_MOST_SKIPPED:]
-    lost = sum(manifest.is_loss(one) for one in rest)
-    counts = (
-        ("damaged: and more, not named here", lost),
-        ("and more, not named here", len(rest) - lost),
-    )
-    return [
-        *named,
-        *(SkippedEntry(name="", reason=reason, count=count) for reason, count in counts if count),
-    ]

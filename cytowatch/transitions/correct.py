@@ -7,20 +7,19 @@ import shutil
 import stat
 from datetime import datetime
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from cytowatch import durable
 from cytowatch.record import manifest
 from cytowatch.record.entries import FileEntry, Manifest
 from cytowatch.record.names import UploadedFileId
-from cytowatch.record.place import Place
+from cytowatch.record.place import Place, is_linked
 from cytowatch.record.status import Status
 from cytowatch.tree.spool import Spool
 
 __all__ = [
     "clear",
     "corrected",
-    "is_linked",
     "out_directories",
     "rebuilt",
     "tidy",
@@ -34,43 +33,35 @@ def out_directories(path: Path) -> list[Path]:
     return [path / name for name in sorted(os.listdir(path)) if name.startswith("out.")]
 
 
-def is_linked(place: Place) -> bool:
-    """Whether its replacement by links to a file with the same content has begun."""
-    source = place.path / "source"
-    return place.manifest["duplicate_of"] is not None and (
-        source.is_symlink() or not source.is_dir()
-    )
-
-
 def corrected(found: Manifest, status: Status, *, now: datetime) -> Manifest:
     """The manifest `found`, corrected for the directory of `status`: the directory is the truth.
 
     Anything a stage wrote down that never took effect is undone; the step is repeated.
     """
     keeps_output = status is Status.DEPLOYING and found["conversion"] is not None
-    changed = dict(found)
+    changes: dict[str, Any] = {}
     if not status.is_error and not keeps_output:
-        changed |= {"images": [], "conversion": None, "files": without_output(found["files"])}
+        changes |= {"images": [], "conversion": None, "files": without_output(found["files"])}
     if not status.is_error:
-        changed["error"] = None
+        changes["error"] = None
     if status is Status.EXTRACTING_DATA and found["status"] == Status.EXTRACTED.name:
         # All its members are already handed out; unpacking again would make them twice.
-        changed["phase"] = "publishing"
+        changes["phase"] = "publishing"
     if found["status"] != status.name:
         history = list(found["history"])
         while history and history[-1]["status"] != status.name:
             history.pop()
         if history:
             history[-1] = {**history[-1], "seconds": None}
-            changed |= {
+            changes |= {
                 "history": history,
                 "status": status.name,
                 "status_code": status.code,
                 "attempts": history[-1]["attempt"],
             }
         else:
-            return manifest.at_status(cast("Manifest", changed), status, now=now)
-    return cast("Manifest", changed)
+            return manifest.at_status(manifest.evolve(found, **changes), status, now=now)
+    return manifest.evolve(found, **changes)
 
 
 def tidy(spool: Spool, place: Place, *, now: datetime) -> Place:

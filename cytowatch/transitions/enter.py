@@ -12,7 +12,6 @@ from typing import cast
 from cytowatch.config.keys import Hook
 from cytowatch.decoder import recorded
 from cytowatch.durable.failpoints import reached
-from cytowatch.formats import directory
 from cytowatch.hooks.pending import note as note_hook
 from cytowatch.record import manifest, names
 from cytowatch.record.entries import ErrorEntry, FileEntry, Manifest
@@ -24,7 +23,7 @@ from cytowatch.transitions import notes
 from cytowatch.transitions.correct import out_directories, without_output, without_temporaries
 from cytowatch.tree.spool import Spool
 
-__all__ = ["attempt", "begin", "enter", "extracted", "fail", "is_folder", "parted", "withdraw"]
+__all__ = ["attempt", "begin", "enter", "extracted", "fail", "parted", "withdraw"]
 
 
 def begin(spool: Spool, place: Place, status: Status, *, now: datetime) -> Place:
@@ -53,11 +52,6 @@ def withdraw(place: Place) -> None:
     manifest.write(place.path, manifest.evolve(place.manifest, attempts=max(0, counted - 1)))
 
 
-def is_folder(found: Manifest) -> bool:
-    """Whether it stands for a dropped folder, which no stage treats."""
-    return found["format"] is not None and found["format"]["id"] == directory.FORMAT.id
-
-
 def extracted(
     spool: Spool, place: Place, changed: Manifest, *, now: datetime, hooks: Sequence[Hook] = ()
 ) -> Place:
@@ -84,15 +78,12 @@ def fail(
         stage=place.status.name,
         retryable=error.retryable,
     )
-    changed = cast(
-        "Manifest",
-        {
-            **place.manifest,
-            "images": [],
-            "conversion": None,
-            "files": without_output(place.manifest["files"]),
-            "phase": None,
-        },
+    changed = manifest.evolve(
+        place.manifest,
+        images=[],
+        conversion=None,
+        files=without_output(place.manifest["files"]),
+        phase=None,
     )
     if error.reason == "changed":
         # Its hash describes bytes that no longer exist.

@@ -61,8 +61,7 @@ def lighten_the_rest(spool: Spool) -> Iterator[str]:
         with aside.fence("request", note.name) as fenced:
             path = notes.place_of(spool, note, id_)
             if path is not None and not (path / "source").is_symlink():
-                found = manifest.read(path)
-                lighten(spool, Place(status=manifest.status_of(found), path=path, manifest=found))
+                lighten(spool, Place.read(path))
             else:
                 # It ended in an error, was removed, or is still in work and is noted again at its end.
                 spool.discard(note)

@@ -10,7 +10,7 @@ from typing import Any, cast
 from cytowatch import durable
 from cytowatch.config.keys import Hook
 from cytowatch.durable.failpoints import reached
-from cytowatch.record.entries import Manifest
+from cytowatch.record import manifest
 from cytowatch.record.originals import named_as
 from cytowatch.record.place import Place
 from cytowatch.transitions.enter import enter
@@ -43,14 +43,11 @@ def link(
     shown = ("images", "conversion", "verification", "format", "sha256")
     same = {key: cast("dict[str, Any]", first.manifest)[key] for key in shown}
     said = f"the same content as {first_id}: linked"
-    changed = cast(
-        "Manifest",
-        {
-            **place.manifest,
-            **same,
-            "duplicate_of": first_id,
-            "files": named_as(first.manifest["files"], place.manifest),
-            "warnings": list(dict.fromkeys([*place.manifest["warnings"], said])),
-        },
+    changed = manifest.evolve(
+        place.manifest,
+        **same,
+        duplicate_of=first_id,
+        files=named_as(first.manifest["files"], place.manifest),
+        warnings=list(dict.fromkeys([*place.manifest["warnings"], said])),
     )
     return enter(spool, place, changed, first.status, now=now, attempts=0, hooks=hooks)

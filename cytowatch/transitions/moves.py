@@ -19,7 +19,7 @@ from cytowatch.model import Outcome
 from cytowatch.record.entries import Manifest
 from cytowatch.record.errors import IngestError
 from cytowatch.record.names import UploadedFileId
-from cytowatch.record.place import Place
+from cytowatch.record.place import Place, is_folder
 from cytowatch.record.status import Status
 from cytowatch.transitions import accept, enter, lighten, link
 from cytowatch.tree.index.index import Index
@@ -176,7 +176,7 @@ class Transitions:
     def _moved(self, before: Place, after: Place, began: float) -> Place:
         if after.status is not before.status:
             self.index.put(after.manifest, after.status)
-            if after.status is Status.EXTRACTED and not enter.is_folder(after.manifest):
+            if after.status is Status.EXTRACTED and not is_folder(after.manifest):
                 # The images of a dropped folder came into it one by one, as they were claimed.
                 self.index.look(after.manifest["children"])
         # It has moved, and a failing observer must not make it look as if it had not.

@@ -15,6 +15,7 @@ from cytowatch import aside, durable, outside
 from cytowatch.outside import OutsideError
 from cytowatch.record.entries import Manifest
 from cytowatch.record.names import ID_PATTERN, UploadedFileId
+from cytowatch.tree import places
 from cytowatch.tree.spool import Spool
 
 __all__ = ["HASH", "REFUSED", "note_hash", "place_of", "refuse", "refused", "there"]
@@ -65,10 +66,7 @@ def place_of(spool: Spool, note: Path, id_: UploadedFileId) -> Path | None:
         return None
     except (OutsideError, UnicodeDecodeError):
         pass
-    for user in sorted(spool.users(), key=lambda user: user != said):
-        if (spool.storage / user / id_).is_dir():
-            return spool.storage / user / id_
-    return None
+    return places.in_storage(spool, id_, said)
 
 
 def refuse(spool: Spool, path: Path) -> Path:

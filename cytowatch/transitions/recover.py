@@ -12,9 +12,9 @@ from cytowatch.decoder.recorded import kill_recorded
 from cytowatch.record import manifest
 from cytowatch.record.manifest import ManifestError
 from cytowatch.record.names import UploadedFileId
-from cytowatch.record.place import Place
+from cytowatch.record.place import Place, is_folder
 from cytowatch.record.status import STAGE_STATUSES, Status
-from cytowatch.transitions import correct, enter, lighten
+from cytowatch.transitions import correct, lighten
 from cytowatch.tree.spool import Spool
 
 __all__ = ["finish", "recover", "set_doubles_aside"]
@@ -72,7 +72,7 @@ def _taken_up(spool: Spool, path: Path, status: Status, *, now: datetime) -> str
     except (ManifestError, FileNotFoundError):
         # The engine gives it a new manifest and ends it in an error; nothing of it is lost.
         return "unknown"
-    if enter.is_folder(found) and status is Status.EXTRACTING_DATA:
+    if is_folder(found) and status is Status.EXTRACTING_DATA:
         correct.without_temporaries(path)
         return None
     if status.is_error:

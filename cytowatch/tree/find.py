@@ -11,10 +11,12 @@ from typing import Any
 
 from cytowatch import aside, durable
 from cytowatch.record import manifest, names
-from cytowatch.record.entries import Manifest
 from cytowatch.record.errors import RootError
 from cytowatch.record.manifest import ManifestError
-from cytowatch.record.status import STAGE_STATUSES, Status
+from cytowatch.record.place import Place
+from cytowatch.record.skipped import losses
+from cytowatch.record.status import Status
+from cytowatch.tree import places
 from cytowatch.tree.index.index import Index, Row
 from cytowatch.tree.live import read as live
 from cytowatch.tree.spool import Spool
@@ -23,12 +25,9 @@ __all__ = ["Entry", "daemon_pid", "entries", "entry", "indexed", "live", "projec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """One uploaded file: where it is, its status (by the rule of the contract), and its manifest."""
+class Entry(Place):
+    """One uploaded file as commands show it."""
 
-    status: Status
-    path: Path
-    manifest: Manifest
     #: Why its manifest cannot be read, if so; `manifest` then holds everything else that is known.
     damaged: str | None = None
 
@@ -40,7 +39,7 @@ class Entry:
             "status": self.status.name,
             "status_code": self.status.code,
             "path": str(self.path),
-            "lost": manifest.losses(self.manifest),
+            "lost": losses(self.manifest),
         }
 
 
@@ -82,25 +81,22 @@ def entry(spool: Spool, row: Row) -> Entry | None:
     If its manifest cannot be read, what the index knows takes its place.
     """
     unread: Entry | None = None
-    for _ in range(2):
-        for status, path in _places(spool, row):
-            try:
-                with aside.fence("uploaded_file", row.id, but=(FileNotFoundError,)) as fenced:
-                    found = _read(path)
-                    decided = status or manifest.status_of(found)
-                    return Entry(status=decided, path=path, manifest=found)
-            except FileNotFoundError:
-                if not path.is_dir():
-                    continue
-                fenced.why = f"{path} has no manifest"
-            unread = _unread(path, row, status, fenced.why)
+    for status, path in places.of(spool, row.id, row.user, last=row.status):
+        try:
+            with aside.fence("uploaded_file", row.id, but=(FileNotFoundError,)) as fenced:
+                return _read(path, status)
+        except FileNotFoundError:
+            if not path.is_dir():
+                continue
+            fenced.why = f"{path} has no manifest"
+        unread = _unread(path, row, status, fenced.why)
     return unread
 
 
-def _read(path: Path) -> Manifest:
-    found = manifest.read(path)
-    if found["id"] != path.name:
-        raise ManifestError(f"{path} holds the manifest of {found['id']}")
+def _read(path: Path, status: Status | None) -> Entry:
+    found = Entry.read(path, status)
+    if found.manifest["id"] != path.name:
+        raise ManifestError(f"{path} holds the manifest of {found.manifest['id']}")
     return found
 
 
@@ -110,16 +106,6 @@ def _unread(path: Path, row: Row, status: Status | None, why: str) -> Entry:
     known["name"] = row.name
     known["parent_id"] = row.parent_id
     return Entry(status=status or held, path=path, manifest=known, damaged=why)
-
-
-def _places(spool: Spool, row: Row) -> Iterator[tuple[Status | None, Path]]:
-    """Where it was when the row was written, and the places that it may have moved to since."""
-    if row.status.directory is not None:
-        yield row.status, spool.stage(row.status) / row.id
-    yield None, spool.storage / row.user / row.id
-    found = spool.find(row.id)
-    if found is not None:
-        yield found
 
 
 def project_ids(spool: Spool, project: str) -> list[str]:
@@ -147,15 +133,11 @@ def spellings(spool: Spool, user: str) -> list[str]:
 def entries(spool: Spool) -> Iterator[Entry]:
     """Every uploaded file of the tree, in no order, each read from its manifest.
 
-    Under ``stages/`` the directory decides the status, under ``storage/`` the manifest. A file that moves
-    meanwhile may be seen in either place, and is returned once.
+    A file that moves meanwhile may be seen in two places, and is returned once.
     """
     seen: set[str] = set()
-    for status in STAGE_STATUSES:
-        for id_ in spool.in_status(status):
-            yield from _entry(spool.stage(status) / id_, status, seen)
-    for path in spool.stored():
-        yield from _entry(path, None, seen)
+    for status, path in places.everything(spool):
+        yield from _entry(path, status, seen)
 
 
 def _entry(path: Path, status: Status | None, seen: set[str]) -> Iterator[Entry]:
@@ -166,8 +148,7 @@ def _entry(path: Path, status: Status | None, seen: set[str]) -> Iterator[Entry]
         suppress(FileNotFoundError),
         aside.fence("uploaded_file", path.name, but=(FileNotFoundError,)),
     ):
-        found = manifest.read(path)
-        one = Entry(status=status or manifest.status_of(found), path=path, manifest=found)
+        one = Entry.read(path, status)
     if one is not None:
         seen.add(path.name)
         yield one

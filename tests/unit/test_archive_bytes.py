@@ -16,9 +16,9 @@ import pytest
 from cytowatch import archives as room
 from cytowatch.archives import directory, packed, tars, zips
 from cytowatch.config import from_mapping
-from cytowatch.record import manifest
 from cytowatch.record.entries import SkippedEntry
 from cytowatch.record.errors import ExtractionError
+from cytowatch.record.skipped import losses
 from tests.builders.packs import Packed, finder_zip, raw_tar, raw_zip
 from tests.unit.test_archive_names import image, unpacked
 
@@ -224,7 +224,7 @@ def test_an_archive_that_loses_members_says_so(unpacked: Any, image: bytes) -> N
     outcome, found = unpacked(bytes(data))
     assert set(found) == {"ok.jpg"}
     changed = {**next(iter(found.values())), **outcome.changes}
-    assert manifest.losses(changed) == 1
+    assert losses(changed) == 1
     [warning] = outcome.changes["warnings"]
     assert warning.startswith("1 member of the archive could not be unpacked: 表.jpg. ")
     assert outcome.changes["skipped"][0]["name"] == "表.jpg"
@@ -237,7 +237,7 @@ def test_what_is_no_image_is_no_loss(unpacked: Any, image: bytes) -> None:
         Packed(name=b"__MACOSX/._a.jpg", data=b"x"), Packed(name=b"Thumbs.db", data=b"x"),
     ))  # fmt: skip
     assert outcome.changes["warnings"] == []
-    assert manifest.losses({**found["a.jpg"], **outcome.changes}) == 0
+    assert losses({**found["a.jpg"], **outcome.changes}) == 0
     assert len(outcome.changes["skipped"]) == 3
 
 
@@ -253,7 +253,7 @@ def test_losses_are_counted_beyond_what_is_named(unpacked: Any, image: bytes) ->
         at = data.find(b"PK\1\2", at + 1)
     outcome, found = unpacked(bytes(data))
     skipped: list[SkippedEntry] = outcome.changes["skipped"]
-    assert manifest.losses({**found["whole.jpg"], **outcome.changes}) == 130
+    assert losses({**found["whole.jpg"], **outcome.changes}) == 130
     assert len(skipped) == 102
     assert outcome.changes["warnings"][0].startswith("130 members of the archive")
 
@@ -314,4 +314,4 @@ def test_a_copy_of_what_was_passed_over_is_a_loss(unpacked: Any, image: bytes) -
     )
     outcome, found = unpacked(data, "tar")
     assert set(found) == {"ok.jpg"}
-    assert manifest.losses({**found["ok.jpg"], **outcome.changes}) == 1
+    assert losses({**found["ok.jpg"], **outcome.changes}) == 1

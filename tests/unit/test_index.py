@@ -208,7 +208,7 @@ def test_a_file_that_is_lost_or_damaged_is_made_anew(spool: Spool, damage: str) 
     again = Index(spool)
     again.reconcile()
     if again.fault is not None:
-        again.reconcile(anew=again.damaged)
+        again.reconcile(from_scratch=again.damaged)
     assert again.fault is None
     assert list(again.every()) == told
     again.close()

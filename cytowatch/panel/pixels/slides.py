@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 from cytowatch.panel.pixels import plain
 from cytowatch.panel.pixels.plain import PlainLevel
+from cytowatch.record import manifest
 from cytowatch.record.entries import FileEntry, ImageEntry, Manifest
 from cytowatch.tree.find import Entry
 
@@ -255,7 +256,7 @@ def _asked(ask: Callable[[], Entry]) -> tuple[Entry, tuple[int, ...]]:
     if not entry.status.is_success or not entry.manifest["images"]:
         raise NoSuchError
     try:
-        found = os.stat(entry.path / "manifest.json")
+        found = os.stat(entry.path / manifest.FILE_NAME)
     except OSError as error:
         raise NoSuchError from error
     return entry, (found.st_dev, found.st_ino, found.st_mtime_ns)

@@ -57,11 +57,7 @@ def _files(context: Context, request: Request, found: Found, drop: str) -> list[
     told = []
     for row in rows:
         entry = find.entry(context.spool, row)
-        if (
-            entry is None
-            or row.format == "directory"
-            or not _is_of(entry.document.get("drop_path"), drop)
-        ):
+        if entry is None or row.is_folder or not _is_of(entry.document.get("drop_path"), drop):
             continue
         failed = entry.manifest["error"]
         means, to_do = (

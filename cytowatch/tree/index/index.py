@@ -20,10 +20,10 @@ from cytowatch.tree.index import missing
 from cytowatch.tree.index.ask import Questions
 from cytowatch.tree.index.missing import Missing
 from cytowatch.tree.index.reconcile import HELD, TICK_EVERY, Reconciling
-from cytowatch.tree.index.rows import SORTS, Row, content_key
+from cytowatch.tree.index.rows import SORTS, Row
 from cytowatch.tree.spool import Spool
 
-__all__ = ["SORTS", "Index", "Row", "content_key"]
+__all__ = ["SORTS", "Index", "Row"]
 
 
 class Index(Reconciling, Questions):

@@ -14,11 +14,12 @@ from cytowatch.record import manifest
 from cytowatch.record.entries import Manifest
 from cytowatch.record.manifest import ManifestError
 from cytowatch.record.names import ID_PATTERN, UploadedFileId
+from cytowatch.record.place import Place
 from cytowatch.record.status import STAGE_STATUSES, Status
+from cytowatch.tree import places
 from cytowatch.tree.index import missing
 from cytowatch.tree.index.database import Database
 from cytowatch.tree.index.rows import PUT, fitting, marks, values_of
-from cytowatch.tree.spool import Spool
 
 __all__ = ["HELD", "TICK_EVERY", "Reconciling"]
 
@@ -31,7 +32,9 @@ _UNFIT = (UnicodeEncodeError, OverflowError, sqlite3.ProgrammingError, sqlite3.I
 class Reconciling(Database):
     """Guards whether the rows are in doubt; `reconcile` corrects them."""
 
-    def reconcile(self, *, anew: bool = False, tick: Callable[[int], None] = lambda _: None) -> int:
+    def reconcile(
+        self, *, from_scratch: bool = False, tick: Callable[[int], None] = lambda _: None
+    ) -> int:
         """Make it agree with the tree; return how many rows were wrong.
 
         Only files that may differ are read: those in work, and the directories of ``storage/`` that
@@ -39,7 +42,7 @@ class Reconciling(Database):
 
         Parameters
         ----------
-        again
+        from_scratch
             Discard its content first.
         tick
             Called now and then with the number of uploaded files checked.
@@ -47,9 +50,9 @@ class Reconciling(Database):
         wrong = 0
         # Not one lock for all of it: threads that move uploaded files write rows meanwhile.
         with self._guarded():
-            self._doubted = self._doubted or anew or self.fault is not None
+            self._doubted = self._doubted or from_scratch or self.fault is not None
             self.fault, self.damaged = None, False
-            if anew or self._database is None:
+            if from_scratch or self._database is None:
                 self._make()
         try:
             for look in (self._unread, self._stages, self._storages, self._gone):
@@ -218,10 +221,10 @@ class Reconciling(Database):
             status, path = place
             try:
                 with aside.fence("row", id_, but=(sqlite3.Error, FileNotFoundError)) as fenced:
-                    found = manifest.read(path)
-                    if found["id"] != id_:
-                        raise ManifestError(f"{path} holds the manifest of {found['id']}")
-                    self._write(found, status or manifest.status_of(found))
+                    found = Place.read(path, status)
+                    if found.manifest["id"] != id_:
+                        raise ManifestError(f"{path} holds the manifest of {found.manifest['id']}")
+                    self._write(found.manifest, found.status)
             except FileNotFoundError:
                 # It is just moving on, and the thread that moves it writes its row; or it has no manifest.
                 lost = place if path.is_dir() else None
@@ -264,24 +267,9 @@ class Reconciling(Database):
         # A file in storage stays there, so no other place need be checked first.
         if folder is not None and (folder / id_).is_dir():
             yield None, folder / id_
-        yield from _places(self._spool, id_, self._user(id_))
+        yield from places.of(self._spool, id_, self._user(id_))
 
     def _user(self, id_: str) -> str | None:
         assert self._database is not None
         row = self._database.execute("SELECT user FROM uploaded WHERE id = ?", (id_,)).fetchone()
         return row[0] if row else None
-
-
-def _places(
-    spool: Spool, id_: UploadedFileId, user: str | None
-) -> Iterator[tuple[Status | None, Path]]:
-    """The places where an uploaded file may be; the stage directories first, because it comes from there."""
-    for _ in range(2):
-        staged = spool.find(id_)
-        if staged is not None:
-            yield staged
-        users = [user] if user else spool.users()
-        for name in users:
-            path = spool.storage / name / id_
-            if path.is_dir():
-                yield None, path

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cytowatch.outside import LARGEST
-from cytowatch.record.entries import FileEntry, Manifest
+from cytowatch.record.content import content_key
+from cytowatch.record.entries import Manifest
 from cytowatch.record.names import UploadedFileId
+from cytowatch.record.place import FOLDER
 from cytowatch.record.status import Status
 
 __all__ = [
@@ -18,7 +19,6 @@ __all__ = [
     "PUT",
     "SORTS",
     "Row",
-    "content_key",
     "fitting",
     "marks",
     "values_of",
@@ -61,18 +61,10 @@ class Row:
     format: str | None
     size_bytes: int
 
-
-def content_key(files: Iterable[FileEntry]) -> str | None:
-    """A key that is equal for equal drops: the hash of a file, or a hash of all the hashes of a set.
-
-    Sidecars count, because an image with new annotations must not be dropped as a duplicate. None while a hash is unknown.
-    """
-    hashes = [file["sha256"] for file in files if file["role"] in ("source", "sidecar")]
-    if not hashes or None in hashes:
-        return None
-    if len(hashes) == 1:
-        return hashes[0]
-    return hashlib.sha256("\n".join(sorted(h for h in hashes if h)).encode()).hexdigest()
+    @property
+    def is_folder(self) -> bool:
+        """Whether it stands for a dropped folder."""
+        return self.format == FOLDER
 
 
 def values_of(found: Manifest, status: Status) -> tuple[Any, ...]:

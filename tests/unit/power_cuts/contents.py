@@ -7,9 +7,9 @@ from typing import Any, cast
 
 from cytowatch.engine.hashing import Hasher
 from cytowatch.record import manifest
-from cytowatch.record.place import Place
+from cytowatch.record.place import Place, is_linked
 from cytowatch.record.status import Status
-from cytowatch.transitions import correct, enter, lighten
+from cytowatch.transitions import enter, lighten
 from cytowatch.transitions import link as link_module
 from cytowatch.tree.spool import Spool
 from tests.unit.power_cuts.cases import (
@@ -50,7 +50,7 @@ def links_to_the_same_content() -> Case:
         if not place.status.is_final:
             if end:
                 return "it was said to be at its end"
-            if not correct.is_linked(place):
+            if not is_linked(place):
                 return torn(place)
             place = link(spool, place)
         return torn(place)
