@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from cytowatch import aside, durable, outside
-from cytowatch.admin import projects, retry
+from cytowatch.admin import ended, give_back, projects, retry
+from cytowatch.admin.remove import remove
 from cytowatch.outside import OutsideError
 from cytowatch.record.errors import CytowatchError, RootError
 from cytowatch.record.manifest import ManifestError
@@ -64,13 +65,13 @@ def perform(
             case "retry":
                 return {"said": retry.retry(spool, id_, now=now)}
             case "return":
-                return {"said": retry.hand_back(spool, id_)}
+                return {"said": give_back.hand_back(spool, id_)}
             case "remove":
-                retry.remove(spool, id_, index, even_linked=wanted["anyway"])
+                remove(spool, id_, index, even_linked=wanted["anyway"])
                 return {"said": "removed"}
             case "link" | "unlink":
                 change = projects.link if wanted["do"] == "link" else projects.unlink
-                return {"said": change(spool, retry.published(spool, id_), wanted["project"])}
+                return {"said": change(spool, ended.published(spool, id_), wanted["project"])}
             case "pause" | "resume":
                 change_pause = pauses.pause if wanted["do"] == "pause" else pauses.resume
                 held = change_pause(spool, wanted.get("user"))
@@ -138,7 +139,7 @@ def ask(spool: Spool, request: dict[str, Any], *, now: Callable[[], datetime]) -
                 answer = perform(spool, index, request, now=now())
                 index.look([request["id"]] if "id" in request else [])
                 if request["do"] == "reindex":
-                    index.reconcile(anew=True)
+                    index.reconcile(from_scratch=True)
                     answer = {"said": "done"}
             finally:
                 index.close()
@@ -174,14 +175,10 @@ def by_daemon(
         It does not answer in `patience_s`.
     """
     token = secrets.token_hex(8)
-    temporary = spool.requests / f".{token}"
     asked = spool.requests / f"{token}.json"
     try:
-        temporary.write_text(json.dumps(request))
-        temporary.rename(asked)
+        durable.replace_file(asked, json.dumps(request))
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
         raise RootError(f"{spool.requests}: {error.strerror}; nothing was done") from error
     answered = spool.requests / f"{token}.answer"
     end = time.monotonic() + patience_s
@@ -230,7 +227,7 @@ def _answered(spool: Spool, index: Index, path: Path, now: datetime) -> Answered
         answer = {"error": outside.text(said, most=_LONGEST_SAID)}
     else:
         if "id" in request:
-            before = retry.status_of(spool, UploadedFileId(request["id"]))
+            before = ended.status_of(spool, UploadedFileId(request["id"]))
         answer = perform(spool, index, request, now=now)
         # Gone before it is answered: a crash between the two leaves it undone or done, never twice.
         path.unlink(missing_ok=True)

@@ -7,7 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from cytowatch import aside
-from cytowatch.admin import requests, retry
+from cytowatch.admin import requests
+from cytowatch.admin.remove import expired, remove
 from cytowatch.inbox.claims import Claimed
 from cytowatch.lifecycle import clock
 from cytowatch.lifecycle.leaps import Leaps
@@ -97,9 +98,9 @@ class Work:
         wall = clock.now()
         self._leaps.look(wall, now)
         age_s = partial(self._leaps.age_s, now=wall)
-        for status, old in list(retry.expired(parts.spool, age_s=age_s, days=days)):
+        for status, old in list(expired(parts.spool, age_s=age_s, days=days)):
             with aside.fence("uploaded_file", old):
-                retry.remove(parts.spool, old, parts.index, even_linked=True)
+                remove(parts.spool, old, parts.index, even_linked=True)
                 parts.log.info("expired", id=old, days=days)
                 parts.ledger.left(status, old)
 

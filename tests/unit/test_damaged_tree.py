@@ -14,7 +14,8 @@ from typing import Any, cast
 import pytest
 
 from cytowatch import aside, hooks, outside
-from cytowatch.admin import invariants, retry, verification
+from cytowatch.admin import ended, invariants, verification
+from cytowatch.admin.remove import expired
 from cytowatch.cli import export
 from cytowatch.cli.lists import list_lines
 from cytowatch.config.keys import Hook
@@ -108,7 +109,7 @@ def test_all_go_on_to_the_others(kind: str, place: str, spool: Spool) -> None:
     assert [said for said in invariants.broken(spool, at_rest=True, hashes=True) if BAD in said]
     assert not [said for said in invariants.broken(spool, at_rest=False) if SOUND in said]
     list(
-        retry.expired(
+        expired(
             spool, age_s=lambda at: (NOW + timedelta(days=9) - at).total_seconds(), days=1
         )
     )
@@ -305,7 +306,7 @@ def test_a_damaged_index_is_made_again(kind: str, ending: str, spool: Spool) -> 
     index = Index(spool)
     index.reconcile()
     if index.fault is not None:
-        index.reconcile(anew=index.damaged)
+        index.reconcile(from_scratch=index.damaged)
     assert index.fault is None
     assert [row.id for row in index.select()] == [SOUND]
     index.put(manifest.read(put(spool, BAD, Status.DEPLOYED)), Status.DEPLOYED)
@@ -381,7 +382,7 @@ def test_a_link_in_storage_is_followed_by_nobody(spool: Spool, tmp_path: Path) -
     index.close()
     assert [entry.path.name for entry in find.entries(spool)] == [SOUND]
     with pytest.raises(RootError, match="there is no uploaded file"):
-        retry._place(spool, BAD)
+        ended.place(spool, BAD)
     said = list(invariants.broken(spool, at_rest=True))
     assert not [one for one in said if BAD in one]
     assert [one for one in said if "storage/bob is a link" in one]

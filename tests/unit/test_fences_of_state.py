@@ -17,7 +17,7 @@ import pytest
 
 from cytowatch import aside, hooks
 from cytowatch.admin import invariants, requests
-from cytowatch.admin import retry as after
+from cytowatch.admin.remove import expired
 from cytowatch.config import Config
 from cytowatch.durable import failpoints
 from cytowatch.engine.hashing import Hasher
@@ -226,12 +226,12 @@ def _(spool: Spool) -> set[str]:
     return {path.name for _, path in Hasher(spool, Index(spool), Log("x"), lambda: None)._waiting()}
 
 
-@loop("admin.retry.expired")
+@loop("admin.remove.expired")
 def _(spool: Spool) -> set[str]:
     both(spool, Status.ERROR_FORMAT)
     return {
         id_
-        for _, id_ in after.expired(
+        for _, id_ in expired(
             spool, age_s=lambda at: (NOW + timedelta(days=9) - at).total_seconds(), days=1
         )
     }

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cytowatch.admin import invariants, retry
+from cytowatch.admin import invariants
+from cytowatch.admin.remove import remove
 from cytowatch.record.errors import RootError
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
@@ -39,7 +40,7 @@ def test_what_is_moved_away_is_missing_until_it_is_back(spool: Spool) -> None:
     assert (index.missing()[0].user, index.missing()[0].status) == ("ann", "DEPLOYED")
     assert list(index.every()) == anew(spool)
     index.reconcile()
-    index.reconcile(anew=True)
+    index.reconcile(from_scratch=True)
     index.close()
     index = Index(spool)
     index.reconcile()
@@ -68,7 +69,7 @@ def test_it_is_noticed_where_no_daemon_ran(spool: Spool, how: str) -> None:
     if how == "damaged":
         path.write_bytes(b"this is not a database at all" * 100)
     index = Index(spool)
-    index.reconcile(anew=how == "reindex")
+    index.reconcile(from_scratch=how == "reindex")
     # One of before this was known has no table to take over, but its rows; a damaged one has nothing.
     assert missing(index) == ([] if how == "damaged" else [gone.name])
     assert [one.name for one in spool.state.glob("index.*") if "before" in one.name] == []
@@ -115,7 +116,7 @@ def test_what_a_command_removes_is_not_missing(spool: Spool) -> None:
     """Nor if it was cut off between the two; what was missing is forgotten by the same command."""
     index = deployed(spool, 6)
     first, second, third, *_ = sorted((spool.storage / "ann").iterdir())
-    retry.remove(spool, UploadedFileId(first.name), index)
+    remove(spool, UploadedFileId(first.name), index)
     index.look_for_vanished(thoroughly=True)
     assert missing(index) == []
     index.expect_removal(second.name)
@@ -130,11 +131,11 @@ def test_what_a_command_removes_is_not_missing(spool: Spool) -> None:
     link.parent.mkdir()
     link.symlink_to(f"../../storage/ann/{third.name}")
     assert missing(index) == [third.name]
-    retry.remove(spool, UploadedFileId(third.name), index)
+    remove(spool, UploadedFileId(third.name), index)
     assert missing(index) == []
     assert not link.is_symlink()
     with pytest.raises(RootError):
-        retry.remove(spool, UploadedFileId(third.name), index)
+        remove(spool, UploadedFileId(third.name), index)
     index.close()
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cytowatch.admin import invariants, projects, retry
+from cytowatch.admin import ended, invariants, projects
+from cytowatch.admin import remove as removing
 from cytowatch.record.errors import RootError
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.place import Place
@@ -40,20 +41,20 @@ def test_one_linked_while_it_is_about_to_be_removed(
     """A command links it after the removal looked where it is: the link goes too, or nothing does."""
     index = deployed(spool, 1)
     [path] = spool.storage.glob("*/*")
-    found = retry._place
+    found = ended.place
 
     def find_then_link(spool: Spool, id_: UploadedFileId) -> Place:
         place = found(spool, id_)
         projects.link(spool, path, "P")
         return place
 
-    monkeypatch.setattr(retry, "_place", find_then_link)
+    monkeypatch.setattr(ended, "place", find_then_link)
     if anyway:
-        retry.remove(spool, UploadedFileId(path.name), index, even_linked=True)
+        removing.remove(spool, UploadedFileId(path.name), index, even_linked=True)
         assert not (spool.projects / "P").exists()
     else:
         with pytest.raises(RootError, match="unlink it first"):
-            retry.remove(spool, UploadedFileId(path.name), index)
+            removing.remove(spool, UploadedFileId(path.name), index)
         assert [link.is_dir() for link in spool.projects.glob("P/*")] == [True]
     index.close()
     wrong = invariants.broken(spool, at_rest=True, hashes=False)

@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 
 from cytowatch import aside, durable
-from cytowatch.admin import retry
+from cytowatch.admin import give_back, retry
 from cytowatch.config import Config
 from cytowatch.durable import calls
 from cytowatch.inbox import claim, markers, scan
@@ -210,7 +210,7 @@ OPERATIONS: dict[str, tuple[Prepare, Do, tuple[str, ...]]] = {
     ),
     "return": (
         lambda spool: in_error(spool, "damaged"),
-        lambda spool, _: retry.hand_back(spool, ID),
+        lambda spool, _: give_back.hand_back(spool, ID),
         ("inbox/ann", "inbox/ann/_returned"),
     ),
     "undone": (

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 from typing import Any, cast
 
-from cytowatch.admin import retry
+from cytowatch.admin import give_back, retry
+from cytowatch.admin.remove import remove
 from cytowatch.cli import export
 from cytowatch.record import manifest
 from cytowatch.record.place import Place
@@ -81,7 +82,7 @@ def an_error_that_is_handed_back() -> Case:
             return f"it is in {[str(path) for path in [*back, *kept]]}"
         return None
 
-    return Case(before, lambda spool: retry.hand_back(spool, ID), holds)
+    return Case(before, lambda spool: give_back.hand_back(spool, ID), holds)
 
 
 @case
@@ -90,7 +91,7 @@ def what_is_removed() -> Case:
         make(spool.storage / "ann" / ID, Status.DEPLOYED)
 
     def do(spool: Spool) -> None:
-        retry.remove(spool, ID, Index(spool, memory=True))
+        remove(spool, ID, Index(spool, memory=True))
 
     def holds(spool: Spool, end: bool) -> str | None:
         there = (spool.storage / "ann" / ID).is_dir()
