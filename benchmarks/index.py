@@ -155,7 +155,7 @@ def main() -> None:
             place(spool, *document(number))
         index = Index(spool)
         began = time.perf_counter()
-        index.reconcile(anew=True)
+        index.reconcile(from_scratch=True)
         build_s = time.perf_counter() - began
         start_ms = timed(index.reconcile)
         # The other rows, whose directories are not there.

@@ -52,9 +52,9 @@ def flat(folder: Path, side: int) -> dict[str, Path]:
 
 def svs(path: Path) -> Path:
     """A native slide of 6000 x 4500 pixels."""
-    from cytowatch.cli.demo import _tissue, _write_svs
+    from cytowatch.cli.slides import tissue, write_svs
 
-    _write_svs(path, _tissue(6000, 4500, 2).numpy())
+    write_svs(path, tissue(6000, 4500, 2).numpy())
     return path
 
 

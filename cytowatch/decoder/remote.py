@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+from cytowatch import durable
 from cytowatch.config import Config, from_mapping
 from cytowatch.decoder import answers
 from cytowatch.decoder.ends import DecoderCrashed
@@ -182,10 +183,8 @@ class _Told:
         if now - self._at < _TELL_EVERY_S:
             return
         self._at = now
-        temporary = self._path.with_name(f".{self._path.name}")
         try:
-            temporary.write_text(json.dumps({"share": share}))
-            temporary.rename(self._path)
+            durable.replace_file(self._path, json.dumps({"share": share}))
         except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOSPC, errno.EDQUOT, errno.ESTALE):
+            if not durable.is_full(error) and error.errno not in (errno.ENOENT, errno.ESTALE):
                 raise

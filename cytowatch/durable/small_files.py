@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cytowatch.durable.calls import fsync_directory, fsync_file
@@ -31,7 +32,7 @@ def write_note(path: Path, text: str) -> None:
     fsync_directory(path.parent)
 
 
-def _write_fresh(path: Path, text: str, *, mode: int = 0o666) -> None:
+def _write_fresh(path: Path, text: str | bytes, *, mode: int = 0o666) -> None:
     """Write a file of our own in place of anything at `path`.
 
     Nothing is written through a link or into a FIFO that somebody left there. A folder there is renamed.
@@ -40,7 +41,8 @@ def _write_fresh(path: Path, text: str, *, mode: int = 0o666) -> None:
         path.unlink(missing_ok=True)
     except IsADirectoryError:
         _out_of_the_way(path)
-    os.close(_written(path, text.encode("utf-8", "replace"), mode))
+    data = text.encode("utf-8", "replace") if isinstance(text, str) else text
+    os.close(_written(path, data, mode))
 
 
 def write_new(path: Path, text: str) -> None:
@@ -79,14 +81,26 @@ def write_all(descriptor: int, data: bytes) -> None:
 def replace_file(path: Path, text: str) -> None:
     """Write a small file of our own in place of anything at `path`; a reader never sees half of it.
 
-    Not synced: for files that are made again after a power cut.
+    Not synced: for files that are made again after a power cut. Of one that cannot be written nothing is left.
     """
+    with _temporary(path) as temporary:
+        _write_fresh(temporary, text)
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """The name under which the file for `path` is written; it is moved there at the end, or removed after a fault."""
     temporary = path.with_name(f".{path.name}.partial")
-    _write_fresh(temporary, text)
-    move_over(temporary, path)
+    try:
+        yield temporary
+        move_over(temporary, path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
 
 
-def replace_durably(path: Path, text: str, *, name: bool, mode: int = 0o666) -> None:
+def replace_durably(path: Path, text: str | bytes, *, name: bool, mode: int = 0o666) -> None:
     """The same for files that must be whole after a power cut: they then hold the old text or the new one.
 
     Parameters
@@ -96,10 +110,9 @@ def replace_durably(path: Path, text: str, *, name: bool, mode: int = 0o666) -> 
     mode
         Its permissions, before the umask.
     """
-    temporary = path.with_name(f".{path.name}.partial")
-    _write_fresh(temporary, text, mode=mode)
-    fsync_file(temporary)
-    move_over(temporary, path)
+    with _temporary(path) as temporary:
+        _write_fresh(temporary, text, mode=mode)
+        fsync_file(temporary)
     if name:
         fsync_directory(path.parent)
 

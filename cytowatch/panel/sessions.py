@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 import threading
 import time
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from itsdangerous import BadData, TimestampSigner
 
-from cytowatch import outside
+from cytowatch import durable, outside
 from cytowatch.panel.who import is_name
 from cytowatch.record import names
 from cytowatch.tree.spool import Spool
@@ -62,21 +61,21 @@ class Sessions:
 
 
 def _key(path: Path) -> bytes:
+    key = secrets.token_bytes(_KEY_BYTES)
+    # Of two panels that start together the second one takes the key of the first.
+    with suppress(OSError), durable.locked(path.parent):
+        known = _known(path)
+        if known is not None:
+            return known
+        durable.replace_durably(path, key, name=False, mode=0o600)
+    return key
+
+
+def _known(path: Path) -> bytes | None:
     with suppress(OSError, ValueError):
         found = outside.read_file(path, most_bytes=1000)
-        if len(found) == _KEY_BYTES:
-            return found
-    key = secrets.token_bytes(_KEY_BYTES)
-    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
-    with suppress(OSError):
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(descriptor, key)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        temporary.rename(path)
-    return key
+        return found if len(found) == _KEY_BYTES else None
+    return None
 
 
 class Slowed:

@@ -82,11 +82,7 @@ class Layout:
             spool._check_layout(missing_is_fine=True)
             spool._make_directories()
             if not marker.exists():
-                temporary = spool.tmp / "FORMAT"
-                temporary.write_text(LAYOUT)
-                durable.fsync_file(temporary)
-                temporary.rename(marker)
-                durable.fsync_directory(root)
+                durable.replace_durably(marker, LAYOUT, name=True)
             if not durable.can_rename(spool.tmp):
                 raise RootError(
                     f"the filesystem of {root} cannot rename without replacing "

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from cytowatch.panel import tokens
+from cytowatch.panel import sessions, tokens
 from cytowatch.panel.sessions import Slowed
 from cytowatch.tree.spool import Spool
 from tests.lab.panel import Served
@@ -206,6 +206,18 @@ def test_without_a_log_in_it_stays_on_this_machine(made: Root, tmp_path: Path) -
         )  # fmt: skip
         assert told.returncode == 2, listen
         assert "panel.auth" in told.stderr
+
+
+def test_panels_that_start_together_have_one_key(tree: Root) -> None:
+    """Or each of them would refuse who has logged in at another one."""
+    path, together = tree.path / "state" / "panel.key", threading.Barrier(8)
+
+    def key(_: int) -> bytes:
+        together.wait()
+        return sessions._key(path)
+
+    with ThreadPoolExecutor(8) as threads:
+        assert set(threads.map(key, range(8))) == {path.read_bytes()}
 
 
 def test_a_guesser_is_slowed_by_name_and_by_address() -> None:

@@ -40,6 +40,7 @@ APART = {
     "cli.parcels": "on the machine that sends, as `cli.tus`",
     "cli.tus": "on the machine that sends: a path that cannot be read ends that path, in `send._one`",
     "cli.demo": "a demonstration on slides of its own",
+    "cli.slides": "the slides of that demonstration",
     "cli.complete": "for a shell; what fails there completes nothing",
     "cli.python": "over the interpreter's own folders",
     "config": "what an administrator wrote: what is wrong with it is named, and refused as a whole",
@@ -80,11 +81,11 @@ NEED_NONE = {
         tree.Reconciling._stages tree.Reconciling._storage tree.Reconciling._unread tree.Reconciling.again tree.Reconciling.look tree.entries
     """,
     "only names, of a folder of our own: nothing is opened": """
-        admin._in_each admin._leftovers admin._link admin._place admin._places admin._storages admin._strangers
+        admin._in_each admin._leftovers admin._link admin._storages admin._strangers
         durable.keeps_renames durable.words cli._ensure_readable hooks.count_dead inbox.users observe._there observe.keep
-        transitions.out_directories transitions.place_of transitions.refuse transitions.without_temporaries
+        transitions.out_directories transitions.refuse transitions.without_temporaries
         tree.Layout.create tree.Layout.make_again lifecycle.Presence._make_again tree.Spool.empty_trash tree.Spool.in_status tree.Layout.remove_temporaries
-        tree.Spool.set_aside tree.Spool.unlink tree.Spool.stored tree.Spool.taken tree.Spool.users tree._places tree.project_ids
+        tree.Spool.set_aside tree.Spool.unlink tree.Spool.stored tree.Spool.taken tree.Spool.users tree.everything tree.in_storage tree.of tree.project_ids
     """,
     "a look at the whole tree, which is fenced as a whole in `invariants.broken`: its manifests were read strictly": """
         admin._children admin._index admin._missing
@@ -110,7 +111,7 @@ NEED_NONE = {
         inbox.Parcel.directories inbox.directories inbox.no_image inbox.open_all inbox.prepare inbox._recover_one inbox.sync_names inbox._take inbox.claim
     """,
     "one request, fenced in `requests.answer_all`": """
-        admin._give_back admin._refuse_if_shown admin._unlink_everywhere admin.by_daemon admin.published
+        admin.give_back admin._refuse_if_shown admin._unlink_everywhere admin.by_daemon
         admin.remove admin.verify inbox.Unit.named inbox.Unit._own_stem inbox.Unit.is_set inbox._free inbox._inner inbox.give_back
         record.named_as record.originals
     """,
@@ -161,14 +162,14 @@ NEED_NONE = {
     "one document or one text, held against its types and bounds: what is wrong with it is raised about it only": """
         lifecycle.Leaps._read model.UploadedFile.source outside._depth outside.check outside.printable outside.read_file
         record._Table.__init__ record._Table._check_types record._Table.check record._identity record._image
-        record._matching record._texts record.alike record.as_dropped record.at_status record.check record.is_temporary
+        record._matching record._texts record.alike record.as_dropped record.at_status record.capped record.check record.content_key record.is_temporary
         record.file_name record.link_name record.losses record.named_as record.new record.originals record.problems record.shortened record.stage_error
         tree._check tree._checked tree._row
     """,
     "rows of the index, whose columns have types; a damaged one is made again": """
         tree.Reconciling._gone tree.Database._make tree.Database._odd tree.Reconciling._write tree.Reconciling._write_unread
         tree._statements tree.Reconciling.due tree.Index.held tree.Questions._rows tree.Questions.distinct tree.Questions.images_of tree.Questions.beginning tree.Questions.ended_since
-        tree.Questions.select tree.Questions.tally tree.content_key tree.recall tree.rows
+        tree.Questions.select tree.Questions.tally tree.recall tree.rows
     """,
     "the root itself, made and checked by a start, which waits or says what is wrong": """
         durable._filesystem durable.may_take durable._mount tree.Layout._make_directories tree.Layout.check_filesystem tree._locked
