@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 import tarfile
 
+from cytowatch.formats.structure import czi as structure
 from cytowatch.formats.structure.places import pread
 from cytowatch.record.lacking import amount
 
@@ -20,7 +21,6 @@ _MOST_PARTS = 1_000_000
 #: More members than this are refused when they are unpacked, unless an administrator allows them: to go from one
 #: to the next for a million of them held a thread of the daemon, and its end, for half a minute.
 _MOST_MEMBERS = 200_000
-_LARGEST_DIRECTORY = 512 << 20
 _OS2_HEADER_BYTES = 12
 #: The type of a member that goes on from an earlier volume (GNU tar).
 _CONTINUED = b"M"
@@ -72,25 +72,27 @@ def bmp(descriptor: int, size_bytes: int) -> str | None:
 
 def czi(descriptor: int, size_bytes: int) -> str | None:
     """The directory of a CZI, whose place is written into the header when all else is there."""
-    head = pread(descriptor, 112, 0)
-    if len(head) < 112:
+    first = structure.header(descriptor)
+    if first is None:
         return "its header"
-    directory, metadata, pending, attachments = struct.unpack_from("<qqiq", head, 84)
-    if pending:
+    if first.is_pending:
         return "the end of its writing (its header says that an update is pending)"
-    if directory <= 0:
+    if first.images <= 0:
         return "its directory of images (the writer has not closed it)"
+    # The directories may lie before what they list: of that the last one is looked at.
+    image = max((one.at for one in structure.pieces(descriptor)), default=0)
+    attachment = max((one.at for one in structure.attachments(descriptor)), default=0)
     for what, at in (
-        ("directory of images", directory),
-        ("metadata", metadata),
-        ("directory of attachments", attachments),
+        ("its directory of images", first.images),
+        ("its metadata", first.metadata),
+        ("its directory of attachments", first.attachments),
+        ("an image", image),
+        ("an attachment", attachment),
     ):
-        lacking = _segment(descriptor, at, size_bytes, f"its {what}") if at > 0 else None
+        lacking = _segment(descriptor, at, size_bytes, what) if at > 0 else None
         if lacking is not None:
             return lacking
-    return _last_image(descriptor, directory, size_bytes) or _last_attachment(
-        descriptor, attachments, size_bytes
-    )
+    return None
 
 
 def _segment(descriptor: int, at: int, size_bytes: int, what: str) -> str | None:
@@ -106,39 +108,6 @@ def _segment(descriptor: int, at: int, size_bytes: int, what: str) -> str | None
     if segment.startswith(b"ZISRAW") and end > size_bytes:
         return f"a part of {what} ({amount(size_bytes, end)})"
     return None
-
-
-def _last_image(descriptor: int, directory: int, size_bytes: int) -> str | None:
-    """The image that lies last in the file; the directory may lie before it."""
-    [count] = struct.unpack("<i", pread(descriptor, 4, directory + 32).ljust(4, b"\0"))
-    used = struct.unpack("<q", pread(descriptor, 8, directory + 24).ljust(8, b"\0"))[0]
-    entries = pread(descriptor, min(max(used, 0), _LARGEST_DIRECTORY), directory + 160)
-    at, last = 0, 0
-    for _ in range(max(0, count)):
-        if entries[at : at + 2] != b"DV" or at + 32 > len(entries):
-            break
-        [position] = struct.unpack_from("<q", entries, at + 6)
-        last = max(last, position)
-        at += 32 + 20 * max(0, struct.unpack_from("<i", entries, at + 28)[0])
-    return _segment(descriptor, last, size_bytes, "an image") if last else None
-
-
-def _last_attachment(descriptor: int, directory: int, size_bytes: int) -> str | None:
-    """The attachment that lies last in the file: a label, a preview, a list of times."""
-    listed = pread(descriptor, 36, directory) if directory > 0 else b""
-    if len(listed) < 36 or not listed.startswith(b"ZISRAWATTDIR"):
-        return None
-    count = max(0, min(struct.unpack_from("<i", listed, 32)[0], _MOST_PARTS))
-    entries = pread(descriptor, count * 128, directory + 32 + 256)
-    last = max(
-        (
-            struct.unpack_from("<q", entries, at + 12)[0]
-            for at in range(0, len(entries) - 127, 128)
-            if entries.startswith(b"A1", at)
-        ),
-        default=0,
-    )
-    return _segment(descriptor, last, size_bytes, "an attachment") if last > 0 else None
 
 
 def ets(descriptor: int, size_bytes: int) -> str | None:

@@ -6,7 +6,6 @@ Source: Zeiss, "ZISRAW (CZI) File Format" 1.2; pylibCZIrw, which gives pixels as
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -16,6 +15,8 @@ import numpy as np
 
 from cytowatch import durable
 from cytowatch.config import Config
+from cytowatch.formats.structure import czi as structure
+from cytowatch.formats.structure.places import bytes_at
 from cytowatch.pyramid import acquired, resolution
 from cytowatch.pyramid.pixels import Pixels, swapped
 from cytowatch.pyramid.readers import subblocks
@@ -91,7 +92,7 @@ def open_czi(path: str, config: Config) -> Opened:
 
 
 def _opened(reader: Any, descriptor: int, path: str, config: Config) -> Opened:
-    blocks = subblocks.read(path)
+    blocks = subblocks.read(descriptor)
     box = reader.total_bounding_box
     dimensions = [name for name in _PLANES if name in box]
     done = [
@@ -130,7 +131,7 @@ def _opened(reader: Any, descriptor: int, path: str, config: Config) -> Opened:
     return Opened(
         scenes=scenes,
         reader="pylibCZIrw",
-        pictures=dict(_pictures(path, config)),
+        pictures=dict(_pictures(descriptor, config)),
         done=tuple(done),
     )
 
@@ -235,19 +236,18 @@ def _positive(value: Any) -> float | None:
     return found if 0 < found < float("inf") else None
 
 
-def _pictures(path: str, config: Config) -> Iterator[tuple[str, Pixels]]:
+def _pictures(descriptor: int, config: Config) -> Iterator[tuple[str, Pixels]]:
     """Label and macro, which are small CZI files inside; a damaged one is left out."""
     from pylibCZIrw import czi
 
-    for name, begin, length in _attachments(path):
+    for name, begin, length in _attachments(descriptor):
         role = _PICTURES.get(name)
         if role is None or length > _LARGEST_PICTURE:
             continue
         inner = f"{os.environ.get('TMPDIR', '.')}/.{role}.czi"
-        with suppress(Exception), open(path, "rb") as file:
-            file.seek(begin)
+        with suppress(Exception):
             with open(inner, "wb") as written:
-                written.write(file.read(length))
+                written.write(bytes_at(descriptor, length, begin))
             with czi.open_czi(inner) as reader:
                 area = reader.total_bounding_rectangle
                 if area.w * area.h * 3 <= _LARGEST_PICTURE:
@@ -256,25 +256,10 @@ def _pictures(path: str, config: Config) -> Iterator[tuple[str, Pixels]]:
         durable.empty(inner)
 
 
-def _attachments(path: str) -> Iterator[tuple[str, int, int]]:
+def _attachments(descriptor: int) -> Iterator[tuple[str, int, int]]:
     """(name, offset, length) of every attachment that is a CZI itself."""
-    # An offset that no file can have is a ValueError or an OverflowError of seek.
-    damage = (OSError, struct.error, ValueError, OverflowError)
-    with suppress(*damage), open(path, "rb") as file:
-        file.seek(104)
-        [directory] = struct.unpack("<q", file.read(8))
-        if directory <= 0:
-            return
-        file.seek(directory + 32)
-        [count] = struct.unpack("<i", file.read(4))
-        file.seek(252, os.SEEK_CUR)
-        entries = [file.read(128) for _ in range(max(0, min(count, _MOST_ATTACHMENTS)))]
-        for entry in entries:
-            [at] = struct.unpack_from("<q", entry, 12)
-            kind = entry[40:48].rstrip(b"\0")
-            name = entry[48:128].split(b"\0")[0].decode("ascii", "replace")
-            file.seek(at + 32)
-            [length] = struct.unpack("<q", file.read(8)[:8].ljust(8, b"\0"))
-            length &= 0xFFFFFFFF
-            if kind == b"CZI" and length > 0:
-                yield name, at + 32 + 256, length
+    for one in structure.attachments(descriptor, most=_MOST_ATTACHMENTS):
+        head = bytes_at(descriptor, 8, one.at + structure.HEADER_BYTES).ljust(8, b"\0")
+        length = int.from_bytes(head, "little") & 0xFFFFFFFF
+        if one.kind == b"CZI" and length > 0:
+            yield one.name, one.at + structure.HEADER_BYTES + 256, length

@@ -1,10 +1,10 @@
-"""The directory of a CZI: which pieces of which planes it has, where they lie, and how they are packed.
+"""The pieces of a CZI: of which planes they are, where they lie in the image, and the pixels of some.
 
 Zeiss' library counts planes from zero, no matter what the file does, so the file itself is asked. The
 library makes noise of 48-bit colours whose high and low bytes are packed apart, so the pieces that
 have such can be unpacked here.
 
-Source: Zeiss, "ZISRAW (CZI) File Format" 1.2, SubBlockDirectory and SubBlock; the header of zstd1 is that of libCZI.
+Source: Zeiss, "ZISRAW (CZI) File Format" 1.2, DimensionEntryDV1; the header of zstd1 is that of libCZI.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
 
 import numpy as np
 
+from cytowatch.formats.structure import czi
+from cytowatch.formats.structure.czi import Piece
 from cytowatch.formats.structure.places import bytes_at
 from cytowatch.pyramid.pixels import Pixels, swapped
 from cytowatch.pyramid.refusals import damaged
@@ -23,10 +24,6 @@ from cytowatch.record.errors import ConversionError
 
 __all__ = ["Area", "Mosaic", "SubBlock", "areas", "is_misread", "leaves_out", "read"]
 
-_DIRECTORY_AT, _HEADER_BYTES = 84, 32
-_ENTRIES_AT = 128
-_MOST_BYTES = 1 << 30
-_ENTRY = struct.Struct("<2siqii6xi")
 _DIMENSION = struct.Struct("<4siifi")
 _BGR48 = 4
 _UNCOMPRESSED, _ZSTD0, _ZSTD1 = 0, 5, 6
@@ -46,53 +43,36 @@ class Area:
 
 @dataclass(frozen=True, slots=True)
 class SubBlock:
-    """One piece: the numbers of its pixel type and of its packing, its offset, and where it starts in each dimension.
+    """One piece, and where it starts in each dimension; one that `is_reduced` belongs to a smaller level."""
 
-    One that `is_reduced` belongs to a smaller level.
-    """
-
-    pixel_type: int
-    compression: int
-    offset: int
+    piece: Piece
     start: dict[str, int]
     area: Area
     is_reduced: bool
 
+    @property
+    def packing(self) -> tuple[int, int]:
+        """The numbers of its pixel type and of its compression."""
+        return self.piece.pixel_type, self.piece.compression
 
-def read(path: str) -> list[SubBlock]:
+
+def read(descriptor: int) -> list[SubBlock]:
     """Every piece that the directory names; none if it cannot be read, which the library will say."""
     try:
-        with open(path, "rb") as file:
-            return _read(file)
+        return [_read(piece) for piece in czi.pieces(descriptor, strictly=True)]
     except (OSError, struct.error, ValueError, OverflowError, UnicodeDecodeError):
         return []
 
 
-def _read(file: BinaryIO) -> list[SubBlock]:
-    file.seek(_DIRECTORY_AT)
-    [at] = struct.unpack("<q", file.read(8))
-    file.seek(at)
-    head = file.read(_HEADER_BYTES + _ENTRIES_AT)
-    if not head.startswith(b"ZISRAWDIRECTORY"):
-        return []
-    [used] = struct.unpack_from("<q", head, 24)
-    [count] = struct.unpack_from("<i", head, _HEADER_BYTES)
-    data = file.read(min(used, _MOST_BYTES))
-    found, place = [], 0
-    for _ in range(count):
-        _, pixel_type, offset, _, compression, dimensions = _ENTRY.unpack_from(data, place)
-        place += _ENTRY.size
-        start, size, stored = {}, {}, {}
-        for _ in range(dimensions):
-            code, first, full, _, pixels = _DIMENSION.unpack_from(data, place)
-            name = code.rstrip(b"\0").decode("ascii")
-            # Zero is as many as there are.
-            start[name], size[name], stored[name] = first, full, pixels or full
-            place += _DIMENSION.size
-        area = Area(start.get("X", 0), start.get("Y", 0), size.get("X", 0), size.get("Y", 0))
-        is_reduced = any(stored[name] != size[name] for name in "XY" if name in size)
-        found.append(SubBlock(pixel_type, compression, offset, start, area, is_reduced))
-    return found
+def _read(piece: Piece) -> SubBlock:
+    start, size, stored = {}, {}, {}
+    for code, first, full, _, pixels in _DIMENSION.iter_unpack(piece.dimensions):
+        name = code.rstrip(b"\0").decode("ascii")
+        # Zero is as many as there are.
+        start[name], size[name], stored[name] = first, full, pixels or full
+    area = Area(start.get("X", 0), start.get("Y", 0), size.get("X", 0), size.get("Y", 0))
+    is_reduced = any(stored[name] != size[name] for name in "XY" if name in size)
+    return SubBlock(piece, start, area, is_reduced)
 
 
 def areas(blocks: Sequence[SubBlock]) -> dict[int | None, Area]:
@@ -123,22 +103,13 @@ def leaves_out(pieces: Sequence[SubBlock], others: Sequence[SubBlock]) -> bool:
 
 def is_misread(descriptor: int, blocks: Sequence[SubBlock]) -> bool:
     """Whether Zeiss' library would make noise of one: three samples of 16 bits, their bytes apart in zstd."""
-    odd = (one for one in blocks if (one.pixel_type, one.compression) == (_BGR48, _ZSTD1))
+    odd = (one for one in blocks if one.packing == (_BGR48, _ZSTD1))
     return any(_has_bytes_apart(descriptor, one) for one in odd)
 
 
 def _has_bytes_apart(descriptor: int, block: SubBlock) -> bool:
-    begin, size_bytes = _content(descriptor, block)
+    begin, size_bytes = czi.content(descriptor, block.piece)
     return _zstd1_header(bytes_at(descriptor, min(3, size_bytes), begin))[1]
-
-
-def _content(descriptor: int, block: SubBlock) -> tuple[int, int]:
-    """(offset, bytes) of the pixels of a piece, as they are packed."""
-    head = bytes_at(descriptor, 16 + _ENTRY.size, block.offset + _HEADER_BYTES)
-    metadata_bytes, _, size_bytes = struct.unpack_from("<iiq", head, 0)
-    [dimensions] = struct.unpack_from("<i", head, 16 + _ENTRY.size - 4)
-    entry_bytes = 16 + _ENTRY.size + dimensions * _DIMENSION.size
-    return block.offset + _HEADER_BYTES + max(256, entry_bytes) + metadata_bytes, size_bytes
 
 
 def _zstd1_header(data: bytes | bytearray) -> tuple[int, bool]:
@@ -153,7 +124,7 @@ class Mosaic:
 
     def __init__(self, descriptor: int, blocks: Sequence[SubBlock], area: Area) -> None:
         for block in blocks:
-            if block.pixel_type != _BGR48 or block.compression not in _UNPACKED:
+            if block.piece.pixel_type != _BGR48 or block.piece.compression not in _UNPACKED:
                 raise ConversionError(
                     "unsupported_samples",
                     "its 16-bit colours are packed in several ways, one of which Zeiss' library "
@@ -190,13 +161,13 @@ def _unpacked(descriptor: int, block: SubBlock) -> Pixels:
 
     size_bytes = block.area.w * block.area.h * _PIXEL_BYTES
     try:
-        begin, packed_bytes = _content(descriptor, block)
+        begin, packed_bytes = czi.content(descriptor, block.piece)
         data: bytes | bytearray = bytes_at(descriptor, packed_bytes, begin)
         apart = False
-        if block.compression == _ZSTD1:
+        if block.piece.compression == _ZSTD1:
             header_bytes, apart = _zstd1_header(data)
             data = data[header_bytes:]
-        if block.compression != _UNCOMPRESSED:
+        if block.piece.compression != _UNCOMPRESSED:
             data = imagecodecs.zstd_decode(data, out=size_bytes)
         if len(data) != size_bytes:
             raise ValueError(f"a piece of {size_bytes:,} bytes has {len(data):,}")
