@@ -15,7 +15,7 @@ import pytest
 from cytowatch.record import manifest
 from tests import builders
 from tests.lab import stages
-from tests.lab.root import STAGES, Root
+from tests.lab.root import HANGS_S, STAGES, Root
 from tests.lab.told import json_lines
 
 MISBEHAVING = dict(STAGES)
@@ -30,7 +30,7 @@ def batch(path: Path, members: int) -> Path:
 
 
 def assert_no_orphans(root: Root) -> None:
-    end = time.monotonic() + 2
+    end = time.monotonic() + HANGS_S
     while left := root.orphans():
         assert time.monotonic() < end, f"processes {left} outlived their daemon"
         time.sleep(0.02)

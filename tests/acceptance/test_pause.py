@@ -60,7 +60,9 @@ def test_one_user_is_paused(root: Root, tmp_path: Path) -> None:
     root.wait(lambda: list(root.path.glob("stages/uploaded/*")))
     told = command(root, "pause", "--user", "ANN")
     assert "paused: ANN" in told.stdout
-    time.sleep(0.6)
+    # It says so when it has taken the pause over.
+    live = root.path / "state" / "live.json"
+    root.wait(lambda: json.loads(live.read_text())["paused"]["users"] == ["ANN"])
     root.drop(slide, "dropped.svs")
     root.drop(slide, "other.svs", user="bob")
     root.wait(

@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+from tests.lab.root import HANGS_S
 from tests.lab.told import free_port
 
 __all__ = ["EVIL", "Answer", "Served", "check_html"]
@@ -62,6 +62,8 @@ class Served:
             self.start()
 
     def start(self) -> None:
+        """Start it, and wait until it listens and heeds signals: its port may be answered by another one meanwhile."""
+        before = self._listened()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [
@@ -71,14 +73,15 @@ class Served:
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                 env={**os.environ, **self.environment},
             )  # fmt: skip
-        end = time.monotonic() + 60
-        while time.monotonic() < end:
+        end = time.monotonic() + HANGS_S
+        while self._listened() == before:
             assert self.process.poll() is None, self.log.read_text()
-            with socket.socket() as found:
-                if found.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            time.sleep(0.05)
-        raise AssertionError(self.log.read_text())
+            assert time.monotonic() < end, self.log.read_text()
+            time.sleep(0.02)
+
+    def _listened(self) -> int:
+        """How often it has begun to listen."""
+        return self.log.read_text().count('"panel_listening"') if self.log.exists() else 0
 
     def stop(self) -> int:
         assert self.process

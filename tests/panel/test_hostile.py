@@ -199,9 +199,10 @@ def test_slow_clients_hold_up_nobody(panel: Served) -> None:
         one.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ")
     began = time.monotonic()
     assert panel.ask("/static/panel.css").code == 200
-    assert time.monotonic() - began < 5
+    # It did not have to wait until they were let go.
+    assert time.monotonic() - began < 10
     ended = 0
-    while time.monotonic() - began < 20 and ended < len(slow):
+    while time.monotonic() - began < HANGS_S and ended < len(slow):
         time.sleep(0.5)
         ended = 0
         for one in slow:

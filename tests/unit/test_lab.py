@@ -26,8 +26,6 @@ SLEEPS = {
     "acceptance/test_filesystems.py: test_a_quota_is_waited_out": "some attempts of a slide that waits; nothing can be written to say so",
     "acceptance/test_held_up.py: test_a_decoder_that_cannot_be_killed_yet_holds_up_nobody_else": "the disk hangs for longer than the zygote may take for an answer",
     "acceptance/test_hooks.py: do_POST": "the server that is too slow",
-    "acceptance/test_pause.py: test_one_user_is_paused": "the pause is taken over in the next turn of the loop",
-    "acceptance/test_prometheus.py: test_a_folder_that_grows_alarms_nobody": "an age of more than a second would show",
     "acceptance/test_start.py: test_what_passes_is_waited_for": "one more attempt to start, which says the same as the last",
     "acceptance/test_watch.py: test_a_request_wakes_a_daemon_at_rest": "it comes to rest, which nothing shows",
     "panel/test_hostile.py: test_slow_clients_hold_up_nobody": "the slow clients are slow",
