@@ -108,11 +108,7 @@ def test_all_go_on_to_the_others(kind: str, place: str, spool: Spool) -> None:
     assert {entry.manifest["id"] for entry in entries if entry.damaged} == {BAD}
     assert [said for said in invariants.broken(spool, at_rest=True, hashes=True) if BAD in said]
     assert not [said for said in invariants.broken(spool, at_rest=False) if SOUND in said]
-    list(
-        expired(
-            spool, age_s=lambda at: (NOW + timedelta(days=9) - at).total_seconds(), days=1
-        )
-    )
+    list(expired(spool, age_s=lambda at: (NOW + timedelta(days=9) - at).total_seconds(), days=1))
     index.close()
 
 
