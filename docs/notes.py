@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 from cytowatch.observe import arriving, wording
 from cytowatch.observe.drops import Drops
-from cytowatch.observe.wording import Seen
+from cytowatch.observe.seen import Seen
 from cytowatch.record import lacking, reasons
 from cytowatch.record.status import ERROR_OF
 

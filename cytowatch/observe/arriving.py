@@ -10,7 +10,7 @@ from cytowatch import aside
 from cytowatch.observe import wording
 from cytowatch.observe.drops import Drops
 from cytowatch.observe.feedback import Note
-from cytowatch.observe.wording import Seen
+from cytowatch.observe.seen import Seen
 from cytowatch.record import lacking, reasons
 from cytowatch.record.reasons import Wait
 

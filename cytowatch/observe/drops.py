@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 from cytowatch import aside
 from cytowatch.observe import wording
 from cytowatch.observe.feedback import Note
-from cytowatch.observe.wording import Seen, Sum
+from cytowatch.observe.seen import Seen, Sum
 from cytowatch.record.entries import Manifest, SkippedEntry
 from cytowatch.record.place import is_folder
 from cytowatch.record.skipped import is_loss

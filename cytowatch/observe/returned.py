@@ -14,7 +14,7 @@ from pathlib import Path
 from cytowatch import aside, durable, outside
 from cytowatch.observe import wording
 from cytowatch.observe.feedback import Note
-from cytowatch.observe.wording import Seen
+from cytowatch.observe.seen import Seen
 from cytowatch.outside import OutsideError
 from cytowatch.record.names import decode
 

@@ -17,7 +17,7 @@ import pytest
 from cytowatch.observe import drops, wording
 from cytowatch.observe.drops import Drops
 from cytowatch.observe.feedback import Note, Notes
-from cytowatch.observe.wording import Seen
+from cytowatch.observe.seen import Seen
 from cytowatch.record.status import Status
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)

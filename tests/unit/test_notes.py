@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from cytowatch.observe.wording import Seen, of_one
+from cytowatch.observe.seen import Seen
+from cytowatch.observe.wording import of_one
 from cytowatch.record import reasons
 from cytowatch.record.names import file_name
 
@@ -108,7 +109,8 @@ def test_every_wait_has_its_words(word: str) -> None:
 
 def test_an_archive_that_lost_a_member_is_no_plain_success() -> None:
     """Neither by its name nor by its place in the folder."""
-    from cytowatch.observe.wording import Sum, of_many
+    from cytowatch.observe.seen import Sum
+    from cytowatch.observe.wording import of_many
 
     base = examples().seen("damaged")
     root = Seen(
@@ -124,7 +126,8 @@ def test_an_archive_that_lost_a_member_is_no_plain_success() -> None:
 
 def test_a_technician_learns_what_to_do_about_each_member_of_an_archive() -> None:
     """A foreign slide is exported, not packed again; an empty file is copied again; what is ignored is not named."""
-    from cytowatch.observe.wording import Sum, of_many
+    from cytowatch.observe.seen import Sum
+    from cytowatch.observe.wording import of_many
 
     base = examples().seen("damaged")
     root = Seen(
