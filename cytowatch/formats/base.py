@@ -74,8 +74,8 @@ class Format:
 
     Everything that is special to a format stands in its row, so that no stage names a format.
     `else_derived` says that a pyramid is derived where OpenSlide does not show all of it, and
-    `often_derived` that this is usual and not worth a warning. A native one has at least
-    `least_levels`. `needs` is the module without which it cannot be read here. `refuses` gives
+    `often_derived` that this is usual and not worth a warning. Of one that `decides_colours` OpenSlide
+    decodes the JPEG itself, and not as its tags say. A native one has at least `least_levels`. `needs` is the module without which it cannot be read here. `refuses` gives
     (reason, detail) of a file that is of this format and not supported, or None.
     """
 
@@ -93,6 +93,7 @@ class Format:
     extract: bool = False
     else_derived: bool = False
     often_derived: bool = False
+    decides_colours: bool = False
     least_levels: int = 1
     needs: str | None = None
     refuses: Callable[[Probe], tuple[str, str] | None] = lambda _probe: None

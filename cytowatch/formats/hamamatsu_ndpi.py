@@ -24,4 +24,5 @@ FORMAT = Format(
     source="https://openslide.org/formats/hamamatsu/",
     matches=marked("hamamatsu-ndpi"),
     native=True,
+    decides_colours=True,
 )

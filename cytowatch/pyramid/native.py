@@ -165,7 +165,7 @@ def is_small(path: str) -> bool:
 def contradiction(found: Format, tiff: Tiff) -> str | None:
     """How its tiles are not what its tags state, as a phrase, if OpenSlide goes by the tags: colours, or sizes."""
     sizes = tile_sizes.at_edges(tiff) if found.else_derived else None
-    return sizes or (contradicted.said(tiff) if found.id not in _BY_LIBJPEG else None)
+    return sizes or (contradicted.said(tiff) if not found.decides_colours else None)
 
 
 def _aperio(path: str, refusal: str | None, ascending: str | None) -> str | None:
@@ -198,8 +198,6 @@ def _not_shown(path: str, refusal: str | None, _ascending: str | None) -> str | 
     return said if said is not None and dicom.is_placed(parts) else None
 
 
-#: Of these OpenSlide reads the JPEG by itself, and not as their tags say.
-_BY_LIBJPEG = frozenset({"hamamatsu-ndpi"})
 #: Checks for the slides of one vendor, by the id of the format.
 _INSTEAD: dict[str, Callable[[str, str | None, str | None], str | None]] = {
     "aperio-svs": _aperio,

@@ -26,6 +26,13 @@ PACKAGE = HOUSE / "cytowatch"
 PROJECT = tomli.loads((HOUSE / "pyproject.toml").read_text())
 
 
+def where(word: str) -> set[str]:
+    """The modules in which `word` stands."""
+    return {
+        str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py") if word in path.read_text()
+    }
+
+
 def test_the_state_diagram_is_the_code() -> None:
     """Every arrow, and no other."""
     text = (HOUSE / "docs" / "architecture.md").read_text()
@@ -242,18 +249,37 @@ def test_every_module_that_a_page_names_is_there() -> None:
 
 
 def test_no_stage_names_a_format() -> None:
-    """What is special to a format stands in its own row: a new one touches its module, a builder and a row."""
+    """Facts of a format stand in its own row: a new one touches its module, a builder and a row.
+
+    What decodes it stands in tables by its id, beside the readers: rows lie below those.
+    """
     ids = {one.id for one in formats.FORMATS}
-    # It is a compression as well.
-    ids -= {"jpeg"}
-    named = {
-        f"{path.relative_to(PACKAGE)}: {node.value}"
-        for room in ("stages", "engine", "transitions", "lifecycle", "inbox")
-        for path in (PACKAGE / room).rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Constant) and node.value in ids
-    }
-    assert named == set()
+    # They are ways to pack pixels as well.
+    ids -= {"jpeg", "png"}
+    named = set()
+    for room in ("stages", "engine", "transitions", "lifecycle", "inbox", "admin", "pyramid"):
+        for path in (PACKAGE / room).rglob("*.py"):
+            module = ast.parse(path.read_text())
+            keys = {
+                key for one in ast.walk(module) if isinstance(one, ast.Dict) for key in one.keys
+            }
+            named |= {
+                f"{path.relative_to(PACKAGE)}: {node.value}"
+                for node in ast.walk(module)
+                if isinstance(node, ast.Constant) and node.value in ids and node not in keys
+            }
+    # The name of the vendor, as OpenSlide states it.
+    assert named == {"pyramid/readers/dicom.py: dicom"}
+
+
+def test_a_vendor_touches_what_the_guide_says() -> None:
+    """Of one that OpenSlide reads no other module knows, and the guide names each file that does."""
+    text = (HOUSE / "CONTRIBUTING.md").read_text()
+    [line] = [one for one in text.splitlines() if one.startswith("| a new vendor format")]
+    known = where("trestle")
+    assert known == {"formats/__init__.py", "formats/marks.py", "formats/trestle.py"}
+    for one in {path.replace("trestle", "<vendor>") for path in known}:
+        assert f"`{one}`" in line
 
 
 def test_no_room_is_too_large() -> None:
@@ -285,13 +311,6 @@ def test_decisions_have_one_style() -> None:
         assert re.fullmatch(rf"# {int(path.name[:3])}\. [A-Z].*[^.]", heading), path
         assert empty == ""
         assert first.startswith("**Decision.** "), path
-
-
-def where(word: str) -> set[str]:
-    """The modules in which `word` stands."""
-    return {
-        str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py") if word in path.read_text()
-    }
 
 
 #: Words by which a fact is worked out, and the only modules where they may stand.
@@ -363,11 +382,34 @@ def test_only_these_write_manifests() -> None:
 def test_the_files_of_the_guide_for_changes_are_there() -> None:
     """Those that CONTRIBUTING names for a small change: a move takes its line along."""
     text = (HOUSE / "CONTRIBUTING.md").read_text()
-    named = set(re.findall(r"`((?:\w+/)+\w+\.(?:py|md))`", text))
+    named = set(re.findall(r"`((?:\w+/)+[\w-]+\.(?:py|md))`", text))
     assert len(named) > 8
     assert {
         one for one in named if not ((HOUSE / one).exists() or (PACKAGE / one).exists())
     } == set()
+
+
+BOUNDED = {
+    "inbox/intake.py": "Intake", "inbox/turns.py": "Turns", "pyramid/virtual.py": "VirtualTiff",
+    "pyramid/encode/levels.py": "_Pyramid", "panel/uploads/body.py": "Body", "panel/straight.py": "Straight",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", BOUNDED)
+def test_what_holds_much_says_how_much(path: str) -> None:
+    """How much at most, who upholds it, and what happens without; what it names is there."""
+    text = (PACKAGE / path).read_text()
+    [one] = [
+        node
+        for node in ast.parse(text).body
+        if isinstance(node, ast.ClassDef) and node.name == BOUNDED[path]
+    ]
+    said = (ast.get_docstring(one) or "").partition("Memory bound\n------------\n")[2]
+    assert re.search(r"\buphold|awaits", said)
+    assert re.search(r"\bWithout\b|no byte has reached", said)
+    others = "".join(one.read_text() for one in PACKAGE.rglob("*.py"))
+    for name in re.findall(r"`(\w+)`", said):
+        assert re.search(rf"(def|class) {name}\b|\b{name} =|self\.{name}\b", others), name
 
 
 def test_few_modules_are_loose() -> None:
