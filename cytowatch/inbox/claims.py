@@ -14,7 +14,8 @@ from cytowatch import aside
 from cytowatch.config import Config
 from cytowatch.inbox import claim, waits
 from cytowatch.inbox.claim import Parcel
-from cytowatch.inbox.dropped import Dropped, DroppedFolders
+from cytowatch.inbox.dropped import Dropped
+from cytowatch.inbox.folders import Folders
 from cytowatch.inbox.later import Later
 from cytowatch.inbox.packing import Packing, Unmovable
 from cytowatch.inbox.readiness import Ready
@@ -76,7 +77,7 @@ class Claims:
         packing: Packing,
         later: Later,
         *,
-        folders: DroppedFolders,
+        folders: Folders,
         dropped: Dropped,
         now: Callable[[], datetime],
         make_id: Callable[[datetime, str], UploadedFileId],

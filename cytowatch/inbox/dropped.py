@@ -6,48 +6,22 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 from cytowatch import aside
 from cytowatch.durable import trees
 from cytowatch.inbox import waits
+from cytowatch.inbox.folders import Folders
 from cytowatch.inbox.markers import Markers, withdraw
 from cytowatch.inbox.settle import Settler, Track
 from cytowatch.record import names
-from cytowatch.record.entries import Manifest, SkippedEntry
+from cytowatch.record.entries import SkippedEntry
 
-__all__ = ["Dropped", "DroppedFolders"]
+__all__ = ["Dropped"]
 
 #: How long one turn of the main loop may spend on finishing folders, in seconds.
 _TURN_S = 0.1
 #: The least time between two looks at all folders, as a multiple of what the last one took.
 _SHARE = 20.0
-
-
-class DroppedFolders(Protocol):
-    """The keeper of the uploaded files that stand for dropped folders."""
-
-    @property
-    def open(self) -> list[str]:
-        """The folders that are open."""
-
-    def is_open(self, folder: str) -> bool:
-        """Whether `folder` is open."""
-
-    def parent(self, folder: str, user: str, project: str | None) -> Manifest:
-        """The manifest of the uploaded file of `folder`."""
-
-    def claimed(self, folder: str, children: list[str]) -> None:
-        """Note what was claimed out of `folder`."""
-
-    def adopt(self, child: Manifest) -> None:
-        """Note what came out of a folder and was taken up again after a fault."""
-
-    def note(self) -> None:
-        """Write down what was claimed, where it is time."""
-
-    def finish(self, folder: str, skipped: list[SkippedEntry]) -> None:
-        """Finish the folder: nothing more comes."""
 
 
 class Dropped:
@@ -66,7 +40,7 @@ class Dropped:
         inbox: Path,
         settler: Settler,
         markers: Markers,
-        folders: DroppedFolders,
+        folders: Folders,
         *,
         trash: Path,
         is_an_image: Callable[[Track], bool],

@@ -17,7 +17,8 @@ from cytowatch import aside, durable
 from cytowatch.config import Config
 from cytowatch.inbox import waits
 from cytowatch.inbox.claims import Claimed, Claims
-from cytowatch.inbox.dropped import Dropped, DroppedFolders
+from cytowatch.inbox.dropped import Dropped
+from cytowatch.inbox.folders import Folders
 from cytowatch.inbox.gather import Bundle, Gatherer
 from cytowatch.inbox.later import PAUSED, Later
 from cytowatch.inbox.markers import Markers
@@ -51,10 +52,10 @@ class Intake:
 
     Memory bound
     ------------
-    One `Track` per file in the inboxes, and nothing of its content. Bundles are put together room by room
-    and dropped when they are claimed or put off. The
-    settler upholds the first by forgetting what a whole scan no longer finds. Without it a share that is
-    filled and emptied again and again would let the daemon grow without end.
+    One `Track` per file in the inboxes and the few findings of the looks into it, never its content. Bundles are
+    put together room by room, and dropped when they are claimed or put off. Settler and gatherer uphold it: they
+    forget what a whole look at an inbox no longer finds. Without it a share that is filled and emptied again and
+    again would let the daemon grow without end.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Intake:
         now: Callable[[], datetime],
         make_id: Callable[[datetime, str], UploadedFileId],
         software: dict[str, str],
-        folders: DroppedFolders,
+        folders: Folders,
         wake: Callable[[], None],
         images_of: Callable[[str, str], Sequence[str]] = lambda _user, _name: (),
     ) -> None:

@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 
 from cytowatch.inbox.claim import Member, Parcel
-from cytowatch.inbox.dropped import Dropped, DroppedFolders
+from cytowatch.inbox.dropped import Dropped
+from cytowatch.inbox.folders import Folders
 from cytowatch.inbox.gather import Bundle, Gatherer
 from cytowatch.inbox.markers import Markers
 from cytowatch.inbox.readiness import Ready
@@ -28,7 +29,7 @@ class Packing:
         inbox: Path,
         gatherer: Gatherer,
         markers: Markers,
-        folders: DroppedFolders,
+        folders: Folders,
         dropped: Dropped,
     ) -> None:
         self._inbox = inbox

@@ -52,8 +52,6 @@ class Turns(Generic[T]):
         self._waiting: OrderedDict[str, deque[T]] = OrderedDict()
         self._begun: Counter[str] = Counter()
         self._threads = 0
-        # One task per busy thread, not one per waiting item: a hundred thousand tasks would take more
-        # memory than everything that is known of the drops.
         self._executor = pool(threads, "claim")
 
     def put(self, user: str, one: T) -> None:
