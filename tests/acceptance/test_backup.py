@@ -21,8 +21,9 @@ def test_what_a_backup_holds_twice_counts_once(root: Root, tmp_path: Path) -> No
     copy.mkdir()
     converting = root.path / "stages" / "converting"
     root.wait(lambda: list(converting.iterdir()))
-    for part in ("FORMAT", "inbox", "stages"):
-        subprocess.run(["cp", "-a", str(root.path / part), str(copy)], check=True)
+    with root.standing_still():
+        for part in ("FORMAT", "inbox", "stages"):
+            subprocess.run(["cp", "-a", str(root.path / part), str(copy)], check=True)
     # It moves on meanwhile.
     root.wait(lambda: list((root.path / "storage").glob("ann/*")))
     for part in ("storage", "projects", "state"):

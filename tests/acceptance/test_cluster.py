@@ -121,6 +121,8 @@ def test_a_worker_that_is_killed_costs_an_attempt_and_nothing_else(
     builders.png(tmp_path / "a.png")
     root.drop(tmp_path / "a.png", "slow-CONVERTING.png")
     root.wait(lambda: list(root.path.glob("stages/converting/*/progress.out.1")))
+    # It does not finish before the other one is there.
+    first.send_signal(signal.SIGSTOP)
     machines.start_worker()
     time.sleep(2)
     first.send_signal(signal.SIGKILL)

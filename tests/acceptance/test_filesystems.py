@@ -97,7 +97,7 @@ def test_a_tree_that_vanishes_is_offline_and_not_empty(tmp_path: Path) -> None:
             root.wait(lambda: [one for one in root.waiting() if one["why"] == "incomplete"])
             subprocess.run(["umount", "--lazy", disk.place], check=True)
             root.wait(lambda: "root" in health(port))
-            assert metric(port, "cytowatch_watcher_alive") == 0
+            root.wait(lambda: metric(port, "cytowatch_watcher_alive") == 0)
             time.sleep(4)
             assert list(disk.place.iterdir()) == [], "something was written where it had been"
             assert metric(port, "cytowatch_inbox_waiting_files") == 1, "taken for deleted"

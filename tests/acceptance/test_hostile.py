@@ -181,9 +181,9 @@ def test_every_name_is_ingested_and_does_nothing(root: Root, tmp_path: Path) -> 
     for line in root.log.read_text().splitlines():
         assert json.loads(line)["event"]
     metrics = urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read()
-    folder = root.path / "status" / "ann"
-    root.wait(lambda: sum("DEPLOYED" in path.name for path in folder.iterdir()) == len(names))
-    notes = [path.name for path in folder.iterdir()]
+    deployed = "status/ann/*DEPLOYED*"
+    root.wait(lambda: len(list(root.path.glob(deployed))) == len(names))
+    notes = [path.name for path in (root.path / "status" / "ann").iterdir()]
     for text in (root.log.read_text(), metrics.decode(), *notes, command(root, "list").stdout,
                  command(root, "status").stdout, command(root, "watch", "--once").stdout):  # fmt: skip
         assert not set(text) & set("\x1b\x07\u202e\x7f\x9b\u200b\r\t")

@@ -118,7 +118,7 @@ def test_inodes_are_kept_in_reserve_and_shown(small: Root, disk: Disk) -> None:
     port = begin(small)
     assert "inodes are free, and 20 must stay free as the reserve" in reason(small, port, "disk")
     assert metric(port, "cytowatch_inodes_free ") < 20
-    assert metric(port, "cytowatch_inodes_reserved ") == 20
+    small.wait(lambda: metric(port, "cytowatch_inodes_reserved ") == 20)
     told = subprocess.run(
         small.command("status", "--root", str(small.path)),
         capture_output=True,

@@ -238,6 +238,20 @@ class Root:
                 found.append(int(entry.name))
         return found
 
+    @contextlib.contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Decoder processes stand still meanwhile: what is in a stage stays there, however slow this machine is."""
+        held = self.children_of_processes()
+        assert held, "nothing is in work"
+        for pid in held:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in held:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
     def orphans(self) -> list[int]:
         """What a daemon that is gone left running: its zygote and anything that works in its tree."""
         assert self.process
