@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -251,11 +252,18 @@ def test_ctrl_c_is_no_error(filled: Root) -> None:
     assert error.count(b"\n") <= 1
 
 
+@functools.cache
+def completion() -> str:
+    """The completion for bash that cytowatch itself gives."""
+    words = [sys.executable, "-m", "cytowatch", "--show-completion", "bash"]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+
 def complete(root: Root, line: str) -> list[str]:
-    """What a real bash offers for `line`, with the completion that cytowatch itself gives."""
+    """What a real bash offers for `line`."""
     bin_ = Path(sys.executable).parent
     script = (
-        'eval "$(cytowatch --show-completion bash)"\n'
+        f"{completion()}\n"
         f"COMP_WORDS=({line})\n"
         "COMP_CWORD=$((${#COMP_WORDS[@]} - 1))\n"
         "_cytowatch_completion cytowatch\n"

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import pyvips
 import tifffile
 from PIL import Image
@@ -62,31 +63,37 @@ def huge_native(path: Path) -> None:
     builders.aperio_svs(path, width=1200, height=900)
 
 
-CASES: list[tuple[str, Callable[[Path], None], str, str, str, str]] = [
-    ("a.tif", many_pages, "max_pages = 20", "ERROR_FORMAT", "too_many_pages", "30"),
-    ("b.tif", many_tags, "max_tags = 30", "ERROR_FORMAT", "too_many_tags", "30"),
-    ("n.tif", no_samples, "max_samples = 16", "ERROR_CONVERSION", "no_pixels", "without samples"),
-    ("c.tif", many_samples, "max_samples = 16", "ERROR_CONVERSION", "too_many_samples", "20"),
-    ("d.tif", long_side, "max_side = 8000", "ERROR_CONVERSION", "side_too_long", "9,000"),
-    ("e.tif", white, "max_expansion = 100", "ERROR_CONVERSION", "expansion", "1,200,000,000"),
-    ("f.jpg", progressive, "", "ERROR_CONVERSION", "too_large_for_memory", "progressive JPEG"),
-    ("g.png", interlaced, "", "ERROR_CONVERSION", "too_large_for_memory", "interlaced"),
-    ("h.svs", huge_native, "max_pixels = 1_000_000", "ERROR_FORMAT", "too_many_pixels", "1,080,000"),
-]  # fmt: skip
+#: By the settings of a daemon: the file, how it is made, its status, its reason and the number that is told.
+CASES: dict[str, list[tuple[str, Callable[[Path], None], str, str, str]]] = {
+    "[limits]\nmax_pages = 20\nmax_tags = 30\nmax_samples = 16\nmax_side = 8000\nmax_pixels = 1_000_000": [
+        ("a.tif", many_pages, "ERROR_FORMAT", "too_many_pages", "30"),
+        ("b.tif", many_tags, "ERROR_FORMAT", "too_many_tags", "30"),
+        ("n.tif", no_samples, "ERROR_CONVERSION", "no_pixels", "without samples"),
+        ("c.tif", many_samples, "ERROR_CONVERSION", "too_many_samples", "20"),
+        ("d.tif", long_side, "ERROR_CONVERSION", "side_too_long", "9,000"),
+        ("h.svs", huge_native, "ERROR_FORMAT", "too_many_pixels", "1,080,000"),
+    ],
+    "[limits]\nmax_expansion = 100": [
+        ("e.tif", white, "ERROR_CONVERSION", "expansion", "1,200,000,000"),
+    ],
+    "[sandbox]\nmemory_bytes = 268_435_456": [
+        ("f.jpg", progressive, "ERROR_CONVERSION", "too_large_for_memory", "progressive JPEG"),
+        ("g.png", interlaced, "ERROR_CONVERSION", "too_large_for_memory", "interlaced"),
+    ],
+}  # fmt: skip
 
 
-def test_each_has_its_reason_and_the_number(root: Root, tmp_path: Path) -> None:
-    """One daemon each, for limits differ; nothing was decoded, and the original is there."""
-    for name, make, limit, status, reason, number in CASES:
+@pytest.mark.parametrize("settings", CASES)
+def test_each_has_its_reason_and_the_number(root: Root, tmp_path: Path, settings: str) -> None:
+    """Nothing was decoded, and the original is there."""
+    root.configure(more=settings)
+    for name, make, *_ in CASES[settings]:
         make(tmp_path / name)
-        root.configure(
-            more=f"[sandbox]\nmemory_bytes = 268_435_456\n[limits]\n{limit}"
-            if name[0] in "fg"
-            else f"[limits]\n{limit}"
-        )
-        dropped = root.drop(tmp_path / name)
-        assert root.run_until_idle() == 1, name
-        document = root.by_name()[dropped.name]
+        root.drop(tmp_path / name)
+    assert root.run_until_idle() == 1
+    documents = root.by_name()
+    for name, _, status, reason, number in CASES[settings]:
+        document = documents[name]
         assert (document["status"], document["error"]["reason"]) == (status, reason), document[
             "error"
         ]
