@@ -63,7 +63,7 @@ def huge_native(path: Path) -> None:
     builders.aperio_svs(path, width=1200, height=900)
 
 
-#: By the settings of a daemon: the file, how it is made, its status, its reason and the number that is told.
+#: By the settings of a daemon: the file, how it is made, its status, its reason and the number in its detail.
 CASES: dict[str, list[tuple[str, Callable[[Path], None], str, str, str]]] = {
     "[limits]\nmax_pages = 20\nmax_tags = 30\nmax_samples = 16\nmax_side = 8000\nmax_pixels = 1_000_000": [
         ("a.tif", many_pages, "ERROR_FORMAT", "too_many_pages", "30"),
