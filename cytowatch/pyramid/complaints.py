@@ -32,6 +32,7 @@ __all__ = [
 #: that it cuts off at a NUL, as between the two parts of a copyright.
 _LOST = re.compile(
     "premature end|bad huffman|(?<!value incorrectly )truncated|corrupt jpeg data: bad|bad code word"
+    "|line length mismatch|premature eo[lf]"
     "|instead of rst|extraneous bytes before marker 0xd[0-7]",
     re.IGNORECASE,
 )

@@ -74,6 +74,18 @@ def test_bytes_between_the_parts_of_a_tile(tmp_path: Path) -> None:
     assert np.array_equal(ours(path), whole)
 
 
+@needs_tools
+def test_bytes_in_the_only_tile(tmp_path: Path) -> None:
+    """The box of the codestream ends before its end then, and OpenJPEG shows what it finds up to there."""
+    path = compressed(tmp_path)
+    data = path.read_bytes()
+    half = len(data) // 2
+    path.write_bytes(data[:half] + b"\7\7" + data[half:])
+    with pytest.raises(ConversionError) as raised:
+        ours(path)
+    assert raised.value.reason == "damaged"
+
+
 def raw(folder: Path, pixels: np.ndarray, form: str, *options: str) -> Path:
     source = folder / "x.raw"
     source.write_bytes(np.ascontiguousarray(np.moveaxis(pixels, -1, 0)).tobytes())

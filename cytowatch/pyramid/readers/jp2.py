@@ -19,7 +19,12 @@ from cytowatch.pyramid import orientation
 from cytowatch.pyramid.pixels import Pixels, each
 from cytowatch.pyramid.readers import jp2_boxes, jp2_planes
 from cytowatch.pyramid.readers.jp2_boxes import Boxes, pread
-from cytowatch.pyramid.readers.jp2_codestream import Codestream, find_parts, main_header
+from cytowatch.pyramid.readers.jp2_codestream import (
+    Codestream,
+    check_parts,
+    find_parts,
+    main_header,
+)
 from cytowatch.pyramid.readers.jp2_colours import Samples, samples
 from cytowatch.pyramid.readers.whole import Whole
 from cytowatch.pyramid.refusals import check_memory, check_size, damaged
@@ -134,6 +139,8 @@ def _region(
 def _whole(stream: Codestream, boxes: Boxes, end: int, config: Config, stored: Samples) -> Pixels:
     width, height = stream.pixels
     [(begin, _)] = stream.parts[-1]
+    # OpenJPEG checks this too, but not where the box of the codestream ends before its end.
+    check_parts(stream, end)
     # OpenJPEG holds four bytes per sample, imagecodecs copies them out.
     need = width * height * len(stream.components) * 6 + 2 * (end - begin)
     check_memory(need, config, "it has no tiles, and decoding it whole")

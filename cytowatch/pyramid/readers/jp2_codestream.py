@@ -15,6 +15,7 @@ from cytowatch.record.errors import ConversionError
 
 __all__ = [
     "Codestream",
+    "check_parts",
     "check_units",
     "find_parts",
     "is_rgb_decoded",
@@ -205,6 +206,19 @@ def find_parts(stream: Codestream, end: int) -> None:
         if number >= stream.across * stream.down:
             raise ValueError(f"a part of tile {number}, which is not in the image")
         stream.parts.setdefault(number, []).append((at, length))
+
+
+def check_parts(stream: Codestream, end: int) -> None:
+    """Refuse a codestream whose parts do not follow one another up to its end.
+
+    Raises
+    ------
+    ValueError
+        They do not.
+    """
+    [(begin, _)] = stream.parts[-1]
+    for _ in _walk(stream.descriptor, begin, end):
+        pass
 
 
 def _walk(descriptor: int, at: int, end: int) -> Iterator[tuple[int, int, int]]:
