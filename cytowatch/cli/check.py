@@ -117,6 +117,7 @@ def _root(config: Config, said: port.Answer | None) -> Iterator[Result]:
     yield _power(spool)
     yield _lease(spool)
     yield _ownership(pid)
+    yield from _held_up(spool)
     yield from _set_aside(spool)
 
 
@@ -146,6 +147,18 @@ def _daemon(config: Config, pid: int | None, said: port.Answer | None) -> Iterat
         )
     for word, why in (found.reasons if found else {}).items():
         yield Result("daemon", False, f"{word}: {names.printable(why)}")
+
+
+def _held_up(spool: Spool) -> Iterator[Result]:
+    """What the slides in work wait for, as a running daemon reports it; for one another they may."""
+    told = live(spool) if daemon_pid(spool) is not None else None
+    waiting: dict[str, list[str]] = {}
+    for id_, one in (told or {}).get("held_up", {}).items():
+        if one["why"] != "duplicate":
+            waiting.setdefault(f"{one['why']}: {one['detail']}", []).append(id_)
+    for why, ids in itertools.islice(waiting.items(), _MOST_LISTED):
+        more = f" and {len(ids) - 1:,} more wait" if len(ids) > 1 else " waits"
+        yield Result("held up", False, names.printable(f"{ids[0]}{more} for {why}"))
 
 
 def _set_aside(spool: Spool) -> Iterator[Result]:

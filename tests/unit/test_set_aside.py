@@ -10,7 +10,7 @@ import jsonschema_rs
 import pytest
 
 from cytowatch import aside
-from cytowatch.cli.check import _set_aside
+from cytowatch.cli.check import _held_up, _set_aside
 from cytowatch.cli.page import _WHERES, status_lines
 from cytowatch.cli.schema import schema_of
 from cytowatch.lifecycle.summary import status_page
@@ -67,6 +67,25 @@ def test_status_and_check_show_it(spool: Spool) -> None:
         line.encode()
         assert "\x1b" not in line
     assert {one.good for one in results} == {False}
+
+
+def test_check_shows_what_slides_in_work_wait_for(spool: Spool) -> None:
+    """Each cause once; that one waits for another of the same content is as it should be."""
+    held = {
+        "a": {"why": "not_permitted", "detail": "storage/ann cannot be written\x1b"},
+        "b": {"why": "not_permitted", "detail": "storage/ann cannot be written\x1b"},
+        "c": {"why": "duplicate", "detail": "d is in work"},
+        "e": {"why": "input_output", "detail": "Input/output error"},
+    }
+    (spool.state / "live.json").write_text(json.dumps({"held_up": held}))
+    assert list(_held_up(spool)) == []
+    with spool.lock():
+        found = list(_held_up(spool))
+    assert {one.good for one in found} == {False}
+    assert [one.detail for one in found] == [
+        "a and 1 more wait for not_permitted: storage/ann cannot be written\\x1b",
+        "e waits for input_output: Input/output error",
+    ]
 
 
 def test_a_daemon_that_is_gone_has_set_nothing_aside(spool: Spool) -> None:
