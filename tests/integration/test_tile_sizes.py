@@ -119,6 +119,15 @@ def test_tiles_of_lerc_that_are_too_large(pictures: Pictures, more: int) -> None
     assert (found["error"] or {}).get("reason") == ("damaged" if more else None)
 
 
+def test_tiles_of_lerc_that_are_taller_than_the_image(pictures: Pictures) -> None:
+    """They are as tall as they say, and what lies below the image is cut off."""
+    pixels = np.ascontiguousarray(PIXELS[:100, :256])
+    tifffile.imwrite(
+        pictures.inbox / "a.tif", pixels, tile=(256, 128), compression="lerc", photometric="rgb", metadata=None,
+    )  # fmt: skip
+    assert pictures.treated() == 0, pictures.said()
+
+
 @pytest.mark.parametrize("levels", [1, 3])
 @pytest.mark.parametrize("cut", ["rows", "columns"])
 def test_tiles_without_their_last_pixels_are_damaged(

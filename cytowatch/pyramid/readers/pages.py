@@ -162,7 +162,8 @@ class Page:
         if self._chroma != (1, 1):
             return self._subsampled(index, data)
         wide, tall = lerc_size(data) if page.compression == LERC else (0, 0)
-        if wide > self._wide or tall > self._tall:
+        # A tile is as tall as it says, of an image that is lower as well.
+        if wide > self._wide or tall > (int(page.tilelength) if page.is_tiled else self._tall):
             # tifffile cuts it off in the middle of its rows.
             raise damaged(f"tile or strip {index} is {wide} x {tall} pixels")
         if page.compression == _PACKBITS and page.fillorder == 1:
