@@ -33,13 +33,14 @@ from cytowatch.formats import (
 from cytowatch.formats.base import Format, Probe
 from cytowatch.formats.doubles import is_whole_slide
 from cytowatch.formats.looks import looks_like
-from cytowatch.formats.strangers import is_foreign, known
+from cytowatch.formats.strangers import in_zarr, is_foreign, known
 
 __all__ = [
     "FORMATS",
     "Format",
     "Probe",
     "by_id",
+    "in_zarr",
     "is_an_image",
     "is_foreign",
     "known",

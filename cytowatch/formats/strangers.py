@@ -1,6 +1,6 @@
 """Kinds of files that labs have and nothing here reads: what they are called, and what to do with them.
 
-Source: the readers of OpenSlide's issue tracker and Bio-Formats for KFB, SDPC, MDS, ND2 and LIF; Philips, iSyntax SDK;
+Source: the readers of OpenSlide's issue tracker and Bio-Formats for KFB, SDPC, MDS, ND2, LIF, DV and OIF; Philips, iSyntax SDK;
 ISO/IEC 14496-12 (brands); ECMA-376, part 2; OpenDocument 1.3, part 2
 """
 
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Literal
 
-__all__ = ["is_foreign", "known", "office_document"]
+__all__ = ["in_zarr", "is_foreign", "known", "office_document"]
 
 _AS_IMAGE = "export it as TIFF, PNG or JPEG"
 _AS_SLIDE = "export it as TIFF or SVS from the scanner's software"
@@ -67,6 +68,7 @@ _OF_DOCUMENTS = (b"application/vnd.oasis.opendocument", b"application/epub+zip")
 _ISYNTAX = re.compile(
     rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?<DataObject\s+ObjectType=[\"']DPUfsImport"
 )
+_OF_ZARR = frozenset({".zarray", ".zattrs", ".zgroup", "zarr.json"})
 _LIF = b"\x70\x00\x00\x00"
 _MOST_NAMED = 5
 #: Texts that name the slides of a fluorescence set, one per channel: how a text begins, what it is called, the names.
@@ -113,6 +115,18 @@ def is_foreign(head: bytes) -> bool:
     return found is not None and found[1] in _SLIDES
 
 
+def in_zarr(paths: Iterable[str]) -> tuple[str, str] | None:
+    """(what files at these paths are together, what to do with them) if they are an image in Zarr.
+
+    Source: Zarr storage specification, versions 2 and 3; OME-NGFF 0.5.
+
+    >>> in_zarr(["a.zarr/.zattrs", "a.zarr/0/0.0"])[0], in_zarr(["a/zarr.tif"])
+    ('an image in OME-Zarr', None)
+    """
+    found = any(path.rpartition("/")[2] in _OF_ZARR for path in paths)
+    return ("an image in OME-Zarr", _AS_OME) if found else None
+
+
 def office_document(head: bytes) -> bool:
     """Whether a zip is the package of a document, whose pictures are not slides."""
     if not head.startswith(_ZIP_ENTRY) or len(head) < 30:
@@ -148,6 +162,13 @@ def _is_binary(magic: bytes, head: bytes) -> bool:
     return head.startswith(magic) and b"\0" in head[len(magic) : 64]
 
 
+def _is_deltavision(head: bytes) -> bool:
+    """By its number at 96, and a size that an image can have."""
+    order: Literal["little", "big"] = "little" if head[96:98] == b"\xa0\xc0" else "big"
+    sizes = [int.from_bytes(head[at : at + 4], order) for at in (0, 4, 8)]
+    return head[96:98] in (b"\xa0\xc0", b"\xc0\xa0") and all(0 < size < 1 << 20 for size in sizes)
+
+
 def _is_sdpc(head: bytes) -> bool:
     return _is_binary(b"SQ", head) and not head.startswith(b"SQLite")
 
@@ -162,6 +183,14 @@ _KINDS: tuple[tuple[Callable[[bytes], bool], str, str], ...] = (
     (lambda head: head.startswith(_LIF) and b"\x2a" in (head[4:5], head[8:9]), "a Leica LIF file", _AS_OME),
     (_begins(_OLE), "a Microsoft Office document of the old kind, a Motic slide (MDS), or an image of AxioVision (ZVI) or FluoView (OIB)", "save the pictures of a document, or export the slide, as TIFF"),
     (_begins(b"\x89HDF\r\n\x1a\n"), "an HDF5 file, as Imaris and BigDataViewer write", _AS_OME),
+    (_is_deltavision, "a DeltaVision image (DV)", _AS_OME),
+    (lambda head: head[208:212] == b"MAP " and b"\0" in head[:208], "an MRC image of an electron microscope", _AS_OME),
+    (_begins(b"\xff\xfe" + "[ProfileSaveInfo]".encode("utf-16-le")), "the description of an Olympus FluoView image (OIF)", _AS_OME),
+    (_begins(b"SIMPLE  ="), "a FITS image", _SAVE_AS),
+    (_begins(b"NRRD00"), "an NRRD image", _SAVE_AS),
+    (lambda head: head[344:348] in (b"n+1\0", b"n+2\0"), "a NIfTI image", _SAVE_AS),
+    (_begins(b"\x93NUMPY"), "an array of NumPy", _SAVE_AS),
+    (_begins(b"MATLAB 5.0 MAT-file"), "a MATLAB file", _SAVE_AS),
     (_begins(b"SIS\0"), "the pixel file of a CellSens slide (ETS)", _WITH_ITS_VSI),
     (lambda head: bool(_OME_XML.match(head)), "the description of an OME-TIFF without its pixels", _WHOLE_OME),
     (office_document, "an Office document", _PICTURES),

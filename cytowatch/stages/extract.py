@@ -82,6 +82,8 @@ def _nothing(
     named = sorted(skipped, key=lambda one: not is_loss(one))[:5]
     told = "; ".join(f"{one['name']}: {_said(one)}" for one in named)
     words = {one["reason"].partition(":")[0] for one in skipped}
+    if (zarr := formats.in_zarr(one["name"] for one in skipped)) is not None:
+        return ExtractionError("unsupported_format", lacking.kind(*zarr))
     if words & _BROKEN:
         return ExtractionError("damaged_archive", f"no slide in it could be unpacked ({told})")
     if "nested_too_deep" in words:

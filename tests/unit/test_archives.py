@@ -288,6 +288,19 @@ def test_a_member_with_a_wrong_checksum_is_skipped(parent: Manifest, tmp_path: P
     assert len(list((tmp_path / "out.1" / "children").iterdir())) == 1
 
 
+@pytest.mark.parametrize("name", ["a.zarr/.zattrs", "zarr.json"])
+def test_an_image_in_pieces_is_named(name: str, parent: Manifest, tmp_path: Path) -> None:
+    """A technician who packed an OME-Zarr packed the right folder."""
+    data = made((name, b"{}"), ("a.zarr/0/0.0", bytes(range(256)))).getvalue()
+    (tmp_path / "source" / "b.zip").write_bytes(data)
+    with pytest.raises(ExtractionError) as raised:
+        extract(UploadedFile(manifest=parent, out="out.1", config=from_mapping({})))
+    assert raised.value.reason == "unsupported_format"
+    assert raised.value.detail.startswith(
+        "it is an image in OME-Zarr, which is not supported: export it"
+    )
+
+
 def test_no_image_at_all_is_an_error_that_says_what_there_was(
     parent: Manifest, tmp_path: Path
 ) -> None:
