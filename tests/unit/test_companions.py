@@ -227,6 +227,18 @@ def test_case_is_no_difference_where_one_folder_can_be_meant() -> None:
     assert all("case.mrxs" not in group.members or len(group.members) == 1 for group in two)
 
 
+@pytest.mark.parametrize("change", [str.lower, str.upper], ids=["lower", "upper"])
+def test_a_slide_all_of_whose_names_have_another_case(
+    tmp_path: Path, change: Callable[[str], str]
+) -> None:
+    """As a copier of another system writes them: each data file is of the slide, and no picture beside it."""
+    files = {change(path): data for path, data in built(tmp_path).items()}
+    found = only(files)
+    assert found.missing is None
+    assert set(found.members) == set(files)
+    assert found.sidecars == ()
+
+
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 def test_accents_may_be_composed_in_two_ways(form: str) -> None:
     """As where a Mac copied one of them: what is one name to it is one slide."""

@@ -39,7 +39,8 @@ def mirax(name: str, folder: Folder, near: Near, look: Look) -> Group | None:
         head = next((path for _, path in beside if look(path, is_jpeg)), None)
     inside = folder.inside()
     spelled = _spelled(inside, look)
-    named = {**inside, **{wanted: path for path, wanted in spelled}}
+    names_by_path = dict(spelled)
+    named = {names_by_path.get(path, own_name): path for own_name, path in inside.items()}
     missing, is_spare = _missing(name, named, look)
     strays = [] if missing else _strays(named, look)
     mixed = _mixed(name, named, strays, look)
