@@ -30,6 +30,10 @@ _BESIDE = {
 _UNSUPPORTED = re.compile(r"\bunsupported\b(?! or missing)|\bnot supported\b", re.IGNORECASE)
 _OTHER_PACKING = "Unsupported TIFF compression"
 _ONE_FILE = "export it from the scanner with one file per level"
+_REDUCED = (
+    "its files hold only reduced copies of the slide (RESAMPLED), not the image as it was scanned: if there is a "
+    "larger file of it, send all of them together"
+)
 _SEND_ALL = "copy all files of its series together into one folder"
 
 
@@ -136,6 +140,9 @@ def _judged_dicom(found: Format, path: str, refusal: str | None) -> list[str]:
     warnings = [*_judged(found, refusal, None, None), *dicom.left_out(parts)]
     if said := dicom.contradiction(parts):
         warnings.append(f"its colours may be shown wrongly: {said}")
+    levels = [one for one in parts if one.kind == "VOLUME"]
+    if levels and all(one.resampled for one in levels):
+        warnings.append(_REDUCED)
     return warnings
 
 

@@ -182,3 +182,16 @@ def test_a_zip_behind_an_image(pictures: Pictures, tmp_path: Path) -> None:
         assert document["status"] == "CONVERTED"
         assert (said in document["warnings"]) == (name == "both.jpg")
         assert np.asarray(Image.open(io.BytesIO(image))).shape == shown(document).shape
+
+
+def test_a_slide_without_the_level_that_was_scanned_says_so(pictures: Pictures) -> None:
+    """Its largest file is the likeliest to be lost on the way, and what is left is a slide of fewer pixels."""
+    whole, reduced = pictures.inbox / "whole", pictures.inbox / "reduced"
+    dicom_wsi(whole, levels=3)
+    (dicom_wsi(reduced, levels=3)).unlink()
+    assert pictures.treated() == 0, pictures.said()
+    slides = [one for one in pictures.manifests().values() if one["status"] == "DEPLOYED"]
+    told = {one["drop_path"].split("/")[1]: one["warnings"] for one in slides}
+    assert told["whole"] == []
+    [warning] = told["reduced"]
+    assert "only reduced copies" in warning

@@ -47,11 +47,12 @@ _LARGEST_FRAME = 64 << 20
 class Part:
     """One file of a slide, and what its header says; `pixels` is where the element of its frames begins.
 
-    It is file `number` of the `of` that a concatenation has; 0 where that is not stated. Of `bits` in a sample `stored` are used. `planar` says that a frame holds one sample after the other.
+    With `resampled` it was made of another file of the slide, which has more pixels. It is file `number` of the `of` that a concatenation has; 0 where that is not stated. Of `bits` in a sample `stored` are used. `planar` says that a frame holds one sample after the other.
     """
 
     path: str
     kind: str
+    resampled: bool
     photometric: str
     syntax: str
     samples: int
@@ -120,6 +121,7 @@ def _part(path: str) -> Part | None:
         return Part(
             path=path,
             kind=str(header.ImageType[2]),
+            resampled=header.ImageType[3:4] == ["RESAMPLED"],
             photometric=str(header.PhotometricInterpretation),
             syntax=str(header.file_meta.TransferSyntaxUID),
             samples=int(header.SamplesPerPixel),
