@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
 
 from cytowatch import aside
 from cytowatch.config import Config
 from cytowatch.inbox import claim, waits
-from cytowatch.inbox.claim import Parcel
+from cytowatch.inbox.claim import Claiming, Parcel
 from cytowatch.inbox.dropped import Dropped
 from cytowatch.inbox.folders import Folders
 from cytowatch.inbox.later import Later
@@ -25,7 +24,6 @@ from cytowatch.record import manifest
 from cytowatch.record.drop import Waiting
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
-from cytowatch.tree.spool import Spool
 
 __all__ = ["Claimed", "Claims"]
 
@@ -61,42 +59,30 @@ class Claims:
 
     Parameters
     ----------
-    make_id
-        Makes an id from the time and a name.
+    with_
+        What every claim needs; its leases are those of the filesystem of the inboxes.
     wake
         Called from other threads when there is something for the main loop.
-    leases
-        Whether the filesystem of the inboxes grants them.
     """
 
     def __init__(
         self,
-        spool: Spool,
-        config: Config,
+        with_: Claiming,
         settler: Settler,
         packing: Packing,
         later: Later,
         *,
         folders: Folders,
         dropped: Dropped,
-        now: Callable[[], datetime],
-        make_id: Callable[[datetime, str], UploadedFileId],
-        software: dict[str, str],
         wake: Callable[[], None],
-        leases: bool,
     ) -> None:
-        self._spool = spool
-        self._config = config
+        self._with = with_
         self._settler = settler
         self._packing = packing
         self._later = later
         self._folders = folders
         self._dropped = dropped
-        self._now = now
-        self._make_id = make_id
-        self._software = software
         self._wake = wake
-        self._leases = leases
         self._turns = Turns(
             self._claim, failed=self._not_claimed, threads=_CLAIMS_AT_A_TIME, of_one=_CLAIMS_OF_ONE
         )
@@ -113,7 +99,7 @@ class Claims:
 
     def reconfigure(self, config: Config) -> None:
         """Use other settings for claims from now on."""
-        self._config = config
+        self._with = replace(self._with, config=config)
 
     def of(self, user: str) -> int:
         """The number of claims under way for `user`."""
@@ -149,15 +135,10 @@ class Claims:
         """In a thread of `Turns`."""
         try:
             running.outcome = claim.claim(
-                self._spool,
+                self._with,
                 running.parcel,
-                config=self._config,
-                now=self._now(),
-                make_id=self._make_id,
-                software=self._software,
                 quiet_for_s=running.quiet_for_s,
                 overdue=running.ready.overdue,
-                leases=self._leases,
             )
         except BaseException as error:  # noqa: BLE001 - `collect` raises it where it is heard
             running.outcome = error
@@ -242,14 +223,14 @@ class Claims:
         if not self.to_mend or self._under_way.total():
             return []
         self.to_mend = False
-        outcomes = claim.recover(self._spool, self._config.storage)
+        outcomes = claim.recover(self._with.spool, self._with.config.storage)
         self.kept = {id_: said for id_, said in outcomes.items() if said.startswith("kept")}
         finished = []
         for id_, said in outcomes.items():
             if said != "finished":
                 continue
             with aside.fence("claim", id_):
-                found = manifest.read(self._spool.stage(Status.UPLOADED) / id_)
+                found = manifest.read(self._with.spool.stage(Status.UPLOADED) / id_)
                 self._folders.adopt(found)
                 finished.append(
                     Claimed(

@@ -16,6 +16,7 @@ from typing import Any
 from cytowatch import aside, durable
 from cytowatch.config import Config
 from cytowatch.inbox import waits
+from cytowatch.inbox.claim import Claiming
 from cytowatch.inbox.claims import Claimed, Claims
 from cytowatch.inbox.dropped import Dropped
 from cytowatch.inbox.folders import Folders
@@ -96,11 +97,12 @@ class Intake:
         self._readiness = Readiness(
             spool.inbox, self._settler, self._markers, self._own, images_of=images_of
         )
+        with_ = Claiming(
+            spool=spool, config=config, now=now, make_id=make_id, software=software, leases=local
+        )
+        packing = Packing(spool.inbox, self._gatherer, self._markers, folders, self._dropped)
         self._claims = Claims(
-            spool, config, self._settler,
-            Packing(spool.inbox, self._gatherer, self._markers, folders, self._dropped), self._later,
-            folders=folders, dropped=self._dropped, now=now, make_id=make_id, software=software,
-            wake=wake, leases=local,
+            with_, self._settler, packing, self._later, folders=folders, dropped=self._dropped, wake=wake
         )  # fmt: skip
         self._counts: tuple[Counter[str], dict[str, float], int] = (Counter(), {}, 0)
         self._count_at = float("-inf")

@@ -50,13 +50,19 @@ def single(drop: Drop) -> claim.Parcel:
     return claim.Parcel(members=(member,))
 
 
-def take(spool: Spool, drop: Drop, *, quiet_for_s: float = 10) -> UploadedFileId | Waiting:
+def claiming(
+    spool: Spool, id_: UploadedFileId | None = None, *, now: datetime | None = None
+) -> claim.Claiming:
+    """What a claim in `spool` needs; its ids are counted, or all are `id_`."""
     numbers = itertools.count(1000)
-    return claim.claim(
-        spool, single(drop), config=Config(), now=datetime.now(UTC), software={}, overdue=False,
-        make_id=lambda _now, _name: UploadedFileId(f"20261123-141502-{next(numbers)}-a"),
-        quiet_for_s=quiet_for_s,
+    return claim.Claiming(
+        spool=spool, config=Config(), now=lambda: now or datetime.now(UTC), software={},
+        make_id=lambda *_: id_ or UploadedFileId(f"20261123-141502-{next(numbers)}-a"),
     )  # fmt: skip
+
+
+def take(spool: Spool, drop: Drop, *, quiet_for_s: float = 10) -> UploadedFileId | Waiting:
+    return claim.claim(claiming(spool), single(drop), overdue=False, quiet_for_s=quiet_for_s)
 
 
 def test_the_inode_that_was_dropped_is_the_one_that_is_claimed(spool: Spool, dropped: Path) -> None:
@@ -214,9 +220,11 @@ def test_a_writer_of_one_file_of_a_set_gets_the_whole_set_back(
 
     monkeypatch.setattr(durable, "rename", late)
     found = claim.claim(
-        spool, parcel, config=Config(), now=datetime.now(UTC), software={}, overdue=False,
-        make_id=lambda _now, _name: UploadedFileId("20261123-141502-1000-M"), quiet_for_s=10,
-    )  # fmt: skip
+        claiming(spool, UploadedFileId("20261123-141502-1000-M")),
+        parcel,
+        overdue=False,
+        quiet_for_s=10,
+    )
     assert isinstance(found, Waiting)
     assert found.why == "open_for_writing"
     kept = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -261,16 +269,17 @@ def _killed(
         (inbox / folder).rmdir()
         raise PowerCutError
 
-    numbers = itertools.count(1000)
     with monkeypatch.context() as patched:
         patched.setattr(durable, "rename", cut)
         # With all of them moved, its folder is gone when it ends.
         patched.setattr("cytowatch.inbox.claim.take.remove_empty", removed)
         with contextlib.suppress(PowerCutError):
             claim.claim(
-                spool, parcel, config=Config(), now=datetime.now(UTC), software={}, overdue=True,
-                make_id=lambda *_: UploadedFileId(f"20261123-141502-{next(numbers)}-a"), quiet_for_s=10,
-            )  # fmt: skip
+                claiming(spool),
+                parcel,
+                overdue=True,
+                quiet_for_s=10,
+            )
 
 
 def _recovered(spool: Spool, monkeypatch: pytest.MonkeyPatch, nth: int) -> None:

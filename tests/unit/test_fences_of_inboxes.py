@@ -26,7 +26,7 @@ from cytowatch.record.names import UploadedFileId
 from cytowatch.transitions.moves import Transitions
 from cytowatch.tree.index.index import Index
 from tests import builders
-from tests.unit.test_claim import single
+from tests.unit.test_claim import claiming, single
 from tests.unit.test_damaged_tree import ledger
 from tests.unit.test_inbox import Inboxes
 
@@ -127,7 +127,7 @@ def left_half_done(inboxes: Inboxes, name: str) -> UploadedFileId:
     parcel = single(drop)
     with ExitStack() as opened:
         held = cast("Any", hold.open_all(inboxes.spool, parcel, opened))
-        take.prepare(place, parcel, held, Config(), name, None, datetime.now(UTC), {})
+        take.prepare(claiming(inboxes.spool), place, parcel, held, datetime.now(UTC))
     file.rename(place / parcel.members[0].to)
     return id_
 

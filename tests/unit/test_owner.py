@@ -5,20 +5,17 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import itertools
 import json
 import os
 import signal
 import stat
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cytowatch import durable
-from cytowatch.config import Config
 from cytowatch.decoder import unchanged
 from cytowatch.durable import owner
 from cytowatch.inbox import back, claim, scan
@@ -31,7 +28,7 @@ from cytowatch.tree.spool import Spool
 from tests import builders
 from tests.lab.writer import UID, Writer
 from tests.needs import needs
-from tests.unit.test_claim import single
+from tests.unit.test_claim import claiming, single
 
 
 @pytest.fixture
@@ -52,15 +49,15 @@ def dropped(spool: Spool) -> Path:
 
 
 def take(spool: Spool, *, quiet_for_s: float = 100) -> UploadedFileId | Waiting:
-    numbers = itertools.count(1000)
     device = os.stat(spool.root).st_dev
     [(drop, waiting)] = scan.scan(spool.inbox, "ann", [], device=device)
     assert waiting is None
     return claim.claim(
-        spool, single(drop), config=Config(), now=datetime.now(UTC), software={}, overdue=False,
-        make_id=lambda _now, _name: UploadedFileId(f"20261123-141502-{next(numbers)}-a"),
+        claiming(spool),
+        single(drop),
+        overdue=False,
         quiet_for_s=quiet_for_s,
-    )  # fmt: skip
+    )
 
 
 @needs(root=True)

@@ -30,6 +30,7 @@ from cytowatch.transitions import accept, correct
 from cytowatch.tree.spool import Spool
 from tests import builders
 from tests.lab.power import Disk, losses, recorded
+from tests.unit.test_claim import claiming
 
 ID = UploadedFileId("20261123-141502-1000-a")
 NOW = datetime(2026, 11, 23, 14, 15, 2, tzinfo=UTC)
@@ -58,9 +59,11 @@ def claimed(names: dict[str, str], folder: Path, monkeypatch: pytest.MonkeyPatch
 
     def do() -> None:
         claim.claim(
-            spool, claim.Parcel(members=members, marker=marker), config=Config(), now=NOW, software={},
-            overdue=False, make_id=lambda _now, _name: ID, quiet_for_s=10,
-        )  # fmt: skip
+            claiming(spool, ID, now=NOW),
+            claim.Parcel(members=members, marker=marker),
+            overdue=False,
+            quiet_for_s=10,
+        )
 
     return recorded(spool.root, do, monkeypatch)
 

@@ -25,7 +25,6 @@ import pytest
 
 from cytowatch import aside, durable
 from cytowatch.admin import give_back, retry
-from cytowatch.config import Config
 from cytowatch.durable import calls
 from cytowatch.inbox import claim, markers, scan
 from cytowatch.inbox.claim import take
@@ -36,7 +35,7 @@ from cytowatch.record.errors import RootError
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
 from cytowatch.tree.spool import Spool
-from tests.unit.test_claim import single
+from tests.unit.test_claim import claiming, single
 
 ID = UploadedFileId("20261123-141502-k3f9-a")
 NOW = datetime(2026, 11, 23, 14, 15, 2, tzinfo=UTC)
@@ -166,11 +165,12 @@ def claimed(spool: Spool, *, durably: bool, seen: dict[str, Drop]) -> None:
     with pytest.MonkeyPatch.context() as patched:
         if not durably:
             patched.setattr(take, "_make_durable", full)
-        numbers = itertools.count(1000)
         claim.claim(
-            spool, parcel, config=Config(), now=NOW, software={}, overdue=True, quiet_for_s=1e6,
-            make_id=lambda _now, _name: UploadedFileId(f"20261123-141502-{next(numbers)}-a"),
-        )  # fmt: skip
+            claiming(spool, now=NOW),
+            parcel,
+            overdue=True,
+            quiet_for_s=1e6,
+        )
 
 
 def begun(spool: Spool) -> None:

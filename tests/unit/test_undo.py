@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from cytowatch import durable
-from cytowatch.config import Config
 from cytowatch.inbox import claim, scan
 from cytowatch.inbox.claim import parcel as parcels
 from cytowatch.record.drop import Waiting
 from cytowatch.record.names import UploadedFileId
 from cytowatch.tree.spool import Spool
+from tests.unit.test_claim import claiming
 
 FIRST, SECOND = b"of the first drop ", b"of the second drop "
 SET = ("1.mrxs", "1/Slidedat.ini", "1/Index.dat", "1/Data0000.dat", "1/Data0001.dat")
@@ -62,11 +62,12 @@ def parcel_of(spool: Spool, *paths: str, marked: bool = False) -> claim.Parcel:
 
 
 def take(spool: Spool, parcel: claim.Parcel) -> UploadedFileId | Waiting:
-    numbers = itertools.count(1000)
     return claim.claim(
-        spool, parcel, config=Config(), now=datetime.now(UTC), software={}, overdue=True,
-        make_id=lambda *_: UploadedFileId(f"20261123-141502-{next(numbers)}-a"), quiet_for_s=10,
-    )  # fmt: skip
+        claiming(spool),
+        parcel,
+        overdue=True,
+        quiet_for_s=10,
+    )
 
 
 def undone(
@@ -316,7 +317,7 @@ def test_what_came_along_in_the_place_of_a_marker_goes_back(spool: Spool) -> Non
     with contextlib.ExitStack() as opened:
         held = taking.open_all(spool, parcel, opened)
         assert not isinstance(held, Waiting)
-        taking.prepare(place, parcel, held, Config(), "1.mrxs", None, datetime.now(UTC), {})
+        taking.prepare(claiming(spool), place, parcel, held, datetime.now(UTC))
     (spool.inbox / "ann" / "1.mrxs").rename(place / parcel.members[0].to)
     (spool.inbox / "ann" / MARKER).unlink()
     (place / parcels.MARKER).symlink_to("/etc/passwd")

@@ -17,6 +17,15 @@ from __future__ import annotations
 from cytowatch.inbox.claim.hold import lease, prepare_process
 from cytowatch.inbox.claim.parcel import JOURNAL, Member, Parcel
 from cytowatch.inbox.claim.recovery import recover
-from cytowatch.inbox.claim.take import claim
+from cytowatch.inbox.claim.take import Claiming, claim
 
-__all__ = ["JOURNAL", "Member", "Parcel", "claim", "lease", "prepare_process", "recover"]
+__all__ = [
+    "JOURNAL",
+    "Claiming",
+    "Member",
+    "Parcel",
+    "claim",
+    "lease",
+    "prepare_process",
+    "recover",
+]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cytowatch.durable import owner
+from cytowatch.record import names
 from cytowatch.record.drop import Drop
 from cytowatch.record.entries import Manifest
 
@@ -69,6 +71,11 @@ class Parcel:
         if self.folder is not None and self.head.path.startswith(f"{self.folder}/"):
             return self.folder
         return self.head.path
+
+    @property
+    def name(self) -> tuple[str, str | None]:
+        """What it is called; and its bytes in base64, where they are not that text."""
+        return names.decode(os.fsencode(os.path.basename(self.path)))
 
     @property
     def directories(self) -> list[str]:

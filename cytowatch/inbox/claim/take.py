@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -35,33 +36,36 @@ from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
 from cytowatch.tree.spool import Spool
 
-__all__ = ["claim", "prepare", "sync_names"]
+__all__ = ["Claiming", "claim", "prepare"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claiming:
+    """What every claim needs besides its parcel.
+
+    `make_id` makes an id from the time and a name. `leases` says whether a granted lease proves anything; it does not
+    if other machines write as well.
+    """
+
+    spool: Spool
+    config: Config
+    now: Callable[[], datetime]
+    make_id: Callable[[datetime, str], UploadedFileId]
+    software: dict[str, str]
+    leases: bool = True
 
 
 def claim(
-    spool: Spool,
-    parcel: Parcel,
-    *,
-    config: Config,
-    now: datetime,
-    make_id: Callable[[datetime, str], UploadedFileId],
-    software: dict[str, str],
-    quiet_for_s: float,
-    overdue: bool,
-    leases: bool = True,
+    with_: Claiming, parcel: Parcel, *, quiet_for_s: float, overdue: bool
 ) -> UploadedFileId | Waiting:
     """Claim `parcel`; return its id in ``stages/uploaded``, or why it stays where it is.
 
     Parameters
     ----------
-    make_id
-        Makes an id from the time and a name.
     quiet_for_s
         How long it has been quiet; without leases this must be `fallback_quiet_s`.
     overdue
         Whether it has waited long enough for what is missing, so that it is claimed although incomplete.
-    leases
-        Whether a granted lease proves anything; it does not if other machines write as well.
 
     Raises
     ------
@@ -69,7 +73,7 @@ def claim(
         A fault of the machine; the drop is where it was, or `recover` will put it there.
     """
     with ExitStack() as opened:
-        held = open_all(spool, parcel, opened)
+        held = open_all(with_.spool, parcel, opened)
         if isinstance(held, Waiting):
             return held
         lacking = None
@@ -78,7 +82,7 @@ def claim(
             if parcel.marker is None and (notes := notes_beside(one)) is not None:
                 why = f"its copy program is still at work on it: {names.printable(notes)} lies beside it"
                 return of(parcel, one, Waiting(why="still_copied", detail=why))
-            found = hold(one, config, quiet_for_s=quiet_for_s, leases=leases)
+            found = hold(one, with_.config, quiet_for_s=quiet_for_s, leases=with_.leases)
             if isinstance(found, Waiting):
                 return of(parcel, one, found)
             if lacking is None:
@@ -94,33 +98,22 @@ def claim(
             looks = no_image(held[0], parcel)
             if looks is not None:
                 return Waiting(why="not_an_image", detail=f"it is {looks}, and stays where it is")
-        return _take(
-            spool, parcel, held, config=config, now=now, make_id=make_id, software=software
-        )
+        return _take(with_, parcel, held)
 
 
-def _take(
-    spool: Spool,
-    parcel: Parcel,
-    held: list[Held],
-    *,
-    config: Config,
-    now: datetime,
-    make_id: Callable[[datetime, str], UploadedFileId],
-    software: dict[str, str],
-) -> UploadedFileId | Waiting:
-    name, name_base64 = names.decode(os.fsencode(os.path.basename(parcel.path)))
-    id_ = make_id(now, name)
+def _take(with_: Claiming, parcel: Parcel, held: list[Held]) -> UploadedFileId | Waiting:
+    spool, now, name = with_.spool, with_.now(), parcel.name[0]
+    id_ = with_.make_id(now, name)
     while spool.taken(id_, parcel.head.user):
-        id_ = make_id(now, name)
+        id_ = with_.make_id(now, name)
     place = spool.tmp / id_
     moved: list[Held] = []
     try:
-        prepare(place, parcel, held, config, name, name_base64, now, software)
+        prepare(with_, place, parcel, held, now)
         # Otherwise a power cut after the next rename leaves files in a folder without a name.
         durable.fsync_directory(spool.tmp)
         reached("claim.prepared")
-        trouble = _move_all(spool, parcel, held, place, moved, config.storage)
+        trouble = _move_all(spool, parcel, held, place, moved, with_.config.storage)
         if trouble is None:
             _make_durable(place, parcel, held)
             reached("claim.durable")
@@ -172,18 +165,10 @@ def _make_durable(place: Path, parcel: Parcel, held: list[Held]) -> None:
     sync_names(place, parcel.directories, marked=parcel.marker is not None)
 
 
-def prepare(
-    place: Path,
-    parcel: Parcel,
-    held: list[Held],
-    config: Config,
-    name: str,
-    name_base64: str | None,
-    now: datetime,
-    software: dict[str, str],
-) -> None:
+def prepare(with_: Claiming, place: Path, parcel: Parcel, held: list[Held], now: datetime) -> None:
     """Make ``<id>/`` with its manifest and the list of files to move, durably."""
-    mode = int(config.storage.dir_mode, 8)
+    settings, (name, name_base64) = with_.config.storage, parcel.name
+    mode = int(settings.dir_mode, 8)
     place.mkdir(mode=mode)
     for directory in parcel.directories:
         os.mkdir(f"{place}/{directory}", mode)
@@ -230,8 +215,8 @@ def prepare(
         projects=[parcel.head.project] if parcel.head.project else [],
         files=files,
         now=now,
-        software=software,
+        software=with_.software,
         parent=parcel.parent,
     )
     made["warnings"] = list(parcel.warnings)
-    manifest.write(place, made, mode=int(config.storage.file_mode, 8))
+    manifest.write(place, made, mode=int(settings.file_mode, 8))

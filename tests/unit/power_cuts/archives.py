@@ -32,6 +32,7 @@ from tests.unit.power_cuts.cases import (
     staged,
     torn,
 )
+from tests.unit.test_claim import claiming
 
 
 @case
@@ -102,9 +103,11 @@ def a_folder() -> Case:
         member = claim.Member(drop=drop, to="source/b.jpg")
         parcel = claim.Parcel(members=(member,), parent=guard.parent("ann/case", "ann", None))
         child = claim.claim(
-            spool, parcel, config=Config(), now=NOW, software={}, overdue=False,
-            make_id=lambda *_: OTHER, quiet_for_s=10,
-        )  # fmt: skip
+            claiming(spool, OTHER, now=NOW),
+            parcel,
+            overdue=False,
+            quiet_for_s=10,
+        )
         assert child == OTHER
         guard.claimed("ann/case", [OTHER])
         guard.finish("ann/case", [])

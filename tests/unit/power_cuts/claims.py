@@ -6,7 +6,6 @@ import json
 import os
 from unittest import mock
 
-from cytowatch.config import Config
 from cytowatch.inbox import claim
 from cytowatch.inbox import scan as inboxes
 from cytowatch.inbox.claim import recovery, take
@@ -22,6 +21,7 @@ from tests.unit.power_cuts.cases import (
     make,
     renumbered,
 )
+from tests.unit.test_claim import claiming
 
 
 def claim_begun(spool: Spool, origins: tuple[str, ...]) -> None:
@@ -121,9 +121,11 @@ def a_claim_that_somebody_comes_between() -> Case:
         came = Waiting(why="settling", detail="it changed while it was taken")
         with mock.patch.object(take, "trouble_with", return_value=came):
             told = claim.claim(
-                spool, claim.Parcel(members=tuple(members)), config=Config(), now=NOW, software={},
-                overdue=False, make_id=lambda *_: ID, quiet_for_s=10,
-            )  # fmt: skip
+                claiming(spool, ID, now=NOW),
+                claim.Parcel(members=tuple(members)),
+                overdue=False,
+                quiet_for_s=10,
+            )
         assert told is not ID and isinstance(told, Waiting)
 
     # Undone, nothing depends on its journal; it is needed for a claim that goes on (`test_power`).
