@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from cytowatch import durable, outside
+from cytowatch.decoder.ends import DecoderCrashed
+from cytowatch.decoder.pace import DecoderTimedOut
 from cytowatch.model import Outcome
 from cytowatch.outside import OutsideError
 from cytowatch.record import reasons
@@ -25,12 +27,14 @@ __all__ = [
     "LARGEST_BYTES",
     "ClaimedFaultError",
     "most_bytes_in_file",
+    "of_end",
     "of_error",
     "of_fault",
     "of_outcome",
     "read_in_file",
     "refused",
     "room_asked_for",
+    "sandboxed",
     "share",
     "understood",
 ]
@@ -71,9 +75,26 @@ class ClaimedFaultError(TransientError):
     """A decoder process reports a fault of the machine, which is not confirmed yet."""
 
 
-def of_outcome(outcome: Outcome) -> dict[str, Any]:
-    """The message that holds `outcome`."""
-    return {"outcome": {"status": outcome.status.name, "changes": dict(outcome.changes)}}
+def of_outcome(outcome: Outcome, *, sandboxed: bool | None = None) -> dict[str, Any]:
+    """The message that holds `outcome`; that of a worker says whether its decoders are `sandboxed`."""
+    found = {"status": outcome.status.name, "changes": dict(outcome.changes)}
+    more = {} if sandboxed is None else {"sandboxed": sandboxed}
+    return {"outcome": found, **more}
+
+
+def of_end(end: DecoderCrashed | DecoderTimedOut) -> dict[str, Any]:
+    """The message of a worker whose decoder process has come to an `end` without an answer."""
+    match end:
+        case DecoderCrashed():
+            return {"crashed": end.wait_status}
+        case DecoderTimedOut():
+            return {"timed_out": [end.reason, end.limit_s]}
+
+
+def sandboxed(message: Mapping[str, Any]) -> bool | None:
+    """Whether the decoders of the worker that answers are in a sandbox; None where it does not say."""
+    said = message.get("sandboxed")
+    return said if isinstance(said, bool) else None
 
 
 def of_error(error: IngestError) -> dict[str, Any]:
@@ -125,7 +146,7 @@ def understood(status: Status, message: Mapping[str, Any], *, of_worker: bool = 
     Parameters
     ----------
     of_worker
-        A worker of a cluster answers; it knows more faults than a decoder process does.
+        A worker of a cluster answers; it knows more faults than a decoder process does, and how that ended.
 
     Raises
     ------
@@ -135,8 +156,16 @@ def understood(status: Status, message: Mapping[str, Any], *, of_worker: bool = 
         A fault of the machine that the decoder process reports.
     TransientError
         A fault that the worker itself met.
+    DecoderCrashed, DecoderTimedOut
+        The decoder process of the worker gave no answer.
     """
     match message:
+        case {"crashed": int(wait_status)} if of_worker:
+            raise DecoderCrashed(wait_status)
+        case {
+            "timed_out": [("timed_out" | "no_progress") as reason, int() | float() as limit_s]
+        } if of_worker:
+            raise DecoderTimedOut(reason, limit_s)
         case {"outcome": {"status": str(name), "changes": dict(changes)}}:
             return _outcome(status, name, changes)
         case {"transient": {"why": str(why), "detail": detail}}:

@@ -26,7 +26,6 @@ from cytowatch.config import Config
 from cytowatch.decoder import answers, remote
 from cytowatch.decoder.ends import DecoderCrashed, Stopped
 from cytowatch.decoder.forks import settings_of
-from cytowatch.decoder.pace import DecoderTimedOut
 from cytowatch.model import CheckRoom, Outcome, Progress
 from cytowatch.record.entries import Manifest
 from cytowatch.record.errors import RootError, TransientError
@@ -256,11 +255,6 @@ class RemoteDecoder:
         return answer
 
     def _understood(self, status: Status, answer: dict[str, Any]) -> Outcome:
-        if isinstance(held := answer.get("sandboxed"), bool):
+        if (held := answers.sandboxed(answer)) is not None:
             self._cluster.sandboxed = held
-        match answer:
-            case {"crashed": int(wait_status)}:
-                raise DecoderCrashed(wait_status)
-            case {"timed_out": [("timed_out" | "no_progress") as reason, int() | float() as limit]}:
-                raise DecoderTimedOut(reason, limit)
         return answers.understood(status, answer, of_worker=True)

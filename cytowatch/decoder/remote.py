@@ -105,10 +105,8 @@ def run_stage(request: dict[str, Any]) -> dict[str, Any]:
                 check_room=disk.check_room,
                 check_disk=disk.check,
             )
-    except DecoderCrashed as crash:
-        return {"crashed": crash.wait_status}
-    except DecoderTimedOut as late:
-        return {"timed_out": [late.reason, late.limit_s]}
+    except (DecoderCrashed, DecoderTimedOut) as end:
+        return answers.of_end(end)
     except TransientError as fault:
         return answers.of_fault(fault.why, f"on {os.uname().nodename}: {fault.detail}")
     except IngestError as error:
@@ -116,7 +114,7 @@ def run_stage(request: dict[str, Any]) -> dict[str, Any]:
     except FileNotFoundError as error:
         said = f"on {os.uname().nodename}: {error.filename} is not there: is the root mounted?"
         return answers.of_fault("root", said)
-    return {**answers.of_outcome(outcome), "sandboxed": zygote.sandboxed}
+    return answers.of_outcome(outcome, sandboxed=zygote.sandboxed)
 
 
 def _mark(directory: Path, token: str) -> None:

@@ -333,6 +333,9 @@ ONE_PLACE: dict[str, set[str]] = {
         "cli/demo.py", "cli/serve.py", "inbox/back.py", "observe/reports.py", "panel/uploads/publish.py",
     },
     "os.replace(": {"panel/uploads/publish.py"},
+    # What a stage answers.
+    '"crashed"': {"decoder/answers.py"},
+    '"sandboxed"': {"decoder/answers.py"},
     # What stands for a dropped folder.
     '== "directory"': set(),
     '!= "directory"': set(),

@@ -14,7 +14,8 @@ import pytest
 
 from cytowatch.config.keys import Storage
 from cytowatch.decoder import answers, facts, made, recorded, stagehand, wire
-from cytowatch.decoder.pace import Pace
+from cytowatch.decoder.ends import DecoderCrashed
+from cytowatch.decoder.pace import DecoderTimedOut, Pace
 from cytowatch.durable import trees
 from cytowatch.engine import doubts
 from cytowatch.model import Outcome
@@ -338,6 +339,18 @@ def test_a_limit_of_processes_is_a_fault_of_the_machine(said: str, wrapped: bool
         answers.understood(Status.CONVERTING, answer)
     assert fault.value.why == "processes"
     assert "TasksMax" in fault.value.detail
+
+
+@pytest.mark.parametrize("end", [DecoderCrashed(9), DecoderTimedOut("no_progress", 1.5)])
+def test_only_a_worker_says_how_its_decoder_ended(end: DecoderCrashed | DecoderTimedOut) -> None:
+    """It is raised as it was there; a decoder that was taken over is not believed about its own end."""
+    message = wire.parsed(wire.encoded(answers.of_end(end)))
+    with pytest.raises(type(end)) as raised:
+        answers.understood(Status.CONVERTING, message, of_worker=True)
+    assert vars(raised.value) == vars(end)
+    with pytest.raises(ConversionError) as refused:
+        answers.understood(Status.CONVERTING, message)
+    assert refused.value.reason == "unexpected"
 
 
 def test_whether_processes_lack_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
