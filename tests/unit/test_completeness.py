@@ -268,6 +268,28 @@ def test_the_last_bytes_of_an_ndpi(tmp_path: Path) -> None:
         assert lacking(data[:-cut])
 
 
+@pytest.mark.parametrize("record", [512, 10_240, 65_536, 1 << 20])
+def test_a_tar_whose_size_was_set_first(record: int) -> None:
+    """Where its copy broke off between two members, the zeros behind them look like its end."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for number in range(4):
+            info = tarfile.TarInfo(f"{number}.tif")
+            info.size = 300_001
+            archive.addfile(info, io.BytesIO(os.urandom(info.size)))
+    members = 4 * (512 + 300_032)
+    data = stream.getvalue()[:members]
+    whole = data + bytes(-(-(members + 1024) // record) * record - members)
+    assert lacking(whole) is None
+    assert lacking(whole + b"joined" + bytes(30_000) + b"\1") is None
+    for keep in (members // 4, members // 2, members // 2 + 512, members // 2 + 5000):
+        short = whole[:keep] + bytes(len(whole) - keep)
+        # Of records of a megabyte one is as long as what is missing.
+        if record < 1 << 20:
+            assert lacking(short), keep
+            assert holed(whole, keep), keep
+
+
 def test_the_second_volume_of_a_tar_waits_for_nothing() -> None:
     """It begins in the middle of a member and ends in the middle of one."""
     info = tarfile.TarInfo("a.tif")

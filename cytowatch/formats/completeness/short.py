@@ -22,6 +22,8 @@ _MOST_PARTS = 1_000_000
 #: to the next for a million of them held a thread of the daemon, and its end, for half a minute.
 _MOST_MEMBERS = 200_000
 _OS2_HEADER_BYTES = 12
+#: What a tar is written in, by default and at most.
+_RECORD_BYTES, _LARGEST_RECORD = 10240, 1 << 20
 #: The type of a member that goes on from an earlier volume (GNU tar).
 _CONTINUED = b"M"
 #: Packings of a bitmap: none, by masks of bits, by masks with one for alpha.
@@ -227,6 +229,23 @@ def tar_mark(head: bytes) -> str | None:
     return "the checksum of a tar's first block"
 
 
+def _pads(descriptor: int, at: int, size_bytes: int) -> bool:
+    """Whether what begins with zeros at `at` ends a tar: two blocks of them, and as many as fill the last record.
+
+    Of a copy whose size was set first, and which broke off between two members, all that never came is zeros.
+    """
+    zeros = size_bytes - at
+    if zeros <= _RECORD_BYTES + 512:
+        return True
+    # Records of another length are a power of two, for tapes.
+    record = 1 << (zeros - 513).bit_length()
+    if record <= _LARGEST_RECORD and size_bytes % record == 0:
+        return True
+    some = pread(descriptor, min(zeros, _LARGEST_RECORD), at)
+    # What was joined to it, if anything, is named when it is unpacked.
+    return any(some) or any(pread(descriptor, 512, size_bytes - 512))
+
+
 def tar(descriptor: int, size_bytes: int) -> str | None:
     """The members of a tar that is not compressed, and the block of zeros after them."""
     at = 0
@@ -235,7 +254,11 @@ def tar(descriptor: int, size_bytes: int) -> str | None:
         if len(head) < 512:
             return "the end of the tar"
         if not any(head):
-            return None
+            return (
+                None
+                if _pads(descriptor, at, size_bytes)
+                else "the end of the tar (still only zeros)"
+            )
         if tar_mark(head) is None:
             # Of more than 8 GiB the length may stand in a record before it, so this is not a header.
             return None

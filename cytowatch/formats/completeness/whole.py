@@ -73,6 +73,9 @@ def missing(descriptor: int, size_bytes: int, *, late: bool = False) -> str | No
     # A reader would find zeros where nothing was written.
     late = late and there == size_bytes
     lacking = _lacking(head, descriptor, there, late=late)
+    if lacking is None and there < size_bytes and short.tar_mark(head) is not None:
+        # What was written may end between two members, which looks like the end of the tar.
+        lacking = short.tar(descriptor, size_bytes)
     if lacking is None:
         lacking = judging.judged(descriptor, there, gaps.holes(descriptor, there)).lacking
     if lacking is None:
