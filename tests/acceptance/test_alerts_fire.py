@@ -18,6 +18,7 @@ import pytest
 from cytowatch.observe.metrics import Metrics
 from cytowatch.record.status import Status
 from tests.lab.prometheus import HOUSE, Prometheus, missing
+from tests.lab.root import HANGS_S
 from tests.needs import unless
 
 pytestmark = unless(missing())
@@ -109,7 +110,7 @@ def firing(server: Prometheus) -> set[str]:
 
 
 def until(true: Callable[[], object], server: Prometheus) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + HANGS_S
     while not true():
         assert time.monotonic() < end, f"not firing: {set(CAUSES) - firing(server)}"
         time.sleep(0.2)

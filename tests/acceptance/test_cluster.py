@@ -15,7 +15,7 @@ import pytest
 
 from tests import builders
 from tests.lab.disks import MB, Disk, needs_mounts, rooted
-from tests.lab.root import STAGES, Root
+from tests.lab.root import HANGS_S, STAGES, Root
 from tests.lab.told import free_port, json_lines
 from tests.needs import needs
 
@@ -66,7 +66,7 @@ class Machines:
         for one in [*self.workers, self.scheduler]:
             if one is not None and one.poll() is None:
                 one.kill()
-                one.wait(10)
+                one.wait(HANGS_S)
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_a_worker_that_is_killed_costs_an_attempt_and_nothing_else(
     machines.start_worker()
     time.sleep(2)
     first.send_signal(signal.SIGKILL)
-    first.wait(10)
+    first.wait(HANGS_S)
     root.wait(lambda: status_of(root, "slow-CONVERTING.png") == "CONVERTED")
     crashed = [one for one in json_lines(root.log) if one["event"] == "decoder_crashed"]
     assert len(crashed) >= 1
@@ -185,7 +185,7 @@ def test_a_scheduler_that_is_away_is_waited_for(
     root.wait(lambda: status_of(root, "one.png") == "CONVERTED")
     assert machines.scheduler
     machines.scheduler.kill()
-    machines.scheduler.wait(10)
+    machines.scheduler.wait(HANGS_S)
     root.drop(tmp_path / "a.png", "two.png")
     held = lambda: [one for one in json_lines(root.log) if one.get("why") == "scheduler"]  # noqa: E731
     before = len(held())

@@ -14,7 +14,7 @@ import pytest
 
 from tests import builders
 from tests.lab.disks import MB, Disk, needs_mounts, rooted
-from tests.lab.root import STAGES, Root
+from tests.lab.root import HANGS_S, STAGES, Root
 from tests.lab.told import free_port, health, json_lines, metric
 from tests.needs import needs
 
@@ -66,7 +66,7 @@ def test_a_filesystem_that_goes_read_only(tmp_path: Path) -> None:
             assert root.process.poll() is None
             assert not [one for one in root.manifests().values() if one["error"]]
             root.process.send_signal(signal.SIGTERM)
-            assert root.process.wait(20) == 0
+            assert root.process.wait(HANGS_S) == 0
             disk.unmount()
             subprocess.run(["e2fsck", "-fy", disk.image], check=False, capture_output=True)
             disk.mount()
@@ -183,7 +183,7 @@ def served(tmp_path: Path) -> Iterator[Root]:
     finally:
         if root.process and root.process.poll() is None:
             root.process.kill()
-            root.process.wait(10)
+            root.process.wait(HANGS_S)
         subprocess.run(["umount", tmp_path / "merged"], check=True)
 
 

@@ -17,6 +17,7 @@ from cytowatch.decoder import landlock
 from cytowatch.decoder.forks import Zygote
 from cytowatch.decoder.process import Decoder
 from tests.lab.disks import MB, Disk, needs_mounts
+from tests.lab.root import HANGS_S
 from tests.needs import needs
 
 HOUSE = Path(__file__).resolve().parents[2]
@@ -128,7 +129,7 @@ def test_a_decoder_that_cannot_be_killed_yet_holds_up_nobody_else(
                 time.sleep(0.5)
             assert not ended
             thawed = time.monotonic()
-        ends.join(20)
+        ends.join(HANGS_S)
         assert ended[0] >= thawed
         assert zygote.fork(_id(tmp_path / "after", tmp_path / "elsewhere"), "out.1").end() == 9
     finally:

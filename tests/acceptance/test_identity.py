@@ -25,7 +25,7 @@ from cytowatch.record.originals import originals
 from cytowatch.tree.spool import Spool
 from tests.builders import cellsens, picture, vendors
 from tests.builders.dicom import dicom_wsi
-from tests.lab.root import Root
+from tests.lab.root import HANGS_S, Root
 
 _SLIDE_ID = b"0123456789abcdef0123456789ABCDEF"
 _STEM = "stem of the builder"
@@ -282,7 +282,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     yield World(root, top / "made")
     if root.process and root.process.poll() is None:
         root.process.kill()
-        root.process.wait(10)
+        root.process.wait(HANGS_S)
 
 
 @settings(

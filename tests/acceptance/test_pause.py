@@ -10,7 +10,7 @@ import pytest
 
 from cytowatch.record.status import Status
 from tests import builders
-from tests.lab.root import STAGES, Root, command
+from tests.lab.root import HANGS_S, STAGES, Root, command
 from tests.lab.told import free_port, health, json_lines, metric
 
 
@@ -114,7 +114,7 @@ def test_the_index_is_made_anew(root: Root, tmp_path: Path, running: bool) -> No
     assert done.returncode == 0, done.stderr
     wanted = 5 if running else 4
     root.process = root.process if running else None
-    end = time.monotonic() + 20
+    end = time.monotonic() + HANGS_S
     while len(json.loads(command(root, "list", "--json").stdout)) != wanted:
         assert time.monotonic() < end
     page = json.loads(command(root, "status", "--json").stdout)

@@ -28,7 +28,7 @@ from PIL import Image
 from tests import builders
 from tests.builders import dicom, vendors
 from tests.builders.packs import Packed, raw_zip
-from tests.lab.root import Root, command
+from tests.lab.root import HANGS_S, Root, command
 from tests.needs import needs
 
 _SLIDE_ID = b"0123456789abcdef0123456789ABCDEF"
@@ -252,7 +252,7 @@ def others_root() -> Iterator[Root]:
         yield made
         if made.process and made.process.poll() is None:
             made.process.kill()
-            made.process.wait(10)
+            made.process.wait(HANGS_S)
 
 
 def give(path: Path) -> None:

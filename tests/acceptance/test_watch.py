@@ -17,7 +17,7 @@ from cytowatch.inbox.watch import Watcher, _watches
 from cytowatch.record.errors import RootError
 from cytowatch.tree.spool import Spool
 from tests import builders
-from tests.lab.root import Root
+from tests.lab.root import HANGS_S, Root
 from tests.lab.told import free_port, health, json_lines, metric
 from tests.needs import needs
 
@@ -103,7 +103,7 @@ def test_an_observer_that_dies_is_replaced(root: Root, tmp_path: Path) -> None:
         )
     finally:
         strace.terminate()
-        strace.wait(10)
+        strace.wait(HANGS_S)
     root.wait(lambda: deployed(root, "first.svs"))
     root.drop(slide, "second.svs")
     root.wait(lambda: deployed(root, "second.svs"))
@@ -187,7 +187,7 @@ def test_a_reader_that_hangs_is_found_and_replaced(root: Root, tmp_path: Path) -
         root.wait(lambda: deployed(root, "first.svs"))
     finally:
         strace.kill()
-        strace.wait(10)
+        strace.wait(HANGS_S)
     root.kill()
 
 
@@ -242,7 +242,7 @@ def test_one_user_does_not_use_up_all_watches(
         assert _watches() == 2 + 4
         assert watcher.unwatched() == (17, ["ann"])
         (inbox / "zoe" / "case").mkdir(parents=True)
-        end = time.monotonic() + 20
+        end = time.monotonic() + HANGS_S
         while watcher.unwatched() != (17, ["ann"]) or _watches() != 2 + 4 + 2:
             assert time.monotonic() < end
             time.sleep(0.02)

@@ -96,7 +96,7 @@ class Served:
 
     def line(self, event: str, **said: Any) -> dict[str, Any]:
         """The last line of `event` that says `said`; a request's line follows its answer, so it is waited for."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + HANGS_S
         while time.monotonic() < end:
             found = [one for one in self.lines(event) if said.items() <= one.items()]
             if found:

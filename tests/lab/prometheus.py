@@ -11,6 +11,7 @@ from urllib.error import URLError
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
+from tests.lab.root import HANGS_S
 from tests.lab.told import free_port
 from tests.needs import lacking
 
@@ -49,7 +50,7 @@ class Prometheus:
                  f"--web.listen-address=127.0.0.1:{self.port}"],
                 stdout=log, stderr=log,
             )  # fmt: skip
-        end = time.monotonic() + 30
+        end = time.monotonic() + HANGS_S
         while time.monotonic() < end:
             try:
                 urlopen(f"http://127.0.0.1:{self.port}/-/ready").read()
@@ -87,4 +88,4 @@ class Prometheus:
 
     def stop(self) -> None:
         self.process.terminate()
-        self.process.wait(20)
+        self.process.wait(HANGS_S)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import smbclient
 
+from tests.lab.root import HANGS_S
 from tests.lab.told import free_port
 from tests.needs import lacking
 
@@ -76,7 +77,7 @@ class Samba:
         self._await()
 
     def _await(self) -> None:
-        end = time.monotonic() + 20
+        end = time.monotonic() + HANGS_S
         while time.monotonic() < end:
             with socket.socket() as found:
                 if found.connect_ex(("127.0.0.1", self.port)) == 0:
@@ -130,4 +131,4 @@ class Samba:
             self.process.wait(10)
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, 9)
-            self.process.wait(10)
+            self.process.wait(HANGS_S)

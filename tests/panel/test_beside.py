@@ -16,7 +16,7 @@ import pytest
 
 from tests import builders
 from tests.lab.panel import Served
-from tests.lab.root import Root
+from tests.lab.root import HANGS_S, Root
 
 
 def test_a_kill_of_the_panel_changes_nothing(
@@ -47,7 +47,7 @@ def test_a_kill_of_the_panel_changes_nothing(
         time.sleep(chance.random() * 0.15)
         assert panel.process
         panel.process.kill()
-        panel.process.wait(10)
+        panel.process.wait(HANGS_S)
         for one in asked:
             one.close()
     own.wait(
@@ -116,7 +116,7 @@ def test_a_configuration_is_read_again(own: Root) -> None:
             panel.config.write_text(text + more)
             assert panel.process
             panel.process.send_signal(1)
-            end = time.monotonic() + 20
+            end = time.monotonic() + HANGS_S
             while len(panel.lines("reloaded")) + len(panel.lines("reload_refused")) == before:
                 assert time.monotonic() < end
                 time.sleep(0.05)
@@ -144,7 +144,7 @@ def test_at_a_socket(own: Root, serve: Callable[..., Served], tmp_path: Path) ->
             stdout=log, stderr=subprocess.STDOUT,
         )  # fmt: skip
     try:
-        end = time.monotonic() + 30
+        end = time.monotonic() + HANGS_S
         while not place.exists():
             assert process.poll() is None
             assert time.monotonic() < end
@@ -161,4 +161,4 @@ def test_at_a_socket(own: Root, serve: Callable[..., Served], tmp_path: Path) ->
         assert place.stat().st_mode & 0o777 == 0o660
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(HANGS_S)

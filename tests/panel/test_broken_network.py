@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from tests.lab.panel import Served
-from tests.lab.root import Root
+from tests.lab.root import HANGS_S, Root
 from tests.needs import CHROMIUM, unless
 from tests.panel.wire import Wire
 
@@ -68,7 +68,7 @@ def test_the_cable_pulled_and_the_panel_killed(tree: Root, big: Path) -> None:
         tree.wait(until(90_000_000))
         assert served.process
         served.process.kill()
-        served.process.wait(10)
+        served.process.wait(HANGS_S)
         offsets.append(here())
         page.wait_for_timeout(1500)
         served.start()

@@ -25,7 +25,7 @@ from cytowatch.panel import serve
 from tests import builders
 from tests.builders import others, vendors
 from tests.lab.panel import Served
-from tests.lab.root import Root
+from tests.lab.root import HANGS_S, Root
 
 SAMPLES = Path(__file__).resolve().parents[2].parent / "shared/samples"
 WIDE = builders.picture(900, 700)[:, :, 0].astype(np.uint16) * 40 + 300
@@ -378,7 +378,7 @@ def test_a_decoder_that_dies_costs_one_picture(
 
 def _gone(look: Any, panel: Served) -> bool:
     """Nothing that a panel started outlives it."""
-    end = time.monotonic() + 10
+    end = time.monotonic() + HANGS_S
     while look(panel) and time.monotonic() < end:
         time.sleep(0.05)
     return not look(panel)
@@ -395,10 +395,10 @@ def test_a_panel_that_is_killed_leaves_no_decoder(
         pids = list(_decoders(served))
         assert pids
         served.process.kill()
-        served.process.wait(10)
+        served.process.wait(HANGS_S)
     finally:
         served.stop()
-    end = time.monotonic() + 10
+    end = time.monotonic() + HANGS_S
     while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < end:
         time.sleep(0.02)
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)

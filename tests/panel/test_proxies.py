@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.lab.panel import Served
-from tests.lab.root import Root
+from tests.lab.root import HANGS_S, Root
 from tests.lab.told import free_port
 from tests.needs import needs
 from tests.panel.tus import OFFSETS, said
@@ -78,7 +78,7 @@ def running(words: list[str], port: int, log: Path, **environment: str) -> Itera
             words, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env={**os.environ, **environment}
         )  # fmt: skip
     try:
-        end = time.monotonic() + 60
+        end = time.monotonic() + HANGS_S
         while True:
             assert process.poll() is None, log.read_text()
             with socket.socket() as probe:
@@ -123,7 +123,7 @@ def caddy(folder: Path, port: int, block: str) -> Iterator[Path]:
     home = {"HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
     with running(words, port, folder / "out.log", **home):
         root = folder / "data/pki/authorities/local/root.crt"
-        end = time.monotonic() + 30
+        end = time.monotonic() + HANGS_S
         # Its own certificate comes a moment after the root's.
         while not root.exists() or not _shakes_hands(port, root):
             assert time.monotonic() < end, (folder / "out.log").read_text()

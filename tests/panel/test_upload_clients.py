@@ -23,7 +23,7 @@ from tusclient.client import TusClient
 from tusclient.exceptions import TusCommunicationError
 
 from tests.lab.panel import Served
-from tests.lab.root import Root
+from tests.lab.root import HANGS_S, Root
 from tests.needs import CHROMIUM, needs, unless
 
 HOUSE = Path(__file__).resolve().parents[2]
@@ -56,7 +56,7 @@ def killed(panel: Served) -> None:
     """The panel, by -9 and started again."""
     assert panel.process
     panel.process.kill()
-    panel.process.wait(10)
+    panel.process.wait(HANGS_S)
     panel.start()
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from cytowatch.durable import failpoints
 from tests.lab.panel import Served
-from tests.lab.root import Root
+from tests.lab.root import HANGS_S, Root
 from tests.panel.tus import add, create, head
 
 FILES = {"case/a.svs": os.urandom(70_000), "case/b/c.dat": os.urandom(30_000)}
@@ -72,7 +72,7 @@ def test_killed_at_every_place(tree: Root, serve: Callable[[], Served]) -> None:
             panel.start()
             at = sent(panel)
         assert panel.process
-        assert panel.process.wait(20) == -signal.SIGKILL, panel.log.read_text()[-2000:]
+        assert panel.process.wait(HANGS_S) == -signal.SIGKILL, panel.log.read_text()[-2000:]
         last = [line for line in panel.log.read_text().splitlines() if line.startswith("failpoint")]
         left.remove(last[-1].split()[1])
     panel.environment = {}
@@ -116,11 +116,11 @@ def test_whole_and_never_asked_for_again(tree: Root, serve: Callable[[], Served]
     with pytest.raises((OSError, http.client.HTTPException)):
         add(panel, at, 0, b"abc")
     assert panel.process
-    assert panel.process.wait(20) == -signal.SIGKILL
+    assert panel.process.wait(HANGS_S) == -signal.SIGKILL
     assert not (tree.path / "inbox/ann").exists()
     panel.environment = {}
     panel.start()
-    end = time.monotonic() + 20
+    end = time.monotonic() + HANGS_S
     while not (tree.path / "inbox/ann/a.svs").exists() and time.monotonic() < end:
         time.sleep(0.05)
     assert (tree.path / "inbox/ann/a.svs").read_bytes() == b"abc"

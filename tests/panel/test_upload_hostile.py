@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from tests.lab.panel import Answer, Served
-from tests.lab.root import Root
+from tests.lab.root import HANGS_S, Root
 from tests.panel.tus import OFFSETS, add, begun, create, head, said
 
 PROXY = 'auth = "proxy"\n'
@@ -450,7 +450,7 @@ def test_a_rate_for_each_user(tree: Root) -> None:
             list(pool.map(one, ["ann1", "ann2", "bob1"]))
         assert max(took["ann1"], took["ann2"]) >= 2.5
         assert took["bob1"] >= 1
-        within(10, (tree.path / "inbox/ann/ann2.svs").exists)
+        within(HANGS_S, (tree.path / "inbox/ann/ann2.svs").exists)
         assert (tree.path / "inbox/ann/ann2.svs").read_bytes() == data
     finally:
         panel.stop()
@@ -492,6 +492,6 @@ def test_going_on_counts_once(tree: Root) -> None:
         for path in sorted((tree.path / "inbox/.uploads").rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() else path.unlink()
         # Sums are read again before a refusal, at most every ten seconds.
-        within(30, lambda: create(panel, 3, filename="b.svs").code == 201)
+        within(HANGS_S, lambda: create(panel, 3, filename="b.svs").code == 201)
     finally:
         panel.stop()

@@ -19,7 +19,7 @@ from playwright.sync_api import expect, sync_playwright
 from tests import builders
 from tests.builders import vendors
 from tests.lab.panel import Served
-from tests.lab.root import Root
+from tests.lab.root import HANGS_S, Root
 from tests.needs import CHROMIUM, unless
 from tests.panel.tus import OFFSETS, add, begun, create, head, said, sending
 
@@ -159,7 +159,7 @@ def test_a_kill_in_the_middle(tree: Root, panel: Served, tmp_path: Path) -> None
         tree.wait(lambda: growing.stat().st_size >= 2 << 20)
         assert panel.process
         panel.process.kill()
-        panel.process.wait(10)
+        panel.process.wait(HANGS_S)
     panel.start()
     offset = int(head(panel, at).headers["upload-offset"])
     assert 2 << 20 <= offset < len(data)
@@ -396,7 +396,7 @@ def test_in_a_browser(tree: Root, tmp_path: Path) -> None:
         expect(page.locator("#list .badge")).to_have_text("Paused")
         assert served.process
         served.process.kill()
-        served.process.wait(10)
+        served.process.wait(HANGS_S)
         served.start()
         page.reload()
         network.send("Network.emulateNetworkConditions", {**slow, "uploadThroughput": -1})
@@ -436,7 +436,7 @@ def test_send(tree: Root, panel: Served, tmp_path: Path) -> None:
     tree.wait(lambda: any(p.stat().st_size > 1 << 20 for p in uploads.glob("*/tree/big.svs")))
     assert panel.process
     panel.process.kill()
-    panel.process.wait(10)
+    panel.process.wait(HANGS_S)
     panel.start()
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 0, said

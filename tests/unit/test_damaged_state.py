@@ -28,6 +28,7 @@ from cytowatch.tree import find, pauses
 from cytowatch.tree.index.index import Index
 from cytowatch.tree.spool import Spool
 from tests.builders import damage
+from tests.lab.root import HANGS_S
 from tests.unit.power_cuts.cases import make
 
 NOW = datetime(2026, 11, 23, 14, 15, 2, tzinfo=UTC)
@@ -255,7 +256,7 @@ def test_a_delivery_that_raises_anything_ends_no_thread(
     told: list[str] = []
     courier = Courier(spool, (HOOK,), lambda one, outcome: told.append(f"{one.id} {outcome}"))
     courier.start()
-    end = time.monotonic() + 30
+    end = time.monotonic() + HANGS_S
     while not told and time.monotonic() < end:
         time.sleep(0.01)
     assert told == [f"{OTHER} delivered"]

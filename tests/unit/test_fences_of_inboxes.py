@@ -26,6 +26,7 @@ from cytowatch.record.names import UploadedFileId
 from cytowatch.transitions.moves import Transitions
 from cytowatch.tree.index.index import Index
 from tests import builders
+from tests.lab.root import HANGS_S
 from tests.unit.test_claim import claiming, single
 from tests.unit.test_damaged_tree import ledger
 from tests.unit.test_inbox import Inboxes
@@ -282,7 +283,7 @@ class Watched:
         self.moved += 1
 
     def until(self, true: Callable[[], bool], do: Callable[[], Any] = lambda: None) -> None:
-        end = time.monotonic() + 30
+        end = time.monotonic() + HANGS_S
         while not true():
             assert time.monotonic() < end
             do()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cytowatch.decoder.gone import Doomed
+from tests.lab.root import HANGS_S
 
 #: Threads that write to a file by every way there is, the kernel's own at their end among them, beside much memory.
 _WRITER = """
@@ -51,7 +52,7 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(["sleep", "1000"], start_new_session=True)
     yield process
     process.kill()
-    process.wait(10)
+    process.wait(HANGS_S)
 
 
 def test_one_that_is_still_changes_nothing(tmp_path: Path) -> None:
@@ -67,7 +68,7 @@ def test_one_that_is_still_changes_nothing(tmp_path: Path) -> None:
         before_it_was_gone += process.poll() is None
         assert doomed.wait_gone(lambda: False)
         doomed.close()
-        process.wait(10)
+        process.wait(HANGS_S)
         assert path.read_bytes() == then
     # Else nothing was shown.
     assert before_it_was_gone
@@ -82,13 +83,13 @@ def test_one_that_runs_is_not_still(tmp_path: Path) -> None:
     doomed.kill()
     assert doomed.wait_gone(lambda: False)
     doomed.close()
-    process.wait(10)
+    process.wait(HANGS_S)
 
 
 def test_anyone_else_is_not_waited_for(sleeper: subprocess.Popen[bytes]) -> None:
     """A process that has ended already is gone, and nobody is killed for it."""
     ended = subprocess.Popen(["true"])
-    ended.wait(10)
+    ended.wait(HANGS_S)
     doomed = Doomed(ended.pid)
     doomed.kill()
     # It cannot be named any more, so its parent is asked.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import tomllib
 from collections.abc import Iterator
 from functools import cache
@@ -128,6 +129,24 @@ def test_a_negative_is_not_proved_by_a_sleep() -> None:
         if not path.startswith(lab) and _sleeps(function)
     }
     assert found == set(SLEEPS)
+
+
+#: It goes on for so long in any case.
+GOES_ON = {"acceptance/test_hostile.py"}
+
+
+def test_what_is_waited_for_is_waited_for_long() -> None:
+    """A bound ends what hangs and is `HANGS_S`: a few seconds are over on a busy machine before anything has happened."""
+    bound = re.compile(
+        r"end = time\.monotonic\(\) \+ [\d.]+$|\.(?:wait|join)\((?:[1-9]|[12]\d)\)", re.MULTILINE
+    )
+    found = {
+        str(path.relative_to(TESTS))
+        for path in TESTS.rglob("*.py")
+        if bound.search(path.read_text())
+    }
+    # One is not to end, and the other one is killed then.
+    assert found - GOES_ON == {"panel/test_send.py", "lab/samba.py"}
 
 
 def test_no_configuration_is_changed_as_a_text() -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from cytowatch.decoder import landlock, recorded, sandbox, zygote
 from cytowatch.decoder.zygote import start_time
+from tests.lab.root import HANGS_S
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(["sleep", "1000"], start_new_session=True)
     yield process
     process.kill()
-    process.wait(10)
+    process.wait(HANGS_S)
 
 
 def test_the_noted_process_is_killed_with_its_group(
@@ -31,7 +32,7 @@ def test_the_noted_process_is_killed_with_its_group(
     noted = {"pid": sleeper.pid, "start_time": start_time(sleeper.pid)}
     (tmp_path / "worker").write_text(json.dumps(noted))
     assert recorded.kill_recorded(tmp_path)
-    assert sleeper.wait(10) == -signal.SIGKILL
+    assert sleeper.wait(HANGS_S) == -signal.SIGKILL
     assert not (tmp_path / "worker").exists()
     assert not recorded.kill_recorded(tmp_path)
 

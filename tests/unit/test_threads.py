@@ -18,6 +18,7 @@ from cytowatch.lifecycle.duties import Duties
 from cytowatch.observe import health
 from cytowatch.observe.health import Health
 from cytowatch.observe.metrics import Metrics
+from tests.lab.root import HANGS_S
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +86,7 @@ def test_a_pool_that_cannot_have_them_says_so(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(RuntimeError):
         threads.pool(4, "few")
     for thread in started:
-        thread.join(10)
+        thread.join(HANGS_S)
     assert threading.active_count() == before
 
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis.strategies import lists, sampled_from
 
 from cytowatch.inbox.turns import Turns
+from tests.lab.root import HANGS_S
 
 
 def test_huge_files_of_one_user_leave_a_thread_to_the_others() -> None:
@@ -28,7 +29,7 @@ def test_huge_files_of_one_user_leave_a_thread_to_the_others() -> None:
     for _ in range(20):
         turns.put("ann", "huge")
     turns.put("bob", "small")
-    assert done.wait(10)
+    assert done.wait(HANGS_S)
     assert begun["huge"] <= 4
     gate.set()
     turns.stop()
@@ -49,12 +50,12 @@ def test_they_take_turns() -> None:
 
     turns = Turns(do, threads=1, of_one=1)
     turns.put("ann", "first")
-    assert ready.wait(10)
+    assert ready.wait(HANGS_S)
     for user in ("ann", "ann", "bob", "bob", "cid"):
         turns.put(user, user)
     turns.put("zoe", "zoe")
     gate.set()
-    assert finished.wait(10)
+    assert finished.wait(HANGS_S)
     turns.stop()
     assert order == ["first", "ann", "bob", "cid", "zoe", "ann", "bob"]
 
@@ -75,7 +76,7 @@ def test_all_of_them_are_done_once(users: list[str]) -> None:
     turns = Turns(do, threads=3, of_one=2)
     for number, user in enumerate(users):
         turns.put(user, number)
-    assert not users or finished.wait(10)
+    assert not users or finished.wait(HANGS_S)
     turns.stop()
     assert done == Counter(range(len(users)))
 
@@ -93,12 +94,12 @@ def test_what_has_not_begun_when_it_is_stopped_never_does() -> None:
     turns = Turns(do, threads=1, of_one=1)
     for number in range(5):
         turns.put("ann", number)
-    assert ready.wait(10)
+    assert ready.wait(HANGS_S)
     stopping = threading.Thread(target=turns.stop)
     stopping.start()
-    end = time.monotonic() + 10
+    end = time.monotonic() + HANGS_S
     while turns._waiting and time.monotonic() < end:
         time.sleep(0.001)
     gate.set()
-    stopping.join(10)
+    stopping.join(HANGS_S)
     assert done == [0]
