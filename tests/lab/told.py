@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import random
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
 __all__ = ["free_port", "health", "json_lines", "metric"]
+
+#: Below it are the ports of well-known servers.
+_FIRST_PORT = 10_000
 
 
 def json_lines(path: Path) -> list[dict[str, Any]]:
@@ -20,11 +25,19 @@ def json_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
+    """A port of loopback that nobody listens on.
+
+    It is below those that the kernel gives to clients, of which tests have thousands: one of them would take it while
+    a server is about to start, or between its end and its next start.
+    """
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    # Where clients may have all of them, the kernel gives one.
+    below = range(_FIRST_PORT, first) or range(1)
+    while True:
+        with socket.socket() as found, suppress(OSError):
+            found.bind(("127.0.0.1", random.SystemRandom().choice(below)))
+            port: int = found.getsockname()[1]
+            return port
 
 
 def metric(port: int, name: str) -> float:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.root import Root
+from tests.lab.told import free_port
 
 TESTS = Path(__file__).resolve().parents[1]
 
@@ -185,3 +186,12 @@ def test_what_a_root_is_configured_with_is_what_its_file_says(tmp_path: Path) ->
     assert again == {**found, "storage": {"hash": "after"}, "limits": {"max_pixels": 7}}
     root.configure()
     assert tomllib.loads(root.config.read_text()) == plain
+
+
+def test_no_client_is_given_the_port_of_a_server_that_is_about_to_start() -> None:
+    """The kernel gives clients ports of its own range only; two servers are not given the same one either."""
+    first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    found = [free_port() for _ in range(50)]
+    assert len(set(found)) > 40
+    if first > 10_000:
+        assert not [port for port in found if first <= port <= last]
