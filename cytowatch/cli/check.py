@@ -6,9 +6,11 @@ import importlib.metadata
 import itertools
 import os
 import pwd
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from cytowatch.decoder import sandbox, walls
 from cytowatch.durable import denied, owner
 from cytowatch.inbox import scan
 from cytowatch.inbox.claim import lease, prepare_process
-from cytowatch.record import names
+from cytowatch.record import manifest, names
 from cytowatch.record.errors import RootError
 from cytowatch.record.status import STAGE_STATUSES
 from cytowatch.transitions import notes
@@ -37,6 +39,9 @@ _TO_MEND = frozenset(
     {"unreadable", "too_deep", "set_aside", "no_user", "not_permitted", "other_filesystem"}
 )
 _MOST_LISTED = 50
+#: What has waited for less may have been looked at too early; so often it is asked for again, in seconds.
+_FRESH_S = 3.0
+_LOOK_AGAIN_S = 0.3
 #: Files that the daemon opens by itself, below the root.
 _OWN_FILES = ("FORMAT", "state/lock", "state/live.json", "state/index.sqlite3")
 
@@ -185,7 +190,7 @@ def _disk(config: Config, spool: Spool) -> Result:
 
 def _inboxes(spool: Spool, config: Config, *, running: bool) -> Iterator[Result]:
     """What somebody has to mend in the inboxes: as the daemon sees it, or as the one who asks does."""
-    told = (live(spool) or {}).get("waiting", []) if running else None
+    told = _waiting(spool) if running else None
     found = _told_of(told) if isinstance(told, list) else _refused(spool, config)
     listed = list(itertools.islice(found, _MOST_LISTED + 1))
     for path, why, detail in listed[:_MOST_LISTED]:
@@ -200,6 +205,23 @@ def _inboxes(spool: Spool, config: Config, *, running: bool) -> Iterator[Result]
             True,
             "every folder in the inboxes can be read, and every drop moved",
         )
+
+
+def _waiting(spool: Spool) -> Any:
+    """What waits, as the daemon reports it once it has had a moment for what has just come.
+
+    A folder that is being made may be seen before it has its owner.
+    """
+    end = time.monotonic() + _FRESH_S
+    while True:
+        waiting = (live(spool) or {}).get("waiting", [])
+        if not isinstance(waiting, list) or time.monotonic() >= end:
+            return waiting
+        since = str(manifest.utc(datetime.now(UTC) - timedelta(seconds=_FRESH_S)))
+        rows = (one for one in waiting if isinstance(one, dict) and one.get("why") in _TO_MEND)
+        if not any(str(one.get("since")) > since for one in rows):
+            return waiting
+        time.sleep(_LOOK_AGAIN_S)
 
 
 def _told_of(waiting: list[Any]) -> Iterator[tuple[str, str, str]]:
