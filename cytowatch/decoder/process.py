@@ -101,8 +101,9 @@ class Decoder:
         if self._reaped:
             return 0
         self._reaped = True
-        self._channel.close()
+        # Before its channel is closed, or it might end by itself with a code that says nothing.
         self._doomed.kill()
+        self._channel.close()
         gone = self._doomed.wait_gone(self._stops)
         self._doomed.close()
         if not gone and self._stops():
