@@ -240,8 +240,8 @@ def name(data: bytes) -> None:
 
 def attachments(data: bytes) -> None:
     """The list of attachments of a CZI."""
-    with _file(data) as (_, path):
-        for found, begin, length in czi._attachments(path):
+    with _file(data) as (descriptor, _):
+        for found, begin, length in czi._attachments(descriptor):
             assert begin >= 0
             assert length >= 0
             assert isinstance(found, str)
