@@ -3,6 +3,8 @@
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
 BIN := .venv/bin
+# Tests start hundreds of daemons: each would compile every module again.
+export PYTHONDONTWRITEBYTECODE :=
 STAMP := .venv/.installed
 
 .PHONY: demo panel vendor test acceptance check lint bench bench-index soak inject fuzz venv clean
