@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import jsonschema_rs
 import pytest
 
 from cytowatch import aside
+from cytowatch.cli import check
 from cytowatch.cli.check import _held_up, _set_aside
 from cytowatch.cli.page import _WHERES, status_lines
 from cytowatch.cli.schema import schema_of
+from cytowatch.config import from_mapping
 from cytowatch.lifecycle.summary import status_page
 from cytowatch.observe import reports
 from cytowatch.observe.metrics import Metrics
+from cytowatch.record import manifest
 from cytowatch.tree.index.index import Index
 from cytowatch.tree.spool import Spool
 
@@ -67,6 +71,40 @@ def test_status_and_check_show_it(spool: Spool) -> None:
         line.encode()
         assert "\x1b" not in line
     assert {one.good for one in results} == {False}
+
+
+def test_check_asks_again_for_what_began_to_wait_a_moment_ago(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An inbox that is being made may not have its owner yet; one that stays as it is, is reported."""
+    config = from_mapping({"root": str(spool.root)})
+
+    def says(*since: datetime) -> None:
+        rows = [
+            {
+                "user": "ann", "path": "ann", "why": "unreadable", "detail": "closed", "size_bytes": 0,
+                "since": manifest.utc(one), "until": None, "due_at": None,
+            }
+            for one in since
+        ]  # fmt: skip
+        (spool.state / "live.json").write_text(json.dumps({"waiting": rows}))
+
+    def checked() -> list[tuple[bool | None, str]]:
+        return [(one.good, one.detail) for one in check._inboxes(spool, config, running=True)]
+
+    asked: list[float] = []
+    monkeypatch.setattr(check.time, "sleep", lambda seconds: (asked.append(seconds), says()))
+    says(datetime.now(UTC))
+    assert [good for good, _ in checked()] == [True]
+    assert len(asked) == 1
+    # It has waited for long: nobody need ask twice.
+    says(datetime.now(UTC) - timedelta(minutes=1))
+    assert checked() == [(False, "ann waits: closed")]
+    assert len(asked) == 1
+    monkeypatch.setattr(check, "_FRESH_S", 0.2)
+    monkeypatch.setattr(check.time, "sleep", lambda _: says(datetime.now(UTC)))
+    says(datetime.now(UTC))
+    assert checked() == [(False, "ann waits: closed")]
 
 
 def test_check_shows_what_slides_in_work_wait_for(spool: Spool) -> None:
