@@ -42,8 +42,8 @@ class Room:
 
     `faults` says of each file that could not be looked into why; `why` is set where the room as a whole
     could not be put together, and `retry_at` when it is tried again. So many claims as `most` may be
-    under way for its user; `is_part` says that there is more than `bundles`. `meanwhile` has the drops
-    that became due while the room was being put together, each with the time that it was given.
+    under way for its user; `is_part` says that there is more than `bundles`. `meanwhile` has, by their
+    paths, the drops that became due while the room was being put together, with the time that each was given.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Room:
     took_s: float = 0.0
     most: int = 0
     is_part: bool = False
-    meanwhile: list[tuple[Track, float]] = field(default_factory=list)
+    meanwhile: dict[str, tuple[Track, float]] = field(default_factory=dict)
 
 
 class Rooms:
@@ -102,7 +102,7 @@ class Rooms:
             for track in tracks:
                 track.due_at = later
             if gathering is not None:
-                gathering.meanwhile += [(track, later) for track in tracks]
+                gathering.meanwhile.update((track.drop.path, (track, later)) for track in tracks)
             elif begins:
                 room = Room(name=name, user=user, due={track.drop.path for track in tracks})
                 self._gathering[name] = room
@@ -173,7 +173,7 @@ class Rooms:
         """The room may be put together again, for what became due meanwhile after no more than its share."""
         del self._gathering[room.name]
         soon = time.monotonic() + _SHARE * room.took_s
-        for track, later in room.meanwhile:
+        for track, later in room.meanwhile.values():
             # Another time was given to it for a reason: it has changed, or lacks something.
             if track.due_at == later:
                 track.due_at = min(soon, later)
