@@ -35,13 +35,15 @@ class Leaps:
         self._path = state / FILE_NAME
         #: From when to when, in seconds since 1970.
         self._leaps: list[tuple[float, float]] = []
+        #: Of what was before that nothing is known.
+        self._known_from = 0.0
         self._seen: tuple[float, float] | None = None
 
     def look(self, now: datetime, monotonic: float) -> None:
         """Take note of the time, and of a leap since the last look."""
         wall = now.timestamp()
         if self._seen is None:
-            before, longest = self._read(), _LONGEST_REST_S
+            before, longest = self._read(wall), _LONGEST_REST_S
             # It lived on for a while after that.
             before = before + _LOOKS_EVERY_S if before is not None else None
         else:
@@ -53,25 +55,29 @@ class Leaps:
         self._leaps = [leap for leap in self._leaps if leap[1] <= wall + _LEAST_S][-_MOST:]
         self._seen = wall, monotonic
         with suppress(OSError):
-            durable.replace_file(self._path, json.dumps({"at": wall, "leaps": self._leaps}))
+            noted = {"at": wall, "leaps": self._leaps, "known_from": self._known_from}
+            durable.replace_file(self._path, json.dumps(noted))
 
     def age_s(self, at: datetime, now: datetime) -> float:
         """The age of what is dated `at`, without the leaps since then."""
         since = at.timestamp()
         leapt = sum(after - before for before, after in self._leaps if before >= since)
-        return now.timestamp() - since - leapt
+        return min(now.timestamp() - since - leapt, now.timestamp() - self._known_from)
 
-    def _read(self) -> float | None:
-        """When the last daemon looked, if that is known; its leaps are taken over."""
+    def _read(self, wall: float) -> float | None:
+        """When the last daemon looked, if that is known; its leaps are taken over.
+
+        A file that is damaged, as a power cut may leave it, had leaps that are not known any more.
+        """
         try:
             found = outside.read_json(self._path)
-            leaps = found.get("leaps")
-            if not isinstance(leaps, list):
-                return None
-            self._leaps = [(_time(before), _time(after)) for before, after in leaps[-_MOST:]]
-            return _time(found.get("at"))
-        except (OSError, OutsideError, TypeError, ValueError):
-            self._leaps = []
+            self._leaps = [(_time(before), _time(after)) for before, after in found["leaps"]]
+            self._known_from = _time(found["known_from"])
+            return _time(found["at"])
+        except FileNotFoundError:
+            return None
+        except (OSError, OutsideError, KeyError, TypeError, ValueError):
+            self._leaps, self._known_from = [], wall
             return None
 
 

@@ -60,15 +60,18 @@ def test_a_daemon_that_was_down_for_long(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"at": -1, "leaps": []}', '{"at": 9, "leaps": [[1]]}', "\0", "{" * 9]
-)
-def test_a_file_that_is_damaged_is_no_obstacle(tmp_path: Path, text: str) -> None:
-    """It is written again."""
+    "text",
+    ["", "[]", "{}", '{"at": -1, "leaps": [], "known_from": 0}', '{"at": 9, "leaps": [[1]]}', "\0", "{" * 9],
+)  # fmt: skip
+def test_of_a_file_that_is_damaged_nothing_is_known(tmp_path: Path, text: str) -> None:
+    """It may have held a leap: all is as old as it has been since, also for the daemon after this one."""
     (tmp_path / FILE_NAME).write_text(text)
-    leaps = Leaps(tmp_path)
+    leaps, old = Leaps(tmp_path), NOW - timedelta(days=2)
     leaps.look(NOW, 0.0)
-    assert leaps.age_s(NOW - timedelta(days=2), NOW) == 2 * DAY_S
-    again = Leaps(tmp_path)
-    again.look(NOW + timedelta(days=50), 0.0)
-    aged_s = again.age_s(NOW - timedelta(days=2), NOW + timedelta(days=50))
-    assert aged_s == pytest.approx(2 * DAY_S, abs=200)
+    assert leaps.age_s(old, NOW) == 0.0
+    for hours in (8, 16):
+        later = NOW + timedelta(hours=hours)
+        again = Leaps(tmp_path)
+        again.look(later, 0.0)
+        assert again.age_s(old, later) == hours * 3600
+        assert again.age_s(later - timedelta(hours=1), later) == 3600
