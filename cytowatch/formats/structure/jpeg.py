@@ -7,6 +7,7 @@ ITU-T T.832, annex A, for JPEG XR.
 from __future__ import annotations
 
 import itertools
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ _APPLICATIONS, _COMMENT = 0xE0, 0xFE
 _SEQUENTIAL = frozenset({0xC0, 0xC1})
 #: Markers without a length, which no writer puts here, and the byte that fills.
 _ALONE = frozenset({0x00, 0x01, 0xFF, *range(0xD0, 0xDA)})
+#: Any other marker.
+_WITH_LENGTH = re.compile(rb"\xff[^\x00\x01\xd0-\xd9\xff]")
 #: IMAGE_OFFSET and IMAGE_BYTE_COUNT in the directory of a JPEG XR.
 _XR_OFFSET, _XR_COUNT = 0xBCC0, 0xBCC1
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -210,12 +213,9 @@ def bare(data: bytes) -> bytes | None:
     """
     kept = [_BEGIN]
     at, sequential = len(_BEGIN), False
-    while at + 4 <= len(data):
-        marker = data[at + 1]
-        if data[at] != 0xFF or marker in _ALONE:
-            # As `next_marker` of libjpeg does.
-            at += 1
-            continue
+    # As `next_marker` of libjpeg does; stray bytes may be as many as the file has.
+    while (found := _WITH_LENGTH.search(data, at)) is not None and found.end() + 2 <= len(data):
+        at, marker = found.start(), data[found.start() + 1]
         end = at + 2 + struct.unpack_from(">H", data, at + 2)[0]
         if marker == _SCAN:
             head = bytearray(data[at:end])
