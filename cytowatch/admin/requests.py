@@ -36,7 +36,7 @@ _PATIENCE_S = 30.0
 _LOOK_EVERY_S = 0.05
 #: Anyone who asked has gone long before.
 _LEFT_AFTER_S = 600.0
-_LEFT = re.compile(r"\.[0-9a-f]{16}|.*\.(answer|partial)")
+_LEFT = re.compile(r".*\.(answer|partial)")
 _ABOUT_ONE = frozenset({"retry", "return", "remove", "link", "unlink"})
 _ABOUT_PROJECTS = frozenset({"link", "unlink"})
 _ABOUT_USERS = frozenset({"pause", "resume"})

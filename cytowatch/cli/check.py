@@ -190,8 +190,7 @@ def _disk(config: Config, spool: Spool) -> Result:
 
 def _inboxes(spool: Spool, config: Config, *, running: bool) -> Iterator[Result]:
     """What somebody has to mend in the inboxes: as the daemon sees it, or as the one who asks does."""
-    told = _waiting(spool) if running else None
-    found = _told_of(told) if isinstance(told, list) else _refused(spool, config)
+    found = _told_of(_waiting(spool)) if running else _refused(spool, config)
     listed = list(itertools.islice(found, _MOST_LISTED + 1))
     for path, why, detail in listed[:_MOST_LISTED]:
         # A file that belongs to no user may lie there on purpose.
@@ -207,27 +206,25 @@ def _inboxes(spool: Spool, config: Config, *, running: bool) -> Iterator[Result]
         )
 
 
-def _waiting(spool: Spool) -> Any:
+def _waiting(spool: Spool) -> list[dict[str, Any]]:
     """What waits, as the daemon reports it once it has had a moment for what has just come.
 
     A folder that is being made may be seen before it has its owner.
     """
     end = time.monotonic() + _FRESH_S
     while True:
-        waiting = (live(spool) or {}).get("waiting", [])
-        if not isinstance(waiting, list) or time.monotonic() >= end:
-            return waiting
-        since = str(manifest.utc(datetime.now(UTC) - timedelta(seconds=_FRESH_S)))
-        rows = (one for one in waiting if isinstance(one, dict) and one.get("why") in _TO_MEND)
-        if not any(str(one.get("since")) > since for one in rows):
+        waiting: list[dict[str, Any]] = (live(spool) or {}).get("waiting", [])
+        since = manifest.utc(datetime.now(UTC) - timedelta(seconds=_FRESH_S))
+        is_fresh = any(one["why"] in _TO_MEND and one["since"] > since for one in waiting)
+        if not is_fresh or time.monotonic() >= end:
             return waiting
         time.sleep(_LOOK_AGAIN_S)
 
 
-def _told_of(waiting: list[Any]) -> Iterator[tuple[str, str, str]]:
+def _told_of(waiting: list[dict[str, Any]]) -> Iterator[tuple[str, str, str]]:
     for one in waiting:
-        if isinstance(one, dict) and one.get("why") in _TO_MEND:
-            yield str(one.get("path")), str(one["why"]), str(one.get("detail"))
+        if one["why"] in _TO_MEND:
+            yield one["path"], one["why"], one["detail"]
 
 
 def _refused(spool: Spool, config: Config) -> Iterator[tuple[str, str, str]]:

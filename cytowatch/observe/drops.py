@@ -188,12 +188,12 @@ class Drops:
 
     def forget(self, id_: str) -> None:
         """It was removed, handed back or sent back."""
+        self._came.pop(id_, None)
         root_id = self._root_of.pop(id_, None)
         if root_id is None:
             return
         drop = self._drops[root_id]
         one = drop.inside.pop(id_)
-        self._came.pop(id_, None)
         drop.done -= _is_done(one)
         drop.gone.add(id_)
         drop.notes = None

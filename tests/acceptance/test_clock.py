@@ -20,10 +20,8 @@ time.sleep = lambda seconds: select.select([], [], [], seconds)
 """
 
 
-@unless(None if LIBRARY else "missing: libfaketime (Debian: apt install faketime)")
-def test_the_clock_is_set_ten_years_back_and_forth(root: Root, tmp_path: Path) -> None:
-    """Settling, waiting and time-outs run on the monotonic clock; nothing is late, nothing lost."""
-    assert LIBRARY
+def settable(root: Root, tmp_path: Path) -> Path:
+    """A file that says by how much the wall clock of the daemon of `root` is wrong; the monotonic one is right."""
     offset = tmp_path / "offset"
     offset.write_text("+0")
     (tmp_path / "sitecustomize.py").write_text(_SLEEP)
@@ -34,6 +32,13 @@ def test_the_clock_is_set_ten_years_back_and_forth(root: Root, tmp_path: Path) -
         "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }
+    return offset
+
+
+@unless(None if LIBRARY else "missing: libfaketime (Debian: apt install faketime)")
+def test_the_clock_is_set_ten_years_back_and_forth(root: Root, tmp_path: Path) -> None:
+    """Settling, waiting and time-outs run on the monotonic clock; nothing is late, nothing lost."""
+    offset = settable(root, tmp_path)
     root.start()
     for number, wanted in enumerate(("+0", "-10y", "+10y", "-3y", "+0")):
         offset.write_text(wanted)
@@ -57,18 +62,8 @@ def test_the_clock_is_set_ten_years_back_and_forth(root: Root, tmp_path: Path) -
 @unless(None if LIBRARY else "missing: libfaketime (Debian: apt install faketime)")
 def test_a_clock_ten_years_ahead_removes_no_error_and_no_note(root: Root, tmp_path: Path) -> None:
     """Neither where it is set ahead while the daemon runs, nor where the next start finds it so."""
-    assert LIBRARY
-    offset = tmp_path / "offset"
-    offset.write_text("+0")
-    (tmp_path / "sitecustomize.py").write_text(_SLEEP)
+    offset = settable(root, tmp_path)
     root.configure(storage={"reserve_bytes": 0, "keep_errors_days": 1})
-    root.environment = {
-        "PYTHONPATH": str(tmp_path),
-        "LD_PRELOAD": str(LIBRARY),
-        "FAKETIME_TIMESTAMP_FILE": str(offset),
-        "FAKETIME_NO_CACHE": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    }
     root.start()
     root.drop(builders.png(tmp_path / "b.png"), "b.txt.png")
     (root.path / "inbox" / "ann" / "no slide.png").write_text("words")
