@@ -6,15 +6,16 @@ Source: ISO/IEC 15444-1, Annexes A and I
 from __future__ import annotations
 
 from cytowatch.formats.base import Format, Probe
+from cytowatch.formats.structure import jp2
 
 __all__ = ["FORMAT"]
 
 
 def matches(probe: Probe) -> str | None:
     """The evidence that it is JPEG 2000."""
-    if probe.head.startswith(b"\x00\x00\x00\x0cjP  \r\n\x87\n"):
+    if probe.head.startswith(jp2.SIGNATURE):
         return "begins with a JP2 signature box"
-    if probe.head.startswith(b"\xff\x4f\xff\x51"):
+    if probe.head.startswith(jp2.BEGIN):
         return "begins with a JPEG 2000 codestream"
     return None
 

@@ -9,15 +9,14 @@ from __future__ import annotations
 import os
 import re
 import struct
-from collections.abc import Iterator
 
-from cytowatch.formats.structure import netpbm
+from cytowatch.formats.structure import jp2, netpbm
 from cytowatch.formats.structure.places import bytes_at
 from cytowatch.formats.structure.tiff import Tiff, TiffError
 
 __all__ = ["told"]
 
-_PNG, _JPEG, _JP2 = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"\x00\x00\x00\x0cjP  "
+_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _MPF = b"MPF\0"
 #: ImageJ and MetaMorph write stacks as one page; SGI's tag has the depth of a volume.
 _OF_IMAGEJ = re.compile(r"ImageJ=[^\n]*\nimages=(\d{1,9})\n")
@@ -54,8 +53,9 @@ def _count(descriptor: int, size_bytes: int) -> tuple[int, str]:
         count, what = _multiple(descriptor), "pictures"
     elif head[:2] in (b"II", b"MM"):
         count, what = _stacked(descriptor, size_bytes), "planes"
-    elif head.startswith(_JP2):
-        count, what = sum(kind == b"jp2c" for kind in _boxes(descriptor, size_bytes)), "pictures"
+    elif head.startswith(jp2.MARK):
+        found = jp2.boxes(descriptor, size_bytes, most=_MOST_PARTS)
+        count, what = sum(box.kind == jp2.CODESTREAM for box in found), "pictures"
     elif (end := netpbm.end(descriptor)) and bytes_at(descriptor, 1, end) == b"P":
         return (
             (0, "further pictures behind it")
@@ -122,18 +122,3 @@ def _listed(index: bytes) -> int:
             kinds = (struct.unpack_from(f"{order}I", index, row)[0] & 0xFFFFFF for row in rows)
             return sum(kind not in _THUMBNAILS for kind in kinds)
     return 1
-
-
-def _boxes(descriptor: int, size_bytes: int) -> Iterator[bytes]:
-    at = 0
-    for _ in range(_MOST_PARTS):
-        head = bytes_at(descriptor, 16, at)
-        if len(head) < 8:
-            return
-        yield head[4:8]
-        length = int.from_bytes(head[:4])
-        if length == 1 and len(head) == 16:
-            length = int.from_bytes(head[8:])
-        if length < 8 or at + length >= size_bytes:
-            return
-        at += length

@@ -16,6 +16,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 
+from cytowatch.formats.structure import jp2
 from cytowatch.formats.structure.places import bytes_at
 
 __all__ = ["of_file", "of_jp2"]
@@ -84,24 +85,15 @@ def _of_jpeg(descriptor: int) -> Iterator[bytes]:
 
 def _of_jp2(descriptor: int) -> Iterator[bytes]:
     """What the boxes for Exif and XMP hold, before the codestream and behind it."""
-    at = 0
-    for _ in range(_MOST_PARTS):
-        head = bytes_at(descriptor, 16, at)
-        if len(head) < 8:
-            return
-        length, begin = int.from_bytes(head[:4]), 8
-        if length == 1 and len(head) == 16:
-            length, begin = int.from_bytes(head[8:]), 16
-        if head[4:8] == b"uuid":
-            data = bytes_at(descriptor, min(max(0, length - begin), _MOST_BYTES), at + begin)
-            if data.startswith(_EXIF_BOXES):
-                # Some writers put JPEG's mark before it.
-                yield data[16:].removeprefix(_EXIF).removeprefix(b"EXIF\0\0")
-            elif data.startswith(_XMP_BOX):
-                yield _XMP + data[16:]
-        if length < begin:
-            return
-        at += length
+    for box in jp2.boxes(descriptor, os.fstat(descriptor).st_size):
+        if box.kind != b"uuid":
+            continue
+        data = bytes_at(descriptor, min(box.end - box.begin, _MOST_BYTES), box.begin)
+        if data.startswith(_EXIF_BOXES):
+            # Some writers put JPEG's mark before it.
+            yield data[16:].removeprefix(_EXIF).removeprefix(b"EXIF\0\0")
+        elif data.startswith(_XMP_BOX):
+            yield _XMP + data[16:]
 
 
 def _of_png(descriptor: int) -> Iterator[bytes]:

@@ -336,6 +336,16 @@ ONE_PLACE: dict[str, set[str]] = {
     # What a stage answers.
     '"crashed"': {"decoder/answers.py"},
     '"sandboxed"': {"decoder/answers.py"},
+    # A JPEG 2000 is walked in one module: its boxes, the markers of its codestream, SIZ and COD.
+    'b"jp2c"': {"formats/structure/jp2.py"},
+    'b"jp2h"': {"formats/structure/jp2.py"},
+    "jP  ": {"formats/structure/jp2.py"},
+    "\\xff\\x4f": {"formats/structure/jp2.py"},
+    "\\xff\\x51": {"formats/structure/jp2.py"},
+    "\\xff\\x90": set(),
+    "0xFF90": {"formats/structure/jp2.py"},
+    "0xFF51": set(),
+    "0xFF52": {"formats/structure/jp2.py"},
     # What stands for a dropped folder.
     '== "directory"': set(),
     '!= "directory"': set(),

@@ -9,7 +9,6 @@ Source: ISO/IEC 15444-1, A.5, A.6 and B.10; RFC 1950 and 1951.
 
 from __future__ import annotations
 
-import struct
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from cytowatch.formats.completeness import parts, scans
 from cytowatch.formats.completeness.gaps import LEAST_BYTES, Gap, is_blanked
 from cytowatch.formats.completeness.parts import Packing, Part
+from cytowatch.formats.structure import jp2
 from cytowatch.formats.structure.places import pread
 
 __all__ = ["Doubt", "Verdict", "judged"]
@@ -181,26 +181,20 @@ def _in_jpeg(descriptor: int, part: Part, gap: Gap) -> bool:
 def _packets(descriptor: int, part: Part) -> int:
     """How many packets a tile of a codestream has at most; each may be one zero byte."""
     head = pread(descriptor, min(1 << 16, part.end - part.begin), part.begin)
-    if not head.startswith(b"\xff\x4f\xff\x51") or len(head) < 42:
+    found, coded = jp2.siz(head), jp2.cod(head)
+    if found is None or coded is None:
         return 0
-    wide, tall, left, top, tile_w, tile_h = struct.unpack_from(">6I", head, 8)
-    [components] = struct.unpack_from(">H", head, 40)
-    width, height = min(tile_w, wide - left) + 1, min(tile_h, tall - top) + 1
-    at = 2
-    while at + 4 <= len(head) and head[at] == 0xFF and head[at + 1] != 0x90:
-        length = int.from_bytes(head[at + 2 : at + 4], "big")
-        if head[at + 1] == 0x52 and at + 14 <= len(head):
-            style, _, layers, _, levels = struct.unpack_from(">BBHBB", head, at + 4)
-            sizes = head[at + 14 : at + 2 + length] if style & 1 else b""
-            each = 0
-            for step in range(min(levels, 32) + 1):
-                exponents = sizes[step] if step < len(sizes) else 0xFF
-                shift = min(levels, 32) - step
-                across = (width >> shift >> (exponents & 15)) + 2
-                each += across * ((height >> shift >> (exponents >> 4)) + 2)
-            return int(each * layers * components)
-        at += 2 + length
-    return 0
+    width, height = (
+        min(tile, end - begin) + 1
+        for tile, end, begin in zip(found.tile, found.size, found.offset, strict=True)
+    )
+    each = 0
+    for step in range(min(coded.levels, 32) + 1):
+        exponents = coded.precincts[step] if step < len(coded.precincts) else 0xFF
+        shift = min(coded.levels, 32) - step
+        across = (width >> shift >> (exponents & 15)) + 2
+        each += across * ((height >> shift >> (exponents >> 4)) + 2)
+    return int(each * coded.layers * found.samples)
 
 
 def _inflates(descriptor: int, part: Part, wbits: int) -> bool:

@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from enum import Enum
 
 from cytowatch.formats.completeness.raster import bmp_rows
-from cytowatch.formats.structure import czi, netpbm
+from cytowatch.formats.structure import czi, jp2, netpbm
 from cytowatch.formats.structure.places import pread
 from cytowatch.formats.structure.tiff import Directory, Tiff, TiffError
 
-__all__ = ["Packing", "Part", "is_plain", "of_file", "of_jpeg2000", "packing_of"]
+__all__ = ["Packing", "Part", "is_plain", "of_file", "packing_of"]
 
 _MOST_PARTS = 1_000_000
+_MOST_BOXES = 10_000
 
 
 class Packing(Enum):
@@ -171,32 +172,12 @@ def _png(descriptor: int, size_bytes: int) -> Iterator[Part]:
             return
 
 
-def of_jpeg2000(descriptor: int, size_bytes: int) -> tuple[int, int] | None:
-    """Where the codestream of a JPEG 2000 begins and ends; None if it is not found."""
-    if pread(descriptor, 4, 0) == b"\xff\x4f\xff\x51":
-        return 0, size_bytes
-    at = 0
-    for _ in range(10_000):
-        head = pread(descriptor, 16, at)
-        if len(head) < 8:
-            return None
-        length, kind = struct.unpack_from(">I4s", head)
-        inner = 8
-        if length == 1 and len(head) == 16:
-            length, inner = struct.unpack_from(">Q", head, 8)[0], 16
-        length = length or size_bytes - at
-        if length < inner:
-            return None
-        if kind == b"jp2c":
-            return at + inner, min(at + length, size_bytes)
-        at += length
-    return None
-
-
 def _jp2(descriptor: int, size_bytes: int) -> Iterator[Part]:
-    found = of_jpeg2000(descriptor, size_bytes)
-    if found is not None:
-        yield Part(begin=found[0], end=found[1], what="its codestream", packing=Packing.JPEG_2000)
+    for box in jp2.boxes(descriptor, size_bytes, most=_MOST_BOXES):
+        if box.kind == jp2.CODESTREAM:
+            end = min(box.end, size_bytes)
+            yield Part(begin=box.begin, end=end, what="its codestream", packing=Packing.JPEG_2000)
+            return
 
 
 def _czi(descriptor: int, size_bytes: int) -> Iterator[Part]:
@@ -300,8 +281,8 @@ _LOOKS: tuple[tuple[bytes, Callable[[int, int], Iterator[Part]]], ...] = (
     *((magic, _tiff) for magic in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
     (b"PK\x03\x04", _zip),
     (b"ZISRAWFILE", _czi),
-    (b"\x00\x00\x00\x0cjP  ", _jp2),
-    (b"\xff\x4f\xff\x51", _jp2),
+    (jp2.MARK, _jp2),
+    (jp2.BEGIN, _whole(Packing.JPEG_2000, "its codestream")),
     (b"SIS\0", _ets),
     *((b"P%d" % kind, _pnm) for kind in range(1, 7)),
     (b"BM", _bmp),

@@ -12,12 +12,25 @@ import struct
 import tarfile
 
 from cytowatch.formats.structure import czi as structure
+from cytowatch.formats.structure.jp2 import (
+    ALONE,
+    CODESTREAM,
+    EOC,
+    SOT,
+    boxes,
+    ends_near,
+    segments,
+)
 from cytowatch.formats.structure.places import pread
 from cytowatch.record.lacking import amount
 
 __all__ = ["bmp", "czi", "ets", "jp2", "jpeg2000_codestream", "short", "tar", "tar_mark"]
 
 _MOST_PARTS = 1_000_000
+#: Before the codestream of a JP2.
+_MOST_BOXES = 10_000
+#: Below it there is no marker of a JPEG 2000 with a length.
+_LEAST_MARKER = 0xFF4F
 #: More members than this are refused when they are unpacked, unless an administrator allows them: to go from one
 #: to the next for a million of them held a thread of the daemon, and its end, for half a minute.
 _MOST_MEMBERS = 200_000
@@ -142,30 +155,20 @@ def ets(descriptor: int, size_bytes: int) -> str | None:
 def jp2(descriptor: int, size_bytes: int) -> str | None:
     """The boxes of a JP2 up to its codestream, and the codestream."""
     at = 0
-    for _ in range(10_000):
-        head = pread(descriptor, 16, at)
-        if len(head) < 8:
-            return "the box with the codestream"
-        length, kind = struct.unpack_from(">I4s", head)
-        inner = 8
-        if length == 1 and len(head) == 16:
-            length, inner = struct.unpack_from(">Q", head, 8)[0], 16
-        if not any(head[:8]):
+    for box in boxes(descriptor, size_bytes, most=_MOST_BOXES):
+        if box.kind == bytes(4) and box.end == size_bytes:
             return "the box with the codestream (still only zeros)"
-        length = length or size_bytes - at
-        if length < inner:
+        if box.end < box.begin:
             return None
-        if at + length > size_bytes and kind != b"jp2c":
-            return "the box with the codestream"
-        if kind == b"jp2c":
-            end = min(at + length, size_bytes)
-            lacking = _parts(descriptor, at + inner, end)
+        if box.kind == CODESTREAM:
+            end = min(box.end, size_bytes)
+            lacking = _parts(descriptor, box.begin, end)
             # Some state too great a length for a box whose codestream ends; one that cannot be walked is
             # believed to be as long as it says.
-            ended = lacking is None and _ends(descriptor, at + inner, end)
-            return None if ended else lacking or short(at + length, size_bytes)
-        at += length
-    return None
+            ended = lacking is None and ends_near(descriptor, box.begin, end)
+            return None if ended else lacking or short(box.end, size_bytes)
+        at = box.end
+    return "the box with the codestream" if at + 8 > size_bytes else None
 
 
 def jpeg2000_codestream(descriptor: int, size_bytes: int) -> str | None:
@@ -174,43 +177,24 @@ def jpeg2000_codestream(descriptor: int, size_bytes: int) -> str | None:
 
 
 def _parts(descriptor: int, at: int, end: int) -> str | None:
-    at += 2
-    for _ in range(_MOST_PARTS):
-        head = pread(descriptor, 12, at)
-        if head[:2] == b"\xff\xd9":
+    without_end = "the end of the codestream (EOC marker)"
+    for one in segments(descriptor, at + 2, end, most=_MOST_PARTS):
+        if one.marker == EOC:
             return None
-        if len(head) < 4 or at >= end:
-            return "the end of the codestream (EOC marker)"
-        if not any(head[:2]):
+        if one.at >= end:
+            return without_end
+        if one.is_cut:
+            return "a part of a tile" if one.marker == SOT else without_end
+        if not one.marker:
             return "a part of the codestream (still only zeros)"
-        if head[:2] != b"\xff\x90":
-            if head[0] == 0xFF and 0x30 <= head[1] < 0x40:
-                # These have no length (table A.2).
-                at += 2
-                continue
-            # A marker of the main header; anything else is damage, not a missing part.
-            if head[0] != 0xFF or head[1] < 0x4F:
-                return None
-            at += 2 + struct.unpack_from(">H", head, 2)[0]
-            continue
-        if len(head) < 12:
-            return "a part of a tile"
-        number, length = struct.unpack_from(">HI", head, 4)
-        if length == 0:
-            tail = pread(descriptor, 64, max(at, end - 64))
-            return None if b"\xff\xd9" in tail else "the end of the codestream (EOC marker)"
-        if length < 12:
+        if one.is_open:
+            return None if ends_near(descriptor, one.at, end) else without_end
+        if one.marker == SOT and one.end > end:
+            return f"a part of tile {one.tile} ({amount(end, one.end)})"
+        # Anything that is not a marker of the main header is damage, and not a missing part.
+        if one.marker < _LEAST_MARKER and one.marker not in ALONE:
             return None
-        at += length
-        if at > end:
-            return f"a part of tile {number} ({amount(end, at)})"
     return None
-
-
-def _ends(descriptor: int, at: int, end: int) -> bool:
-    """Whether the marker that ends a codestream stands near its end."""
-    begin = max(at, end - 64)
-    return b"\xff\xd9" in pread(descriptor, end - begin, begin)
 
 
 def tar_mark(head: bytes) -> str | None:

@@ -10,14 +10,13 @@ Source: ITU-T T.81, tables B.1 and B.2; ISO/IEC 15444-1, tables A.2 and A.9; RFC
 from __future__ import annotations
 
 import itertools
-import struct
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from cytowatch.formats.completeness.parts import Packing, packing_of
-from cytowatch.formats.structure import jpeg
+from cytowatch.formats.structure import jp2, jpeg
 from cytowatch.formats.structure.jpeg import Frame
 from cytowatch.formats.structure.places import pread
 from cytowatch.formats.structure.tiff import Directory, Tiff, TiffError
@@ -41,7 +40,6 @@ _MARK_BYTES = 2
 SHORT_HEAD, LONG_HEAD = 1 << 10, 1 << 16
 #: Of a directory so many headers are remembered: its tiles have one, or one for each set of tables.
 _MOST_SOUND = 8
-_CODESTREAM = struct.Struct(">4xHH4I16xH")
 
 
 def _is_jpeg(mark: bytes) -> bool:
@@ -54,7 +52,7 @@ def _is_restart(mark: bytes) -> bool:
 
 
 def _is_codestream(mark: bytes) -> bool:
-    return mark == b"\xff\x4f"
+    return mark == jp2.SOC
 
 
 def _is_zlib(mark: bytes) -> bool:
@@ -63,10 +61,11 @@ def _is_zlib(mark: bytes) -> bool:
 
 def _frame_of_codestream(head: bytes) -> tuple[Frame, int] | None:
     """What the header of a JPEG 2000 states, and where that ends; its bits say nothing here."""
-    if len(head) < _CODESTREAM.size or head[2:4] != b"\xff\x51":
+    found = jp2.siz(head)
+    if found is None:
         return None
-    _, _, right, bottom, left, top, samples = _CODESTREAM.unpack_from(head)
-    return Frame(right - left, bottom - top, samples, 0), _CODESTREAM.size
+    (right, bottom), (left, top) = found.size, found.offset
+    return Frame(right - left, bottom - top, found.samples, 0), jp2.SIZ_BYTES
 
 
 #: What begins a tile: its mark, its name, and what finds the frame in its header.

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from cytowatch import durable
 from cytowatch.formats.completeness import announced, ends, gaps, judging, raster, short
 from cytowatch.formats.doubles import is_whole_slide
-from cytowatch.formats.structure import netpbm, zip_end
+from cytowatch.formats.structure import jp2, netpbm, zip_end
 from cytowatch.formats.structure.places import pread
 from cytowatch.formats.structure.tiff import SUB_IFDS, Directory, Tiff, TiffError
 from cytowatch.record.lacking import amount
@@ -326,8 +326,8 @@ _LOOKS: tuple[tuple[bytes, Callable[[int, int], str | None]], ...] = (
     (b"PK\x03\x04", _zip),
     (b"PK\x05\x06", _zip),
     (b"ZISRAWFILE", short.czi),
-    (b"\x00\x00\x00\x0cjP  ", short.jp2),
-    (b"\xff\x4f\xff\x51", short.jpeg2000_codestream),
+    (jp2.MARK, short.jp2),
+    (jp2.BEGIN, short.jpeg2000_codestream),
     (b"SIS\0", short.ets),
     *((b"P%d" % kind, netpbm.missing) for kind in range(1, 7)),
     (b"BM", short.bmp),

@@ -10,13 +10,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cytowatch.formats.structure import jp2
+from cytowatch.formats.structure.jp2 import Box
 from cytowatch.formats.structure.places import bytes_at
 from cytowatch.model import Mpp
 from cytowatch.pyramid.resolution import plausible
 
 __all__ = ["Boxes", "captured", "pread", "read"]
 
-_SIGNATURE = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
 _TYPE = struct.pack(">I4s4sI4s", 20, b"ftyp", b"jp2 ", 0, b"jp2 ")
 _LARGEST_HEADER = 64 << 20
 #: Boxes of colour, which some writers put beside the header that they belong into.
@@ -37,7 +38,7 @@ class Boxes:
             _box(kind, struct.pack(">II", height, width) + data[8:] if kind == b"ihdr" else data)
             for kind, data in self.inside
         )
-        return _SIGNATURE + _TYPE + _box(b"jp2h", header) + _box(b"jp2c", codestream)
+        return jp2.SIGNATURE + _TYPE + _box(jp2.HEADER, header) + _box(jp2.CODESTREAM, codestream)
 
 
 def read(descriptor: int, size_bytes: int) -> tuple[Boxes, int, int]:
@@ -48,27 +49,18 @@ def read(descriptor: int, size_bytes: int) -> tuple[Boxes, int, int]:
     ValueError
         A box has a length that cannot be, or there is no codestream.
     """
-    if bytes_at(descriptor, 12, 0) != _SIGNATURE:
+    if bytes_at(descriptor, 12, 0) != jp2.SIGNATURE:
         return Boxes(()), 0, size_bytes
-    at = 0
     inside: list[tuple[bytes, bytes]] = []
-    while at + 8 <= size_bytes:
-        length, kind = struct.unpack(">I4s", pread(descriptor, 8, at))
-        head = 8
-        if length == 1:
-            [length] = struct.unpack(">Q", pread(descriptor, 8, at + 8))
-            head = 16
-        length = length or size_bytes - at
-        if length < head:
-            raise ValueError(f"a box of {length} bytes")
-        if kind == b"jp2c":
-            return Boxes(tuple(_first_of_each(inside))), at + head, min(size_bytes, at + length)
-        if kind == b"jp2h" or kind in _OF_COLOUR:
-            if length > _LARGEST_HEADER:
-                raise ValueError(f"a header of {length:,} bytes")
-            data = pread(descriptor, length - head, at + head)
-            inside += _apart(data) if kind == b"jp2h" else [(kind, data)]
-        at += length
+    for box in jp2.boxes(descriptor, size_bytes):
+        _check(box)
+        if box.kind == jp2.CODESTREAM:
+            return Boxes(tuple(_first_of_each(inside))), box.begin, min(size_bytes, box.end)
+        if box.kind == jp2.HEADER or box.kind in _OF_COLOUR:
+            if box.end - box.at > _LARGEST_HEADER:
+                raise ValueError(f"a header of {box.end - box.at:,} bytes")
+            data = pread(descriptor, box.end - box.begin, box.begin)
+            inside += _apart(data) if box.kind == jp2.HEADER else [(box.kind, data)]
     raise ValueError("it has no codestream")
 
 
@@ -125,15 +117,13 @@ def _box(kind: bytes, data: bytes) -> bytes:
 
 def _apart(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """(kind, content) of each box."""
-    at = 0
-    while at + 8 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, at)
-        head = 8
-        if length == 1:
-            [length] = struct.unpack_from(">Q", data, at + 8)
-            head = 16
-        length = length or len(data) - at
-        if length < head:
-            raise ValueError(f"a box of {length} bytes")
-        yield kind, data[at + head : at + length]
-        at += length
+    for box in jp2.boxes_in(data):
+        _check(box)
+        if box.begin > len(data):
+            raise ValueError("a box ends before its length")
+        yield box.kind, data[box.begin : box.end]
+
+
+def _check(box: Box) -> None:
+    if box.end < box.begin:
+        raise ValueError(f"a box of {box.end - box.at} bytes")

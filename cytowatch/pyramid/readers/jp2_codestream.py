@@ -1,4 +1,4 @@
-"""A JPEG 2000 codestream by its markers: its main header, and where the parts of its tiles lie.
+"""A JPEG 2000 codestream, of which a tile is read by itself: its main header, and where the parts of its tiles lie.
 
 Source: ISO/IEC 15444-1, Annex A
 """
@@ -9,6 +9,8 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from cytowatch.formats.structure import jp2
+from cytowatch.formats.structure.jp2 import Segment
 from cytowatch.formats.structure.places import bytes_at
 from cytowatch.pyramid.readers.jp2_boxes import pread
 from cytowatch.record.errors import ConversionError
@@ -23,15 +25,11 @@ __all__ = [
     "on_its_own_grid",
 ]
 
-_SOT, _SOD, _EOC, _SIZ, _COD = 0xFF90, 0xFF93, 0xFFD9, 0xFF51, 0xFF52
-_BEGIN = b"\xff\x4f\xff\x51"
 #: Markers of the main header that speak of all tiles at once.
 _LENGTHS, _PACKED_HEADERS = frozenset({0xFF55, 0xFF57}), 0xFF60
-
-#: These have no length (ISO/IEC 15444-1, table A.2).
-_ALONE = range(0xFF30, 0xFF40)
 _LARGEST_HEADER = 64 << 20
-_MOST_PARTS = 10_000_000
+#: The head of a part, and the marker behind it.
+_LEAST_PART = 14
 #: So much behind the last part is looked at for anything but zeros.
 _TAIL = 1 << 16
 
@@ -117,49 +115,47 @@ class Codestream:
             struct.pack_into(">H", part, 4, 0)
             struct.pack_into(">I", part, 6, length)
             found.append(bytes(part))
-        return b"".join(found) + struct.pack(">H", _EOC)
+        return b"".join(found) + jp2.EOC.to_bytes(2)
 
 
 def main_header(descriptor: int, begin: int, end: int) -> Codestream:
-    at = begin
-    if pread(descriptor, 2, at) != b"\xff\x4f":
+    if pread(descriptor, 2, begin) != jp2.SOC:
         raise ValueError("the codestream does not begin with SOC")
-    at += 2
-    kept = bytearray(b"\xff\x4f")
+    at = begin + 2
+    kept = bytearray(jp2.SOC)
     packed = False
-    siz: bytes | None = None
-    while at + 4 <= end:
-        marker, length = struct.unpack(">HH", pread(descriptor, 4, at))
-        if marker == _SOT:
+    for one in jp2.segments(descriptor, at, end):
+        at = one.at
+        if at + 4 > end or one.marker == jp2.SOT:
             break
-        if marker in _ALONE:
-            at += 2
+        if one.marker == jp2.EOC:
+            raise ValueError("the codestream ends before its first tile")
+        if one.marker in jp2.ALONE:
             continue
-        if length < 2 or len(kept) + length > _LARGEST_HEADER:
+        if one.end < at + 4 or len(kept) + one.end - at > _LARGEST_HEADER:
             raise ValueError("a damaged main header")
-        segment = pread(descriptor, 2 + length, at)
-        if marker == _SIZ:
-            siz = segment
-        packed = packed or marker == _PACKED_HEADERS
-        if marker not in _LENGTHS:
+        segment = pread(descriptor, one.end - at, at)
+        packed = packed or one.marker == _PACKED_HEADERS
+        if one.marker not in _LENGTHS:
             kept += segment
-        at += 2 + length
-    if siz is None or kept[2:4] != b"\xff\x51":
+    found = jp2.siz(bytes(kept))
+    if found is None:
         raise ValueError("the main header does not begin with SIZ")
-    x, y, x0, y0, tx, ty, tx0, ty0, count = struct.unpack(">8IH", siz[6:40])
+    (x, y), (x0, y0) = found.size, found.offset
+    (tx, ty), (tx0, ty0) = found.tile, found.tile_offset
     if not (x > x0 and y > y0 and tx and ty and tx0 <= x0 < tx0 + tx and ty0 <= y0 < ty0 + ty):
         raise ValueError(f"an image of {x - x0} x {y - y0} pixels, in tiles of {tx} x {ty}")
-    components = [tuple(siz[40 + 3 * i : 43 + 3 * i]) for i in range(count)]
-    if not components or any(len(one) != 3 or not one[1] or not one[2] for one in components):
+    components = found.components
+    if not 0 < found.samples == len(components) or not all(dx and dy for _, dx, dy in components):
         raise ValueError("a damaged list of components")
     stream = Codestream(
         descriptor=descriptor,
         main=bytes(kept),
-        size=(x, y),
-        offset=(x0, y0),
-        tile=(tx, ty),
-        tile_offset=(tx0, ty0),
-        components=components,  # type: ignore[arg-type]
+        size=found.size,
+        offset=found.offset,
+        tile=found.tile,
+        tile_offset=found.tile_offset,
+        components=components,
         packed_headers=packed,
         parts={-1: [(at, 0)]},
     )
@@ -202,10 +198,10 @@ def on_its_own_grid(stream: Codestream) -> Codestream:
 
 def find_parts(stream: Codestream, end: int) -> None:
     [(begin, _)] = stream.parts.pop(-1)
-    for number, at, length in _walk(stream.descriptor, begin, end):
-        if number >= stream.across * stream.down:
-            raise ValueError(f"a part of tile {number}, which is not in the image")
-        stream.parts.setdefault(number, []).append((at, length))
+    for part in _parts(stream.descriptor, begin, end):
+        if part.tile >= stream.across * stream.down:
+            raise ValueError(f"a part of tile {part.tile}, which is not in the image")
+        stream.parts.setdefault(part.tile, []).append((part.at, part.end - part.at))
 
 
 def check_parts(stream: Codestream, end: int) -> None:
@@ -217,30 +213,24 @@ def check_parts(stream: Codestream, end: int) -> None:
         They do not.
     """
     [(begin, _)] = stream.parts[-1]
-    for _ in _walk(stream.descriptor, begin, end):
+    for _ in _parts(stream.descriptor, begin, end):
         pass
 
 
-def _walk(descriptor: int, at: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """(number of the tile, offset, length) of every tile-part."""
-    for _ in range(_MOST_PARTS):
-        head = bytes_at(descriptor, 12, at)
-        if head[:2] != b"\xff\x90":
+def _parts(descriptor: int, at: int, end: int) -> Iterator[Segment]:
+    """Every part of a tile, of which the last one may leave its length open."""
+    for one in jp2.segments(descriptor, at, end):
+        if one.marker != jp2.SOT:
             # What lies behind it is out of its place, and a tile would be shown without some of its parts.
-            if head[:2] != b"\xff\xd9" and any(bytes_at(descriptor, min(end - at, _TAIL), at)):
+            tail = bytes_at(descriptor, min(end - one.at, _TAIL), one.at)
+            if one.marker != jp2.EOC and any(tail):
                 raise ValueError("behind a part of a tile there is neither another one nor the end")
             return
-        if len(head) < 12:
+        if one.is_cut:
             return
-        number, length = struct.unpack(">HI", head[4:10])
-        if length == 0:
-            # The last one may leave open how long it is: it goes up to EOC.
-            tail = 2 if bytes_at(descriptor, 2, end - 2) == b"\xff\xd9" else 0
-            length = end - tail - at
-        if length < 14 or at + length > end:
-            raise ValueError(f"a part of tile {number} ends beyond the file")
-        yield number, at, length
-        at += length
+        if one.end - one.at < _LEAST_PART or one.end > end:
+            raise ValueError(f"a part of tile {one.tile} ends beyond the file")
+        yield one
 
 
 def is_rgb_decoded(stream: bytes) -> bool | None:
@@ -248,19 +238,13 @@ def is_rgb_decoded(stream: bytes) -> bool | None:
 
     It does where the components were made of RGB together (A.6.1), and where some are subsampled.
     """
-    if not stream.startswith(_BEGIN):
+    found = jp2.siz(stream)
+    if found is None:
         return None
-    if _steps(stream) != (1, 1):
+    if found.steps != (1, 1):
         return True
-    at = 2
-    while at + 9 <= len(stream):
-        marker, length = struct.unpack_from(">HH", stream, at)
-        if marker == _COD:
-            return stream[at + 8] == 1
-        if marker == _SOT or marker < 0xFF00:
-            return None
-        at += 2 if marker in _ALONE else 2 + length
-    return None
+    coded = jp2.cod(stream)
+    return None if coded is None else coded.of_rgb
 
 
 def check_units(stream: bytes) -> None:
@@ -273,10 +257,10 @@ def check_units(stream: bytes) -> None:
     ConversionError
         `unsupported_format`.
     """
-    if not stream.startswith(_BEGIN):
+    found = jp2.siz(stream)
+    if found is None:
         return
-    across, down = _steps(stream)
-    wide, tall, left, top = struct.unpack_from(">4I", stream.ljust(24, b"\0"), 8)
+    (across, down), (wide, tall), (left, top) = found.steps, found.size, found.offset
     if any(
         side % step for side, step in ((wide, across), (left, across), (tall, down), (top, down))
     ):
@@ -284,10 +268,3 @@ def check_units(stream: bytes) -> None:
             "unsupported_format",
             f"its JPEG 2000 has subsampled colours in {wide} x {tall} pixels, which nothing here reads",
         )
-
-
-def _steps(stream: bytes) -> tuple[int, int]:
-    """The largest steps of a component, across and down (A.5.1)."""
-    [count] = struct.unpack_from(">H", stream.ljust(42, b"\0"), 40)
-    steps = stream[42 : 42 + 3 * count]
-    return max((1, *steps[1::3])), max((1, *steps[2::3]))

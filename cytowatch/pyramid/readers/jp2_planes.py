@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from cytowatch.config import Config
+from cytowatch.formats.structure import jp2
 from cytowatch.pyramid.colours import rgb_of_ycbcr
 from cytowatch.pyramid.pixels import Pixels
 from cytowatch.pyramid.readers.jp2_colours import Samples
@@ -122,7 +123,7 @@ def _planes(path: str, count: int) -> list[Pixels]:
     if library is None:
         raise _unsupported("components of several sizes, and OpenJPEG is not here to read them")
     with open(path, "rb") as file:
-        boxed = not file.read(4).startswith(b"\xff\x4f")
+        boxed = not file.read(4).startswith(jp2.SOC)
     with ExitStack() as made:
         codec = library.opj_create_decompress(_BOXED if boxed else _BARE)
         made.callback(library.opj_destroy_codec, codec)

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from cytowatch.formats.structure import vsi
+from cytowatch.formats.structure import jp2, vsi
 from cytowatch.formats.structure.places import bytes_at
 from cytowatch.pyramid.complaints import refuse_lost_of_jpeg
 from cytowatch.pyramid.pixels import Pixels, each
@@ -36,7 +36,7 @@ _LARGEST_TILE = 64 << 20
 _RAW, _JPEG = 0, 2
 #: How a tile begins, by how it is packed; a JPEG 2000 may stand in boxes.
 _MARKS: Mapping[int, tuple[bytes, ...]] = MappingProxyType(
-    {2: (b"\xff\xd8\xff",), 3: (b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  ")}
+    {2: (b"\xff\xd8\xff",), 3: (jp2.BEGIN, jp2.MARK)}
 )
 #: How tiles are packed, by the number of the format: the function of imagecodecs.
 _DECODERS: Mapping[int, str] = MappingProxyType(
