@@ -29,7 +29,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Daemon:
-    """A running daemon on a tree below `folder`; leaving it ends it."""
+    """A running daemon on a tree below `folder`; leaving it ends it. With `tree` it is that of another checkout."""
 
     def __init__(
         self,
@@ -40,11 +40,13 @@ class Daemon:
         level: str = "warning",
         more: str = "",
         users: Sequence[str] = ("ann",),
+        tree: Path | None = None,
     ) -> None:
         self.root = folder / "root"
+        environment = {**os.environ, **({"PYTHONPATH": str(tree)} if tree else {})}
         subprocess.run(
             [sys.executable, "-m", "cytowatch", "init", str(self.root)],
-            check=True, stdout=subprocess.DEVNULL,
+            check=True, stdout=subprocess.DEVNULL, env=environment, cwd=tree,
         )  # fmt: skip
         for user in users:
             (self.root / "inbox" / user).mkdir()
@@ -56,8 +58,9 @@ class Daemon:
         words = ["run", "--root", str(self.root), "--config", str(config)]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "cytowatch", *words], stdout=log, stderr=log
-            )
+                [sys.executable, "-m", "cytowatch", *words], stdout=log, stderr=log,
+                env=environment, cwd=tree,
+            )  # fmt: skip
         self.wait((self.root / "state" / "live.json").exists)
 
     def __enter__(self) -> Daemon:
