@@ -1,8 +1,8 @@
-"""Two versions of cytowatch against each other, in turn and in one run. `python -m benchmarks.versions OLD NEW [ROUNDS]`
+"""Two versions of cytowatch against each other, in turn and in one run. `python -m benchmarks.versions OLD NEW [ROUNDS [PART]]`
 
 `OLD` and `NEW` are checkouts, which both run with the packages of this environment. Measured are 200 small JPEGs,
-a TIFF, a JPEG and a PNG of 8,192 x 8,192 pixels, and 800 claims by themselves. Everything is written below
-``TMPDIR``, so its filesystem decides what an fsync costs.
+a TIFF, a JPEG and a PNG of 8,192 x 8,192 pixels, and 800 claims by themselves; with `PART` only what has it in its name.
+Everything is written below ``TMPDIR``, so its filesystem decides what an fsync costs.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _leaves(pid: int) -> Iterator[int]:
         yield from inner or [child]
 
 
-def main(trees: dict[str, Path], rounds: int) -> None:
+def main(trees: dict[str, Path], rounds: int, part: str) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         small, many, large, holds = (folder / kind for kind in ("small", "many", "large", "holds"))
@@ -113,9 +113,11 @@ def main(trees: dict[str, Path], rounds: int) -> None:
             ),
         }
         for what, job in jobs.items():
+            if part not in what:
+                continue
             found: dict[str, list[tuple[float, float]]] = {which: [] for which in trees}
             for number in range(rounds):
-                # Whoever is second finds a warm cache, or a disk that is still busy.
+                # The second of them finds a warm cache, or a disk that is still busy.
                 for which in list(trees)[:: -1 if number % 2 else 1]:
                     work = folder / "work"
                     work.mkdir()
@@ -134,4 +136,5 @@ if __name__ == "__main__":
     main(
         {"old": Path(sys.argv[1]).absolute(), "new": Path(sys.argv[2]).absolute()},
         int(sys.argv[3]) if len(sys.argv) > 3 else 6,
+        sys.argv[4] if len(sys.argv) > 4 else "",
     )
