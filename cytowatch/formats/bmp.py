@@ -6,6 +6,7 @@ Source: Microsoft, Bitmap Storage
 from __future__ import annotations
 
 from cytowatch.formats.base import Format, Probe
+from cytowatch.formats.structure import bmp
 
 __all__ = ["FORMAT"]
 
@@ -15,7 +16,7 @@ _HEADERS = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
 
 def matches(probe: Probe) -> str | None:
     """The evidence that it is a bitmap; the two letters by themselves could begin a text."""
-    known = int.from_bytes(probe.head[14:18], "little") in _HEADERS
+    known = bmp.parsed(probe.head).second_bytes in _HEADERS
     return "begins with BM and a known header" if probe.head.startswith(b"BM") and known else None
 
 

@@ -346,6 +346,9 @@ ONE_PLACE: dict[str, set[str]] = {
     "0xFF90": {"formats/structure/jp2.py"},
     "0xFF51": set(),
     "0xFF52": {"formats/structure/jp2.py"},
+    # The header of a bitmap, and how long its rows are.
+    "iiHHI": {"formats/structure/bmp.py"},
+    "+ 31) // 32": {"formats/structure/bmp.py"},
     # What stands for a dropped folder.
     '== "directory"': set(),
     '!= "directory"': set(),

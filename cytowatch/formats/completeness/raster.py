@@ -9,11 +9,10 @@ Source: found out by trying; Microsoft, Bitmap Storage; TIFF 6.0.
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 
 from cytowatch.formats.completeness.gaps import LEAST_BYTES
-from cytowatch.formats.structure import netpbm
+from cytowatch.formats.structure import bmp, netpbm
 from cytowatch.formats.structure.dicom import unpacked
 from cytowatch.formats.structure.places import pread
 from cytowatch.formats.structure.tiff import Directory, Tiff, TiffError
@@ -42,15 +41,11 @@ class Rows:
 
 def bmp_rows(descriptor: int) -> Rows | None:
     """The rows of a bitmap that is not packed; None for any other."""
-    head = pread(descriptor, 54, 0)
-    if len(head) < 54 or not head.startswith(b"BM"):
+    found = bmp.header(descriptor)
+    if not found.is_windows or not found.has_rows:
         return None
-    begin, header, width, height, _, bits, packing = struct.unpack_from("<IIiiHHI", head, 10)
-    if header < 40 or packing not in (0, 3, 6) or width <= 0 or bits not in (1, 4, 8, 16, 24, 32):
-        return None
-    stride = (width * bits + 31) // 32 * 4
-    used = (width * bits + 7) // 8
-    return Rows(begin=begin, end=begin + stride * abs(height), stride=stride, used=used)
+    end = found.begin + found.stride * abs(found.height)
+    return Rows(begin=found.begin, end=end, stride=found.stride, used=found.used)
 
 
 def lacking_end(descriptor: int, size_bytes: int) -> str | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 import tarfile
 
+from cytowatch.formats.structure import bmp as bitmap
 from cytowatch.formats.structure import czi as structure
 from cytowatch.formats.structure.jp2 import (
     ALONE,
@@ -34,14 +35,10 @@ _LEAST_MARKER = 0xFF4F
 #: More members than this are refused when they are unpacked, unless an administrator allows them: to go from one
 #: to the next for a million of them held a thread of the daemon, and its end, for half a minute.
 _MOST_MEMBERS = 200_000
-_OS2_HEADER_BYTES = 12
 #: What a tar is written in, by default and at most.
 _RECORD_BYTES, _LARGEST_RECORD = 10240, 1 << 20
 #: The type of a member that goes on from an earlier volume (GNU tar).
 _CONTINUED = b"M"
-#: Packings of a bitmap: none, by masks of bits, by masks with one for alpha.
-_PLAIN = frozenset({0, 3, 6})
-_RUN_LENGTH = frozenset({1, 2})
 #: Packings of an ETS whose data never begins with eight zeros: JPEG, JPEG 2000, lossless JPEG.
 _ETS_PACKED = (b"\x02", b"\x03", b"\x05")
 
@@ -55,34 +52,18 @@ def short(need: int, size_bytes: int) -> str | None:
 
 def bmp(descriptor: int, size_bytes: int) -> str | None:
     """The rows of a bitmap, or its run-length codes if their length is stated."""
-    head = pread(descriptor, 38, 0)
-    if len(head) < 26 or size_bytes < 26:
+    found = bitmap.header(descriptor)
+    if found.is_cut or size_bytes < bitmap.LEAST_BYTES:
         return "its header"
-    begin, second = struct.unpack_from("<II", head, 10)
-    packing = packed_bytes = 0
-    if second == _OS2_HEADER_BYTES:
-        width, height, _, bits = struct.unpack_from("<HHHH", head, 18)
-    elif second >= 40 and len(head) < 38:
-        return "its header"
-    elif second >= 40:
-        width, height, _, bits, packing, packed_bytes = struct.unpack_from("<iiHHII", head, 18)
-    else:
-        return None
-    if packing in _RUN_LENGTH:
+    if found.is_run_length:
         # Some state a wrong length; the codes end with 0 1.
         ended = b"\0\1" in pread(descriptor, 4, max(0, size_bytes - 4))
-        return None if ended else short(begin + packed_bytes, size_bytes)
-    # In a header of OS/2 the number of the masks stands for another packing.
-    if (
-        packing not in _PLAIN
-        or (packing and second == 64)
-        or width <= 0
-        or bits not in (1, 4, 8, 16, 24, 32)
-    ):
+        return None if ended else short(found.begin + found.packed_bytes, size_bytes)
+    if not found.has_rows or not (found.is_windows or found.second_bytes == bitmap.OS2_BYTES):
         return None
-    stride = (width * bits + 31) // 32 * 4
     # The padding of the last row may be absent.
-    return short(begin + stride * (abs(height) - 1) + (width * bits + 7) // 8, size_bytes)
+    rows = found.stride * (abs(found.height) - 1) + found.used
+    return short(found.begin + rows, size_bytes)
 
 
 def czi(descriptor: int, size_bytes: int) -> str | None:

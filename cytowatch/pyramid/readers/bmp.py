@@ -6,12 +6,13 @@ Source: Microsoft, "Bitmap Storage"; https://entropymine.com/jason/bmpsuite/
 from __future__ import annotations
 
 import os
-import struct
 from dataclasses import replace
 
 import numpy as np
 
 from cytowatch.config import Config
+from cytowatch.formats.structure import bmp
+from cytowatch.formats.structure.bmp import Header
 from cytowatch.formats.structure.places import bytes_at
 from cytowatch.model import Mpp
 from cytowatch.pyramid.pixels import Pixels, swapped
@@ -23,8 +24,6 @@ from cytowatch.record.errors import ConversionError
 
 __all__ = ["open_bmp"]
 
-_OS2_HEADER_BYTES = 12
-
 
 class _Rows:
     """24 bits per pixel, or 16 or 32 cut up by masks; rows padded to four bytes, mostly upward."""
@@ -32,22 +31,20 @@ class _Rows:
     def __init__(
         self,
         descriptor: int,
-        *,
         begin: int,
-        width: int,
-        height: int,
-        bits: int,
+        header: Header,
+        *,
         masks: tuple[int, ...] = (),
         palette: Pixels | None = None,
     ) -> None:
         self._descriptor = descriptor
         self._begin = begin
-        self._bits = bits
+        self._bits = header.bits
         self._masks = masks
         self._palette = palette
-        self._upward = height > 0
-        self._stride = (width * bits + 31) // 32 * 4
-        self.width, self.height = width, abs(height)
+        self._upward = header.height > 0
+        self._stride, self._used = header.stride, header.used
+        self.width, self.height = header.width, abs(header.height)
         grey = palette is not None and palette.shape[1] == 1
         self.samples, self.dtype = len(masks) or (1 if grey else 3), np.dtype(np.uint8)
         self.block_rows = 64
@@ -59,7 +56,7 @@ class _Rows:
         # The padding of the very last row may be absent.
         data = data.ljust(count * self._stride, b"\0")
         lines: Pixels = np.frombuffer(data, np.uint8).reshape(count, self._stride)
-        lines = lines[:, : (self.width * self._bits + 7) // 8]
+        lines = lines[:, : self._used]
         if self._palette is not None:
             pixels = self._palette[self._indexes(lines)]
         else:
@@ -101,66 +98,64 @@ def open_bmp(path: str, config: Config) -> Opened:
         It is damaged, or too large.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    head = bytes_at(descriptor, 70, 0).ljust(70, b"\0")
-    begin, second, width, height, _, bits, packing = struct.unpack_from("<IIiiHHI", head, 10)
-    moved: tuple[str, ...] = ()
+    found = bmp.header(descriptor)
+    begin, moved = found.begin, tuple[str, ...]()
     try:
-        least = _least_begin(head, second, bits, packing)
+        least = _least_begin(found)
         if begin < least:
-            begin = _begin(descriptor, head, begin, least)
+            begin = _begin(descriptor, found, least)
             moved = ("its pixels begin behind its palette, and not where it states",) * (
                 begin == least
             )
     except ConversionError:
         os.close(descriptor)
         raise
-    masks = _masks(head, second, bits, packing)
+    masks = _masks(found)
     palette = None
-    if packing == 0 and bits in (1, 2, 4, 8) and second >= 40:
-        palette, masks = _palette(descriptor, 14 + second, begin, head, bits), ()
-    stride = (width * bits + 31) // 32 * 4
-    need = begin + stride * (abs(height) - 1) + width * bits // 8
-    known = second >= 40 and width > 0 and height != 0 and masks is not None
-    if masks is not None and known and need <= os.fstat(descriptor).st_size:
-        check_size(width, abs(height), config)
-        region = _Rows(
-            descriptor, begin=begin, width=width, height=height, bits=bits, masks=masks,
-            palette=palette,
-        )  # fmt: skip
+    if found.packing == 0 and found.bits in (1, 2, 4, 8) and found.is_windows:
+        palette, masks = _palette(descriptor, begin, found), ()
+    need = begin + found.stride * (abs(found.height) - 1) + found.width * found.bits // 8
+    known = found.is_windows and found.width > 0 and found.height != 0
+    if known and masks is not None and need <= os.fstat(descriptor).st_size:
+        check_size(found.width, abs(found.height), config)
+        region = _Rows(descriptor, begin, found, masks=masks, palette=palette)
         done = moved + (() if palette is None else ("its palette was expanded",))
         if len(masks) == 4 and not _shows(region):
             region.without_alpha()
             done = (*moved, "its transparency would hide all of it, and was left out")
         return Opened(
-            scenes=[Scene(region=region, mpp=_mpp(head, second), done=done)],
+            scenes=[Scene(region=region, mpp=_mpp(found), done=done)],
             reader="cytowatch",
             close=lambda: os.close(descriptor),
         )
     os.close(descriptor)
     opened = by_pillow(path, config)
-    return replace(opened, scenes=[replace(one, mpp=_mpp(head, second)) for one in opened.scenes])
+    return replace(opened, scenes=[replace(one, mpp=_mpp(found)) for one in opened.scenes])
 
 
-def _mpp(head: bytes, second: int) -> Mpp | None:
+def _mpp(found: Header) -> Mpp | None:
     """The pixel size, stated as pixels per metre; OS/2 states none."""
-    x, y = struct.unpack_from("<ii", head, 38) if second >= 40 else (0, 0)
+    x, y = found.per_metre
     return plausible(1e6 / x, 1e6 / y) if x > 0 and y > 0 else None
 
 
-def _least_begin(head: bytes, second: int, bits: int, packing: int) -> int:
+def _least_begin(found: Header) -> int:
     """Where its pixels can begin at the earliest: behind its header, its masks and its palette."""
-    if second == _OS2_HEADER_BYTES:
+    end = 14 + found.second_bytes
+    if found.second_bytes == bmp.OS2_BYTES:
         # It states no number of colours: its palette goes up to its pixels.
-        [bits] = struct.unpack_from("<H", head, 24)
-        return 14 + second + (3 if bits <= 8 else 0)
+        return end + (3 if found.bits <= 8 else 0)
     # Behind a header of 40 bytes the masks have a place of their own.
-    masks = {3: 12, 6: 16}.get(packing, 0) if second == 40 else 0
-    [stated] = struct.unpack_from("<I", head, 46) if second >= 40 else (0,)
-    colours = min(stated or 1 << bits, 1 << bits) if 0 < bits <= 8 else 0
-    return 14 + second + masks + 4 * colours
+    masks = {3: 12, 6: 16}.get(found.packing, 0) if found.second_bytes == 40 else 0
+    return end + masks + 4 * (_colours(found) if 0 < found.bits <= 8 else 0)
 
 
-def _begin(descriptor: int, head: bytes, begin: int, least: int) -> int:
+def _colours(found: Header) -> int:
+    """How many colours its palette should have."""
+    return min(found.colours or 1 << found.bits, 1 << found.bits)
+
+
+def _begin(descriptor: int, found: Header, least: int) -> int:
     """Where the pixels begin that are said to do so before `least`, inside of the header or the palette.
 
     A palette may be shorter than it should be, if no pixel is a colour that it lacks; or the statement is wrong, and
@@ -171,23 +166,21 @@ def _begin(descriptor: int, head: bytes, begin: int, least: int) -> int:
     ConversionError
         `damaged`: neither of them is so, and what is shown would be black, or the palette.
     """
-    second, width, height, _, bits, packing = struct.unpack_from("<IiiHHI", head, 14)
     size_bytes = os.fstat(descriptor).st_size
-    plain = second >= 40 and packing in (0, 3, 6) and bits in (1, 2, 4, 8, 16, 24, 32)
-    if plain and width > 0 and height != 0:
-        rows = (width * bits + 31) // 32 * 4 * abs(height)
-        room = begin - (14 + second)
+    plain = found.is_windows and found.packing in (0, 3, 6)
+    plain = plain and found.bits in (1, 2, 4, 8, 16, 24, 32)
+    if plain and found.width > 0 and found.height != 0:
+        rows = found.stride * abs(found.height)
+        room = found.begin - (14 + found.second_bytes)
         if size_bytes == least + rows:
             return least
-        if bits <= 8 and room >= 4 and begin + rows <= size_bytes:
+        if found.bits <= 8 and room >= 4 and found.begin + rows <= size_bytes:
             palette = np.arange(256, dtype=np.uint8)[:, np.newaxis]
-            region = _Rows(
-                descriptor, begin=begin, width=width, height=height, bits=bits, palette=palette
-            )
+            region = _Rows(descriptor, found.begin, found, palette=palette)
             if _highest(region) < room // 4:
-                return begin
+                return found.begin
     raise damaged(
-        f"its pixels are said to begin at {begin}, inside of its header or palette, which ends at {least}"
+        f"its pixels are said to begin at {found.begin}, inside of its header or palette, which ends at {least}"
     )
 
 
@@ -207,11 +200,11 @@ def _shows(region: _Rows) -> bool:
     )
 
 
-def _palette(descriptor: int, at: int, begin: int, head: bytes, bits: int) -> Pixels:
+def _palette(descriptor: int, begin: int, header: Header) -> Pixels:
     """The colours by index, (256, 3), or (256, 1) if all of them are grey; what is absent is black."""
-    [stated] = struct.unpack_from("<I", head, 46)
+    at = 14 + header.second_bytes
     room = max(0, begin - at) // 4
-    count = min(stated or 1 << bits, room, 256)
+    count = min(header.colours or 1 << header.bits, room, 256)
     stored = bytes_at(descriptor, 4 * count, at)
     colours = np.frombuffer(stored[: len(stored) // 4 * 4], np.uint8).reshape(-1, 4)
     found = np.zeros((256, 3), np.uint8)
@@ -220,17 +213,18 @@ def _palette(descriptor: int, at: int, begin: int, head: bytes, bits: int) -> Pi
     return found[:, :1] if grey else found
 
 
-def _masks(head: bytes, second: int, bits: int, packing: int) -> tuple[int, ...] | None:
+def _masks(header: Header) -> tuple[int, ...] | None:
     """Red, green, blue and, if it has one, alpha; empty for three bytes; None for other kinds."""
+    bits, packing = header.bits, header.packing
     if bits == 24 and packing == 0:
         return ()
     if packing == 0 and bits in (16, 32):
         return (0x7C00, 0x3E0, 0x1F) if bits == 16 else (0xFF0000, 0xFF00, 0xFF)
     if packing not in (3, 6) or bits not in (16, 32):
         return None
-    masks = struct.unpack_from("<4I", head, 54)
-    alpha = masks[3] if packing == 6 or second >= 56 else 0
-    found = masks[:3] + ((alpha,) if alpha else ())
+    *colours, alpha = header.masks
+    has_alpha = alpha and (packing == 6 or header.second_bytes >= 56)
+    found = (*colours, alpha) if has_alpha else tuple(colours)
     # A mask of more than one run of bits, or of none, is not a colour.
     plain = all(mask and _is_run(mask) and mask < 1 << bits for mask in found)
     return found if plain else None
