@@ -88,3 +88,11 @@ def test_a_codestream_without_a_tile_is_refused_in_words(tmp_path: Path) -> None
     path.write_bytes(data[:at] + jp2.EOC.to_bytes(2) + data[at:])
     with pytest.raises(ConversionError, match="ends before its first tile"):
         open_jp2(str(path), Config())
+
+
+def test_the_end_of_another_box_is_not_that_of_the_codestream() -> None:
+    """What stands behind the codestream says nothing of it."""
+    with _file(bytes(10) + jp2.EOC.to_bytes(2)) as descriptor:
+        assert jp2.ends_near(descriptor, 0, 12)
+        assert not jp2.ends_near(descriptor, 0, 10)
+        assert not jp2.ends_near(descriptor, 12, 10)
