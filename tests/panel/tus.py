@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import signal
 import subprocess
 import sys
 
@@ -52,5 +53,10 @@ def sending(panel: Served, *words: object, token: str = "") -> subprocess.Popen[
     return subprocess.Popen(
         [sys.executable, "-m", "cytowatch", "send", *map(str, words), "--to", f"http://{panel.address}"],
         env={**os.environ, "CYTOWATCH_TOKEN": token}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True,
+        text=True, preexec_fn=_heed_interrupts,  # noqa: PLW1509 - it takes no lock
     )  # fmt: skip
+
+
+def _heed_interrupts() -> None:
+    """A shell lets what it runs in the background ignore Ctrl-C, and whatever that starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
