@@ -58,5 +58,5 @@ def sending(panel: Served, *words: object, token: str = "") -> subprocess.Popen[
 
 
 def _heed_interrupts() -> None:
-    """A shell lets what it runs in the background ignore Ctrl-C, and whatever that starts."""
+    """What a shell runs in the background ignores Ctrl-C, and so do all processes that it starts."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
