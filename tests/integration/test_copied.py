@@ -221,22 +221,7 @@ DOUBTFUL: list[Callable[[Path], Path]] = [
 ]
 
 
-@pytest.mark.parametrize(("make", "more"), [
-    (one_unlike, ""), (one_missing, ""), (ome, "copy_tiles = false"),
-    (lambda path: ome(path, samples=1, photometric="minisblack"), ""),
-    (lambda path: ome(path, width=300, height=200, tile=1024, subs=0), ""),
-    (ome, 'compression = "lossless"'), (lambda path: ome(path, tile=32), ""), (one_for_all, ""),
-    *((make, "") for make in DOUBTFUL),
-])  # fmt: skip
-def test_all_is_encoded_where_tiles_cannot_be_copied(
-    root: Root, tmp_path: Path, make: Callable[[Path], Path], more: str
-) -> None:
-    """A tile of another kind or left out, sizes or colours that cannot be trusted; or who says so."""
-    root.configure(more=f"[convert]\n{more}")
-    source = make(tmp_path / "slide.ome.tif")
-    root.drop(source)
-    assert root.run_until_idle() == 0, root.log.read_text()[-2000:]
-    [document] = root.manifests().values()
+def check_all_is_encoded(source: Path, document: dict[str, Any]) -> None:
     assert not [line for line in document["warnings"] if "own JPEG tiles" in line]
     assert document["conversion"]["tile"] == 256
     with tifffile.TiffFile(source) as before:
@@ -246,6 +231,33 @@ def test_all_is_encoded_where_tiles_cannot_be_copied(
     assert np.abs(shown[0] - wanted).mean() < 2
     for one in shown:
         assert np.abs(one.mean((0, 1)) - wanted.mean((0, 1))).max() < 4
+
+
+@pytest.mark.parametrize("make", [
+    one_unlike, one_missing, lambda path: ome(path, samples=1, photometric="minisblack"),
+    lambda path: ome(path, width=300, height=200, tile=1024, subs=0),
+    lambda path: ome(path, tile=32), one_for_all, *DOUBTFUL,
+])  # fmt: skip
+def test_all_is_encoded_where_tiles_cannot_be_copied(
+    pictures: Pictures, tmp_path: Path, make: Callable[[Path], Path]
+) -> None:
+    """A tile of another kind or left out, or sizes or colours that cannot be trusted."""
+    source = make(tmp_path / "slide.ome.tif")
+    pictures.drop(source)
+    assert pictures.treated() == 0, pictures.said()
+    [document] = pictures.manifests().values()
+    check_all_is_encoded(source, document)
+
+
+@pytest.mark.parametrize("more", ["copy_tiles = false", 'compression = "lossless"'])
+def test_all_is_encoded_if_the_configuration_says_so(root: Root, tmp_path: Path, more: str) -> None:
+    """Although the tiles could be copied."""
+    root.configure(more=f"[convert]\n{more}")
+    source = ome(tmp_path / "slide.ome.tif")
+    root.drop(source)
+    assert root.run_until_idle() == 0, root.log.read_text()[-2000:]
+    [document] = root.manifests().values()
+    check_all_is_encoded(source, document)
     root.assert_clean()
 
 
