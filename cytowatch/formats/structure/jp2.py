@@ -199,7 +199,7 @@ def _segment(head: bytes, at: int) -> Segment:
 def ends_near(descriptor: int, at: int, end: int) -> bool:
     """Whether the marker that ends a codestream stands near `end`, and not before `at`."""
     begin = max(at, end - _NEAR_BYTES)
-    return EOC.to_bytes(2) in bytes_at(descriptor, max(0, end - begin), begin)
+    return EOC.to_bytes(2) in bytes_at(descriptor, end - begin, begin)
 
 
 def siz(stream: bytes) -> Siz | None:
