@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cytowatch import aside, durable
-from cytowatch.record import manifest, names
+from cytowatch.record import manifest, names, schema
 from cytowatch.record.entries import Manifest
 from cytowatch.record.manifest import ManifestError
 from cytowatch.record.names import UploadedFileId
@@ -95,7 +95,7 @@ def _storages(spool: Spool) -> Iterator[str]:
 def _one(status: Status | None, path: Path, found: Manifest, *, at_rest: bool) -> Iterator[str]:
     if found["id"] != path.name:
         yield f"{path} holds the manifest of {found['id']}"
-    for problem in manifest.problems(found):
+    if problem := schema.problem(found):
         yield f"{path}: {problem}"
     told = manifest.status_of(found)
     if status is None and not told.is_success:

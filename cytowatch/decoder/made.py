@@ -21,7 +21,7 @@ from cytowatch.config.keys import Storage
 from cytowatch.decoder.answers import refused
 from cytowatch.formats.completeness import gaps
 from cytowatch.model import SCRATCH
-from cytowatch.record import manifest, names
+from cytowatch.record import manifest, names, schema
 from cytowatch.record.entries import FileEntry, Manifest
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
@@ -115,7 +115,7 @@ def check_child(
         raise refused(status, f"the member {child} has no manifest: {said}") from error
     wrong = _differs(parent, child, found)
     if wrong is None:
-        wrong = next(iter(manifest.problems(cast("Manifest", found))), None)
+        wrong = schema.problem(cast("Manifest", found))
     if wrong is not None:
         raise refused(status, f"the member {child} has the manifest of another one: {wrong}")
     named = {row["path"]: row["size_bytes"] for row in found["files"]}

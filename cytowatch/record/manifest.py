@@ -1,12 +1,11 @@
 """The manifest: journal of an uploaded file in ``stages/``, its sidecar in ``storage/``.
 
 It is a JSON document and is kept as one: typed dictionaries, so that keys which a newer
-version wrote survive a round trip. Its JSON Schema is ``manifest.schema.json`` beside this module.
+version wrote survive a round trip. `schema` holds one against its JSON Schema.
 """
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import stat
@@ -14,18 +13,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from cytowatch import durable, outside
 from cytowatch.durable.failpoints import reached
 from cytowatch.outside import OutsideError
 from cytowatch.record import names, shape
+from cytowatch.record.entries import ErrorEntry, FileEntry, HistoryEntry, Manifest
 from cytowatch.record.names import ID_PATTERN
 from cytowatch.record.status import Status
-
-if TYPE_CHECKING:
-    from jsonschema_rs import Draft202012Validator as Validator
-from cytowatch.record.entries import ErrorEntry, FileEntry, HistoryEntry, Manifest
 
 __all__ = [
     "DAMAGED",
@@ -34,7 +30,6 @@ __all__ = [
     "ManifestError",
     "at_status",
     "new",
-    "problems",
     "read",
     "received",
     "status_of",
@@ -326,24 +321,3 @@ def write_first(directory: Path, manifest: Manifest) -> None:
 
 def _data(manifest: Manifest) -> bytes:
     return json.dumps(manifest, indent=1, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
-
-
-@functools.cache
-def _validator() -> Validator:
-    # Imported here: only the daemon, checks and tests validate, and it costs 20 ms to import.
-    import jsonschema_rs
-
-    schema = Path(__file__).with_name("manifest.schema.json").read_text("utf-8")
-    return jsonschema_rs.Draft202012Validator(json.loads(schema))
-
-
-def problems(manifest: Manifest) -> list[str]:
-    """Everything in which it differs from the JSON Schema, in words; empty if nothing."""
-    try:
-        return [
-            f"{'/'.join(str(part) for part in error.instance_path) or '.'}: {error.message}"
-            for error in _validator().iter_errors(manifest)
-        ]
-    except ValueError as error:
-        # A key that is not text, or a lone surrogate: JSON cannot hold it.
-        return [f".: {error}"]

@@ -7,13 +7,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import cast
 
-from cytowatch import durable, formats, outside
+from cytowatch import durable, formats
 from cytowatch.config.keys import Hook, Limits, Storage
 from cytowatch.decoder.answers import refused
 from cytowatch.decoder.made import check_child, check_derived
 from cytowatch.durable.failpoints import reached
 from cytowatch.model import Outcome
-from cytowatch.record import manifest
+from cytowatch.record import manifest, schema
 from cytowatch.record.entries import FileEntry, Manifest
 from cytowatch.record.errors import FormatError
 from cytowatch.record.names import UploadedFileId
@@ -99,8 +99,8 @@ def _checked(place: Place, outcome: Outcome, duplicate_of: str | None) -> Manife
     changed = cast("Manifest", {**place.manifest, **outcome.changes})
     if duplicate_of is not None or place.status is Status.DETECTING_FORMAT:
         changed["duplicate_of"] = duplicate_of
-    if wrong := manifest.problems(changed):
-        raise refused(place.status, outside.text(wrong[0], most=500))
+    if wrong := schema.problem(changed):
+        raise refused(place.status, wrong)
     return changed
 
 

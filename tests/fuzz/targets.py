@@ -39,7 +39,7 @@ from cytowatch.pyramid.readers import (
     ome_xml,
     pnm,
 )
-from cytowatch.record import entries, manifest, names, reasons
+from cytowatch.record import manifest, names, reasons, schema
 from cytowatch.record.errors import (
     ConfigError,
     ConversionError,
@@ -51,6 +51,7 @@ from cytowatch.record.errors import (
 from cytowatch.record.manifest import ManifestError
 from cytowatch.record.status import ERROR_OF
 from cytowatch.stages.detect import identify
+from tests.lab import claims
 
 __all__ = ["TARGETS", "seeds"]
 
@@ -171,7 +172,7 @@ def sidecar(data: bytes) -> None:
     folder.mkdir(exist_ok=True)
     (folder / manifest.FILE_NAME).write_bytes(data)
     with suppress(ManifestError):
-        manifest.problems(manifest.read(folder))
+        schema.problem(manifest.read(folder))
 
 
 def settings(data: bytes) -> None:
@@ -199,7 +200,7 @@ def answer(data: bytes) -> None:
 _KNOWN = manifest.new(
     id="20261123-141502-k3f9-CMU-1", user="ann", name="a.png", drop_path="ann/a.png", software={},
     now=datetime(2026, 11, 23, tzinfo=UTC),
-    files=[entries.FileEntry(role="source", path="source/a.png", size_bytes=1, sha256=None, status="UPLOADED")],
+    files=[claims.SOURCE],
 )  # fmt: skip
 
 
@@ -219,7 +220,7 @@ def _understood(said: dict[str, Any]) -> None:
             assert fault.detail.isprintable()
         else:
             document = {**_KNOWN, **outcome.changes}
-            assert manifest.problems(document) is not None  # type: ignore[arg-type]
+            assert schema.problem(document) is None  # type: ignore[arg-type]
             json.dumps(document, allow_nan=False).encode()
 
 
@@ -380,29 +381,22 @@ def seeds(folder: Path) -> None:
     (folder / "sidecar" / "short.json").write_text(json.dumps(document))
     text = json.dumps({"progress": 0.5}).encode()
     (folder / "message" / "one").write_bytes(struct.pack("<I", len(text)) + text)
-    said = {
-        "outcome": {
-            "status": "DEPLOYING",
-            "changes": {
-                "files": _KNOWN["files"], "warnings": ["w"], "conversion": {"seconds": 1.5},
-                "images": [{"file": "source/a.png", "levels": [{"width": 1}]}], "sha256": None,
-                "format": {"id": "png", "native": False},
-            },
-        }
+    whole = {
+        "detected": ("CONVERTING", {"format": claims.FORMAT, "sha256": None}),
+        "converted": ("DEPLOYING", {
+            "files": [claims.SOURCE, claims.PYRAMID], "images": [claims.IMAGE], "warnings": ["w"],
+            "conversion": claims.CONVERSION, "sha256": None,
+        }),
+        "deployed": ("DEPLOYED", {
+            "images": [{**claims.IMAGE, "file": claims.SOURCE["path"]}], "verification": claims.VERIFICATION,
+        }),
+        "members": ("EXTRACTED", {"children": [_KNOWN["id"]], "skipped": []}),
     }  # fmt: skip
-    (folder / "answer" / "outcome").write_text(json.dumps(said))
+    for what, (status, changes) in whole.items():
+        said = {"outcome": {"status": status, "changes": changes}}
+        (folder / "answer" / what).write_text(json.dumps(said))
     error = {"error": {"reason": "damaged", "detail": "\x1b", "retryable": True}, "trace": "t\n"}
     (folder / "answer" / "error").write_text(json.dumps(error))
-    (folder / "answer" / "members").write_text(
-        json.dumps(
-            {
-                "outcome": {
-                    "status": "EXTRACTED",
-                    "changes": {"children": [_KNOWN["id"]], "skipped": []},
-                }
-            }
-        )
-    )
     (folder / "omexml" / "one").write_text(
         '<OME xmlns="x"><Instrument><Objective ID="O:1" NominalMagnification="20"/></Instrument>'
         '<Image Name="a"><AcquisitionDate>2020-01-01</AcquisitionDate><ObjectiveSettings ID="O:1"/>'

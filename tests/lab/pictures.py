@@ -19,7 +19,7 @@ import openslide
 import pytest
 from PIL import Image
 
-from cytowatch.record import manifest
+from cytowatch.record import manifest, schema
 from cytowatch.record.status import STAGE_STATUSES
 from tests.lab.root import HANGS_S, Root
 
@@ -82,7 +82,7 @@ class Pictures:
                 continue
             document = manifest.read(path)
             if document["user"] == self.user:
-                assert manifest.problems(document) == []
+                assert schema.problem(document) is None
                 found[path.name] = {**document, "_path": path}
         return found
 

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from cytowatch.admin import invariants
-from cytowatch.record import manifest
+from cytowatch.record import manifest, schema
 from cytowatch.record.status import STAGE_STATUSES
 from cytowatch.tree.spool import Spool
 from tests.lab.told import json_lines, metric
@@ -196,7 +196,7 @@ class Root:
                 assert self.process, path
                 assert self.process.poll() is None, path
                 continue
-            assert manifest.problems(document) == []
+            assert schema.problem(document) is None
             assert document["id"] == path.name
             running = self.process is not None and self.process.poll() is None
             assert running or path.name not in found, f"{path.name} is there twice"

@@ -20,7 +20,7 @@ from cytowatch.archives import code_pages, encodings
 from cytowatch.config import from_mapping
 from cytowatch.model import Outcome, UploadedFile
 from cytowatch.record import entries as entries_module
-from cytowatch.record import manifest, names
+from cytowatch.record import manifest, names, schema
 from cytowatch.record.errors import ConfigError, ExtractionError
 from cytowatch.record.originals import originals
 from cytowatch.stages.extract import extract
@@ -94,7 +94,7 @@ def unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             manifest.read(place / "out.1/children" / id_) for id_ in outcome.changes["children"]
         ]
         for one in found:
-            assert manifest.problems(one) == []
+            assert schema.problem(one) is None
             # With any name, it can be written down.
             str(one).encode()
         return outcome, {one["name"]: one for one in found}

@@ -94,7 +94,7 @@ NEED_NONE = {
         admin._hashes admin._one admin._unnamed
     """,
     "one uploaded file in work: anything that is raised ends that one, in `Engine._run`": """
-        admin.unlink decoder.Decoder._answer decoder.Doomed._is_still decoder.Doomed._wait decoder.RemoteDecoder._wait decoder.Zygote.reap decoder._check_children decoder._same decoder.check_hashes decoder.check_sources decoder.same_bytes decoder.with_hashes engine.Walk._run engine._has_same_bytes transitions.fail
+        admin.unlink decoder.Decoder._answer decoder.Doomed._is_still decoder.Doomed._wait decoder.RemoteDecoder._wait decoder.Zygote.reap decoder._same decoder.check_hashes decoder.check_sources decoder.same_bytes decoder.with_hashes engine.Walk._run engine._has_same_bytes transitions.fail
         decoder._check_files decoder._check_hash decoder._check_made decoder._check_tree decoder._differs
         decoder._error decoder._exactly decoder._import_path decoder._inside decoder._is_given decoder._outcome
         decoder._safe decoder.check decoder.check_child decoder.check_derived decoder.send durable.fsync_tree
@@ -163,7 +163,7 @@ NEED_NONE = {
         lifecycle.Leaps._read model.UploadedFile.source outside._depth outside.check outside.printable outside.read_file
         record._Table.__init__ record._Table._check_types record._Table.check record._identity record._image
         record._matching record._texts record.alike record.as_dropped record.at_status record.capped record.check record.content_key record.is_temporary
-        record.file_name record.link_name record.losses record.named_as record.new record.originals record.problems record.shortened record.stage_error
+        record.file_name record.link_name record.losses record.named_as record.new record.originals record.shortened record.stage_error
         tree._check tree._checked tree._row
     """,
     "rows of the index, whose columns have types; a damaged one is made again": """

@@ -199,7 +199,7 @@ def test_the_wheel_works_alone(tmp_path: Path) -> None:
         assert "cytowatch/record/manifest.schema.json" in archive.namelist()
         assert not any(name.startswith("tests") for name in archive.namelist())
         archive.extractall(tmp_path / "site")
-    words = "from cytowatch.record import manifest; manifest._validator(); from cytowatch.cli import main; main()"
+    words = "from cytowatch.record import schema; schema._validator(); from cytowatch.cli import main; main()"
     told = subprocess.run(
         [sys.executable, "-c", words, "formats", "--json"],
         cwd=tmp_path,

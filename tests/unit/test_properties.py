@@ -20,7 +20,7 @@ from cytowatch import config
 from cytowatch.archives import Budget, zips
 from cytowatch.config import keys
 from cytowatch.formats import Probe, look
-from cytowatch.record import manifest, names
+from cytowatch.record import manifest, names, schema
 from cytowatch.record.errors import ConfigError, ExtractionError
 from cytowatch.record.manifest import ManifestError
 
@@ -117,7 +117,7 @@ def test_any_document_is_a_manifest_or_refused(document: Any) -> None:
             found = manifest.read(Path(folder))
         except ManifestError:
             return
-        manifest.problems(found)
+        schema.problem(found)
 
 
 def test_a_parser_that_stumbles_ends_nothing(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import socket
 import threading
 from datetime import UTC, datetime
@@ -21,17 +22,14 @@ from cytowatch.engine import doubts
 from cytowatch.model import Outcome
 from cytowatch.outside import OutsideError
 from cytowatch.record import manifest
-from cytowatch.record.entries import FileEntry, Manifest
+from cytowatch.record.entries import Manifest
 from cytowatch.record.errors import ConversionError, IngestError
 from cytowatch.record.names import UploadedFileId
 from cytowatch.record.status import Status
+from tests.lab.claims import CONVERSION, FORMAT, IMAGE, PYRAMID, SOURCE, VERIFICATION
 
 ID = UploadedFileId("20261123-141502-k3f9-a")
 NOW = datetime(2026, 11, 23, 14, 15, 2, tzinfo=UTC)
-SOURCE = FileEntry(role="source", path="source/a.png", size_bytes=5, sha256=None, status="UPLOADED")
-PYRAMID = FileEntry(
-    role="pyramid", path="derived/a.tiff", size_bytes=5, sha256=None, status="DEPLOYED"
-)
 
 
 def known(**more: Any) -> Manifest:
@@ -47,7 +45,7 @@ def said(status: str, **changes: Any) -> dict[str, Any]:
 
 def converted(**more: Any) -> dict[str, Any]:
     sound: dict[str, Any] = {
-        "files": [SOURCE, PYRAMID], "images": [{"file": "derived/a.tiff"}], "conversion": {},
+        "files": [SOURCE, PYRAMID], "images": [IMAGE], "conversion": CONVERSION,
     }  # fmt: skip
     return said("DEPLOYING", **{**sound, **more})
 
@@ -79,8 +77,18 @@ def test_a_sound_conversion_is_understood() -> None:
         converted(files=[SOURCE, {**PYRAMID, "status": "UPLOADED"}]),
         converted(files={"a": 1}),
         converted(files=[[]]),
-        converted(images=[{"file": "derived/b.tiff"}]),
+        converted(files=[SOURCE, {**PYRAMID, "role": ["pyramid"]}]),
+        converted(files=[{**SOURCE, "role": {}}, PYRAMID]),
+        converted(files=[{**SOURCE, "sha256": ["0" * 64]}, PYRAMID], sha256=["0" * 64]),
+        converted(files=[SOURCE, {"path": "derived/a.tiff"}]),
+        converted(images=[{**IMAGE, "file": "derived/b.tiff"}]),
+        converted(images=[{**IMAGE, "file": ["derived/a.tiff"]}]),
+        converted(images=[{**IMAGE, "width": 64.0}]),
+        converted(images=[{**IMAGE, "width": 0}]),
+        converted(images=[{"file": "derived/a.tiff"}]),
+        converted(images=[[]]),
         converted(images=[]),
+        converted(conversion={}),
         converted(conversion=None),
         converted(sha256="0" * 64),
         converted(warnings="x"),
@@ -105,33 +113,53 @@ def test_what_cannot_be_is_refused(message: dict[str, Any]) -> None:
     [
         {},
         {"format": None},
-        {"format": {"id": "x"}},
-        {"format": {"id": "zip"}},
-        {"format": {"id": [1]}},
-        {"format": {"id": "png"}, "files": [SOURCE, PYRAMID]},
+        {"format": {**FORMAT, "id": "x"}},
+        {"format": {**FORMAT, "id": "zip"}},
+        {"format": {**FORMAT, "id": [1]}},
+        {"format": {"id": "png"}},
+        {"format": FORMAT, "files": [SOURCE, PYRAMID]},
     ],
 )
 def test_a_format_is_one_that_is_known(changes: dict[str, Any]) -> None:
     """And the next status is the one that follows from it."""
+    assert checked(Status.DETECTING_FORMAT, said("CONVERTING", format=FORMAT))
     with pytest.raises(IngestError):
         checked(Status.DETECTING_FORMAT, said("CONVERTING", **changes))
 
 
-@pytest.mark.parametrize("children", [[], ["a"] * 2, ["a", "b", "c", "d"], [1], "abc", None])
+_IDS = [f"{ID}{number}" for number in range(4)]
+
+
+@pytest.mark.parametrize(
+    "children", [[], [*_IDS[:2], _IDS[0]], _IDS, ["a"], [1], [[]], "abc", None]
+)
 def test_members_are_a_list_of_ids_each_once(children: Any) -> None:
     """At most as many as an archive may have."""
+    assert checked(Status.EXTRACTING_DATA, said("EXTRACTED", children=_IDS[:3]))
     with pytest.raises(IngestError):
         checked(Status.EXTRACTING_DATA, said("EXTRACTED", children=children))
 
 
 def test_what_is_derived_ends_converted_and_nothing_else_does() -> None:
     """A stage that deploys cannot choose."""
-    good = {"images": [{"file": "source/a.png"}], "verification": {}}
+    good = {"images": [{**IMAGE, "file": SOURCE["path"]}], "verification": VERIFICATION}
     assert checked(Status.DEPLOYING, said("DEPLOYED", **good)).status is Status.DEPLOYED
     with pytest.raises(IngestError):
         checked(Status.DEPLOYING, said("CONVERTED", **good))
     with pytest.raises(IngestError):
-        checked(Status.DEPLOYING, said("DEPLOYED", **good), known(conversion={}))
+        checked(Status.DEPLOYING, said("DEPLOYED", **good), known(conversion=CONVERSION))
+
+
+def test_of_a_flood_of_faults_the_first_is_enough() -> None:
+    """To list them all would take gigabytes of the daemon's memory, and seconds in which it does nothing else."""
+    wrong = {**IMAGE, "width": 0, "height": 0, "samples_per_pixel": 0, "bits_per_sample": 0}
+    flood = {"files": [SOURCE, PYRAMID], "images": [wrong] * 100_000, "conversion": CONVERSION}
+    outcome = Outcome(status=Status.DEPLOYING, changes=flood)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(IngestError) as caught:
+        facts.check(Status.CONVERTING, known(), outcome, most_children=3)
+    assert len(caught.value.detail) < 600
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10
 
 
 def test_texts_are_cut_and_escaped_wherever_they_stand() -> None:
