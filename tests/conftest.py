@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -30,6 +31,12 @@ _pytest.pathlib.rm_rf = trees.remove
 
 for _variable in ("CYTOWATCH_CONFIG", "CYTOWATCH_ROOT"):
     os.environ.pop(_variable, None)
+
+
+def pytest_collection_finish() -> None:
+    """What was collected stays until the end: no collection of garbage goes through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)
