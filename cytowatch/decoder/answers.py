@@ -67,6 +67,8 @@ _FAULTS_OF_A_WORKER = {"root", "zygote"}
 _LONGEST_DETAIL = 2000
 _LONGEST_TEXT = 4000
 _LONGEST_TRACE = 8000
+#: What wait(2) says of a process that has ended.
+_LARGEST_STATUS = 0xFFFF
 #: The most space that anything can ask for, in bytes or inodes: more than any filesystem has.
 _MOST_ROOM = 1 << 60
 
@@ -160,7 +162,7 @@ def understood(status: Status, message: Mapping[str, Any], *, of_worker: bool = 
         The decoder process of the worker gave no answer.
     """
     match message:
-        case {"crashed": int(wait_status)} if of_worker:
+        case {"crashed": int(wait_status)} if of_worker and 0 <= wait_status <= _LARGEST_STATUS:
             raise DecoderCrashed(wait_status)
         case {
             "timed_out": [("timed_out" | "no_progress") as reason, int() | float() as limit_s]

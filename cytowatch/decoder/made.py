@@ -134,12 +134,8 @@ def _differs(parent: Manifest, child: str, found: dict[str, Any]) -> str | None:
         return "files"
     if not any(row["role"] == "source" for row in files):
         return "files"
-    said = found.get("received_at")
-    try:
-        received = datetime.fromisoformat(said) if isinstance(said, str) else None
-    except ValueError:
-        received = None
-    if received is None or received.tzinfo is None:
+    received = _time(found.get("received_at"))
+    if received is None:
         return "received_at"
     expected = manifest.new(
         id=UploadedFileId(child),
@@ -148,7 +144,7 @@ def _differs(parent: Manifest, child: str, found: dict[str, Any]) -> str | None:
         drop_path=found.get("drop_path", ""),
         projects=parent["projects"],
         files=files,
-        now=received.astimezone(UTC),
+        now=received,
         software=parent["software"],
         name_base64=found.get("name_base64"),
         parent=parent,
@@ -169,6 +165,16 @@ def _differs(parent: Manifest, child: str, found: dict[str, Any]) -> str | None:
         return "warnings"
     exact = found.keys() - _OF_THE_MEMBER | {"history", "received_at"}
     return next((key for key in sorted(exact) if found[key] != cast("Any", expected)[key]), None)
+
+
+def _time(said: object) -> datetime | None:
+    """The moment that a text states in ISO 8601, in UTC; None if it is none."""
+    try:
+        found = datetime.fromisoformat(said) if isinstance(said, str) else None
+        return found.astimezone(UTC) if found is not None and found.tzinfo is not None else None
+    except (ValueError, OverflowError):
+        # A last hour of the year 9999 has no name in UTC.
+        return None
 
 
 def _is_text(value: object, most: int) -> bool:

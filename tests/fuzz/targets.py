@@ -6,6 +6,7 @@ A target takes bytes and returns, no matter what they are. What it raises is a d
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import socket
@@ -15,14 +16,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from cytowatch import config, formats
+from cytowatch import config, formats, outside
 from cytowatch.archives import Budget, DamagedMember, tars, zips
 from cytowatch.config import keys
-from cytowatch.decoder import answers, facts, wire
+from cytowatch.decoder import answers, facts, made, wire
+from cytowatch.decoder.ends import DecoderCrashed
+from cytowatch.decoder.pace import DecoderTimedOut
 from cytowatch.formats import Probe, limits
 from cytowatch.formats.completeness import whole
 from cytowatch.formats.sets import groups
@@ -40,6 +43,7 @@ from cytowatch.pyramid.readers import (
     pnm,
 )
 from cytowatch.record import manifest, names, reasons, schema
+from cytowatch.record.entries import Manifest
 from cytowatch.record.errors import (
     ConfigError,
     ConversionError,
@@ -209,19 +213,35 @@ def _understood(said: dict[str, Any]) -> None:
         assert 0 <= answers.share(said.get("progress")) <= 1
     with suppress(OutsideError):
         assert min(answers.room_asked_for(said)) >= 0
-    for status in ERROR_OF:
+    for status, of_worker in itertools.product(ERROR_OF, (False, True)):
         try:
-            outcome = answers.understood(status, said)
+            outcome = answers.understood(status, said, of_worker=of_worker)
             facts.check(status, _KNOWN, outcome, most_children=100)
         except IngestError as error:
             assert reasons.of(error.reason)
             assert error.detail.isprintable()
         except TransientError as fault:
             assert fault.detail.isprintable()
+        except (DecoderCrashed, DecoderTimedOut) as end:
+            assert str(end).isprintable()
         else:
             document = {**_KNOWN, **outcome.changes}
             assert schema.problem(document) is None  # type: ignore[arg-type]
             json.dumps(document, allow_nan=False).encode()
+
+
+_ARCHIVE: Manifest = {**_KNOWN, "drop_path": "ann/a.zip", "name": "a.zip"}
+
+
+def member(data: bytes) -> None:
+    """The manifest of a member of an archive, as its decoder process has written it."""
+    try:
+        found = outside.parse_json(data)
+    except OutsideError:
+        return
+    child = "20261123-141502-k3f9-a"
+    if isinstance(found, dict) and made._differs(_ARCHIVE, child, found) is None:
+        schema.problem(cast("Manifest", found))
 
 
 def name(data: bytes) -> None:
@@ -307,6 +327,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "settings": settings,
     "message": message,
     "answer": answer,
+    "member": member,
     "name": name,
     "attachments": attachments,
     "omexml": omexml,
@@ -394,6 +415,16 @@ def seeds(folder: Path) -> None:
     }  # fmt: skip
     for what, (status, changes) in whole.items():
         said = {"outcome": {"status": status, "changes": changes}}
+        (folder / "answer" / what).write_text(json.dumps(said))
+    of_member = manifest.new(
+        id="20261123-141502-k3f9-a", user="ann", name="a.png", drop_path="ann/a.zip/a.png", files=[claims.SOURCE],
+        now=datetime(2026, 11, 23, tzinfo=UTC), software={}, parent=_ARCHIVE,
+    )  # fmt: skip
+    (folder / "member" / "whole").write_text(json.dumps(of_member))
+    for what, said in {
+        "crashed": {"crashed": 139},
+        "slow": {"timed_out": ["timed_out", 5]},
+    }.items():
         (folder / "answer" / what).write_text(json.dumps(said))
     error = {"error": {"reason": "damaged", "detail": "\x1b", "retryable": True}, "trace": "t\n"}
     (folder / "answer" / "error").write_text(json.dumps(error))
