@@ -24,7 +24,7 @@ vendor: $(STAMP)  ## fetch the files of others (htmx, OpenSeadragon) from npm ag
 	@$(BIN)/python docs/vendored.py
 
 TESTS ?= tests/unit tests/integration cytowatch
-test: $(STAMP)  ## run the tests that need no server (or TESTS): about three minutes on two cores
+test: $(STAMP)  ## run the tests that need no server (or TESTS): two and a half minutes on two cores
 	$(BIN)/python -m tests.scratch $(BIN)/python -m pytest -n 4 --dist worksteal $(TESTS)
 
 acceptance: $(STAMP)  ## run the tests with real daemons, servers and browsers: they wait more than they work

@@ -18,7 +18,7 @@ from cytowatch.durable import trees
 __all__ = ["in_memory"]
 
 _MEMORY = Path("/dev/shm")
-#: The tests leave 1.2 GiB; their processes take as much again.
+#: The tests leave 1.2 GiB there. Their processes need memory too, and so does everybody else on the machine.
 _NEEDED_BYTES = 6 << 30
 
 
