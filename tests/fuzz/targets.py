@@ -60,6 +60,8 @@ from tests.lab import claims
 __all__ = ["TARGETS", "seeds"]
 
 _LIMITS = keys.Limits(archive_max_bytes=4 << 20, archive_max_entries=200)
+#: Where files are made for each input; None is the disk.
+_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 _CONFIG = config.Config(limits=keys.Limits(max_pixels=1 << 22))
 
 
@@ -77,8 +79,7 @@ def _file(data: bytes) -> Iterator[tuple[int, str]]:
 @contextmanager
 def _named(data: bytes) -> Iterator[str]:
     """The bytes as a file with a name, for readers that follow links to it."""
-    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
-    with tempfile.NamedTemporaryFile(dir=memory) as file:
+    with tempfile.NamedTemporaryFile(dir=_MEMORY) as file:
         file.write(data)
         file.flush()
         yield file.name
@@ -172,11 +173,9 @@ def codestream(data: bytes) -> None:
 
 def sidecar(data: bytes) -> None:
     """A manifest as it is read from disk, and held against its schema."""
-    folder = Path(f"/dev/shm/cytowatch-fuzz-{os.getpid()}")
-    folder.mkdir(exist_ok=True)
-    (folder / manifest.FILE_NAME).write_bytes(data)
-    with suppress(ManifestError):
-        schema.problem(manifest.read(folder))
+    with tempfile.TemporaryDirectory(dir=_MEMORY) as folder, suppress(ManifestError):
+        (Path(folder) / manifest.FILE_NAME).write_bytes(data)
+        schema.problem(manifest.read(Path(folder)))
 
 
 def settings(data: bytes) -> None:
