@@ -4,6 +4,7 @@
 |---|---|
 | `root` | `Root`, a tree whose daemon is started, killed and started again; `configure(inbox={...})`; the fixture `root`; `command`, an admin's |
 | `pictures` | one daemon for all pictures that need no settings of their own: the fixture `pictures` |
+| `claims` | what a stage may say of a PNG, entry by entry, for tests to spoil |
 | `told` | what a daemon tells: its log, its metrics, its health; a free port |
 | `stages` | stages that misbehave when the name of the uploaded file tells them to (`STAGES` of `root` is the environment for it) |
 | `disks` | filesystems on images, mounted for real, and a tree on one |
